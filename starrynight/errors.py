@@ -48,7 +48,9 @@ class UnknownName(BadRequest):
 
     status = 404
 
-    def __init__(self, what: tuple[str, str], name: str, known: Iterable[str], hint: tuple[str, str] = ("", "")) -> None:
+    def __init__(
+        self, what: tuple[str, str], name: str, known: Iterable[str], hint: tuple[str, str] = ("", "")
+    ) -> None:
         names = sorted(set(known))
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         self.name, self.near = name, near

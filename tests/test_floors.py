@@ -63,7 +63,9 @@ def test_imports_only_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
 def test_every_file_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), "open the file with what it does and does not know"
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), (
+        "open the file with what it does and does not know"
+    )
 
 
 def test_the_words_leave_torch_outside() -> None:
@@ -73,5 +75,9 @@ def test_the_words_leave_torch_outside() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    readers = [p.relative_to(HOUSE) for p in FILES if "os.environ" in p.read_text("utf-8") or "getenv" in p.read_text("utf-8")]
+    readers = [
+        p.relative_to(HOUSE)
+        for p in FILES
+        if "os.environ" in p.read_text("utf-8") or "getenv" in p.read_text("utf-8")
+    ]
     assert readers == [Path("settings.py")]
