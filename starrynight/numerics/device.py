@@ -1,0 +1,107 @@
+"""What this machine is: its kind, memory, and how fast it really multiplies in each format.
+
+Fills the ``Device`` record that ``precision.choose`` decides on. Knows torch's back ends, no model and no plan.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+
+import torch
+
+from starrynight.numerics.precision import Device
+
+# A product is timed at the first size that takes this long: below it, threads meeting at a barrier are what is
+# measured. The formats take turns, so that other work on the machine slows all alike; the median round counts.
+SECONDS_A_PRODUCT = 0.01
+ROUNDS = 7
+MEASURED = ("float32", "bfloat16", "float16")
+
+
+def kind() -> str:
+    """The best back end torch can use here: cuda, rocm, mps, xpu or cpu."""
+    if torch.cuda.is_available():
+        return "rocm" if torch.version.hip else "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "xpu" if torch.xpu.is_available() else "cpu"
+
+
+def torch_device(kind: str) -> torch.device:
+    """ROCm calls itself cuda inside torch."""
+    return torch.device("cuda" if kind == "rocm" else kind)
+
+
+def probe(kind: str | None = None, measure: bool = True) -> Device:
+    """Describe this machine (or its back end ``kind``). Takes under 1.5 s on a CPU; ``measure=False`` is instant."""
+    kind = kind or globals()["kind"]()
+    rates = matmul_rates(torch_device(kind)) if measure else {}
+    return Device(kind=kind, rates=rates, **_facts(kind))
+
+
+def matmul_rates(device: torch.device) -> dict[str, float]:
+    """Measured square matrix products, GFLOP/s by format name; a format that raises is left out."""
+    operands = {}
+    for name in MEASURED:
+        try:
+            operands[name] = _operand(device, getattr(torch, name))
+        except (RuntimeError, TypeError):  # this back end has no such product (mps before macOS 14: bfloat16)
+            continue
+    times: dict[str, list[float]] = {name: [] for name in operands}
+    for _ in range(ROUNDS):
+        for name, operand in operands.items():
+            times[name].append(_seconds(operand))
+    return {name: 2 * len(x) ** 3 / statistics.median(times[name]) / 1e9 for name, x in operands.items()}
+
+
+def _operand(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """A square matrix large enough to time."""
+    size = 128
+    while True:
+        operand = torch.ones(size, size, dtype=dtype, device=device)
+        quickest = min(_seconds(operand) for _ in range(2))  # the first run warms up
+        if quickest > SECONDS_A_PRODUCT or size >= 8192:
+            return operand
+        size *= 2
+
+
+def _seconds(operand: torch.Tensor) -> float:
+    start = time.perf_counter()
+    operand @ operand
+    if operand.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+def _facts(kind: str) -> dict:
+    if kind in ("cuda", "rocm"):
+        card = torch.cuda.get_device_properties(0)
+        arch = getattr(card, "gcnArchName", "").split(":")[0] if kind == "rocm" else ""
+        return {
+            "name": card.name,
+            "memory": card.total_memory,
+            "arch": arch,
+            "capability": (card.major, card.minor),
+        }
+    if kind == "xpu":
+        gpu = torch.xpu.get_device_properties(0)
+        return {"name": gpu.name, "memory": gpu.total_memory}
+    if kind == "mps":
+        system = tuple(int(part) for part in platform.mac_ver()[0].split(".") if part.isdigit())
+        return {"name": "Apple GPU", "memory": torch.mps.recommended_max_memory(), "system": system}
+    return {"name": _processor(), "memory": _memory()}
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, AttributeError, OSError):  # Windows has no sysconf; unknown is an honest answer
+        return 0
+
+
+def _processor() -> str:
+    """Name of the processor and the matrix instructions torch sees, e.g. "x86_64 (AVX512)"."""
+    return f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,0 +1,314 @@
+"""Which number format each component of a model runs in on a device, and why: a pure function of two records.
+
+Knows published facts about hardware and takes measured rates as data; it imports no torch, asks no driver and
+measures nothing (``device.probe`` does). It does not know how a format is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from starrynight.errors import BadRequest
+
+FORMATS = ("float32", "bfloat16", "float16", "float16-folded")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float16-folded": 2}
+
+# A 16-bit format must multiply this much faster than float32 before a CPU gives up float32's exactness for it.
+# Below it the gain vanishes into the operations that are not products (chosen 2026-11, not measured per model).
+WORTHWHILE = 1.2
+
+# Share of a device's memory that weights may fill; the rest holds activations and the driver.
+WEIGHTS_SHARE = 0.8
+
+# Turing cards without tensor cores (TU116, TU117) whose float16 convolutions return NaN (read 2026-11 in the
+# trackers of AUTOMATIC1111, ComfyUI and InvokeAI; all of them force float32 here).
+BROKEN_FLOAT16 = ("1630", "1650", "1660", "T400", "T500", "T550", "T600", "T1000", "T1200", "T2000",
+                  "MX450", "MX550", "CMP 30HX")  # fmt: skip
+
+# AMD: matrix units that take bfloat16 came with CDNA (gfx908) and RDNA3 (gfx11); older chips emulate it, although
+# torch.cuda.is_bf16_supported() is True for every ROCm card.
+ROCM_BFLOAT16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
+ROCM_FLOAT16 = (*ROCM_BFLOAT16, "gfx900", "gfx906", "gfx103")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is known of a machine's arithmetic. ``kind`` is cpu, cuda, rocm, mps or xpu.
+
+    ``capability`` is CUDA's (major, minor); ``arch`` is ROCm's gfx name; ``system`` the macOS version on mps.
+    ``memory`` is in bytes (0: unknown). ``rates`` are measured matrix products in GFLOP/s by format name.
+    """
+
+    kind: str
+    name: str = ""
+    capability: tuple[int, int] | None = None
+    arch: str = ""
+    system: tuple[int, ...] = ()
+    memory: int = 0
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def broken_float16(self) -> bool:
+        words = self.name.replace("-", " ").split()
+        chips = (chip in self.name if " " in chip else chip in words for chip in BROKEN_FLOAT16)
+        return self.kind == "cuda" and self.capability == (7, 5) and any(chips)
+
+    @property
+    def native(self) -> frozenset[str]:
+        """16-bit formats that the device multiplies faster than float32."""
+        if self.kind == "cpu":
+            worth = WORTHWHILE * self.rates.get("float32", float("inf"))
+            return frozenset(f for f in ("bfloat16", "float16") if self.rates.get(f, 0.0) >= worth)
+        return frozenset(f for f, fast in (("bfloat16", self._bfloat16), ("float16", self._float16)) if fast)
+
+    @property
+    def stores(self) -> frozenset[str]:
+        """16-bit formats whose results are right here, fast or not: half the memory of float32."""
+        everything = {"bfloat16", "float16"}
+        if self.broken_float16:
+            everything -= {"float16"}
+        if self.kind == "mps" and not self._bfloat16:
+            everything -= {"bfloat16"}
+        # cuDNN has no bfloat16 convolution below compute capability 8.0, ROCm emulates it: keep off both.
+        if self.kind in ("cuda", "rocm") and not self._bfloat16:
+            everything -= {"bfloat16"}
+        return frozenset(everything)
+
+    @property
+    def _bfloat16(self) -> bool:
+        return {
+            "cuda": (self.capability or (0, 0)) >= (8, 0),
+            "rocm": self.arch.startswith(ROCM_BFLOAT16),
+            "mps": self.system >= (14,),  # Metal's bfloat type arrived with macOS 14
+            "xpu": True,
+        }.get(self.kind, False)
+
+    @property
+    def _float16(self) -> bool:
+        return {
+            # 6.0 (P100) doubles its rate; 5.x and 6.1 multiply float16 at float32's rate at best; 7.0 on is fast.
+            "cuda": self.capability in ((5, 3), (6, 0), (6, 2)) or (self.capability or (0, 0)) >= (7, 0),
+            "rocm": self.arch.startswith(ROCM_FLOAT16),
+            "mps": True,
+            "xpu": True,
+        }.get(self.kind, False) and not self.broken_float16
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a model's numbers.
+
+    ``parameters`` counts the parameters of each component: the denoiser ("transformer" or "unet"),
+    "text_encoder" (all of them together) and "vae". ``folded``: components whose folds will be applied when they
+    are loaded. ``float16_safe``: components that their makers publish for float16 as they are.
+    ``float32_vae``: the makers run the decoder in float32 (Z-Image does; diffusers runs it in the given dtype).
+    """
+
+    family: str
+    parameters: Mapping[str, int]
+    folded: frozenset[str] = frozenset()
+    float16_safe: frozenset[str] = frozenset()
+    float32_vae: bool = False
+
+    @property
+    def denoiser(self) -> str:
+        return "unet" if "unet" in self.parameters else "transformer"
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What is decided → the component whose weights it uses."""
+        return {
+            self.denoiser: self.denoiser,
+            "text_encoder": "text_encoder",
+            "vae_decode": "vae",
+            "vae_encode": "vae",
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One component's format, with its reason in both languages."""
+
+    component: str
+    format: str
+    reason_en: str
+    reason_zh: str
+
+    @property
+    def folded(self) -> bool:
+        return self.format == "float16-folded"
+
+    @property
+    def dtype(self) -> str:
+        """The torch dtype's name: "float32", "bfloat16" or "float16"."""
+        return self.format.removesuffix("-folded")
+
+    def reason(self, lang: str) -> str:
+        return self.reason_zh if lang.startswith("zh") else self.reason_en
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """A format for each component; ``plan["vae_decode"].dtype``. Iterates over its choices."""
+
+    choices: tuple[Choice, ...]
+
+    def __getitem__(self, component: str) -> Choice:
+        for choice in self.choices:
+            if choice.component == component:
+                return choice
+        raise KeyError(component)
+
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self.choices)
+
+    def as_dict(self) -> dict[str, dict[str, str]]:
+        """Plain data for a picture's recipe or a report."""
+        return {choice.component: asdict(choice) for choice in self.choices}
+
+
+def choose(device: Device, model: Model, asked: str | Mapping[str, str] = "auto") -> PrecisionPlan:
+    """The format of every component of ``model`` on ``device``.
+
+    ``asked`` is "auto", one of ``FORMATS`` for the whole model (encoding a picture stays float32), or a mapping
+    from component to format. Raises ``BadRequest`` for an unknown format, an unknown component, or a format whose
+    results this device gets wrong.
+    """
+    wishes = _wishes(model, asked)
+    return PrecisionPlan(tuple(
+        _granted(device, model, role, wishes[role]) if wishes[role] != "auto" else _best(device, model, role)
+        for role in model.roles
+    ))  # fmt: skip
+
+
+def _wishes(model: Model, asked: str | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(asked, str):
+        wishes = dict.fromkeys(model.roles, asked) | {"vae_encode": "auto"}
+    else:
+        wishes = dict.fromkeys(model.roles, "auto") | dict(asked)
+    for role, wish in wishes.items():
+        if role not in model.roles:
+            parts = ", ".join(model.roles)
+            raise BadRequest(
+                f"This model has no component “{role}”; its components are {parts}.",
+                f"该模型没有名为“{role}”的组件；可选：{parts}。",
+            )
+        if wish not in ("auto", *FORMATS):
+            raise BadRequest(
+                f"“{wish}” is not a precision; use auto, {', '.join(FORMATS)}.",
+                f"“{wish}”不是可用的精度；可选：auto、{'、'.join(FORMATS)}。",
+            )
+    return wishes
+
+
+def _granted(device: Device, model: Model, role: str, wish: str) -> Choice:
+    """What was asked for, if the device can do it at all."""
+    component = model.roles[role]
+    dtype = wish.removesuffix("-folded")
+    if dtype != "float32" and dtype not in device.stores:
+        raise BadRequest(
+            f"{_label(device)} does not compute {dtype} correctly; use auto or float32.",
+            f"{_label(device)} 无法正确计算 {dtype}；请改用 auto 或 float32。",
+        )
+    if dtype == "float16" and component in model.folded:
+        return Choice(role, "float16-folded", "asked for; its folds keep it inside float16's range",
+                      "按要求使用；折叠使数值保持在 float16 范围内")  # fmt: skip
+    if wish == "float16-folded":
+        return Choice(role, "float32", "folded float16 was asked for, but this component has no folds",
+                      "要求使用折叠 float16，但该组件尚无折叠方案")  # fmt: skip
+    if dtype == "float16" and component not in model.float16_safe:
+        return Choice(role, "float16", "asked for; nothing vouches for its range, the guard watches it",
+                      "按要求使用；其数值范围未经验证，由守卫检查")  # fmt: skip
+    return Choice(role, wish, "asked for", "按要求使用")
+
+
+def _best(device: Device, model: Model, role: str) -> Choice:
+    if role == "vae_encode":
+        return Choice(role, "float32", "encoding a picture loses detail in 16 bits; it takes one step, so float32",
+                      "16 位编码会损失图像细节；编码只需一步，故用 float32")  # fmt: skip
+    if role == "vae_decode" and model.float32_vae and _fits(device, model, role, "float32"):
+        return Choice(role, "float32", "the model's makers decode in float32, and it fits",
+                      "模型官方以 float32 解码，且内存足够")  # fmt: skip
+    return _fastest(device, model, role) or _smallest(device, model, role) or _exact(device, model, role)
+
+
+def _fastest(device: Device, model: Model, role: str) -> Choice | None:
+    """The most faithful 16-bit format that is worth its loss in exactness here."""
+    usable = _trusted(model, role)
+    formats = [f for f in usable if f.removesuffix("-folded") in device.native]
+    if not formats:
+        return None
+    if device.kind == "cpu":
+        chosen = max(formats, key=lambda f: device.rates[f.removesuffix("-folded")])
+        dtype = chosen.removesuffix("-folded")
+        ratio = device.rates[dtype] / device.rates["float32"]
+        return Choice(role, chosen, f"measured here: {dtype} multiplies {ratio:.1f}× as fast as float32",
+                      f"本机实测：{dtype} 矩阵乘法速度为 float32 的 {ratio:.1f} 倍")  # fmt: skip
+    return Choice(role, formats[0], *_why_fast(device, formats[0]))
+
+
+def _trusted(model: Model, role: str) -> list[str]:
+    """16-bit formats in which this component's numbers stay finite, most faithful first."""
+    component = model.roles[role]
+    if component in model.folded:
+        return ["float16-folded", "bfloat16"]
+    return ["float16", "bfloat16"] if component in model.float16_safe else ["bfloat16"]
+
+
+def _why_fast(device: Device, chosen: str) -> tuple[str, str]:
+    label = _label(device)
+    if chosen == "float16-folded":
+        return (f"{label} is fast in float16; the folds keep it in range, with 8× finer steps than bfloat16",
+                f"{label} 的 float16 很快；折叠保证数值不越界，精度为 bfloat16 的 8 倍")  # fmt: skip
+    if chosen == "float16":
+        return (f"{label} is fast in float16, and this component is published for it",
+                f"{label} 的 float16 很快，且该组件官方即为 float16")  # fmt: skip
+    return (f"{label} is fast in bfloat16, whose range cannot overflow",
+            f"{label} 的 bfloat16 很快，且其范围不会溢出")  # fmt: skip
+
+
+def _smallest(device: Device, model: Model, role: str) -> Choice | None:
+    """No 16-bit format is faster; one may still be needed for its size."""
+    if _fits(device, model, role, "float32"):
+        return None
+    for candidate in _trusted(model, role):
+        if candidate.removesuffix("-folded") in device.stores:
+            return Choice(role, candidate, f"float32 does not fit into {_gigabytes(device.memory)}; {candidate} halves it",
+                          f"float32 放不进 {_gigabytes(device.memory)} 内存；{candidate} 只需一半")  # fmt: skip
+    return None
+
+
+def _exact(device: Device, model: Model, role: str) -> Choice:
+    label = _label(device)
+    if device.broken_float16:
+        return Choice(role, "float32", f"{label} gives NaN in float16 and has no bfloat16",
+                      f"{label} 的 float16 会产生 NaN，且没有 bfloat16")  # fmt: skip
+    if device.kind == "cpu":
+        return Choice(role, "float32", *_why_exact_cpu(device))
+    if "float16" in device.native:
+        return Choice(role, "float32", f"{label} has no bfloat16, and without folds float16 may overflow to black",
+                      f"{label} 没有 bfloat16；未折叠的 float16 可能溢出成黑图")  # fmt: skip
+    return Choice(role, "float32", f"{label} gains no speed from 16 bits", f"{label} 使用 16 位并不更快")
+
+
+def _why_exact_cpu(device: Device) -> tuple[str, str]:
+    if "float32" not in device.rates:
+        return "nothing was measured on this CPU", "尚未测量本机 CPU"
+    ratio = device.rates.get("bfloat16", 0.0) / device.rates["float32"]
+    return (f"measured here: bfloat16 multiplies only {ratio:.1f}× as fast as float32",
+            f"本机实测：bfloat16 矩阵乘法速度仅为 float32 的 {ratio:.1f} 倍")  # fmt: skip
+
+
+def _fits(device: Device, model: Model, role: str, chosen: str) -> bool:
+    """Whether the component's weights fit. Components may take turns on a device, so each is judged alone."""
+    weights = model.parameters.get(model.roles[role], 0) * BYTES[chosen]
+    return not device.memory or weights <= WEIGHTS_SHARE * device.memory
+
+
+def _label(device: Device) -> str:
+    return device.name or device.arch or device.kind
+
+
+def _gigabytes(amount: int) -> str:
+    return f"{amount / 2**30:.0f} GB"
