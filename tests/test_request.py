@@ -1,0 +1,198 @@
+"""The words: what a request accepts, refuses and promises about its id."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from starrynight.errors import BadRequest, UnknownName, WrongSize
+from starrynight.request import MAX_SEED, MAX_TEXT, PaintRequest, check_size
+
+
+def wish(**changes) -> PaintRequest:
+    return PaintRequest(**({"prompt": "a quiet village under stars", "seed": 7} | changes))
+
+
+def test_the_canonical_bytes_and_the_id_are_a_contract() -> None:
+    request = wish(prompt="星夜下的静谧村庄", loras=[("ink", 1)], guidance=2)
+    assert request.canonical() == (
+        '{"count":1,"guidance":2.0,"height":256,"init_image":null,"loras":[["ink",1.0]],"model":"firefly",'
+        '"negative_prompt":"","precision":"auto","prompt":"星夜下的静谧村庄","sampler":null,"seed":7,"steps":8,'
+        '"strength":0.6,"style":null,"width":256}'
+    )
+    assert request.id == "172364c9a27a2b50"
+
+
+def test_equal_words_are_one_request_however_they_were_typed() -> None:
+    decomposed = unicodedata.normalize("NFD", "café à midi")
+    assert decomposed != "café à midi"
+    assert wish(prompt=f"  {decomposed}\r\nnoon\n").id == wish(prompt="café à midi\nnoon").id
+    assert wish(guidance=2, loras=[["ink", 1]]) == wish(guidance=2.0, loras=(("ink", 1.0),))
+    assert wish(width=np.int64(512)).canonical() == wish(width=512).canonical()
+    assert wish(prompt="a").id != wish(prompt="b").id
+
+
+def test_a_file_name_is_kept_as_it_is_on_disk() -> None:
+    name = unicodedata.normalize("NFD", "ébauche.png")
+    assert wish(init_image=Path(name)).init_image == name
+    assert wish(loras=[(Path("/loras/a.safetensors"), 0.5)]).loras == (("/loras/a.safetensors", 0.5),)
+
+
+def test_a_missing_seed_is_drawn_once_and_stays() -> None:
+    first, second = PaintRequest(prompt="sea"), PaintRequest(prompt="sea")
+    assert first.seed != second.seed  # 1 in 4 billion to fail by chance
+    assert first.replace(steps=4).seed == first.seed
+    assert PaintRequest.from_dict(first.as_dict()) == first
+
+
+def test_picture_i_of_a_batch_has_the_seed_plus_i() -> None:
+    request = wish(seed=40, count=3)
+    assert [request.seed_of(i) for i in range(3)] == [40, 41, 42]
+    with pytest.raises(IndexError):
+        request.seed_of(3)
+    assert wish(seed=MAX_SEED).seed_of(0) == MAX_SEED
+    with pytest.raises(BadRequest):
+        wish(seed=MAX_SEED, count=2)  # its second picture would need a seed no generator takes
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("prompt", "", BadRequest),
+        ("prompt", " \n\t ", BadRequest),
+        ("prompt", None, BadRequest),
+        ("prompt", b"bytes", BadRequest),
+        ("prompt", "x" * (MAX_TEXT + 1), BadRequest),
+        ("prompt", "x" * 10_000_000, BadRequest),
+        ("prompt", "bell \a", BadRequest),
+        ("prompt", "escape \x1b[2J", BadRequest),
+        ("prompt", "half an emoji \ud83c", BadRequest),
+        ("prompt", "not a character \uffff", BadRequest),
+        ("negative_prompt", "\0", BadRequest),
+        ("negative_prompt", "x" * (MAX_TEXT + 1), BadRequest),
+        ("width", 63, WrongSize),
+        ("width", 4097, WrongSize),
+        ("height", -256, WrongSize),
+        ("height", 256.0, WrongSize),
+        ("height", True, WrongSize),
+        ("height", "256", WrongSize),
+        ("steps", 0, BadRequest),
+        ("steps", 151, BadRequest),
+        ("steps", True, BadRequest),
+        ("guidance", -0.1, BadRequest),
+        ("guidance", 30.1, BadRequest),
+        ("guidance", math.nan, BadRequest),
+        ("guidance", math.inf, BadRequest),
+        ("guidance", 10**400, BadRequest),
+        ("guidance", False, BadRequest),
+        ("seed", -1, BadRequest),
+        ("seed", 2**63, BadRequest),
+        ("seed", 10**5000, BadRequest),
+        ("seed", 1.5, BadRequest),
+        ("seed", True, BadRequest),
+        ("count", 0, BadRequest),
+        ("count", 65, BadRequest),
+        ("precision", "float8", UnknownName),
+        ("precision", None, UnknownName),
+        ("model", "", BadRequest),
+        ("model", "two\nlines", BadRequest),
+        ("style", " ", BadRequest),
+        ("sampler", 3, BadRequest),
+        ("loras", "ink", BadRequest),
+        ("loras", [("ink",)], BadRequest),
+        ("loras", ["ab"], BadRequest),
+        ("loras", [("ink", 4.1)], BadRequest),
+        ("loras", [("ink", math.nan)], BadRequest),
+        ("loras", [("", 1)], BadRequest),
+        ("loras", {"ink": 1}, BadRequest),
+        ("loras", [("ink", 1)] * 17, BadRequest),
+        ("init_image", "", BadRequest),
+        ("strength", 0.4, BadRequest),  # without an init_image
+    ],
+    ids=lambda value: ascii(value) if isinstance(value, str) and len(value) < 20 else type(value).__name__,
+)
+def test_what_cannot_be_painted_is_refused_in_both_languages(field, value, error) -> None:
+    with pytest.raises(error) as caught:
+        wish(**{field: value})
+    assert type(caught.value) is error
+    assert caught.value.exit_code == 2
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in caught.value.zh)
+    for sentence in (caught.value.en, caught.value.zh):
+        assert len(sentence) < 400
+        assert sentence.isprintable()
+
+
+@pytest.mark.parametrize("strength", [0, 1.01, math.nan, -1, True])
+def test_strength_is_above_zero_and_at_most_one(strength) -> None:
+    with pytest.raises(BadRequest):
+        wish(init_image="sea.png", strength=strength)
+    assert wish(init_image="sea.png", strength=1).strength == 1.0
+
+
+def test_a_refused_seed_says_how_to_get_a_random_one() -> None:
+    with pytest.raises(BadRequest, match="leave it out") as caught:
+        wish(seed=-1)
+    assert "随机" in caught.value.zh
+
+
+def test_an_unknown_field_is_answered_with_the_nearest() -> None:
+    with pytest.raises(BadRequest, match="negative_prompt") as caught:
+        PaintRequest.from_dict({"prompt": "sea", "negativ_prompt": "fog"})
+    assert "negative_prompt" in caught.value.zh
+    with pytest.raises(BadRequest, match="empty"):
+        PaintRequest.from_dict({})
+    with pytest.raises(BadRequest):
+        PaintRequest.from_dict(["prompt"])  # type: ignore[arg-type]
+    with pytest.raises(BadRequest):
+        wish().replace(nothing=1)
+
+
+def test_it_is_frozen_and_hashable() -> None:
+    request = wish()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.steps = 3  # type: ignore[misc]
+    assert {request, wish()} == {request}
+
+
+def test_a_wrong_size_is_said_aloud_with_the_nearest_that_fit() -> None:
+    check_size(256, 64, 16, 64, 512)
+    with pytest.raises(WrongSize) as caught:
+        check_size(250, 300, 16, 64, 512)
+    for sentence in (caught.value.en, caught.value.zh):
+        assert "250×300" in sentence
+        assert "256×304" in sentence
+        assert "240×304" in sentence
+    with pytest.raises(WrongSize, match=r"nearest: 512×256\."):
+        check_size(2000, 256, 16, 64, 512)
+    with pytest.raises(WrongSize, match=r"nearest: 72×72\."):  # 64 itself is no multiple of 24
+        check_size(65, 70, 24, 64, 512)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([8, 16, 24, 32, 64]))
+def test_every_size_named_as_near_is_a_size_that_fits(width, height, multiple) -> None:
+    try:
+        check_size(width, height, multiple, 64, 2048)
+    except WrongSize as error:
+        for size in error.en.split("nearest: ")[1].rstrip(".").split(", "):
+            check_size(*map(int, size.split("×")), multiple, 64, 2048)
+    else:
+        assert width % multiple == 0 == height % multiple
+
+
+@given(st.text(), st.text(max_size=200), st.integers(0, 2**62), st.integers(1, 64))
+def test_any_text_is_either_refused_or_survives_its_own_json(prompt, negative, seed, count) -> None:
+    try:
+        request = PaintRequest(prompt=prompt, negative_prompt=negative, seed=seed, count=count)
+    except BadRequest:
+        return
+    again = PaintRequest.from_dict(json.loads(request.canonical().encode("utf-8")))
+    assert again == request
+    assert again.id == request.id
