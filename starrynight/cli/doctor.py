@@ -1,0 +1,154 @@
+"""``starry doctor``: what this machine is, how fast it really multiplies in each format, and what will be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from starrynight.cli import app, t
+from starrynight.settings import settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from starrynight.numerics.precision import Device, PrecisionPlan
+
+HELP = t(
+    """Examine this machine: device, number formats (measured), memory, and what will be used and why.
+
+    [bold]Examples[/bold]
+
+    starry doctor
+
+    starry doctor --model z-image-turbo
+
+    starry doctor --json""",
+    """检查这台机器：设备、数值格式（实测）、内存，以及将使用什么、为什么。
+
+    [bold]例子[/bold]
+
+    starry doctor
+
+    starry doctor --model z-image-turbo
+
+    starry doctor --json""",
+)
+
+# What is worth having beside the core: import name → (when it matters, what for, how to get it).
+OPTIONAL = {
+    "xformers": (
+        "cuda",
+        t("another attention backend", "另一种注意力后端"),
+        "pip install 'starry-night[xformers]'",
+    ),
+    "cv2": (
+        "",
+        t("draw Firefly's paintings and train it", "绘制萤火的训练画并训练它"),
+        "pip install 'starry-night[train]'",
+    ),
+}
+
+
+@app.command(help=HELP)
+def doctor(
+    model: str | None = typer.Option(
+        None, "--model", "-m", help=t("Whose precision to choose.", "为哪个模型选择精度。")
+    ),
+    as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
+) -> None:
+    from starrynight.numerics.device import probe
+    from starrynight.numerics.precision import choose
+    from starrynight.painting import catalogue, facts
+
+    chosen = catalogue.resolve(model or catalogue.default())
+    device = probe()
+    plan = choose(device, facts.of(chosen))
+    if as_json:
+        found = {
+            "device": asdict(device),
+            "model": chosen.name,
+            "plan": plan.as_dict(),
+            "missing": missing(device.kind),
+        }
+        print(json.dumps(found | {"home": home(settings().home)}, ensure_ascii=False, indent=2, default=str))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    show_machine(console, device)
+    show_rates(console, device)
+    show_plan(console, t(chosen.en, chosen.zh), plan)
+    show_missing(console, missing(device.kind))
+
+
+def missing(kind: str) -> list[dict[str, str]]:
+    """Optional packages that are not installed and would matter on this kind of device."""
+    return [
+        {"package": name, "for": purpose, "install": command}
+        for name, (needs, purpose, command) in OPTIONAL.items()
+        if needs in ("", kind) and importlib.util.find_spec(name) is None
+    ]
+
+
+def home(folder: Path) -> dict[str, Any]:
+    """Where everything is kept, the bytes free there, and whether it may be written."""
+    import os
+
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return {
+        "folder": str(folder),
+        "free": shutil.disk_usage(there).free,
+        "writable": os.access(there, os.W_OK),
+    }
+
+
+def show_machine(console: Console, device: Device) -> None:
+    from starrynight.studio import versions
+
+    place = home(settings().home)
+    memory = f" · {device.memory / 2**30:.0f} GB" if device.memory else ""
+    may = "" if place["writable"] else t(" · NOT WRITABLE", " · 不可写")
+    rows = {
+        t("device", "设备"): f"{device.kind} · {device.name}{memory}",
+        t("kept in", "存放于"): f"{place['folder']} · {place['free'] / 1e9:.0f} GB {t('free', '可用')}{may}",
+        t("versions", "版本"): " · ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+    for label, value in rows.items():
+        console.print(f"[gold1]{label}[/]  ", end="")
+        console.print(value, markup=False)
+
+
+def show_rates(console: Console, device: Device) -> None:
+    """A bar per format, from this run's measurement: where people would rather look than read."""
+    if not device.rates:
+        return
+    console.print(
+        f"\n[gold1]{t('Matrix products, measured now (GFLOP/s)', '矩阵乘法，刚刚实测（GFLOP/s）')}[/]"
+    )
+    fastest = max(device.rates.values())
+    for name, rate in device.rates.items():
+        bar = "█" * max(1, round(32 * rate / fastest))
+        note = t("fast here", "适合本机") if name in device.native else ""
+        console.print(f"  {name:<9} [gold1]{bar:<32}[/] {rate:8.1f}  [dim]{note}[/]")
+
+
+def show_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
+    console.print(f"\n[gold1]{t(f'What {title} will run in, and why', f'{title} 将使用的精度与理由')}[/]")
+    for choice in plan:
+        console.print(
+            f"  {choice.component:<13} {choice.format:<15} [dim]{t(choice.reason_en, choice.reason_zh)}[/]"
+        )
+
+
+def show_missing(console: Console, packages: list[dict[str, str]]) -> None:
+    console.print()
+    if not packages:
+        console.print(t("Nothing is missing.", "什么都不缺。"))
+    for package in packages:
+        console.print(f"{package['package']}: {package['for']} → {package['install']}", markup=False)

@@ -1,0 +1,108 @@
+"""``starry inspect``: what a picture's file says of itself, whichever tool wrote it, and how to paint it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from starrynight.cli import app, t
+
+HELP = t(
+    """Read the recipe in a picture: ours, A1111's, ComfyUI's or InvokeAI's.
+
+    [bold]Examples[/bold]
+
+    starry inspect night.png
+
+    starry inspect night.png --json | jq .seed
+
+    sh -c "$(starry inspect night.png --command)"    paints it again""",
+    """读出图片里的配方：本工具、A1111、ComfyUI 或 InvokeAI 写的都可以。
+
+    [bold]例子[/bold]
+
+    starry inspect night.png
+
+    starry inspect night.png --json | jq .seed
+
+    sh -c "$(starry inspect night.png --command)"    再画一遍""",
+)
+
+
+@app.command(help=HELP)
+def inspect(
+    file: Path = typer.Argument(help=t("A PNG, JPEG or WebP file.", "PNG、JPEG 或 WebP 文件。")),
+    as_json: bool = typer.Option(
+        False, "--json", help=t("Everything, for machines.", "全部内容，供程序读取。")
+    ),
+    command: bool = typer.Option(
+        False, "--command", help=t("Only the command that paints it again.", "只输出重画它的命令。")
+    ),
+) -> None:
+    from starrynight.metadata import read_recipe
+
+    recipe = read_recipe(file)
+    if command:
+        print(recipe.command())
+    elif as_json:
+        print(json.dumps(recipe.raw, ensure_ascii=False, indent=2))
+    else:
+        show(facts(recipe), recipe.command() if recipe.prompt else "")
+
+
+def facts(recipe: Any) -> list[tuple[str, str]]:
+    """(label, value) for whatever the recipe knows, in reading order."""
+    size = f"{recipe.width}×{recipe.height}" if recipe.width and recipe.height else None
+    loras = ", ".join(f"{name} × {weight:g}" for name, weight in recipe.loras)
+    rows = [
+        (t("painted by", "工具"), recipe.tool),
+        (t("prompt", "提示词"), recipe.prompt),
+        (t("negative", "负面提示词"), recipe.negative_prompt),
+        (t("seed", "种子"), recipe.seed),
+        (t("size", "尺寸"), size),
+        (t("steps", "步数"), recipe.steps),
+        (t("guidance", "引导强度"), recipe.guidance),
+        (t("sampler", "采样器"), recipe.sampler),
+        (t("model", "模型"), recipe.model),
+        ("LoRA", loras),
+    ]
+    return [(label, str(value)) for label, value in [*rows, *ours(recipe.raw)] if value not in (None, "")]
+
+
+def ours(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """What only our own files tell: the format of each component with its reason, and the verdict."""
+    if "starry_night" not in raw:
+        return []
+    plan, verdict = raw.get("plan") or {}, raw.get("verdict") or {}
+    lang = t("reason_en", "reason_zh")
+    rows = [
+        (
+            f"{t('precision', '精度')} · {component}",
+            f"{choice.get('format')}{t(': ', '：')}{choice.get(lang, '')}",
+        )
+        for component, choice in plan.items()
+    ]
+    said = {"hang": t("checked, sound", "已检查，完好"), "unchecked": t("not checked", "未检查")}
+    outcome = verdict.get("outcome")
+    return [*rows, (t("verdict", "检查"), said.get(outcome, outcome))]
+
+
+def show(rows: list[tuple[str, str]], command: str) -> None:
+    """A table, then the command alone on its line so that it can be copied."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="gold1", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(label, Text(value))  # Text: a prompt with [brackets] is not markup
+    console.print(table)
+    if command:
+        console.print(f"\n[gold1]{t('Paint it again', '再画一遍')}[/]")
+        print(command)

@@ -1,0 +1,196 @@
+"""``starry paint``: from a prompt to pictures, with a bar that moves every step and one line for each picture."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from starrynight.cli import app, t
+from starrynight.errors import BadRequest
+from starrynight.settings import settings
+
+if TYPE_CHECKING:
+    from starrynight.painting.painter import Step
+    from starrynight.studio import Hung
+
+EXAMPLES = t(
+    """Paint a line of poetry.
+
+    [bold]Examples[/bold]
+
+    starry paint "a starry night over a quiet village" --style oil
+
+    starry paint "江雪，孤舟" --style ink -n 4 --seed 7
+
+    starry paint "neon skyline in rain" --style cyberpunk --size 512x256 -o skyline.webp
+
+    starry paint "lily pond at dawn" --init-image sketch.png --strength 0.6
+
+    starry paint "a quiet harbour" --model z-image-turbo --lora moonlight:0.8""",
+    """画一行诗。
+
+    [bold]例子[/bold]
+
+    starry paint "星夜下的静谧村庄，梵高风格，厚重的笔触"
+
+    starry paint "江雪，孤舟" --style ink -n 4 --seed 7
+
+    starry paint "雨夜的霓虹都市" --style cyberpunk --size 512x256 -o skyline.webp
+
+    starry paint "清晨的睡莲池" --init-image sketch.png --strength 0.6
+
+    starry paint "宁静的港湾" --model z-image-turbo --lora moonlight:0.8""",
+)
+
+
+@app.command(help=EXAMPLES)
+def paint(
+    prompt: str = typer.Argument(help=t("What to paint, in Chinese or English.", "要画什么，中文英文皆可。")),
+    style: str | None = typer.Option(
+        None, "--style", "-s", help=t("A style: oil, ink, monet …", "风格：oil 油画、ink 水墨、monet 莫奈……")
+    ),
+    seed: int | None = typer.Option(
+        None, help=t("One seed is one picture; drawn when left out.", "同一种子，同一幅画；不给则随机。")
+    ),
+    size: str | None = typer.Option(
+        None, help=t("WIDTHxHEIGHT in pixels, or one number.", "宽x高（像素），或一个数。")
+    ),
+    steps: int | None = typer.Option(None, help=t("Denoising steps.", "去噪步数。")),
+    guidance: float | None = typer.Option(
+        None, help=t("Classifier-free guidance.", "提示词引导强度（CFG）。")
+    ),
+    count: int | None = typer.Option(None, "-n", "--count", help=t("How many pictures.", "画几幅。")),
+    model: str | None = typer.Option(
+        None,
+        "--model",
+        "-m",
+        help=t(
+            "A name of `starry models`, a hub id, a folder or a .safetensors file.",
+            "`starry models` 里的名字、模型库 id、文件夹或 .safetensors 文件。",
+        ),
+    ),
+    precision: str | None = typer.Option(
+        None, help=t("auto, bfloat16, float16 or float32.", "auto、bfloat16、float16 或 float32。")
+    ),
+    lora: list[str] = typer.Option(
+        [], help=t("NAME or FILE, with :WEIGHT; may be given again.", "名字或文件，可带 :权重；可重复。")
+    ),
+    negative: str | None = typer.Option(None, help=t("What to keep out of the picture.", "画面里不要什么。")),
+    sampler: str | None = typer.Option(
+        None, help=t("The model's own when left out.", "采样器；不给则用模型自带的。")
+    ),
+    init_image: Path | None = typer.Option(None, help=t("A picture to begin from.", "以这张图为起点。")),
+    strength: float | None = typer.Option(
+        None, help=t("How far to leave it, above 0 up to 1.", "离开起点多远，大于 0，至多 1。")
+    ),
+    attention: str = typer.Option(
+        "native", help=t("native (SDPA) or xformers.", "native（SDPA）或 xformers。")
+    ),
+    device: str | None = typer.Option(
+        None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
+    ),
+    out: Path | None = typer.Option(
+        None,
+        "--out",
+        "-o",
+        help=t("A file (.png .jpg .webp) or a folder.", "文件（.png .jpg .webp）或文件夹。"),
+    ),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help=t("Replace files of that name.", "覆盖同名文件。")
+    ),
+) -> None:
+    from starrynight import studio
+    from starrynight.gallery.folder import Folder
+    from starrynight.painting.catalogue import warnings_for
+
+    width, height = parse_size(size)
+    request = studio.fill(
+        prompt=prompt, style=style, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
+        count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
+        negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
+    )  # fmt: skip
+    folder = Folder(out or settings().pictures, request.count, overwrite)
+    folder.check()
+    for warning in warnings_for(request):
+        print(f"! {t(*warning)}", file=sys.stderr)
+    with Progress(request.count) as progress:
+        for hung in studio.Studio(folder, device, attention).paint(request, progress):
+            progress.say(line(hung))
+
+
+def parse_size(text: str | None) -> tuple[int | None, int | None]:
+    """ "512x256" is (512, 256), "512" is a square, None leaves the size to the model."""
+    if text is None:
+        return None, None
+    sides = text.lower().replace("×", "x").replace("*", "x").split("x")
+    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+        raise BadRequest(
+            f"“{text}” is not a size; write it as 512x256, or 256 for a square.",
+            f"“{text}”不是尺寸；请写成 512x256，或用 256 表示正方形。",
+        )
+    return int(sides[0]), int(sides[-1])
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """ "moonlight:0.8" is ("moonlight", 0.8); without a weight it is 1. A drive letter's colon is no weight."""
+    name, colon, weight = text.rpartition(":")
+    try:
+        return (name, float(weight)) if colon and name else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
+class Progress:
+    """A bar over all steps of all pictures. On a terminal it moves; in a pipe it is silent. Calling it is a step."""
+
+    def __init__(self, count: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.count = count
+        self.out = Console(soft_wrap=True, highlight=False)
+        columns = (
+            "[gold1]{task.description}",
+            BarColumn(style="grey23", complete_style="gold1", finished_style="gold1"),
+        )
+        text = TextColumn("{task.fields[note]}")
+        self.bar = Bar(*columns, text, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task(t("readying the painter", "请画家就位"), total=None, note="")
+
+    def __enter__(self) -> Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def __call__(self, step: Step) -> None:
+        done = step.picture * step.steps + step.step + 1
+        which = t(f"picture {step.picture + 1}/{self.count}", f"第 {step.picture + 1}/{self.count} 幅")
+        note = t(f"step {step.step + 1}/{step.steps}", f"第 {step.step + 1}/{step.steps} 步")
+        self.bar.update(
+            self.task, description=which, completed=done, total=self.count * step.steps, note=note
+        )
+
+    def say(self, sentence: str) -> None:
+        """One line on stdout, above the bar."""
+        from rich.text import Text
+
+        self.bar.stop()
+        self.out.print(Text(sentence))
+        self.bar.start()
+
+
+def line(hung: Hung) -> str:
+    """File, seed, precision and why: what the user needs to find this picture and paint it again."""
+    recipe = hung.picture.recipe
+    painter = (
+        recipe["plan"].get("transformer") or recipe["plan"].get("unet") or next(iter(recipe["plan"].values()))
+    )
+    reason = t(painter["reason_en"], painter["reason_zh"])
+    verdict = "" if recipe["verdict"]["outcome"] == "hang" else t(" · not checked", " · 未检查")
+    return f"✦ {hung.place}  {t('seed', '种子')} {recipe['seed']} · {painter['dtype']}{t(': ', '：')}{reason}{verdict}"

@@ -1,0 +1,103 @@
+"""The whole story on one screen: a request becomes pictures that hang.
+
+Every door calls ``Studio.paint``; none retells it. The studio knows neither terminals nor browsers, and leaves
+diffusers to the painter and files to whoever hangs the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from starrynight.painting import catalogue
+from starrynight.picture import Picture, Verdict
+from starrynight.request import PaintRequest
+
+if TYPE_CHECKING:
+    from starrynight.painting.painter import Canvas, Painter, Step
+
+VERSIONS = ("starry-night", "torch", "diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Hung:
+    """A finished picture and the place where it hangs."""
+
+    picture: Picture
+    place: Path
+
+
+class Studio:
+    """``hang`` puts a finished picture in its place and returns that place. ``device`` and ``attention`` are the
+    painter's; a painter is kept between requests, because loading it is the slow part.
+    """
+
+    def __init__(self, hang: Callable[[Picture], Path], device: str | None = None, attention: str = "native"):
+        self.hang, self.device, self.attention = hang, device, attention
+        self._painter: Painter | None = None
+
+    def paint(self, request: PaintRequest, on_step: Callable[[Step], None] | None = None) -> Iterator[Hung]:
+        """Paint ``request.count`` pictures, each hung before the next begins.
+
+        Raises any StarryError of the painter; ``errors.Cancelled`` when ``on_step`` raises it. What was hung stays.
+        """
+        painter = self.ready(request)
+        for canvas in painter.paint(request, on_step):
+            picture = frame(canvas, request, painter)
+            yield Hung(picture, self.hang(picture))
+
+    def ready(self, request: PaintRequest) -> Painter:
+        """The painter for this request's model and precision, loaded unless the last one will do."""
+        from starrynight.painting.painter import Painter
+
+        if self._painter is None or not self._painter.serves(request, self.device, self.attention):
+            self._painter = None  # let go of the old model before the new one needs the memory
+            self._painter = Painter.ready(request, device=self.device, attention=self.attention)
+        return self._painter
+
+
+def fill(**words: Any) -> PaintRequest:
+    """A request in which whatever the user left out (None) is what the catalogue says suits the model."""
+    given = {name: value for name, value in words.items() if value is not None}
+    model = catalogue.resolve(given.get("model", catalogue.default()))
+    ours = {"model": model.name, "width": model.width, "height": model.height, "steps": model.steps}
+    return PaintRequest(**({**ours, "guidance": model.guidance} | given))
+
+
+def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
+    """Eight bits by rounding, from float32, with everything needed to paint it again."""
+    pixels = np.rint(np.clip(canvas.pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    recipe = {
+        "starry_night": 1,
+        "request": request.as_dict(),
+        "index": canvas.index,
+        "seed": canvas.seed,
+        "prompt": canvas.prompt,
+        "negative_prompt": canvas.negative_prompt,
+        "model": painter.provenance,
+        "plan": painter.plan.as_dict(),
+        "verdict": inspect(canvas).to_dict(),
+        "versions": versions(),
+    }
+    return Picture(pixels, recipe)
+
+
+def inspect(canvas: Canvas) -> Verdict:
+    """Whether the picture may hang. The painter has already refused what was not finite."""
+    return Verdict("hang" if canvas.checked else "unchecked", canvas.remarks)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what painted, as far as they are installed as packages."""
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            continue
+    return found
