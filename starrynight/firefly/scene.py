@@ -1,0 +1,267 @@
+"""What a Firefly painting shows: style, kind of scene, hour, weather, subjects and the large proportions.
+
+A scene is drawn whole from a seed. Knows nothing of pixels, colours or words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+STYLES = (
+    "oil",
+    "monet",
+    "dunhuang",
+    "ink",
+    "watercolor",
+    "cyberpunk",
+    "ukiyoe",
+    "pointillism",
+    "pastel",
+    "papercut",
+)
+HOURS = ("night", "dusk", "dawn", "noon")
+WEATHERS = ("clear", "rain", "snow", "mist")
+KINDS = ("village", "pond", "mountain", "sea", "apsara", "sunflowers", "wheat", "city", "snow", "river")
+SUBJECTS = (
+    "stars",
+    "swirls",
+    "moon",
+    "crescent",
+    "sun",
+    "comet",
+    "aurora",
+    "clouds",
+    "village",
+    "church",
+    "cypress",
+    "mountains",
+    "river",
+    "lake",
+    "sea",
+    "waves",
+    "reflection",
+    "lilies",
+    "bridge",
+    "boat",
+    "pagoda",
+    "apsara",
+    "sunflowers",
+    "wheat",
+    "crows",
+    "skyline",
+    "snow",
+    "rain",
+    "trees",
+    "blossoms",
+)
+
+# What each kind of scene always shows, and what it may show with which chance.
+_ALWAYS: dict[str, tuple[str, ...]] = {
+    "village": ("village",),
+    "pond": ("lake", "lilies", "reflection"),
+    "mountain": ("mountains",),
+    "sea": ("sea",),
+    "apsara": ("apsara", "clouds"),
+    "sunflowers": ("sunflowers",),
+    "wheat": ("wheat",),
+    "city": ("skyline",),
+    "snow": ("snow",),
+    "river": ("river", "mountains"),
+}
+_MAYBE: dict[str, dict[str, float]] = {
+    "village": {"church": 0.5, "cypress": 0.5, "mountains": 0.65, "river": 0.2, "trees": 0.3},
+    "pond": {"bridge": 0.65, "trees": 0.5, "boat": 0.15, "blossoms": 0.2},
+    "mountain": {"pagoda": 0.6, "lake": 0.4, "trees": 0.4, "blossoms": 0.2, "clouds": 0.5},
+    "sea": {"boat": 0.8, "waves": 0.45, "mountains": 0.4, "reflection": 0.7},
+    "apsara": {"pagoda": 0.3, "mountains": 0.5},
+    "sunflowers": {"village": 0.35, "mountains": 0.4, "cypress": 0.25},
+    "wheat": {"crows": 0.5, "cypress": 0.5, "village": 0.25, "mountains": 0.4},
+    "city": {"reflection": 0.8, "boat": 0.12},
+    "snow": {"village": 0.6, "church": 0.3, "mountains": 0.7, "trees": 0.5, "lake": 0.35, "boat": 0.3},
+    "river": {"village": 0.35, "boat": 0.45, "trees": 0.45, "blossoms": 0.25, "pagoda": 0.2},
+}
+_AFFINITY: dict[str, tuple[str, ...]] = {
+    "village": ("oil", "watercolor", "papercut"),
+    "pond": ("monet", "ink", "watercolor"),
+    "mountain": ("ink", "ukiyoe", "dunhuang"),
+    "sea": ("ukiyoe", "pointillism", "monet"),
+    "apsara": ("dunhuang", "papercut"),
+    "sunflowers": ("oil", "pastel", "pointillism"),
+    "wheat": ("oil", "pastel"),
+    "city": ("cyberpunk",),
+    "snow": ("ink", "ukiyoe", "pastel"),
+    "river": ("watercolor", "ink", "pointillism"),
+}
+_KIND_WEIGHTS = (0.16, 0.1, 0.1, 0.1, 0.09, 0.09, 0.09, 0.09, 0.09, 0.09)
+_STYLE_FLOOR = 0.08
+_GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture's facts. Positions and sizes are shares of the picture's side, y pointing down.
+
+    `light` is the x, y and radius of the moon or sun; `side` (-1 or 1) is where the tall things stand;
+    `amount` in 0..1 says how many there are of what is countable.
+    """
+
+    seed: int
+    style: str
+    kind: str
+    hour: str
+    weather: str
+    subjects: tuple[str, ...]
+    horizon: float
+    light: tuple[float, float, float]
+    side: int
+    amount: float
+
+    def has(self, *names: str) -> bool:
+        """Whether any of the subjects is in the picture."""
+        return any(name in self.subjects for name in names)
+
+
+def compose(
+    seed: int,
+    *,
+    style: str | None = None,
+    kind: str | None = None,
+    hour: str | None = None,
+    weather: str | None = None,
+    subjects: Iterable[str] | None = None,
+) -> Scene:
+    """Draw a scene from a seed; what is named is kept, the rest is drawn.
+
+    Raises ValueError when a name is not in STYLES, KINDS, HOURS, WEATHERS or SUBJECTS.
+    """
+    asked = tuple(subjects or ())
+    for value, names in ((style, STYLES), (kind, KINDS), (hour, HOURS), (weather, WEATHERS)):
+        if value is not None and value not in names:
+            raise ValueError(f"{value!r} is none of {', '.join(names)}")
+    for value in asked:
+        if value not in SUBJECTS:
+            raise ValueError(f"{value!r} is none of {', '.join(SUBJECTS)}")
+    rng = np.random.default_rng([seed, 1])
+    drawn_kind = str(rng.choice(KINDS, p=_KIND_WEIGHTS))
+    kind = kind or _kind_for(asked) or drawn_kind
+    drawn_style = str(rng.choice(STYLES, p=_style_chances(kind)))
+    style = style or drawn_style
+    drawn_hour = str(rng.choice(HOURS, p=_hour_chances(kind, style)))
+    hour = hour or _hour_for(asked) or drawn_hour
+    drawn_weather = _draw_weather(rng, kind)
+    weather = weather or _weather_for(asked) or drawn_weather
+    found = _draw_subjects(rng, kind, style, hour, weather, asked)
+    horizon = _horizon(rng, kind)
+    side = int(rng.choice((-1, 1)))
+    radius = rng.uniform(0.05, 0.085) * (1.25 if kind == "sea" else 1.0)
+    low = hour in ("dusk", "dawn") and kind != "apsara"
+    height = rng.uniform(0.55, 0.8) * horizon if low and "mountains" not in found else rng.uniform(0.28, 0.48) * horizon
+    light = (0.5 - side * rng.uniform(0.12, 0.32), max(height, radius + 0.05), radius)
+    return Scene(seed, style, kind, hour, weather, found, horizon, light, side, float(rng.uniform()))
+
+
+def _style_chances(kind: str) -> np.ndarray:
+    liked = np.array([style in _AFFINITY[kind] for style in STYLES], dtype=float)
+    return _STYLE_FLOOR + (1 - _STYLE_FLOOR * len(STYLES)) * liked / liked.sum()
+
+
+def _hour_chances(kind: str, style: str) -> tuple[float, ...]:
+    if style == "cyberpunk" or kind == "city":
+        return 0.6, 0.2, 0.1, 0.1
+    if kind in ("sunflowers", "wheat", "pond"):
+        return 0.22, 0.24, 0.22, 0.32
+    return 0.42, 0.22, 0.18, 0.18
+
+
+def _draw_weather(rng: np.random.Generator, kind: str) -> str:
+    if kind == "snow":
+        return str(rng.choice(("snow", "clear"), p=(0.65, 0.35)))
+    if kind == "city":
+        return str(rng.choice(("clear", "rain", "snow", "mist"), p=(0.4, 0.45, 0.05, 0.1)))
+    return str(rng.choice(WEATHERS, p=(0.74, 0.09, 0.05, 0.12)))
+
+
+def _horizon(rng: np.random.Generator, kind: str) -> float:
+    low, high = {"pond": (0.26, 0.36), "apsara": (0.8, 0.86), "sea": (0.52, 0.64), "city": (0.66, 0.74)}.get(
+        kind, (0.5, 0.62)
+    )
+    return float(rng.uniform(low, high))
+
+
+def _kind_for(asked: tuple[str, ...]) -> str | None:
+    """The kind whose own subjects are asked for; the rarer subjects decide first."""
+    order = ("apsara", "lilies", "sunflowers", "wheat", "skyline", "snow", "sea", "river", "village", "mountains")
+    kinds = dict(zip(order, ("apsara", "pond", *KINDS[5:9], "sea", "river", "village", "mountain"), strict=True))
+    return next((kinds[name] for name in order if name in asked), None)
+
+
+def _hour_for(asked: tuple[str, ...]) -> str | None:
+    return "night" if {"stars", "moon", "crescent", "aurora", "comet"} & set(asked) else None
+
+
+def _weather_for(asked: tuple[str, ...]) -> str | None:
+    if "rain" in asked:
+        return "rain"
+    return "clear" if {"stars", "moon", "crescent", "aurora", "comet", "sun"} & set(asked) else None
+
+
+def _sky_subjects(rng: np.random.Generator, kind: str, style: str, hour: str, weather: str) -> set[str]:
+    """What hangs in the sky. Rain and falling snow hide the lights; a pond shows little sky."""
+    found: set[str] = set()
+    painterly = style in ("oil", "pastel", "pointillism", "watercolor", "papercut", "dunhuang")
+    draws = rng.uniform(size=8)
+    if weather in ("rain", "snow"):
+        return {"clouds"} if draws[0] < 0.6 else found
+    if hour == "night":
+        if draws[0] < 0.72:
+            found.add("crescent" if draws[1] < 0.5 else "moon")
+        if draws[2] < 0.85:
+            found.add("stars")
+        if draws[3] < (0.75 if style == "oil" else 0.4 if painterly else 0.1):
+            found.add("swirls")
+        if draws[4] < 0.13 and kind != "pond":
+            found.add("comet")
+        if draws[5] < (0.35 if kind == "snow" else 0.12) and kind not in ("pond", "apsara"):
+            found.add("aurora")
+    else:
+        if draws[0] < 0.7:
+            found.add("sun")
+        if draws[2] < 0.2 and hour == "dusk":
+            found.add("stars")
+        if draws[3] < (0.4 if style == "oil" else 0.08):
+            found.add("swirls")
+        if draws[6] < 0.5:
+            found.add("clouds")
+    if draws[7] < 0.2 and hour == "night":
+        found.add("clouds")
+    return found
+
+
+def _draw_subjects(
+    rng: np.random.Generator, kind: str, style: str, hour: str, weather: str, asked: tuple[str, ...]
+) -> tuple[str, ...]:
+    found = set(_ALWAYS[kind])
+    for name, chance in _MAYBE[kind].items():
+        if rng.uniform() < chance:
+            found.add(name)
+    found |= _sky_subjects(rng, kind, style, hour, weather)
+    if weather == "rain":
+        found.add("rain")
+    if weather == "snow":
+        found.add("snow")
+    for group in _GROUPS:
+        wanted = [name for name in asked if name in group]
+        if wanted:
+            found -= set(group)
+    found |= set(asked)
+    if "boat" in found and not found & {"lake", "river", "sea"} and kind != "city":
+        found.discard("boat")
+    if "church" in found and "village" not in found:
+        found.discard("church")
+    if "boat" in found and kind == "snow":
+        found.discard("village")
+        found.discard("church")
+    return tuple(name for name in SUBJECTS if name in found)
