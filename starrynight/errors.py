@@ -8,7 +8,8 @@ StarryError
 ├── BadFile           a file is missing, truncated, of the wrong kind, or must not be trusted
 │   ├── MissingFile
 │   ├── PickledFile   a checkpoint that could run code when opened
-│   └── LfsPointer    a note left by Git LFS in place of the weights
+│   ├── LfsPointer    a note left by Git LFS in place of the weights
+│   └── NoRecipe      a picture that does not say how it was painted
 ├── Unfit             a LoRA that fits no layer, a checkpoint of another architecture
 ├── HubUnreachable    a model is not here and its hub does not answer
 ├── MissingPackage    an optional package is needed
@@ -83,6 +84,10 @@ class PickledFile(BadFile):
 
 
 class LfsPointer(BadFile):
+    pass
+
+
+class NoRecipe(BadFile):
     pass
 
 

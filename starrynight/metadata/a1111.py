@@ -1,0 +1,125 @@
+"""The text that Stable Diffusion WebUI (A1111) and its heirs write and nearly every tool reads: writing and reading it.
+
+    <prompt>
+    Negative prompt: <negative prompt>
+    Steps: 8, Sampler: Euler, CFG scale: 2, Seed: 7, Size: 256x256, Model: firefly
+
+A value with a comma, colon or newline is quoted as JSON. The form has no way to quote a prompt, so one that imitates it
+("Negative prompt:") is altered by one space here; our own recipe, beside it in the same file, keeps it exactly.
+Does NOT know in which file or field the text lies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from starrynight.metadata.recipe import Recipe, real, text, whole
+
+TOOL = "A1111"
+_NEGATIVE = "Negative prompt:"
+_IMITATION = re.compile(r"(?i)(negative prompt)(?=:)")
+# Repetitions are bounded, or a stranger's four million letters would be searched from each letter anew.
+_FIELD = re.compile(r'\s?(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_LORA = re.compile(r"<lora:([^:<>\n]{1,200})(?::(-?\d{1,4}(?:\.\d{1,8})?))?(?::[^<>\n]{0,50})?>")
+
+
+def write(recipe: Mapping[str, Any]) -> str:
+    """The A1111 text of one of our recipes (see ``picture.make_recipe``)."""
+    request = recipe["request"]
+    prompt = recipe["prompt"] + "".join(
+        f" <lora:{_stem(name)}:{weight:g}>" for name, weight in request.get("loras", ())
+    )
+    model = recipe.get("model", {})
+    fields = {
+        "Steps": request["steps"],
+        "Sampler": _bare(recipe.get("sampler") or request.get("sampler") or "default"),
+        "CFG scale": f"{request['guidance']:g}",
+        "Seed": recipe["seed"],
+        "Size": f"{request['width']}x{request['height']}",
+        "Model hash": _bare(str(model.get("hash") or ""))[:10],
+        "Model": _bare(_stem(model.get("name") or request["model"])),
+        "Denoising strength": f"{request['strength']:g}" if request.get("init_image") else None,
+        "Styles": _bare(request.get("style") or ""),
+        "Precision": _precision(recipe.get("plan", {})),
+        "Version": _version(recipe.get("versions", {})),
+    }
+    settings = ", ".join(
+        f"{key}: {_quote(value)}" for key, value in fields.items() if value not in (None, "")
+    )
+    lines = [_innocent(prompt)]
+    if recipe["negative_prompt"]:
+        lines.append(f"{_NEGATIVE} {_innocent(recipe['negative_prompt'])}")
+    return "\n".join([*lines, settings])
+
+
+def read(content: str, raw: Mapping[str, Any] | None = None) -> Recipe | None:
+    """The recipe in an A1111 text, or ``None`` if it has no settings line that counts steps."""
+    *lines, last = text(content).split("\n")
+    fields = {key.strip(): _unquote(value.strip()) for key, value in _FIELD.findall(last)}
+    if "Steps" not in fields or len(fields) < 3:
+        return None
+    start = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
+    negative = "\n".join(lines[start:]).removeprefix(_NEGATIVE)
+    prompt, loras = take_loras("\n".join(lines[:start]))
+    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", fields.get("Size", ""), re.ASCII)
+    return Recipe(
+        tool=TOOL,
+        prompt=prompt,
+        negative_prompt=text(negative),
+        seed=whole(fields.get("Seed")),
+        steps=whole(fields.get("Steps")),
+        sampler=text(fields.get("Sampler")) or None,
+        guidance=real(fields.get("CFG scale")),
+        width=int(size[1]) if size else None,
+        height=int(size[2]) if size else None,
+        model=text(fields.get("Model")) or None,
+        loras=loras,
+        raw={"parameters": content, **fields, **(raw or {})},
+    )
+
+
+def take_loras(prompt: str) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """``prompt`` without its ``<lora:name:weight>`` marks, and what they named; a missing weight is 1."""
+    loras = tuple((text(name), real(weight or "1") or 0.0) for name, weight in _LORA.findall(prompt))
+    return (text(re.sub(r"[ \t]?" + _LORA.pattern, "", prompt)) if loras else text(prompt)), loras
+
+
+def _innocent(prompt: str) -> str:
+    return _IMITATION.sub(r"\1 ", prompt)
+
+
+def _stem(name: str) -> str:
+    """A checkpoint's or LoRA's name as the field is used: no folder, no suffix, nothing that ends a LoRA's mark."""
+    return re.sub(r"[:<>\n]", " ", re.sub(r"^.*[/\\]", "", name).removesuffix(".safetensors"))
+
+
+def _bare(name: str) -> str:
+    """A1111 drops commas and colons from names, so that readers which know no quoting stay right."""
+    return re.sub(r'[,:"\n]', "", name)
+
+
+def _quote(value: object) -> str:
+    plain = str(value)
+    return json.dumps(plain, ensure_ascii=False) if re.search(r'[,:"\n]', plain) else plain
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except (ValueError, RecursionError):
+        return value
+
+
+def _precision(plan: Mapping[str, Any]) -> str | None:
+    """The number formats really used, most telling first: "bfloat16", or "bfloat16 + float32" when components differ."""
+    dtypes = [part.get("dtype") for part in plan.values() if isinstance(part, Mapping)]
+    return " + ".join(dict.fromkeys(str(dtype) for dtype in dtypes if dtype)) or None
+
+
+def _version(versions: Mapping[str, Any]) -> str | None:
+    return f"Starry Night {versions['starrynight']}" if "starrynight" in versions else None

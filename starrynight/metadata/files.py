@@ -1,0 +1,212 @@
+"""Opening a picture file that may be anything: its pixels, and the texts in it that could be a recipe.
+
+The only place that lets a decoder loose on a stranger's bytes: PNG, JPEG and WebP alone, with bounds on the file, the
+pixels and each text; whatever the decoder throws leaves here as a ``BadFile`` with one sentence.
+Does NOT know what the texts mean.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError
+from starrynight.metadata import xmp
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_FILE = 256 << 20  # bytes; 8192² × 3 colours, uncompressed, are 192 MB
+MAX_PIXELS = 80_000_000  # 8192² and a little; decoded it is 240 MB. Pillow itself warns from 89 million on
+MAX_TEXT = 4 << 20  # characters of one text: a node of a ComfyUI graph takes a few hundred
+
+XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
+EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
+
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_EXIF_TEXTS = (
+    0x010E,
+    0x010F,
+    0x0110,
+)  # ImageDescription, Make, Model: ComfyUI writes "prompt:{…}" into these
+# What Pillow's decoders raise on broken input (UnidentifiedImageError and zlib's are among their subclasses).
+_BROKEN = (
+    *(
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ),
+    *(struct.error, zlib.error, MemoryError, RecursionError, Image.DecompressionBombError),
+)
+
+Source = str | os.PathLike[str] | bytes
+
+
+@dataclass
+class Texts:
+    """The texts of one file by field: PNG keywords, "UserComment" and "prompt" (EXIF), "starry:…" and others (XMP).
+
+    ``dropped``: fields there were, but too long or garbled to be read.
+    """
+
+    found: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: str) -> None:
+        if len(value) > MAX_TEXT:
+            self.dropped.append(name)
+        else:
+            self.found.setdefault(name, value)
+
+
+def read_bytes(source: Source) -> tuple[str, bytes]:
+    """A name to call the file by in sentences, and its bytes. Raises ``MissingFile``, ``BadFile``, ``StorageError``."""
+    if isinstance(source, bytes):
+        return "The picture", source
+    path = Path(source)
+    try:
+        if not path.exists():
+            raise MissingFile(f"There is no file {path}; check the path.", f"没有文件 {path}；请检查路径。")
+        if not path.is_file():
+            raise BadFile(
+                f"{path} is a folder or a device, not a file.", f"{path} 是文件夹或设备，不是文件。"
+            )
+        if path.stat().st_size > MAX_FILE:
+            raise BadFile(
+                f"{path} is larger than {MAX_FILE >> 20} MB; no picture of ours is.",
+                f"{path} 超过 {MAX_FILE >> 20} MB；这里不读取这么大的图片。",
+            )
+        return str(path), path.read_bytes()
+    except ValueError:
+        raise MissingFile("The path of the file is not a path.", "文件路径不是有效的路径。") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError(f"{path} cannot be read: {reason}.", f"无法读取 {path}：{reason}。") from error
+
+
+def open_picture(source: Source) -> Image.Image:
+    """The picture with its header read and its pixels not yet decoded. Raises ``BadFile`` and what ``read_bytes`` does."""
+    name, data = read_bytes(source)
+    if data.startswith(b"version https://git-lfs"):
+        raise LfsPointer(
+            f"{name} is a note left by Git LFS, not the picture; run `git lfs pull`.",
+            f"{name} 只是 Git LFS 留下的指针，不是图片；请运行 `git lfs pull`。",
+        )
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except _BROKEN as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise _too_large(name) from error
+        if data.startswith(_MAGIC):
+            raise _broken(name) from error
+        raise BadFile(
+            f"{name} is not a PNG, JPEG or WebP picture.", f"{name} 不是 PNG、JPEG 或 WebP 图片。"
+        ) from error
+    if picture.width * picture.height > MAX_PIXELS:
+        raise _too_large(name)
+    return picture
+
+
+def read_pixels(source: Source) -> np.ndarray:
+    """The pixels, uint8 [H, W, 3], upright (EXIF orientation applied), transparency laid over white."""
+    name = "The picture" if isinstance(source, bytes) else str(source)
+    picture = open_picture(source)
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.has_transparency_data:
+            over = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+        return np.array(upright.convert("RGB"))
+    except _BROKEN as error:
+        raise _broken(name) from error
+
+
+def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
+    """The texts in the file. A PNG's may lie behind its pixels: ``whole_file`` decodes it to reach them."""
+    texts = Texts()
+    if whole_file:
+        try:
+            picture.load()
+        except _BROKEN:
+            texts.dropped.append("the rest of the file")
+    for name, value in picture.info.items():
+        if isinstance(name, str) and isinstance(value, str):
+            texts.add(name, value)
+    if exif := picture.info.get("exif"):
+        _read_exif(exif, texts)
+    for packet in _xmp_packets(picture):
+        for name, value in xmp.read(packet).items():
+            texts.add(name, value)
+    return texts
+
+
+def _read_exif(data: bytes, texts: Texts) -> None:
+    try:
+        exif = Image.Exif()
+        exif.load(data)
+        comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+        plain = [exif.get(tag) for tag in _EXIF_TEXTS]
+    except _BROKEN:
+        texts.dropped.append("EXIF")
+        return
+    if isinstance(comment, bytes):
+        texts.add("UserComment", _user_comment(comment))
+    for value in plain:
+        if isinstance(value, str) and value[:7].lower() == "prompt:":
+            texts.add("prompt", value[7:])
+
+
+def _user_comment(data: bytes) -> str:
+    """EXIF 2.3: eight bytes name the character code. UNICODE's byte order is unsaid; A1111 writes big-endian."""
+    code, body = data[:8], data[8:]
+    if code == b"UNICODE\0":
+        if body[:2] in (b"\xfe\xff", b"\xff\xfe"):
+            return body.decode("utf-16", "replace")
+        if b"S\0t\0e\0p\0s\0:\0" in body and b"\0S\0t\0e\0p\0s\0:" not in body[:-1]:
+            return body.decode("utf-16-le", "replace")
+        return body.decode("utf-16-be", "replace")
+    return (body if code in (b"ASCII\0\0\0", bytes(8)) else data).decode("utf-8", "replace").rstrip("\0")
+
+
+def _xmp_packets(picture: Image.Image) -> list[bytes]:
+    """The packet, and in JPEG the extension that continues it (XMP specification part 3, 1.1.3.1)."""
+    packet = picture.info.get("xmp", picture.info.get("XML:com.adobe.xmp", b""))
+    packets = [packet.encode("utf-8", "replace") if isinstance(packet, str) else bytes(packet)]
+    parts = [body for _, body in getattr(picture, "applist", []) if body.startswith(EXTENSION_HEADER)]
+    head = len(EXTENSION_HEADER)
+    pieces: dict[bytes, list[tuple[int, bytes]]] = {}
+    for part in parts:
+        if len(part) >= head + 40:
+            offset = int.from_bytes(part[head + 36 : head + 40], "big")
+            pieces.setdefault(part[head : head + 32], []).append((offset, part[head + 40 :]))
+    for guid, found in pieces.items():
+        if guid in packets[0]:  # the packet says which extension is its own
+            packets.append(b"".join(body for _, body in sorted(found)))
+    return [packet for packet in packets if packet]
+
+
+def _broken(name: str) -> BadFile:
+    return BadFile(
+        f"{name} is truncated or broken; fetch or save it again.",
+        f"{name} 被截断或已损坏；请重新获取或保存。",
+    )
+
+
+def _too_large(name: str) -> BadFile:
+    millions = MAX_PIXELS // 1_000_000
+    return BadFile(
+        f"{name} claims more than {millions} million pixels; make it smaller first.",
+        f"{name} 声称超过 {millions} 百万像素；请先缩小。",
+    )

@@ -1,0 +1,317 @@
+"""A finished picture: pixels and the recipe that paints them again, encoded as PNG, JPEG or WebP and written whole.
+
+Same picture, same bytes: nothing here looks at a clock. Every file carries the A1111 text (what other tools read), our
+full recipe (what we read), and XMP that says it was painted by a model. Does NOT know how a picture is painted, judged
+or kept; reading files back is ``starrynight.metadata``'s part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from starrynight.errors import BadRequest, StarryError, StorageError
+from starrynight.metadata import a1111, xmp
+from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER
+from starrynight.request import MAX_TEXT, PaintRequest
+
+RECIPE_VERSION = 1
+OUTCOMES = ("hang", "refuse", "unchecked")
+SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+PART_SUFFIX = ".starry-part"  # of a file being written; one that outlives its run may be deleted
+JPEG_QUALITY, WEBP_QUALITY = 95, 90
+
+_APP1_LIMIT = 65533  # bytes after a JPEG segment's two-byte length
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guard says of a picture: ``hang``, ``refuse`` or ``unchecked``, and why (sentences)."""
+
+    outcome: str = "unchecked"
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"a verdict is one of {OUTCOMES}, not {self.outcome!r}")
+        object.__setattr__(self, "reasons", tuple(self.reasons))
+
+
+def make_recipe(
+    request: PaintRequest,
+    *,
+    index: int = 0,
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    sampler: str | None = None,
+    model: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Mapping[str, str]] | None = None,
+    verdict: Verdict | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The recipe of picture ``index`` of ``request``: plain values, JSON's own.
+
+    ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the one used.
+    ``model``: ``{"name", "class", "hash", …}``. ``plan``: ``{component: {"dtype", "reason_en", "reason_zh"}}``.
+    ``versions``: ``{package: version}``, "starrynight" among them.
+    """
+    verdict = verdict or Verdict()
+    return {
+        "starry_night": RECIPE_VERSION,
+        "request": request.as_dict(),
+        "index": index,
+        "seed": request.seed_of(index),
+        "prompt": request.prompt if prompt is None else prompt,
+        "negative_prompt": request.negative_prompt if negative_prompt is None else negative_prompt,
+        "sampler": sampler or request.sampler,
+        "model": {"name": request.model, **(model or {})},
+        "plan": {component: dict(choice) for component, choice in (plan or {}).items()},
+        "verdict": {"outcome": verdict.outcome, "reasons": list(verdict.reasons)},
+        "versions": dict(versions or {}),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: as ``make_recipe`` gives it. ``producer``: who the AIGC label of
+    GB 45438-2025 names as the maker; ``label=False`` leaves that label out (where another law applies).
+    """
+
+    pixels: np.ndarray
+    recipe: dict[str, Any]
+    producer: str = "Starry Night"
+    label: bool = True
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ValueError(f"a picture is uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        if self.recipe.get("starry_night") != RECIPE_VERSION:
+            raise ValueError("a recipe is what make_recipe makes")
+        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+
+    @property
+    def id(self) -> str:
+        """32 hex digits of the SHA-256 over size, pixels and recipe: one content, one id, in whichever format."""
+        digest = hashlib.sha256(f"starry night {self.pixels.shape[0]}x{self.pixels.shape[1]}\n".encode())
+        digest.update(self.pixels.data)
+        digest.update(self._json().encode())
+        return digest.hexdigest()[:32]
+
+    @property
+    def seed(self) -> int:
+        return int(self.recipe["seed"])
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(**self.recipe["verdict"])
+
+    @property
+    def request(self) -> PaintRequest:
+        """The request this picture answers (it may have asked for more than one)."""
+        return PaintRequest.from_dict(self.recipe["request"])
+
+    def encode(self, kind: str = "png", *, quality: int | None = None, lossless: bool = False) -> bytes:
+        """The file as bytes. ``kind``: png, jpeg (4:4:4, quality 95) or webp (quality 90, or ``lossless``).
+
+        Raises ``BadRequest`` for another kind or a quality outside 1..100.
+        """
+        if quality is not None and not 1 <= quality <= 100:
+            raise BadRequest(
+                f"quality is a number from 1 to 100, not {quality}.",
+                f"quality 应当是 1 到 100 之间的数，而不是 {quality}。",
+            )
+        image, out = Image.fromarray(self.pixels), io.BytesIO()
+        if kind == "png":
+            image.save(out, "PNG", pnginfo=self._png_texts())
+        elif kind == "jpeg":
+            segments = self._jpeg_xmp()
+            quality = quality or JPEG_QUALITY
+            image.save(out, "JPEG", quality=quality, subsampling=0, exif=self._exif(), extra=segments)
+        elif kind == "webp":
+            packet = xmp.packet(*self._marks(), self._recipe_element())
+            quality = quality or WEBP_QUALITY
+            image.save(out, "WEBP", quality=quality, lossless=lossless, exif=self._exif(), xmp=packet)
+        else:
+            raise _unknown_format(kind)
+        return out.getvalue()
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        quality: int | None = None,
+        lossless: bool = False,
+    ) -> Path:
+        """Write the file whole or not at all; returns the path it got.
+
+        The suffix says the format; a missing folder is made. A name already taken is left alone and "-2", "-3" …
+        added, unless ``overwrite``. Raises ``BadRequest`` (suffix), ``StorageError`` (full disk, no permission …).
+        """
+        path = Path(path)
+        data = self.encode(format_of(path), quality=quality, lossless=lossless)
+        with _storage(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _place(data, path, overwrite)
+
+    def _json(self) -> str:
+        return xmp.plain_json(self.recipe, sort_keys=True)
+
+    def _software(self) -> str:
+        return " ".join(filter(None, ("Starry Night", str(self.recipe["versions"].get("starrynight", "")))))
+
+    def _marks(self) -> list[str]:
+        """The XMP that every file carries: which tool, painted by a model, the label, the words."""
+        marks = [
+            xmp.element("xmp:CreatorTool", self._software()),
+            xmp.element("Iptc4xmpExt:DigitalSourceType", xmp.SOURCE_TYPE),
+        ]
+        if self.label:
+            marks.append(xmp.element("TC260:AIGC", xmp.aigc_label(self.producer, self.id)))
+        return [*marks, xmp.description(self.recipe["prompt"][:MAX_TEXT])]
+
+    def _recipe_element(self) -> str:
+        return xmp.element("starry:Recipe", self._json())
+
+    def _png_texts(self) -> PngInfo:
+        """iTXt, for tEXt is Latin-1 alone. Uncompressed, so that a look into the file finds them."""
+        info = PngInfo()
+        info.add_itxt("parameters", a1111.write(self.recipe))
+        info.add_itxt("starry_night", self._json())
+        info.add_itxt("XML:com.adobe.xmp", xmp.packet(*self._marks()).decode())
+        return info
+
+    def _exif(self) -> bytes:
+        """Big-endian, as A1111's: readers that guess UserComment's byte order from the file's are then right."""
+        exif = Image.Exif()
+        exif.endian = ">"
+        exif[0x0131] = self._software()
+        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + a1111.write(self.recipe).encode("utf-16-be")
+        data = exif.tobytes()
+        if len(data) > _APP1_LIMIT:
+            raise BadRequest(
+                "The prompts are too long for the EXIF of a JPEG or WebP file; write a PNG.",
+                "提示词太长，JPEG 和 WebP 文件的 EXIF 放不下；请改存为 PNG。",
+            )
+        return data
+
+    def _jpeg_xmp(self) -> bytes:
+        """APP1 segments: one packet if it fits 64 KB, else the marks in it and the recipe in its extension."""
+        packet = xmp.packet(*self._marks(), self._recipe_element())
+        if len(XMP_HEADER) + len(packet) <= _APP1_LIMIT:
+            return _app1(XMP_HEADER + packet)
+        extension = xmp.packet(self._recipe_element())
+        guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
+        main = xmp.packet(*self._marks(), xmp.element("xmpNote:HasExtendedXMP", guid))
+        head = EXTENSION_HEADER + guid.encode() + len(extension).to_bytes(4, "big")
+        step = _APP1_LIMIT - len(head) - 4
+        return _app1(XMP_HEADER + main) + b"".join(
+            _app1(head + at.to_bytes(4, "big") + extension[at : at + step])
+            for at in range(0, len(extension), step)
+        )
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """png, jpeg or webp, by the suffix; raises ``BadRequest`` for another, so ask before painting."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise _unknown_format(suffix or str(path))
+    return SUFFIXES[suffix]
+
+
+def _unknown_format(name: str) -> BadRequest:
+    return BadRequest(
+        f"“{name}” is not a format pictures are written in; use .png, .jpg or .webp.",
+        f"图片不能写成“{name}”格式；请用 .png、.jpg 或 .webp。",
+    )
+
+
+def _app1(body: bytes) -> bytes:
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _place(data: bytes, path: Path, overwrite: bool) -> Path:
+    """A temporary file in the same folder, synced, then renamed: at ``path`` stands the whole file or none."""
+    part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            os.replace(part, path)
+        else:
+            path = _take_free_name(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return path
+
+
+def _take_free_name(part: Path, path: Path) -> Path:
+    """Give ``part`` the first free of "name", "name-2" … and return it. Linking fails where a file stands, even one
+    another run put there this instant."""
+    number = 1
+    while True:
+        name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        try:
+            os.link(part, name)
+            return name
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            if not name.exists():  # a file system without hard links: the next best
+                os.rename(part, name)
+                return name
+            number += 1
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable, where a folder can be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StarryError:
+    """The sentence for an ``OSError`` met while writing ``path``."""
+    if error.errno in _FULL:
+        return StorageError(
+            f"The disk (or your quota) is full; {path} was not written. Free some space and try again.",
+            f"磁盘（或配额）已满，{path} 没有写入。请腾出空间后重试。",
+        )
+    if error.errno in _FORBIDDEN:
+        return StorageError(
+            f"{path.parent} may not be written to; choose another folder or change its permissions.",
+            f"没有写入 {path.parent} 的权限；请换一个文件夹，或修改其权限。",
+        )
+    reason = error.strerror or type(error).__name__
+    return StorageError(f"{path} cannot be written: {reason}.", f"无法写入 {path}：{reason}。")
