@@ -70,9 +70,10 @@ def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
     image = np.dstack([target, np.full(target.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, target, rng, gap=0.026, length=0.06, width=0.026, jitter=0.1, bend=0.5)
     fine = np.clip(canvas.colour.astype(np.float32) + tints, 0, 255).astype(np.uint8)
-    lay_strokes(image, canvas, fine, rng, gap=0.017, length=0.04, width=0.0135, jitter=0.13, bend=0.35)
+    lay_strokes(image, canvas, fine, rng, gap=0.017, length=0.036, width=0.0125, jitter=0.11, bend=0.3)
+    lay_strokes(image, canvas, fine, rng, gap=0.0125, length=0.022, width=0.0085, jitter=0.09, detail=0.6)
     out = image[..., :3].astype(np.float32)
-    crisp = np.clip((canvas.detail - 0.7) * 3, 0, 0.5)[..., None]
+    crisp = np.clip((canvas.detail - 0.5) * 2, 0, 0.55)[..., None]
     out = out * (1 - crisp) + canvas.colour * crisp + _relief(image[..., 3], 0.03)
     return _screen(out, _glow(canvas, 0.04, 0.45))
 
@@ -98,9 +99,10 @@ def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
     image = np.ascontiguousarray(soft)
     lay_strokes(image, canvas, soft, rng, gap=0.024, length=0.085, width=0.026, jitter=0.1, bend=0.25)
     smudged = blur(image, size * 0.008)
-    lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.12, bend=0.3)
-    tooth = np.clip(noise(rng, size, 44, 1) * 0.9 - 0.1, 0, 0.4)[..., None]
-    crisp = np.clip((canvas.detail - 0.75) * 3, 0, 0.55)[..., None]
+    lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2)
+    lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5)
+    tooth = np.clip(noise(rng, size, 44, 1) * 0.7 - 0.15, 0, 0.25)[..., None]
+    crisp = np.clip((canvas.detail - 0.55) * 2.4, 0, 0.62)[..., None]
     out = smudged * (1 - crisp) + canvas.colour * crisp
     out = out * (1 - tooth) + paper * tooth
     out = _screen(out, _glow(canvas, 0.045, 0.55))
@@ -186,13 +188,13 @@ def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
 def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
     """A cave mural: flat mineral pigments and brown contours on earthen plaster, worn and finely cracked."""
     size = canvas.size
-    ground = np.array((196, 158, 112), np.float32)
+    ground = np.array((208, 172, 124), np.float32)
     out = canvas.colour.astype(np.float32)
     pigment = 0.86 + 0.16 * noise(rng, size, 10, 2)[..., None]
     out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
-    line = _edges(canvas, 0.0085)[..., None] * 0.85
+    line = _edges(canvas, 0.0085)[..., None] * 0.95
     out = out * (1 - line) + np.array((74, 36, 24), np.float32) * line
-    worn = np.clip((noise(rng, size, 5, 3) - 0.22) * 3.2, 0, 0.62)[..., None] * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
+    worn = np.clip((noise(rng, size, 7, 3) - 0.36) * 6, 0, 0.55)[..., None] * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
     out = out * (1 - worn) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * worn
     crack = np.abs(noise(rng, size, 8, 2))
     lines = np.clip(1 - crack / 0.022, 0, 1)[..., None] * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1)[..., None] * 0.5
@@ -259,6 +261,7 @@ def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
     out = np.zeros((size, size, 3), np.float32)
     shift = max(1, round(size * 0.012))
     move = np.array([[1, 0, shift * 0.6], [0, 1, shift]], np.float32)
+    nudge = np.array([[1, 0, shift * 0.2], [0, 1, shift * 0.35]], np.float32)
     for layer in canvas.layers:
         share = layer.mask.astype(np.float32) / 255
         if layer.role == "mist":
@@ -266,8 +269,8 @@ def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
         if layer.role not in ("sky", "glitter"):
             thrown = cv2.warpAffine(blur(share, size * 0.013), move, (size, size), borderMode=cv2.BORDER_REPLICATE)
             out *= (1 - 0.5 * thrown * (1 - share))[..., None]
-        lit = cv2.warpAffine(share, -move + np.array([[2, 0, 0], [0, 2, 0]], np.float32), (size, size), borderMode=cv2.BORDER_REPLICATE)
-        bevel = (np.clip(share - cv2.warpAffine(share, move * np.array([[1, 1, 0.35]]), (size, size), borderMode=cv2.BORDER_REPLICATE), 0, 1) * 26 - 0 * lit)[..., None]
+        lower = cv2.warpAffine(share, nudge, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        bevel = (np.clip(share - lower, 0, 1) * 26)[..., None]
         out = out * (1 - share[..., None]) + (layer.colour + bevel) * share[..., None]
     return _screen(out, _glow(canvas, 0.035, 0.4))
 
@@ -278,7 +281,7 @@ PAINTERS: dict[str, tuple[Painter, Look]] = {
     "dunhuang": (paint_dunhuang, Look(flat=True, halo=0.35)),
     "ink": (paint_ink, Look(halo=0.6, texture=0.7)),
     "watercolor": (paint_watercolor, Look(texture=0.8)),
-    "cyberpunk": (paint_cyberpunk, Look(halo=0.7, texture=0.5)),
+    "cyberpunk": (paint_cyberpunk, Look(halo=0.35, texture=0.5)),
     "ukiyoe": (paint_ukiyoe, Look(flat=True, halo=0.15)),
     "pointillism": (paint_pointillism, Look()),
     "pastel": (paint_pastel, Look()),

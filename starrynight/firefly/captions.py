@@ -68,7 +68,7 @@ _THING_ZH = {
     "sun": ("太阳", "一轮太阳", "日光"),
     "comet": ("彗星", "划过的彗星", "流星"),
     "aurora": ("极光", "绿色的极光", "舞动的极光"),
-    "clouds": ("云", "云朵", "白云"),
+    "clouds": ("云", "云朵", "云彩"),
     "village": ("村庄", "小村", "村落", "屋舍"),
     "church": ("教堂", "教堂的尖顶", "小教堂"),
     "cypress": ("柏树", "丝柏", "高高的柏树"),
@@ -124,7 +124,7 @@ _THING_EN = {
     "trees": ("trees", "some trees"),
     "blossoms": ("a blossoming branch", "blossoms", "flowering branch"),
 }
-_HOUR_ZH = {"night": ("夜晚", "夜", "深夜"), "dusk": ("黄昏", "傍晚", "日暮"), "dawn": ("清晨", "黎明", "拂晓"), "noon": ("白天", "正午", "晴日")}
+_HOUR_ZH = {"night": ("夜晚", "夜", "深夜"), "dusk": ("黄昏", "傍晚", "日暮"), "dawn": ("清晨", "黎明", "拂晓"), "noon": ("白天", "正午", "日间")}
 _HOUR_EN = {"night": ("night", "at night"), "dusk": ("dusk", "at dusk", "evening"), "dawn": ("dawn", "at dawn", "early morning"), "noon": ("daylight", "at noon", "day")}
 _WEATHER_ZH = {"rain": ("雨中", "下雨", "细雨"), "snow": ("下雪", "飘雪", "雪花纷飞"), "mist": ("薄雾", "雾气", "烟雾朦胧"), "clear": ()}
 _WEATHER_EN = {"rain": ("rain", "in the rain", "rainy"), "snow": ("falling snow", "snowing"), "mist": ("mist", "misty", "in the fog"), "clear": ()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from starrynight.firefly import shapes
 from starrynight.firefly.canvas import Canvas, noise
-from starrynight.firefly.palettes import PALETTES, Rgb, mix, shade
+from starrynight.firefly.palettes import PALETTES, Rgb, gold, mix, shade
 from starrynight.firefly.scene import Scene
 from starrynight.firefly.shapes import Item
 from starrynight.firefly.sky import Look, flock, paint_sky
@@ -67,7 +67,8 @@ def _mountains(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         tint = canvas.rows(top, base, foot, scene.horizon - height, scene.horizon + 0.03, 0.45)
         slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
         angle = np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0)
-        canvas.wash("mountain", canvas.mask([shapes.down_to(line, scene.horizon + 0.1)]), tint, angle, 0.35)
+        floor = 1.05 if scene.kind == "apsara" else scene.horizon + 0.1
+        canvas.wash("mountain", canvas.mask([shapes.down_to(line, floor)]), tint, angle, 0.35)
     if scene.kind == "mountain" and not scene.has("lake"):
         _mist(canvas, scene.horizon, 0.09)
 
@@ -100,7 +101,7 @@ def _far_trees(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     p = canvas.palette
     items: list[Item] = []
     for _ in range(16):
-        x, r = rng.uniform(-0.02, 1.02), rng.uniform(0.05, 0.11)
+        x, r = rng.uniform(-0.02, 1.02), rng.uniform(0.035, 0.075)
         items.append((shapes.disc(x, scene.horizon - r * 0.55, r, r * rng.uniform(0.9, 1.5)), mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), p.low, rng.uniform(0, 0.25)), False))
     canvas.draw("bank", items, 1.3, 0.4)
 
@@ -144,7 +145,7 @@ def _glitter(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         y = scene.horizon + 0.012 + (0.97 - scene.horizon) * t**1.4
         width = lr * (0.7 + 1.2 * t) * rng.uniform(0.6, 1.2)
         x = lx + rng.uniform(-0.35, 0.35) * lr * (1 + t)
-        items.append((shapes.disc(x, y, width, 0.004 + 0.006 * t, 16), mix(p.light, p.water, 0.15 + 0.25 * t), True))
+        items.append((shapes.disc(x, y, width, 0.004 + 0.006 * t, 16), mix(p.light, p.water, 0.15 + 0.25 * t), False))
     canvas.draw("glitter", items, 0.0, 0.6)
 
 
@@ -158,8 +159,9 @@ def _waves(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         size = 0.025 + 0.05 * t
         x = np.linspace(-0.05, 1.05, 200)
         phase = x / (size * 4.2) + rng.uniform()
-        saw = phase % 1
-        line = np.stack([x - 0.5 * size * np.sin(np.pi * saw) ** 2, base - size * 1.25 * (1 - np.abs(np.sin(np.pi * phase))) ** 0.8], 1)
+        turn = 2 * np.pi * phase
+        swell = 0.75 + 0.35 * np.sin(2 * np.pi * (x * (1.3 + 0.3 * k) + rng.uniform()))
+        line = np.stack([x - 0.3 * size * np.cos(turn), base - size * swell * (0.5 + 0.5 * np.sin(turn)) ** 1.4], 1)
         body = mix(shade(p.water, 0.95 - 0.1 * t), p.near, 0.12 * t)
         items: list[Item] = [(shapes.down_to(line, 1.03), body, False), (shapes.ribbon(line, size * 0.2, size * 0.2), mix(p.cloud, WHITE, 0.45), False)]
         lower = line + (0, size * 0.42)
@@ -176,7 +178,7 @@ def _land(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         t = k / 2
         line = shapes.hill(rng, scene.horizon + 0.025 + 0.17 * t, 0.018 + 0.02 * t)
         if _snowy(scene):
-            top, low = mix(snow, p.far, 0.1 + dusk * 0.35 * (1 - t)), mix(snow, p.far, 0.2 + dusk * (1 - 0.5 * t))
+            top, low = mix(snow, p.far, 0.04 + dusk * 0.35 * (1 - t)), mix(snow, p.far, 0.36 + dusk * (0.8 - 0.5 * t))
         else:
             top, low = mix(p.mid, p.near, 0.25 + 0.6 * t), shade(mix(p.mid, p.near, 0.4 + 0.6 * t), 0.8)
         tint = canvas.rows(top, mix(top, low, 0.5), low, scene.horizon + 0.15 * t, scene.horizon + 0.25 + 0.3 * t)
@@ -206,7 +208,7 @@ def _village(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     p = canvas.palette
     far = scene.kind in ("sunflowers", "wheat", "river")
     base = scene.horizon + (0.035 if far else 0.06)
-    rows = ((base, 0.075, 6),) if far else ((base, 0.085, 6), (base + 0.1, 0.125, 5))
+    rows = ((base, 0.075, 6),) if far else ((base - 0.01, 0.078, 6), (base + 0.085, 0.115, 5), (base + 0.22, 0.165, 3))
     if scene.has("lake"):
         base, rows = scene.horizon, ((scene.horizon + 0.005, 0.08, 7),)
     church_x = 0.5 - scene.side * rng.uniform(0.02, 0.2)
@@ -216,10 +218,17 @@ def _village(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             items += shapes.church(p, church_x, y + 0.01, 0.13 if not far else 0.09, _snowy(scene), _lit(scene))
         for k in range(count + int(scene.amount * 2)):
             x = (k + 0.5 + rng.uniform(-0.25, 0.25)) / (count + int(scene.amount * 2))
-            items += shapes.house(rng, p, x, y + rng.uniform(-0.012, 0.025), w * rng.uniform(0.85, 1.2), _snowy(scene), _lit(scene))
+            cottage = shapes.house(rng, p, x, y + rng.uniform(-0.012, 0.025), w * rng.uniform(0.85, 1.2), _snowy(scene), _lit(scene))
+            if scene.has("lake") or not _wet(canvas, x, y):
+                items += cottage
         canvas.draw("house", items, np.pi / 2, 0.95)
         if not far:
             _bushes(canvas, scene, rng, y + 0.03, 0.03)
+
+
+def _wet(canvas: Canvas, x: float, y: float) -> bool:
+    last = canvas.size - 1
+    return bool(canvas.water[min(int(y * canvas.size), last), min(max(int(x * canvas.size), 0), last)])
 
 
 def _bushes(canvas: Canvas, scene: Scene, rng: Rng, y: float, size: float) -> None:
@@ -239,7 +248,7 @@ def _skyline(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     lit = _lit(scene)
     for rank in range(3):
         t, x = rank / 2, -0.03
-        body = mix(mix(p.far, p.low, 0.4 * (1 - t)), p.near, 0.85 * t)
+        body = mix(mix(p.far, p.low, 0.45 * (1 - t)), shade(mix(p.far, p.top, 0.6), 0.62 if lit else 0.9), 0.9 * t)
         items: list[Item] = []
         while x < 1.02:
             w = rng.uniform(0.07, 0.13) * (0.8 + 0.35 * t)
@@ -280,7 +289,7 @@ def _street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if scene.kind == "city" and not scene.has("reflection"):
         p = canvas.palette
         line = shapes.hill(rng, scene.horizon + 0.01, 0.004)
-        canvas.wash("land", canvas.mask([shapes.down_to(line, 1.05)]), canvas.rows(mix(p.near, p.low, 0.2), p.near, shade(p.near, 0.8), scene.horizon, 1), 0.0, 0.3)
+        canvas.wash("land", canvas.mask([shapes.down_to(line, 1.05)]), canvas.rows(mix(p.far, p.low, 0.3), shade(p.far, 0.7), shade(p.far, 0.5), scene.horizon, 1), 0.0, 0.3)
 
 
 def _pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -308,13 +317,13 @@ def _lilies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     blooms: list[Item] = []
     for level in np.sort(rng.uniform(0.08, 1, 12 + int(scene.amount * 5))):
         y = scene.horizon + 0.06 + (0.96 - scene.horizon - 0.06) * level
-        centre, r = rng.uniform(0, 1), 0.022 + 0.045 * level
+        centre, r = rng.uniform(0, 1), 0.026 + 0.05 * level
         for _ in range(4):
             x, py = centre + rng.uniform(-2.4, 2.4) * r, y + rng.uniform(-0.6, 0.6) * r
-            pad = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.7)), p.cloud, rng.uniform(0, 0.3))
+            pad = mix(mix(p.leaf, p.near, rng.uniform(0, 0.9)), p.light, rng.uniform(0.05, 0.4))
             items.append((shapes.disc(x, py, r, r * 0.38, 22), pad, False))
-            if rng.uniform() < 0.36:
-                blooms += _lotus(rng, canvas, x, py - r * 0.1, r * 0.62)
+            if rng.uniform() < 0.42:
+                blooms += _lotus(rng, canvas, x, py - r * 0.1, r * 0.72)
     canvas.draw("lily", items + blooms, 0.0, 0.75)
 
 
@@ -356,12 +365,12 @@ def _field(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 def _wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A golden field: bands of swaying ears, parted by a path."""
     p = canvas.palette
-    gold = mix(mix(p.flower, p.light, 0.45), p.near, 0.28 if scene.hour == "night" else 0.08)
+    ripe = gold(p)
     lean = scene.side * 0.35
     for row in range(5):
         t = row / 4
         y = scene.horizon + 0.03 + 0.34 * t
-        base = mix(gold, (shade(gold, 0.72), mix(gold, p.light, 0.4))[row % 2], 0.45)
+        base = mix(ripe, (shade(ripe, 0.72), mix(ripe, p.light, 0.4))[row % 2], 0.45)
         line = shapes.hill(rng, y, 0.008 + 0.008 * t)
         canvas.wash("wheat", canvas.mask([shapes.down_to(line, 1.05)]), base, np.pi / 2 + lean, 0.4)
         items: list[Item] = []
@@ -370,7 +379,7 @@ def _wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             x = rng.uniform(-0.02, 1.02)
             foot = y + rng.uniform(0.2, 0.9) * h
             stem = shapes.curve(np.array([[x, foot], [x + lean * h * 0.35, foot - h * 0.6], [x + lean * h, foot - h]]), 7)
-            tint = mix(shade(gold, rng.uniform(0.7, 1.12)), p.light, rng.uniform(0, 0.35))
+            tint = mix(shade(ripe, rng.uniform(0.7, 1.12)), p.light, rng.uniform(0, 0.35))
             items.append((shapes.ribbon(stem, h * 0.045, h * 0.05, h * 0.05), tint, False))
         canvas.draw("wheat", items, np.pi / 2 - lean * 0.5, 0.5)
 
@@ -436,15 +445,15 @@ def _cypress(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     items: list[Item] = []
     for dx, share in ((scene.side * 0.1, 0.62), (0.0, 1.0)):
         for inner, colour in ((1.0, dark), (0.55, mix(dark, p.mid, 0.4)), (0.25, mix(dark, p.flower, 0.25))):
-            items.append((shapes.flame_tree(rng, x + dx, 1.03 - 0.05 * (1 - inner), height * share * (0.6 + 0.4 * inner), 0.19 * share * inner), colour, False))
+            items.append((shapes.flame_tree(rng, x + dx, 1.03 - 0.05 * (1 - inner), height * share * (0.6 + 0.4 * inner), 0.165 * share * inner), colour, False))
     size = canvas.size
     angle = np.pi / 2 + 0.5 * noise(rng, size, 5, 1)
     canvas.draw("cypress", items, angle, 0.55)
 
 
 def _apsara(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    x, y = 0.5 + scene.side * rng.uniform(0.06, 0.14), scene.horizon * rng.uniform(0.52, 0.64)
-    canvas.draw("apsara", shapes.apsara(canvas.palette, x, y, rng.uniform(0.29, 0.35), scene.side, rng), 0.3, 0.95)
+    x, y = 0.5 + scene.side * rng.uniform(0.05, 0.1), scene.horizon * rng.uniform(0.58, 0.68)
+    canvas.draw("apsara", shapes.apsara(canvas.palette, x, y, rng.uniform(0.34, 0.4), scene.side, rng), 0.3, 0.95)
 
 
 def _crows(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -454,7 +463,7 @@ def _crows(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 def _weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Where rain and flakes fall; the brushes draw them last."""
     if scene.weather == "rain":
-        canvas.rain = rng.uniform(-0.1, 1.1, (70, 2))
+        canvas.rain = rng.uniform(-0.1, 1.1, (60, 2))
     if scene.weather == "snow":
         spots = rng.uniform(0, 1, (80, 3))
         canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.004 + 0.007 * spots[:, 2] ** 2], 1)

@@ -42,7 +42,7 @@ monet night 2c2f6e 4a5aa0 8f93c8 f6edc0 454a86 3a5a7c 2f5a5a 3e5a98 7f7aa6 7a4a6
 monet dusk 7f6fb0 d08fb4 f7bf94 fff0b0 7a70b0 7a7aa0 5f7f62 a18bbf c9a9b4 b06a6e 3f6a54 f2a0b4 ffd890 f3c6c0
 monet dawn 92b2dc cfc0e4 fbdcd0 fff4cc 92a6d0 86b0b4 7fae86 a6c2dc e2cfd8 c4888a 4f8a68 f4a6c0 fff0c0 fbe8ec
 monet noon 7fb0e6 b2d4f0 e6f2ea fffbe0 8fb0da 7fb89a 93bf6a 86b8dc f2e6d6 d48a72 4a9660 f49ac0 fff4d0 ffffff
-dunhuang night 1f3f66 3a6a86 a9976e efdfb0 2f5f7a 2f7a68 7a5a3a 2a5a80 c9a878 9a3f2a 2f6f58 c4553a f2d890 d8c49a
+dunhuang night 1d4a80 3f82a0 c4ac7c efdfb0 2f5f7a 2f7a68 7a5a3a 2a5a80 c9a878 9a3f2a 2f6f58 c4553a f2d890 d8c49a
 dunhuang dusk 8f3f2c b86a3e dcb478 f6e6b8 7a4a3c 3f7a6a 8a5f38 3f7080 d9b888 a23a26 3a7a5c d8603c ffe6a6 e8d0a0
 dunhuang dawn 4f8f86 9ab898 e2cfa0 fbf0d0 4a7f88 5a9a80 a5804e 5a96a0 e6cda0 b04a32 3f8a68 d8704c fff0c0 f2e2bc
 dunhuang noon c89a5a dcb880 ecdcb0 fff4d4 3f7f94 4f9a7c b08a52 4a8fa6 f0dcb2 b8442c 3a8a62 cc4f34 fff2c4 f8ecd0
@@ -58,7 +58,7 @@ cyberpunk night 090b24 1d1450 5a1f86 f8f0ff 1a1846 141232 0b0c1e 12204e 1d1a44 2
 cyberpunk dusk 1a0b38 6a1a6e f0508c ffd9a0 3a1a5e 241240 120a24 3a1c66 2c1450 4a1660 1c2a4c ff5a5a 42e8ff 9a3a8e
 cyberpunk dawn 0c1c3c 1f5078 f08aa0 fff0d0 1c3c66 142a4a 0c1a2e 1c4a6e 1c3050 2a2a66 10444e ff6ab0 5affd8 6a7ab0
 cyberpunk noon 0e2a44 1f6a86 8ae0d8 f4fff0 1c4a6a 16364e 0e2230 1c6078 20405a 2c3a70 12584e ffb03f 6affe0 6ab8c8
-ukiyoe night 13244f 2f4f86 9fb4bc f4e6b4 2f4a78 2a5060 2c4a40 23457f c8b48e 8a3f30 1f3f36 d87a5a f6c860 d8d2b8
+ukiyoe night 13244f 2f4f86 9fb4bc f4e6b4 3a5c94 3c6f78 44705a 23457f c8b48e 8a3f30 1f3f36 d87a5a f6c860 d8d2b8
 ukiyoe dusk a23f30 e09a6a f2d8a6 fbeab8 5a5078 4a6068 5a6a48 3f5f8a e0c898 9a4030 2c4c3c d8604a ffdc88 f4e0bc
 ukiyoe dawn 5a86a8 d8a890 f2dfb8 e05a3c 5f80a4 5a8a80 7a9058 5a90b0 ecd8ac b0523a 34604a e07a78 fff0b0 fbf0d4
 ukiyoe noon 2f68a8 93bccc f0e2c0 d8482f 3f70a8 5a9478 90a050 2f6fae f2e2b8 b84a34 2f6848 e0706a fff0c0 fffaea
@@ -90,6 +90,12 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
     """The colour `share` of the way from `first` to `second`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
+
+
+def gold(palette: Palette) -> Rgb:
+    """The yellow of ripe wheat and sunflowers, as bright as the hour lets it be."""
+    lightness = sum(palette.low) / 765
+    return mix(mix((250, 186, 30), palette.light, 0.22), palette.near, 0.3 * (1 - lightness))
 
 
 def shade(colour: Rgb, factor: float) -> Rgb:

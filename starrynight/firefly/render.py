@@ -35,9 +35,9 @@ def _weather(canvas: Canvas, picture: np.ndarray) -> np.ndarray:
         veil = picture.copy()
         pale = mix(canvas.palette.cloud, (255, 255, 255), 0.3)
         for start in canvas.rain:
-            line = canvas.points(np.array([start, start + (-0.03, 0.1)]))
-            cv2.polylines(veil, [line], False, pale, max(1, round(size / 170)), cv2.LINE_AA, SUBPIXEL)
-        picture = cv2.addWeighted(veil, 0.55, picture, 0.45, 0)
+            line = canvas.points(np.array([start, start + (-0.022, 0.075)]))
+            cv2.polylines(veil, [line], False, pale, max(1, round(size / 150)), cv2.LINE_AA, SUBPIXEL)
+        picture = cv2.addWeighted(veil, 0.5, picture, 0.5, 0)
     if canvas.flakes is not None:
         for x, y, r in canvas.flakes:
             centre = (int(x * size * 16), int(y * size * 16))

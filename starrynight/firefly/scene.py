@@ -74,13 +74,13 @@ _ALWAYS: dict[str, tuple[str, ...]] = {
 _MAYBE: dict[str, dict[str, float]] = {
     "village": {"church": 0.5, "cypress": 0.5, "mountains": 0.65, "river": 0.2, "trees": 0.3},
     "pond": {"bridge": 0.65, "trees": 0.5, "boat": 0.15, "blossoms": 0.2},
-    "mountain": {"pagoda": 0.6, "lake": 0.4, "trees": 0.4, "blossoms": 0.2, "clouds": 0.5},
+    "mountain": {"pagoda": 0.6, "lake": 0.45, "trees": 0.55, "blossoms": 0.2, "clouds": 0.5},
     "sea": {"boat": 0.8, "waves": 0.45, "mountains": 0.4, "reflection": 0.7},
     "apsara": {"pagoda": 0.3, "mountains": 0.5},
     "sunflowers": {"village": 0.35, "mountains": 0.4, "cypress": 0.25},
     "wheat": {"crows": 0.5, "cypress": 0.5, "village": 0.25, "mountains": 0.4},
     "city": {"reflection": 0.8, "boat": 0.12},
-    "snow": {"village": 0.6, "church": 0.3, "mountains": 0.7, "trees": 0.5, "lake": 0.35, "boat": 0.3},
+    "snow": {"village": 0.6, "church": 0.3, "mountains": 0.75, "trees": 0.6, "lake": 0.35, "boat": 0.3},
     "river": {"village": 0.35, "boat": 0.45, "trees": 0.45, "blossoms": 0.25, "pagoda": 0.2},
 }
 _AFFINITY: dict[str, tuple[str, ...]] = {
@@ -159,6 +159,8 @@ def compose(
     radius = rng.uniform(0.05, 0.085) * (1.25 if kind == "sea" else 1.0)
     low = hour in ("dusk", "dawn") and kind != "apsara"
     height = rng.uniform(0.55, 0.8) * horizon if low and "mountains" not in found else rng.uniform(0.28, 0.48) * horizon
+    if kind == "pond":
+        height, radius = 0.42 * horizon, 0.8 * radius
     light = (0.5 - side * rng.uniform(0.12, 0.32), max(height, radius + 0.05), radius)
     return Scene(seed, style, kind, hour, weather, found, horizon, light, side, float(rng.uniform()))
 
@@ -257,11 +259,15 @@ def _draw_subjects(
         if wanted:
             found -= set(group)
     found |= set(asked)
-    if "boat" in found and not found & {"lake", "river", "sea"} and kind != "city":
+    if "boat" in found and not found & {"lake", "river", "sea"} and not (kind == "city" and "reflection" in found):
         found.discard("boat")
     if "church" in found and "village" not in found:
         found.discard("church")
     if "boat" in found and kind == "snow":
         found.discard("village")
         found.discard("church")
+    if kind == "snow" and not found & {"village", "mountains"}:
+        found.add("mountains")
+    if kind == "mountain" and not found & {"pagoda", "lake", "trees", "village"}:
+        found.add("lake")
     return tuple(name for name in SUBJECTS if name in found)

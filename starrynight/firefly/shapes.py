@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from starrynight.firefly.palettes import Palette, Rgb, mix, shade
+from starrynight.firefly.palettes import Palette, Rgb, gold, mix, shade
 
 Item = tuple[np.ndarray, Rgb, bool]
 Rng = np.random.Generator
@@ -216,16 +216,16 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
     hair = shade(mix(p.top, p.near, 0.5), 0.5)
     second, wave = mix(p.leaf, p.water, 0.35), rng.uniform(-0.06, 0.06, 6)
     scarves = [
-        ([[0.35, -0.2], [-0.1, -0.55 + wave[0]], [-0.6, -0.35], [-1.0, -0.62 + wave[1]], [-1.5, -0.5], [-1.85, -0.78]], p.water, 0.085),
-        ([[0.8, -0.12], [1.05, -0.6 + wave[2]], [0.62, -0.92], [0.05, -0.8], [-0.4, -0.95 + wave[3]], [-0.95, -0.85], [-1.3, -1.05]], second, 0.08),
-        ([[0.15, 0.05], [-0.2, 0.32 + wave[4]], [-0.65, 0.2], [-1.05, 0.36 + wave[5]], [-1.5, 0.12], [-1.9, 0.2]], p.flower, 0.085),
+        ([[0.35, -0.2], [-0.1, -0.55 + wave[0]], [-0.6, -0.35], [-1.0, -0.62 + wave[1]], [-1.5, -0.5], [-1.85, -0.78]], p.water, 0.11),
+        ([[0.8, -0.12], [1.05, -0.6 + wave[2]], [0.62, -0.92], [0.05, -0.8], [-0.4, -0.95 + wave[3]], [-0.95, -0.85], [-1.3, -1.05]], second, 0.1),
+        ([[0.15, 0.05], [-0.2, 0.32 + wave[4]], [-0.65, 0.2], [-1.05, 0.36 + wave[5]], [-1.5, 0.12], [-1.9, 0.2]], p.flower, 0.11),
     ]
     items: list[Item] = [(ribbon(at(points, 48), s * 0.03, s * 0.025, s * width), colour, False) for points, colour, width in scarves]
     hx, hy = x + side * s * 0.56, y - s * 0.34
     items += [
         (disc(hx, hy, s * 0.235), mix(p.leaf, p.cloud, 0.35), False),
         (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
-        (ribbon(at([[0.18, -0.02], [-0.2, 0.1], [-0.6, 0.02], [-0.95, -0.16], [-1.2, -0.12]]), s * 0.24, s * 0.03, s * 0.07), p.roof, False),
+        (ribbon(at([[0.18, -0.02], [-0.2, 0.1], [-0.6, 0.02], [-0.95, -0.16], [-1.2, -0.12]]), s * 0.27, s * 0.04, s * 0.13), p.roof, False),
         (ribbon(at([[0.08, -0.05], [-0.25, 0.0], [-0.65, -0.07], [-1.0, -0.26]]), s * 0.1, s * 0.02, s * 0.05), mix(p.flower, p.light, 0.35), False),
         (ribbon(at([[0.45, -0.14], [0.7, 0.04], [0.92, -0.14]]), s * 0.085, s * 0.05), skin, False),
         (ribbon(at([[0.34, -0.16], [0.3, -0.42], [0.5, -0.62]]), s * 0.085, s * 0.05), skin, False),
@@ -247,16 +247,16 @@ def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, floor: float) 
         ly = y + r * rng.uniform(1.4, 2.0)
         leaf = np.array([[x, ly + r * 0.3], [x + side * r * 0.7, ly - r * 0.1], [x + side * r * 1.35, ly + r * 0.25]])
         items.append((ribbon(curve(leaf, 11), r * 0.08, r * 0.04, r * 0.5), shade(green, 1.15), False))
-    gold, tilt, turn = mix(p.flower, p.light, rng.uniform(0.05, 0.5)), rng.uniform(0.78, 1.0), rng.uniform(0, 1)
+    yellow, tilt, turn = mix(gold(p), p.light, rng.uniform(0.0, 0.35)), rng.uniform(0.78, 1.0), rng.uniform(0, 1)
     squash = np.array([1.0, tilt])
-    for outer, inner, colour in ((1.0, 0.62, shade(gold, 0.84)), (0.86, 0.55, gold)):
+    for outer, inner, colour in ((1.0, 0.62, shade(yellow, 0.84)), (0.86, 0.55, yellow)):
         items.append(((star(0, 0, r * outer, r * inner, 12, turn + inner) * squash) + (x, y), colour, False))
     heart = mix(shade(p.roof, 0.6), (60, 34, 20), 0.6)
-    items += [(disc(x, y, r * 0.46, r * 0.46 * tilt), heart, False), (disc(x, y, r * 0.22, r * 0.22 * tilt), mix(heart, p.flower, 0.35), False)]
+    items += [(disc(x, y, r * 0.46, r * 0.46 * tilt), heart, False), (disc(x, y, r * 0.22, r * 0.22 * tilt), mix(heart, yellow, 0.35), False)]
     return items
 
 
 def bird(x: float, y: float, s: float, colour: Rgb, lift: float) -> Item:
     """A bird in flight seen from afar."""
     wings = curve(np.array([[-1, -0.25 - lift], [-0.45, -0.42], [0, 0], [0.45, -0.42], [1, -0.25 - lift]]), 17) * s + (x, y)
-    return ribbon(wings, s * 0.05, s * 0.05, s * 0.26), colour, False
+    return ribbon(wings, s * 0.05, s * 0.05, s * 0.2), colour, False

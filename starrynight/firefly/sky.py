@@ -70,6 +70,8 @@ def paint_sky(canvas: Canvas, scene: Scene, look: Look, rng: Rng) -> None:
     canvas.wash("sky", whole, np.clip(colour, 0, 255), angle, 0.15)
     if look.paper:
         _paper_rings(canvas, scene)
+    if look.flat and scene.has("swirls"):
+        _spirals(canvas, scene, lights.vortices)
     if scene.has("comet"):
         _comet(canvas, scene, rng)
     if scene.has("stars"):
@@ -132,7 +134,8 @@ def _halos(canvas: Canvas, scene: Scene, look: Look, lights: Lights, colour: np.
     """Soft light around stars, moon and sun, with a ring or two like a painter's."""
     if look.halo == 0 or look.paper:
         return colour
-    small = 96
+    small, light = 96, canvas.palette.light
+    tint = light if min(light) > 90 else mix(light, canvas.palette.cloud, 0.6)
     y, x = np.mgrid[0:small, 0:small].astype(np.float32) / small
     glow = np.zeros_like(x)
     for cx, cy, r in _round_lights(scene, lights):
@@ -140,7 +143,7 @@ def _halos(canvas: Canvas, scene: Scene, look: Look, lights: Lights, colour: np.
         ring = 0.75 * np.exp(-((distance / 2.3) ** 2)) + (0.16 * np.exp(-((distance - 2.6) ** 2) * 5) if scene.hour == "night" else 0)
         glow = np.maximum(glow, ring)
     share = cv2.resize(np.clip(glow * look.halo, 0, 0.9), (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC)[..., None]
-    return colour * (1 - share) + np.array(canvas.palette.light, np.float32) * share
+    return colour * (1 - share) + np.array(tint, np.float32) * share
 
 
 def _aurora(canvas: Canvas, scene: Scene, colour: np.ndarray, rng: Rng) -> np.ndarray:
@@ -172,15 +175,31 @@ def _paper_rings(canvas: Canvas, scene: Scene) -> None:
         canvas.wash("ring", canvas.mask([wavy]), tint, 0.0, 0.15)
 
 
+def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
+    """Swirls as cut or outlined scrolls, for styles without brush strokes."""
+    p = canvas.palette
+    for k, (cx, cy, r) in enumerate(vortices):
+        turn = scene.side * (1 if k % 2 == 0 else -1)
+        items: list[Item] = []
+        for arm in range(2):
+            t = np.linspace(0, 1, 60)
+            around = arm * np.pi + turn * t * 2.2 * np.pi
+            reach = r * (0.12 + 0.95 * t)
+            line = np.stack([cx + reach * np.cos(around), cy + 0.8 * reach * np.sin(around)], 1)
+            items.append((ribbon(line, r * 0.1, r * 0.04, r * 0.16), mix((p.low, p.cloud)[arm], p.middle, 0.25), False))
+        canvas.draw("swirl", items, 0.0, 0.5)
+
+
 def _stars(canvas: Canvas, stars: np.ndarray, look: Look, angle: np.ndarray) -> None:
     p = canvas.palette
-    tint = mix(p.light, (255, 255, 255), 0.35)
+    pale = p.light if min(p.light) > 90 else p.cloud
+    tint = mix(pale, (255, 255, 255), 0.35)
     items: list[Item] = []
     for x, y, r in stars:
         if look.paper:
-            items.append((star(x, y, r * 2.2, r * 0.95, 5), p.light, True))
+            items.append((star(x, y, r * 2.2, r * 0.95, 5), pale, True))
         else:
-            items.append((disc(x, y, r * 1.15), p.light, True))
+            items.append((disc(x, y, r * 1.15), pale, True))
             items.append((disc(x, y, r * 0.6), tint, True))
     canvas.draw("stars", items, angle, 0.9)
 
