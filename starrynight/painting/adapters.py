@@ -1,0 +1,87 @@
+"""LoRAs: found by name or path, checked, put on for a request with their weights, and taken off again.
+
+Knows safetensors files and diffusers' LoRA mixins, which translate the layouts of ComfyUI and kohya. A model that
+has taken its LoRAs off paints the same bytes as before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starrynight.errors import MissingFile, UnknownName, Unfit
+from starrynight.painting.files import PICKLED, header
+from starrynight.settings import settings
+
+KIND = ("LoRA", "LoRA")
+
+
+def names() -> list[str]:
+    """The LoRAs in STARRY_HOME/loras, by file name without its ending."""
+    folder = settings().loras
+    return sorted(path.stem for path in folder.rglob("*.safetensors")) if folder.is_dir() else []
+
+
+def find(name: str) -> Path:
+    """The file behind a name or path, whole and trusted.
+
+    Raises UnknownName, MissingFile, PickledFile, LfsPointer or BadFile.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        header(path)
+        return path
+    if path.suffix.lower() in {".safetensors", *PICKLED} and len(path.parts) > 1:
+        raise MissingFile(f"There is no LoRA file “{name}”.", f"找不到 LoRA 文件“{name}”。")
+    stem = path.stem if path.suffix.lower() in {".safetensors", *PICKLED} else path.name
+    folder = settings().loras
+    for found in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else ():
+        if found.stem == stem:
+            header(found)
+            return found
+    raise UnknownName(KIND, name, names(), (f"LoRAs live in {folder}.", f"LoRA 放在 {folder}。"))
+
+
+@contextmanager
+def worn(pipeline: Any, loras: Sequence[tuple[str, float]], model: str) -> Iterator[None]:
+    """The pipeline with ``loras`` (name or path, weight) stacked on it. ``model`` is its name, for messages.
+
+    Raises Unfit when the family takes no LoRA or one fits no layer; whatever happens, all come off at the end.
+    """
+    if not loras:
+        yield
+        return
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise Unfit(f"{model} takes no LoRA.", f"{model} 不支持 LoRA。")
+    try:
+        adapters = [_put_on(pipeline, find(name), place, model) for place, (name, _) in enumerate(loras)]
+        pipeline.set_adapters(adapters, [weight for _, weight in loras])
+        yield
+    finally:
+        pipeline.unload_lora_weights()
+
+
+def _put_on(pipeline: Any, path: Path, place: int, model: str) -> str:
+    """Load one LoRA under a name that peft allows, and make sure that it reached a layer."""
+    adapter = f"{place}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
+    try:
+        pipeline.load_lora_weights(
+            str(path.parent), weight_name=path.name, adapter_name=adapter, local_files_only=True
+        )
+    except (ValueError, KeyError, RuntimeError, IndexError, AttributeError, TypeError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        raise _unfit(path, model) from error
+    if not any(adapter in worn for worn in pipeline.get_list_adapters().values()):
+        raise _unfit(path, model)
+    return adapter
+
+
+def _unfit(path: Path, model: str) -> Unfit:
+    return Unfit(
+        f"The LoRA “{path.name}” fits no layer of {model}; it was made for another model.",
+        f"LoRA“{path.name}”与 {model} 的任何一层都不匹配；它是为别的模型训练的。",
+    )

@@ -1,0 +1,70 @@
+"""Whether a request can be painted, told before anything heavy is loaded; and what to warn of.
+
+Knows the catalogue's rows, the names of styles, samplers and LoRAs. Sizes are refused aloud, never rounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starrynight.errors import BadRequest
+from starrynight.painting import adapters, beginning, samplers, styles
+from starrynight.painting.catalogue import Model
+from starrynight.request import PaintRequest, check_size
+
+
+def check(request: PaintRequest, model: Model) -> None:
+    """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the first picture)."""
+    check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
+    styles.styled(request.prompt, request.style)
+    if request.sampler is not None:
+        samplers.find(request.sampler, model.flow)
+    for name, _ in request.loras:
+        adapters.find(name)
+    if request.init_image is not None:
+        beginning.look(request.init_image)
+        if int(request.steps * request.strength) < 1:
+            raise BadRequest(
+                f"Strength {request.strength:g} of {request.steps} steps leaves none to take; raise either.",
+                f"强度 {request.strength:g} 配 {request.steps} 步，一步也不剩；请提高其一。",
+            )
+
+
+def negative_of(request: PaintRequest, model: Model) -> str:
+    """The user's negative prompt, then the style's where the model was taught to read one."""
+    _, from_style = styles.styled(request.prompt, request.style)
+    parts = [request.negative_prompt, from_style if model.negatives else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def warnings_for(request: PaintRequest, model: Model, tokenizer: Any = None) -> list[tuple[str, str]]:
+    """What will not come out as asked, as (English, 中文). With the model's tokenizer, length is counted too."""
+    prompt, _ = styles.styled(request.prompt, request.style)
+    found = []
+    if model.languages and styles.language(prompt) == "zh" and "zh" not in model.languages:
+        found.append((
+            f"{model.en} reads only English; a Chinese prompt will be mostly ignored. Translate it, or use firefly "
+            "or z-image-turbo.",
+            f"{model.zh} 的文本编码器只懂英文，中文提示词大多会被忽略。请译成英文，或改用 firefly、z-image-turbo。",
+        ))  # fmt: skip
+    if not model.guided and request.guidance != model.guidance:
+        found.append((
+            f"{model.en} was distilled to paint at guidance {model.guidance:g}; {request.guidance:g} may be ignored "
+            "or harm the picture.",
+            f"{model.zh} 是蒸馏模型，应使用引导强度 {model.guidance:g}；{request.guidance:g} 可能无效或损害画面。",
+        ))  # fmt: skip
+    if request.negative_prompt and not model.guided and request.guidance <= 1:
+        found.append((
+            f"Without guidance {model.en} ignores the negative prompt.",
+            f"没有引导时，{model.zh} 会忽略负面提示词。",
+        ))  # fmt: skip
+    if (
+        tokenizer is not None
+        and model.max_tokens
+        and (used := len(tokenizer(prompt).input_ids)) > model.max_tokens
+    ):
+        found.append((
+            f"The prompt is {used} tokens long and {model.en} reads the first {model.max_tokens}.",
+            f"提示词共 {used} 个词元，{model.zh} 只读前 {model.max_tokens} 个。",
+        ))  # fmt: skip
+    return found

@@ -1,0 +1,122 @@
+"""What stays on the device and what waits in the computer's memory: a pure choice, and the hands that carry it out.
+
+Knows sizes in bytes and the offload hooks of diffusers and accelerate; knows no model by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+
+from starrynight.errors import MissingPackage, OutOfMemory
+
+Arrangement = Literal["resident", "model", "sequential"]
+
+# Left free for activations and the driver beside the weights: Z-Image at 1024² needs 2.0 GB of activations in
+# bfloat16 by the size of its tensors (4,096 tokens × 3840 × a handful), rounded up. Adjustable by memory_budget.
+HEADROOM = 2_500_000_000
+
+# From here on an autoencoder works in tiles: decoding 1536² in float32 holds about 6 GB of activations.
+TILE_FROM = 1536 * 1536
+
+ATTENTION = {
+    "native": "native",
+    "math": "_native_math",
+    "xformers": "xformers",
+    "flash": "flash",
+    "sage": "sage",
+}
+ATTENTION_PACKAGES = {"xformers": "xformers", "flash": "flash_attn", "sage": "sageattention"}
+
+
+def arrange(weights: Mapping[str, int], free: int, headroom: int = HEADROOM) -> Arrangement:
+    """Everything at once if it fits into ``free`` bytes beside ``headroom``, else one component at a time, else one
+    layer at a time. ``weights`` are bytes by component.
+    """
+    if sum(weights.values()) + headroom <= free:
+        return "resident"
+    if max(weights.values(), default=0) + headroom <= free:
+        return "model"
+    return "sequential"
+
+
+def sizes(pipeline: Any) -> dict[str, int]:
+    """Bytes of each network of a pipeline."""
+    return {
+        name: sum(tensor.numel() * tensor.element_size() for tensor in (*part.parameters(), *part.buffers()))
+        for name, part in pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of an accelerator now; None where it cannot be asked (a CPU shares the computer's own)."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "xpu":
+        return torch.xpu.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
+
+
+def choose(pipeline: Any, device: torch.device, budget: int | None) -> Arrangement:
+    """``budget`` bytes outrank what is free. On a CPU there is nothing to offload to, so everything stays."""
+    free = free_bytes(device) if budget is None else budget
+    return "resident" if device.type == "cpu" or free is None else arrange(sizes(pipeline), free)
+
+
+def place(pipeline: Any, device: torch.device, arrangement: Arrangement) -> None:
+    """Carry out an arrangement. Needs an accelerator for anything but "resident"."""
+    if arrangement == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif arrangement == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+
+
+def tile(pipeline: Any, width: int, height: int, arrangement: Arrangement) -> None:
+    """Let the autoencoder work in tiles where the picture is large, or memory is so short that layers take turns."""
+    vae = pipeline.vae
+    wanted = width * height >= TILE_FROM or arrangement == "sequential"
+    if hasattr(vae, "enable_tiling"):
+        vae.enable_tiling() if wanted else vae.disable_tiling()
+
+
+def set_attention(pipeline: Any, denoiser: torch.nn.Module, name: str) -> None:
+    """Select the attention back end. Raises UnknownName, or MissingPackage when its package is not installed."""
+    from importlib.util import find_spec
+
+    from starrynight.errors import UnknownName
+
+    if name not in ATTENTION:
+        raise UnknownName(("attention back end", "注意力后端"), name, ATTENTION)
+    package = ATTENTION_PACKAGES.get(name)
+    if package and find_spec(package) is None:
+        raise MissingPackage(
+            f"Attention “{name}” needs the package {package}: pip install {package.replace('_', '-')}.",
+            f"注意力后端“{name}”需要软件包 {package}：pip install {package.replace('_', '-')}。",
+        )
+    if name == "xformers" and hasattr(pipeline, "unet"):  # UNets' processors do not go through the dispatcher
+        pipeline.enable_xformers_memory_efficient_attention()
+    elif name != "native":
+        denoiser.set_attention_backend(ATTENTION[name])
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """The error as OutOfMemory if that is what it is: CUDA's own type, the CPU allocator's sentence, Python's."""
+    text = str(error).lower()
+    ours = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError)
+        and any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    )
+    if not ours:
+        return None
+    return OutOfMemory(
+        "There was not enough memory. Make the picture smaller, close other programs, or set a memory budget so "
+        "that parts of the model take turns.",
+        "内存不足。请缩小画面、关闭其他程序，或设置显存预算让模型各部分轮流加载。",
+    )

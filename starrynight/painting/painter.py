@@ -1,0 +1,267 @@
+"""The main path: ready a pipeline, dress it for a request, paint one picture after another.
+
+Works for any text-to-image pipeline of diffusers and asks none for its family: what a pipeline can be told is read
+from its signature. Pictures leave as float32; rounding, files and galleries are others' work.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from starrynight.errors import BadRequest, Unfit
+from starrynight.numerics.precision import PrecisionPlan
+from starrynight.painting import (
+    adapters,
+    beginning,
+    checking,
+    guard,
+    hub,
+    loading,
+    memory,
+    plans,
+    samplers,
+    styles,
+)
+from starrynight.painting.catalogue import Model, resolve
+from starrynight.painting.noise import Float32Noise, generator
+from starrynight.painting.preview import Preview
+from starrynight.request import PaintRequest
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A finished picture: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
+
+    ``checked``: every stage was looked at and found finite. ``remarks``: what the recipe should tell besides.
+    """
+
+    pixels: np.ndarray
+    index: int
+    seed: int
+    prompt: str
+    negative_prompt: str
+    checked: bool = True
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step just taken: picture ``picture`` of the batch, step ``step`` of ``steps``, all from 0."""
+
+    picture: int
+    step: int
+    steps: int
+    look: Callable[[], np.ndarray | None]
+
+    def preview(self) -> np.ndarray | None:
+        """uint8 [h, w, 3], small and cheap; None for a family whose latents are not a plane."""
+        return self.look()
+
+
+class Painter:
+    """A loaded model. Make one with ``Painter.ready``; it serves requests until another model is wanted."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        model: Model,
+        plan: PrecisionPlan,
+        device: torch.device,
+        arrangement: memory.Arrangement,
+    ) -> None:
+        self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
+        self.arrangement = arrangement
+        self.preview = Preview(pipeline)
+        self._asked: tuple[Any, ...] = ()
+        guard.watch_prompt(pipeline, self.denoiser)
+        guard.watch_decoder(pipeline.vae.decoder)
+
+    @classmethod
+    def ready(
+        cls,
+        request: PaintRequest,
+        plan: PrecisionPlan | None = None,
+        device: str | None = None,
+        attention: str = "native",
+        memory_budget: int | None = None,
+    ) -> Painter:
+        """Fetch what is not here, check the request, load the model. ``memory_budget`` is in bytes of the device.
+
+        Raises what ``checking.check``, ``hub.fetch``, ``loading.load`` and ``memory.set_attention`` raise.
+        """
+        model = resolve(request.model)
+        checking.check(request, model)
+        model = hub.fetch(model)
+        checking.check(request, model)  # once more: now its own files have been read
+        asked = _wish(request, device, attention)
+        plan = plan or plans.choose(model, device, request.precision)
+        where = torch.device(device) if device else _best_device()
+        with _memory_errors():
+            pipeline = loading.load(model, plan)
+            memory.set_attention(pipeline, _denoiser(pipeline), attention)
+            arrangement = memory.choose(pipeline, where, memory_budget)
+            memory.place(pipeline, where, arrangement)
+        painter = cls(pipeline, model, plan, where, arrangement)
+        painter._asked = asked
+        return painter
+
+    def serves(self, request: PaintRequest, device: str | None = None, attention: str = "native") -> bool:
+        """Whether this painter is what ``ready`` would make for the request."""
+        return self._asked == _wish(request, device, attention)
+
+    @property
+    def denoiser(self) -> Any:
+        return _denoiser(self.pipeline)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Which model painted, for the recipe: its name, pipeline, source and the fingerprint of its files."""
+        from starrynight.painting.provenance import fingerprint
+
+        return {
+            "name": self.model.name,
+            "pipeline": type(self.pipeline).__name__,
+            "source": self.model.hub or "",
+            "licence": self.model.licence,
+            "fingerprint": fingerprint(self.model),
+        }
+
+    def warnings(self, request: PaintRequest) -> list[tuple[str, str]]:
+        """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer."""
+        return checking.warnings_for(request, self.model, getattr(self.pipeline, "tokenizer", None))
+
+    def paint(self, request: PaintRequest, on_step: Callable[[Step], None] | None = None) -> Iterator[Canvas]:
+        """``request.count`` pictures, picture i with seed + i, each the same alone or in a batch.
+
+        ``on_step`` may raise Cancelled (or anything), which ends the painting within that step. Raises
+        BrokenNumbers naming stage and step, OutOfMemory, Unfit, and what ``checking.check`` raises.
+        """
+        checking.check(request, self.model)
+        with (
+            adapters.worn(self.pipeline, request.loras, self.model.en),
+            self._pipeline_for(request) as pipeline,
+        ):
+            for index in range(request.count):
+                yield self._paint_one(pipeline, request, index, on_step)
+
+    @contextmanager
+    def _pipeline_for(self, request: PaintRequest) -> Iterator[Any]:
+        """The text-to-image pipeline or its img2img sibling over the same weights, with the sampler asked for."""
+        own = self.pipeline.scheduler
+        pipeline = self.pipeline if request.init_image is None else self._sibling()
+        memory.tile(pipeline, request.width, request.height, self.arrangement)
+        pipeline.set_progress_bar_config(disable=True)
+        try:
+            pipeline.scheduler = samplers.build(request.sampler, own)
+            yield pipeline
+        finally:
+            pipeline.scheduler = own
+            pipeline.maybe_free_model_hooks()
+
+    def _sibling(self) -> Any:
+        from diffusers import AutoPipelineForImage2Image
+
+        try:
+            sibling = AutoPipelineForImage2Image.from_pipe(self.pipeline)
+        except ValueError as error:
+            raise Unfit(
+                f"{self.model.en} cannot begin from a picture.", f"{self.model.zh} 不支持以图生图。"
+            ) from error
+        if self.arrangement != "resident":
+            memory.place(sibling, self.device, self.arrangement)
+        guard.watch_prompt(sibling, self.denoiser)
+        return sibling
+
+    def _paint_one(
+        self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
+    ) -> Canvas:
+        words, remarks = self._words(pipeline, request, index)
+
+        def after_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+            latents = state["latents"]
+            guard.finite(latents, "latents", step)
+            if on_step is not None:
+                look = lambda: self.preview(latents, request.width, request.height)  # noqa: E731
+                on_step(Step(index, step, pipeline.num_timesteps, look))
+            return state
+
+        pipeline.scheduler = samplers.build(None, pipeline.scheduler)  # a picture leaves nothing to the next
+        with Float32Noise(), _memory_errors():
+            result = pipeline(**words, callback_on_step_end=after_step)
+        return Canvas(
+            pixels=_pixels(result),
+            index=index,
+            seed=request.seed_of(index),
+            prompt=words["prompt"],
+            negative_prompt=words.get("negative_prompt") or "",
+            remarks=remarks,
+        )
+
+    def _words(
+        self, pipeline: Any, request: PaintRequest, index: int
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """What this pipeline can be told of the request, by its own signature; and remarks for the recipe."""
+        prompt, _ = styles.styled(request.prompt, request.style)
+        words: dict[str, Any] = {
+            "prompt": prompt,
+            "negative_prompt": checking.negative_of(request, self.model) or None,
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.steps,
+            "guidance_scale": request.guidance,
+            "max_sequence_length": self.model.max_tokens,
+            "generator": generator(request.seed_of(index)),
+            "output_type": "pt",
+        }
+        remarks: tuple[str, ...] = ()
+        if request.init_image is not None:
+            picture, note = beginning.begin(request.init_image, request.width, request.height)
+            words |= {"image": picture, "strength": request.strength}
+            remarks = (note,) if note else ()
+        understood = inspect.signature(pipeline.__call__).parameters
+        return {
+            word: value for word, value in words.items() if word in understood and value is not None
+        }, remarks
+
+
+def _pixels(result: Any) -> np.ndarray:
+    """float32 [H, W, 3] in 0..1. A picture that the model's own safety checker has blanked is not handed over."""
+    if any(getattr(result, "nsfw_content_detected", None) or ()):
+        raise BadRequest(
+            "The model's own safety checker blanked this picture; change the prompt or the seed.",
+            "模型自带的安全检查器抹去了这幅画；请修改提示词或种子。",
+        )
+    picture = result.images[0]
+    guard.finite(picture, "picture")
+    return picture.float().permute(1, 2, 0).cpu().contiguous().numpy()
+
+
+def _wish(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
+    return (request.model, request.precision, device, attention)
+
+
+def _denoiser(pipeline: Any) -> Any:
+    return getattr(pipeline, "transformer", None) or pipeline.unet
+
+
+def _best_device() -> torch.device:
+    from starrynight.numerics import device
+
+    return device.torch_device(device.kind())
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if (known := memory.out_of_memory(error)) is None:
+            raise
+        raise known from error

@@ -1,0 +1,130 @@
+"""From a model's files to a precision plan: counts its parameters from headers and asks ``numerics.precision``.
+
+Knows where a component's weights lie and which role of the plan it plays; decides nothing about formats itself.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from starrynight.numerics import precision
+from starrynight.numerics.precision import PrecisionPlan
+from starrynight.painting.catalogue import Model, resolve
+from starrynight.painting.files import header, read_json
+from starrynight.painting.layouts import COMFY_PREFIX, recognise
+
+# Whose weights a tensor of a whole single-file checkpoint is, by the beginning of its name.
+CHECKPOINT_PARTS = {
+    COMFY_PREFIX: "unet",
+    "first_stage_model.": "vae",
+    "cond_stage_model.": "text_encoder",
+    "conditioner.": "text_encoder",
+}
+
+
+def choose(model: Model, device: str | None, asked: str) -> PrecisionPlan:
+    """The plan for ``model`` on ``device`` (None: the best back end here). Raises BadRequest as ``precision`` does."""
+    record = precision.Model(
+        family=family(model), parameters=parameters(model), float32_vae=model.float32_vae
+    )
+    return precision.choose(_probed(device), record, asked)
+
+
+@cache
+def _probed(device: str | None) -> precision.Device:
+    """This machine, measured once per process."""
+    from starrynight.numerics import device as machine
+
+    return machine.probe(_kind(device))
+
+
+def _kind(device: str | None) -> str | None:
+    """precision's word for a torch device: "cuda:1" is cuda, or rocm on an AMD build."""
+    if device is None:
+        return None
+    import torch
+
+    kind = device.split(":")[0]
+    return "rocm" if kind == "cuda" and torch.version.hip else kind
+
+
+def role(component: str) -> str:
+    """Which entry of a plan a component's weights follow. An autoencoder is kept in its encoder's format."""
+    if component == "vae":
+        return "vae_encode"
+    return "text_encoder" if component.startswith("text_encoder") else component
+
+
+def dtype_name(plan: PrecisionPlan, component: str) -> str:
+    """The torch dtype's name for a component; one the plan has no entry for follows the denoiser, its first."""
+    entries = {choice.component: choice.dtype for choice in plan}
+    return entries.get(role(component)) or next(iter(entries.values()))
+
+
+def family(model: Model) -> str:
+    """The pipeline's class name, from model_index.json."""
+    return str(read_json(_pipeline_folder(model) / "model_index.json").get("_class_name", ""))
+
+
+def _pipeline_folder(model: Model) -> Path:
+    """The folder whose model_index.json decides the class: the model's own, its base's, or the shipped layout's."""
+    if model.place.is_dir():
+        return model.place
+    layout = recognise(model.place)
+    if model.base:
+        return resolve(model.base).place
+    assert layout.folder is not None
+    return layout.folder
+
+
+def parameters(model: Model) -> dict[str, int]:
+    """How many parameters each component has: the denoiser, "text_encoder" (all of them) and "vae"."""
+    counts: dict[str, int] = {}
+    for component, entries in _tensors(model):
+        part = "text_encoder" if component.startswith("text_encoder") else component
+        counts[part] = counts.get(part, 0) + sum(prod(entry["shape"]) for entry in entries)
+    return counts
+
+
+def _tensors(model: Model) -> list[tuple[str, list[Any]]]:
+    """(component, header entries), file by file."""
+    place = model.place
+    if place.is_dir():
+        return _in_folder(place)
+    entries = {name: entry for name, entry in header(place).items() if name != "__metadata__"}
+    if recognise(place).base:
+        base = resolve(model.base or "").place
+        return [
+            *((name, e) for name, e in _in_folder(base) if name != "transformer"),
+            ("transformer", [*entries.values()]),
+        ]
+    return [
+        (part, [entry])
+        for name, entry in entries.items()
+        for prefix, part in CHECKPOINT_PARTS.items()
+        if name.startswith(prefix)
+    ]
+
+
+def _in_folder(folder: Path) -> list[tuple[str, list[Any]]]:
+    index = read_json(folder / "model_index.json")
+    return [
+        (name, [entry for tensor, entry in header(path).items() if tensor != "__metadata__"])
+        for name, kind in index.items()
+        if isinstance(kind, list) and kind[0] is not None
+        for path in weight_files(folder / name)
+    ]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files a component loads: the plain ones, or the fp16 variant where there is nothing else."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [path for path in files if not is_variant(path.name)] or files
+
+
+def is_variant(name: str) -> bool:
+    """Whether a weight file is a variant beside the plain one: model.fp16.safetensors, …fp16-00001-of-00002…"""
+    return any(mark in name for mark in (".fp16.", ".fp16-", ".bf16.", ".bf16-", ".non_ema.", ".non_ema-"))

@@ -1,0 +1,86 @@
+"""A small picture from latents, cheaply: one matrix, measured once per autoencoder by least squares.
+
+Knows an autoencoder's encoder and its scaling; holds no factors of any family. A calibration picture is encoded, its
+pixels are averaged over each latent's area, and the affine map from channels to colour is what fits best.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+CALIBRATION = 256  # side of the calibration picture, in pixels
+
+
+class Preview:
+    """Maps latents of one pipeline to uint8 pictures; measured at the first use."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._map: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, latents: torch.Tensor, width: int, height: int) -> np.ndarray | None:
+        """uint8 [h, w, 3], one pixel for each latent; None for latents that are not a plane of channels."""
+        plane = self._plane(latents, width, height)
+        if plane is None:
+            return None
+        if self._map is None:
+            self._map = self._measure()
+        channels = plane.float().cpu().flatten(1).T
+        if channels.shape[1] + 1 != len(self._map):
+            return None
+        colours = _with_one(channels) @ self._map
+        picture = (colours.clamp(0, 1) * 255).round().to(torch.uint8)
+        return picture.reshape(*plane.shape[1:], 3).numpy()
+
+    def _plane(self, latents: torch.Tensor, width: int, height: int) -> torch.Tensor | None:
+        """[channels, h, w] of the first picture; latents packed into tokens are unpacked by their own pipeline."""
+        if latents.ndim == 3 and hasattr(self._pipeline, "_unpack_latents"):
+            latents = self._pipeline._unpack_latents(latents, height, width, self._pipeline.vae_scale_factor)
+        if latents.ndim == 5 and latents.shape[2] == 1:
+            latents = latents[:, :, 0]
+        return latents[0] if latents.ndim == 4 else None
+
+    def _measure(self) -> torch.Tensor:
+        """The affine map [channels + 1, 3] from a pipeline's latents to colours in 0..1."""
+        vae = self._pipeline.vae
+        picture = calibration_picture()
+        pixels = (picture * 2 - 1).permute(2, 0, 1)[None].to(self._device(), torch.float32)
+        encoded = vae.encode(pixels)
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+        latents = self._scaled(latents.float().cpu())[0]
+        colours = torch.nn.functional.adaptive_avg_pool2d(picture.permute(2, 0, 1), latents.shape[1:])
+        return torch.linalg.lstsq(_with_one(latents.flatten(1).T), colours.flatten(1).T).solution
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """An autoencoder's latents as the denoiser sees them."""
+        config = self._pipeline.vae.config
+        shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+        return (latents - shift) * scale
+
+    def _device(self) -> torch.device:
+        hook = getattr(self._pipeline.vae, "_hf_hook", None)
+        return getattr(hook, "execution_device", None) or self._pipeline.vae.device
+
+
+def calibration_picture(side: int = CALIBRATION) -> torch.Tensor:
+    """float32 [side, side, 3] in 0..1: gradients of every hue under patches of flat colour, always the same."""
+    ramp = torch.linspace(0, 1, side)
+    picture = torch.stack(
+        [ramp.expand(side, side), ramp[:, None].expand(side, side), ramp.flip(0).expand(side, side)], -1
+    )
+    picture = picture.clone()
+    draw = torch.Generator().manual_seed(0)
+    cell = side // 8
+    for row in range(8):
+        for column in range(row % 2, 8, 2):
+            colour = torch.rand(3, generator=draw)
+            picture[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = colour
+    return picture
+
+
+def _with_one(channels: torch.Tensor) -> torch.Tensor:
+    return torch.cat([channels, torch.ones(len(channels), 1)], dim=1)

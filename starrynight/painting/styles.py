@@ -1,0 +1,77 @@
+"""Styles: prompt presets in two languages, kept in one data file. The prompt's language picks the words.
+
+Knows words only. Firefly is trained on exactly these ten, by these keys.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from starrynight.errors import UnknownName
+
+FILE = Path(__file__).with_name("styles.json")
+KIND = ("style", "风格")
+
+
+@dataclass(frozen=True)
+class Style:
+    """``prompt`` and ``negative`` by language: (prefix, suffix) around the user's words, and what to keep out."""
+
+    key: str
+    name: dict[str, str]
+    aliases: tuple[str, ...]
+    prompt: dict[str, tuple[str, str]]
+    negative: dict[str, str]
+
+
+@cache
+def styles() -> dict[str, Style]:
+    """Every style by key, in the file's order."""
+    read = json.loads(FILE.read_text("utf-8"))
+    return {
+        key: Style(
+            key=key,
+            name=entry["name"],
+            aliases=tuple(entry["aliases"]),
+            prompt={lang: (words[0], words[1]) for lang, words in entry["prompt"].items()},
+            negative=entry["negative"],
+        )
+        for key, entry in read.items()
+    }
+
+
+def find(name: str) -> Style:
+    """A style by key or alias, in either language. Raises UnknownName with the nearest."""
+    wanted = name.strip().lower()
+    for style in styles().values():
+        if wanted in (style.key, *style.aliases, *(text.lower() for text in style.name.values())):
+            return style
+    everything = [word for style in styles().values() for word in (style.key, *style.aliases)]
+    raise UnknownName(KIND, name, everything if _near(wanted, everything) else styles())
+
+
+def _near(wanted: str, words: list[str]) -> bool:
+    import difflib
+
+    return bool(difflib.get_close_matches(wanted, words, cutoff=0.5))
+
+
+def language(text: str) -> str:
+    """ "zh" when the text holds a Han character, else "en"."""
+    return (
+        "zh"
+        if any("\u3400" <= char <= "\u9fff" or "\U00020000" <= char <= "\U0003ffff" for char in text)
+        else "en"
+    )
+
+
+def styled(prompt: str, style: str | None) -> tuple[str, str]:
+    """The prompt dressed in a style, and the style's negative prompt, both in the prompt's language."""
+    if style is None:
+        return prompt, ""
+    found, lang = find(style), language(prompt)
+    prefix, suffix = found.prompt[lang]
+    return f"{prefix}{prompt.rstrip('，。,. ')}{suffix}", found.negative[lang]
