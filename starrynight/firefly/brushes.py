@@ -73,7 +73,7 @@ def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
     lay_strokes(image, canvas, fine, rng, gap=0.017, length=0.036, width=0.0125, jitter=0.11, bend=0.3)
     lay_strokes(image, canvas, fine, rng, gap=0.0125, length=0.022, width=0.0085, jitter=0.09, detail=0.6)
     out = image[..., :3].astype(np.float32)
-    crisp = np.clip((canvas.detail - 0.5) * 2, 0, 0.55)[..., None]
+    crisp = np.clip((canvas.detail - 0.5) * 2, 0, 0.68)[..., None]
     out = out * (1 - crisp) + canvas.colour * crisp + _relief(image[..., 3], 0.03)
     return _screen(out, _glow(canvas, 0.04, 0.45))
 
@@ -102,7 +102,7 @@ def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
     lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2)
     lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5)
     tooth = np.clip(noise(rng, size, 44, 1) * 0.7 - 0.15, 0, 0.25)[..., None]
-    crisp = np.clip((canvas.detail - 0.55) * 2.4, 0, 0.62)[..., None]
+    crisp = np.clip((canvas.detail - 0.55) * 2.4, 0, 0.72)[..., None]
     out = smudged * (1 - crisp) + canvas.colour * crisp
     out = out * (1 - tooth) + paper * tooth
     out = _screen(out, _glow(canvas, 0.045, 0.55))
@@ -194,7 +194,7 @@ def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
     out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
     line = _edges(canvas, 0.0085)[..., None] * 0.95
     out = out * (1 - line) + np.array((74, 36, 24), np.float32) * line
-    worn = np.clip((noise(rng, size, 7, 3) - 0.36) * 6, 0, 0.55)[..., None] * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
+    worn = np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)[..., None] * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
     out = out * (1 - worn) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * worn
     crack = np.abs(noise(rng, size, 8, 2))
     lines = np.clip(1 - crack / 0.022, 0, 1)[..., None] * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1)[..., None] * 0.5

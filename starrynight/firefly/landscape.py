@@ -40,6 +40,8 @@ def lay_out(scene: Scene, size: int, look: Look) -> Canvas:
     for name, paint in _PARTS:
         if scene.has(name):
             paint(canvas, scene, rng)
+        if name == "river" and scene.kind != "apsara":
+            _meadow(canvas, scene, np.random.default_rng([scene.seed, 4]))
     _weather(canvas, scene, rng)
     return canvas
 
@@ -152,16 +154,16 @@ def _glitter(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 def _waves(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Rows of curling waves with pale crests."""
     p = canvas.palette
-    rows = 4
+    rows = 6
     for k in range(rows):
         t = (k + 1) / rows
         base = scene.horizon + (1.02 - scene.horizon) * (t**1.25) * 0.86
-        size = 0.025 + 0.05 * t
+        size = 0.022 + 0.06 * t
         x = np.linspace(-0.05, 1.05, 200)
         phase = x / (size * 4.2) + rng.uniform()
         turn = 2 * np.pi * phase
         swell = 0.75 + 0.35 * np.sin(2 * np.pi * (x * (1.3 + 0.3 * k) + rng.uniform()))
-        line = np.stack([x - 0.3 * size * np.cos(turn), base - size * swell * (0.5 + 0.5 * np.sin(turn)) ** 1.4], 1)
+        line = np.stack([x - 0.3 * size * np.cos(turn), base - size * swell * (0.5 + 0.5 * np.sin(turn)) ** 1.8], 1)
         body = mix(shade(p.water, 0.95 - 0.1 * t), p.near, 0.12 * t)
         items: list[Item] = [(shapes.down_to(line, 1.03), body, False), (shapes.ribbon(line, size * 0.2, size * 0.2), mix(p.cloud, WHITE, 0.45), False)]
         lower = line + (0, size * 0.42)
@@ -184,6 +186,26 @@ def _land(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         tint = canvas.rows(top, mix(top, low, 0.5), low, scene.horizon + 0.15 * t, scene.horizon + 0.25 + 0.3 * t)
         slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
         canvas.wash("land", canvas.mask([shapes.down_to(line, 1.05)]), tint, np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0), 0.35)
+
+
+def _meadow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """Tufts of grass and flowers at the viewer's feet, on land that would else lie bare."""
+    if _snowy(scene) or scene.kind not in ("mountain", "river", "village") or scene.has("lake"):
+        return
+    p = canvas.palette
+    items: list[Item] = []
+    for y in np.sort(rng.uniform(0.84, 1.0, 34)):
+        x, h = rng.uniform(0, 1), 0.035 + 0.25 * (y - 0.84)
+        if _wet(canvas, x, y) or _wet(canvas, x - h / 2, y) or _wet(canvas, x + h / 2, y):
+            continue
+        green = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), p.light, rng.uniform(0, 0.22))
+        for lean in (-0.5, 0.0, 0.5):
+            blade = shapes.curve(np.array([[x, y], [x + lean * h * 0.4, y - h * 0.6], [x + lean * h, y - h]]), 7)
+            items.append((shapes.ribbon(blade, h * 0.13, h * 0.03), green, False))
+        if rng.uniform() < 0.6:
+            tint = (p.flower, mix(p.light, WHITE, 0.3), p.roof)[int(rng.integers(3))]
+            items.append((shapes.star(x, y - h * 1.05, h * 0.34, h * 0.24, 5, rng.uniform(0, 6)), tint, False))
+    canvas.draw("meadow", items, np.pi / 2, 0.6)
 
 
 def _river(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -253,7 +275,7 @@ def _skyline(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         while x < 1.02:
             w = rng.uniform(0.07, 0.13) * (0.8 + 0.35 * t)
             middle = abs(x + w / 2 - 0.5)
-            high = (0.52 - 0.16 * t) * rng.uniform(0.55, 1.0) * (1.15 - 0.5 * middle if rank == 0 else 0.6 + 0.9 * middle)
+            high = (0.45 - 0.1 * t) * rng.uniform(0.55, 1.0) * (1.15 - 0.5 * middle if rank == 0 else 0.6 + 0.9 * middle)
             roof = scene.horizon - high * scene.horizon / 0.7
             tint = mix(body, p.wall, rng.uniform(0, 0.3))
             items.append((shapes.box(x, roof, x + w, scene.horizon + 0.03), tint, False))
@@ -466,7 +488,7 @@ def _weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         canvas.rain = rng.uniform(-0.1, 1.1, (60, 2))
     if scene.weather == "snow":
         spots = rng.uniform(0, 1, (80, 3))
-        canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.004 + 0.007 * spots[:, 2] ** 2], 1)
+        canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.005 + 0.008 * spots[:, 2] ** 2], 1)
 
 
 _PARTS: tuple[tuple[str, Callable[[Canvas, Scene, Rng], None]], ...] = (

@@ -95,6 +95,8 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
 def gold(palette: Palette) -> Rgb:
     """The yellow of ripe wheat and sunflowers, as bright as the hour lets it be."""
     lightness = sum(palette.low) / 765
+    if max(palette.leaf) - min(palette.leaf) < 16:  # an ink painter's yellow is a thin gamboge wash
+        return mix((214, 184, 118), palette.near, 0.3 * (1 - lightness))
     return mix(mix((250, 186, 30), palette.light, 0.22), palette.near, 0.3 * (1 - lightness))
 
 

@@ -79,7 +79,7 @@ _MAYBE: dict[str, dict[str, float]] = {
     "apsara": {"pagoda": 0.3, "mountains": 0.5},
     "sunflowers": {"village": 0.35, "mountains": 0.4, "cypress": 0.25},
     "wheat": {"crows": 0.5, "cypress": 0.5, "village": 0.25, "mountains": 0.4},
-    "city": {"reflection": 0.8, "boat": 0.12},
+    "city": {"reflection": 0.92, "boat": 0.12},
     "snow": {"village": 0.6, "church": 0.3, "mountains": 0.75, "trees": 0.6, "lake": 0.35, "boat": 0.3},
     "river": {"village": 0.35, "boat": 0.45, "trees": 0.45, "blossoms": 0.25, "pagoda": 0.2},
 }
@@ -161,6 +161,8 @@ def compose(
     height = rng.uniform(0.55, 0.8) * horizon if low and "mountains" not in found else rng.uniform(0.28, 0.48) * horizon
     if kind == "pond":
         height, radius = 0.42 * horizon, 0.8 * radius
+    if kind == "city":
+        height = 0.2 * horizon
     light = (0.5 - side * rng.uniform(0.12, 0.32), max(height, radius + 0.05), radius)
     return Scene(seed, style, kind, hour, weather, found, horizon, light, side, float(rng.uniform()))
 

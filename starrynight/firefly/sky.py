@@ -50,7 +50,7 @@ def place_lights(rng: Rng, scene: Scene) -> Lights:
             found.append((x, y, r))
         if len(found) == count:
             break
-    swirl_x = 0.5 + scene.side * rng.uniform(-0.02, 0.16)
+    swirl_x = 0.5 + scene.side * rng.uniform(0.06, 0.2)
     vortices = [
         (swirl_x, scene.horizon * rng.uniform(0.42, 0.58), rng.uniform(0.14, 0.19)),
         (swirl_x + scene.side * rng.uniform(0.22, 0.3), scene.horizon * rng.uniform(0.6, 0.75), rng.uniform(0.09, 0.13)),

@@ -81,7 +81,7 @@ def lay_dots(image: np.ndarray, canvas: Canvas, target: np.ndarray, rng: Rng, ga
     grey = colour.mean(1, keepdims=True)
     vivid = grey + (colour - grey) * 1.25 + (draws[:, :3] - 0.5) * 46
     other = 255 - colour + (grey - (255 - colour).mean(1, keepdims=True))
-    odd = (draws[:, 3:] < 0.1) * (canvas.detail[y, x] < 0.85)[:, None]
+    odd = (draws[:, 3:] < 0.075) * (canvas.detail[y, x] < 0.7)[:, None]
     tints = np.clip(vivid * (1 - 0.62 * odd) + other * 0.62 * odd, 0, 255).tolist()
     centres = np.round((spots * size - 0.5) * (1 << SUBPIXEL)).astype(int).tolist()
     r = int(radius * size * (1 << SUBPIXEL))

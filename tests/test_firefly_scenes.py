@@ -1,0 +1,107 @@
+"""Scenes, their pictures and their captions: determinism, every style with every kind, words that are true."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from starrynight.firefly import captions
+from starrynight.firefly.captions import caption
+from starrynight.firefly.palettes import PALETTES
+from starrynight.firefly.render import render
+from starrynight.firefly.scene import HOURS, KINDS, STYLES, SUBJECTS, WEATHERS, compose
+
+
+def test_a_seed_is_one_scene_and_one_picture() -> None:
+    for seed, style in enumerate(STYLES):
+        scene = compose(seed, style=style)
+        assert scene == compose(seed, style=style)
+        first = render(scene, 96)
+        assert first.dtype == np.uint8 and first.shape == (96, 96, 3)
+        assert np.array_equal(first, render(scene, 96))
+
+
+def test_every_style_paints_every_kind_with_something_to_see() -> None:
+    for style in STYLES:
+        for number, kind in enumerate(KINDS):
+            picture = render(compose(number, style=style, kind=kind), 64).astype(float)
+            assert picture.std() > 8, (style, kind)
+
+
+def test_a_larger_picture_is_the_same_composition() -> None:
+    for style in ("dunhuang", "ukiyoe", "papercut", "cyberpunk"):
+        scene = compose(11, style=style, kind="village", hour="night", weather="clear")
+        small, large = render(scene, 128).astype(float), render(scene, 256).astype(float)
+        shrunk = large.reshape(128, 2, 128, 2, 3).mean((1, 3))
+        assert np.abs(small - shrunk).mean() < 9, style
+
+
+def test_what_is_asked_for_is_in_the_scene() -> None:
+    scene = compose(3, style="ink", subjects=("snow", "boat", "lake"), hour="dusk")
+    assert (scene.style, scene.hour) == ("ink", "dusk") and scene.has("snow") and scene.has("boat") and scene.has("lake")
+    assert compose(4, subjects=("apsara",)).kind == "apsara"
+    night = compose(5, subjects=("stars", "village", "crescent"))
+    assert night.hour == "night" and night.weather == "clear" and not night.has("moon", "sun")
+    for wrong in ({"style": "baroque"}, {"kind": "desert"}, {"hour": "tea"}, {"subjects": ("cat",)}):
+        with pytest.raises(ValueError, match="is none of"):
+            compose(1, **wrong)  # type: ignore[arg-type]
+
+
+def test_size_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="64..2048"):
+        render(compose(0), 32)
+
+
+def test_facts_do_not_contradict_each_other() -> None:
+    for seed in range(2000):
+        scene = compose(seed)
+        assert len({"moon", "crescent", "sun"} & set(scene.subjects)) <= 1
+        assert len({"sea", "lake", "river"} & set(scene.subjects)) <= 1
+        assert not (scene.weather in ("rain", "snow") and scene.has("stars", "moon", "crescent", "sun", "aurora"))
+        assert not (scene.has("sun") and scene.hour == "night")
+        assert scene.has("rain") == (scene.weather == "rain")
+        assert not scene.has("boat") or scene.has("lake", "river", "sea", "reflection")
+
+
+def test_every_style_is_drawn_with_every_kind_often_enough() -> None:
+    pairs = Counter((scene.style, scene.kind) for scene in map(compose, range(12000)))
+    kinds = Counter(kind for (_, kind), count in pairs.items() for _ in range(count))
+    assert all(pairs[style, kind] / kinds[kind] > 0.055 for style in STYLES for kind in KINDS)
+
+
+def test_palettes_cover_styles_and_hours() -> None:
+    assert set(PALETTES) == {(style, hour) for style in STYLES for hour in HOURS}
+
+
+def test_captions_are_short_never_empty_and_in_two_languages() -> None:
+    rng = np.random.default_rng(0)
+    texts = [caption(compose(seed), rng) for seed in range(4000)]
+    chinese = sum(any("一" <= sign <= "鿿" for sign in text) for text in texts) / len(texts)
+    assert 0.48 < chinese < 0.62
+    assert all(text.strip() for text in texts)
+    assert np.mean([len(text.split()) <= 24 and len(text) <= 170 for text in texts]) > 0.99
+    assert len(set(texts)) > 3000
+
+
+def test_lines_need_only_facts_a_scene_can_have() -> None:
+    facts = {*SUBJECTS, *HOURS, *WEATHERS}
+    for table in (captions._LINES_ZH, captions._LINES_EN):
+        for needs, lines in table:
+            assert lines and facts.issuperset(needs.split()), needs
+
+
+@pytest.mark.parametrize(
+    ("style", "subjects", "hour", "wanted"),
+    [
+        ("oil", ("stars", "village"), "night", "星夜下的静谧村庄"),
+        ("oil", ("stars", "village", "swirls"), "night", "a starry night over a quiet village"),
+        ("cyberpunk", ("skyline", "rain"), "night", "雨夜的霓虹都市"),
+        ("ink", ("snow", "boat", "lake"), "dawn", "江雪，孤舟"),
+    ],
+)
+def test_what_people_ask_for_is_among_the_captions(style: str, subjects: tuple[str, ...], hour: str, wanted: str) -> None:
+    rng = np.random.default_rng(1)
+    scene = compose(8, style=style, subjects=subjects, hour=hour)
+    assert any(wanted in caption(scene, rng) for _ in range(600))
