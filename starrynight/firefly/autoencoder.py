@@ -1,0 +1,157 @@
+"""Train Firefly's autoencoder on crops. Knows nothing of captions or of the transformer.
+
+The loss is the absolute difference on three levels of a Laplacian pyramid beside the pixels, which keeps strokes
+crisp, and a light KL term, which keeps the latents near a ball that noise can fill.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from starrynight.firefly import model as parts
+from starrynight.firefly.optimise import Average, Optimiser, generator, read_checkpoint, warm, write_checkpoint
+
+KL = 5e-4
+
+
+def crops(pictures: np.ndarray, count: int, size: int, rng: np.random.Generator) -> Tensor:
+    """``count`` random crops [count, 3, size, size] in -1..1: two in three at full scale, one at half scale."""
+    import cv2
+
+    batch = np.empty((count, size, size, 3), np.uint8)
+    for slot in batch:
+        picture = pictures[rng.integers(len(pictures))]
+        span = size * (2 if rng.random() < 1 / 3 and picture.shape[0] >= 2 * size else 1)
+        y, x = (int(rng.integers(0, side - span + 1)) for side in picture.shape[:2])
+        piece = picture[y : y + span, x : x + span]
+        piece = cv2.resize(piece, (size, size), interpolation=cv2.INTER_AREA) if span != size else piece
+        slot[:] = piece[:, ::-1] if rng.random() < 0.5 else piece
+    return to_signed(batch)
+
+
+def to_signed(pictures: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in -1..1, channels last in memory (faster on a CPU)."""
+    batch = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def to_bytes(signed: Tensor) -> np.ndarray:
+    """The inverse of ``to_signed``, clipped and rounded."""
+    return signed.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def sharp_loss(made: Tensor, true: Tensor, levels: int = 3) -> Tensor:
+    """Mean absolute difference, plus that of each band of a Laplacian pyramid."""
+    difference = made - true
+    loss = difference.abs().mean()
+    for _ in range(levels):
+        coarse = F.avg_pool2d(difference, 2)
+        band = difference - F.interpolate(coarse, scale_factor=2, mode="nearest")
+        loss = loss + band.abs().mean()
+        difference = coarse
+    return loss + difference.abs().mean()
+
+
+def reconstruct(vae: Any, batch: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The reconstruction from a sampled latent, and the mean KL divergence per latent value (nats)."""
+    mean, logvar = vae.encoder(batch).chunk(2, dim=1)
+    logvar = logvar.clamp(-20.0, 10.0)
+    noise = torch.randn(mean.shape, generator=draw)
+    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+    return vae.decoder(mean + (0.5 * logvar).exp() * noise), kl
+
+
+@torch.no_grad()
+def psnr(vae: Any, pictures: np.ndarray) -> float:
+    """Mean over ``pictures`` (uint8 [N, S, S, 3]) of each one's PSNR in dB, decoded from the posterior's mean."""
+    decibels = []
+    for start in range(0, len(pictures), 8):
+        batch = np.asarray(pictures[start : start + 8])
+        again = to_bytes(vae.decoder(vae.encoder(to_signed(batch)).chunk(2, dim=1)[0]))
+        errors = ((again.astype(np.float64) - batch) ** 2).mean(axis=(1, 2, 3))
+        decibels += list(10 * np.log10(255.0**2 / np.maximum(errors, 1e-3)))
+    return float(np.mean(decibels))
+
+
+def train(
+    pictures: np.ndarray,
+    held_out: np.ndarray,
+    checkpoint: Path,
+    until: int,
+    cooldown: int = 0,
+    batch: int = 8,
+    size: int = 128,
+    rate: float = 1e-3,
+    seed: int = 0,
+    minutes_between_saves: float = 3.0,
+    channels: tuple[int, ...] = (16, 32, 64, 128),
+) -> Any:
+    """Go on from ``checkpoint`` (or from nothing) until step ``until``; returns the averaged autoencoder."""
+    torch.manual_seed(seed)
+    vae = parts.autoencoder(channels).to(memory_format=torch.channels_last)
+    average = Average(vae, decay=0.998)
+    optimiser = Optimiser(vae.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, decay=0.0)
+    step = 0
+    if checkpoint.exists():
+        groups, facts = read_checkpoint(checkpoint)
+        vae.load_state_dict(groups["model"])
+        average.weights = groups["average"]
+        optimiser.load(groups["optimiser"])
+        step = average.count = int(facts["step"])
+    saved, losses, begun, first = time.time(), [], time.time(), step
+    while step < until:
+        real = crops(pictures, batch, size, np.random.default_rng((seed, step)))
+        made, kl = reconstruct(vae, real, generator(seed, step))
+        loss = sharp_loss(made, real)
+        (loss + KL * kl).backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step(warm(step, 50, until, cooldown))
+        average.update()
+        step += 1
+        losses.append((loss.item(), kl.item()))
+        if step == until or time.time() - saved > 60 * minutes_between_saves:
+            groups = {"model": dict(vae.state_dict()), "average": average.weights, "optimiser": optimiser.tensors()}
+            write_checkpoint(checkpoint, groups, {"step": step, "channels": list(channels), "seed": seed})
+            kept = averaged(average, channels)
+            record = {
+                "step": step,
+                "crops": step * batch,
+                "loss": round(float(np.mean([one for one, _ in losses])), 4),
+                "kl": round(float(np.mean([other for _, other in losses])), 3),
+                "psnr": round(psnr(kept, held_out), 2),
+                "crops_per_second": round((step - first) * batch / (time.time() - begun), 2),
+            }
+            print(json.dumps(record), flush=True)
+            if not math.isfinite(record["loss"]):
+                raise FloatingPointError("the autoencoder's loss is no longer finite; lower the rate")
+            saved, losses = time.time(), []
+    return averaged(average, channels)
+
+
+def is_hidden(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Convolutions inside the network; not its first and last, whose directions are colours."""
+    return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
+
+
+def averaged(average: Average, channels: tuple[int, ...]) -> Any:
+    """A fresh autoencoder holding the averaged weights, ready to use."""
+    vae = parts.autoencoder(channels)
+    vae.load_state_dict(average.weights)
+    return vae.to(memory_format=torch.channels_last).eval()
+
+
+def load(checkpoint: Path) -> Any:
+    """The averaged autoencoder of ``checkpoint``."""
+    groups, facts = read_checkpoint(checkpoint)
+    vae = parts.autoencoder(tuple(facts["channels"]))
+    vae.load_state_dict(groups["average"])
+    return vae.to(memory_format=torch.channels_last).eval()

@@ -1,0 +1,306 @@
+"""Train Firefly's transformer and text encoder together on cached latents, by flow matching in ZImagePipeline's
+convention: the noisy latent is (1 - sigma) * clean + sigma * noise, the model is told 1 - sigma and answers
+clean - noise (the pipeline negates it). Knows nothing of how pictures are drawn or judged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from starrynight.firefly import model as parts
+from starrynight.firefly.autoencoder import to_signed
+from starrynight.firefly.optimise import Average, Optimiser, generator, read_checkpoint, warm, write_checkpoint
+
+# The stock transformer pads every caption to a multiple of this (diffusers, transformer_z_image.SEQ_MULTI_OF).
+MULTIPLE = 32
+LONGEST = 64
+EMPTY_SHARE = 0.1
+
+
+class Painter(nn.Module):
+    """Text encoder and transformer as one module, with a batched forward that equals the stock list-based one."""
+
+    def __init__(self, encoder: Any, transformer: Any) -> None:
+        super().__init__()
+        self.encoder, self.transformer = encoder, transformer
+
+    def forward(self, noisy: Tensor, clearness: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """``noisy`` [B, C, H, W], ``clearness`` [B] = 1 - sigma, ``tokens`` and bool ``mask`` [B, L] padded on the
+        right to a multiple of 32. Returns clean - noise [B, C, H, W].
+        """
+        return velocity(self.transformer, noisy, clearness, read_words(self.encoder, tokens), mask)
+
+
+def read_words(encoder: Any, tokens: Tensor) -> Tensor:
+    """What ZImagePipeline takes from a Qwen3 encoder: the input of its last layer, [B, L, width].
+
+    Attention is causal and padding stands on the right, so no word ever sees padding.
+    """
+    hidden = encoder.embed_tokens(tokens)
+    places = torch.arange(tokens.size(1)).unsqueeze(0)
+    rotation = encoder.rotary_emb(hidden, places)
+    for layer in encoder.layers[:-1]:
+        hidden = layer(hidden, attention_mask=None, position_embeddings=rotation, position_ids=places)
+    return hidden
+
+
+def velocity(transformer: Any, noisy: Tensor, clearness: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+    """ZImageTransformer2DModel's forward for one size of picture and one padded length, without lists."""
+    batch, channels, height, width = noisy.shape
+    rows, columns, length = height // 2, width // 2, words.size(1)
+    time_embedding = transformer.t_embedder(clearness * transformer.t_scale)
+    picture = noisy.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1)
+    picture = transformer.all_x_embedder["2-1"](picture.reshape(batch, rows * columns, 4 * channels))
+    picture_turn, words_turn = rotations(transformer, rows, columns, length)
+    for block in transformer.noise_refiner:
+        picture = run_block(block, picture, picture_turn, time_embedding)
+    words = transformer.cap_embedder(words)
+    words = torch.where(mask.unsqueeze(-1), words, transformer.cap_pad_token.to(words.dtype))
+    for block in transformer.context_refiner:
+        words = run_block(block, words, words_turn, None)
+    stream = torch.cat([picture, words], dim=1)
+    turn = tuple(torch.cat(pair, dim=0) for pair in zip(picture_turn, words_turn, strict=True))
+    for block in transformer.layers:
+        stream = run_block(block, stream, turn, time_embedding)
+    answer = transformer.all_final_layer["2-1"](stream[:, : rows * columns], c=time_embedding)
+    answer = answer.view(batch, rows, columns, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
+    return answer.reshape(batch, channels, height, width)
+
+
+def rotations(transformer: Any, rows: int, columns: int, length: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption, at the stock positions."""
+    places = transformer.create_coordinate_grid((1, rows, columns), (length + 1, 0, 0)).flatten(0, 2)
+    word_places = transformer.create_coordinate_grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
+    turns = (transformer.rope_embedder(ids).unsqueeze(1) for ids in (places, word_places))
+    return tuple((turn.real.contiguous(), turn.imag.contiguous()) for turn in turns)
+
+
+def run_block(block: Any, x: Tensor, turn: tuple[Tensor, Tensor], time_embedding: Tensor | None) -> Tensor:
+    """One ZImageTransformerBlock, modulated by time or (for captions) not."""
+    scale_a = gate_a = scale_f = gate_f = None
+    if time_embedding is not None:
+        modulation = block.adaLN_modulation(time_embedding).unsqueeze(1).chunk(4, dim=2)
+        scale_a, gate_a, scale_f, gate_f = modulation
+    inner = normed(x, block.attention_norm1, scale_a)
+    outer = normed(attend(block.attention, inner, turn), block.attention_norm2, None)
+    x = x + (outer if gate_a is None else gate_a.tanh() * outer)
+    forward = block.feed_forward
+    inner = normed(x, block.ffn_norm1, scale_f)
+    outer = normed(forward.w2(F.silu(forward.w1(inner)) * forward.w3(inner)), block.ffn_norm2, None)
+    return x + (outer if gate_f is None else gate_f.tanh() * outer)
+
+
+def normed(x: Tensor, norm: Any, scale: Tensor | None) -> Tensor:
+    """RMS norm, then ``1 + scale``; in float32, where autocast would leave the sum of squares in bfloat16."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps) * norm.weight
+    return (wide if scale is None else wide * (1.0 + scale.float())).to(x.dtype)
+
+
+def attend(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    batch, length, _ = x.shape
+    query, key, value = (
+        layer(x).view(batch, length, attention.heads, -1) for layer in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    query = turned(normed(query, attention.norm_q, None), turn)
+    key = turned(normed(key, attention.norm_k, None), turn)
+    out = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return attention.to_out[0](out.transpose(1, 2).reshape(batch, length, -1))
+
+
+def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary embedding of neighbouring pairs."""
+    cosine, sine = turn
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1).flatten(-2).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Every caption of a set as tokens: ``tokens`` int32 [N, K, 64] and ``lengths`` [N, K]; ``empty`` is caption ""."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    empty: np.ndarray
+
+    @classmethod
+    def encode(cls, tokenizer: Any, captions: Sequence[Sequence[str]]) -> Captions:
+        count = len(captions[0])
+        tokens = np.full((len(captions), count, LONGEST), tokenizer.pad_token_id, np.int32)
+        lengths = np.zeros((len(captions), count), np.int32)
+        for row, texts in enumerate(captions):
+            for column, ids in enumerate(tokenizer([worded(tokenizer, text) for text in texts])["input_ids"]):
+                ids = ids[:LONGEST]
+                tokens[row, column, : len(ids)] = ids
+                lengths[row, column] = len(ids)
+        return cls(tokens, lengths, np.asarray(tokenizer(worded(tokenizer, ""))["input_ids"], np.int32))
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One caption for each row, one time in ten the empty one; all padded to one length, 32 or 64."""
+        columns = rng.integers(self.tokens.shape[1], size=len(rows))
+        tokens, lengths = self.tokens[rows, columns].copy(), self.lengths[rows, columns].copy()
+        dropped = rng.random(len(rows)) < EMPTY_SHARE
+        tokens[dropped, : len(self.empty)] = self.empty
+        lengths[dropped] = len(self.empty)
+        padded = -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
+        mask = np.arange(padded)[None] < lengths[:, None]
+        return torch.from_numpy(tokens[:, :padded]).long(), torch.from_numpy(mask)
+
+    def short(self) -> Captions:
+        """The same captions, those longer than 32 tokens replaced by the first of that picture that is not."""
+        fits = self.lengths <= MULTIPLE
+        columns = np.where(fits, np.arange(fits.shape[1])[None], fits.argmax(1)[:, None])
+        rows = np.arange(len(fits))[:, None]
+        tokens, lengths = self.tokens[rows, columns], np.minimum(self.lengths[rows, columns], MULTIPLE)
+        return Captions(tokens, lengths, self.empty)
+
+
+def worded(tokenizer: Any, text: str) -> str:
+    """``text`` in the chat template, exactly as ZImagePipeline words it."""
+    messages = [{"role": "user", "content": text}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+
+
+@torch.no_grad()
+def encode(vae: Any, pictures: np.ndarray, out: Path, halve: bool = False) -> np.ndarray:
+    """Cache the posterior means of ``pictures`` (uint8 [N, S, S, 3]; ``halve`` shrinks them first) as float16.
+
+    Goes on where an earlier run stopped: a side file counts the finished pictures.
+    """
+    import cv2
+
+    side = pictures.shape[1] // (16 if halve else 8)
+    shape = (len(pictures), vae.config.latent_channels, side, side)
+    tally = out.with_suffix(".count")
+    begun = out.exists() and tally.exists() and np.load(out, mmap_mode="r").shape == shape
+    latents = np.lib.format.open_memmap(out, "r+" if begun else "w+", None if begun else np.float16, None if begun else shape)
+    start = int(tally.read_text()) if begun else 0
+    for first in range(start, len(pictures), 32):
+        batch = np.asarray(pictures[first : first + 32])
+        if halve:
+            half = (batch.shape[2] // 2, batch.shape[1] // 2)
+            batch = np.stack([cv2.resize(one, half, interpolation=cv2.INTER_AREA) for one in batch])
+        latents[first : first + 32] = vae.encoder(to_signed(batch)).chunk(2, dim=1)[0].numpy()
+        latents.flush()
+        tally.write_text(str(min(first + 32, len(pictures))))
+    return latents
+
+
+def sigmas(count: int, shift: float, draw: torch.Generator) -> Tensor:
+    """Logit-normal times pushed towards noise by ``shift``, one in ten uniform so that no time is unknown."""
+    drawn = torch.randn(count, generator=draw).sigmoid()
+    drawn = shift * drawn / (1 + (shift - 1) * drawn)
+    even = torch.rand(count, generator=draw)
+    return torch.where(torch.rand(count, generator=draw) < 0.1, even, drawn)
+
+
+def flow_loss(painter: nn.Module, clean: Tensor, words: tuple[Tensor, Tensor], shift: float, draw: torch.Generator) -> Tensor:
+    """Mean squared error of the predicted velocity over a batch of normalised latents [B, C, H, W]."""
+    sigma = sigmas(len(clean), shift, draw)
+    noise = torch.randn(clean.shape, generator=draw)
+    level = sigma.view(-1, 1, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = painter((1 - level) * clean + level * noise, 1 - sigma, *words)
+    return F.mse_loss(answer.float(), clean - noise)
+
+
+def is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    """The matrices inside blocks: neither embeddings, nor the way out, nor what time turns into gates."""
+    inside = ".layers." in name or "refiner" in name
+    return inside and parameter.ndim == 2 and "adaLN" not in name
+
+
+class Run:
+    """A training run: the painter, its optimiser and average, and the step it has reached."""
+
+    def __init__(self, dial: parts.Dial, vocabulary: int, pad: int, rate: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.dial, self.vocabulary, self.pad, self.seed = dial, vocabulary, pad, seed
+        self.painter = Painter(parts.text_encoder(dial, vocabulary, pad), parts.transformer(dial))
+        for unread in (self.painter.encoder.layers[-1], self.painter.encoder.norm):
+            unread.requires_grad_(False)
+        self.average = Average(self.painter, decay=0.999)
+        self.optimiser = Optimiser(self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=rate)
+        self.step = self.samples = 0
+        self.history: list[dict[str, float]] = []
+
+    def save(self, path: Path) -> None:
+        groups = {
+            "model": dict(self.painter.named_parameters()),
+            "average": self.average.weights,
+            "optimiser": self.optimiser.tensors(),
+        }
+        facts = {
+            "step": self.step, "samples": self.samples, "dim": self.dial.dim, "vocabulary": self.vocabulary,
+            "pad": self.pad, "seed": self.seed, "history": self.history,
+        }  # fmt: skip
+        write_checkpoint(path, groups, facts)
+
+    def load(self, path: Path) -> Run:
+        groups, facts = read_checkpoint(path)
+        self.painter.load_state_dict(groups["model"], strict=False)
+        self.average.weights = groups["average"]
+        self.optimiser.load(groups["optimiser"])
+        self.step = self.average.count = int(facts["step"])
+        self.samples, self.history = int(facts["samples"]), facts["history"]
+        return self
+
+    def averaged(self) -> Painter:
+        """A painter holding the averaged weights."""
+        painter = Painter(parts.text_encoder(self.dial, self.vocabulary, self.pad), parts.transformer(self.dial))
+        painter.load_state_dict(self.average.weights, strict=False)
+        return painter.eval()
+
+    def train(
+        self,
+        latents: np.ndarray,
+        captions: Captions,
+        statistics: tuple[float, float],
+        checkpoint: Path,
+        until: int,
+        batch: int = 32,
+        cooldown: int = 0,
+        warmup: int = 100,
+        shift: float = 1.5,
+        minutes_between_saves: float = 3.0,
+        compiled: bool = False,
+    ) -> None:
+        """Go on until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``."""
+        mean, deviation = statistics
+        painter = torch.compile(self.painter) if compiled else self.painter
+        saved, losses, tick, seen = time.time(), [], time.time(), 0
+        while self.step < until:
+            rng = np.random.default_rng((self.seed, self.step))
+            rows = np.sort(rng.choice(len(latents), batch, replace=len(latents) < batch))
+            clean = (torch.from_numpy(latents[rows].astype(np.float32)) - mean) / deviation
+            loss = flow_loss(painter, clean, captions.draw(rows, rng), shift, generator(self.seed, self.step))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.painter.parameters(), 1.0)
+            self.optimiser.step(warm(self.step, warmup, until, cooldown))
+            self.average.update()
+            self.step, self.samples, seen = self.step + 1, self.samples + batch, seen + batch
+            losses.append(loss.item())
+            if self.step % 50 == 0 or self.step == until:
+                record = {
+                    "step": self.step, "samples": self.samples, "side": 8 * latents.shape[-1],
+                    "loss": round(float(np.mean(losses)), 4), "per_second": round(seen / (time.time() - tick), 1),
+                }  # fmt: skip
+                self.history.append(record)
+                print(json.dumps(record), flush=True)
+                if not math.isfinite(record["loss"]):
+                    raise FloatingPointError("the loss is no longer finite; lower the rate and go on from the checkpoint")
+                losses, tick, seen = [], time.time(), 0
+            if self.step == until or time.time() - saved > 60 * minutes_between_saves:
+                self.save(checkpoint)
+                saved = time.time()
