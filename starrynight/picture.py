@@ -50,6 +50,9 @@ class Verdict:
             raise ValueError(f"a verdict is one of {OUTCOMES}, not {self.outcome!r}")
         object.__setattr__(self, "reasons", tuple(self.reasons))
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"outcome": self.outcome, "reasons": list(self.reasons)}
+
 
 def make_recipe(
     request: PaintRequest,
@@ -66,10 +69,9 @@ def make_recipe(
     """The recipe of picture ``index`` of ``request``: plain values, JSON's own.
 
     ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the one used.
-    ``model``: ``{"name", "class", "hash", …}``. ``plan``: ``{component: {"dtype", "reason_en", "reason_zh"}}``.
-    ``versions``: ``{package: version}``, "starrynight" among them.
+    ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``{component: {"format", "reason_en", "reason_zh", …}}``, which is
+    ``PrecisionPlan.as_dict()``. ``versions``: ``{package: version}``, "starry-night" among them.
     """
-    verdict = verdict or Verdict()
     return {
         "starry_night": RECIPE_VERSION,
         "request": request.as_dict(),
@@ -80,7 +82,7 @@ def make_recipe(
         "sampler": sampler or request.sampler,
         "model": {"name": request.model, **(model or {})},
         "plan": {component: dict(choice) for component, choice in (plan or {}).items()},
-        "verdict": {"outcome": verdict.outcome, "reasons": list(verdict.reasons)},
+        "verdict": (verdict or Verdict()).to_dict(),
         "versions": dict(versions or {}),
     }
 
@@ -172,13 +174,10 @@ class Picture:
     def _json(self) -> str:
         return xmp.plain_json(self.recipe, sort_keys=True)
 
-    def _software(self) -> str:
-        return " ".join(filter(None, ("Starry Night", str(self.recipe["versions"].get("starrynight", "")))))
-
     def _marks(self) -> list[str]:
         """The XMP that every file carries: which tool, painted by a model, the label, the words."""
         marks = [
-            xmp.element("xmp:CreatorTool", self._software()),
+            xmp.element("xmp:CreatorTool", a1111.software(self.recipe)),
             xmp.element("Iptc4xmpExt:DigitalSourceType", xmp.SOURCE_TYPE),
         ]
         if self.label:
@@ -200,7 +199,7 @@ class Picture:
         """Big-endian, as A1111's: readers that guess UserComment's byte order from the file's are then right."""
         exif = Image.Exif()
         exif.endian = ">"
-        exif[0x0131] = self._software()
+        exif[0x0131] = a1111.software(self.recipe)
         exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + a1111.write(self.recipe).encode("utf-16-be")
         data = exif.tobytes()
         if len(data) > _APP1_LIMIT:

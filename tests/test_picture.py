@@ -46,7 +46,7 @@ def wish(**changes) -> PaintRequest:
 
 
 def picture(request: PaintRequest | None = None, **changes) -> Picture:
-    known = {"sampler": "Euler", "versions": {"starrynight": "0.1.0"}}
+    known = {"sampler": "Euler", "versions": {"starry-night": "0.1.0"}}
     return Picture(waves(), make_recipe(request or wish(), **(known | changes)))
 
 
@@ -79,7 +79,7 @@ def test_the_texts_in_a_png_are_a_contract_to_the_byte() -> None:
         '"request":{"count":1,"guidance":2.0,"height":256,"init_image":null,"loras":[],"model":"firefly",'
         '"negative_prompt":"模糊","precision":"auto","prompt":"星夜下的静谧村庄","sampler":null,"seed":7,"steps":8,'
         '"strength":0.6,"style":null,"width":256},"sampler":"Euler","seed":7,"starry_night":1,'
-        '"verdict":{"outcome":"unchecked","reasons":[]},"versions":{"starrynight":"0.1.0"}}'.encode(),
+        '"verdict":{"outcome":"unchecked","reasons":[]},"versions":{"starry-night":"0.1.0"}}'.encode(),
     ]
     assert packet[0] == b"XML:com.adobe.xmp"
     assert packet[1].decode() == textwrap.dedent(f"""\

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from starrynight.metadata.recipe import Recipe, real, text, whole
+from starrynight.metadata.recipe import OURS, Recipe, real, text, whole
 
 TOOL = "A1111"
 _NEGATIVE = "Negative prompt:"
@@ -32,19 +32,19 @@ def write(recipe: Mapping[str, Any]) -> str:
     prompt = recipe["prompt"] + "".join(
         f" <lora:{_stem(name)}:{weight:g}>" for name, weight in request.get("loras", ())
     )
-    model = recipe.get("model", {})
+    model = recipe["model"]
     fields = {
         "Steps": request["steps"],
         "Sampler": _bare(recipe.get("sampler") or request.get("sampler") or "default"),
         "CFG scale": f"{request['guidance']:g}",
         "Seed": recipe["seed"],
         "Size": f"{request['width']}x{request['height']}",
-        "Model hash": _bare(str(model.get("hash") or ""))[:10],
+        "Model hash": _bare(str(model.get("hash") or model.get("fingerprint") or ""))[:10],
         "Model": _bare(_stem(model.get("name") or request["model"])),
         "Denoising strength": f"{request['strength']:g}" if request.get("init_image") else None,
         "Styles": _bare(request.get("style") or ""),
-        "Precision": _precision(recipe.get("plan", {})),
-        "Version": _version(recipe.get("versions", {})),
+        "Precision": _precision(recipe["plan"]),
+        "Version": software(recipe),
     }
     settings = ", ".join(
         f"{key}: {_quote(value)}" for key, value in fields.items() if value not in (None, "")
@@ -115,11 +115,11 @@ def _unquote(value: str) -> str:
         return value
 
 
-def _precision(plan: Mapping[str, Any]) -> str | None:
-    """The number formats really used, most telling first: "bfloat16", or "bfloat16 + float32" when components differ."""
-    dtypes = [part.get("dtype") for part in plan.values() if isinstance(part, Mapping)]
-    return " + ".join(dict.fromkeys(str(dtype) for dtype in dtypes if dtype)) or None
+def _precision(plan: Mapping[str, Any]) -> str:
+    """The number formats really used: "bfloat16", or "bfloat16 + float32" when components differ."""
+    return " + ".join(dict.fromkeys(_bare(str(choice["format"])) for choice in plan.values()))
 
 
-def _version(versions: Mapping[str, Any]) -> str | None:
-    return f"Starry Night {versions['starrynight']}" if "starrynight" in versions else None
+def software(recipe: Mapping[str, Any]) -> str:
+    """Who wrote the file: "Starry Night 0.1.0"."""
+    return " ".join(filter(None, (OURS, _bare(str(recipe["versions"].get("starry-night", ""))))))

@@ -18,8 +18,20 @@ from starrynight.request import PaintRequest
 
 OURS = "Starry Night"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-# Left out of the command when they say no more than leaving them out would.
 _DEFAULTS = PaintRequest(prompt="-", seed=0).as_dict()
+_OF_THE_MODEL = ("model", "steps", "guidance", "seed")
+_OPTIONS = {
+    "model": "--model",
+    "steps": "--steps",
+    "guidance": "--guidance",
+    "seed": "--seed",
+    "negative_prompt": "--negative",
+    "style": "--style",
+    "precision": "--precision",
+    "sampler": "--sampler",
+    "init_image": "--init-image",
+    "strength": "--strength",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,28 +80,20 @@ class Recipe:
     def command(self) -> str:
         """The shell command (quoted for a POSIX shell) that paints this picture again."""
         known = self.request()
-        values = _DEFAULTS | known
         if "prompt" not in known:
             raise BadRequest("The recipe has no prompt to paint from.", "这份配方里没有可以作画的提示词。")
-        options = [("--size", f"{values['width']}x{values['height']}")]
-        options += [("--steps", str(values["steps"])), ("--guidance", _number(values["guidance"]))]
-        if "seed" in known:
-            options.append(("--seed", str(values["seed"])))
-        for name, option in (
-            ("negative_prompt", "--negative"),
-            ("style", "--style"),
-            ("model", "--model"),
-            ("precision", "--precision"),
-            ("sampler", "--sampler"),
-            ("init_image", "--init-image"),
-            ("strength", "--strength"),
-        ):
-            if values[name] != _DEFAULTS[name]:
-                options.append((option, str(values[name])))
-        options += [("--lora", f"{name}:{_number(weight)}") for name, weight in values["loras"]]
+        options = (
+            [("--size", f"{known['width']}x{known['height']}")] if {"width", "height"} <= known.keys() else []
+        )
+        for name, option in _OPTIONS.items():
+            # What is said by every model alike may go without saying; a model has steps and guidance of its own.
+            if name in known and (name in _OF_THE_MODEL or known[name] != _DEFAULTS[name]):
+                value = known[name]
+                options.append((option, _number(value) if isinstance(value, float) else str(value)))
+        options += [("--lora", f"{name}:{_number(weight)}") for name, weight in known.get("loras", ())]
         words = ["starry", "paint", *(word for pair in options for word in _option(*pair))]
         # A prompt that begins with a dash is not an option.
-        return shlex.join([*words, *(["--"] if values["prompt"].startswith("-") else []), values["prompt"]])
+        return shlex.join([*words, *(["--"] if known["prompt"].startswith("-") else []), known["prompt"]])
 
 
 def _option(name: str, value: str) -> list[str]:
