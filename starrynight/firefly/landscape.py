@@ -12,7 +12,7 @@ import numpy as np
 
 from starrynight.firefly import shapes
 from starrynight.firefly.canvas import Canvas, noise
-from starrynight.firefly.palettes import PALETTES, Rgb, gold, mix, shade
+from starrynight.firefly.palettes import PALETTES, Rgb, gold, mix, pale, shade
 from starrynight.firefly.scene import Scene
 from starrynight.firefly.shapes import Item
 from starrynight.firefly.sky import Look, flock, paint_sky
@@ -198,12 +198,12 @@ def _meadow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         x, h = rng.uniform(0, 1), 0.035 + 0.25 * (y - 0.84)
         if _wet(canvas, x, y) or _wet(canvas, x - h / 2, y) or _wet(canvas, x + h / 2, y):
             continue
-        green = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), p.light, rng.uniform(0, 0.22))
+        green = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), pale(p), rng.uniform(0, 0.22))
         for lean in (-0.5, 0.0, 0.5):
             blade = shapes.curve(np.array([[x, y], [x + lean * h * 0.4, y - h * 0.6], [x + lean * h, y - h]]), 7)
             items.append((shapes.ribbon(blade, h * 0.13, h * 0.03), green, False))
         if rng.uniform() < 0.6:
-            tint = (p.flower, mix(p.light, WHITE, 0.3), p.roof)[int(rng.integers(3))]
+            tint = (p.flower, mix(pale(p), WHITE, 0.3), p.roof)[int(rng.integers(3))]
             items.append((shapes.star(x, y - h * 1.05, h * 0.34, h * 0.24, 5, rng.uniform(0, 6)), tint, False))
     canvas.draw("meadow", items, np.pi / 2, 0.6)
 
@@ -277,7 +277,8 @@ def _skyline(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             middle = abs(x + w / 2 - 0.5)
             high = (0.45 - 0.1 * t) * rng.uniform(0.55, 1.0) * (1.15 - 0.5 * middle if rank == 0 else 0.6 + 0.9 * middle)
             roof = scene.horizon - high * scene.horizon / 0.7
-            tint = mix(body, p.wall, rng.uniform(0, 0.3))
+            front = p.wall if lit else (p.wall, p.roof, p.cloud)[int(rng.integers(3))]
+            tint = mix(body, front, rng.uniform(0, 0.3) if lit else rng.uniform(0.2, 0.75) * (0.55 + 0.45 * t))
             items.append((shapes.box(x, roof, x + w, scene.horizon + 0.03), tint, False))
             if rng.uniform() < 0.3:
                 items.append((shapes.box(x + w * 0.45, roof - 0.05, x + w * 0.52, roof), tint, False))
@@ -302,7 +303,7 @@ def _windows(rng: Rng, canvas: Canvas, x: float, roof: float, w: float, ground: 
         for column in range(columns):
             if rng.uniform() < 0.5:
                 px, py = x + step * (column + 0.25), roof + 0.018 + 0.034 * row
-                items.append((shapes.box(px, py, px + step * 0.5, py + 0.017), mix(tint, p.near, rng.uniform(0, 0.35)), lit))
+                items.append((shapes.box(px, py, px + step * 0.5, py + 0.017), mix(tint, p.near if lit else p.far, rng.uniform(0, 0.35)), lit))
     return items
 
 
@@ -342,7 +343,7 @@ def _lilies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         centre, r = rng.uniform(0, 1), 0.026 + 0.05 * level
         for _ in range(4):
             x, py = centre + rng.uniform(-2.4, 2.4) * r, y + rng.uniform(-0.6, 0.6) * r
-            pad = mix(mix(p.leaf, p.near, rng.uniform(0, 0.9)), p.light, rng.uniform(0.05, 0.4))
+            pad = mix(mix(p.leaf, p.near, rng.uniform(0, 0.9)), pale(p), rng.uniform(0.05, 0.4))
             items.append((shapes.disc(x, py, r, r * 0.38, 22), pad, False))
             if rng.uniform() < 0.42:
                 blooms += _lotus(rng, canvas, x, py - r * 0.1, r * 0.72)
@@ -392,7 +393,7 @@ def _wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     for row in range(5):
         t = row / 4
         y = scene.horizon + 0.03 + 0.34 * t
-        base = mix(ripe, (shade(ripe, 0.72), mix(ripe, p.light, 0.4))[row % 2], 0.45)
+        base = mix(ripe, (shade(ripe, 0.72), mix(ripe, pale(p), 0.4))[row % 2], 0.45)
         line = shapes.hill(rng, y, 0.008 + 0.008 * t)
         canvas.wash("wheat", canvas.mask([shapes.down_to(line, 1.05)]), base, np.pi / 2 + lean, 0.4)
         items: list[Item] = []
@@ -401,7 +402,7 @@ def _wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             x = rng.uniform(-0.02, 1.02)
             foot = y + rng.uniform(0.2, 0.9) * h
             stem = shapes.curve(np.array([[x, foot], [x + lean * h * 0.35, foot - h * 0.6], [x + lean * h, foot - h]]), 7)
-            tint = mix(shade(ripe, rng.uniform(0.7, 1.12)), p.light, rng.uniform(0, 0.35))
+            tint = mix(shade(ripe, rng.uniform(0.7, 1.12)), pale(p), rng.uniform(0, 0.35))
             items.append((shapes.ribbon(stem, h * 0.045, h * 0.05, h * 0.05), tint, False))
         canvas.draw("wheat", items, np.pi / 2 - lean * 0.5, 0.5)
 
@@ -466,7 +467,7 @@ def _cypress(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     x = 0.5 + scene.side * rng.uniform(0.26, 0.36)
     items: list[Item] = []
     for dx, share in ((scene.side * 0.1, 0.62), (0.0, 1.0)):
-        for inner, colour in ((1.0, dark), (0.55, mix(dark, p.mid, 0.4)), (0.25, mix(dark, p.flower, 0.25))):
+        for inner, colour in ((1.0, dark), (0.55, mix(dark, p.mid, 0.4)), (0.25, mix(dark, p.mid, 0.7))):
             items.append((shapes.flame_tree(rng, x + dx, 1.03 - 0.05 * (1 - inner), height * share * (0.6 + 0.4 * inner), 0.165 * share * inner), colour, False))
     size = canvas.size
     angle = np.pi / 2 + 0.5 * noise(rng, size, 5, 1)
@@ -487,8 +488,8 @@ def _weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if scene.weather == "rain":
         canvas.rain = rng.uniform(-0.1, 1.1, (60, 2))
     if scene.weather == "snow":
-        spots = rng.uniform(0, 1, (80, 3))
-        canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.005 + 0.008 * spots[:, 2] ** 2], 1)
+        spots = rng.uniform(0, 1, (64, 3))
+        canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.0055 + 0.0085 * spots[:, 2] ** 2], 1)
 
 
 _PARTS: tuple[tuple[str, Callable[[Canvas, Scene, Rng], None]], ...] = (

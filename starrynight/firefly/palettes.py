@@ -34,13 +34,13 @@ class Palette:
 
 
 _TABLE = """
-oil night 0e1f5c 2a52a8 6fa0cf ffe27a 25396f 1b3a52 17382f 1d4a86 5a6a8c 8a3b2a 10281f f2b53a ffc94a 9cc0dd
-oil dusk 3b2a6b b8506a f5a04e ffe08a 5b3b73 3f3a5e 3a4a2e 7a5a86 b08a7a 9a3a26 1e3226 f0b030 ffd25e f0a890
+oil night 142c78 2f62be 7fb0d8 ffe27a 2a4484 1f4a64 1f4c3c 1d4a86 6a7a9c a0442e 15382a f2b53a ffc94a 9cc0dd
+oil dusk 3b2a6b b8506a f5a04e ffe08a 5b3b73 4c4670 4c5c36 7a5a86 b08a7a 9a3a26 1e3226 f0b030 ffd25e f0a890
 oil dawn 5a86c0 c9a4c4 fbd9a0 fff2b8 6f86b4 5b8a86 5d8a4a 86aacb e0c9a8 c0603a 2f5a3a f4c23c ffe08a fbe3d2
 oil noon 2f7bc8 6fb2e4 d2ecf0 fff3a0 5a8fc0 4f9a70 8aa83c 3f8fc6 f0dfb8 d0562e 2a6a3a ffc41e ffe9a0 ffffff
 monet night 2c2f6e 4a5aa0 8f93c8 f6edc0 454a86 3a5a7c 2f5a5a 3e5a98 7f7aa6 7a4a6e 24504e e6a6c6 ffd98a a6a8d8
 monet dusk 7f6fb0 d08fb4 f7bf94 fff0b0 7a70b0 7a7aa0 5f7f62 a18bbf c9a9b4 b06a6e 3f6a54 f2a0b4 ffd890 f3c6c0
-monet dawn 92b2dc cfc0e4 fbdcd0 fff4cc 92a6d0 86b0b4 7fae86 a6c2dc e2cfd8 c4888a 4f8a68 f4a6c0 fff0c0 fbe8ec
+monet dawn 92b2dc cfc0e4 fbdcd0 fff4cc 7f92c8 6fa0aa 6fa47c a6c2dc e2cfd8 c4888a 4f8a68 f4a6c0 fff0c0 fbe8ec
 monet noon 7fb0e6 b2d4f0 e6f2ea fffbe0 8fb0da 7fb89a 93bf6a 86b8dc f2e6d6 d48a72 4a9660 f49ac0 fff4d0 ffffff
 dunhuang night 1d4a80 3f82a0 c4ac7c efdfb0 2f5f7a 2f7a68 7a5a3a 2a5a80 c9a878 9a3f2a 2f6f58 c4553a f2d890 d8c49a
 dunhuang dusk 8f3f2c b86a3e dcb478 f6e6b8 7a4a3c 3f7a6a 8a5f38 3f7080 d9b888 a23a26 3a7a5c d8603c ffe6a6 e8d0a0
@@ -92,12 +92,17 @@ def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
     return red, green, blue
 
 
+def pale(palette: Palette) -> Rgb:
+    """The colour of small lights and highlights: the light's own, unless that is a red sun's."""
+    return palette.light if min(palette.light) > 80 else palette.cloud
+
+
 def gold(palette: Palette) -> Rgb:
     """The yellow of ripe wheat and sunflowers, as bright as the hour lets it be."""
     lightness = sum(palette.low) / 765
     if max(palette.leaf) - min(palette.leaf) < 16:  # an ink painter's yellow is a thin gamboge wash
         return mix((214, 184, 118), palette.near, 0.3 * (1 - lightness))
-    return mix(mix((250, 186, 30), palette.light, 0.22), palette.near, 0.3 * (1 - lightness))
+    return mix(mix((250, 186, 30), pale(palette), 0.22), palette.near, 0.3 * (1 - lightness))
 
 
 def shade(colour: Rgb, factor: float) -> Rgb:

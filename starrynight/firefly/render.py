@@ -10,6 +10,7 @@ from starrynight.firefly.canvas import SUBPIXEL, Canvas
 from starrynight.firefly.landscape import lay_out
 from starrynight.firefly.palettes import mix
 from starrynight.firefly.scene import Scene
+from starrynight.firefly.shapes import disc
 
 SMALLEST, LARGEST = 64, 2048
 
@@ -40,6 +41,5 @@ def _weather(canvas: Canvas, picture: np.ndarray) -> np.ndarray:
         picture = cv2.addWeighted(veil, 0.5, picture, 0.5, 0)
     if canvas.flakes is not None:
         for x, y, r in canvas.flakes:
-            centre = (int(x * size * 16), int(y * size * 16))
-            cv2.circle(picture, centre, int(r * size * 16), (255, 255, 255), -1, cv2.LINE_AA, SUBPIXEL)
+            cv2.fillPoly(picture, [canvas.points(disc(x, y, r, n=16))], (255, 255, 255), cv2.LINE_AA, SUBPIXEL)
     return picture

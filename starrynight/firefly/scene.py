@@ -158,7 +158,7 @@ def compose(
     side = int(rng.choice((-1, 1)))
     radius = rng.uniform(0.05, 0.085) * (1.25 if kind == "sea" else 1.0)
     low = hour in ("dusk", "dawn") and kind != "apsara"
-    height = rng.uniform(0.55, 0.8) * horizon if low and "mountains" not in found else rng.uniform(0.28, 0.48) * horizon
+    height = rng.uniform(0.55, 0.8) * horizon if low and "mountains" not in found else rng.uniform(0.26, 0.42) * horizon
     if kind == "pond":
         height, radius = 0.42 * horizon, 0.8 * radius
     if kind == "city":
@@ -270,6 +270,8 @@ def _draw_subjects(
         found.discard("church")
     if kind == "snow" and not found & {"village", "mountains"}:
         found.add("mountains")
+    if kind == "sea" and not found & {"boat", "mountains"}:
+        found.add("boat")
     if kind == "mountain" and not found & {"pagoda", "lake", "trees", "village"}:
         found.add("lake")
     return tuple(name for name in SUBJECTS if name in found)

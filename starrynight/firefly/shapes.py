@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from starrynight.firefly.palettes import Palette, Rgb, gold, mix, shade
+from starrynight.firefly.palettes import Palette, Rgb, gold, mix, pale, shade
 
 Item = tuple[np.ndarray, Rgb, bool]
 Rng = np.random.Generator
@@ -180,7 +180,7 @@ def bridge(p: Palette, colour: Rgb, x: float, y: float, span: float, rise: float
     for k in range(1, 25, 3):
         px, py = arch[k]
         items.append((box(px - thick * 0.16, py - rail, px + thick * 0.16, py), shade(colour, 0.85), False))
-    items.append((ribbon(arch - (0, rail), thick * 0.42, thick * 0.42), mix(colour, p.light, 0.25), False))
+    items.append((ribbon(arch - (0, rail), thick * 0.42, thick * 0.42), mix(colour, pale(p), 0.25), False))
     items.append((ribbon(arch - (0, rail * 0.5), thick * 0.25, thick * 0.25), colour, False))
     items.append((ribbon(arch, thick, thick), colour, False))
     items.append((ribbon(arch + (0, thick * 0.45), thick * 0.35, thick * 0.35), shade(colour, 0.6), False))
@@ -212,7 +212,7 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
     def at(points: list[list[float]], n: int = 30) -> np.ndarray:
         return curve(np.array(points), n) * (s * side, s) + (x, y)
 
-    skin = mix(mix(p.wall, p.light, 0.5), (250, 226, 200), 0.5)
+    skin = mix(mix(p.wall, pale(p), 0.5), (250, 226, 200), 0.5)
     hair = shade(mix(p.top, p.near, 0.5), 0.5)
     second, wave = mix(p.leaf, p.water, 0.35), rng.uniform(-0.06, 0.06, 6)
     scarves = [
@@ -225,8 +225,10 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
     items += [
         (disc(hx, hy, s * 0.235), mix(p.leaf, p.cloud, 0.35), False),
         (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
-        (ribbon(at([[0.18, -0.02], [-0.2, 0.1], [-0.6, 0.02], [-0.95, -0.16], [-1.2, -0.12]]), s * 0.27, s * 0.04, s * 0.13), p.roof, False),
-        (ribbon(at([[0.08, -0.05], [-0.25, 0.0], [-0.65, -0.07], [-1.0, -0.26]]), s * 0.1, s * 0.02, s * 0.05), mix(p.flower, p.light, 0.35), False),
+        (ribbon(at([[-0.8, -0.08], [-1.15, -0.02], [-1.4, -0.2], [-1.6, -0.16]]), s * 0.1, s * 0.02, s * 0.05), mix(p.roof, p.flower, 0.5), False),
+        (ribbon(at([[-0.8, -0.12], [-1.12, -0.24], [-1.38, -0.2], [-1.55, -0.36]]), s * 0.1, s * 0.02, s * 0.05), second, False),
+        (ribbon(at([[0.18, -0.02], [-0.2, 0.1], [-0.6, 0.02], [-0.95, -0.16], [-1.2, -0.12]]), s * 0.24, s * 0.07, s * 0.12), p.roof, False),
+        (ribbon(at([[0.08, -0.05], [-0.25, 0.0], [-0.65, -0.07], [-1.0, -0.26]]), s * 0.1, s * 0.02, s * 0.05), mix(p.flower, pale(p), 0.35), False),
         (ribbon(at([[0.45, -0.14], [0.7, 0.04], [0.92, -0.14]]), s * 0.085, s * 0.05), skin, False),
         (ribbon(at([[0.34, -0.16], [0.3, -0.42], [0.5, -0.62]]), s * 0.085, s * 0.05), skin, False),
         (ribbon(at([[0.5, -0.2], [0.3, -0.08], [0.1, 0.02]]), s * 0.17, s * 0.2), skin, False),
@@ -247,7 +249,7 @@ def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, floor: float) 
         ly = y + r * rng.uniform(1.4, 2.0)
         leaf = np.array([[x, ly + r * 0.3], [x + side * r * 0.7, ly - r * 0.1], [x + side * r * 1.35, ly + r * 0.25]])
         items.append((ribbon(curve(leaf, 11), r * 0.08, r * 0.04, r * 0.5), shade(green, 1.15), False))
-    yellow, tilt, turn = mix(gold(p), p.light, rng.uniform(0.0, 0.35)), rng.uniform(0.78, 1.0), rng.uniform(0, 1)
+    yellow, tilt, turn = mix(gold(p), pale(p), rng.uniform(0.0, 0.35)), rng.uniform(0.78, 1.0), rng.uniform(0, 1)
     squash = np.array([1.0, tilt])
     for outer, inner, colour in ((1.0, 0.62, shade(yellow, 0.84)), (0.86, 0.55, yellow)):
         items.append(((star(0, 0, r * outer, r * inner, 12, turn + inner) * squash) + (x, y), colour, False))

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from starrynight.firefly.canvas import Canvas, blur, noise
-from starrynight.firefly.palettes import Palette, mix, shade
+from starrynight.firefly.palettes import Palette, mix, pale, shade
 from starrynight.firefly.scene import Scene
 from starrynight.firefly.shapes import Item, bird, cloud, crescent, curve, disc, ribbon, star
 
@@ -36,15 +36,19 @@ class Lights:
     vortices: np.ndarray
 
 
+# How far down the sky, as a share of its height, stars are seen: towers and high peaks hide the rest.
+_CEILING = {"apsara": 0.95, "city": 0.42, "mountain": 0.62, "river": 0.62, "snow": 0.62}
+
+
 def place_lights(rng: Rng, scene: Scene) -> Lights:
     """Spread the stars apart from each other and from the moon; put the swirls in the open sky."""
     lx, ly, lr = scene.light
     count = int(7 + 8 * scene.amount) if scene.kind != "pond" else 5
     found: list[tuple[float, float, float]] = []
-    ceiling = scene.horizon * (0.78 if scene.kind != "apsara" else 0.95)
+    ceiling = scene.horizon * _CEILING.get(scene.kind, 0.78)
     for _ in range(400):
         x, y = rng.uniform(0.04, 0.96), rng.uniform(0.04, ceiling)
-        r = float(rng.choice((0.008, 0.012, 0.018), p=(0.4, 0.4, 0.2)))
+        r = float(rng.choice((0.009, 0.014, 0.02), p=(0.4, 0.4, 0.2)))
         apart = all(np.hypot(x - a, y - b) > 0.09 + 3 * (r + c - 0.016) for a, b, c in found)
         if apart and (np.hypot(x - lx, y - ly) > 2.3 * lr + 0.03):
             found.append((x, y, r))
@@ -52,8 +56,8 @@ def place_lights(rng: Rng, scene: Scene) -> Lights:
             break
     swirl_x = 0.5 + scene.side * rng.uniform(0.06, 0.2)
     vortices = [
-        (swirl_x, scene.horizon * rng.uniform(0.42, 0.58), rng.uniform(0.14, 0.19)),
-        (swirl_x + scene.side * rng.uniform(0.22, 0.3), scene.horizon * rng.uniform(0.6, 0.75), rng.uniform(0.09, 0.13)),
+        (swirl_x, scene.horizon * rng.uniform(0.36, 0.5), rng.uniform(0.14, 0.19)),
+        (swirl_x + scene.side * rng.uniform(0.22, 0.3), scene.horizon * rng.uniform(0.42, 0.66), rng.uniform(0.09, 0.13)),
     ]
     return Lights(np.array(found).reshape(-1, 3), np.array(vortices))
 
@@ -192,14 +196,14 @@ def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
 
 def _stars(canvas: Canvas, stars: np.ndarray, look: Look, angle: np.ndarray) -> None:
     p = canvas.palette
-    pale = p.light if min(p.light) > 90 else p.cloud
-    tint = mix(pale, (255, 255, 255), 0.35)
+    light = pale(p)
+    tint = mix(light, (255, 255, 255), 0.35)
     items: list[Item] = []
     for x, y, r in stars:
         if look.paper:
-            items.append((star(x, y, r * 2.2, r * 0.95, 5), pale, True))
+            items.append((star(x, y, r * 2.2, r * 0.95, 5), light, True))
         else:
-            items.append((disc(x, y, r * 1.15), pale, True))
+            items.append((disc(x, y, r * 1.15), light, True))
             items.append((disc(x, y, r * 0.6), tint, True))
     canvas.draw("stars", items, angle, 0.9)
 
@@ -220,7 +224,7 @@ def _comet(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A comet falling on the moonless side, its tail fanning behind it."""
     p = canvas.palette
     side = scene.side
-    x, y = 0.5 + side * rng.uniform(0.14, 0.26), scene.horizon * rng.uniform(0.34, 0.5)
+    x, y = 0.5 + side * rng.uniform(0.14, 0.26), scene.horizon * rng.uniform(0.34, 0.5) * (0.6 if scene.kind == "city" else 1)
     length, lift = rng.uniform(0.26, 0.36), rng.uniform(0.1, 0.17)
     items: list[Item] = []
     for spread, share in ((0.075, 0.35), (0.045, 0.6), (0.02, 0.9)):
@@ -238,7 +242,10 @@ def _clouds(canvas: Canvas, scene: Scene, look: Look, rng: Rng, behind: bool) ->
         spots = [(rng.uniform(0, 1), scene.horizon * (0.7 + 0.3 * k / count), rng.uniform(0.3, 0.5)) for k in range(count + 1)]
     else:
         spots = [(rng.uniform(0.05, 0.95), scene.horizon * rng.uniform(0.25, 0.72), rng.uniform(0.2, 0.36)) for k in range(count)]
+    lx, ly, lr = scene.light
     for x, y, w in spots:
+        if scene.has("moon", "crescent", "sun") and abs(x - lx) < w * 0.55 + lr and y - w * 0.45 < ly + lr < y + w * 0.1 + 2 * lr:
+            x, y = lx + scene.side * (w * 0.6 + lr * 1.3), y + 0.02
         outline = cloud(rng, x, y, w, w * rng.uniform(0.28, 0.4))
         area = canvas.mask([outline])
         if not look.flat:
@@ -252,6 +259,8 @@ def _clouds(canvas: Canvas, scene: Scene, look: Look, rng: Rng, behind: bool) ->
 def flock(rng: Rng, p: Palette, scene: Scene) -> list[Item]:
     """Crows over the field: dark wings, larger nearer."""
     ink = shade(mix(p.near, (16, 14, 24), 0.85), 0.9)
+    if sum(p.middle) < 180:  # black wings would vanish in a sky this dark
+        ink = p.window
     items = []
     for _ in range(7 + int(scene.amount * 6)):
         y = rng.uniform(0.12, scene.horizon + 0.03)
