@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import MissingFile, UnknownName, Unfit
+from starrynight.errors import MissingFile, Unfit, UnknownName
 from starrynight.painting.files import PICKLED, header
 from starrynight.settings import settings
 

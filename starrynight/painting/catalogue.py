@@ -19,7 +19,6 @@ from starrynight.settings import settings
 
 SHIPPED = Path(starrynight.__file__).parent / "weights" / "firefly"
 KIND = ("model", "模型")
-ANY_SIZE = {"smallest": LOWEST_SIZE, "largest": HIGHEST_SIZE}  # of a model nobody has told us about
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -44,8 +43,8 @@ class Model:
     base: str | None = None
     size: int = 1024
     multiple: int = 16
-    smallest: int = 256
-    largest: int = 2048
+    smallest: int = LOWEST_SIZE
+    largest: int = HIGHEST_SIZE
     steps: int = 8
     guidance: float = 2.0
     max_tokens: int | None = None
@@ -91,29 +90,30 @@ MODELS = (
         name="z-image-turbo", en="Z-Image-Turbo", zh="造相 Z-Image-Turbo", licence="Apache-2.0",
         hub="Tongyi-MAI/Z-Image-Turbo", modelscope="Tongyi-MAI/Z-Image-Turbo",
         # Nine steps are eight passes that matter; the card asks for guidance 0 and 512 tokens.
-        steps=9, guidance=0.0, max_tokens=512, languages=("zh", "en"), guided=False, float32_vae=True,
+        smallest=256, largest=2048, steps=9, guidance=0.0, max_tokens=512, languages=("zh", "en"), guided=False, float32_vae=True,
         bytes=32_900_000_000,
     ),
     Model(
         # Its file is not on a hub we could confirm (2026-11): the owner puts it into STARRY_HOME/models.
         name="kook-zimage-turbo", en="Kook Z-Image-Turbo, realistic fantasy", zh="Kook 真实幻想 Z-Image-Turbo",
-        base="z-image-turbo", steps=8, guidance=2.0, max_tokens=512, languages=("zh", "en"),
+        base="z-image-turbo", smallest=256, largest=2048, steps=8, guidance=2.0, max_tokens=512, languages=("zh", "en"),
         float32_vae=True, bytes=12_300_000_000,
     ),
     Model(
         name="sd-turbo", en="SD-Turbo", zh="SD-Turbo", licence="Stability AI Community",
-        hub="stabilityai/sd-turbo", modelscope="AI-ModelScope/sd-turbo", size=512, multiple=8, largest=1024,
+        hub="stabilityai/sd-turbo", modelscope="AI-ModelScope/sd-turbo", size=512, multiple=8, smallest=256, largest=1024,
         steps=4, guidance=0.0, max_tokens=77, languages=("en",), guided=False, flow=False, bytes=5_200_000_000,
     ),
     Model(
         name="sdxl", en="Stable Diffusion XL 1.0", zh="Stable Diffusion XL 1.0", licence="OpenRAIL++-M",
         hub="stabilityai/stable-diffusion-xl-base-1.0", modelscope="AI-ModelScope/stable-diffusion-xl-base-1.0",
-        multiple=8, steps=30, guidance=5.0, max_tokens=77, languages=("en",), flow=False, bytes=13_900_000_000,
+        multiple=8, smallest=256, largest=2048, steps=30, guidance=5.0, max_tokens=77, languages=("en",),
+        flow=False, bytes=13_900_000_000,
     ),
     Model(
         name="flux-schnell", en="FLUX.1 schnell", zh="FLUX.1 schnell", licence="Apache-2.0",
-        hub="black-forest-labs/FLUX.1-schnell", modelscope="AI-ModelScope/FLUX.1-schnell", steps=4,
-        guidance=0.0, max_tokens=256, languages=("en",), guided=False, bytes=33_700_000_000,
+        hub="black-forest-labs/FLUX.1-schnell", modelscope="AI-ModelScope/FLUX.1-schnell",
+        smallest=256, largest=2048, steps=4, guidance=0.0, max_tokens=256, languages=("en",), guided=False, bytes=33_700_000_000,
     ),
 )  # fmt: skip
 
@@ -151,7 +151,7 @@ def resolve(name: str, base: str | None = None) -> Model:
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
-        return _as_found(Model(name=name, en=name, zh=name, hub=name, modelscope=name, **ANY_SIZE))
+        return _as_found(Model(name=name, en=name, zh=name, hub=name, modelscope=name))
     raise UnknownName(KIND, name, names(), ("A hub id, a folder or a .safetensors file will do too.",
                                             "也可以是模型库 id、文件夹或 .safetensors 文件。"))  # fmt: skip
 
@@ -170,7 +170,7 @@ def _local(path: Path, base: str | None) -> Model:
     if path.is_dir():
         native = _json(path / "vae" / "config.json").get("sample_size")
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
-        return Model(name=str(path), en=path.name, zh=path.name, path=path, size=size, **ANY_SIZE)
+        return Model(name=str(path), en=path.name, zh=path.name, path=path, size=size)
     from starrynight.painting.layouts import recognise
 
     layout = recognise(path)

@@ -51,7 +51,7 @@ def fetch(model: Model) -> Model:
         fetch(resolve(model.base))
     if not model.here:
         pull(model.name)
-    return resolve(model.name, model.base) if model.path and model.path.is_file() else resolve(model.name)
+    return resolve(model.name, model.base)
 
 
 def pull(

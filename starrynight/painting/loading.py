@@ -37,7 +37,7 @@ def load(model: Model, plan: PrecisionPlan) -> Any:
         pipeline = _over_base(place, resolve(model.base or "").place, plan)
     else:
         pipeline = _from_checkpoint(place, Path(model.base) if model.base else None, plan)
-    _set_decoder(pipeline, getattr(torch, plan["vae_decode"].dtype))
+    _join_formats(pipeline, getattr(torch, plan["vae_decode"].dtype))
     return pipeline
 
 
@@ -151,19 +151,35 @@ def _dtype(plan: PrecisionPlan, component: str) -> torch.dtype:
     return getattr(torch, dtype_name(plan, component))
 
 
-def _set_decoder(pipeline: Any, dtype: torch.dtype) -> None:
-    """The half of the autoencoder that decodes goes to its own format; each part casts what it is given."""
+def _join_formats(pipeline: Any, decoder: torch.dtype) -> None:
+    """Put the half of the autoencoder that decodes into its own format, and let every part cast what it is given.
+
+    Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser.
+    """
     for name, part in pipeline.vae.named_children():
         if "decoder" in name or "post_quant" in name:
-            part.to(dtype)
+            part.to(decoder)
         part.register_forward_pre_hook(_cast_to_own)
+    denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
+    denoiser.register_forward_pre_hook(_cast_latents, with_kwargs=True)
 
 
 def _cast_to_own(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     own = next((parameter.dtype for parameter in module.parameters()), None)
-    if own is None:
-        return args
-    return tuple(a.to(own) if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args)
+    return args if own is None else tuple(_cast(arg, own) for arg in args)
+
+
+def _cast_latents(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Only the latents, which come first: times and positions lose their meaning in 16 bits."""
+    if args:
+        return (_cast(args[0], module.dtype), *args[1:]), kwargs
+    return args, {
+        k: _cast(v, module.dtype) if k in ("hidden_states", "sample") else v for k, v in kwargs.items()
+    }
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 @contextmanager

@@ -6,11 +6,12 @@ Knows sizes in bytes and the offload hooks of diffusers and accelerate; knows no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
-from starrynight.errors import MissingPackage, OutOfMemory
+from starrynight.errors import MissingPackage, OutOfMemory, UnknownName
 
 Arrangement = Literal["resident", "model", "sequential"]
 
@@ -82,16 +83,13 @@ def tile(pipeline: Any, width: int, height: int, arrangement: Arrangement) -> No
     """Let the autoencoder work in tiles where the picture is large, or memory is so short that layers take turns."""
     vae = pipeline.vae
     wanted = width * height >= TILE_FROM or arrangement == "sequential"
-    if hasattr(vae, "enable_tiling"):
-        vae.enable_tiling() if wanted else vae.disable_tiling()
+    switch = getattr(vae, "enable_tiling" if wanted else "disable_tiling", None)
+    if switch:
+        switch()
 
 
-def set_attention(pipeline: Any, denoiser: torch.nn.Module, name: str) -> None:
+def set_attention(pipeline: Any, denoiser: Any, name: str) -> None:
     """Select the attention back end. Raises UnknownName, or MissingPackage when its package is not installed."""
-    from importlib.util import find_spec
-
-    from starrynight.errors import UnknownName
-
     if name not in ATTENTION:
         raise UnknownName(("attention back end", "注意力后端"), name, ATTENTION)
     package = ATTENTION_PACKAGES.get(name)

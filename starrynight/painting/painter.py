@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from starrynight.painting import (
 )
 from starrynight.painting.catalogue import Model, resolve
 from starrynight.painting.noise import Float32Noise, generator
-from starrynight.painting.preview import Preview
+from starrynight.painting.preview import Preview, Tape
 from starrynight.request import PaintRequest
 
 
@@ -183,16 +184,17 @@ class Painter:
         self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
     ) -> Canvas:
         words, remarks = self._words(pipeline, request, index)
+        pipeline.scheduler = samplers.build(None, pipeline.scheduler)  # a picture leaves nothing to the next
+        tape = Tape(pipeline.scheduler)
 
         def after_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
             latents = state["latents"]
             guard.finite(latents, "latents", step)
             if on_step is not None:
-                look = lambda: self.preview(latents, request.width, request.height)  # noqa: E731
+                look = partial(self._look, tape, latents, step, request)
                 on_step(Step(index, step, pipeline.num_timesteps, look))
             return state
 
-        pipeline.scheduler = samplers.build(None, pipeline.scheduler)  # a picture leaves nothing to the next
         with Float32Noise(), _memory_errors():
             result = pipeline(**words, callback_on_step_end=after_step)
         return Canvas(
@@ -203,6 +205,9 @@ class Painter:
             negative_prompt=words.get("negative_prompt") or "",
             remarks=remarks,
         )
+
+    def _look(self, tape: Tape, latents: torch.Tensor, step: int, request: PaintRequest) -> np.ndarray | None:
+        return self.preview(tape.guess(latents, step), request.width, request.height)
 
     def _words(
         self, pipeline: Any, request: PaintRequest, index: int

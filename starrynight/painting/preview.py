@@ -1,17 +1,20 @@
 """A small picture from latents, cheaply: one matrix, measured once per autoencoder by least squares.
 
 Knows an autoencoder's encoder and its scaling; holds no factors of any family. A calibration picture is encoded, its
-pixels are averaged over each latent's area, and the affine map from channels to colour is what fits best.
+pixels are averaged over each latent's area, and the affine map from channels to colour is what fits best. What is
+shown is not the noisy latents but the finished picture they are heading for.
 """
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import torch
 
 CALIBRATION = 256  # side of the calibration picture, in pixels
+EULER = ("FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler")
 
 
 class Preview:
@@ -52,7 +55,9 @@ class Preview:
         encoded = vae.encode(pixels)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
         latents = self._scaled(latents.float().cpu())[0]
-        colours = torch.nn.functional.adaptive_avg_pool2d(picture.permute(2, 0, 1), latents.shape[1:])
+        colours = torch.nn.functional.adaptive_avg_pool2d(
+            picture.permute(2, 0, 1), (latents.shape[1], latents.shape[2])
+        )
         return torch.linalg.lstsq(_with_one(latents.flatten(1).T), colours.flatten(1).T).solution
 
     def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
@@ -64,6 +69,36 @@ class Preview:
     def _device(self) -> torch.device:
         hook = getattr(self._pipeline.vae, "_hf_hook", None)
         return getattr(hook, "execution_device", None) or self._pipeline.vae.device
+
+
+class Tape:
+    """Remembers what a scheduler was given at its last step, so that the finished picture can be guessed from it."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler, self.before = scheduler, None
+        take_step = scheduler.step
+
+        @wraps(take_step)  # pipelines read the signature to learn what a scheduler can be told
+        def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
+            self.before = sample
+            return take_step(model_output, timestep, sample, *args, **kwargs)
+
+        scheduler.step = step
+
+    def guess(self, after: torch.Tensor, step: int) -> torch.Tensor:
+        """Where the latents are heading: along the straight line of this step, down to no noise at all.
+
+        Holds for Euler steps, x = x₀ + σ·dx/dσ, in noise prediction and flow matching alike; other schedulers'
+        latents are returned as they are.
+        """
+        config = self.scheduler.config
+        straight = type(self.scheduler).__name__ in EULER and not config.get("stochastic_sampling")
+        if self.before is None or not straight:
+            return after
+        place = self.scheduler.step_index or step + 1  # the index has moved on by one
+        sigma, next_sigma = (float(self.scheduler.sigmas[at]) for at in (place - 1, place))
+        slope = (after.float() - self.before.float()) / (next_sigma - sigma)
+        return after.float() - next_sigma * slope
 
 
 def calibration_picture(side: int = CALIBRATION) -> torch.Tensor:
