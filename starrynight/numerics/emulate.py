@@ -1,0 +1,132 @@
+"""A GPU's float16 on any machine: every op takes 16-bit operands, computes in float32 and rounds its result.
+
+That is what a tensor core does (float16 operands, float32 accumulation), at roughly float32's speed on a CPU, where
+native float16 may be slow or may accumulate in float16. The same door serves bfloat16 and both float8 formats.
+Fused attention is one op: its scores and weights stay in float32, as in flash kernels; only its result is rounded.
+Knows dtypes and ops; no module's meaning, no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+NARROW = (torch.float16, torch.bfloat16, *FLOAT8)
+
+# Ops that only cast or copy: exact in every format.
+CASTS = frozenset(
+    ("_to_copy", "clone", "copy_", "empty_like", "zeros_like", "_local_scalar_dense", "lift_fresh")
+)
+
+# Ops that only move values. Exact as well, but float8 tensors do not support them.
+MOVES = frozenset((
+    "_unsafe_view", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat", "embedding", "where",
+    "masked_fill", "constant_pad_nd", "ones_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full", "fill_",
+    "zero_", "index_put_", "slice_scatter",
+))  # fmt: skip
+
+
+class Emulation(TorchDispatchMode):
+    """``with Emulation(model): model(x)`` computes as a GPU would on the 16-bit or 8-bit tensors it meets.
+
+    Results equal native float16 element by element for every op that rounds once (elementwise ops; products up to
+    the order of summation). An overflow gives what the format gives: Inf in float16 and e5m2, NaN in e4m3.
+    ``weights``: a module whose parameters are kept in float32 beside their narrow form (twice their float16 size),
+    so that they are not converted anew in every op.
+    """
+
+    def __init__(self, weights: nn.Module | None = None) -> None:
+        super().__init__()
+        tensors = [*weights.parameters(), *weights.buffers()] if weights is not None else []
+        self._wide = {
+            key: (ref, flat) for key, ref, flat in map(_widened_storage, filter(_is_narrow, tensors))
+        }
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        narrow = [t for t in tree_leaves((args, kwargs)) if _is_narrow(t)]
+        name = func._schema.name.removeprefix("aten::")
+        if not narrow or _is_view(func) or name in CASTS:
+            return func(*args, **kwargs)
+        if name in MOVES and not any(t.dtype in FLOAT8 for t in narrow):
+            return func(*args, **kwargs)
+        return self._compute(func, args, kwargs)
+
+    def _compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        target = _result_dtype(args, kwargs)
+        wide_args, wide_kwargs = tree_map(self._widen, (args, kwargs))
+        if wide_kwargs.get("dtype") in NARROW:
+            wide_kwargs["dtype"] = torch.float32
+        result = func(*wide_args, **wide_kwargs)
+        written = list(_written(func, args, kwargs, wide_args, wide_kwargs))
+        for original, computed in written:
+            self._wide.pop(original.untyped_storage()._cdata, None)
+            original.copy_(computed)
+        originals = {id(computed): original for original, computed in written}
+        return tree_map(lambda value: originals.get(id(value), _round(value, target)), result)
+
+    def _widen(self, value: Any) -> Any:
+        if not _is_narrow(value):
+            return value
+        kept = self._wide.get(value.untyped_storage()._cdata)
+        if kept is None:
+            return value.float()
+        return kept[1].as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+def _widened_storage(tensor: Tensor) -> tuple[int, StorageWeakRef, Tensor]:
+    """Key, reference and float32 values of a tensor's whole storage, so that any view of it can be read from there."""
+    storage = tensor.untyped_storage()
+    flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
+    return storage._cdata, StorageWeakRef(storage), flat.float()
+
+
+def _result_dtype(args: tuple, kwargs: dict) -> torch.dtype | None:
+    """The narrow format results are rounded to; None if type promotion, or the caller, asks for a wide one."""
+    if kwargs.get("dtype") is not None:
+        return kwargs["dtype"] if kwargs["dtype"] in NARROW else None
+    floats = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.is_floating_point()]
+    deciding = [t for t in floats if t.dim()] or floats  # a single number does not promote a tensor
+    formats = {t.dtype for t in deciding}
+    return formats.pop() if len(formats) == 1 and formats <= set(NARROW) else None
+
+
+def _round(value: Any, target: torch.dtype | None) -> Any:
+    if target is not None and isinstance(value, Tensor) and value.dtype == torch.float32:
+        return value.to(target)
+    return value
+
+
+def _written(
+    func: Any, args: tuple, kwargs: dict, wide_args: tuple, wide_kwargs: dict
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(original, computed) for every narrow tensor that an in-place op wrote."""
+    if not func._schema.is_mutable:
+        return
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        source, wide = (args, wide_args) if i < len(args) else (kwargs, wide_kwargs)
+        key: Any = i if i < len(args) else argument.name
+        if key in range(len(args)) or key in kwargs:
+            yield from (
+                (o, w)
+                for o, w in zip(tree_leaves(source[key]), tree_leaves(wide[key]), strict=True)
+                if o is not w
+            )
+
+
+def _is_narrow(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in NARROW
+
+
+def _is_view(func: Any) -> bool:
+    returns = [r.alias_info for r in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in returns)

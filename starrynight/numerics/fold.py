@@ -1,0 +1,127 @@
+"""Apply a plan: multiply parameters by powers of two, in memory, in a checkpoint, in a LoRA.
+
+Exact in every format short of its subnormals. Knows names and exponents; why they were chosen is ``solve``'s affair.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from starrynight.errors import BadFile, Unfit
+from starrynight.numerics.islands import inside
+from starrynight.numerics.solve import Plan
+from starrynight.numerics.trace import named_tensors
+
+# Where a plan travels in a safetensors header.
+HEADER = "starry_fold"
+
+
+def fold(modules: nn.Module | Mapping[str, nn.Module], plan: Plan, sign: int = 1) -> None:
+    """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
+
+    ``sign=-1`` takes the folds out again. Raises ``Unfit`` if the plan names a parameter that is not there.
+    """
+    roots = dict(modules) if isinstance(modules, Mapping) else {"": modules}
+    tensors = {name: tensor for name, tensor, _ in named_tensors(roots)}
+    missing = sorted(set(plan.parameters) - set(tensors))
+    if missing:
+        raise Unfit(
+            f"This folding plan belongs to another model: it names {missing[0]}, which is not here.",
+            f"该折叠方案属于另一个模型：其中的 {missing[0]} 在此不存在。",
+        )
+    seen: set[int] = set()
+    with torch.no_grad():
+        for name, power in plan.parameters.items():
+            tensor = tensors[name]
+            if id(tensor) not in seen:  # tied parameters are one
+                tensor.mul_(2.0 ** (sign * power))
+                seen.add(id(tensor))
+    for name, power in plan.epsilons.items():
+        path, _, attribute = name.rpartition(".")
+        module = _module_at(roots, path)
+        setattr(module, attribute, getattr(module, attribute) * 2.0 ** (sign * power))
+
+
+def _module_at(roots: Mapping[str, nn.Module], path: str) -> nn.Module:
+    for prefix, root in roots.items():
+        if path == prefix or not prefix:
+            return root.get_submodule(path if not prefix else "")
+        if path.startswith(prefix + "."):
+            return root.get_submodule(path.removeprefix(prefix + "."))
+    raise KeyError(path)
+
+
+def fold_tensors(
+    tensors: Mapping[str, Tensor], plan: Plan, prefix: str = "", dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, folded tensor) of a state dict, one at a time. ``prefix`` is the component's name in the plan.
+
+    With ``dtype`` floating tensors are cast after folding; those of islands to float32.
+    """
+    for name, tensor in tensors.items():
+        full = ".".join(p for p in (prefix, name) if p)
+        if tensor.is_floating_point():
+            tensor = tensor * 2.0 ** plan.parameters.get(full, 0)
+            if dtype is not None:
+                tensor = tensor.to(torch.float32 if inside(full, plan.islands) else dtype)
+        yield name, tensor
+
+
+def write_folded(
+    source: Path,
+    target: Path,
+    plan: Plan,
+    certificate: Mapping[str, object] | None = None,
+    prefix: str = "",
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
+
+    Raises ``BadFile`` if the source is not a safetensors file.
+    """
+    try:
+        with safe_open(source, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except Exception as error:
+        raise BadFile(
+            f"{source.name} is not a readable safetensors file; fetch it again. ({error})",
+            f"{source.name} 不是可读的 safetensors 文件；请重新下载。（{error}）",
+        ) from error
+    metadata[HEADER] = json.dumps(
+        {"plan": json.loads(plan.to_json()), "certificate": certificate or {}}, sort_keys=True
+    )
+    folded = {name: tensor.contiguous() for name, tensor in fold_tensors(tensors, plan, prefix, dtype)}
+    save_file(folded, target, metadata={"format": "pt", **metadata})
+
+
+def read_plan(path: Path) -> Plan | None:
+    """The plan in a safetensors header; None if the file was not folded."""
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(HEADER)
+    return Plan.from_json(json.dumps(json.loads(text)["plan"])) if text else None
+
+
+def lora_power(plan: Plan, layer: str) -> int:
+    """log2 of the factor for a LoRA's product on ``layer`` (a module name as in the plan): ΔW is folded like W."""
+    return plan.parameters.get(layer + ".weight", 0)
+
+
+def fold_lora(deltas: Mapping[str, Tensor], plan: Plan, prefix: str = "") -> dict[str, Tensor]:
+    """Scale a LoRA in PEFT's naming (``layer.lora_A.weight``, ``layer.lora_B.weight``) to a folded model.
+
+    Only the second factor is scaled: between the two, the input's scale passes through unchanged.
+    """
+    folded = {}
+    for name, tensor in deltas.items():
+        layer, found, _ = name.partition(".lora_B.")
+        full = ".".join(p for p in (prefix, layer) if p)
+        folded[name] = tensor * 2.0 ** lora_power(plan, full) if found else tensor
+    return folded

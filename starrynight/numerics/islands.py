@@ -1,0 +1,117 @@
+"""Float32 islands: the smallest modules around what no fold can bring inside float16's range.
+
+Finds them in a trace and runs them. Knows module names and boundaries; chooses no exponent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from starrynight.numerics.trace import HALF, Trace
+
+
+def inside(name: str, islands: Iterable[str]) -> bool:
+    """Whether a module or parameter lies in one of the islands (or is one)."""
+    return any(name == island or island == "" or name.startswith(island + ".") for island in islands)
+
+
+def find_islands(
+    trace: Trace, exponents: Mapping[int, int], limit: int, known: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Names of the smallest modules that hold everything still beyond 2^limit and whose own inputs and outputs are
+    within it; ``known`` islands stay. An outermost module is an island whatever crosses its boundary.
+    """
+
+    def too_large(peaks: Mapping[int, float]) -> bool:
+        return any(
+            peak > 0 and math.log2(peak) + exponents.get(trace.exponents.root(unknown), 0) > limit
+            for unknown, peak in peaks.items()
+        )
+
+    stuck = [
+        s.module for s in trace.sites.values() if s.half and too_large(dict.fromkeys(s.exponents, s.peak))
+    ]
+    stuck += [
+        p.name.rpartition(".")[0]
+        for p in trace.parameters.values()
+        if p.half and too_large({p.exponent: p.peak})
+    ]
+    islands = set(known)
+    for name in stuck:
+        if not inside(name, known):
+            islands.add(_smallest_around(trace, name, too_large))
+    islands |= {_parent_call(trace, i) for i in known if too_large(trace.outputs[i])}
+    return tuple(sorted(i for i in islands if not inside(i, islands - {i})))
+
+
+def _smallest_around(trace: Trace, name: str, too_large: Callable[[Mapping[int, float]], bool]) -> str:
+    """The nearest module at or above ``name`` that is called and whose boundary fits."""
+    while True:
+        called = name in trace.outputs
+        if called and not too_large(trace.inputs[name]) and not too_large(trace.outputs[name]):
+            return name
+        above = _parent_call(trace, name)
+        if above == name:
+            return name
+        name = above
+
+
+def _parent_call(trace: Trace, name: str) -> str:
+    """The nearest module above ``name`` that is called itself; the outermost one is its own parent."""
+    parent = name
+    while parent:
+        parent = parent.rpartition(".")[0]
+        if parent in trace.outputs:
+            return parent
+    return name
+
+
+def settle(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix: str = "") -> None:
+    """Cast ``module`` to ``dtype``, but for its islands: they are cast to float32 and translate at their boundary.
+
+    Call it on the float32 (or bfloat16) original, so that islands keep all of its bits.
+    """
+    islands = tuple(islands)
+    for name, part in module.named_modules():
+        full = ".".join(p for p in (prefix, name) if p)
+        wanted = torch.float32 if inside(full, islands) else dtype
+        for tensors in (part._parameters, part._buffers):
+            for tensor in tensors.values():
+                if tensor is not None and tensor.is_floating_point():
+                    tensor.data = tensor.data.to(wanted)
+        if full in islands:
+            part.register_forward_pre_hook(_Enter(), with_kwargs=True)
+            part.register_forward_hook(_Leave(dtype))
+
+
+class _Enter:
+    """16-bit arguments become float32."""
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return _cast(args, HALF, torch.float32), _cast(kwargs, HALF, torch.float32)
+
+
+class _Leave:
+    """Float32 results become 16-bit again."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        return _cast(output, (torch.float32,), self.dtype)
+
+
+def _cast(value: Any, sources: tuple[torch.dtype, ...], target: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(target) if value.dtype in sources else value
+    if isinstance(value, Mapping):  # model outputs are mappings that must keep their type
+        cast = {key: _cast(item, sources, target) for key, item in value.items()}
+        return type(value)(**cast) if type(value) is not dict else cast
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_cast(item, sources, target) for item in value)
+    return value

@@ -1,0 +1,251 @@
+"""Choose the folds: integer exponents for parameters that bring every 16-bit tensor of a trace inside float16.
+
+A small mixed-integer linear programme, solved by HiGHS (``scipy.optimize.milp``). Its rows are the trace's relations
+and ranges; it knows nothing of the ops they came from, and it touches no tensor (``fold`` does).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
+
+from starrynight.numerics.islands import find_islands, inside
+from starrynight.numerics.trace import PINNED, Epsilon, Trace
+
+# Largest exponent of float16 is 15 (65504 < 2^16). Staying at or below 2^15 leaves one bit for inputs that were
+# not used for calibration.
+LIMIT = 15
+
+# float16's subnormals begin at 2^-14 and reach bfloat16's coarseness (8 bits) at 2^-17: the low quantile of every
+# tensor should stay above this.
+FLOOR = -16
+
+# No fold is larger: two folded neighbours still multiply inside float32's range (2^127).
+LARGEST_FOLD = 40
+
+# An epsilon that no module owns cannot be rescaled. It may stay if it changes the sum by less than half of float32's
+# last bit (2^-24), so that folding changes nothing that float32 can see.
+NEGLIGIBLE = 2.0**-24
+
+# Prices: a bit beyond the range, a bit of the small values, a bit of a fold. Each outweighs any sum of the next in
+# models of up to 10^4 tensors.
+STUCK, COARSE, FOLD = 1e6, 1.0, 1e-2
+
+
+class Unreachable(ValueError):
+    """No choice of exponents gives the tensors the scale that was demanded."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do to a model so that float16 holds it.
+
+    ``parameters``: name → p, the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p, likewise.
+    ``islands``: modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``spare``: bits
+    between the largest folded tensor of the calibration and 65504; infinite if nothing was held in 16 bits.
+    """
+
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    epsilons: Mapping[str, int] = field(default_factory=dict)
+    islands: tuple[str, ...] = ()
+    limit: int = LIMIT
+    spare: float = math.inf
+
+    def to_json(self) -> str:
+        """Canonical text: equal plans have equal texts."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        data = json.loads(text)
+        return cls(**data | {"islands": tuple(data["islands"])})
+
+
+def solve(
+    trace: Trace,
+    limit: int = LIMIT,
+    plain: bool = False,
+    fixed: Callable[[str], bool] = lambda name: False,
+) -> Plan:
+    """The plan for a traced model. The same trace gives the same plan.
+
+    ``plain``: only folds that an ordinary checkpoint can carry, so no rescaled epsilon and no non-persistent buffer.
+    ``fixed``: parameters, by name, that must not change. What stays out of range becomes a float32 island; the
+    programme is then solved again without what is inside, until nothing is out of range.
+    """
+    pinned = {p.exponent for p in trace.parameters.values() if fixed(p.name) or (plain and not p.kept)}
+    islands: tuple[str, ...] = ()
+    while True:
+        ranges = collect_ranges(trace, islands)
+        exponents = solve_exponents(trace, ranges, pinned, plain=plain, limit=limit)
+        found = find_islands(trace, exponents, limit, islands)
+        if found == islands:
+            return as_plan(trace, exponents, ranges, islands, limit)
+        islands = found
+
+
+@dataclass
+class Range:
+    """log2 of the largest and of the (typical) small magnitude of the tensors that share an exponent."""
+
+    peak: float = -math.inf
+    smalls: list[float] = field(default_factory=list)
+
+    def include(self, peak: float, small: float = math.inf) -> None:
+        if peak > 0:
+            self.peak = max(self.peak, math.log2(peak))
+        if 0 < small < math.inf:
+            self.smalls.append(math.log2(small))
+
+    @property
+    def small(self) -> float:
+        """The median over tensors: one sparse tensor must not lift all others."""
+        return float(np.median(self.smalls)) if self.smalls else math.inf
+
+
+def collect_ranges(trace: Trace, islands: Iterable[str] = ()) -> dict[int, Range]:
+    """The range of each exponent's 16-bit tensors and parameters, but for what islands hold in float32."""
+    islands = tuple(islands)
+    ranges: dict[int, Range] = {}
+
+    def include(unknown: int, peak: float, small: float = math.inf) -> None:
+        ranges.setdefault(trace.exponents.root(unknown), Range()).include(peak, small)
+
+    for site in trace.sites.values():
+        if site.half and not inside(site.module, islands):
+            for unknown in site.exponents:
+                include(unknown, site.peak, site.small)
+    for parameter in trace.parameters.values():
+        if parameter.half and not inside(parameter.name, islands):
+            include(parameter.exponent, parameter.peak, parameter.small)
+    for island in islands:  # what an island hands on is rounded to 16 bits again
+        for unknown, peak in trace.outputs[island].items():
+            include(unknown, peak)
+    return ranges
+
+
+def solve_exponents(
+    trace: Trace,
+    ranges: Mapping[int, Range],
+    pinned: Iterable[int] = (),
+    demands: Mapping[int, int] | None = None,
+    plain: bool = False,
+    limit: int = LIMIT,
+) -> dict[int, int]:
+    """An integer for every root of the trace's exponents, at the least price.
+
+    ``pinned`` unknowns are 0 and ``demands`` fixes others to a value; raises ``Unreachable`` if that cannot be.
+    """
+    root = trace.exponents.root
+    roots = sorted({root(u) for u in range(len(trace.exponents))} - {PINNED})
+    programme = _Programme(roots)
+    for relation in trace.exponents.relations():
+        programme.equation(relation, 0)
+    for unknown, value in {**dict.fromkeys(pinned, 0), **(demands or {})}.items():
+        if root(unknown) != PINNED:
+            programme.equation({root(unknown): 1}, value)
+        elif value:
+            raise Unreachable("the tensor keeps its scale: an input, an output, or tied to one")
+    for epsilon in trace.epsilons.values():
+        _bound_epsilon(programme, epsilon, root(epsilon.exponent), plain)
+    for unknown, found in ranges.items():
+        if unknown == PINNED:
+            continue
+        if found.peak > -math.inf:
+            programme.at_most(unknown, math.floor(limit - found.peak), STUCK)
+        if found.small < math.inf:
+            programme.at_least(unknown, math.ceil(FLOOR - found.small), COARSE)
+    for unknown in {root(p.exponent): p for p in trace.parameters.values()}:
+        if unknown != PINNED:
+            programme.at_most(unknown, 0, FOLD)
+            programme.at_least(unknown, 0, FOLD)
+    return programme.solve()
+
+
+def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: bool) -> None:
+    """What is not rescaled must stay negligible beside the quantity it is added to, or the quantity keeps its scale."""
+    if root == PINNED or (epsilon.attribute and not plain):
+        return
+    lowest = math.inf
+    if epsilon.smallest > 0:
+        lowest = math.log2(epsilon.value / NEGLIGIBLE) - math.log2(epsilon.smallest)
+    if lowest <= 0:
+        programme.lower[root] = max(programme.lower.get(root, -LARGEST_FOLD), math.ceil(lowest))
+    else:
+        programme.equation({root: 1}, 0)
+
+
+class _Programme:
+    """Rows and prices of a linear programme over integer exponents and the (continuous) bits by which they miss."""
+
+    def __init__(self, unknowns: list[int]) -> None:
+        self._column = {unknown: i for i, unknown in enumerate(unknowns)}
+        self.lower: dict[int, int] = {}
+        self._prices: list[float] = [0.0] * len(unknowns)
+        self._entries: list[tuple[int, int, float]] = []
+        self._row_bounds: list[tuple[float, float]] = []
+
+    def equation(self, terms: Mapping[int, int], value: int) -> None:
+        self._row({self._column[u]: float(c) for u, c in terms.items()}, value, value)
+
+    def at_most(self, unknown: int, bound: int, price: float) -> None:
+        self._row({self._column[unknown]: 1.0, self._miss(price): -1.0}, -math.inf, bound)
+
+    def at_least(self, unknown: int, bound: int, price: float) -> None:
+        self._row({self._column[unknown]: 1.0, self._miss(price): 1.0}, bound, math.inf)
+
+    def _miss(self, price: float) -> int:
+        self._prices.append(price)
+        return len(self._prices) - 1
+
+    def _row(self, terms: Mapping[int, float], low: float, high: float) -> None:
+        row = len(self._row_bounds)
+        self._entries.extend((row, column, value) for column, value in terms.items())
+        self._row_bounds.append((low, high))
+
+    def solve(self) -> dict[int, int]:
+        count, integers = len(self._prices), len(self._column)
+        if not count:
+            return {}
+        low = np.array([self.lower.get(u, -LARGEST_FOLD) for u in self._column] + [0.0] * (count - integers))
+        high = np.array([float(LARGEST_FOLD)] * integers + [np.inf] * (count - integers))
+        rows, columns, values = zip(*self._entries, strict=True) if self._entries else ((), (), ())
+        matrix = coo_array((values, (rows, columns)), shape=(len(self._row_bounds), count)).tocsr()
+        result = milp(
+            np.array(self._prices),
+            integrality=np.array([1] * integers + [0] * (count - integers)),
+            bounds=Bounds(low, high),
+            constraints=LinearConstraint(matrix, *np.array(self._row_bounds).reshape(-1, 2).T),
+            options={"mip_rel_gap": 0.0},
+        )
+        if result.x is None:
+            raise Unreachable(result.message)
+        return {unknown: round(result.x[column]) for unknown, column in self._column.items()}
+
+
+def as_plan(
+    trace: Trace, exponents: dict[int, int], ranges: Mapping[int, Range], islands: tuple[str, ...], limit: int
+) -> Plan:
+    """Exponents by name, zeros left out."""
+
+    def exponent(unknown: int) -> int:
+        return exponents.get(trace.exponents.root(unknown), 0)
+
+    parameters = {p.name: exponent(p.exponent) for p in trace.parameters.values()}
+    epsilons = {
+        f"{e.module}.{e.attribute}": exponent(e.exponent) for e in trace.epsilons.values() if e.attribute
+    }
+    peaks = [found.peak + exponents.get(unknown, 0) for unknown, found in ranges.items()]
+    return Plan(
+        parameters={name: p for name, p in sorted(parameters.items()) if p},
+        epsilons={name: p for name, p in sorted(epsilons.items()) if p},
+        islands=islands,
+        limit=limit,
+        spare=round(math.log2(65504) - max(peaks), 2) if peaks else math.inf,
+    )
