@@ -135,9 +135,10 @@ _LINES_ZH: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("night village", ("静谧村庄的夜晚", "夜里亮着灯的村庄", "窗里有灯的小村，夜")),
     ("dusk village", ("黄昏的村庄", "暮色里的小村")),
     ("dawn village", ("清晨的村庄", "晨光里的村落")),
-    ("noon village", ("白天的村庄", "阳光下的小村")),
+    ("noon village", ("白天的村庄", "日间的小村")),
+    ("noon village clear", ("阳光下的小村",)),
     ("village snow", ("雪中的村庄", "白雪覆盖的小村", "雪村")),
-    ("village snow night", ("雪夜的村庄", "风雪夜归人的小村")),
+    ("village snow night", ("雪夜的村庄", "雪夜里亮灯的小村")),
     ("lilies bridge", ("睡莲池上的拱桥", "小桥与睡莲", "莲池小桥")),
     ("lilies", ("睡莲池塘", "池塘里的睡莲", "一池荷花")),
     ("lilies dawn", ("清晨的睡莲池",)),
@@ -176,7 +177,8 @@ _LINES_EN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("night village", ("a quiet village at night", "village at night with lit windows")),
     ("dusk village", ("a village at dusk", "evening in a small village")),
     ("dawn village", ("a village at dawn", "morning light over a village")),
-    ("noon village", ("a village by day", "a sunny little village")),
+    ("noon village", ("a village by day",)),
+    ("noon village clear", ("a sunny little village",)),
     ("village snow", ("a snowy village", "a village in the snow")),
     ("village snow night", ("a snowy village at night", "winter night in the village")),
     ("lilies bridge", ("an arched bridge over a lily pond", "water lilies and a bridge")),
@@ -222,8 +224,9 @@ def caption(scene: Scene, rng: Rng) -> str:
     if draw < 0.95:
         return _write(scene, rng, chinese=False)
     style = _pick(rng, _STYLE_EN[scene.style])
-    line = _line(scene, rng, _LINES_ZH)
-    return f"{line}，{style}" if draw < 0.975 else f"{_line(scene, rng, _LINES_EN)}, {_pick(rng, _STYLE_ZH[scene.style])}"
+    if draw < 0.975:
+        return f"{_line(scene, rng, _LINES_ZH)[0]}，{style}"
+    return f"{_line(scene, rng, _LINES_EN)[0]}, {_pick(rng, _STYLE_ZH[scene.style])}"
 
 
 def _write(scene: Scene, rng: Rng, chinese: bool) -> str:
@@ -236,16 +239,19 @@ def _write(scene: Scene, rng: Rng, chinese: bool) -> str:
     style = _pick(rng, styles[scene.style])
     named = list(scene.subjects)
     rng.shuffle(named)
+    said: set[str] = set()
     if draw[0] < 0.12:
         parts = [_pick(rng, things[named[0]])]
     elif draw[0] < 0.3:
         parts = [_pick(rng, things[name]) for name in named[: int(rng.integers(2, 6))]]
     else:
-        parts = [_line(scene, rng, lines)]
+        line, said = _line(scene, rng, lines)
+        parts = [line]
+        named = [name for name in named if name not in said]
         parts += [_pick(rng, things[name]) for name in named[: int(rng.choice((0, 1, 2, 3), p=(0.35, 0.3, 0.22, 0.13)))]]
-    if draw[1] < 0.35:
+    if draw[1] < 0.35 and scene.hour not in said:
         parts.append(_pick(rng, hours[scene.hour]))
-    if draw[2] < 0.5 and weathers[scene.weather]:
+    if draw[2] < 0.5 and weathers[scene.weather] and not said & {scene.weather}:
         parts.append(_pick(rng, weathers[scene.weather]))
     if draw[3] < 0.9:
         parts.insert(int(rng.choice((0, 1, len(parts)), p=(0.2, 0.4, 0.4))), style)
@@ -257,12 +263,13 @@ def _write(scene: Scene, rng: Rng, chinese: bool) -> str:
     return text[0].upper() + text[1:] if draw[4] < 0.2 else text
 
 
-def _line(scene: Scene, rng: Rng, table: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
-    """A line whose every fact holds, the more particular ones more often."""
+def _line(scene: Scene, rng: Rng, table: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, set[str]]:
+    """A line whose every fact holds, the more particular ones more often, and the facts it tells."""
     facts = {*scene.subjects, scene.hour, scene.weather}
-    fitting = [(len(needs.split()), lines) for needs, lines in table if facts.issuperset(needs.split())]
-    weights = np.array([count**2 for count, _ in fitting], dtype=float)
-    return _pick(rng, fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))][1])
+    fitting = [(set(needs.split()), lines) for needs, lines in table if facts.issuperset(needs.split())]
+    weights = np.array([len(needs) ** 2 for needs, _ in fitting], dtype=float)
+    needs, lines = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+    return _pick(rng, lines), needs
 
 
 def _pick(rng: Rng, choices: tuple[str, ...]) -> str:

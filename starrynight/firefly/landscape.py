@@ -392,7 +392,7 @@ def _wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     lean = scene.side * 0.35
     for row in range(5):
         t = row / 4
-        y = scene.horizon + 0.03 + 0.34 * t
+        y = scene.horizon + 0.012 + 0.35 * t
         base = mix(ripe, (shade(ripe, 0.72), mix(ripe, pale(p), 0.4))[row % 2], 0.45)
         line = shapes.hill(rng, y, 0.008 + 0.008 * t)
         canvas.wash("wheat", canvas.mask([shapes.down_to(line, 1.05)]), base, np.pi / 2 + lean, 0.4)
@@ -475,7 +475,7 @@ def _cypress(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _apsara(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    x, y = 0.5 + scene.side * rng.uniform(0.05, 0.1), scene.horizon * rng.uniform(0.58, 0.68)
+    x, y = 0.5 + scene.side * rng.uniform(0.06, 0.12), scene.horizon * rng.uniform(0.62, 0.7)
     canvas.draw("apsara", shapes.apsara(canvas.palette, x, y, rng.uniform(0.34, 0.4), scene.side, rng), 0.3, 0.95)
 
 

@@ -163,6 +163,8 @@ def compose(
         height, radius = 0.42 * horizon, 0.8 * radius
     if kind == "city":
         height = 0.2 * horizon
+    if kind == "apsara":
+        height = 0.14
     light = (0.5 - side * rng.uniform(0.12, 0.32), max(height, radius + 0.05), radius)
     return Scene(seed, style, kind, hour, weather, found, horizon, light, side, float(rng.uniform()))
 
@@ -185,6 +187,8 @@ def _draw_weather(rng: np.random.Generator, kind: str) -> str:
         return str(rng.choice(("snow", "clear"), p=(0.65, 0.35)))
     if kind == "city":
         return str(rng.choice(("clear", "rain", "snow", "mist"), p=(0.4, 0.45, 0.05, 0.1)))
+    if kind in ("sunflowers", "wheat"):
+        return str(rng.choice(("clear", "rain", "mist"), p=(0.8, 0.1, 0.1)))
     return str(rng.choice(WEATHERS, p=(0.74, 0.09, 0.05, 0.12)))
 
 
@@ -270,6 +274,8 @@ def _draw_subjects(
         found.discard("church")
     if kind == "snow" and not found & {"village", "mountains"}:
         found.add("mountains")
+    if kind == "snow" and not found & {"village", "trees", "boat"}:
+        found.add("trees")
     if kind == "sea" and not found & {"boat", "mountains"}:
         found.add("boat")
     if kind == "mountain" and not found & {"pagoda", "lake", "trees", "village"}:

@@ -215,29 +215,34 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
     skin = mix(mix(p.wall, pale(p), 0.5), (250, 226, 200), 0.5)
     hair = shade(mix(p.top, p.near, 0.5), 0.5)
     second, wave = mix(p.leaf, p.water, 0.35), rng.uniform(-0.06, 0.06, 6)
-    scarves = [
-        ([[0.35, -0.2], [-0.1, -0.55 + wave[0]], [-0.6, -0.35], [-1.0, -0.62 + wave[1]], [-1.5, -0.5], [-1.85, -0.78]], p.water, 0.11),
-        ([[0.8, -0.12], [1.05, -0.6 + wave[2]], [0.62, -0.92], [0.05, -0.8], [-0.4, -0.95 + wave[3]], [-0.95, -0.85], [-1.3, -1.05]], second, 0.1),
-        ([[0.15, 0.05], [-0.2, 0.32 + wave[4]], [-0.65, 0.2], [-1.05, 0.36 + wave[5]], [-1.5, 0.12], [-1.9, 0.2]], p.flower, 0.11),
-    ]
-    items: list[Item] = [(ribbon(at(points, 48), s * 0.03, s * 0.025, s * width), colour, False) for points, colour, width in scarves]
-    hx, hy = x + side * s * 0.56, y - s * 0.34
-    items += [
-        (disc(hx, hy, s * 0.235), mix(p.leaf, p.cloud, 0.35), False),
+    hx, hy = x + side * s * 0.44, y - s * 0.64
+
+    def band(points: list[list[float]], start: float, end: float, belly: float, colour: Rgb, n: int = 40) -> Item:
+        return ribbon(at(points, n), s * start, s * end, s * belly), colour, False
+
+    arc = [[0.86, -0.5], [0.84, -0.98 + wave[0]], [0.42, -1.2], [0.0, -1.08], [-0.06, -0.76]]
+    back = [[-0.02, -0.78], [-0.34, -0.5], [-0.78, -0.72 + wave[1]], [-1.2, -0.44], [-1.7, -0.72 + wave[2]], [-2.0, -0.6]]
+    under = [[0.86, -0.5], [1.02, -0.1], [0.74, 0.3], [0.25, 0.5], [-0.3, 0.42 + wave[3]], [-0.85, 0.58], [-1.4, 0.32 + wave[4]], [-1.95, 0.46]]
+    sash = [[0.14, -0.02], [-0.3, -0.1], [-0.75, -0.26 + wave[5]], [-1.2, -0.06], [-1.75, -0.22]]
+    return [
+        band(back, 0.06, 0.03, 0.08, p.water, 56),
+        band(under, 0.05, 0.03, 0.09, p.flower, 64),
+        band(sash, 0.04, 0.03, 0.09, second),
+        (disc(hx, hy, s * 0.24), mix(p.leaf, p.cloud, 0.35), False),
         (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
-        (ribbon(at([[-0.8, -0.08], [-1.15, -0.02], [-1.4, -0.2], [-1.6, -0.16]]), s * 0.1, s * 0.02, s * 0.05), mix(p.roof, p.flower, 0.5), False),
-        (ribbon(at([[-0.8, -0.12], [-1.12, -0.24], [-1.38, -0.2], [-1.55, -0.36]]), s * 0.1, s * 0.02, s * 0.05), second, False),
-        (ribbon(at([[0.18, -0.02], [-0.2, 0.1], [-0.6, 0.02], [-0.95, -0.16], [-1.2, -0.12]]), s * 0.24, s * 0.07, s * 0.12), p.roof, False),
-        (ribbon(at([[0.08, -0.05], [-0.25, 0.0], [-0.65, -0.07], [-1.0, -0.26]]), s * 0.1, s * 0.02, s * 0.05), mix(p.flower, pale(p), 0.35), False),
-        (ribbon(at([[0.45, -0.14], [0.7, 0.04], [0.92, -0.14]]), s * 0.085, s * 0.05), skin, False),
-        (ribbon(at([[0.34, -0.16], [0.3, -0.42], [0.5, -0.62]]), s * 0.085, s * 0.05), skin, False),
-        (ribbon(at([[0.5, -0.2], [0.3, -0.08], [0.1, 0.02]]), s * 0.17, s * 0.2), skin, False),
-        (ribbon(at([[0.42, -0.12], [0.26, -0.06], [0.1, 0.0]]), s * 0.1, s * 0.22), second, False),
+        band([[0.34, -0.43], [0.1, -0.48], [-0.03, -0.77]], 0.09, 0.05, 0.0, skin),
+        band([[-0.85, 0.12], [-1.15, -0.06], [-1.32, -0.14]], 0.09, 0.03, 0.0, skin),
+        band([[0.22, -0.16], [0.06, 0.1], [-0.34, 0.24], [-0.78, 0.13], [-1.14, -0.06]], 0.17, 0.16, 0.06, p.roof),
+        band([[0.2, -0.12], [0.02, 0.06], [-0.34, 0.15], [-0.78, 0.05], [-1.2, -0.16]], 0.07, 0.1, 0.03, mix(p.flower, pale(p), 0.35)),
+        band([[0.41, -0.5], [0.36, -0.32], [0.22, -0.12]], 0.13, 0.16, 0.05, skin),
+        band([[0.32, -0.3], [0.24, -0.16], [0.14, -0.02]], 0.17, 0.2, 0.0, second),
+        band([[0.42, -0.43], [0.68, -0.3], [0.86, -0.52]], 0.09, 0.05, 0.0, skin),
+        band(arc, 0.04, 0.04, 0.07, second, 48),
         (disc(hx - side * s * 0.02, hy - s * 0.05, s * 0.115), hair, False),
-        (disc(hx - side * s * 0.04, hy - s * 0.19, s * 0.055), hair, False),
-        (disc(hx + side * s * 0.015, hy + s * 0.01, s * 0.092, s * 0.1), skin, False),
+        (disc(hx - side * s * 0.03, hy - s * 0.19, s * 0.06), hair, False),
+        (disc(hx - side * s * 0.025, hy - s * 0.13, s * 0.04, s * 0.025), p.flower, False),
+        (disc(hx + side * s * 0.02, hy + s * 0.015, s * 0.085, s * 0.1), skin, False),
     ]
-    return items
 
 
 def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, floor: float) -> list[Item]:
