@@ -159,7 +159,7 @@ def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
         hue = layer.colour.astype(np.float32)
         if layer.role in ("mountain", "land", "bank", "tower", "leaves"):
             top = float(np.argmax(share.max(1) > 0.5)) / size
-            fade = np.clip(1.08 - (y - top) / 0.2, 0.1, 1)
+            fade = np.clip(1.08 - (y - top) / (0.45 if layer.role == "tower" else 0.2), 0.1, 1)
             ridge = np.clip(share - blur(share, size * 0.014), 0, 1)
             strength = share * np.clip(fade * (0.74 + 0.35 * flow) + ridge * 1.2 * dry, 0, 1)
         elif layer.role in ("sky", "water", "ring"):
@@ -189,7 +189,7 @@ def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
     """A cave mural: flat mineral pigments and brown contours on earthen plaster, worn and finely cracked."""
     size = canvas.size
     ground = np.array((208, 172, 124), np.float32)
-    out = canvas.colour.astype(np.float32)
+    out: np.ndarray = canvas.colour.astype(np.float32)
     pigment = 0.86 + 0.16 * noise(rng, size, 10, 2)[..., None]
     out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
     line = _edges(canvas, 0.0085)[..., None] * 0.95
@@ -206,7 +206,7 @@ def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
     """Neon in the dark: rims of light, wide bloom, haze over the horizon, a wet sheen."""
     size = canvas.size
     p = canvas.palette
-    out = canvas.colour.astype(np.float32)
+    out: np.ndarray = canvas.colour.astype(np.float32)
     y = np.arange(size, dtype=np.float32)[:, None, None] / size
     solid = ((canvas.detail > 0.32).astype(np.float32))
     edge = _edges(canvas, 0.006) * solid
@@ -227,7 +227,7 @@ def paint_ukiyoe(canvas: Canvas, rng: Rng) -> np.ndarray:
     size = canvas.size
     p = canvas.palette
     paper = np.array((240, 226, 194), np.float32)
-    out = canvas.colour.astype(np.float32)
+    out: np.ndarray = canvas.colour.astype(np.float32)
     y = np.arange(size, dtype=np.float32)[:, None, None] / size
     sky = (canvas.detail < 0.2).astype(np.float32)[..., None]
     band = np.clip(1 - y / 0.2, 0, 1) ** 1.3 * 0.8 * sky

@@ -216,6 +216,15 @@ _LINES_EN: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+# What a kind of scene is about: lines that name it are told more often.
+_ABOUT = {
+    "pond": "lilies",
+    "mountain": "mountains",
+    "city": "skyline",
+    **{kind: kind for kind in ("village", "sea", "apsara", "sunflowers", "wheat", "snow", "river")},
+}
+
+
 def caption(scene: Scene, rng: Rng) -> str:
     """A short true description of the scene, about half Chinese, half English, now and then both."""
     draw = rng.uniform()
@@ -267,7 +276,8 @@ def _line(scene: Scene, rng: Rng, table: tuple[tuple[str, tuple[str, ...]], ...]
     """A line whose every fact holds, the more particular ones more often, and the facts it tells."""
     facts = {*scene.subjects, scene.hour, scene.weather}
     fitting = [(set(needs.split()), lines) for needs, lines in table if facts.issuperset(needs.split())]
-    weights = np.array([len(needs) ** 2 for needs, _ in fitting], dtype=float)
+    main = _ABOUT[scene.kind]
+    weights = np.array([len(needs) ** 2 * (5 if main in needs else 1) for needs, _ in fitting], dtype=float)
     needs, lines = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
     return _pick(rng, lines), needs
 
