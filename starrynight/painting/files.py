@@ -40,17 +40,15 @@ def header(path: Path) -> dict[str, Any]:
         file.seek(8)
         try:
             read = json.loads(file.read(size))
-            end = max(
-                (entry["data_offsets"][1] for name, entry in read.items() if name != "__metadata__"),
-                default=0,
-            )
+            ends = [entry["data_offsets"][1] for name, entry in read.items() if name != "__metadata__"]
+            told = 8 + size + max(ends, default=0)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise _broken(path, "its header cannot be read", "文件头无法解析") from error
-    if length != 8 + size + end:
+    if length != told:
         raise _broken(
             path,
-            f"it is {length:,} bytes long, and its header speaks of {8 + size + end:,}",
-            f"文件长 {length:,} 字节，而文件头声明 {8 + size + end:,} 字节",
+            f"it is {length:,} bytes long, and its header speaks of {told:,}",
+            f"文件长 {length:,} 字节，而文件头声明 {told:,} 字节",
         )
     return read
 
@@ -80,10 +78,17 @@ def check_folder(folder: Path) -> None:
 
     Raises MissingFile, PickledFile, LfsPointer or BadFile.
     """
-    index = read_json(folder / "model_index.json")
-    for name, entry in index.items():
-        if isinstance(entry, list) and len(entry) == 2 and entry[0] is not None:
-            _check_component(folder / name)
+    for name in components(read_json(folder / "model_index.json")):
+        _check_component(folder / name)
+
+
+def components(index: dict[str, Any]) -> dict[str, list[str]]:
+    """The parts that a model_index.json lists: name → [library, class]."""
+    return {
+        name: entry
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] is not None and not name.startswith("_")
+    }
 
 
 def _check_component(folder: Path) -> None:

@@ -50,8 +50,8 @@ def _from_folder(folder: Path, plan: PrecisionPlan, **ready: Any) -> Any:
     _pipeline_class(index.get("_class_name"), folder)
     networks = {
         name: _network(folder / name, kind, _dtype(plan, name))
-        for name, kind in index.items()
-        if name not in ready and _is_network(folder / name, kind)
+        for name, kind in files.components(index).items()
+        if name not in ready and kind[0] in LIBRARIES and weight_files(folder / name)
     }
     with _as_unfit(folder):
         return diffusers.DiffusionPipeline.from_pretrained(
@@ -118,11 +118,6 @@ def _network(folder: Path, kind: list[str], dtype: torch.dtype) -> torch.nn.Modu
     return network.eval()
 
 
-def _is_network(folder: Path, kind: Any) -> bool:
-    listed = isinstance(kind, list) and len(kind) == 2 and kind[0] in LIBRARIES
-    return listed and bool(weight_files(folder))
-
-
 def _class(kind: list[str]) -> Any:
     found = getattr(importlib.import_module(kind[0]), kind[1], None)
     if found is None:
@@ -187,10 +182,10 @@ def _as_unfit(path: Path) -> Iterator[None]:
     """What the libraries say of weights that do not fit, as one sentence."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
         if "out of memory" in str(error).lower():
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or "its configuration contradicts itself"
         raise _not_for(path, reason, reason) from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from starrynight.numerics import precision
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.painting.catalogue import Model, resolve
-from starrynight.painting.files import header, read_json
+from starrynight.painting.files import components, header, read_json
 from starrynight.painting.layouts import COMFY_PREFIX, recognise
 
 # Whose weights a tensor of a whole single-file checkpoint is, by the beginning of its name.
@@ -110,11 +110,9 @@ def _tensors(model: Model) -> list[tuple[str, list[Any]]]:
 
 
 def _in_folder(folder: Path) -> list[tuple[str, list[Any]]]:
-    index = read_json(folder / "model_index.json")
     return [
         (name, [entry for tensor, entry in header(path).items() if tensor != "__metadata__"])
-        for name, kind in index.items()
-        if isinstance(kind, list) and kind[0] is not None
+        for name in components(read_json(folder / "model_index.json"))
         for path in weight_files(folder / name)
     ]
 
