@@ -19,6 +19,7 @@ from typing import Any
 from starrynight.metadata.recipe import OURS, Recipe, real, text, whole
 
 TOOL = "A1111"
+MAX_SETTINGS = 1 << 16  # characters of the last line that are looked at
 _NEGATIVE = "Negative prompt:"
 _IMITATION = re.compile(r"(?i)(negative prompt)(?=:)")
 # Repetitions are bounded, or a stranger's four million letters would be searched from each letter anew.
@@ -58,7 +59,7 @@ def write(recipe: Mapping[str, Any]) -> str:
 def read(content: str, raw: Mapping[str, Any] | None = None) -> Recipe | None:
     """The recipe in an A1111 text, or ``None`` if it has no settings line that counts steps."""
     *lines, last = text(content).split("\n")
-    fields = {key.strip(): _unquote(value.strip()) for key, value in _FIELD.findall(last)}
+    fields = {key.strip(): _unquote(value.strip()) for key, value in _FIELD.findall(last[:MAX_SETTINGS])}
     if "Steps" not in fields or len(fields) < 3:
         return None
     start = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))

@@ -13,10 +13,8 @@ from typing import Any
 from starrynight.metadata.recipe import Recipe, real, text, whole
 
 TOOL = "ComfyUI"
-MAX_VISITS, MAX_SAMPLERS = (
-    1000,
-    20,
-)  # a graph is a stranger's: bounds on nodes walked for one answer, and on answers
+# The graph is a stranger's: bounds on the nodes walked for one answer, and on the samplers asked.
+MAX_VISITS, MAX_SAMPLERS = 10_000, 20
 _TEXTS = (
     "text",
     "text_g",

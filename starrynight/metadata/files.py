@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,8 @@ def open_picture(source: Source) -> Image.Image:
             f"{name} 只是 Git LFS 留下的指针，不是图片；请运行 `git lfs pull`。",
         )
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        with _quiet():
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except _BROKEN as error:
         if isinstance(error, Image.DecompressionBombError):
             raise _too_large(name) from error
@@ -124,7 +126,8 @@ def read_pixels(source: Source) -> np.ndarray:
     name = "The picture" if isinstance(source, bytes) else str(source)
     picture = open_picture(source)
     try:
-        upright = ImageOps.exif_transpose(picture)
+        with _quiet():
+            upright = ImageOps.exif_transpose(picture)
         if upright.has_transparency_data:
             over = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
@@ -138,7 +141,8 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
     texts = Texts()
     if whole_file:
         try:
-            picture.load()
+            with _quiet():
+                picture.load()
         except _BROKEN:
             texts.dropped.append("the rest of the file")
     for name, value in picture.info.items():
@@ -152,12 +156,18 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
     return texts
 
 
+def _quiet() -> warnings.catch_warnings[None]:
+    """Pillow warns of what our own bounds and sentences deal with."""
+    return warnings.catch_warnings(action="ignore")
+
+
 def _read_exif(data: bytes, texts: Texts) -> None:
     try:
-        exif = Image.Exif()
-        exif.load(data)
-        comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
-        plain = [exif.get(tag) for tag in _EXIF_TEXTS]
+        with _quiet():
+            exif = Image.Exif()
+            exif.load(data)
+            comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+            plain = [exif.get(tag) for tag in _EXIF_TEXTS]
     except _BROKEN:
         texts.dropped.append("EXIF")
         return
@@ -174,9 +184,8 @@ def _user_comment(data: bytes) -> str:
     if code == b"UNICODE\0":
         if body[:2] in (b"\xfe\xff", b"\xff\xfe"):
             return body.decode("utf-16", "replace")
-        if b"S\0t\0e\0p\0s\0:\0" in body and b"\0S\0t\0e\0p\0s\0:" not in body[:-1]:
-            return body.decode("utf-16-le", "replace")
-        return body.decode("utf-16-be", "replace")
+        big, little = body.decode("utf-16-be", "replace"), body.decode("utf-16-le", "replace")
+        return little if "Steps:" in little and "Steps:" not in big else big
     return (body if code in (b"ASCII\0\0\0", bytes(8)) else data).decode("utf-8", "replace").rstrip("\0")
 
 
