@@ -19,7 +19,8 @@ def test_a_seed_is_one_scene_and_one_picture() -> None:
         scene = compose(seed, style=style)
         assert scene == compose(seed, style=style)
         first = render(scene, 96)
-        assert first.dtype == np.uint8 and first.shape == (96, 96, 3)
+        assert first.dtype == np.uint8
+        assert first.shape == (96, 96, 3)
         assert np.array_equal(first, render(scene, 96))
 
 
@@ -40,17 +41,19 @@ def test_a_larger_picture_is_the_same_composition() -> None:
 
 def test_what_is_asked_for_is_in_the_scene() -> None:
     scene = compose(3, style="ink", subjects=("snow", "boat", "lake"), hour="dusk")
-    assert (scene.style, scene.hour) == ("ink", "dusk") and scene.has("snow") and scene.has("boat") and scene.has("lake")
+    assert (scene.style, scene.hour) == ("ink", "dusk")
+    assert {"snow", "boat", "lake"} <= set(scene.subjects)
     assert compose(4, subjects=("apsara",)).kind == "apsara"
     night = compose(5, subjects=("stars", "village", "crescent"))
-    assert night.hour == "night" and night.weather == "clear" and not night.has("moon", "sun")
+    assert (night.hour, night.weather) == ("night", "clear")
+    assert not night.has("moon", "sun")
     for wrong in ({"style": "baroque"}, {"kind": "desert"}, {"hour": "tea"}, {"subjects": ("cat",)}):
         with pytest.raises(ValueError, match="is none of"):
-            compose(1, **wrong)  # type: ignore[arg-type]
+            compose(1, **wrong)
 
 
 def test_size_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match="64..2048"):
+    with pytest.raises(ValueError, match="outside 64"):
         render(compose(0), 32)
 
 
@@ -59,7 +62,9 @@ def test_facts_do_not_contradict_each_other() -> None:
         scene = compose(seed)
         assert len({"moon", "crescent", "sun"} & set(scene.subjects)) <= 1
         assert len({"sea", "lake", "river"} & set(scene.subjects)) <= 1
-        assert not (scene.weather in ("rain", "snow") and scene.has("stars", "moon", "crescent", "sun", "aurora"))
+        assert not (
+            scene.weather in ("rain", "snow") and scene.has("stars", "moon", "crescent", "sun", "aurora")
+        )
         assert not (scene.has("sun") and scene.hour == "night")
         assert scene.has("rain") == (scene.weather == "rain")
         assert not scene.has("boat") or scene.has("lake", "river", "sea", "reflection")
@@ -89,7 +94,8 @@ def test_lines_need_only_facts_a_scene_can_have() -> None:
     facts = {*SUBJECTS, *HOURS, *WEATHERS}
     for table in (captions._LINES_ZH, captions._LINES_EN):
         for needs, lines in table:
-            assert lines and facts.issuperset(needs.split()), needs
+            assert lines, needs
+            assert facts.issuperset(needs.split()), needs
 
 
 @pytest.mark.parametrize(
@@ -101,7 +107,9 @@ def test_lines_need_only_facts_a_scene_can_have() -> None:
         ("ink", ("snow", "boat", "lake"), "dawn", "江雪，孤舟"),
     ],
 )
-def test_what_people_ask_for_is_among_the_captions(style: str, subjects: tuple[str, ...], hour: str, wanted: str) -> None:
+def test_what_people_ask_for_is_among_the_captions(
+    style: str, subjects: tuple[str, ...], hour: str, wanted: str
+) -> None:
     rng = np.random.default_rng(1)
     scene = compose(8, style=style, subjects=subjects, hour=hour)
     assert any(wanted in caption(scene, rng) for _ in range(600))

@@ -31,7 +31,9 @@ def _screen(image: np.ndarray, light: np.ndarray) -> np.ndarray:
 def _relief(height: np.ndarray, strength: float) -> np.ndarray:
     """Light from the upper left over paint of the given height, float32 [S, S, 1]."""
     high = cv2.GaussianBlur(height.astype(np.float32), (0, 0), 0.7)
-    return ((cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)) * -strength)[..., None]
+    return (
+        (cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)) * -strength
+    )[..., None]
 
 
 def _edges(canvas: Canvas, width: float) -> np.ndarray:
@@ -53,7 +55,9 @@ def paint_oil(canvas: Canvas, rng: Rng) -> np.ndarray:
     image = np.dstack([soft, np.full(soft.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, soft, rng, gap=0.026, length=0.13, width=0.03, jitter=0.1)
     lay_strokes(image, canvas, canvas.colour, rng, gap=0.0185, length=0.1, width=0.016, jitter=0.17)
-    lay_strokes(image, canvas, canvas.colour, rng, gap=0.013, length=0.04, width=0.0085, jitter=0.13, detail=0.5)
+    lay_strokes(
+        image, canvas, canvas.colour, rng, gap=0.013, length=0.04, width=0.0085, jitter=0.13, detail=0.5
+    )
     out = image[..., :3].astype(np.float32)
     crisp = np.clip((canvas.detail - 0.8) * 4, 0, 0.62)[..., None]
     out = out * (1 - crisp) + canvas.colour * crisp
@@ -65,7 +69,9 @@ def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
     """Monet: short broken dabs in which violet, rose and green tremble; edges dissolve."""
     soft = blur(canvas.colour, canvas.size * 0.009).astype(np.float32)
     shimmer = noise(rng, canvas.size, 7, 2)[..., None]
-    tints = np.array((26, -8, 22), np.float32) * np.clip(shimmer, 0, 1) + np.array((-16, 20, -4), np.float32) * np.clip(-shimmer, 0, 1)
+    tints = np.array((26, -8, 22), np.float32) * np.clip(shimmer, 0, 1) + np.array(
+        (-16, 20, -4), np.float32
+    ) * np.clip(-shimmer, 0, 1)
     target = np.clip(soft + tints, 0, 255).astype(np.uint8)
     image = np.dstack([target, np.full(target.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, target, rng, gap=0.026, length=0.06, width=0.026, jitter=0.1, bend=0.5)
@@ -99,8 +105,12 @@ def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
     image = np.ascontiguousarray(soft)
     lay_strokes(image, canvas, soft, rng, gap=0.024, length=0.085, width=0.026, jitter=0.1, bend=0.25)
     smudged = blur(image, size * 0.008)
-    lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2)
-    lay_strokes(smudged, canvas, canvas.colour, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5)
+    lay_strokes(
+        smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2
+    )
+    lay_strokes(
+        smudged, canvas, canvas.colour, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5
+    )
     tooth = np.clip(noise(rng, size, 44, 1) * 0.7 - 0.15, 0, 0.25)[..., None]
     crisp = np.clip((canvas.detail - 0.55) * 2.4, 0, 0.72)[..., None]
     out = smudged * (1 - crisp) + canvas.colour * crisp
@@ -133,7 +143,9 @@ def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
         mask = cv2.remap(layer.mask, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         share = mask.astype(np.float32) / 255
         rim = np.clip(share - blur(share, size * 0.011), 0, 1) * (1.3 if layer.role != "sky" else 0)
-        hue = cv2.remap(layer.colour, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+        hue = cv2.remap(
+            layer.colour, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ).astype(np.float32)
         veil = 255 - (255 - hue) * pool * (0.9 + rim[..., None])
         solid = share[..., None] * 0.93
         out = out * (1 - solid) + np.clip(veil, 0, 255) * solid
@@ -153,7 +165,11 @@ def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
     flow = noise(rng, size, 6, 2)
     y = np.arange(size, dtype=np.float32)[:, None] / size
     out = np.repeat(np.repeat(paper[None, None], size, 0), size, 1)
-    dry = np.clip(0.75 + 0.7 * cv2.GaussianBlur(noise(rng, size, 40, 1), (0, 0), size * 0.012, sigmaY=size * 0.002), 0.2, 1.15)
+    dry = np.clip(
+        0.75 + 0.7 * cv2.GaussianBlur(noise(rng, size, 40, 1), (0, 0), size * 0.012, sigmaY=size * 0.002),
+        0.2,
+        1.15,
+    )
     for layer in canvas.layers:
         share = layer.mask.astype(np.float32) / 255
         hue = layer.colour.astype(np.float32)
@@ -180,8 +196,20 @@ def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
     out = np.clip(image, 0, 255).astype(np.uint8)
     cv2.rectangle(out, (x, y), (x + w, y + int(w * 1.15)), (186, 44, 34), -1)
     for k in (0.28, 0.5, 0.72):
-        cv2.line(out, (int(x + w * 0.2), int(y + w * 1.15 * k)), (int(x + w * 0.8), int(y + w * 1.15 * k)), (240, 226, 206), max(1, size // 200))
-    cv2.line(out, (x + w // 2, int(y + w * 0.25)), (x + w // 2, int(y + w * 0.9)), (240, 226, 206), max(1, size // 200))
+        cv2.line(
+            out,
+            (int(x + w * 0.2), int(y + w * 1.15 * k)),
+            (int(x + w * 0.8), int(y + w * 1.15 * k)),
+            (240, 226, 206),
+            max(1, size // 200),
+        )
+    cv2.line(
+        out,
+        (x + w // 2, int(y + w * 0.25)),
+        (x + w // 2, int(y + w * 0.9)),
+        (240, 226, 206),
+        max(1, size // 200),
+    )
     return out.astype(np.float32)
 
 
@@ -194,10 +222,17 @@ def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
     out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
     line = _edges(canvas, 0.0085)[..., None] * 0.95
     out = out * (1 - line) + np.array((74, 36, 24), np.float32) * line
-    worn = np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)[..., None] * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
+    worn = (
+        np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)[..., None]
+        * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
+    )
     out = out * (1 - worn) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * worn
     crack = np.abs(noise(rng, size, 8, 2))
-    lines = np.clip(1 - crack / 0.022, 0, 1)[..., None] * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1)[..., None] * 0.5
+    lines = (
+        np.clip(1 - crack / 0.022, 0, 1)[..., None]
+        * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1)[..., None]
+        * 0.5
+    )
     out = out * (1 - lines) + np.array((96, 62, 40), np.float32) * lines
     return _screen(out, _glow(canvas, 0.03, 0.22))
 
@@ -208,7 +243,7 @@ def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
     p = canvas.palette
     out: np.ndarray = canvas.colour.astype(np.float32)
     y = np.arange(size, dtype=np.float32)[:, None, None] / size
-    solid = ((canvas.detail > 0.32).astype(np.float32))
+    solid = (canvas.detail > 0.32).astype(np.float32)
     edge = _edges(canvas, 0.006) * solid
     swing = np.clip(0.5 + 0.9 * noise(rng, size, 4, 1), 0, 1)[..., None]
     neon = np.array(p.window, np.float32) * swing + np.array(p.flower, np.float32) * (1 - swing)
@@ -251,7 +286,13 @@ def _cartouche(image: np.ndarray, paper: np.ndarray, rng: Rng, size: int) -> np.
     cv2.rectangle(out, (x0, y0), (x1, y1), (40, 30, 40), max(1, size // 200))
     for k in range(4):
         cy = y0 + (y1 - y0) * (k + 0.5) / 4
-        cv2.line(out, (int(x0 + size * 0.015), int(cy)), (int(x1 - size * 0.015), int(cy)), (246, 230, 200), max(1, size // 150))
+        cv2.line(
+            out,
+            (int(x0 + size * 0.015), int(cy)),
+            (int(x1 - size * 0.015), int(cy)),
+            (246, 230, 200),
+            max(1, size // 150),
+        )
     return out.astype(np.float32)
 
 
@@ -267,7 +308,9 @@ def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
         if layer.role == "mist":
             continue
         if layer.role not in ("sky", "glitter"):
-            thrown = cv2.warpAffine(blur(share, size * 0.013), move, (size, size), borderMode=cv2.BORDER_REPLICATE)
+            thrown = cv2.warpAffine(
+                blur(share, size * 0.013), move, (size, size), borderMode=cv2.BORDER_REPLICATE
+            )
             out *= (1 - 0.5 * thrown * (1 - share))[..., None]
         lower = cv2.warpAffine(share, nudge, (size, size), borderMode=cv2.BORDER_REPLICATE)
         bevel = (np.clip(share - lower, 0, 1) * 26)[..., None]

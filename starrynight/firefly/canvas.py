@@ -33,7 +33,9 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
         step = int(radius // 2.5)
         h, w = image.shape[:2]
         small = cv2.resize(image, (max(w // step, 4), max(h // step, 4)), interpolation=cv2.INTER_AREA)
-        return cv2.resize(cv2.GaussianBlur(small, (0, 0), radius / step), (w, h), interpolation=cv2.INTER_CUBIC)
+        return cv2.resize(
+            cv2.GaussianBlur(small, (0, 0), radius / step), (w, h), interpolation=cv2.INTER_CUBIC
+        )
     return cv2.GaussianBlur(image, (0, 0), max(radius, 0.3))
 
 
@@ -114,7 +116,9 @@ class Canvas:
         self.detail[seen] = detail
         self.angle[seen] = angle[seen] if isinstance(angle, np.ndarray) else angle
 
-    def rows(self, top: Rgb, middle: Rgb, low: Rgb, start: float, end: float, bend: float = 0.55) -> np.ndarray:
+    def rows(
+        self, top: Rgb, middle: Rgb, low: Rgb, start: float, end: float, bend: float = 0.55
+    ) -> np.ndarray:
         """A vertical gradient through three colours between two heights, float32 [S, S, 3]."""
         at = np.clip((np.arange(self.size) / self.size - start) / max(end - start, 1e-3), 0, 1)
         column = np.stack(

@@ -12,7 +12,14 @@ from starrynight.firefly.scene import Scene
 Rng = np.random.Generator
 
 _STYLE_ZH = {
-    "oil": ("梵高风格", "梵高风格，厚重的笔触", "梵高油画", "油画", "厚涂油画，旋转的笔触", "印象派油画，厚重笔触"),
+    "oil": (
+        "梵高风格",
+        "梵高风格，厚重的笔触",
+        "梵高油画",
+        "油画",
+        "厚涂油画，旋转的笔触",
+        "印象派油画，厚重笔触",
+    ),
     "monet": ("莫奈风格", "莫奈风格，柔和的光", "莫奈", "印象派，莫奈", "莫奈印象派，细碎的笔触"),
     "dunhuang": ("敦煌壁画", "敦煌壁画风格", "敦煌", "敦煌莫高窟壁画，矿物颜料", "敦煌壁画，斑驳的岩彩"),
     "ink": ("水墨", "水墨画", "水墨风格", "中国水墨，留白", "写意水墨", "国画，淡墨"),
@@ -46,9 +53,27 @@ _STYLE_EN = {
         "Mogao cave fresco, faded",
         "dunhuang fresco",
     ),
-    "ink": ("ink wash", "chinese ink wash painting", "sumi-e ink", "shuimo ink painting", "ink wash, much empty space"),
-    "watercolor": ("watercolor", "watercolour painting", "soft watercolor", "watercolor, wet edges", "loose watercolor"),
-    "cyberpunk": ("cyberpunk", "cyberpunk style", "neon cyberpunk, glow", "cyberpunk, neon lights", "futuristic cyberpunk"),
+    "ink": (
+        "ink wash",
+        "chinese ink wash painting",
+        "sumi-e ink",
+        "shuimo ink painting",
+        "ink wash, much empty space",
+    ),
+    "watercolor": (
+        "watercolor",
+        "watercolour painting",
+        "soft watercolor",
+        "watercolor, wet edges",
+        "loose watercolor",
+    ),
+    "cyberpunk": (
+        "cyberpunk",
+        "cyberpunk style",
+        "neon cyberpunk, glow",
+        "cyberpunk, neon lights",
+        "futuristic cyberpunk",
+    ),
     "ukiyoe": (
         "ukiyo-e",
         "ukiyo-e woodblock print",
@@ -56,9 +81,20 @@ _STYLE_EN = {
         "in the style of ukiyo-e",
         "ukiyoe print, flat colours, bold outlines",
     ),
-    "pointillism": ("pointillism", "pointillist painting", "in the style of Seurat", "pointillism, dots of pure colour"),
+    "pointillism": (
+        "pointillism",
+        "pointillist painting",
+        "in the style of Seurat",
+        "pointillism, dots of pure colour",
+    ),
     "pastel": ("pastel", "soft pastel drawing", "chalk pastel", "pastel painting", "pastel, velvety chalk"),
-    "papercut": ("paper cut", "papercut art", "layered paper cut", "paper cut style, soft shadows", "paper craft, cut paper"),
+    "papercut": (
+        "paper cut",
+        "papercut art",
+        "layered paper cut",
+        "paper cut style, soft shadows",
+        "paper craft, cut paper",
+    ),
 }
 _THING_ZH = {
     "stars": ("繁星", "星星", "发光的星星", "满天星斗", "星空"),
@@ -124,10 +160,30 @@ _THING_EN = {
     "trees": ("trees", "some trees"),
     "blossoms": ("a blossoming branch", "blossoms", "flowering branch"),
 }
-_HOUR_ZH = {"night": ("夜晚", "夜", "深夜"), "dusk": ("黄昏", "傍晚", "日暮"), "dawn": ("清晨", "黎明", "拂晓"), "noon": ("白天", "正午", "日间")}
-_HOUR_EN = {"night": ("night", "at night"), "dusk": ("dusk", "at dusk", "evening"), "dawn": ("dawn", "at dawn", "early morning"), "noon": ("daylight", "at noon", "day")}
-_WEATHER_ZH = {"rain": ("雨中", "下雨", "细雨"), "snow": ("下雪", "飘雪", "雪花纷飞"), "mist": ("薄雾", "雾气", "烟雾朦胧"), "clear": ()}
-_WEATHER_EN = {"rain": ("rain", "in the rain", "rainy"), "snow": ("falling snow", "snowing"), "mist": ("mist", "misty", "in the fog"), "clear": ()}
+_HOUR_ZH = {
+    "night": ("夜晚", "夜", "深夜"),
+    "dusk": ("黄昏", "傍晚", "日暮"),
+    "dawn": ("清晨", "黎明", "拂晓"),
+    "noon": ("白天", "正午", "日间"),
+}
+_HOUR_EN = {
+    "night": ("night", "at night"),
+    "dusk": ("dusk", "at dusk", "evening"),
+    "dawn": ("dawn", "at dawn", "early morning"),
+    "noon": ("daylight", "at noon", "day"),
+}
+_WEATHER_ZH = {
+    "rain": ("雨中", "下雨", "细雨"),
+    "snow": ("下雪", "飘雪", "雪花纷飞"),
+    "mist": ("薄雾", "雾气", "烟雾朦胧"),
+    "clear": (),
+}
+_WEATHER_EN = {
+    "rain": ("rain", "in the rain", "rainy"),
+    "snow": ("falling snow", "snowing"),
+    "mist": ("mist", "misty", "in the fog"),
+    "clear": (),
+}
 
 # Lines for a whole picture: what must be there ("night", "mist" … count as facts), then the lines.
 _LINES_ZH: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -173,7 +229,15 @@ _LINES_ZH: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("comet night", ("彗星划过夜空",)),
 )
 _LINES_EN: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("night stars village", ("a starry night over a quiet village", "quiet village under the stars", "a village asleep under a starry sky", "starry night, village")),
+    (
+        "night stars village",
+        (
+            "a starry night over a quiet village",
+            "quiet village under the stars",
+            "a village asleep under a starry sky",
+            "starry night, village",
+        ),
+    ),
     ("night village", ("a quiet village at night", "village at night with lit windows")),
     ("dusk village", ("a village at dusk", "evening in a small village")),
     ("dawn village", ("a village at dawn", "morning light over a village")),
@@ -195,7 +259,15 @@ _LINES_EN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sea moon", ("moon over the sea", "moonrise over the ocean")),
     ("sea dusk", ("sea at dusk", "evening sea")),
     ("sea", ("the wide sea", "seascape")),
-    ("apsara", ("a flying apsara", "apsara dancing in the sky", "flying apsara with long ribbons", "heavenly apsara")),
+    (
+        "apsara",
+        (
+            "a flying apsara",
+            "apsara dancing in the sky",
+            "flying apsara with long ribbons",
+            "heavenly apsara",
+        ),
+    ),
     ("apsara night", ("apsara in the night sky",)),
     ("sunflowers", ("a field of sunflowers", "sunflowers in bloom", "sunflower field")),
     ("sunflowers night", ("sunflowers at night",)),
@@ -257,7 +329,10 @@ def _write(scene: Scene, rng: Rng, chinese: bool) -> str:
         line, said = _line(scene, rng, lines)
         parts = [line]
         named = [name for name in named if name not in said]
-        parts += [_pick(rng, things[name]) for name in named[: int(rng.choice((0, 1, 2, 3), p=(0.35, 0.3, 0.22, 0.13)))]]
+        parts += [
+            _pick(rng, things[name])
+            for name in named[: int(rng.choice((0, 1, 2, 3), p=(0.35, 0.3, 0.22, 0.13)))]
+        ]
     if draw[1] < 0.35 and scene.hour not in said:
         parts.append(_pick(rng, hours[scene.hour]))
     if draw[2] < 0.5 and weathers[scene.weather] and not said & {scene.weather}:

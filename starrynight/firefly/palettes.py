@@ -82,7 +82,8 @@ def _rgb(text: str) -> Rgb:
 
 
 PALETTES: dict[tuple[str, str], Palette] = {
-    (words[0], words[1]): Palette(*map(_rgb, words[2:])) for words in map(str.split, _TABLE.strip().splitlines())
+    (words[0], words[1]): Palette(*map(_rgb, words[2:]))
+    for words in map(str.split, _TABLE.strip().splitlines())
 }
 
 

@@ -36,10 +36,12 @@ def _weather(canvas: Canvas, picture: np.ndarray) -> np.ndarray:
         veil = picture.copy()
         pale = mix(canvas.palette.cloud, (255, 255, 255), 0.3)
         for start in canvas.rain:
-            line = canvas.points(np.array([start, start + (-0.022, 0.075)]))
+            line = canvas.points(np.array([start, start + np.array((-0.022, 0.075))]))
             cv2.polylines(veil, [line], False, pale, max(1, round(size / 150)), cv2.LINE_AA, SUBPIXEL)
         picture = cv2.addWeighted(veil, 0.5, picture, 0.5, 0)
     if canvas.flakes is not None:
         for x, y, r in canvas.flakes:
-            cv2.fillPoly(picture, [canvas.points(disc(x, y, r, n=16))], (255, 255, 255), cv2.LINE_AA, SUBPIXEL)
+            cv2.fillPoly(
+                picture, [canvas.points(disc(x, y, r, n=16))], (255, 255, 255), cv2.LINE_AA, SUBPIXEL
+            )
     return picture

@@ -158,7 +158,11 @@ def compose(
     side = int(rng.choice((-1, 1)))
     radius = rng.uniform(0.05, 0.085) * (1.25 if kind == "sea" else 1.0)
     low = hour in ("dusk", "dawn") and kind != "apsara"
-    height = rng.uniform(0.55, 0.8) * horizon if low and "mountains" not in found else rng.uniform(0.26, 0.42) * horizon
+    height = (
+        rng.uniform(0.55, 0.8) * horizon
+        if low and "mountains" not in found
+        else rng.uniform(0.26, 0.42) * horizon
+    )
     if kind == "pond":
         height, radius = 0.42 * horizon, 0.8 * radius
     if kind == "city":
@@ -201,8 +205,21 @@ def _horizon(rng: np.random.Generator, kind: str) -> float:
 
 def _kind_for(asked: tuple[str, ...]) -> str | None:
     """The kind whose own subjects are asked for; the rarer subjects decide first."""
-    order = ("apsara", "lilies", "sunflowers", "wheat", "skyline", "snow", "sea", "river", "village", "mountains")
-    kinds = dict(zip(order, ("apsara", "pond", *KINDS[5:9], "sea", "river", "village", "mountain"), strict=True))
+    order = (
+        "apsara",
+        "lilies",
+        "sunflowers",
+        "wheat",
+        "skyline",
+        "snow",
+        "sea",
+        "river",
+        "village",
+        "mountains",
+    )
+    kinds = dict(
+        zip(order, ("apsara", "pond", *KINDS[5:9], "sea", "river", "village", "mountain"), strict=True)
+    )
     return next((kinds[name] for name in order if name in asked), None)
 
 
@@ -265,7 +282,11 @@ def _draw_subjects(
         if wanted:
             found -= set(group)
     found |= set(asked)
-    if "boat" in found and not found & {"lake", "river", "sea"} and not (kind == "city" and "reflection" in found):
+    if (
+        "boat" in found
+        and not found & {"lake", "river", "sea"}
+        and not (kind == "city" and "reflection" in found)
+    ):
         found.discard("boat")
     if "church" in found and "village" not in found:
         found.discard("church")

@@ -5,6 +5,8 @@ An item is (outline float [N, 2], colour, whether it shines). Knows nothing of p
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from starrynight.firefly.palettes import Palette, Rgb, gold, mix, pale, shade
@@ -37,7 +39,10 @@ def crescent(x: float, y: float, r: float, side: int) -> np.ndarray:
     outer = np.stack([np.cos(turn), np.sin(turn)], 1)
     inner_turn = np.linspace(1.0, -1.0, 30) * 2.0
     gap = outer[-1, 1] / np.sin(2.0)
-    inner = np.stack([np.cos(inner_turn) * gap * 0.72 + outer[-1, 0] - np.cos(2.0) * gap * 0.72, np.sin(inner_turn) * gap], 1)
+    inner = np.stack(
+        [np.cos(inner_turn) * gap * 0.72 + outer[-1, 0] - np.cos(2.0) * gap * 0.72, np.sin(inner_turn) * gap],
+        1,
+    )
     shape = np.concatenate([outer, inner]) * r * np.array([side, 1.0])
     lean = -0.45 * side
     spin = np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
@@ -72,7 +77,9 @@ def ridge(rng: Rng, base: float, height: float, rough: float, peaks: int = 3, n:
         y = np.maximum(y, rng.uniform(0.6, 1.0) * np.clip(1 - np.abs(x - centre) / width, 0, 1) ** 1.15)
     step = 4
     while step <= 32:
-        y = y + rough * 1.6 / step * np.interp(x, np.linspace(-0.02, 1.02, step + 1), rng.uniform(-1, 1, step + 1))
+        y = y + rough * 1.6 / step * np.interp(
+            x, np.linspace(-0.02, 1.02, step + 1), rng.uniform(-1, 1, step + 1)
+        )
         step *= 2
     return np.stack([x, base - height * np.clip(y + 0.12, 0.02, None)], 1)
 
@@ -94,7 +101,7 @@ def cloud(rng: Rng, x: float, y: float, width: float, height: float) -> np.ndarr
     lobes = int(rng.integers(4, 7))
     edges = np.linspace(-1, 1, lobes + 1)
     points = []
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         middle, radius = (left + right) / 2, (right - left) / 2
         turn = np.linspace(np.pi, 0, 9)
         lift = (1 - middle**2) * rng.uniform(0.75, 1.1)
@@ -126,8 +133,27 @@ def house(rng: Rng, p: Palette, x: float, y: float, w: float, snowy: bool, lit: 
     items: list[Item] = [
         (box(gable, y - h, right, y), shade(wall, 0.78), False),
         (np.array([[left, y], [left, y - h], [middle, peak], [gable, y - h], [gable, y]]), wall, False),
-        (np.array([[gable, y - h * 0.95], [middle, peak], [right - w * 0.1, peak], [right + w * 0.04, y - h * 0.95]]), roof, False),
-        (ribbon(np.array([[left - w * 0.03, y - h * 0.93], [middle, peak], [gable, y - h * 0.95]]), w * 0.05, w * 0.05), shade(roof, 0.8), False),
+        (
+            np.array(
+                [
+                    [gable, y - h * 0.95],
+                    [middle, peak],
+                    [right - w * 0.1, peak],
+                    [right + w * 0.04, y - h * 0.95],
+                ]
+            ),
+            roof,
+            False,
+        ),
+        (
+            ribbon(
+                np.array([[left - w * 0.03, y - h * 0.93], [middle, peak], [gable, y - h * 0.95]]),
+                w * 0.05,
+                w * 0.05,
+            ),
+            shade(roof, 0.8),
+            False,
+        ),
     ]
     pane = p.window if lit else shade(mix(p.window, p.far, 0.75), 0.8)
     size = w * 0.13
@@ -144,11 +170,29 @@ def church(p: Palette, x: float, y: float, w: float, snowy: bool, lit: bool) -> 
     tower = w * 0.3
     return [
         (box(x, y - w * 0.5, x + w, y), shade(wall, 0.8), False),
-        (np.array([[x - w * 0.04, y - w * 0.48], [x + w * 0.1, y - w * 0.85], [x + w * 0.92, y - w * 0.85], [x + w * 1.05, y - w * 0.48]]), roof, False),
+        (
+            np.array(
+                [
+                    [x - w * 0.04, y - w * 0.48],
+                    [x + w * 0.1, y - w * 0.85],
+                    [x + w * 0.92, y - w * 0.85],
+                    [x + w * 1.05, y - w * 0.48],
+                ]
+            ),
+            roof,
+            False,
+        ),
         (box(x - tower / 2, y - w * 1.15, x + tower / 2, y), wall, False),
-        (np.array([[x - tower * 0.62, y - w * 1.12], [x, y - w * 2.25], [x + tower * 0.62, y - w * 1.12]]), shade(roof, 0.85), False),
+        (
+            np.array([[x - tower * 0.62, y - w * 1.12], [x, y - w * 2.25], [x + tower * 0.62, y - w * 1.12]]),
+            shade(roof, 0.85),
+            False,
+        ),
         (np.concatenate([disc(x, y - w * 0.85, w * 0.07, w * 0.1, 12)]), pane, lit),
-        *[(box(x + w * k, y - w * 0.34, x + w * (k + 0.12), y - w * 0.1), pane, lit) for k in (0.3, 0.52, 0.74)],
+        *[
+            (box(x + w * k, y - w * 0.34, x + w * (k + 0.12), y - w * 0.1), pane, lit)
+            for k in (0.3, 0.52, 0.74)
+        ],
     ]
 
 
@@ -162,12 +206,18 @@ def pagoda(p: Palette, x: float, y: float, w: float, tiers: int, snowy: bool, li
         h = w * 0.36 * (1 - 0.07 * tier)
         items.append((box(x - half * 0.62, y - h, x + half * 0.62, y), wall, False))
         for k in (-0.36, 0.0, 0.36):
-            items.append((box(x + half * (k - 0.1), y - h * 0.62, x + half * (k + 0.1), y - h * 0.16), pane, lit))
+            items.append(
+                (box(x + half * (k - 0.1), y - h * 0.62, x + half * (k + 0.1), y - h * 0.16), pane, lit)
+            )
         eave = curve(np.array([[-1.12, -0.95], [-0.8, -0.72], [0, -0.68], [0.8, -0.72], [1.12, -0.95]]), 17)
         crest = curve(np.array([[0.52, -1.28], [0, -1.32], [-0.52, -1.28]]), 9)
-        items.append((np.concatenate([eave, crest]) * (half, h) + (x, y), shade(roof, 0.82 + 0.1 * (tier % 2)), False))
+        items.append(
+            (np.concatenate([eave, crest]) * (half, h) + (x, y), shade(roof, 0.82 + 0.1 * (tier % 2)), False)
+        )
         y -= h * 1.22
-    items.append((np.array([[x - w * 0.05, y], [x, y - w * 0.4], [x + w * 0.05, y]]), shade(roof, 0.9), False))
+    items.append(
+        (np.array([[x - w * 0.05, y], [x, y - w * 0.4], [x + w * 0.05, y]]), shade(roof, 0.9), False)
+    )
     return items
 
 
@@ -183,26 +233,44 @@ def bridge(p: Palette, colour: Rgb, x: float, y: float, span: float, rise: float
     items.append((ribbon(arch - (0, rail), thick * 0.42, thick * 0.42), mix(colour, pale(p), 0.25), False))
     items.append((ribbon(arch - (0, rail * 0.5), thick * 0.25, thick * 0.25), colour, False))
     items.append((ribbon(arch, thick, thick), colour, False))
-    items.append((ribbon(arch + (0, thick * 0.45), thick * 0.35, thick * 0.35), shade(colour, 0.6), False))
+    items.append(
+        (ribbon(arch + np.array((0, thick * 0.45)), thick * 0.35, thick * 0.35), shade(colour, 0.6), False)
+    )
     return items
 
 
 def boat(rng: Rng, p: Palette, x: float, y: float, w: float, side: int, sail: bool) -> list[Item]:
     """A small boat on the water at (x, y): with a sail, or with a fisherman in a straw hat."""
-    hull = np.array([[-0.5, -0.1], [-0.3, 0.02], [0.3, 0.02], [0.55, -0.14], [0.36, 0.13], [-0.34, 0.13]]) * (w * side, w)
+    hull = np.array([[-0.5, -0.1], [-0.3, 0.02], [0.3, 0.02], [0.55, -0.14], [0.36, 0.13], [-0.34, 0.13]]) * (
+        w * side,
+        w,
+    )
     dark = shade(mix(p.roof, p.near, 0.6), 0.7)
-    items: list[Item] = [(hull + (x, y), dark, False)]
+    items: list[Item] = [(hull + np.array((x, y)), dark, False)]
     if sail:
         cloth = mix(p.cloud, p.light, rng.uniform(0.2, 0.7))
         big = curve(np.array([[0.03, -1.05], [0.3, -0.6], [0.42, -0.14]]), 9)
         items.append((np.concatenate([big, [[0.03, -0.12]]]) * (w * side, w) + (x, y), cloth, False))
-        items.append((np.array([[-0.03, -0.95], [-0.34, -0.14], [-0.03, -0.12]]) * (w * side, w) + (x, y), shade(cloth, 0.82), False))
+        items.append(
+            (
+                np.array([[-0.03, -0.95], [-0.34, -0.14], [-0.03, -0.12]]) * (w * side, w) + (x, y),
+                shade(cloth, 0.82),
+                False,
+            )
+        )
         items.append((box(x - w * 0.02, y - w * 1.08, x + w * 0.02, y), dark, False))
         return items
-    man = np.array([[-0.12, 0.0], [-0.09, -0.24], [0.0, -0.3], [0.09, -0.24], [0.12, 0.0]]) * (w, w) + (x - side * w * 0.06, y)
+    man = np.array([[-0.12, 0.0], [-0.09, -0.24], [0.0, -0.3], [0.09, -0.24], [0.12, 0.0]]) * (w, w) + (
+        x - side * w * 0.06,
+        y,
+    )
     hat = np.array([[-0.17, -0.27], [0.0, -0.42], [0.17, -0.27]]) * (w, w) + (x - side * w * 0.06, y)
     rod = np.array([[x, y - w * 0.16], [x + side * w * 0.75, y - w * 0.5]])
-    items += [(ribbon(rod, w * 0.035, w * 0.02), dark, False), (man, shade(p.far, 0.8), False), (hat, mix(p.flower, p.wall, 0.5), False)]
+    items += [
+        (ribbon(rod, w * 0.035, w * 0.02), dark, False),
+        (man, shade(p.far, 0.8), False),
+        (hat, mix(p.flower, p.wall, 0.5), False),
+    ]
     return items
 
 
@@ -217,12 +285,30 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
     second, wave = mix(p.leaf, p.water, 0.35), rng.uniform(-0.06, 0.06, 6)
     hx, hy = x + side * s * 0.44, y - s * 0.64
 
-    def band(points: list[list[float]], start: float, end: float, belly: float, colour: Rgb, n: int = 40) -> Item:
+    def band(
+        points: list[list[float]], start: float, end: float, belly: float, colour: Rgb, n: int = 40
+    ) -> Item:
         return ribbon(at(points, n), s * start, s * end, s * belly), colour, False
 
     arc = [[0.86, -0.5], [0.84, -0.98 + wave[0]], [0.42, -1.2], [0.0, -1.08], [-0.06, -0.76]]
-    back = [[-0.02, -0.78], [-0.34, -0.5], [-0.78, -0.72 + wave[1]], [-1.2, -0.44], [-1.7, -0.72 + wave[2]], [-2.0, -0.6]]
-    under = [[0.86, -0.5], [1.02, -0.1], [0.74, 0.3], [0.25, 0.5], [-0.3, 0.42 + wave[3]], [-0.85, 0.58], [-1.4, 0.32 + wave[4]], [-1.95, 0.46]]
+    back = [
+        [-0.02, -0.78],
+        [-0.34, -0.5],
+        [-0.78, -0.72 + wave[1]],
+        [-1.2, -0.44],
+        [-1.7, -0.72 + wave[2]],
+        [-2.0, -0.6],
+    ]
+    under = [
+        [0.86, -0.5],
+        [1.02, -0.1],
+        [0.74, 0.3],
+        [0.25, 0.5],
+        [-0.3, 0.42 + wave[3]],
+        [-0.85, 0.58],
+        [-1.4, 0.32 + wave[4]],
+        [-1.95, 0.46],
+    ]
     sash = [[0.14, -0.02], [-0.3, -0.1], [-0.75, -0.26 + wave[5]], [-1.2, -0.06], [-1.75, -0.22]]
     return [
         band(back, 0.06, 0.03, 0.08, p.water, 56),
@@ -232,8 +318,20 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
         (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
         band([[0.34, -0.43], [0.1, -0.48], [-0.03, -0.77]], 0.09, 0.05, 0.0, skin),
         band([[-0.85, 0.12], [-1.15, -0.06], [-1.32, -0.14]], 0.09, 0.03, 0.0, skin),
-        band([[0.22, -0.16], [0.06, 0.1], [-0.34, 0.24], [-0.78, 0.13], [-1.14, -0.06]], 0.17, 0.16, 0.06, p.roof),
-        band([[0.2, -0.12], [0.02, 0.06], [-0.34, 0.15], [-0.78, 0.05], [-1.2, -0.16]], 0.07, 0.1, 0.03, mix(p.flower, pale(p), 0.35)),
+        band(
+            [[0.22, -0.16], [0.06, 0.1], [-0.34, 0.24], [-0.78, 0.13], [-1.14, -0.06]],
+            0.17,
+            0.16,
+            0.06,
+            p.roof,
+        ),
+        band(
+            [[0.2, -0.12], [0.02, 0.06], [-0.34, 0.15], [-0.78, 0.05], [-1.2, -0.16]],
+            0.07,
+            0.1,
+            0.03,
+            mix(p.flower, pale(p), 0.35),
+        ),
         band([[0.41, -0.5], [0.36, -0.32], [0.22, -0.12]], 0.13, 0.16, 0.05, skin),
         band([[0.32, -0.3], [0.24, -0.16], [0.14, -0.02]], 0.17, 0.2, 0.0, second),
         band([[0.42, -0.43], [0.68, -0.3], [0.86, -0.52]], 0.09, 0.05, 0.0, skin),
@@ -247,23 +345,43 @@ def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> lis
 
 def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, floor: float) -> list[Item]:
     """A sunflower: stem, leaves, two rings of petals, a dark heart."""
-    stem = curve(np.array([[x, y], [x + rng.uniform(-0.3, 0.3) * r, (y + floor) / 2], [x + rng.uniform(-0.6, 0.6) * r, floor]]), 9)
+    stem = curve(
+        np.array(
+            [
+                [x, y],
+                [x + rng.uniform(-0.3, 0.3) * r, (y + floor) / 2],
+                [x + rng.uniform(-0.6, 0.6) * r, floor],
+            ]
+        ),
+        9,
+    )
     green = mix(p.leaf, p.mid, rng.uniform(0, 0.4))
     items: list[Item] = [(ribbon(stem, r * 0.2, r * 0.22), green, False)]
     for side in (-1, 1):
         ly = y + r * rng.uniform(1.4, 2.0)
-        leaf = np.array([[x, ly + r * 0.3], [x + side * r * 0.7, ly - r * 0.1], [x + side * r * 1.35, ly + r * 0.25]])
+        leaf = np.array(
+            [[x, ly + r * 0.3], [x + side * r * 0.7, ly - r * 0.1], [x + side * r * 1.35, ly + r * 0.25]]
+        )
         items.append((ribbon(curve(leaf, 11), r * 0.08, r * 0.04, r * 0.5), shade(green, 1.15), False))
-    yellow, tilt, turn = mix(gold(p), pale(p), rng.uniform(0.0, 0.35)), rng.uniform(0.78, 1.0), rng.uniform(0, 1)
+    yellow, tilt, turn = (
+        mix(gold(p), pale(p), rng.uniform(0.0, 0.35)),
+        rng.uniform(0.78, 1.0),
+        rng.uniform(0, 1),
+    )
     squash = np.array([1.0, tilt])
     for outer, inner, colour in ((1.0, 0.62, shade(yellow, 0.84)), (0.86, 0.55, yellow)):
         items.append(((star(0, 0, r * outer, r * inner, 12, turn + inner) * squash) + (x, y), colour, False))
     heart = mix(shade(p.roof, 0.6), (60, 34, 20), 0.6)
-    items += [(disc(x, y, r * 0.46, r * 0.46 * tilt), heart, False), (disc(x, y, r * 0.22, r * 0.22 * tilt), mix(heart, yellow, 0.35), False)]
+    items += [
+        (disc(x, y, r * 0.46, r * 0.46 * tilt), heart, False),
+        (disc(x, y, r * 0.22, r * 0.22 * tilt), mix(heart, yellow, 0.35), False),
+    ]
     return items
 
 
 def bird(x: float, y: float, s: float, colour: Rgb, lift: float) -> Item:
     """A bird in flight seen from afar."""
-    wings = curve(np.array([[-1, -0.25 - lift], [-0.45, -0.42], [0, 0], [0.45, -0.42], [1, -0.25 - lift]]), 17) * s + (x, y)
+    wings = curve(
+        np.array([[-1, -0.25 - lift], [-0.45, -0.42], [0, 0], [0.45, -0.42], [1, -0.25 - lift]]), 17
+    ) * s + (x, y)
     return ribbon(wings, s * 0.05, s * 0.05, s * 0.2), colour, False

@@ -57,7 +57,11 @@ def place_lights(rng: Rng, scene: Scene) -> Lights:
     swirl_x = 0.5 + scene.side * rng.uniform(0.06, 0.2)
     vortices = [
         (swirl_x, scene.horizon * rng.uniform(0.36, 0.5), rng.uniform(0.14, 0.19)),
-        (swirl_x + scene.side * rng.uniform(0.22, 0.3), scene.horizon * rng.uniform(0.42, 0.66), rng.uniform(0.09, 0.13)),
+        (
+            swirl_x + scene.side * rng.uniform(0.22, 0.3),
+            scene.horizon * rng.uniform(0.42, 0.66),
+            rng.uniform(0.09, 0.13),
+        ),
     ]
     return Lights(np.array(found).reshape(-1, 3), np.array(vortices))
 
@@ -144,9 +148,13 @@ def _halos(canvas: Canvas, scene: Scene, look: Look, lights: Lights, colour: np.
     glow = np.zeros_like(x)
     for cx, cy, r in _round_lights(scene, lights):
         distance = np.hypot(x - cx, y - cy) / r
-        ring = 0.75 * np.exp(-((distance / 2.3) ** 2)) + (0.16 * np.exp(-((distance - 2.6) ** 2) * 5) if scene.hour == "night" else 0)
+        ring = 0.75 * np.exp(-((distance / 2.3) ** 2)) + (
+            0.16 * np.exp(-((distance - 2.6) ** 2) * 5) if scene.hour == "night" else 0
+        )
         glow = np.maximum(glow, ring)
-    share = cv2.resize(np.clip(glow * look.halo, 0, 0.9), (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC)[..., None]
+    share = cv2.resize(
+        np.clip(glow * look.halo, 0, 0.9), (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC
+    )[..., None]
     return colour * (1 - share) + np.array(tint, np.float32) * share
 
 
@@ -157,11 +165,17 @@ def _aurora(canvas: Canvas, scene: Scene, colour: np.ndarray, rng: Rng) -> np.nd
     y = np.linspace(0, 1, size, dtype=np.float32)[:, None]
     for k in range(2):
         a, b = rng.uniform(0, 6.28, 2)
-        foot = scene.horizon * (0.62 - 0.22 * k) + 0.06 * np.sin(2 * np.pi * 1.2 * x + a) + 0.03 * np.sin(2 * np.pi * 2.7 * x + b)
+        foot = (
+            scene.horizon * (0.62 - 0.22 * k)
+            + 0.06 * np.sin(2 * np.pi * 1.2 * x + a)
+            + 0.03 * np.sin(2 * np.pi * 2.7 * x + b)
+        )
         rise = np.clip((foot - y) / (scene.horizon * 0.55), -1, 1)
         rays = 0.65 + 0.35 * np.sin(2 * np.pi * (5 * x + 0.6 * np.sin(6 * x + b)))
         strength = np.where(rise > 0, np.exp(-2.6 * rise), np.exp(rise * 22)) * rays * (0.95 - 0.3 * k)
-        tint = np.array((90, 240, 170), np.float32) + np.clip(rise, 0, 1)[..., None] * np.array((70, -130, 60), np.float32)
+        tint = np.array((90, 240, 170), np.float32) + np.clip(rise, 0, 1)[..., None] * np.array(
+            (70, -130, 60), np.float32
+        )
         colour = colour * (1 - 0.85 * strength[..., None]) + tint * (0.85 * strength[..., None])
     return colour
 
@@ -169,7 +183,7 @@ def _aurora(canvas: Canvas, scene: Scene, colour: np.ndarray, rng: Rng) -> np.nd
 def _paper_rings(canvas: Canvas, scene: Scene) -> None:
     """The sky as nested sheets of paper around its light."""
     p = canvas.palette
-    lx, ly, lr = scene.light
+    lx, ly, _ = scene.light
     for k in range(4):
         r = (0.72, 0.52, 0.34, 0.2)[k]
         tint = mix(mix(p.top, p.middle, 0.3 + 0.25 * k), p.low, 0.12 * k)
@@ -190,7 +204,9 @@ def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
             around = arm * np.pi + turn * t * 2.2 * np.pi
             reach = r * (0.12 + 0.95 * t)
             line = np.stack([cx + reach * np.cos(around), cy + 0.8 * reach * np.sin(around)], 1)
-            items.append((ribbon(line, r * 0.1, r * 0.04, r * 0.16), mix((p.low, p.cloud)[arm], p.middle, 0.25), False))
+            items.append(
+                (ribbon(line, r * 0.1, r * 0.04, r * 0.16), mix((p.low, p.cloud)[arm], p.middle, 0.25), False)
+            )
         canvas.draw("swirl", items, 0.0, 0.5)
 
 
@@ -214,7 +230,10 @@ def _disc(canvas: Canvas, scene: Scene, angle: np.ndarray) -> None:
     if scene.has("crescent"):
         canvas.draw("moon", [(crescent(x, y, r, -scene.side), p.light, True)], angle, 0.9)
     elif scene.has("moon"):
-        items: list[Item] = [(disc(x, y, r), p.light, True), (disc(x - r * 0.12, y - r * 0.12, r * 0.78), mix(p.light, (255, 255, 255), 0.4), True)]
+        items: list[Item] = [
+            (disc(x, y, r), p.light, True),
+            (disc(x - r * 0.12, y - r * 0.12, r * 0.78), mix(p.light, (255, 255, 255), 0.4), True),
+        ]
         canvas.draw("moon", items, angle, 0.9)
     elif scene.has("sun"):
         canvas.draw("sun", [(disc(x, y, r * 1.1), p.light, True)], angle, 0.9)
@@ -224,11 +243,16 @@ def _comet(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A comet falling on the moonless side, its tail fanning behind it."""
     p = canvas.palette
     side = scene.side
-    x, y = 0.5 + side * rng.uniform(0.14, 0.26), scene.horizon * rng.uniform(0.34, 0.5) * (0.6 if scene.kind == "city" else 1)
+    x, y = (
+        0.5 + side * rng.uniform(0.14, 0.26),
+        scene.horizon * rng.uniform(0.34, 0.5) * (0.6 if scene.kind == "city" else 1),
+    )
     length, lift = rng.uniform(0.26, 0.36), rng.uniform(0.1, 0.17)
     items: list[Item] = []
     for spread, share in ((0.075, 0.35), (0.045, 0.6), (0.02, 0.9)):
-        tail = curve(np.array([[x, y], [x + side * length * 0.5, y - lift * 0.62], [x + side * length, y - lift]]), 20)
+        tail = curve(
+            np.array([[x, y], [x + side * length * 0.5, y - lift * 0.62], [x + side * length, y - lift]]), 20
+        )
         items.append((ribbon(tail, 0.02, spread), mix(p.middle, p.light, share), False))
     items += [(disc(x, y, 0.024), p.light, True), (disc(x, y, 0.014), (255, 255, 255), True)]
     canvas.draw("comet", items, float(np.arctan2(-lift, side * length)), 0.8)
@@ -239,12 +263,22 @@ def _clouds(canvas: Canvas, scene: Scene, look: Look, rng: Rng, behind: bool) ->
     p = canvas.palette
     count = 3 + int(scene.amount * 3)
     if scene.kind == "apsara":
-        spots = [(rng.uniform(0, 1), scene.horizon * (0.7 + 0.3 * k / count), rng.uniform(0.3, 0.5)) for k in range(count + 1)]
+        spots = [
+            (rng.uniform(0, 1), scene.horizon * (0.7 + 0.3 * k / count), rng.uniform(0.3, 0.5))
+            for k in range(count + 1)
+        ]
     else:
-        spots = [(rng.uniform(0.05, 0.95), scene.horizon * rng.uniform(0.25, 0.72), rng.uniform(0.2, 0.36)) for k in range(count)]
+        spots = [
+            (rng.uniform(0.05, 0.95), scene.horizon * rng.uniform(0.25, 0.72), rng.uniform(0.2, 0.36))
+            for k in range(count)
+        ]
     lx, ly, lr = scene.light
     for x, y, w in spots:
-        if scene.has("moon", "crescent", "sun") and abs(x - lx) < w * 0.55 + lr and y - w * 0.45 < ly + lr < y + w * 0.1 + 2 * lr:
+        if (
+            scene.has("moon", "crescent", "sun")
+            and abs(x - lx) < w * 0.55 + lr
+            and y - w * 0.45 < ly + lr < y + w * 0.1 + 2 * lr
+        ):
             x, y = lx + scene.side * (w * 0.6 + lr * 1.3), y + 0.02
         outline = cloud(rng, x, y, w, w * rng.uniform(0.28, 0.4))
         area = canvas.mask([outline])
@@ -264,5 +298,13 @@ def flock(rng: Rng, p: Palette, scene: Scene) -> list[Item]:
     items = []
     for _ in range(7 + int(scene.amount * 6)):
         y = rng.uniform(0.12, scene.horizon + 0.03)
-        items.append(bird(0.5 - scene.side * rng.uniform(-0.2, 0.42), y, rng.uniform(0.022, 0.05), ink, rng.uniform(-0.2, 0.25)))
+        items.append(
+            bird(
+                0.5 - scene.side * rng.uniform(-0.2, 0.42),
+                y,
+                rng.uniform(0.022, 0.05),
+                ink,
+                rng.uniform(-0.2, 0.25),
+            )
+        )
     return items

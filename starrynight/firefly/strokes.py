@@ -67,7 +67,9 @@ def _paths(canvas: Canvas, start: np.ndarray, length: float, bend: np.ndarray, s
     return np.stack([*halves[0][::-1], start, *halves[1]], 1)
 
 
-def lay_dots(image: np.ndarray, canvas: Canvas, target: np.ndarray, rng: Rng, gap: float, radius: float) -> None:
+def lay_dots(
+    image: np.ndarray, canvas: Canvas, target: np.ndarray, rng: Rng, gap: float, radius: float
+) -> None:
     """Cover `image` in place with dots on a loose honeycomb, every few of them nearer the complement."""
     size = canvas.size
     n = int(1 / gap) + 1
