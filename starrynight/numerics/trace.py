@@ -596,8 +596,8 @@ MODEST = 1e-2
 RULES: dict[str, Rule] = {
     **dict.fromkeys((
         "_to_copy", "clone", "contiguous", "_unsafe_view", "_reshape_copy", "lift_fresh_copy", "repeat", "roll", "flip",
-        "index_select", "gather", "index", "repeat_interleave", "sort", "topk", "tril", "triu", "im2col", "col2im",
-        "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "reflection_pad2d", "replication_pad2d",
+        "index_select", "_unsafe_index", "gather", "index", "repeat_interleave", "sort", "topk", "tril", "triu",
+        "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "reflection_pad2d", "replication_pad2d",
         "neg", "abs", "relu", "nan_to_num", "_conj_physical", "native_dropout", "zero",
         "mean", "sum", "cumsum", "amax", "amin", "std", "linalg_vector_norm",
         "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices",
@@ -608,6 +608,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((
         "cat", "stack", "where", "index_put", "index_copy", "index_add", "slice_scatter", "select_scatter", "scatter",
         "masked_scatter", "maximum", "minimum", "max", "min"), _equal),
+    **dict.fromkeys((
+        "silu", "gelu", "tanh", "sigmoid", "hardswish", "mish", "elu", "softplus", "exp", "log", "sin", "cos", "erf",
+        "_softmax", "_log_softmax", "_safe_softmax", "clamp", "clamp_min", "hardtanh"), _pin),
     **dict.fromkeys(("add", "sub", "rsub"), _add),
     **dict.fromkeys(("mm", "bmm", "mv", "dot"), _matrix_product),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product_with_sum),
