@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import secrets
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,12 +197,18 @@ class Picture:
         return info
 
     def _exif(self) -> bytes:
-        """Big-endian, as A1111's: readers that guess UserComment's byte order from the file's are then right."""
-        exif = Image.Exif()
-        exif.endian = ">"
-        exif[0x0131] = a1111.software(self.recipe)
-        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + a1111.write(self.recipe).encode("utf-16-be")
-        data = exif.tobytes()
+        """Software, and UserComment as EXIF's UNICODE: a TIFF of two directories, big-endian as A1111's, since some
+        readers take UserComment's byte order from it. By hand, for Pillow writes UserComment as BYTE, not UNDEFINED.
+        """
+        software = a1111.software(self.recipe).encode("ascii", "replace") + b"\0"
+        room = len(software) + len(software) % 2  # directories begin on even offsets
+        comment = b"UNICODE\0" + a1111.write(self.recipe).encode("utf-16-be")
+        # An entry: tag, type (2 text, 4 number, 7 undefined), length, value or its offset. A directory of n entries
+        # takes 2 + 12 n + 4 bytes; the first begins at 8.
+        exif_at = 8 + 30 + room
+        main = struct.pack(">HHHIIHHIII", 2, 0x0131, 2, len(software), 38, 0x8769, 4, 1, exif_at, 0)
+        exif = struct.pack(">HHHIII", 1, 0x9286, 7, len(comment), exif_at + 18, 0)
+        data = b"Exif\0\0MM\0*\0\0\0\x08" + main + software.ljust(room, b"\0") + exif + comment
         if len(data) > _APP1_LIMIT:
             raise BadRequest(
                 "The prompts are too long for the EXIF of a JPEG or WebP file; write a PNG.",

@@ -86,6 +86,12 @@ def thieves() -> bytes:
     return xmp(f"<starry:Recipe>{lies()}&file;</starry:Recipe>", entity)
 
 
+def tame() -> bytes:
+    """One small entity, inside a recipe that would be sound with it."""
+    recipe = lies(seed="@").replace('"@"', "&seed;")
+    return xmp(f"<starry:Recipe>{recipe}</starry:Recipe>", '<!DOCTYPE x [<!ENTITY seed "7">]>')
+
+
 def graph(size: int, each) -> str:
     return json.dumps({str(i): {"class_type": "KSampler", "inputs": each(i)} for i in range(size)})
 
@@ -132,6 +138,7 @@ BROKEN: dict[str, bytes] = {
     "a billion laughs": saved("WEBP", xmp=laughs()),
     "a billion laughs in jpeg": saved("JPEG", xmp=laughs()),
     "a thief of files": saved("WEBP", xmp=thieves()),
+    "one small entity": saved("WEBP", xmp=tame()),
     "10 MB of xmp": saved("WEBP", xmp=xmp(f"<starry:Recipe>{lies(prompt='x' * TEN_MB)}</starry:Recipe>")),
     "xmp of unclosed tags": saved("WEBP", xmp=b"<a>" * 200_000),
     "xmp nested 300000 deep": saved("WEBP", xmp=xmp("<a>" * 300_000 + "</a>" * 300_000)),
