@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.painting import catalogue
-from starrynight.picture import Picture, Verdict
+from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
+from starrynight.settings import settings
 
 if TYPE_CHECKING:
     from starrynight.painting.painter import Canvas, Painter, Step
@@ -72,19 +73,12 @@ def fill(**words: Any) -> PaintRequest:
 def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
     """Eight bits by rounding, from float32, with everything needed to paint it again."""
     pixels = np.rint(np.clip(canvas.pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
-    recipe = {
-        "starry_night": 1,
-        "request": request.as_dict(),
-        "index": canvas.index,
-        "seed": canvas.seed,
-        "prompt": canvas.prompt,
-        "negative_prompt": canvas.negative_prompt,
-        "model": painter.provenance,
-        "plan": painter.plan.as_dict(),
-        "verdict": inspect(canvas).to_dict(),
-        "versions": versions(),
-    }
-    return Picture(pixels, recipe)
+    recipe = make_recipe(
+        request, index=canvas.index, prompt=canvas.prompt, negative_prompt=canvas.negative_prompt,
+        model=painter.provenance, plan=painter.plan.as_dict(), verdict=inspect(canvas),
+        versions=versions(),
+    )  # fmt: skip
+    return Picture(pixels, recipe, producer=settings().producer)
 
 
 def inspect(canvas: Canvas) -> Verdict:

@@ -24,6 +24,7 @@ def t(en: str, zh: str) -> str:
 app = typer.Typer(
     name="starry",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,7 +48,7 @@ def starry(
 
 def main() -> None:
     """Run a command; every error the house knows becomes one sentence on stderr and its own exit code."""
-    from starrynight.cli import doctor, inspect, models, paint  # noqa: F401  (each registers its command)
+    from starrynight.cli import doctor, inspect, models, open, paint  # noqa: A004, F401  (each registers its command)
 
     try:
         code = app(standalone_mode=False)

@@ -193,4 +193,4 @@ def line(hung: Hung) -> str:
     )
     reason = t(painter["reason_en"], painter["reason_zh"])
     verdict = "" if recipe["verdict"]["outcome"] == "hang" else t(" · not checked", " · 未检查")
-    return f"✦ {hung.place}  {t('seed', '种子')} {recipe['seed']} · {painter['dtype']}{t(': ', '：')}{reason}{verdict}"
+    return f"✦ {hung.place}  {t('seed', '种子')} {recipe['seed']} · {painter['format']}{t(': ', '：')}{reason}{verdict}"

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starrynight.errors import BadRequest, StorageError
-from starrynight.picture import Picture
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from starrynight.picture import SUFFIXES, Picture
 
 
 @dataclass(frozen=True)

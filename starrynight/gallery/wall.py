@@ -1,0 +1,112 @@
+"""A folder of pictures as one page to look at: framed, under a night sky, each with the recipe that paints it again.
+
+Reads files and writes one HTML page beside them, which works from disk and asks for nothing outside. Texts out of
+the files are text on the page, never markup. Knows nothing of servers or searching.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+from starrynight.errors import StarryError, StorageError
+from starrynight.metadata import Recipe, read_recipe
+
+KINDS = {".png", ".jpg", ".jpeg", ".webp"}
+
+PAGE = """<!doctype html>
+<html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'">
+<title>{title}</title><style>
+:root {{ color-scheme: dark }}
+* {{ box-sizing: border-box }}
+body {{ margin: 0; padding: 8vh max(6vw, 28px) 12vh; min-height: 100vh; color: #d9d3c3; background: #070b1a;
+  background-image: radial-gradient(1px 1px at 20% 30%, #fff9, transparent), radial-gradient(1px 1px at 70% 15%, #fff7, transparent),
+    radial-gradient(1.5px 1.5px at 45% 60%, #ffe9b0aa, transparent), radial-gradient(1px 1px at 85% 75%, #fff6, transparent),
+    radial-gradient(ellipse 90% 60% at 50% -10%, #1d2a5c, transparent);
+  background-size: 310px 290px, 370px 410px, 530px 470px, 430px 350px, 100% 100%; background-attachment: fixed;
+  font: 15px/1.7 "Noto Serif SC", "Songti SC", SimSun, Georgia, serif }}
+h1 {{ margin: 0 0 7vh; text-align: center; font-weight: 400; font-size: 34px; letter-spacing: .35em; text-indent: .35em; color: #e8c979 }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); gap: 72px 76px; align-items: start }}
+figure {{ margin: 0 }}
+img {{ display: block; width: 100%; height: auto; border: 10px solid #14110c; outline: 1px solid #8a6f35;
+  box-shadow: 0 0 0 12px #1b1710, 0 0 0 13px #b8944a55, 0 24px 60px #000b, 0 -30px 90px #e8c97914 }}
+figcaption {{ margin-top: 34px; text-align: center; overflow-wrap: anywhere }}
+figcaption small {{ display: block; color: #8f8a7c; font-size: 12.5px }}
+details {{ margin-top: 4px; font-size: 12.5px; color: #8f8a7c }}
+summary {{ cursor: pointer; color: #b8944a }}
+code {{ display: block; margin-top: 8px; padding: 10px 12px; text-align: left; background: #0d1330; border-radius: 4px;
+  font: 12px/1.6 ui-monospace, monospace; white-space: pre-wrap; user-select: all }}
+p.empty {{ text-align: center; font-size: 18px }}
+</style></head><body><h1>{title}</h1>{body}</body></html>
+"""
+
+FRAME = """<figure><a href="{link}"><img src="{link}" alt="{alt}" loading="lazy" width="{width}" height="{height}"></a>
+<figcaption>{prompt}<small>{facts}</small>{again}</figcaption></figure>"""
+
+
+def write_wall(folder: Path, page: Path, lang: str) -> Path:
+    """Write the page for the pictures directly in ``folder``, newest first, and return its path.
+
+    A file without a recipe hangs with its name alone. Raises StorageError where the page cannot be written.
+    """
+    files = [path for path in folder.iterdir() if path.suffix.lower() in KINDS] if folder.is_dir() else []
+    files.sort(key=lambda path: (-path.stat().st_mtime_ns, path.name))
+    frames = [frame(path, Path(os.path.relpath(path, page.parent)), lang) for path in files]
+    empty = (
+        "Nothing hangs here yet. Paint something: starry paint “a starry night”",
+        "墙上还空着。先画一幅：starry paint “星夜”",
+    )
+    body = (
+        f"<main>{''.join(frames)}</main>"
+        if frames
+        else f'<p class="empty">{html.escape(empty[lang == "zh"])}</p>'
+    )
+    title = "璀璨星河" if lang == "zh" else "Starry Night"
+    return _write(page, PAGE.format(lang=lang, title=title, body=body))
+
+
+def frame(path: Path, link: Path, lang: str) -> str:
+    """One picture in its frame. ``link`` is its path as seen from the page."""
+    try:
+        recipe = read_recipe(path)
+    except StarryError:
+        recipe = Recipe(tool="", prompt=path.stem)
+    seed = f"{'种子' if lang == 'zh' else 'seed'} {recipe.seed}" if recipe.seed is not None else ""
+    facts = " · ".join(part for part in (recipe.model or "", seed, precision(recipe), recipe.tool) if part)
+    again = ""
+    if recipe.seed is not None and recipe.prompt:
+        label = "再画一遍" if lang == "zh" else "Paint it again"
+        again = f"<details><summary>{label}</summary><code>{html.escape(recipe.command())}</code></details>"
+    return FRAME.format(
+        link=html.escape(quote(link.as_posix())), alt=html.escape(recipe.prompt), prompt=html.escape(recipe.prompt),
+        facts=html.escape(facts), again=again, width=recipe.width or "", height=recipe.height or "",
+    )  # fmt: skip
+
+
+def precision(recipe: Recipe) -> str:
+    """The denoiser's format, where the recipe is ours."""
+    plan = recipe.raw.get("plan")
+    if not isinstance(plan, dict):
+        return ""
+    choice = plan.get("transformer") or plan.get("unet")
+    return str(choice.get("format", "")) if isinstance(choice, dict) else ""
+
+
+def _write(page: Path, text: str) -> Path:
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=page.parent, suffix=".part", encoding="utf-8", delete=False
+        ) as part:
+            part.write(text)
+        os.replace(part.name, page)
+    except OSError as error:
+        raise StorageError(
+            f"The page {page} could not be written: {error.strerror}.",
+            f"无法写入页面 {page}：{error.strerror}。",
+        ) from error
+    return page

@@ -1,0 +1,228 @@
+"""The door of the terminal, walked through as a person would: real processes, a real tiny model, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+STARRY = Path(sys.executable).with_name("starry")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save("zimage", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def starry(
+    home: Path, *words: str | Path, lang: str = "en", **more: object
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": lang, "COLUMNS": "200"}
+    command = [STARRY, *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **more)  # type: ignore[call-overload]
+
+
+def test_help_is_instant_and_has_examples(home: Path) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = starry(home, "paint", "--help", lang="zh")
+        times.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    assert "例子" in done.stdout
+    assert "starry paint" in done.stdout
+    probe = "import sys; sys.argv = ['starry', 'paint', '-h']\nfrom starrynight import cli\ntry: cli.main()\nexcept SystemExit: print('torch' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip().endswith("False")
+    assert min(times) < 3, "importing torch and diffusers alone takes longer than this"
+
+
+def test_paints_inspects_and_paints_the_same_bytes_again(home: Path, model: Path) -> None:
+    out = home / "张灯.png"
+    done = starry(
+        home,
+        "paint",
+        '灯 & "quotes" $HOME',
+        "-m",
+        model,
+        "--size",
+        "64x96",
+        "--steps",
+        "2",
+        "--seed",
+        "7",
+        "-o",
+        out,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(out) in done.stdout
+    assert "seed 7" in done.stdout
+    assert "float" in done.stdout
+    first = out.read_bytes()
+
+    again = starry(home, "inspect", out, "--command").stdout.strip()
+    words = shlex.split(again)
+    assert words[:2] == ["starry", "paint"]
+    out.unlink()
+    assert starry(home, *words[1:], "-o", out).returncode == 0
+    assert out.read_bytes() == first
+
+    shown = starry(home, "inspect", out, lang="zh")
+    assert "quotes" in shown.stdout
+    assert "64×96" in shown.stdout
+    assert "已检查" in shown.stdout
+    raw = json.loads(starry(home, "inspect", out, "--json").stdout)
+    assert raw["seed"] == 7
+    assert {choice["reason_zh"] for choice in raw["plan"].values()}
+
+
+def test_a_batch_is_numbered_and_lies_under_home(home: Path, model: Path) -> None:
+    done = starry(
+        home, "paint", "三幅", "-m", model, "--size", "64", "--steps", "1", "-n", "3", "--seed", "4"
+    )
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (home / "pictures").iterdir())
+    assert [name.rsplit("-", 2)[:2] for name in names] == [["三幅", "4"], ["三幅", "5"], ["三幅", "6"]]
+    files = [home / f"many-{i}.webp" for i in (1, 2)]
+    assert (
+        starry(
+            home,
+            "paint",
+            "两幅",
+            "-m",
+            model,
+            "--size",
+            "64",
+            "--steps",
+            "1",
+            "-n",
+            "2",
+            "-o",
+            home / "many.webp",
+        ).returncode
+        == 0
+    )
+    assert all(file.read_bytes()[8:12] == b"WEBP" for file in files)
+
+
+REFUSED = {
+    "an empty prompt": (["paint", "  "], 2),
+    "no such style": (["paint", "x", "--style", "oli"], 2),
+    "no such model": (["paint", "x", "--model", "firefli"], 2),
+    "a size that does not fit": (["paint", "x", "--size", "250x256"], 2),
+    "not a size": (["paint", "x", "--size", "big"], 2),
+    "too many steps": (["paint", "x", "--steps", "1000"], 2),
+    "guidance that is no number": (["paint", "x", "--guidance", "nan"], 2),
+    "no pictures at all": (["paint", "x", "-n", "0"], 2),
+    "a seed below zero": (["paint", "x", "--seed=-1"], 2),
+    "no such sampler": (["paint", "x", "--sampler", "eulr"], 2),
+    "no such LoRA": (["paint", "x", "--lora", "moonlight:0.5"], 2),
+    "no such format": (["paint", "x", "-o", "night.tiff"], 2),
+    "a missing file": (["inspect", "nowhere.png"], 3),
+    "a missing first picture": (["paint", "x", "--init-image", "nowhere.png"], 3),
+    "an unknown option": (["paint", "x", "--stpes", "8"], 2),
+    "an unknown model to pull": (["models", "pull", "firefli"], 2),
+}
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence_with_nothing_written(
+    home: Path, tmp_path: Path, case: str, lang: str
+) -> None:
+    words, code = REFUSED[case]
+    done = starry(home, *words, lang=lang, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("✗ ")
+    assert any("\u4e00" <= char <= "\u9fff" for char in done.stderr) == (lang == "zh")
+    assert done.stdout == ""
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_the_nearest_names_and_sizes_are_offered(home: Path) -> None:
+    assert "oil" in starry(home, "paint", "x", "--style", "oli").stderr
+    assert "firefly" in starry(home, "paint", "x", "--model", "firefli").stderr
+    assert "256×256" in starry(home, "paint", "x", "--size", "250x256").stderr
+
+
+def test_an_existing_file_is_kept_unless_told(home: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.png"
+    out.write_bytes(b"precious")
+    words = ["paint", "x", "-m", model, "--size", "64", "--steps", "1", "-o", out]
+    assert starry(home, *words).returncode == 2
+    assert out.read_bytes() == b"precious"
+    assert starry(home, *words, "--overwrite").returncode == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_half_picture(
+    home: Path, model: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
+    environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en"}
+    command = [
+        STARRY,
+        "paint",
+        "x",
+        "-m",
+        model,
+        "--size",
+        "64",
+        "--steps",
+        "2",
+        "-n",
+        "64",
+        "-o",
+        tmp_path / "out",
+    ]
+    run = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline().startswith("✦")  # the first picture hangs; the others are being painted
+    run.send_signal(sign)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == (130 if sign == signal.SIGINT else -sign)
+    if sign == signal.SIGINT:
+        assert "Cancelled" in said
+    kept = list((tmp_path / "out").glob("*.png"))
+    assert kept
+    assert all(starry(home, "inspect", path).returncode == 0 for path in kept[:2])
+
+
+def test_models_and_doctor(home: Path) -> None:
+    models = starry(home, "models", lang="zh").stdout
+    for name in ("firefly", "z-image-turbo", "kook-zimage-turbo", "sd-turbo", "sdxl", "flux-schnell"):
+        assert name in models
+    found = json.loads(starry(home, "doctor", "--json").stdout)
+    assert found["device"]["rates"]["float32"] > 0
+    assert found["plan"]
+    assert found["home"]["folder"] == str(home)
+    said = starry(home, "doctor", lang="zh").stdout
+    assert "float32" in said
+    assert "█" in said
+
+
+def test_a_folder_that_may_not_be_written(home: Path, model: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where a folder should be")
+    done = starry(
+        home, "paint", "x", "-m", model, "--size", "64", "--steps", "1", "-o", blocked / "deep" / "x.png"
+    )
+    assert done.returncode == 5
+    assert done.stderr.startswith("✗ ")

@@ -1,0 +1,66 @@
+"""The folder where pictures hang, and the page that shows it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from starrynight.errors import BadRequest, StorageError
+from starrynight.gallery.folder import Folder, slug
+from starrynight.gallery.wall import write_wall
+from starrynight.picture import Picture, make_recipe
+from starrynight.request import PaintRequest
+
+
+def picture(prompt: str, seed: int = 3, shade: int = 40) -> Picture:
+    pixels = np.full((32, 32, 3), shade, np.uint8)
+    return Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=seed)))
+
+
+def test_the_wall_shows_every_picture_and_no_markup(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "pictures")
+    for prompt in ("星夜 <script>alert(1)</script>", 'a "quoted" & <b>bold</b> night'):
+        folder(picture(prompt))
+    (tmp_path / "pictures" / "no recipe <i>.png").write_bytes(b"not a picture at all")
+    page = write_wall(tmp_path / "pictures", tmp_path / "wall.html", "zh").read_text("utf-8")
+    assert page.count("<figure>") == 3
+    assert "星夜 &lt;script&gt;" in page
+    assert not re.search(r"<script|<b>|<i>", page)
+    assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page)
+    assert "starry paint" in page
+    assert "种子 3" in page
+
+
+def test_an_empty_wall_says_what_to_do(tmp_path: Path) -> None:
+    page = write_wall(tmp_path / "nowhere", tmp_path / "wall.html", "en").read_text("utf-8")
+    assert "starry paint" in page
+
+
+def test_the_same_picture_hangs_once_and_two_never_meet(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    first = folder(picture("night"))
+    assert folder(picture("night")) == first
+    assert folder(picture("night", shade=41)) != first
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_are_names(tmp_path: Path) -> None:
+    place = Folder(tmp_path)(picture("../../etc/passwd\n'; rm -rf ~"))
+    assert place.parent == tmp_path
+    assert slug("江雪，孤舟！") == "江雪-孤舟"
+    assert slug("…") == "picture"
+
+
+def test_a_taken_name_is_refused_before_painting(tmp_path: Path) -> None:
+    (tmp_path / "a-2.png").write_bytes(b"")
+    with pytest.raises(BadRequest, match=r"a-2\.png is already there"):
+        Folder(tmp_path / "a.png", count=2).check()
+    Folder(tmp_path / "a.png", count=2, overwrite=True).check()
+    with pytest.raises(BadRequest):
+        Folder(tmp_path / "a.tiff").check()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError):
+        Folder(tmp_path / "file").check()
