@@ -125,9 +125,9 @@ def test_probe_measures_this_machine_quickly() -> None:
 
     from starrynight.numerics import device
 
-    start = time.perf_counter()
+    start = time.process_time()
     here = device.probe("cpu")
-    assert time.perf_counter() - start < 5  # 0.5 s on an idle core; the margin is for a busy one
+    assert time.process_time() - start < 5  # CPU seconds, so that a busy machine does not count
     assert here.memory > GB
     assert here.rates["float32"] > 0.1
     assert choose(here, ZIMAGE)["transformer"].format in ("float32", "bfloat16")
