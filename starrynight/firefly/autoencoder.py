@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from starrynight.firefly import model as parts
-from starrynight.firefly.optimise import Average, Optimiser, generator, read_checkpoint, warm, write_checkpoint
+from starrynight.firefly.optimise import Average, Optimiser, Team, generator, read_checkpoint, warm, write_checkpoint
 
 KL = 5e-4
 
@@ -83,6 +83,7 @@ def psnr(vae: Any, pictures: np.ndarray) -> float:
 
 
 def train(
+    team: Team,
     pictures: np.ndarray,
     held_out: np.ndarray,
     checkpoint: Path,
@@ -94,12 +95,12 @@ def train(
     seed: int = 0,
     minutes_between_saves: float = 3.0,
     channels: tuple[int, ...] = (16, 32, 64, 128),
-) -> Any:
-    """Go on from ``checkpoint`` (or from nothing) until step ``until``; returns the averaged autoencoder."""
+) -> None:
+    """Go on from ``checkpoint`` (or from nothing) until step ``until``; ``batch`` crops a step are shared by the team."""
     torch.manual_seed(seed)
     vae = parts.autoencoder(channels).to(memory_format=torch.channels_last)
     average = Average(vae, decay=0.998)
-    optimiser = Optimiser(vae.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, decay=0.0)
+    optimiser = Optimiser(vae.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, decay=0.0, team=team)
     step = 0
     if checkpoint.exists():
         groups, facts = read_checkpoint(checkpoint)
@@ -109,16 +110,17 @@ def train(
         step = average.count = int(facts["step"])
     saved, losses, begun, first = time.time(), [], time.time(), step
     while step < until:
-        real = crops(pictures, batch, size, np.random.default_rng((seed, step)))
-        made, kl = reconstruct(vae, real, generator(seed, step))
+        real = crops(pictures, batch // team.size, size, np.random.default_rng((seed, step, team.rank)))
+        made, kl = reconstruct(vae, real, generator(seed, step, team.rank))
         loss = sharp_loss(made, real)
         (loss + KL * kl).backward()
+        team.average(vae.parameters())
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step(warm(step, 50, until, cooldown))
         average.update()
         step += 1
         losses.append((loss.item(), kl.item()))
-        if step == until or time.time() - saved > 60 * minutes_between_saves:
+        if team.rank == 0 and (step == until or time.time() - saved > 60 * minutes_between_saves):
             groups = {"model": dict(vae.state_dict()), "average": average.weights, "optimiser": optimiser.tensors()}
             write_checkpoint(checkpoint, groups, {"step": step, "channels": list(channels), "seed": seed})
             kept = averaged(average, channels)
@@ -134,7 +136,6 @@ def train(
             if not math.isfinite(record["loss"]):
                 raise FloatingPointError("the autoencoder's loss is no longer finite; lower the rate")
             saved, losses = time.time(), []
-    return averaged(average, channels)
 
 
 def is_hidden(name: str, parameter: torch.nn.Parameter) -> bool:

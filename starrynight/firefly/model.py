@@ -23,7 +23,7 @@ WORDS = (
 class Dial:
     """``dim`` is the width of the transformer, a multiple of 64 (its heads are 64 wide); everything else follows."""
 
-    dim: int = 320
+    dim: int = 256
 
     @property
     def heads(self) -> int:
@@ -31,8 +31,8 @@ class Dial:
 
     @property
     def layers(self) -> int:
-        """Six blocks at 320, growing with the width; two more (the refiners) see text and picture apart."""
-        return max(1, self.dim * 6 // 320)
+        """Six blocks at 256, growing with the width; two more (the refiners) see text and picture apart."""
+        return max(1, self.dim * 6 // 256)
 
     @property
     def text_dim(self) -> int:

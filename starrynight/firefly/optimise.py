@@ -1,5 +1,8 @@
 """What both trainings share: the optimiser, the moving average, the checkpoint. Knows nothing of what is trained.
 
+A team of single-threaded processes shares each batch and meets once a step. On a machine with other work on it this
+outruns threads, which meet at every operation and wait for the slowest each time (measured in docs/training.md).
+
 Randomness is never stored: every step draws from a generator seeded with (seed, step), so a run that was killed and
 resumed sees the same numbers as one that was not.
 """
@@ -8,10 +11,15 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed
+import torch.multiprocessing
 from torch import Tensor, nn
 
 # The quintic of Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon/): five rounds bring every singular
@@ -21,21 +29,65 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 UPDATE_RMS = 0.2
 
 
-def generator(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+def generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
+
+
+@dataclass(frozen=True)
+class Team:
+    """Which of ``size`` processes this one is. Alone, every meeting is a no-op."""
+
+    rank: int = 0
+    size: int = 1
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the team."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        pieces = flat.div_(self.size).split([gradient.numel() for gradient in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
+    def sum(self, value: Tensor) -> Tensor:
+        if self.size > 1:
+            torch.distributed.all_reduce(value)
+        return value
+
+
+def together(size: int, job: Callable[..., None], *arguments: Any) -> None:
+    """Run ``job(team, *arguments)`` in ``size`` single-threaded processes and wait for all of them."""
+    if size == 1:
+        job(Team(), *arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # Forked, so that the members carry this command's name and priority.
+        start = torch.multiprocessing.start_processes
+        start(_member, (size, f"{folder}/meeting", job, arguments), nprocs=size, start_method="fork")
+
+
+def _member(rank: int, size: int, meeting: str, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    try:
+        job(Team(rank, size), *arguments)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def orthogonal(matrices: Tensor, rounds: int = 5) -> Tensor:
     """``matrices`` [n, rows, columns], each brought near the closest matrix with singular values of one."""
     a, b, c = QUINTIC
-    x = matrices.bfloat16()
+    x = matrices
     tall = x.size(1) > x.size(2)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).float()
+    return x.mT if tall else x
 
 
 class Optimiser:
@@ -50,7 +102,9 @@ class Optimiser:
         decay: float = 0.01,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.98),
+        team: Team = Team(),
     ) -> None:
+        self.team = team
         self.rate, self.hidden_rate, self.decay, self.momentum = rate, hidden_rate, decay, momentum
         self.shapes: dict[tuple[int, int], list[nn.Parameter]] = {}
         self.others: list[nn.Parameter] = []
@@ -72,7 +126,11 @@ class Optimiser:
             gradients = torch.stack([p.grad.reshape(shape) for p in group if p.grad is not None])
             momentum = self.momenta[shape]
             momentum.lerp_(gradients, 1 - self.momentum)
-            update = orthogonal(gradients.lerp(momentum, self.momentum))
+            mine = slice(self.team.rank, None, self.team.size)
+            update = torch.zeros_like(gradients)
+            if len(gradients[mine]):
+                update[mine] = orthogonal(gradients[mine].lerp(momentum[mine], self.momentum))
+            self.team.sum(update)
             rate = self.hidden_rate * scale
             with torch.no_grad():
                 for parameter, change in zip(group, update, strict=True):

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from starrynight.firefly import model as parts
 from starrynight.firefly.autoencoder import to_signed
-from starrynight.firefly.optimise import Average, Optimiser, generator, read_checkpoint, warm, write_checkpoint
+from starrynight.firefly.optimise import Average, Optimiser, Team, generator, read_checkpoint, warm, write_checkpoint
 
 # The stock transformer pads every caption to a multiple of this (diffusers, transformer_z_image.SEQ_MULTI_OF).
 MULTIPLE = 32
 LONGEST = 64
 EMPTY_SHARE = 0.1
+LONG_SHARE = 0.2
 
 
 class Painter(nn.Module):
@@ -115,7 +116,10 @@ def attend(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     )
     query = turned(normed(query, attention.norm_q, None), turn)
     key = turned(normed(key, attention.norm_k, None), turn)
-    out = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    query, key, value = (one.transpose(1, 2) for one in (query, key, value))
+    # Written out, because the backward of the fused kernel is four times slower on a CPU at these lengths.
+    weights = (query @ key.mT * query.size(-1) ** -0.5).softmax(-1)
+    out = weights.to(value.dtype) @ value
     return attention.to_out[0](out.transpose(1, 2).reshape(batch, length, -1))
 
 
@@ -147,23 +151,34 @@ class Captions:
         return cls(tokens, lengths, np.asarray(tokenizer(worded(tokenizer, ""))["input_ids"], np.int32))
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One caption for each row, one time in ten the empty one; all padded to one length, 32 or 64."""
-        columns = rng.integers(self.tokens.shape[1], size=len(rows))
-        tokens, lengths = self.tokens[rows, columns].copy(), self.lengths[rows, columns].copy()
+        """Tokens and mask for one batch. Four batches in five hold one caption for each row, one in ten of them
+        empty, padded to 32; the fifth joins two captions of each picture into a long one, padded to 64.
+        """
+        columns = rng.permuted(np.tile(np.arange(self.tokens.shape[1]), (len(rows), 1)), axis=1)
+        if rng.random() < LONG_SHARE:
+            return self.joined(rows, columns)
+        column = columns[:, 0]
+        tokens, lengths = self.tokens[rows, column], np.minimum(self.lengths[rows, column], MULTIPLE)
         dropped = rng.random(len(rows)) < EMPTY_SHARE
         tokens[dropped, : len(self.empty)] = self.empty
         lengths[dropped] = len(self.empty)
-        padded = -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
-        mask = np.arange(padded)[None] < lengths[:, None]
-        return torch.from_numpy(tokens[:, :padded]).long(), torch.from_numpy(mask)
+        return padded(tokens, lengths, MULTIPLE)
 
-    def short(self) -> Captions:
-        """The same captions, those longer than 32 tokens replaced by the first of that picture that is not."""
-        fits = self.lengths <= MULTIPLE
-        columns = np.where(fits, np.arange(fits.shape[1])[None], fits.argmax(1)[:, None])
-        rows = np.arange(len(fits))[:, None]
-        tokens, lengths = self.tokens[rows, columns], np.minimum(self.lengths[rows, columns], MULTIPLE)
-        return Captions(tokens, lengths, self.empty)
+    def joined(self, rows: np.ndarray, columns: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The first two captions that ``columns`` names for each row as one, the second without its opening token."""
+        tokens = np.zeros((len(rows), LONGEST), np.int32)
+        lengths = np.zeros(len(rows), np.int32)
+        for slot, (row, order) in enumerate(zip(rows, columns, strict=True)):
+            first = self.tokens[row, order[0], : self.lengths[row, order[0]] - 1]
+            second = self.tokens[row, order[-1], 1 : self.lengths[row, order[-1]]]
+            both = np.concatenate([first, second])[:LONGEST]
+            tokens[slot, : len(both)], lengths[slot] = both, len(both)
+        return padded(tokens, lengths, LONGEST)
+
+
+def padded(tokens: np.ndarray, lengths: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
+    mask = np.arange(width)[None] < lengths[:, None]
+    return torch.from_numpy(tokens[:, :width]).long(), torch.from_numpy(mask)
 
 
 def worded(tokenizer: Any, text: str) -> str:
@@ -210,8 +225,7 @@ def flow_loss(painter: nn.Module, clean: Tensor, words: tuple[Tensor, Tensor], s
     sigma = sigmas(len(clean), shift, draw)
     noise = torch.randn(clean.shape, generator=draw)
     level = sigma.view(-1, 1, 1, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = painter((1 - level) * clean + level * noise, 1 - sigma, *words)
+    answer = painter((1 - level) * clean + level * noise, 1 - sigma, *words)
     return F.mse_loss(answer.float(), clean - noise)
 
 
@@ -224,14 +238,15 @@ def is_hidden(name: str, parameter: nn.Parameter) -> bool:
 class Run:
     """A training run: the painter, its optimiser and average, and the step it has reached."""
 
-    def __init__(self, dial: parts.Dial, vocabulary: int, pad: int, rate: float, seed: int) -> None:
+    def __init__(self, dial: parts.Dial, vocabulary: int, pad: int, rate: float, seed: int, team: Team = Team()) -> None:
         torch.manual_seed(seed)
+        self.team = team
         self.dial, self.vocabulary, self.pad, self.seed = dial, vocabulary, pad, seed
         self.painter = Painter(parts.text_encoder(dial, vocabulary, pad), parts.transformer(dial))
         for unread in (self.painter.encoder.layers[-1], self.painter.encoder.norm):
             unread.requires_grad_(False)
         self.average = Average(self.painter, decay=0.999)
-        self.optimiser = Optimiser(self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=rate)
+        self.optimiser = Optimiser(self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, team=team)
         self.step = self.samples = 0
         self.history: list[dict[str, float]] = []
 
@@ -281,11 +296,12 @@ class Run:
         painter = torch.compile(self.painter) if compiled else self.painter
         saved, losses, tick, seen = time.time(), [], time.time(), 0
         while self.step < until:
-            rng = np.random.default_rng((self.seed, self.step))
-            rows = np.sort(rng.choice(len(latents), batch, replace=len(latents) < batch))
+            rng = np.random.default_rng((self.seed, self.step, self.team.rank))
+            rows = np.sort(rng.integers(len(latents), size=batch // self.team.size))
             clean = (torch.from_numpy(latents[rows].astype(np.float32)) - mean) / deviation
-            loss = flow_loss(painter, clean, captions.draw(rows, rng), shift, generator(self.seed, self.step))
+            loss = flow_loss(painter, clean, captions.draw(rows, rng), shift, generator(self.seed, self.step, self.team.rank))
             loss.backward()
+            self.team.average(self.painter.parameters())
             torch.nn.utils.clip_grad_norm_(self.painter.parameters(), 1.0)
             self.optimiser.step(warm(self.step, warmup, until, cooldown))
             self.average.update()
@@ -297,10 +313,11 @@ class Run:
                     "loss": round(float(np.mean(losses)), 4), "per_second": round(seen / (time.time() - tick), 1),
                 }  # fmt: skip
                 self.history.append(record)
-                print(json.dumps(record), flush=True)
+                if self.team.rank == 0:
+                    print(json.dumps(record), flush=True)
                 if not math.isfinite(record["loss"]):
                     raise FloatingPointError("the loss is no longer finite; lower the rate and go on from the checkpoint")
                 losses, tick, seen = [], time.time(), 0
-            if self.step == until or time.time() - saved > 60 * minutes_between_saves:
+            if self.team.rank == 0 and (self.step == until or time.time() - saved > 60 * minutes_between_saves):
                 self.save(checkpoint)
                 saved = time.time()
