@@ -149,8 +149,11 @@ def _dtype(plan: PrecisionPlan, component: str) -> torch.dtype:
 def _join_formats(pipeline: Any, decoder: torch.dtype) -> None:
     """Put the half of the autoencoder that decodes into its own format, and let every part cast what it is given.
 
-    Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser.
+    Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser. A
+    pipeline that would cast its autoencoder to and fro (``force_upcast``) rounds its weights away: not any more.
     """
+    if pipeline.vae.config.get("force_upcast"):
+        pipeline.vae.register_to_config(force_upcast=False)
     for name, part in pipeline.vae.named_children():
         if "decoder" in name or "post_quant" in name:
             part.to(decoder)

@@ -79,11 +79,11 @@ def place(pipeline: Any, device: torch.device, arrangement: Arrangement) -> None
         pipeline.to(device)
 
 
-def tile(pipeline: Any, width: int, height: int, arrangement: Arrangement) -> None:
-    """Let the autoencoder work in tiles where the picture is large, or memory is so short that layers take turns."""
-    vae = pipeline.vae
-    wanted = width * height >= TILE_FROM or arrangement == "sequential"
-    switch = getattr(vae, "enable_tiling" if wanted else "disable_tiling", None)
+def tile(pipeline: Any, width: int, height: int) -> None:
+    """Let the autoencoder work in tiles where the picture is large. Tiles change a picture a little (each is
+    normalised alone), so it depends on the size asked for and never on how much memory happens to be free.
+    """
+    switch = getattr(pipeline.vae, "enable_tiling" if width * height >= TILE_FROM else "disable_tiling", None)
     if switch:
         switch()
 

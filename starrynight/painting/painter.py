@@ -157,7 +157,7 @@ class Painter:
         """The text-to-image pipeline or its img2img sibling over the same weights, with the sampler asked for."""
         own = self.pipeline.scheduler
         pipeline = self.pipeline if request.init_image is None else self._sibling()
-        memory.tile(pipeline, request.width, request.height, self.arrangement)
+        memory.tile(pipeline, request.width, request.height)
         pipeline.set_progress_bar_config(disable=True)
         try:
             pipeline.scheduler = samplers.build(request.sampler, own)
@@ -175,7 +175,9 @@ class Painter:
             raise Unfit(
                 f"{self.model.en} cannot begin from a picture.", f"{self.model.zh} 不支持以图生图。"
             ) from error
-        if self.arrangement != "resident":
+        if (
+            self.arrangement == "model"
+        ):  # whose hooks hang on a pipeline; layer by layer they hang on the layers
             memory.place(sibling, self.device, self.arrangement)
         guard.watch_prompt(sibling, self.denoiser)
         return sibling

@@ -51,7 +51,7 @@ class Preview:
         """The affine map [channels + 1, 3] from a pipeline's latents to colours in 0..1."""
         vae = self._pipeline.vae
         picture = calibration_picture()
-        pixels = (picture * 2 - 1).permute(2, 0, 1)[None].to(self._device(), torch.float32)
+        pixels = (picture * 2 - 1).permute(2, 0, 1)[None].to(self._pipeline._execution_device, torch.float32)
         encoded = vae.encode(pixels)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
         latents = self._scaled(latents.float().cpu())[0]
@@ -65,10 +65,6 @@ class Preview:
         config = self._pipeline.vae.config
         shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
         return (latents - shift) * scale
-
-    def _device(self) -> torch.device:
-        hook = getattr(self._pipeline.vae, "_hf_hook", None)
-        return getattr(hook, "execution_device", None) or self._pipeline.vae.device
 
 
 class Tape:
