@@ -1,0 +1,148 @@
+"""The catalogue, the styles and the warnings: names in two languages, and all of it without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from starrynight.errors import BadFile, MissingFile, UnknownName, WrongSize
+from starrynight.painting import catalogue, checking, styles
+from starrynight.request import PaintRequest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("STARRY_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def ask(model, prompt="a starry night", **more) -> PaintRequest:
+    row = catalogue.resolve(model)
+    words = {"width": row.width, "height": row.height, "steps": row.steps, "guidance": row.guidance}
+    return PaintRequest(prompt=prompt, model=model, **(words | more))
+
+
+def test_every_row_can_be_asked_for_as_it_stands():
+    assert catalogue.names()[0] == "firefly"
+    for row in catalogue.MODELS:
+        checking.check(ask(row.name), catalogue.resolve(row.name))
+        assert catalogue.warnings_for(ask(row.name)) == []
+        assert row.en
+        assert row.zh
+
+
+def test_names_are_found_and_missed_names_meet_their_nearest():
+    assert catalogue.resolve("SDXL").name == "sdxl"
+    with pytest.raises(UnknownName, match="z-image-turbo") as caught:
+        catalogue.resolve("z-image-trubo")
+    assert "模型" in caught.value.zh
+    row = catalogue.resolve("someone/their-model")
+    assert (row.hub, row.here) == ("someone/their-model", False)
+    assert row.place.name == "someone--their-model"
+
+
+def test_local_things_that_are_no_models_are_named(tmp_path):
+    with pytest.raises(MissingFile):
+        catalogue.resolve(str(tmp_path / "none.safetensors"))
+    with pytest.raises(BadFile, match=r"model_index\.json"):
+        catalogue.resolve(str(tmp_path))
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(BadFile):
+        catalogue.resolve(str(tmp_path / "notes.txt"))
+
+
+def test_a_folder_tells_its_own_multiple_and_kind(tmp_path):
+    flow = catalogue.resolve(str(tiny.save("zimage", tmp_path / "z")))
+    noise = catalogue.resolve(str(tiny.save("sd", tmp_path / "s")))
+    assert (flow.flow, flow.multiple) == (True, 4)
+    assert (noise.flow, noise.multiple) == (False, 2)
+
+
+def test_the_default_downloads_nothing(home, tmp_path):
+    assert catalogue.default() == "firefly"
+    tiny.save("zimage", home / "models" / "z-image-turbo")
+    import torch
+
+    assert catalogue.default() == ("z-image-turbo" if torch.accelerator.is_available() else "firefly")
+
+
+def test_sizes_are_refused_aloud_with_the_nearest():
+    with pytest.raises(WrongSize, match="1008×1024"):
+        checking.check(ask("z-image-turbo", width=1000), catalogue.resolve("z-image-turbo"))
+    checking.check(ask("sdxl", width=1000), catalogue.resolve("sdxl"))
+
+
+# Styles
+
+
+def test_the_ten_styles_firefly_is_trained_on():
+    ten = "oil monet dunhuang ink watercolor cyberpunk ukiyoe pointillism pastel papercut"
+    assert list(styles.styles()) == ten.split()
+
+
+def test_no_alias_means_two_styles():
+    words = [word.lower() for style in styles.styles().values() for word in {style.key, *style.aliases}]
+    assert len(words) == len(set(words))
+    for style in styles.styles().values():
+        assert {*style.name} == {*style.prompt} == {*style.negative} == {"zh", "en"}
+        for word in (style.key, *style.aliases, *style.name.values()):
+            assert styles.find(word) is style
+
+
+def test_the_prompts_language_picks_the_words():
+    assert styles.styled("星夜下的静谧村庄。", "oil")[0] == "星夜下的静谧村庄，油画，梵高风格，厚重的笔触"
+    prompt, negative = styles.styled("a quiet village.", "敦煌")
+    assert prompt == "a quiet village, Dunhuang cave mural, mineral pigments, weathered plaster"
+    assert negative == "photograph, modern, plastic"
+    assert styles.styled("as it is.", None) == ("as it is.", "")
+    assert [styles.language(text) for text in ("Starry 星", "ночь 123", "𠮷")] == ["zh", "en", "zh"]
+
+
+def test_an_unknown_style_meets_its_nearest():
+    with pytest.raises(UnknownName, match="watercolor"):
+        styles.find("watercolr")
+    with pytest.raises(UnknownName, match="水墨"):
+        styles.find("水墨山")
+    with pytest.raises(UnknownName, match="papercut"):
+        styles.find("zzzz")
+
+
+def test_firefly_is_not_given_negative_words_it_never_learned():
+    request = ask("firefly", style="ink", negative_prompt="fog")
+    assert checking.negative_of(request, catalogue.resolve("firefly")) == "fog"
+    assert checking.negative_of(request, catalogue.resolve("sdxl")).startswith("fog, photograph")
+
+
+# Warnings
+
+
+@pytest.mark.parametrize("model", ["sd-turbo", "sdxl", "flux-schnell"])
+def test_a_chinese_prompt_for_an_english_reader_is_warned_of(model):
+    (warning,) = catalogue.warnings_for(ask(model, prompt="星夜"))
+    assert "only English" in warning[0]
+    assert "只懂英文" in warning[1]
+    assert catalogue.warnings_for(ask("z-image-turbo", prompt="星夜")) == []
+    assert catalogue.warnings_for(ask("firefly", prompt="星夜")) == []
+
+
+def test_guidance_a_distilled_model_ignores_is_warned_of():
+    assert "0" in catalogue.warnings_for(ask("flux-schnell", guidance=3.5))[0][0]
+    assert any(
+        "negative" in warning[0] for warning in catalogue.warnings_for(ask("sd-turbo", negative_prompt="fog"))
+    )
+    assert catalogue.warnings_for(ask("kook-zimage-turbo", guidance=2.0)) == []
+
+
+def test_names_and_warnings_need_no_torch():
+    """`starry --help`, `starry models` and every refusal come before the eight seconds of importing."""
+    script = (
+        "import sys; from starrynight.painting import catalogue, checking, hub; "
+        "from starrynight.request import PaintRequest; "
+        "checking.check(PaintRequest(prompt='星', style='ink'), catalogue.resolve('firefly')); "
+        "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
