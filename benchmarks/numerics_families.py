@@ -21,11 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.fold import fold
-from starrynight.numerics.islands import settle
+from starrynight.numerics.certify import Certificate, certify, float16_outputs, outputs, relative_error
 from starrynight.numerics.solve import Plan, solve
-from starrynight.numerics.trace import tensors_in, trace
+from starrynight.numerics.trace import trace
 
 Exercise = Callable[[nn.Module, int], object]
 
@@ -176,8 +174,9 @@ def sd_unet() -> Family:
         "residual": ("down_blocks.0.resnets.0.conv2",),
         "feed-forward": (f"{block}.ff.net.2",),
         "attention": (f"{block}.attn1.to_out.0",),
-        "gated product": ("up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v",),
-    })  # fmt: skip
+        "values": ("up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v",),
+        "gated product": (f"{block}.ff.net.0.proj",),
+    }, {"gated product": 2e3})  # fmt: skip
 
 
 def sdxl_unet() -> Family:
@@ -203,7 +202,8 @@ def sdxl_unet() -> Family:
         "feed-forward": (f"{block}.ff.net.2",),
         "attention": (f"{block}.attn1.to_out.0",),
         "values": (f"{block}.attn2.to_v",),
-    })  # fmt: skip
+        "gated product": (f"{block}.ff.net.0.proj",),
+    }, {"gated product": 2e3})  # fmt: skip
 
 
 def flux() -> Family:
@@ -391,23 +391,25 @@ CALIBRATION, HELD_OUT = (0, 10, 20), (31, 42, 53, 64)
 
 @dataclass
 class Row:
-    """Relative errors against float32 (worst held-out input), and what folding took."""
+    """Plain float16's error, what the plan's certificate says, and the seconds that trace and solve took."""
 
     family: str
     place: str
-    bfloat16: float
-    float16: float
-    folded_float32: float
-    folded_float16: float
-    folds: int
-    epsilons: int
-    islands: int
+    plain_float16: float
+    certificate: Certificate
     seconds: float
 
     @property
     def passed(self) -> bool:
-        broke = self.float16 != self.float16 or self.float16 > 1
-        return broke and self.folded_float32 <= 1e-6 and self.folded_float16 <= self.bfloat16 / 4
+        """Plain float16 breaks; folded it is finite and at least four times nearer to float32 than bfloat16."""
+        broke, c = not self.plain_float16 < 1, self.certificate
+        return broke and c.holds and c.folded_float16 <= c.bfloat16 / 4
+
+    def line(self) -> str:
+        c = self.certificate
+        return (f"{self.family:22} {self.place:16} {c.bfloat16:8.1e} {self.plain_float16:8.1e} {c.folded_float32:8.1e} "
+                f"{c.folded_float16:8.1e} {c.folds:5} {c.epsilons:3} {c.islands:7} {self.seconds:7.1f} "
+                f"{'' if self.passed else '✗'}")  # fmt: skip
 
 
 def build(family: Family) -> nn.Module:
@@ -449,38 +451,14 @@ def plan_for(module: nn.Module, family: Family, **options: bool) -> Plan:
     return solve(found, **options)
 
 
-@torch.no_grad()
-def outputs(module: nn.Module, family: Family) -> list[Tensor]:
-    results = (tensors_in(family.exercise(module, seed)) for seed in HELD_OUT)
-    return [torch.cat([t.flatten().float() for t in result]) for result in results]
-
-
-def error(results: list[Tensor], reference: list[Tensor]) -> float:
-    """The worst relative error, ‖x − r‖ / ‖r‖; NaN if anything is not finite."""
-    errors = [((x - r).norm() / r.norm()).item() for x, r in zip(results, reference, strict=True)]
-    return max(errors) if all(e == e for e in errors) else float("nan")
-
-
 def compare(name: str, place: str, family: Family, module: nn.Module) -> Row:
     start = time.perf_counter()
     plan = plan_for(module, family)
     seconds = time.perf_counter() - start
-    reference = outputs(module, family)
-    folded = copy.deepcopy(module)
-    fold(folded, plan)
-    with_islands = copy.deepcopy(folded)
-    settle(with_islands, plan.islands, torch.float16)
-    plain = copy.deepcopy(module).half()
-    with Emulation(plain):
-        float16 = error(outputs(plain, family), reference)
-    with Emulation(with_islands):
-        folded_float16 = error(outputs(with_islands, family), reference)
-    return Row(
-        family=name, place=place, float16=float16, folded_float16=folded_float16,
-        bfloat16=error(outputs(copy.deepcopy(module).bfloat16(), family), reference),
-        folded_float32=error(outputs(folded, family), reference),
-        folds=len(plan.parameters), epsilons=len(plan.epsilons), islands=len(plan.islands), seconds=seconds,
-    )  # fmt: skip
+    certificate = certify(module, plan, family.exercise, HELD_OUT)
+    reference = outputs(module, family.exercise, HELD_OUT)
+    plain = float16_outputs(copy.deepcopy(module), family.exercise, HELD_OUT)
+    return Row(name, place, relative_error(plain, reference), certificate, seconds)
 
 
 def measure_family(name: str) -> list[Row]:
@@ -505,9 +483,7 @@ def main() -> None:
     for name in options.families:
         for row in measure_family(name):
             rows.append(row)
-            print(f"{row.family:22} {row.place:16} {row.bfloat16:8.1e} {row.float16:8.1e} {row.folded_float32:8.1e} "
-                  f"{row.folded_float16:8.1e} {row.folds:5} {row.epsilons:3} {row.islands:7} {row.seconds:7.1f} "
-                  f"{'' if row.passed else '✗'}", flush=True)  # fmt: skip
+            print(row.line(), flush=True)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

@@ -16,20 +16,19 @@ from torch import Tensor, nn
 
 from starrynight.errors import BadFile, Unfit
 from starrynight.numerics.islands import inside
+from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
 from starrynight.numerics.solve import Plan
-from starrynight.numerics.trace import named_tensors
 
 # Where a plan travels in a safetensors header.
 HEADER = "starry_fold"
 
 
-def fold(modules: nn.Module | Mapping[str, nn.Module], plan: Plan, sign: int = 1) -> None:
+def fold(modules: Modules, plan: Plan, sign: int = 1) -> None:
     """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
 
     ``sign=-1`` takes the folds out again. Raises ``Unfit`` if the plan names a parameter that is not there.
     """
-    roots = dict(modules) if isinstance(modules, Mapping) else {"": modules}
-    tensors = {name: tensor for name, tensor, _ in named_tensors(roots)}
+    tensors = {name: tensor for name, tensor, _ in named_tensors(modules)}
     missing = sorted(set(plan.parameters) - set(tensors))
     if missing:
         raise Unfit(
@@ -45,17 +44,12 @@ def fold(modules: nn.Module | Mapping[str, nn.Module], plan: Plan, sign: int = 1
                 seen.add(id(tensor))
     for name, power in plan.epsilons.items():
         path, _, attribute = name.rpartition(".")
-        module = _module_at(roots, path)
+        module = _module_at(modules, path)
         setattr(module, attribute, getattr(module, attribute) * 2.0 ** (sign * power))
 
 
-def _module_at(roots: Mapping[str, nn.Module], path: str) -> nn.Module:
-    for prefix, root in roots.items():
-        if path == prefix or not prefix:
-            return root.get_submodule(path if not prefix else "")
-        if path.startswith(prefix + "."):
-            return root.get_submodule(path.removeprefix(prefix + "."))
-    raise KeyError(path)
+def _module_at(modules: Modules, path: str) -> nn.Module:
+    return next(module for name, module in named_modules(modules) if name == path)
 
 
 def fold_tensors(
@@ -66,7 +60,7 @@ def fold_tensors(
     With ``dtype`` floating tensors are cast after folding; those of islands to float32.
     """
     for name, tensor in tensors.items():
-        full = ".".join(p for p in (prefix, name) if p)
+        full = join(prefix, name)
         if tensor.is_floating_point():
             tensor = tensor * 2.0 ** plan.parameters.get(full, 0)
             if dtype is not None:
@@ -122,6 +116,6 @@ def fold_lora(deltas: Mapping[str, Tensor], plan: Plan, prefix: str = "") -> dic
     folded = {}
     for name, tensor in deltas.items():
         layer, found, _ = name.partition(".lora_B.")
-        full = ".".join(p for p in (prefix, layer) if p)
+        full = join(prefix, layer)
         folded[name] = tensor * 2.0 ** lora_power(plan, full) if found else tensor
     return folded

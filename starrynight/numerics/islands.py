@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from starrynight.numerics.modules import join
 from starrynight.numerics.trace import HALF, Trace
 
 
@@ -78,7 +79,7 @@ def settle(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix
     """
     islands = tuple(islands)
     for name, part in module.named_modules():
-        full = ".".join(p for p in (prefix, name) if p)
+        full = join(prefix, name)
         wanted = torch.float32 if inside(full, islands) else dtype
         for tensors in (part._parameters, part._buffers):
             for tensor in tensors.values():

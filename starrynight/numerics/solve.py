@@ -15,8 +15,9 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.islands import find_islands, inside
-from starrynight.numerics.trace import PINNED, Epsilon, Trace
+from starrynight.numerics.trace import Epsilon, Trace
 
 # Largest exponent of float16 is 15 (65504 < 2^16). Staying at or below 2^15 leaves one bit for inputs that were
 # not used for calibration.
@@ -79,7 +80,11 @@ def solve(
     ``fixed``: parameters, by name, that must not change. What stays out of range becomes a float32 island; the
     programme is then solved again without what is inside, until nothing is out of range.
     """
-    pinned = {p.exponent for p in trace.parameters.values() if fixed(p.name) or (plain and not p.kept)}
+    pinned = {
+        p.exponent
+        for p in trace.parameters.values()
+        if fixed(p.name) or (plain and not p.kept) or p.exponent not in trace.used
+    }
     islands: tuple[str, ...] = ()
     while True:
         ranges = collect_ranges(trace, islands)

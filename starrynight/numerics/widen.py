@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.solve import Plan, Unreachable, as_plan, solve_exponents
-from starrynight.numerics.trace import PINNED, Trace
+from starrynight.numerics.trace import Trace
 
 
 def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> Plan:

@@ -1,0 +1,55 @@
+"""Unknown integer exponents and the linear relations between them. Knows no tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+PINNED = 0
+
+
+class Exponents:
+    """Integer unknowns and the linear relations between them. Unknown 0 is the number 0.
+
+    Equal unknowns are merged at once (union-find); what remains are relations Σ coefficient · unknown = 0.
+    """
+
+    def __init__(self) -> None:
+        self._parent = [PINNED]
+        self._relations: dict[tuple[tuple[int, int], ...], None] = {}
+
+    def new(self) -> int:
+        self._parent.append(len(self._parent))
+        return len(self._parent) - 1
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def root(self, unknown: int) -> int:
+        while self._parent[unknown] != unknown:
+            self._parent[unknown] = self._parent[self._parent[unknown]]
+            unknown = self._parent[unknown]
+        return unknown
+
+    def same(self, *unknowns: int) -> None:
+        roots = sorted({self.root(unknown) for unknown in unknowns})
+        for other in roots[1:]:  # the smallest becomes the root, so that 0 stays 0
+            self._parent[other] = roots[0]
+
+    def pin(self, *unknowns: int) -> None:
+        self.same(PINNED, *unknowns)
+
+    def relate(self, *terms: tuple[int, int]) -> None:
+        """Σ coefficient · unknown = 0 over ``terms`` of (unknown, coefficient)."""
+        self._relations[terms] = None
+
+    def relations(self) -> list[dict[int, int]]:
+        """The distinct relations between roots, as {root: coefficient}, in the order they were met."""
+        distinct: dict[tuple[tuple[int, int], ...], None] = {}
+        for terms in self._relations:
+            total: Counter[int] = Counter()
+            for unknown, coefficient in terms:
+                total[self.root(unknown)] += coefficient
+            reduced = tuple(sorted((u, c) for u, c in total.items() if c and u != PINNED))
+            if reduced:
+                distinct[reduced] = None
+        return [dict(terms) for terms in distinct]

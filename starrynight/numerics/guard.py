@@ -1,0 +1,162 @@
+"""Cheap checks that numbers are finite, and a slow one that names where they broke.
+
+``find_fault`` looks at one tensor and costs one pass over it, so it can run at every stage of every step. Only when it
+finds something is the step run again under ``locate``, which names the module and the op. Knows nothing of
+pictures or samplers; what to do about a fault is the painter's affair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from starrynight.numerics.modules import Modules, tensors_in, watching
+
+# Ops that put numbers in place rather than compute them: an Inf they bring is a mask.
+MASKING = frozenset(("full", "full_like", "new_full", "fill_", "masked_fill", "masked_fill_", "where", "scalar_tensor",
+                     "copy_", "_to_copy", "index_put_", "constant_pad_nd", "lift_fresh"))  # fmt: skip
+
+# Ops by which a library hides an overflow.
+CLAMPS = frozenset(("clamp", "clamp_", "nan_to_num", "nan_to_num_", "clamp_min", "clamp_max"))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Numbers that broke: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf") at a stage, in a step.
+
+    ``module`` and ``op`` say where they arose, once that is known.
+    """
+
+    stage: str
+    kind: str
+    count: int
+    total: int
+    step: int | None = None
+    module: str = ""
+    op: str = ""
+
+    def at(self, place: tuple[str, str] | None) -> Fault:
+        """The same fault with its place."""
+        return replace(self, module=place[0], op=place[1]) if place else self
+
+    def say(self, lang: str) -> str:
+        """One line: “NaN in 12 of 4096 numbers at prediction, step 3: layers.7.feed_forward.w2, mm”."""
+        if lang.startswith("zh"):
+            text = f"{self.stage} 的 {self.total} 个数中有 {self.count} 个 {self.kind}"
+            text += f"，第 {self.step + 1} 步" if self.step is not None else ""
+            return text + (f"：{self.module or '模型'}，{self.op}" if self.op else "")
+        text = f"{self.kind} in {self.count} of {self.total} numbers at {self.stage}"
+        text += f", step {self.step + 1}" if self.step is not None else ""
+        return text + (f": {self.module or 'the model'}, {self.op}" if self.op else "")
+
+
+def find_fault(tensor: Tensor, stage: str, step: int | None = None) -> Fault | None:
+    """None if every number is finite: one pass over the tensor, one number read back. ``step`` counts from 0."""
+    if not tensor.numel() or math.isfinite(torch.linalg.vector_norm(tensor.detach(), math.inf).item()):
+        return None
+    for kind, broken in (
+        ("NaN", tensor.isnan()),
+        ("+Inf", tensor == math.inf),
+        ("−Inf", tensor == -math.inf),
+    ):
+        count = int(broken.sum())
+        if count:
+            return Fault(stage, kind, count, tensor.numel(), step)
+    return None
+
+
+def locate(modules: Modules, run: Callable[[], object]) -> tuple[str, str] | None:
+    """(module, op) where a NaN or Inf first arose from numbers that held none; None if ``run`` makes none.
+
+    Runs ``run`` until then. A −Inf that is written as a mask is no fault.
+    """
+    locator = _Locator()
+    try:
+        with locator.following(modules), locator, torch.no_grad():
+            run()
+    except _Found as found:
+        return found.module, found.op
+    return None
+
+
+class _Found(Exception):
+    def __init__(self, module: str, op: str) -> None:
+        super().__init__(module, op)
+        self.module, self.op = module, op
+
+
+class _Following(TorchDispatchMode):
+    """A dispatch mode that knows the innermost running module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: list[str] = []
+
+    @contextmanager
+    def following(self, modules: Modules) -> Iterator[None]:
+        """Know which of ``modules`` is running, while this lasts."""
+
+        def enter(name: str, module: nn.Module, inputs: Any) -> None:
+            self._running.append(name)
+
+        def leave(name: str, module: nn.Module, output: Any) -> None:
+            self._running.pop()
+
+        with watching(modules, enter, leave):
+            yield
+
+    @property
+    def module(self) -> str:
+        return self._running[-1] if self._running else ""
+
+
+class _Locator(_Following):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        before = [_broken(t) for t in tensors_in((args, kwargs))]
+        result = func(*args, **kwargs)
+        op = func._schema.name.removeprefix("aten::")
+        if op.startswith(("empty", "new_empty")):  # memory that is not written yet holds anything
+            return result
+        for nan, infinite in map(_broken, tensors_in(result)):
+            arose_nan = nan and not any(n for n, _ in before)
+            arose_infinite = infinite and op not in MASKING and not any(i for _, i in before)
+            if arose_nan or arose_infinite:
+                raise _Found(self.module, op)
+        return result
+
+
+def _broken(tensor: Tensor) -> tuple[bool, bool]:
+    """(holds NaN, holds Inf)"""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return False, False
+    return bool(tensor.isnan().any()), bool(tensor.isinf().any())
+
+
+class ClampCounter(_Following):
+    """Counts the numbers that a library's clamps changed: ``with counter.following(model), counter: …``.
+
+    ``counts`` is by (module, op). A clamp that changes nothing counts 0 and is left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        op = func._schema.name.removeprefix("aten::")
+        before = args[0].clone() if op in CLAMPS else None
+        result = func(*args, **(kwargs or {}))
+        if before is not None:
+            changed = int((result != before).sum())
+            if changed:
+                self.counts[self.module, op.removesuffix("_")] += changed
+        return result

@@ -1,0 +1,326 @@
+"""What each aten op says about the exponents of its tensors: the table in which range folding is written down.
+
+Every tensor is stored as its true value × 2^e. A product adds exponents, a sum makes them equal, a norm forgets its
+input's; an op without a scale symmetry, or one that nobody wrote a rule for, pins its tensors to e = 0, which is
+always safe. Knows one op at a time; no module, no range, no plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from starrynight.numerics.exponents import PINNED, Exponents
+from starrynight.numerics.modules import tensors_in
+
+# A mask is written as the lowest number of its format (−3.4e38 in bfloat16, −65504 in float16): it follows the
+# format and is no activation. No activation is this large: bfloat16 itself would break one product later.
+MASK = 2.0**100
+
+# A constant larger than this is no epsilon: the 1 of “1 + scale” is one of the model's own numbers.
+MODEST = 1e-2
+
+
+class Ledger(Protocol):
+    """Where rules write what they find."""
+
+    @property
+    def exponents(self) -> Exponents: ...
+
+    def unknown_at(self, place: tuple) -> int:
+        """The unknown that belongs to a place of the program, the same in every step."""
+
+    def epsilon(self, value: float, exponent: int, smallest: float) -> None:
+        """``value`` is added to a quantity with ``exponent``, whose smallest measured magnitude is given."""
+
+
+class Call:
+    """One call of one op, as a rule sees it: its arguments by name, and what is known of their exponents."""
+
+    def __init__(self, ledger: Ledger, func: Any, args: tuple, kwargs: dict, known: dict[int, int]) -> None:
+        self.ledger, self.known = ledger, known
+        self.outputs: list[Tensor] = []
+        self.place: tuple = ()
+        name = func._schema.name.split("::")[1]
+        self.inplace = func._schema.is_mutable and name.endswith("_")
+        self.out_variant = func._schema.is_mutable and not self.inplace
+        self.op = name.removesuffix("_") if self.inplace else name
+        names = [argument.name for argument in func._schema.arguments]
+        self.arguments = dict(zip(names, args, strict=False)) | kwargs
+        self.written = args[0] if args else None
+
+    def exponent(self, value: Any) -> int:
+        return self.known.get(id(value), PINNED) if isinstance(value, Tensor) else PINNED
+
+    def __getitem__(self, argument: str) -> int:
+        return self.exponent(self.arguments.get(argument))
+
+    def has(self, argument: str) -> bool:
+        return self.arguments.get(argument) is not None
+
+    def tensors(self) -> list[int]:
+        """The exponents of all floating inputs, in order."""
+        return list(self.known.values())
+
+    def same(self, *exponents: int) -> int:
+        self.ledger.exponents.same(*exponents)
+        return exponents[0]
+
+    def combine(self, *terms: tuple[int, int], divisor: int = 1) -> int:
+        """The exponent Σ coefficient · exponent / divisor."""
+        moving = [(unknown, coefficient) for unknown, coefficient in terms if unknown != PINNED]
+        if not moving:
+            return PINNED
+        if len(moving) == 1 and moving[0][1] == divisor:
+            return moving[0][0]
+        result = self.ledger.unknown_at(self.place)
+        self.ledger.exponents.relate((result, divisor), *((u, -c) for u, c in moving))
+        return result
+
+    def is_blank(self) -> bool:
+        """Whether the op makes zeros, or memory not yet written: neither has a scale of its own."""
+        return self.op in BLANK or (self.op in FULL and self.arguments["fill_value"] == 0)
+
+    def is_scale_free(self) -> bool:
+        """Whether an op without floating outputs answers the same at every scale."""
+        other = self.arguments.get("other")
+        number = not isinstance(other, Tensor) and other in (0, math.inf, -math.inf)
+        return self.op in SCALE_FREE or (self.op in COMPARISONS and number)
+
+
+Rule = Callable[[Call], int]
+
+
+def apply(call: Call) -> int:
+    """The exponent of the op's outputs; relations it implies are written to the call's ledger."""
+    if not any(call.known.values()):
+        return PINNED  # only constants went in
+    if call.out_variant or (not call.outputs and not call.is_scale_free()):
+        return pin(call)
+    if not call.outputs:
+        return PINNED
+    exponent = RULES.get(call.op, pin)(call)
+    if call.inplace:  # other views of the storage must agree, so its scale may not change under them
+        exponent = call.same(exponent, call.exponent(call.written))
+    return exponent
+
+
+def pin(call: Call) -> int:
+    """No scale symmetry, or none that is known: inputs and outputs keep their scale."""
+    call.ledger.exponents.pin(*call.tensors())
+    return PINNED
+
+
+def constant(call: Call) -> int:
+    """The output has the input's shape, not its values."""
+    return PINNED
+
+
+def carry(call: Call) -> int:
+    """One input that is moved, reduced, or scaled by a number."""
+    return call.tensors()[0]
+
+
+def equal(call: Call) -> int:
+    """Inputs that end up in one tensor. The numbers 0 and ±Inf have no scale, any other is the model's own."""
+    for name in ("value", "other", "source", "src"):
+        if _is_number(call.arguments.get(name)):
+            return pin(call)
+    exponents = [
+        call.known[id(t)]
+        for t in tensors_in(call.arguments)
+        if id(t) in call.known and not _is_neutral(call, t)
+    ]
+    return call.same(*(exponents or [PINNED]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value != 0 and math.isfinite(value)
+
+
+def _is_neutral(call: Call, tensor: Tensor) -> bool:
+    return (
+        tensor.dim() == 0 and call.exponent(tensor) == PINNED and tensor.item() in (0.0, math.inf, -math.inf)
+    )
+
+
+def add(call: Call) -> int:
+    """A sum. A small positive number is an epsilon, which may be rescaled with the tensor; another pins it."""
+    other = call.arguments["other"]
+    if isinstance(other, Tensor):
+        return equal(call)
+    if other == 0:
+        return call["self"]
+    if call.op != "add" or not 0 < other <= MODEST:
+        return pin(call)
+    call.ledger.epsilon(float(other), call["self"], smallest(call.arguments["self"]))
+    return call["self"]
+
+
+def product(call: Call) -> int:
+    """Elementwise or matrix product of the first two arguments."""
+    a, b, *_ = call.arguments.values()
+    return call.combine((call.exponent(a), 1), (call.exponent(b), 1))
+
+
+def product_with_sum(call: Call) -> int:
+    """β·self + α·(a @ b), or self + value·a·b; β = 0 is how attention asks for a scaled product."""
+    _, a, b, *_ = call.arguments.values()
+    result = call.combine((call.exponent(a), 1), (call.exponent(b), 1))
+    return result if call.arguments.get("beta", 1) == 0 else call.same(result, call["self"])
+
+
+def linear(call: Call) -> int:
+    """Convolution and linear layers: products with a weight, then a bias."""
+    result = call.combine((call["input"], 1), (call["weight"], 1))
+    return call.same(result, call["bias"]) if call.has("bias") else result
+
+
+def quotient(call: Call) -> int:
+    if call.has("rounding_mode"):
+        return pin(call)
+    return call.combine((call["self"], 1), (call["other"], -1))
+
+
+def power(call: Call) -> int:
+    exponent = call.arguments["exponent"]
+    if not isinstance(exponent, int | float) or 2 * exponent != int(2 * exponent):
+        return pin(call)
+    return call.combine((call["self"], int(2 * exponent)), divisor=2)
+
+
+def scaled_by(numerator: int, divisor: int = 1) -> Rule:
+    """e_out = e_in · numerator / divisor."""
+    return lambda call: call.combine((call["self"], numerator), divisor=divisor)
+
+
+def norm(call: Call) -> int:
+    """Layer, group and RMS norm: the input's scale is forgotten, up to the epsilon beside its variance."""
+    value = call.arguments.get("eps")
+    value = torch.finfo(call.outputs[0].dtype).eps if value is None else float(value)
+    if value and call.outputs[-1].numel():
+        inverse_deviation = (
+            call.outputs[-1].abs().amax().item()
+        )  # the op's last output is 1/√(variance + eps)
+        variance = 1 / inverse_deviation**2 - value if inverse_deviation else math.inf
+        call.ledger.epsilon(value, _variance(call), max(0.0, variance))
+    return _affine(call)
+
+
+def batch_norm(call: Call) -> int:
+    """In evaluation: (x − mean) / √(variance + eps) · weight + bias, all of them stored."""
+    if call.arguments.get("training"):
+        return pin(call)
+    call.same(call["input"], call["running_mean"])
+    variance = call.same(_variance(call), call["running_var"])
+    call.ledger.epsilon(float(call.arguments["eps"]), variance, smallest(call.arguments["running_var"]))
+    return _affine(call)
+
+
+def _affine(call: Call) -> int:
+    """weight · normalised + bias."""
+    return call.same(call["weight"], call["bias"]) if call.has("bias") else call["weight"]
+
+
+def _variance(call: Call) -> int:
+    """Twice the input's exponent, as an unknown of its own."""
+    if call["input"] == PINNED:
+        return PINNED
+    variance = call.ledger.unknown_at((*call.place, "variance"))
+    call.ledger.exponents.relate((variance, 1), (call["input"], -2))
+    return variance
+
+
+def attention(call: Call) -> int:
+    """softmax(q·k + mask) v: the products must keep their scale, the values carry theirs through."""
+    call.ledger.exponents.relate((call["query"], 1), (call["key"], 1))
+    call.ledger.exponents.pin(call["attn_mask"], call["attn_bias"])
+    return call["value"]
+
+
+def embedding(call: Call) -> int:
+    return call["weight"]
+
+
+def pad(call: Call) -> int:
+    return pin(call) if _is_number(call.arguments.get("value")) else call["self"]
+
+
+def masked_fill(call: Call) -> int:
+    value = call.arguments["value"]
+    number = value.item() if isinstance(value, Tensor) else value
+    return call["self"] if number == 0 or abs(number) > MASK else pin(call)
+
+
+def overwrite(call: Call) -> int:
+    """The storage receives another tensor."""
+    return call.same(call["self"], call["src"])
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((
+        "_to_copy", "clone", "contiguous", "_unsafe_view", "_reshape_copy", "lift_fresh_copy", "repeat", "roll", "flip",
+        "index_select", "_unsafe_index", "gather", "index", "repeat_interleave", "sort", "topk", "tril", "triu",
+        "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "reflection_pad2d", "replication_pad2d",
+        "neg", "abs", "relu", "leaky_relu", "nan_to_num", "_conj_physical", "zero",
+        "mean", "sum", "cumsum", "amax", "amin", "std", "norm", "linalg_vector_norm",
+        "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices",
+        "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d",
+        "upsample_bicubic2d", "_upsample_bilinear2d_aa",
+        "alias_copy", "detach_copy", "expand_copy", "permute_copy", "view_copy", "unfold_copy", "split_copy",
+        "split_with_sizes_copy", "unbind_copy", "view_as_real_copy", "view_as_complex_copy"), carry),
+    **dict.fromkeys((
+        "cat", "stack", "where", "index_put", "index_copy", "index_add", "slice_scatter", "select_scatter", "scatter",
+        "masked_scatter", "maximum", "minimum", "max", "min"), equal),
+    **dict.fromkeys((
+        "silu", "gelu", "tanh", "sigmoid", "hardswish", "mish", "elu", "softplus", "exp", "log", "sin", "cos", "erf",
+        "_softmax", "_log_softmax", "_safe_softmax", "clamp", "clamp_min", "hardtanh"), pin),
+    **dict.fromkeys(("ones_like", "full_like", "rand_like", "randn_like", "new_ones", "new_full"), constant),
+    **dict.fromkeys(("add", "sub", "rsub"), add),
+    **dict.fromkeys(("mul", "mm", "bmm", "mv", "dot"), product),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addcmul"), product_with_sum),
+    **dict.fromkeys(("convolution", "linear", "_convolution", "mkldnn_convolution"), linear),
+    "div": quotient,
+    "reciprocal": scaled_by(-1),
+    "square": scaled_by(2),
+    "var": scaled_by(2),
+    "sqrt": scaled_by(1, 2),
+    "rsqrt": scaled_by(-1, 2),
+    "pow": power,
+    **dict.fromkeys(("native_layer_norm", "native_group_norm", "_fused_rms_norm"), norm),
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"), batch_norm),
+    **dict.fromkeys((
+        "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable"), attention),
+    "embedding": embedding,
+    "constant_pad_nd": pad,
+    "masked_fill": masked_fill,
+    "copy": overwrite,
+    "fill": masked_fill,
+}  # fmt: skip
+
+# Zeros, and memory that is not yet written.
+BLANK = frozenset((
+    "zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided",
+))  # fmt: skip
+FULL = frozenset(("full", "full_like", "new_full"))
+
+# Ops whose outputs are all parts of the input.
+PARTS = frozenset(("split_copy", "split_with_sizes_copy", "unbind_copy"))
+
+# Ops without floating outputs whose answer does not depend on a (positive) scale.
+SCALE_FREE = frozenset(
+    ("isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "logical_not", "signbit")
+)
+COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
+
+
+def smallest(tensor: Tensor) -> float:
+    """The smallest non-zero magnitude: rows of zeros (padding) give 0 with any epsilon."""
+    magnitudes = tensor.abs()
+    return magnitudes[magnitudes > 0].amin().item() if bool((magnitudes > 0).any()) else math.inf
