@@ -336,6 +336,27 @@ def test_a_lora_given_as_a_model_is_told_apart(tmp_path):
         catalogue.resolve(str(path))
 
 
+# The plan
+
+
+def test_the_plan_does_not_change_with_how_busy_the_machine_is(zimage, home, monkeypatch):
+    from starrynight.numerics import device
+
+    plans._probed.cache_clear()
+    model = catalogue.resolve(str(zimage))
+    first = plans.choose(model, "cpu", "auto")
+    (key,) = json.loads((home / "cache" / "rates.json").read_text())
+    assert torch.__version__ in key
+    plans._probed.cache_clear()
+    monkeypatch.setattr(device, "matmul_rates", lambda _: pytest.fail("measured again"))
+    assert plans.choose(model, "cpu", "auto") == first
+    plans._probed.cache_clear()
+    (home / "cache" / "rates.json").write_text('{"an older torch": {}}')
+    monkeypatch.setattr(device, "matmul_rates", lambda _: {"float32": 1.0, "bfloat16": 9.0})
+    assert plans.choose(model, "cpu", "auto")["transformer"].dtype == "bfloat16"
+    plans._probed.cache_clear()
+
+
 # Memory and attention
 
 
@@ -515,6 +536,11 @@ def test_a_hub_that_does_not_answer_says_what_to_do(monkeypatch):
     for word in ("modelscope", "HF_ENDPOINT", "someone--tiny"):
         assert word in caught.value.en
         assert word in caught.value.zh
+
+
+def test_an_unknown_source_is_refused():
+    with pytest.raises(UnknownName, match="modelscope"):
+        hub.pull("sdxl", source="modelscop")
 
 
 def test_a_model_the_hub_has_not_is_missing(shelf):

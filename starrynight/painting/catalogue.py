@@ -94,7 +94,8 @@ MODELS = (
         bytes=32_900_000_000,
     ),
     Model(
-        # Its file is not on a hub we could confirm (2026-11): the owner puts it into STARRY_HOME/models.
+        # No hub that we could confirm carries its file (2026-11; KookYan's and RunningHub's repositories of that
+        # name are described as LoRAs): whoever has it puts it at STARRY_HOME/models/kook-zimage-turbo.safetensors.
         name="kook-zimage-turbo", en="Kook Z-Image-Turbo, realistic fantasy", zh="Kook 真实幻想 Z-Image-Turbo",
         base="z-image-turbo", smallest=256, largest=2048, steps=8, guidance=2.0, max_tokens=512, languages=("zh", "en"),
         float32_vae=True, bytes=12_300_000_000,

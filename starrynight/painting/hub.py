@@ -19,13 +19,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from starrynight.errors import BadFile, HubUnreachable, MissingFile, StorageError
+from starrynight.errors import BadFile, HubUnreachable, MissingFile, StorageError, UnknownName
 from starrynight.painting.catalogue import Model, resolve
 from starrynight.painting.plans import is_variant
 from starrynight.settings import settings
 
 HUB = "https://huggingface.co"
 MODELSCOPE = "https://www.modelscope.cn"
+SOURCES = ("hub", "modelscope")
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 3  # a dropped connection is resumed this often
@@ -63,6 +64,8 @@ def pull(
     resumed. Raises HubUnreachable, MissingFile (the hub has no such model), BadFile (a checksum), StorageError.
     """
     model = resolve(name)
+    if source not in SOURCES:
+        raise UnknownName(("source", "来源"), source, SOURCES)
     if model.here:
         return model.place
     repository = model.modelscope if source == "modelscope" else model.hub

@@ -5,6 +5,9 @@ Knows where a component's weights lie and which role of the plan it plays; decid
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -15,6 +18,7 @@ from starrynight.numerics.precision import PrecisionPlan
 from starrynight.painting.catalogue import Model, resolve
 from starrynight.painting.files import components, header, read_json
 from starrynight.painting.layouts import COMFY_PREFIX, recognise
+from starrynight.settings import settings
 
 # Whose weights a tensor of a whole single-file checkpoint is, by the beginning of its name.
 CHECKPOINT_PARTS = {
@@ -30,15 +34,46 @@ def choose(model: Model, device: str | None, asked: str) -> PrecisionPlan:
     record = precision.Model(
         family=family(model), parameters=parameters(model), float32_vae=model.float32_vae
     )
-    return precision.choose(_probed(device), record, asked)
+    return precision.choose(_probed(_kind(device)), record, asked)
 
 
 @cache
-def _probed(device: str | None) -> precision.Device:
-    """This machine, measured once per process."""
+def _probed(kind: str | None) -> precision.Device:
+    """This machine. A CPU's rates are measured once and kept under STARRY_HOME/cache: on a busy day they would come
+    out otherwise, and the same request must not choose another format tomorrow.
+    """
     from starrynight.numerics import device as machine
 
-    return machine.probe(_kind(device))
+    here = machine.probe(kind, measure=False)
+    if here.kind != "cpu":  # elsewhere facts decide, not rates
+        return here
+    import torch
+
+    kept = settings().cache / "rates.json"
+    key = f"torch {torch.__version__}, {here.name}, {torch.get_num_threads()} threads"
+    known = _read_rates(kept)
+    if key not in known:
+        known[key] = machine.matmul_rates(machine.torch_device("cpu"))
+        _keep(kept, json.dumps(known, indent=1))
+    return replace(here, rates=known[key])
+
+
+def _read_rates(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write whole or not at all; a folder that may not be written costs a second the next time, nothing more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh.write_text(text, "utf-8")
+        fresh.replace(path)
+    except OSError:
+        return
 
 
 def _kind(device: str | None) -> str | None:
