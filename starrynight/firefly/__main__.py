@@ -192,7 +192,7 @@ def arguments() -> argparse.ArgumentParser:
     verb(learn_pixels, "autoencoder", *learning)
     verb(encode, "encode", ("--side", 128))
     verb(
-        learn, "learn", *learning, ("--side", 128), ("--batch", 64), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
+        learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
         ("--shift", 1.5),
     )  # fmt: skip
     verb(save, "save", ("--out", weights), ("--sampler-shift", 1.5))

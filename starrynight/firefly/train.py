@@ -246,7 +246,7 @@ class Run:
         for unread in (self.painter.encoder.layers[-1], self.painter.encoder.norm):
             unread.requires_grad_(False)
         self.average = Average(self.painter, decay=0.999)
-        self.optimiser = Optimiser(self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, team=team)
+        self.optimiser = Optimiser(self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=2 * rate, team=team)
         self.step = self.samples = 0
         self.history: list[dict[str, float]] = []
 
@@ -307,7 +307,7 @@ class Run:
             self.average.update()
             self.step, self.samples, seen = self.step + 1, self.samples + batch, seen + batch
             losses.append(loss.item())
-            if self.step % 50 == 0 or self.step == until:
+            if self.step % 25 == 0 or self.step == until:
                 record = {
                     "step": self.step, "samples": self.samples, "side": 8 * latents.shape[-1],
                     "loss": round(float(np.mean(losses)), 4), "per_second": round(seen / (time.time() - tick), 1),

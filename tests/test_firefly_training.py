@@ -1,0 +1,199 @@
+"""Firefly's training, made tiny: a few real pictures, a painter two blocks deep, a handful of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from starrynight.firefly import autoencoder, data, evaluate, model, optimise, sheet, train
+
+DIAL = model.Dial(64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small lose more to threads meeting than they win, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> data.PictureSet:
+    folder = tmp_path_factory.mktemp("set")
+    data.draw(folder, count=12, first_seed=77, size=64, captions=3, workers=1)
+    return data.read(folder)
+
+
+@pytest.fixture(scope="module")
+def words(drawn: data.PictureSet):
+    return model.tokenizer(drawn.all_captions(), vocabulary=600)
+
+
+@pytest.fixture(scope="module")
+def captions(drawn: data.PictureSet, words) -> train.Captions:
+    return train.Captions.encode(words, [fact["captions"] for fact in drawn.facts])
+
+
+def begin(words, seed: int = 3) -> train.Run:
+    return train.Run(DIAL, len(words), words.pad_token_id, rate=2e-3, seed=seed)
+
+
+def latents() -> np.ndarray:
+    """Smooth latents [12, 16, 8, 16]: 32 patches, so the stock transformer pads nothing."""
+    rng = np.random.default_rng(0)
+    coarse = rng.normal(size=(12, 16, 2, 4))
+    return np.repeat(np.repeat(coarse, 4, axis=2), 4, axis=3).astype(np.float16)
+
+
+def loud(module: torch.nn.Module) -> torch.nn.Module:
+    """Weights moved off their quiet start, so that every path through the network counts."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    return module
+
+
+def test_a_set_goes_on_where_it_stopped(tmp_path: Path, drawn: data.PictureSet) -> None:
+    data.draw(tmp_path, count=12, first_seed=77, size=64, captions=3, workers=1)
+    first = np.array(data.read(tmp_path).pictures)
+    (tmp_path / "block-00000.jsonl").unlink()
+    data.draw(tmp_path, count=12, first_seed=77, size=64, captions=3, workers=1)
+    again = data.read(tmp_path)
+    assert np.array_equal(first, again.pictures) and np.array_equal(first, drawn.pictures)
+    assert again.facts == drawn.facts
+
+
+def test_any_text_survives_the_tokenizer(words) -> None:
+    for text in ("星夜下的静谧村庄，梵高风格", "a village at night", "", "龘 🦓 \u200d é"):
+        worded = train.worded(words, text)
+        assert words.decode(words(worded)["input_ids"]) == worded
+
+
+def test_no_merge_spans_two_chinese_characters(words) -> None:
+    for token in words.get_vocab():
+        text = words.convert_tokens_to_string([token])
+        assert sum("\u4e00" <= letter <= "\u9fff" for letter in text) <= 1, text
+
+
+def test_the_training_forward_is_the_stock_forward(words) -> None:
+    painter = loud(begin(words).painter)
+    lengths = torch.tensor([5, 17, 32])
+    mask = torch.arange(32)[None] < lengths[:, None]
+    tokens = torch.randint(3, 300, (3, 32)).masked_fill(~mask, words.pad_token_id)
+    noisy, clearness = torch.randn(3, 16, 8, 16), torch.tensor([0.1, 0.5, 0.9])
+    with torch.no_grad():
+        ours = painter(noisy, clearness, tokens, mask)
+        hidden = painter.encoder(input_ids=tokens, attention_mask=mask, output_hidden_states=True).hidden_states[-2]
+        feats = [row[kept] for row, kept in zip(hidden, mask, strict=True)]
+        stock = painter.transformer(list(noisy.unsqueeze(2).unbind(0)), clearness, feats, return_dict=False)[0]
+    torch.testing.assert_close(ours, torch.stack(stock).squeeze(2), rtol=1e-4, atol=1e-4)
+
+
+def test_learning_lowers_the_loss(words, captions: train.Captions, tmp_path: Path) -> None:
+    run = begin(words)
+
+    def loss() -> float:
+        clean = torch.from_numpy(latents().astype(np.float32))
+        with torch.no_grad():
+            return float(
+                np.mean([
+                    train.flow_loss(run.painter, clean, captions.draw(np.arange(12), np.random.default_rng(i)), 1.5, optimise.generator(9, i))
+                    for i in range(4)
+                ])
+            )  # fmt: skip
+
+    before = loss()
+    run.train(latents(), captions, (0.0, 1.0), tmp_path / "p.safetensors", until=25, batch=12, warmup=5)
+    assert loss() < 0.8 * before
+
+
+def test_a_killed_run_goes_on_bit_for_bit(words, captions: train.Captions, tmp_path: Path) -> None:
+    half = begin(words)
+    half.train(latents(), captions, (0.0, 1.0), tmp_path / "half.safetensors", until=4, batch=4)
+    resumed = begin(words, seed=3).load(tmp_path / "half.safetensors")
+    resumed.train(latents(), captions, (0.0, 1.0), tmp_path / "half.safetensors", until=6, batch=4)
+    straight = begin(words)
+    straight.train(latents(), captions, (0.0, 1.0), tmp_path / "straight.safetensors", until=6, batch=4)
+    assert resumed.samples == straight.samples == 24
+    for (name, one), other in zip(resumed.painter.named_parameters(), straight.painter.parameters(), strict=True):
+        assert torch.equal(one, other), name
+    for name, one in resumed.average.weights.items():
+        assert torch.equal(one, straight.average.weights[name]), name
+
+
+def _team_run(team: optimise.Team, folder: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 8)
+    optimiser = optimise.Optimiser(layer.named_parameters(), lambda n, p: p.ndim == 2, 0.01, 0.01, team=team)
+    data_rows = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    for _ in range(3):
+        mine = data_rows[team.rank :: team.size]
+        layer(mine).square().mean().backward()
+        team.average(layer.parameters())
+        optimiser.step(1.0)
+    np.save(f"{folder}/{team.size}-{team.rank}.npy", layer.weight.detach().numpy())
+
+
+def test_a_team_of_two_learns_what_one_learns(tmp_path: Path) -> None:
+    for size in (1, 2):
+        optimise.together(size, _team_run, str(tmp_path))
+    alone, first, second = (torch.from_numpy(np.load(tmp_path / f"{name}.npy")) for name in ("1-0", "2-0", "2-1"))
+    torch.testing.assert_close(alone, first, rtol=1e-4, atol=1e-6)
+    assert torch.equal(first, second)
+
+
+def test_muon_brings_singular_values_near_one() -> None:
+    for shape in ((3, 16, 40), (2, 40, 16)):
+        values = torch.linalg.svdvals(optimise.orthogonal(torch.randn(shape)))
+        assert 0.5 < values.min() and values.max() < 1.5
+
+
+def test_the_autoencoder_learns(drawn: data.PictureSet, tmp_path: Path) -> None:
+    path = tmp_path / "autoencoder.safetensors"
+    pictures = np.array(drawn.pictures)
+    torch.manual_seed(0)
+    before = autoencoder.psnr(model.autoencoder((8, 16)).eval(), pictures[:4])
+    autoencoder.train(optimise.Team(), pictures, pictures[:4], path, until=80, batch=4, size=32, channels=(8, 16))
+    assert autoencoder.psnr(autoencoder.load(path), pictures[:4]) > before + 4
+
+
+def test_a_saved_folder_paints_and_says_where_it_comes_from(words, tmp_path: Path) -> None:
+    from diffusers import ZImagePipeline
+
+    run = begin(words)
+    loud(run.painter.transformer)
+    pipe = model.pipeline(model.autoencoder((8, 8, 8, 8)), words, run.painter.encoder, run.painter.transformer, 1.5)
+    model.save(pipe, tmp_path, {"recipe_commit": "abc", "painter_steps": "0"})
+    assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pt"))
+    weights = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(weights) == 3
+    for path in weights:
+        with safe_open(path, "pt") as file:
+            assert file.metadata()["recipe_commit"] == "abc"
+            assert {str(file.get_tensor(key).dtype) for key in file.keys()} == {"torch.bfloat16"}
+    loaded = ZImagePipeline.from_pretrained(tmp_path)
+    texts = ["星夜", "a very long prompt " * 12]
+    one = sheet.paint(loaded, texts, seed=1, size=64, steps=2)
+    assert one.shape == (2, 64, 64, 3) and one.std() > 0
+    assert np.array_equal(one, sheet.paint(loaded, texts, seed=1, size=64, steps=2))
+
+
+def test_the_judge_learns_styles_and_the_distance_sees_change(drawn: data.PictureSet, tmp_path: Path) -> None:
+    judge = evaluate.train_judge(drawn, tmp_path / "judge.safetensors", steps=60, batch=12)
+    features, style, _, _ = evaluate.judged(judge, drawn.pictures)
+    assert (style.argmax(1) == evaluate.labels(drawn.facts)[0]).float().mean() > 0.8
+    assert evaluate.frechet(features, features) < 1e-3 < evaluate.frechet(features, features + 1)
+    distances = evaluate.nearest(np.array(drawn.pictures[:3]), np.array(drawn.pictures))
+    assert distances.max() < 0.5
+
+
+def test_questions_name_the_style_and_only_true_subjects(drawn: data.PictureSet) -> None:
+    for question in evaluate.ask(drawn, 12):
+        assert evaluate.names(question.text, "style", question.fact["shows"]["style"])
+        assert set(question.subjects) <= set(question.fact["shows"]["subjects"])
