@@ -37,7 +37,7 @@ class Emulation(TorchDispatchMode):
     """``with Emulation(model): model(x)`` computes as a GPU would on the 16-bit or 8-bit tensors it meets.
 
     Results equal native float16 element by element for every op that rounds once (elementwise ops; products up to
-    the order of summation). An overflow gives what the format gives: Inf in float16 and e5m2, NaN in e4m3.
+    the order of summation). An overflow gives what torch's cast gives: Inf in float16 and e5m2, 448 in e4m3.
     ``weights``: a module whose parameters are kept in float32 beside their narrow form (twice their float16 size),
     so that they are not converted anew in every op.
     """

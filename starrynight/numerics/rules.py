@@ -278,7 +278,7 @@ RULES: dict[str, Rule] = {
         "masked_scatter", "maximum", "minimum", "max", "min"), equal),
     **dict.fromkeys((
         "silu", "gelu", "tanh", "sigmoid", "hardswish", "mish", "elu", "softplus", "exp", "log", "sin", "cos", "erf",
-        "_softmax", "_log_softmax", "_safe_softmax", "clamp", "clamp_min", "hardtanh"), pin),
+        "_softmax", "_log_softmax", "_safe_softmax", "clamp", "clamp_min", "hardtanh", "_local_scalar_dense"), pin),
     **dict.fromkeys(("ones_like", "full_like", "rand_like", "randn_like", "new_ones", "new_full"), constant),
     **dict.fromkeys(("add", "sub", "rsub"), add),
     **dict.fromkeys(("mul", "mm", "bmm", "mv", "dot"), product),

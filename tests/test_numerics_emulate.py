@@ -1,0 +1,87 @@
+"""Emulated float16 equals native float16 element by element, and rounds where a GPU rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from starrynight.numerics.emulate import Emulation
+
+X = torch.randn(48, 64, generator=torch.Generator().manual_seed(0)) * 300
+Y = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
+
+ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda x, y: x + y,
+    "add in place": lambda x, y: x.clone().add_(y),
+    "overflowing product": lambda x, y: x * x,
+    "quotient": lambda x, y: x / y,
+    "square root": lambda x, y: x.abs().sqrt(),
+    "exp": lambda x, y: y.exp(),
+    "silu": lambda x, y: F.silu(x),
+    "gelu": lambda x, y: F.gelu(y),
+    "tanh": lambda x, y: y.tanh(),
+    "softmax": lambda x, y: x.softmax(-1),
+    "float32 beside": lambda x, y: x + y.float(),
+    "a single float32 number": lambda x, y: x * torch.tensor(1.1),
+    "clamp": lambda x, y: x.clamp(-5, 5),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_equals_native_element_by_element(name: str, dtype: torch.dtype) -> None:
+    native = ELEMENTWISE[name](X.to(dtype), Y.to(dtype))
+    with Emulation():
+        emulated = ELEMENTWISE[name](X.to(dtype), Y.to(dtype))
+    assert emulated.dtype == native.dtype
+    assert torch.equal(emulated.nan_to_num(7), native.nan_to_num(7))
+
+
+def test_products_accumulate_in_float32() -> None:
+    ones = torch.ones(1, 4096).half()
+    with Emulation():
+        assert (ones @ ones.T).item() == 4096  # a float16 sum of ones stops at 2048
+        x, y = (X / 60).round().half(), (Y * 5).round().half()  # whole numbers: float32 sums them exactly
+        product = x @ y.T
+    assert torch.equal(product, (x.double() @ y.double().T).half())
+
+
+def test_results_are_rounded_and_overflow_as_the_format_does() -> None:
+    with Emulation():
+        assert (torch.tensor([60000.0]).half() * 2).item() == float("inf")
+        assert torch.tensor([1.0]).half().add(2.0**-12).item() == 1.0
+        assert torch.tensor([300.0]).to(torch.float8_e5m2).mul(1000).item() == float("inf")
+        assert torch.tensor([300.0]).to(torch.float8_e4m3fn).mul(1000).float().item() == 448
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_module_runs_in_float8(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 8))
+    reference = module(Y)
+    narrow = module.to(dtype)
+    with torch.no_grad(), Emulation(narrow):
+        result = narrow(Y.to(dtype))
+    assert result.dtype == dtype
+    assert 0.01 < (result.float() - reference).norm() / reference.norm() < 0.2
+
+
+def test_kept_weights_give_the_same_numbers_and_follow_a_write() -> None:
+    module = nn.Linear(64, 64).half()
+    with torch.no_grad():
+        with Emulation():
+            plain = module(Y.half())
+        with Emulation(module):
+            assert torch.equal(module(Y.half()), plain)
+            module.weight.mul_(2)
+            module.bias.mul_(2)
+            assert torch.equal(module(Y.half()), 2 * plain)
+
+
+def test_inference_mode_is_no_way_around_it() -> None:
+    with torch.inference_mode(), Emulation():
+        assert F.linear(torch.ones(1, 4096).half(), torch.ones(1, 4096).half()).item() == 4096

@@ -1,0 +1,83 @@
+"""The guard's primitives: NaN, +Inf and −Inf are found, counted, and traced to the module and op that made them."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from starrynight.numerics.guard import ClampCounter, Fault, find_fault, locate
+
+
+@pytest.mark.parametrize(("value", "kind"), [(math.nan, "NaN"), (math.inf, "+Inf"), (-math.inf, "−Inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_single_broken_number_is_found(value: float, kind: str, dtype: torch.dtype) -> None:
+    latents = torch.randn(1, 4, 32, 32).to(dtype)
+    assert find_fault(latents, "latents", 3) is None
+    latents[0, 2, 5, 7] = value
+    assert find_fault(latents, "latents", 3) == Fault("latents", kind, 1, 4096, 3)
+
+
+def test_a_dark_finite_picture_is_no_fault() -> None:
+    assert find_fault(torch.zeros(1, 3, 8, 8), "decoder") is None
+    assert find_fault(torch.full((4,), 65504.0).half(), "decoder") is None
+
+
+def test_the_fault_says_where_in_both_languages() -> None:
+    fault = Fault("prediction", "NaN", 12, 4096, 2).at(("layers.7.w2", "mm"))
+    assert fault.say("en") == "NaN in 12 of 4096 numbers at prediction, step 3: layers.7.w2, mm"
+    assert fault.say("zh") == "prediction 的 4096 个数中有 12 个 NaN，第 3 步：layers.7.w2，mm"
+
+
+class Overflowing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.full((8, 8), -math.inf, dtype=x.dtype).triu(1)  # a mask is no fault
+        hidden = (self.first(x) + mask).softmax(-1)
+        return self.third(self.second(hidden))
+
+
+def test_the_module_and_op_that_broke_are_named() -> None:
+    module, x = Overflowing().half(), torch.ones(8, 8).half()
+    assert locate(module, lambda: module(x)) is None
+    with torch.no_grad():
+        module.second.weight.fill_(60000.0)
+        module.second.bias.fill_(60000.0)
+    place = locate({"transformer": module}, lambda: module(x))
+    assert place == ("transformer.second", "addmm")
+
+
+def test_nan_from_finite_numbers_is_named() -> None:
+    class Zero(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - x) / (x - x)
+
+    module = nn.Sequential(nn.Linear(4, 4), Zero())
+    assert locate(module, lambda: module(torch.ones(2, 4))) == ("1", "div")
+
+
+def test_clamps_that_bite_are_counted() -> None:
+    class Clamping(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(-2, 2).nan_to_num().clamp(-100, 100)
+
+    module, counter = nn.Sequential(Clamping()), ClampCounter()
+    with counter.following(module), counter:
+        module(torch.tensor([1.0, 3.0, -5.0]))
+    assert counter.counts == {("0", "clamp"): 2}
+
+
+def test_checking_latents_costs_microseconds() -> None:
+    latents = torch.randn(1, 16, 64, 64)  # a 512 × 512 picture's
+    times = []
+    for _ in range(50):
+        start = time.perf_counter()
+        find_fault(latents, "latents")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1e-3  # 1 % of a step of 0.1 s

@@ -1,0 +1,156 @@
+"""The trace: what each op says about exponents, and that a long run costs no more memory than a short one."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from starrynight.numerics.solve import solve
+from starrynight.numerics.trace import Trace, trace
+
+
+class Formula(nn.Module):
+    """A module whose forward is one formula over two parameters a, b [4, 4] and an input [4, 4]."""
+
+    def __init__(self, formula: Callable[[Formula, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.rand(4, 4) + 0.5)
+        self.b = nn.Parameter(torch.rand(4, 4) + 0.5)
+        self.eps = 1e-6
+        self.formula = formula
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.formula(self, x)
+
+
+def traced(formula: Callable[[Formula, Tensor], Tensor]) -> Trace:
+    module = Formula(formula).bfloat16()
+    return trace(module, lambda: module(torch.rand(4, 4).bfloat16()))
+
+
+def exponents(found: Trace) -> tuple[int, int]:
+    return tuple(found.exponents.root(found.parameters[name].exponent) for name in "ab")  # type: ignore[return-value]
+
+
+# With the output pinned to 0, each formula fixes what a and b may do: "free" apart, "tied" by a relation, "pinned".
+FORMULAS = {
+    "product": (lambda m, x: m.a @ x @ m.b, "tied"),
+    "gate": (lambda m, x: (x * m.a) * m.b, "tied"),
+    "sum": (lambda m, x: m.a + m.b, "pinned"),
+    "softmax": (lambda m, x: (x @ m.a).softmax(-1) + (m.b * 0).softmax(-1), "pinned"),
+    "silu": (lambda m, x: F.silu(x * m.a) + F.silu(m.b), "pinned"),
+    "quotient": (lambda m, x: (x * m.a) / m.b, "tied"),
+    "relu between": (lambda m, x: F.relu(x @ m.a) @ m.b, "tied"),
+    "norm after": (lambda m, x: F.layer_norm(x @ m.a, (4,), eps=m.eps) + m.b, "a is free"),
+    "hand-written norm": (
+        lambda m, x: (h := x @ m.a) * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + m.eps) + m.b,
+        "a is free",
+    ),
+    "attention values": (lambda m, x: F.scaled_dot_product_attention(x[None], x[None], (x @ m.a)[None])[0] @ m.b, "tied"),
+    "attention keys": (lambda m, x: F.scaled_dot_product_attention((x @ m.a)[None], (x @ m.b)[None], x[None])[0], "tied"),
+    "constant added": (lambda m, x: (x * m.a + 1) * m.b, "pinned"),
+    "cat": (lambda m, x: torch.cat([x * m.a, m.b]), "pinned"),
+    "written into zeros": (lambda m, x: torch.zeros_like(x).copy_(x * m.a) @ m.b, "tied"),
+    "in place": (lambda m, x: (x * m.a).mul_(m.b), "pinned"),
+    "padding with zeros": (lambda m, x: F.pad(x * m.a, (0, 0, 0, 2)) @ m.b, "tied"),
+    "padding with ones": (lambda m, x: F.pad(x * m.a, (0, 0, 0, 2), value=1.0) @ m.b, "pinned"),
+    "read as a number": (lambda m, x: x * m.a.sum().item() + m.b, "pinned"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_what_an_op_says(name: str) -> None:
+    formula, expected = FORMULAS[name]
+    found = traced(formula)
+    a, b = exponents(found)
+    relations = found.exponents.relations()
+    a, b = (0 if {e: 1} in relations or {e: -1} in relations else e for e in (a, b))
+    tied = any(set(relation) >= {a, b} for relation in relations) or (a == b != 0)
+    state = "pinned" if a == b == 0 else "tied" if tied else "a is free" if a and not b else "other"
+    assert state == expected
+    assert not found.unknown_ops
+
+
+def test_an_op_nobody_wrote_a_rule_for_pins_and_is_reported() -> None:
+    found = traced(lambda m, x: torch.special.bessel_j0((x * m.a).float()).bfloat16() + m.b)
+    assert exponents(found) == (0, 0)
+    assert found.unknown_ops == {"special_bessel_j0": 1}
+
+
+def test_inference_mode_gives_the_same_equations() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)).bfloat16()
+    x = torch.rand(2, 8).bfloat16()
+
+    def inferring() -> None:
+        with torch.inference_mode():
+            module(x)
+
+    plain, inference = trace(module, lambda: module(x)), trace(module, inferring)
+    assert plain.exponents.relations() == inference.exponents.relations()
+
+
+def test_a_parameter_that_was_never_exercised_keeps_its_scale() -> None:
+    module = Formula(lambda m, x: F.layer_norm(x @ m.a, (4,), eps=m.eps)).bfloat16()
+    with torch.no_grad():
+        module.a.mul_(2.0**30)
+        module.b.mul_(2.0**-30)  # so small that a fold would be wanted
+    plan = solve(trace(module, lambda: module(torch.rand(4, 4).bfloat16())))
+    assert set(plan.parameters) == {"a"}
+
+
+def test_float32_sections_are_not_constrained() -> None:
+    found = traced(lambda m, x: ((x.float() * m.a.float() * 1e9) / 1e9).bfloat16() * m.b)
+    assert max(site.peak for site in found.sites.values() if site.half) < 1e3
+    assert not solve(found).parameters
+
+
+def test_masks_are_not_activations() -> None:
+    def masked(m: Formula, x: Tensor) -> Tensor:
+        mask = torch.full((4, 4), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
+        hidden = torch.zeros_like(mask).masked_fill(mask < 0, -torch.inf)
+        return (x @ m.a + mask + hidden).softmax(-1) @ m.b
+
+    found = traced(masked)
+    assert max(site.peak for site in found.sites.values()) < 1e3
+    assert solve(found).islands == ()
+
+
+def test_nan_in_the_calibration_is_named_and_does_not_reach_the_solver() -> None:
+    found = traced(lambda m, x: (x * m.a - x * m.a) / 0 + m.b)
+    assert found.broken == {"": "div"}
+    assert solve(found).spare > 0
+
+
+def test_steps_merge_and_nothing_is_kept_alive() -> None:
+    module = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 16)).bfloat16()
+    hidden: list[weakref.ref[Tensor]] = []
+    module[1].register_forward_hook(lambda _m, _i, output: hidden.append(weakref.ref(output)))
+
+    def steps(count: int) -> Callable[[], None]:
+        def run() -> None:
+            x = torch.rand(4, 16).bfloat16()
+            for _ in range(count):
+                x = x + module(x)
+                assert hidden[-1]() is None, "the trace keeps a tensor of the run alive"
+
+        return run
+
+    short = trace(module, steps(2))
+    sites, unknowns = len(short.sites), len(short.exponents)
+    long = trace(module, steps(20))
+    assert (len(long.sites), len(long.exponents)) == (sites, unknowns)
+    again = trace(module, steps(5), into=long)
+    assert again is long
+    assert (len(again.sites), len(again.exponents)) == (sites, unknowns)
+
+
+def test_tied_parameters_share_one_exponent() -> None:
+    module = nn.ModuleDict({"one": nn.Linear(4, 4, bias=False), "two": nn.Linear(4, 4, bias=False)})
+    module["two"].weight = module["one"].weight
+    found = trace(module, lambda: module["two"](module["one"](torch.rand(2, 4))))
+    assert found.parameters["one.weight"].exponent == found.parameters["two.weight"].exponent
