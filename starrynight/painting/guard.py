@@ -51,14 +51,21 @@ def watch_prompt(pipeline: Any, denoiser: torch.nn.Module) -> None:
     pipeline.encode_prompt = encode_prompt
 
 
-def watch_decoder(decoder: torch.nn.Module) -> None:
-    """What the decoder draws is looked at, and handed on in float32: nothing after it rounds to 16 bits."""
+def watch_decoder(pipeline: Any) -> bool:
+    """What the decoder draws is looked at, and handed on in float32: nothing after it rounds to 16 bits.
+
+    False for a pipeline that has no decoder we can stand at; its pictures count as not checked.
+    """
+    decoder = getattr(getattr(pipeline, "vae", None), "decoder", None)
+    if decoder is None:
+        return False
 
     def look(_module: torch.nn.Module, _args: Any, drawn: Any) -> Any:
         finite(drawn, "decoder")
         return _cast(drawn, torch.float32)
 
     decoder.register_forward_hook(look)
+    return True
 
 
 def _cast(value: Any, dtype: Any) -> Any:

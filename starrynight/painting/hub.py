@@ -49,6 +49,8 @@ class Remote:
 def fetch(model: Model) -> Model:
     """The model, here: pulled from the hub (or its mirror) unless it is. Raises as ``pull``."""
     if model.base:
+        if not model.place.exists():
+            raise _by_hand(model)
         fetch(resolve(model.base))
     if not model.here:
         pull(model.name)

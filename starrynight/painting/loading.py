@@ -146,20 +146,33 @@ def _dtype(plan: PrecisionPlan, component: str) -> torch.dtype:
     return getattr(torch, dtype_name(plan, component))
 
 
+def denoiser(pipeline: Any) -> Any:
+    """The network that takes the steps. Raises Unfit for a pipeline that has none we know."""
+    for name in ("transformer", "unet"):
+        if isinstance(found := getattr(pipeline, name, None), torch.nn.Module):
+            return found
+    name = type(pipeline).__name__
+    raise Unfit(
+        f"{name} has neither a transformer nor a unet to paint with.", f"{name} 没有 transformer 或 unet。"
+    )
+
+
 def _join_formats(pipeline: Any, decoder: torch.dtype) -> None:
     """Put the half of the autoencoder that decodes into its own format, and let every part cast what it is given.
 
     Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser. A
     pipeline that would cast its autoencoder to and fro (``force_upcast``) rounds its weights away: not any more.
     """
-    if pipeline.vae.config.get("force_upcast"):
-        pipeline.vae.register_to_config(force_upcast=False)
-    for name, part in pipeline.vae.named_children():
+    denoiser(pipeline).register_forward_pre_hook(_cast_latents, with_kwargs=True)
+    vae = getattr(pipeline, "vae", None)
+    if vae is None:  # a family that paints pixels
+        return
+    if vae.config.get("force_upcast"):
+        vae.register_to_config(force_upcast=False)
+    for name, part in vae.named_children():
         if "decoder" in name or "post_quant" in name:
             part.to(decoder)
         part.register_forward_pre_hook(_cast_to_own)
-    denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
-    denoiser.register_forward_pre_hook(_cast_latents, with_kwargs=True)
 
 
 def _cast_to_own(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -83,7 +83,8 @@ def tile(pipeline: Any, width: int, height: int) -> None:
     """Let the autoencoder work in tiles where the picture is large. Tiles change a picture a little (each is
     normalised alone), so it depends on the size asked for and never on how much memory happens to be free.
     """
-    switch = getattr(pipeline.vae, "enable_tiling" if width * height >= TILE_FROM else "disable_tiling", None)
+    name = "enable_tiling" if width * height >= TILE_FROM else "disable_tiling"
+    switch = getattr(getattr(pipeline, "vae", None), name, None)
     if switch:
         switch()
 

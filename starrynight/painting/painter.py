@@ -82,7 +82,7 @@ class Painter:
         self.preview = Preview(pipeline)
         self._asked: tuple[Any, ...] = ()
         guard.watch_prompt(pipeline, self.denoiser)
-        guard.watch_decoder(pipeline.vae.decoder)
+        self.checked = guard.watch_decoder(pipeline)
 
     @classmethod
     def ready(
@@ -106,7 +106,7 @@ class Painter:
         where = torch.device(device) if device else _best_device()
         with _memory_errors():
             pipeline = loading.load(model, plan)
-            memory.set_attention(pipeline, _denoiser(pipeline), attention)
+            memory.set_attention(pipeline, loading.denoiser(pipeline), attention)
             arrangement = memory.choose(pipeline, where, memory_budget)
             memory.place(pipeline, where, arrangement)
         painter = cls(pipeline, model, plan, where, arrangement)
@@ -119,7 +119,7 @@ class Painter:
 
     @property
     def denoiser(self) -> Any:
-        return _denoiser(self.pipeline)
+        return loading.denoiser(self.pipeline)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -175,9 +175,7 @@ class Painter:
             raise Unfit(
                 f"{self.model.en} cannot begin from a picture.", f"{self.model.zh} 不支持以图生图。"
             ) from error
-        if (
-            self.arrangement == "model"
-        ):  # whose hooks hang on a pipeline; layer by layer they hang on the layers
+        if self.arrangement == "model":  # its hooks hang on a pipeline; layer by layer they hang on layers
             memory.place(sibling, self.device, self.arrangement)
         guard.watch_prompt(sibling, self.denoiser)
         return sibling
@@ -205,6 +203,7 @@ class Painter:
             seed=request.seed_of(index),
             prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "",
+            checked=self.checked,
             remarks=remarks,
         )
 
@@ -252,10 +251,6 @@ def _pixels(result: Any) -> np.ndarray:
 
 def _wish(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
     return (request.model, request.precision, device, attention)
-
-
-def _denoiser(pipeline: Any) -> Any:
-    return getattr(pipeline, "transformer", None) or pipeline.unet
 
 
 def _best_device() -> torch.device:

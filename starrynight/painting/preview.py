@@ -28,7 +28,7 @@ class Preview:
     def __call__(self, latents: torch.Tensor, width: int, height: int) -> np.ndarray | None:
         """uint8 [h, w, 3], one pixel for each latent; None for latents that are not a plane of channels."""
         plane = self._plane(latents, width, height)
-        if plane is None:
+        if plane is None or getattr(self._pipeline, "vae", None) is None:
             return None
         if self._map is None:
             self._map = self._measure()
