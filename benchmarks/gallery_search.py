@@ -1,0 +1,235 @@
+"""How long a search over many pictures takes: the median, and the slowest, of each kind of question.
+
+    python benchmarks/gallery_search.py [ROWS]
+
+Prints milliseconds on the clock and of the process's own work (CPU time; the search is one thread), which is what remains
+when nothing else runs. Makes a gallery of ROWS (50,000 if left out) rows in a temporary folder, as importing would write them but without
+files: prompts of 8 to 24 words in English or Chinese, looks at random. Asks each question 20 times, a page of 60 rows
+each, tags and collections with it. The promise is 50 ms (docs/gallery.md). Knows nothing of painting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from sqlalchemy import text
+
+from starrynight.gallery.hanging import enter
+from starrynight.gallery.rows import Facts
+from starrynight.gallery.search import Page, Query
+from starrynight.gallery.store import Gallery
+
+PROMISE = 50.0  # ms
+ROUNDS = 20
+ENGLISH = [
+    "a",
+    "the",
+    "starry",
+    "night",
+    "over",
+    "quiet",
+    "village",
+    "thick",
+    "brush",
+    "strokes",
+    "golden",
+    "field",
+    "cypress",
+    "river",
+    "lantern",
+    "harbour",
+    "moonlight",
+    "snow",
+    "mountain",
+    "lonely",
+    "boat",
+    "pine",
+    "forest",
+    "autumn",
+    "lake",
+    "crane",
+    "lotus",
+    "pavilion",
+    "rain",
+    "neon",
+    "skyline",
+    "alley",
+    "mirror",
+    "window",
+    "portrait",
+    "of",
+    "an",
+    "old",
+    "fisherman",
+    "woman",
+    "reading",
+    "cat",
+    "sleeping",
+    "oil",
+    "painting",
+    "ink",
+    "wash",
+    "watercolour",
+    "impressionist",
+    "cinematic",
+    "highly",
+    "detailed",
+    "soft",
+    "light",
+    "mist",
+    "dawn",
+    "dusk",
+]
+CHINESE = [
+    "星夜",
+    "村庄",
+    "静谧",
+    "江雪",
+    "孤舟",
+    "远山",
+    "明月",
+    "松林",
+    "秋水",
+    "荷塘",
+    "飞鹤",
+    "亭台",
+    "细雨",
+    "霓虹",
+    "小巷",
+    "灯笼",
+    "渔翁",
+    "少女",
+    "油画",
+    "水墨",
+    "工笔",
+    "厚重",
+    "笔触",
+    "金色",
+    "麦田",
+    "丝柏",
+    "星光",
+    "银河",
+    "璀璨",
+    "雪峰",
+    "云海",
+    "晨雾",
+    "黄昏",
+    "古寺",
+    "钟声",
+    "竹林",
+    "溪流",
+    "桃花",
+    "梅花",
+    "敦煌",
+    "飞天",
+]
+STYLES = ("oil", "ink", "monet", "cyberpunk", "watercolour", "gongbi", "ukiyo-e", None)
+MODELS = ("firefly", "z-image-turbo", "sdxl-base", "dreamshaper_8")
+
+
+def facts(number: int, draw: random.Random) -> Facts:
+    count = draw.randint(8, 24)
+    prompt = (
+        "，".join(draw.choices(CHINESE, k=count)) if number % 2 else " ".join(draw.choices(ENGLISH, k=count))
+    )
+    if number % 5000 == 0:
+        prompt += " axolotl 麒麟"  # what few pictures show
+    columns = {
+        "id": hashlib.sha256(str(number).encode()).hexdigest()[:32], "format": "png", "size": 1_500_000, "width": 1024,
+        "height": 1024, "hash": draw.getrandbits(63), "colours": draw.randbytes(48), "tool": "Starry Night",
+        "prompt": prompt, "negative_prompt": "blurry", "style": draw.choice(STYLES), "model": draw.choice(MODELS),
+        "precision": draw.choice(("bfloat16", "float16", "float32")), "verdict": draw.choice(("hang", "hang", "unchecked")),
+        "seed": str(number), "steps": 8, "guidance": 2.0, "sampler": None,
+    }  # fmt: skip
+    return Facts(columns, '{"starry_night":1}')
+
+
+def furnish(gallery: Gallery, rows: int) -> str:
+    """Fill the gallery; returns the id of one picture."""
+    draw, day = random.Random(5), 86_400
+    with gallery.database.writing() as connection:
+        for number in range(rows):
+            last = facts(number, draw)
+            enter(connection, last, made_at=1_700_000_000 + number / rows * 365 * day)
+        connection.execute(text("UPDATE pictures SET starred = TRUE WHERE number % 50 = 0"))
+        connection.execute(
+            text("INSERT INTO tags SELECT number, 'loved' FROM pictures WHERE number % 100 = 0")
+        )
+    return last.columns["id"]
+
+
+def questions(one: str) -> dict[str, Query]:
+    early = datetime(2023, 11, 20, tzinfo=UTC)
+    return {
+        "everything": Query(),
+        "two characters, common 村庄": Query(text="村庄"),
+        "two characters, rare 麒麟": Query(text="麒麟"),
+        "one character 夜": Query(text="夜"),
+        "four characters 星夜，村庄": Query(text="星夜，村庄"),
+        "part of a word ight": Query(text="ight"),
+        "one letter a": Query(text="a"),
+        "a rare word axolotl": Query(text="axolotl"),
+        "three words": Query(text="starry lake cat"),
+        "two languages": Query(text="axol 麒麟"),
+        "words that nothing holds": Query(text="submarine"),
+        "common word, style, model": Query(text="night", style="ink", model="firefly"),
+        "style": Query(style="ink"),
+        "precision and verdict": Query(precision="float16", verdict="unchecked"),
+        "the first week": Query(until=early),
+        "starred": Query(starred=True),
+        "tag": Query(tag="loved"),
+        "oldest first": Query(oldest_first=True),
+        "like this one": Query(like=one),
+        "colour": Query(colour="#1f3b73"),
+        "like this one, style, word": Query(like=one, style="ink", text="村庄"),
+    }
+
+
+def timed(question: Callable[[], Page]) -> tuple[float, float]:
+    """Median milliseconds: on the clock, of own work."""
+    question()
+    clock, work = [], []
+    for _ in range(ROUNDS):
+        start, worked = time.perf_counter(), time.process_time()
+        question()
+        clock.append(time.perf_counter() - start)
+        work.append(time.process_time() - worked)
+    return statistics.median(clock) * 1000, statistics.median(work) * 1000
+
+
+def main(rows: int) -> int:
+    with tempfile.TemporaryDirectory() as folder, Gallery(folder) as gallery:
+        start = time.perf_counter()
+        one = furnish(gallery, rows)
+        print(f"{rows} rows written in {time.perf_counter() - start:.0f} s, "
+              f"{os.path.getsize(f'{folder}/gallery.db') >> 20} MB; load {os.getloadavg()[0]:.1f}")  # fmt: skip
+        start = time.perf_counter()
+        gallery.search(Query(like=one))  # later ones read only what came since
+        print(f"first likeness (reads all looks): {(time.perf_counter() - start) * 1000:.0f} ms")
+        asked = {name: partial(gallery.search, query) for name, query in questions(one).items()}
+        asked["a page in the middle"] = partial(gallery.search, Query(), after=str(rows // 2))
+        asked["a page of what is alike"] = partial(
+            gallery.search, Query(like=one), after=gallery.search(Query(like=one)).next
+        )
+        slow = 0
+        for name, question in asked.items():
+            clock, work = timed(question)
+            slow += clock > PROMISE
+            print(f"{name:32} clock {clock:6.1f} ms  work {work:6.1f} ms  {len(question().rows)} rows")
+        print(
+            f"{slow} of {len(asked)} kinds took more than {PROMISE:.0f} ms on the clock; load now {os.getloadavg()[0]:.1f}"
+        )
+    return 1 if slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000))

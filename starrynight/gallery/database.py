@@ -1,0 +1,207 @@
+"""One gallery's database: opened, brought up to date, and every accident with it told in one sentence.
+
+SQLite in WAL mode, so that painters hang while others look, or Postgres by its URL. ``reading`` and ``writing`` are the
+only two ways in. Knows nothing of what the tables mean.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
+
+from starrynight.errors import MissingPackage, StorageError
+
+PATIENCE = 30  # seconds to wait for another writer
+STEPS = Path(__file__).with_name("migrations") / "versions"
+
+
+class BrokenDatabase(StorageError):
+    """The database's file at ``path`` is none, or is damaged."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"The gallery's database {path} is broken; `starry gallery rebuild` makes a new one from the pictures.",
+            f"画廊数据库 {path} 已损坏；`starry gallery rebuild` 会根据图片重建。",
+        )
+        self.path = path
+
+
+class Database:
+    """``url``: SQLAlchemy's, e.g. ``sqlite:////home/me/gallery.db``. Opening it makes it, or migrates an older one.
+
+    Raises ``StorageError`` if it cannot be opened, is broken, or was made by a newer version; ``MissingPackage`` if
+    its driver is not installed.
+    """
+
+    def __init__(self, url: str | URL) -> None:
+        self.url = make_url(url)
+        self.place = self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
+        if self.is_sqlite and self.url.database:
+            self._make_folder(Path(self.url.database).parent)
+        self.engine = self._engine()
+        with self._told():
+            if self.is_sqlite:
+                self._use_wal()
+            self._migrate()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one moment of the database."""
+        with self._told(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction, all or nothing. On SQLite it holds the write lock from its first line."""
+        with self._told(), self.engine.execution_options(writes=True).begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The gallery's folder {folder} cannot be made: {error.strerror}; choose another place.",
+                f"无法创建画廊文件夹 {folder}：{error.strerror}；请换一个位置。",
+            ) from error
+
+    def _engine(self) -> Engine:
+        options = {"connect_args": {"timeout": PATIENCE}} if self.is_sqlite else {"pool_pre_ping": True}
+        try:
+            engine = create_engine(self.url, **options)
+        except ModuleNotFoundError as error:
+            raise MissingPackage(
+                f"This database needs the package {error.name}; for Postgres: pip install 'starry-night[postgres]'.",
+                f"这个数据库需要软件包 {error.name}；若为 Postgres：pip install 'starry-night[postgres]'。",
+            ) from error
+        except exc.ArgumentError as error:
+            raise _unknown_database(str(self.place)) from error
+        if self.is_sqlite:
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _use_wal(self) -> None:
+        """WAL stays with the file. SQLite does not wait for the lock that this needs, so we do."""
+        deadline = time.monotonic() + PATIENCE
+        connection = self.engine.raw_connection()
+        try:
+            while True:
+                try:
+                    connection.cursor().execute("PRAGMA journal_mode=WAL")
+                    return
+                except Exception as error:
+                    busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+                    if not busy or time.monotonic() > deadline:
+                        raise exc.DBAPIError("journal_mode", None, error) from error
+                    time.sleep(0.02)
+        finally:
+            connection.close()
+
+    def _migrate(self) -> None:
+        steps = sorted(file.stem[:4] for file in STEPS.glob("[0-9]*.py"))
+        with self.engine.begin() as connection:
+            if self._version(connection, steps) == steps[-1]:
+                return
+        with self.engine.execution_options(writes=True).begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(5047)"))  # any number, ours alone
+            if self._version(connection, steps) != steps[-1]:  # another process may have been faster
+                _upgrade(connection)
+
+    def _version(self, connection: Connection, steps: list[str]) -> str | None:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if version is not None and version not in steps:
+            raise StorageError(
+                f"The gallery {self.place} was made by a newer Starry Night (step {version}, this one knows "
+                f"{steps[-1]}); upgrade Starry Night to open it.",
+                f"画廊 {self.place} 由更新版本的璀璨星河创建（步骤 {version}，当前版本只认识到 {steps[-1]}）；"
+                "请升级后再打开。",
+            )
+        return version
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.DBAPIError as error:
+            raise self._sentence(error) from error
+
+    def _sentence(self, error: exc.DBAPIError) -> StorageError:
+        name = getattr(error.orig, "sqlite_errorname", "") or ""
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            return BrokenDatabase(str(self.place))
+        for start, (en, zh) in _SENTENCES.items():
+            if name.startswith(start):
+                return StorageError(f"The gallery {self.place} {en}", f"画廊 {self.place} {zh}")
+        reason = " ".join(str(error.orig).split())
+        return StorageError(
+            f"The gallery's database {self.place} does not answer: {reason}.",
+            f"画廊数据库 {self.place} 没有响应：{reason}。",
+        )
+
+
+_SENTENCES = {
+    "SQLITE_FULL": ("has no room: the disk (or your quota) is full. Free some space and try again.",
+                    "没有空间了：磁盘（或配额）已满。请腾出空间后重试。"),
+    "SQLITE_READONLY": ("may not be written to; change its permissions or choose another place.",
+                        "没有写入权限；请修改权限，或换一个位置。"),
+    "SQLITE_CANTOPEN": ("cannot be opened; check that its folder exists and may be written to.",
+                        "无法打开；请确认它的文件夹存在并且可以写入。"),
+    "SQLITE_BUSY": (f"is being written to by another program for more than {PATIENCE} s; try again.",
+                    f"被另一个程序占用超过 {PATIENCE} 秒；请重试。"),
+    "SQLITE_IOERR": ("cannot be read or written: the disk failed or is full; free some space and try again.",
+                     "无法读写：磁盘出错或已满；请腾出空间后重试。"),
+}  # fmt: skip
+
+
+def set_aside(path: str) -> None:
+    """Rename a database that is broken, with the log that belongs to it, so that a new one can take its place."""
+    when = time.strftime("%Y%m%d-%H%M%S")
+    for part in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.rename(path + part, f"{path}{part}.broken-{when}")
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves; the driver would begin too late
+    for pragma in (f"busy_timeout={PATIENCE * 1000}", "foreign_keys=ON", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: two readers that both turned writer would refuse each other for ever."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(STEPS.parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _unknown_database(url: str) -> StorageError:
+    return StorageError(
+        f"{url} is not a database known here; use a folder, sqlite:///… or postgresql+psycopg://…",
+        f"不认识数据库 {url}；请使用文件夹、sqlite:///… 或 postgresql+psycopg://…",
+    )
