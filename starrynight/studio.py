@@ -66,8 +66,8 @@ def fill(**words: Any) -> PaintRequest:
     """A request in which whatever the user left out (None) is what the catalogue says suits the model."""
     given = {name: value for name, value in words.items() if value is not None}
     model = catalogue.resolve(given.get("model", catalogue.default()))
-    ours = {"model": model.name, "width": model.width, "height": model.height, "steps": model.steps}
-    return PaintRequest(**({**ours, "guidance": model.guidance} | given))
+    suits = {"width": model.width, "height": model.height, "steps": model.steps, "guidance": model.guidance}
+    return PaintRequest.from_dict(suits | given | {"model": model.name})
 
 
 def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
@@ -75,7 +75,7 @@ def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
     pixels = np.rint(np.clip(canvas.pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
     recipe = make_recipe(
         request, index=canvas.index, prompt=canvas.prompt, negative_prompt=canvas.negative_prompt,
-        model=painter.provenance, plan=painter.plan.as_dict(), verdict=inspect(canvas),
+        sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.as_dict(), verdict=inspect(canvas),
         versions=versions(),
     )  # fmt: skip
     return Picture(pixels, recipe, producer=settings().producer)

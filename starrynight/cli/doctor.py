@@ -63,12 +63,11 @@ def doctor(
     as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
 ) -> None:
     from starrynight.numerics.device import probe
-    from starrynight.numerics.precision import choose
-    from starrynight.painting import catalogue, facts
+    from starrynight.painting import catalogue, plans
 
     chosen = catalogue.resolve(model or catalogue.default())
     device = probe()
-    plan = choose(device, facts.of(chosen))
+    plan = plans.choose(chosen, device=None, asked="auto")
     if as_json:
         found = {
             "device": asdict(device),

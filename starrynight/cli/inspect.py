@@ -86,7 +86,7 @@ def ours(raw: dict[str, Any]) -> list[tuple[str, str]]:
         for component, choice in plan.items()
     ]
     said = {"hang": t("checked, sound", "已检查，完好"), "unchecked": t("not checked", "未检查")}
-    outcome = verdict.get("outcome")
+    outcome = str(verdict.get("outcome"))
     return [*rows, (t("verdict", "检查"), said.get(outcome, outcome))]
 
 

@@ -59,21 +59,21 @@ def table() -> None:
 
     starry models pull z-image-turbo
 
-    starry models pull kook-zimage-turbo --from modelscope""",
+    starry models pull kook-zimage-turbo --source modelscope""",
         """把模型下载到 STARRY_HOME，断点续传并校验。
 
     [bold]例子[/bold]
 
     starry models pull z-image-turbo
 
-    starry models pull kook-zimage-turbo --from modelscope""",
+    starry models pull kook-zimage-turbo --source modelscope""",
     )
 )
 def pull(
     name: str = typer.Argument(
         help=t("A name of `starry models` or a hub id.", "`starry models` 里的名字或模型库 id。")
     ),
-    source: str = typer.Option("hub", "--from", help=t("hub or modelscope.", "hub 或 modelscope。")),
+    source: str = typer.Option("hub", "--source", help=t("hub or modelscope.", "hub 或 modelscope。")),
 ) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -84,8 +84,8 @@ def pull(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None)
 
-        def on_progress(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
+        def on_progress(done: int, total: int, file: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{name} · {file}")
 
         place = hub.pull(name, source, on_progress)
     print(f"✦ {name} → {place}")

@@ -48,6 +48,7 @@ class Canvas:
     seed: int
     prompt: str
     negative_prompt: str
+    sampler: str
     checked: bool = True
     remarks: tuple[str, ...] = ()
 
@@ -203,6 +204,7 @@ class Painter:
             seed=request.seed_of(index),
             prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "",
+            sampler=samplers.name_of(pipeline.scheduler),
             checked=self.checked,
             remarks=remarks,
         )

@@ -56,3 +56,15 @@ def build(name: str | None, scheduler: Any) -> Any:
         return type(scheduler).from_config(scheduler.config)
     class_name, changes = find(name, flow="Flow" in type(scheduler).__name__)
     return getattr(diffusers, class_name).from_config(scheduler.config, **changes)
+
+
+def name_of(scheduler: Any) -> str:
+    """What to call a scheduler in a recipe: its short name here, or its class for one the tables do not have."""
+    class_name = type(scheduler).__name__
+    known = [
+        (len(changes), name)
+        for name, (its_class, changes) in (FLOW if "Flow" in class_name else NOISE).items()
+        if its_class == class_name
+        and all(scheduler.config.get(key) == value for key, value in changes.items())
+    ]
+    return max(known)[1] if known else class_name
