@@ -1,0 +1,70 @@
+"""How long Firefly takes: once loaded, and from the shell prompt. Medians of several runs on this machine.
+
+python benchmarks/paint.py [RUNS]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROMPT = "星夜下的静谧村庄，梵高风格，厚重的笔触"
+
+
+def loaded(runs: int, home: Path) -> list[float]:
+    """Seconds for one 256×256 picture of 8 steps, with its file written, by a studio that has painted before."""
+    from starrynight import studio
+    from starrynight.gallery.folder import Folder
+
+    room = studio.Studio(Folder(home / "pictures"))
+    times = []
+    for seed in range(runs + 1):
+        start = time.perf_counter()
+        list(room.paint(studio.fill(prompt=PROMPT, model="firefly", seed=seed)))
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
+def from_the_shell(runs: int, home: Path) -> list[float]:
+    """Seconds of a whole `starry paint`."""
+    starry = Path(sys.executable).with_name("starry")
+    times = []
+    for seed in range(runs):
+        command = [
+            starry,
+            "paint",
+            PROMPT,
+            "--model",
+            "firefly",
+            "--seed",
+            str(seed),
+            "-o",
+            home / f"{seed}.png",
+        ]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "STARRY_HOME": str(home)})
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        print(
+            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {runs} runs each; seconds (median, min, max)"
+        )
+        for label, times in (
+            ("from the shell", from_the_shell(runs, home)),
+            ("once loaded", loaded(runs, home)),
+        ):
+            print(f"{label:<15} {statistics.median(times):6.2f} {min(times):6.2f} {max(times):6.2f}")
+
+
+if __name__ == "__main__":
+    main()
