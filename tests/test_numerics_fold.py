@@ -98,8 +98,12 @@ def test_the_worked_example() -> None:
 
 
 def test_a_loud_stream_takes_its_epsilons_along() -> None:
-    plan = solve(traced(Model(down=17)))
-    power = plan.parameters["block.down.weight"]
+    module = Model()
+    with torch.no_grad():
+        module.embed.weight.mul_(2.0**17)
+    plan = solve(traced(module))
+    power = plan.parameters["embed.weight"]
+    assert power < 0
     assert plan.parameters == dict.fromkeys(("embed.weight", "embed.bias", "block.down.weight"), power)
     assert plan.epsilons == {"block.norm.eps": 2 * power, "norm.eps": 2 * power}
 

@@ -80,11 +80,7 @@ def solve(
     ``fixed``: parameters, by name, that must not change. What stays out of range becomes a float32 island; the
     programme is then solved again without what is inside, until nothing is out of range.
     """
-    pinned = {
-        p.exponent
-        for p in trace.parameters.values()
-        if fixed(p.name) or (plain and not p.kept) or p.exponent not in trace.used
-    }
+    pinned = immovable(trace, plain) | {p.exponent for p in trace.parameters.values() if fixed(p.name)}
     islands: tuple[str, ...] = ()
     while True:
         ranges = collect_ranges(trace, islands)
@@ -93,6 +89,12 @@ def solve(
         if found == islands:
             return as_plan(trace, exponents, ranges, islands, limit)
         islands = found
+
+
+def immovable(trace: Trace, plain: bool = False) -> set[int]:
+    """Exponents of parameters that no op of the run met, and, for a plain checkpoint, of what it does not store."""
+    parameters = trace.parameters.values()
+    return {p.exponent for p in parameters if p.exponent not in trace.used or (plain and not p.kept)}
 
 
 @dataclass
