@@ -88,7 +88,7 @@ def _learn(team: Team, options: argparse.Namespace) -> None:
     words = read_words(options.work)
     facts = data.read(options.work / "training").facts
     captions = train.Captions.encode(words, [fact["captions"] for fact in facts])
-    latents = np.load(options.work / f"latents-{options.side}.npy", mmap_mode="r")
+    latents = train.cached(options.work / f"latents-{options.side}.npy")
     run = train.Run(model.Dial(options.dim), len(words), words.pad_token_id, options.rate, options.seed, team)
     checkpoint = options.work / "painter.safetensors"
     if checkpoint.exists():

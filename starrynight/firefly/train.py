@@ -27,6 +27,8 @@ MULTIPLE = 32
 LONGEST = 64
 EMPTY_SHARE = 0.1
 LONG_SHARE = 0.2
+# A whole picture of 256 x 256 is this many latents across.
+WHOLE = 32
 
 
 class Painter(nn.Module):
@@ -35,12 +37,16 @@ class Painter(nn.Module):
     def __init__(self, encoder: Any, transformer: Any) -> None:
         super().__init__()
         self.encoder, self.transformer = encoder, transformer
+        # How far apart neighbouring patches stand for the rotary embedding. At 2 a half-size picture spans the same
+        # places as a whole one, so that what is learnt there about composition stays true (the stock forward has 1).
+        self.stride = 1
 
     def forward(self, noisy: Tensor, clearness: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """``noisy`` [B, C, H, W], ``clearness`` [B] = 1 - sigma, ``tokens`` and bool ``mask`` [B, L] padded on the
         right to a multiple of 32. Returns clean - noise [B, C, H, W].
         """
-        return velocity(self.transformer, noisy, clearness, read_words(self.encoder, tokens), mask)
+        words = read_words(self.encoder, tokens)
+        return velocity(self.transformer, noisy, clearness, words, mask, self.stride)
 
 
 def read_words(encoder: Any, tokens: Tensor) -> Tensor:
@@ -56,14 +62,16 @@ def read_words(encoder: Any, tokens: Tensor) -> Tensor:
     return hidden
 
 
-def velocity(transformer: Any, noisy: Tensor, clearness: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+def velocity(
+    transformer: Any, noisy: Tensor, clearness: Tensor, words: Tensor, mask: Tensor, stride: int = 1
+) -> Tensor:
     """ZImageTransformer2DModel's forward for one size of picture and one padded length, without lists."""
     batch, channels, height, width = noisy.shape
     rows, columns, length = height // 2, width // 2, words.size(1)
     time_embedding = transformer.t_embedder(clearness * transformer.t_scale)
     picture = noisy.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1)
     picture = transformer.all_x_embedder["2-1"](picture.reshape(batch, rows * columns, 4 * channels))
-    picture_turn, words_turn = rotations(transformer, rows, columns, length)
+    picture_turn, words_turn = rotations(transformer, rows, columns, length, stride)
     for block in transformer.noise_refiner:
         picture = run_block(block, picture, picture_turn, time_embedding)
     words = transformer.cap_embedder(words)
@@ -79,9 +87,12 @@ def velocity(transformer: Any, noisy: Tensor, clearness: Tensor, words: Tensor, 
     return answer.reshape(batch, channels, height, width)
 
 
-def rotations(transformer: Any, rows: int, columns: int, length: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption, at the stock positions."""
+def rotations(
+    transformer: Any, rows: int, columns: int, length: int, stride: int = 1
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption; stock positions at stride 1."""
     places = transformer.create_coordinate_grid((1, rows, columns), (length + 1, 0, 0)).flatten(0, 2)
+    places = places * torch.tensor([1, stride, stride])
     word_places = transformer.create_coordinate_grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
     turns = (transformer.rope_embedder(ids).unsqueeze(1) for ids in (places, word_places))
     return tuple((turn.real.contiguous(), turn.imag.contiguous()) for turn in turns)
@@ -212,6 +223,11 @@ def encode(vae: Any, pictures: np.ndarray, out: Path, halve: bool = False) -> np
     return latents
 
 
+def cached(path: Path) -> np.ndarray:
+    """The latents that ``encode`` has finished so far."""
+    return np.load(path, mmap_mode="r")[: int(path.with_suffix(".count").read_text())]
+
+
 def sigmas(count: int, shift: float, draw: torch.Generator) -> Tensor:
     """Logit-normal times pushed towards noise by ``shift``, one in ten uniform so that no time is unknown."""
     drawn = torch.randn(count, generator=draw).sigmoid()
@@ -289,11 +305,11 @@ class Run:
         warmup: int = 100,
         shift: float = 1.5,
         minutes_between_saves: float = 3.0,
-        compiled: bool = False,
     ) -> None:
         """Go on until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``."""
         mean, deviation = statistics
-        painter = torch.compile(self.painter) if compiled else self.painter
+        painter = self.painter
+        painter.stride = max(1, WHOLE // latents.shape[-1])
         saved, losses, tick, seen = time.time(), [], time.time(), 0
         while self.step < until:
             rng = np.random.default_rng((self.seed, self.step, self.team.rank))
