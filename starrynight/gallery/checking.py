@@ -76,6 +76,9 @@ def rebuild(database: Database, files: Files, on_picture: OnPicture | None = Non
     """Read every file and write its row anew, or for the first time, oldest first. Stars, notes, tags and collections
     of rows that exist stay; a row whose file is gone stays too, for the disk may only be away."""
     files.sweep()
+    if database.is_sqlite:  # first, for triggers change it, and a broken one refuses any change
+        with database.writing() as connection:
+            connection.execute(text("INSERT INTO concordance(concordance) VALUES ('rebuild')"))
     found = sorted(files.all(), key=lambda file: files.made_at(file[2]))
     kept, adopted, refused = 0, 0, []
     with database.reading() as connection:
@@ -91,9 +94,6 @@ def rebuild(database: Database, files: Files, on_picture: OnPicture | None = Non
                 kept += 1
         if on_picture:
             on_picture(done, len(found))
-    if database.is_sqlite:
-        with database.writing() as connection:
-            connection.execute(text("INSERT INTO concordance(concordance) VALUES ('rebuild')"))
     return Rebuilt(kept, adopted, tuple(refused))
 
 

@@ -103,10 +103,9 @@ class Database:
                 try:
                     connection.cursor().execute("PRAGMA journal_mode=WAL")
                     return
-                except Exception as error:
-                    busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
-                    if not busy or time.monotonic() > deadline:
-                        raise exc.DBAPIError("journal_mode", None, error) from error
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                        raise
                     time.sleep(0.02)
         finally:
             connection.close()
@@ -140,16 +139,18 @@ class Database:
         try:
             yield
         except exc.DBAPIError as error:
+            raise self._sentence(error.orig) from error
+        except sqlite3.Error as error:  # met while connecting, before SQLAlchemy wraps it
             raise self._sentence(error) from error
 
-    def _sentence(self, error: exc.DBAPIError) -> StorageError:
-        name = getattr(error.orig, "sqlite_errorname", "") or ""
+    def _sentence(self, error: BaseException | None) -> StorageError:
+        name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return BrokenDatabase(str(self.place))
         for start, (en, zh) in _SENTENCES.items():
             if name.startswith(start):
                 return StorageError(f"The gallery {self.place} {en}", f"画廊 {self.place} {zh}")
-        reason = " ".join(str(error.orig).split())
+        reason = " ".join(str(error).split())
         return StorageError(
             f"The gallery's database {self.place} does not answer: {reason}.",
             f"画廊数据库 {self.place} 没有响应：{reason}。",

@@ -1,0 +1,43 @@
+"""Small real pictures to hang, and processes that hang them and may be killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from starrynight.picture import Picture, Verdict, make_recipe
+from starrynight.request import PaintRequest
+
+TESTS = Path(__file__).parent
+
+
+def picture(
+    prompt: str = "星夜下的静谧村庄", seed: int = 1, size: int = 64, format_: str = "bfloat16", **wish
+) -> Picture:
+    """Noise of its seed, with a whole recipe."""
+    request = PaintRequest(prompt=prompt, seed=seed, width=size, height=size, **wish)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    plan = {"vae": {"format": "float32"}, "transformer": {"format": format_}}
+    return Picture(pixels, make_recipe(request, plan=plan, verdict=Verdict("hang")))
+
+
+def plain(colour: tuple[int, int, int], prompt: str = "a field of one colour", seed: int = 1) -> Picture:
+    recipe = make_recipe(PaintRequest(prompt=prompt, seed=seed))
+    return Picture(np.full((64, 64, 3), colour, np.uint8), recipe)
+
+
+def process(code: str, *words: object, **options) -> subprocess.Popen[str]:
+    """Python in another process, with ``hung`` at hand; ``words`` are its ``sys.argv[1:]``."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": TESTS} | options
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], **options)
+
+
+def finished(child: subprocess.Popen[str], killed: bool = False) -> str:
+    """What it printed; it must have ended well, or by SIGKILL."""
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == (-signal.SIGKILL if killed else 0), err
+    return out
