@@ -183,3 +183,4 @@ def save(pipe: Any, folder: Path, provenance: dict[str, str]) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             header = {**(file.metadata() or {}), **provenance}
         save_file(tensors, path, metadata=header)
+        path.chmod(0o644)
