@@ -72,11 +72,9 @@ class Row:
     def of(cls, values: Sequence[Any], tags: tuple[str, ...], collections: tuple[str, ...]) -> Row:
         """``values`` as ``columns`` names them."""
         found = dict(zip(cls.columns(), values, strict=True))
-        for name in ("made_at", "hung_at", "trashed_at"):
-            found[name] = found[name] and moment(found[name])
-        return cls(
-            **found | {"seed": found["seed"] and int(found["seed"])}, tags=tags, collections=collections
-        )
+        for name, read in (("made_at", moment), ("hung_at", moment), ("trashed_at", moment), ("seed", int)):
+            found[name] = None if found[name] is None else read(found[name])
+        return cls(**found, tags=tags, collections=collections)
 
 
 def moment(milliseconds: int) -> datetime:

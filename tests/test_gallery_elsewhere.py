@@ -1,0 +1,177 @@
+"""The same gallery with its files in a bucket (a real S3 server of moto's on loopback) and its rows in Postgres."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hung import picture
+
+from starrynight.errors import MissingFile, StorageError
+from starrynight.gallery.search import Query
+from starrynight.gallery.store import Gallery
+from starrynight.gallery.tables import metadata
+
+KEYS = {"key": "key", "secret": "secret", "client_kwargs": {"region_name": "us-east-1"}}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict]:
+    """What s3fs needs to reach a bucket called "gallery"."""
+    pytest.importorskip("s3fs")
+    server_module = pytest.importorskip("moto.server")
+    import fsspec
+
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = KEYS | {"client_kwargs": {"endpoint_url": f"http://{host}:{port}"}, "skip_instance_cache": True}
+    fsspec.filesystem("s3", **options).mkdir("gallery")
+    yield options
+    server.stop()
+
+
+def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
+    with Gallery(tmp_path, files="s3://gallery/pictures", **bucket) as gallery:
+        row, lost, thrown = (gallery.hang(picture(seed=seed)) for seed in range(3))
+        assert gallery.path(row) == f"gallery/pictures/{row.id[:2]}/{row.id}.png"
+        assert gallery.read(row) == picture(seed=0).encode("png")
+        assert gallery.thumbnail(row, 256)
+        assert gallery.verify().ok
+        gallery.files.remove(gallery.files.name(lost.id, lost.format))
+        gallery.files.system.pipe_file(gallery.path(row), b"changed")
+        report = gallery.verify()
+        assert (report.missing, len(report.corrupt), report.orphans) == ((lost.id,), 1, ())
+        with pytest.raises(MissingFile):
+            gallery.read(lost)
+        gallery.trash.throw([thrown.id])
+        gallery.expire(timedelta(0))
+        for seed in (0, 1):
+            gallery.hang(picture(seed=seed))
+        assert gallery.verify().ok
+        assert not (tmp_path / "pictures").exists()
+    for file in tmp_path.glob("gallery.db*"):
+        file.unlink()
+    with Gallery(tmp_path, files="s3://gallery/pictures", **bucket) as gallery:
+        assert gallery.rebuild().adopted == 2
+
+
+def test_no_such_bucket_is_one_sentence(tmp_path: Path, bucket: dict) -> None:
+    with Gallery(tmp_path, files="s3://nowhere/pictures", **bucket) as gallery:
+        with pytest.raises((StorageError, MissingFile)) as caught:
+            gallery.hang(picture())
+        assert "nowhere/pictures" in caught.value.en
+        assert gallery.count() == 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres of our own on loopback, as its URL. It refuses to run as root, so root starts it as somebody else."""
+    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
+        pytest.skip("Debian's postgresql is not installed, or its initdb and pg_ctl are not on PATH")
+    pytest.importorskip("psycopg")
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    if user not in [entry.pw_name for entry in pwd.getpwall()]:
+        pytest.skip("there is no user “postgres” to run the server as")
+    folder = Path("/tmp") / f"starry-postgres-{os.getpid()}"  # pytest's folders are closed to other users
+    folder.mkdir()
+    shutil.chown(folder, user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def run(*words: str) -> None:
+        options = {"user": user} if os.geteuid() == 0 else {}
+        subprocess.run(words, check=True, capture_output=True, cwd="/", timeout=120, **options)
+
+    data = str(folder / "data")
+    try:
+        run("initdb", "-D", data, "-U", "starry", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        run(
+            "pg_ctl",
+            "-D",
+            data,
+            "-w",
+            "-l",
+            f"{folder}/log",
+            "-o",
+            f"-h 127.0.0.1 -p {port} -k {folder}",
+            "start",
+        )
+        yield f"postgresql+psycopg://starry@127.0.0.1:{port}/postgres"
+        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_gallery_in_postgres(tmp_path: Path, server: str) -> None:
+    with Gallery(server, files=tmp_path) as gallery:
+        with ThreadPoolExecutor(4) as pool:
+            list(
+                pool.map(
+                    lambda seed: gallery.hang(picture("A Starry Night, 星夜下的村庄", seed)),
+                    [*range(10), *range(10)],
+                )
+            )
+        assert gallery.count() == 10
+        row = gallery.hang(picture("江雪，孤舟 café", 99, style="ink"))
+        for text, count in (("村庄", 10), ("夜", 10), ("星夜下的村庄", 10), ("庄村", 0), ("idnigh", 0), ("tarr", 10), ("孤", 1),
+                            ("cafe 江雪", 1), ("ink", 1), ("'; DROP TABLE pictures", 0)):  # fmt: skip
+            assert gallery.count(text) == len(gallery.search(text).rows) == count, text
+        gallery.marks.tag([row.id, row.id], "冬天", "冬天")
+        gallery.marks.collect("walls", [row.id])
+        gallery.marks.star([row.id])
+        assert gallery.search(Query(text="冬天", collection="walls", starred=True)).rows == (
+            gallery.get(row.id),
+        )
+        assert gallery.get(row.id).tags == ("冬天",)
+        assert len(gallery.search(Query(like=row.id)).rows) == 10
+        page = gallery.search(Query(), limit=6)
+        assert len(gallery.search(Query(), page.next).rows) == 5
+        gallery.trash.throw([row.id])
+        assert gallery.trash.empty() == 1
+        orphan = picture("orphan", 7).encode("png")
+        gallery.gather(_written(tmp_path.parent / "in.png", orphan))
+        assert gallery.verify().ok
+        assert gallery.rebuild().kept == 11
+    with Gallery(server, files=tmp_path) as gallery, gallery.database.engine.connect() as connection:
+        assert gallery.count("orphan") == 1
+        options = {"include_name": lambda name, kind, _: name != "recipes_by_words"}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(StorageError) as caught:
+        Gallery("postgresql+psycopg://starry:secret@127.0.0.1:1/x", files=tmp_path)
+    assert "does not answer" in caught.value.en
+    assert "secret" not in caught.value.en
+
+
+@pytest.mark.parametrize("place", ["nonsense://x", "mysql+nodriver://x/y", "sqlite+nodriver:///x"])
+def test_an_unknown_database_is_one_sentence(tmp_path: Path, place: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        Gallery(place, files=tmp_path)
+    assert "not a database known here" in caught.value.en
+
+
+@pytest.mark.parametrize("files", ["nonsense://x", "s4://bucket/x"])
+def test_an_unknown_place_for_files_is_one_sentence(tmp_path: Path, files: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        Gallery(tmp_path, files=files)
+    assert "no place for pictures" in caught.value.en
