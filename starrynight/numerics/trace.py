@@ -102,7 +102,7 @@ def trace(modules: Modules, run: Callable[[], object], into: Trace | None = None
     the outermost module calls keep their scale. ``into`` goes on with an earlier trace of the same modules.
     """
     tracer = Tracer(modules, into)
-    with tracer.hooks(), tracer, torch.no_grad():
+    with torch.no_grad(), tracer.hooks(), tracer:
         run()
     return tracer.trace
 
@@ -217,10 +217,10 @@ class Tracer(TorchDispatchMode):
         site.exponents.add(exponent)
         peak = self._measure(site, call.outputs[0])
         self._storages.put(call.outputs[0], exponent, peak)
-        for output in call.outputs[
-            1:
-        ]:  # other parts of the same, or statistics that nobody reads in a forward pass
-            self._storages.put(output, exponent if call.op in rules.PARTS else PINNED, peak)
+        # what follows are other parts of the same, or statistics that nobody reads in a forward pass
+        beside = exponent if call.op in rules.PARTS else PINNED
+        for output in call.outputs[1:]:
+            self._storages.put(output, beside, peak)
 
     def _measure(self, site: Site, output: Tensor) -> float:
         if output.dtype not in HALF:
@@ -237,7 +237,7 @@ class Tracer(TorchDispatchMode):
         """A tensor that no traced op made is an input or a constant: it keeps its scale."""
         return self._storages.get(tensor) or PINNED
 
-    # -- the ledger that rules write to ------------------------------------------------------------------------------------------
+    # -- the ledger that rules write to -------------------------------------------------------------------------
 
     @property
     def exponents(self) -> Exponents:

@@ -1,0 +1,77 @@
+"""How the trace and the programme grow: 8 steps of the 34-block Z-Image layout, narrow, so that it runs anywhere.
+
+    python benchmarks/numerics_scale.py [--layers 30] [--steps 8]
+
+The programme's size depends on the number of ops, not on the width of the layers, so its solve time is the full-size
+model's. Prints the seconds of a plain run, of the traced run and of the solve, and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import resource
+import time
+
+import torch
+from numerics_families import moment, noise
+from torch import nn
+
+from starrynight.numerics.solve import solve
+from starrynight.numerics.trace import Trace, trace
+
+
+def build(layers: int) -> nn.Module:
+    from diffusers import ZImageTransformer2DModel
+
+    torch.manual_seed(0)
+    module = ZImageTransformer2DModel(
+        dim=64, n_heads=2, n_kv_heads=2, n_layers=layers, n_refiner_layers=2, cap_feat_dim=32, in_channels=4,
+        axes_dims=[8, 12, 12], axes_lens=[64, 64, 64])  # fmt: skip
+    for index in (2, layers // 2):  # two loud places, so that there is something to solve
+        module.layers[index].feed_forward.w3.weight.data *= 2.0**22
+        module.layers[index].feed_forward.w2.weight.data *= 2.0**12
+    return module.eval().bfloat16()
+
+
+@torch.no_grad()
+def steps(module: nn.Module, count: int) -> None:
+    caption = noise(module, 1, 10, 32)
+    for step in range(count):
+        module([noise(module, step, 4, 1, 16, 16)], moment(module, step), [caption])
+
+
+def megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    module = build(options.layers)
+    steps(copy.deepcopy(module), 1)  # warm up
+    clock = time.perf_counter
+    start = clock()
+    steps(module, options.steps)
+    plain, before = clock() - start, megabytes()
+    start, found = clock(), Trace()
+    trace(module, lambda: steps(module, options.steps), into=found)
+    traced, after = clock() - start, megabytes()
+    start = clock()
+    plan = solve(found)
+    solved = clock() - start
+    print(f"blocks {options.layers + 4}, steps {options.steps}")
+    print(
+        f"plain run {plain:.1f} s, traced {traced:.1f} s ({traced / plain:.1f}×), {after - before:.0f} MB more"
+    )
+    print(
+        f"sites {len(found.sites)}, unknowns {len(found.exponents)}, relations {len(found.exponents.relations())}"
+    )
+    print(f"solved in {solved:.2f} s: {len(plan.parameters)} folds, {len(plan.epsilons)} epsilons, "
+          f"{len(plan.islands)} islands; process peak {megabytes():.0f} MB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
