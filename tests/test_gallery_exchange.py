@@ -211,6 +211,19 @@ def test_a_zip_of_a_search_goes_into_a_stream_and_names_what_is_lost(gallery: Ga
         assert archive.namelist() == [f"pictures/{stem}.png", f"recipes/{stem}.json"]
 
 
+@pytest.mark.parametrize("date", [-(10**9), 0, 2**33, 10**11])
+def test_a_file_of_any_date_comes_in_and_goes_out(gallery: Gallery, source: Path, date: int) -> None:
+    write(source, {"a.png": with_text(parameters=A1111)})
+    os.utime(source / "a.png", (date, date))
+    gallery.gather(source)
+    (row,) = gallery.search().rows
+    assert row.made_at.timestamp() == pytest.approx(
+        max(min((source / "a.png").stat().st_mtime, 253_402_300_799), 0)
+    )
+    assert gallery.export("", io.BytesIO()).pictures == 1
+    assert gallery.rebuild().kept == 1
+
+
 def test_what_went_out_comes_in_elsewhere(gallery: Gallery, tmp_path: Path) -> None:
     rows = [
         gallery.hang(picture(f"picture {seed}", seed), kind)

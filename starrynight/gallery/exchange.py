@@ -26,6 +26,8 @@ from starrynight.metadata.files import read_bytes
 from starrynight.metadata.recipe import text
 from starrynight.picture import PART_SUFFIX, SUFFIXES, storage_error
 
+_FIRST_DAY, _LAST_DAY = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)  # that a zip can name
+
 
 @dataclass(frozen=True)
 class Gathered:
@@ -58,9 +60,8 @@ def gather(
         except StarryError as error:
             refused.append((name, error))
             continue
-        if keep(
-            database, files, data, facts, made_at
-        ):  # a full disk ends the import: the next would fare no better
+        # A full disk ends the import: the next file would fare no better.
+        if keep(database, files, data, facts, made_at):
             hung += 1
         else:
             already += 1
@@ -129,7 +130,7 @@ def _zip(files: Files, rows: Iterable[tuple[Row, dict[str, Any]]], to: BinaryIO)
                 continue
             count += 1
             name = f"{count:05}-{slug(row.prompt)}-{row.id[:8]}"
-            date = max(row.made_at.timetuple()[:6], (1980, 1, 1, 0, 0, 0))  # a zip's first day
+            date = min(max(row.made_at.timetuple()[:6], _FIRST_DAY), _LAST_DAY)
             picture = zipfile.ZipInfo(f"pictures/{name}{Path(files.name(row.id, row.format)).suffix}", date)
             archive.writestr(picture, data, zipfile.ZIP_STORED)  # is packed already
             told = json.dumps(_told(row, recipe), ensure_ascii=False, indent=2)

@@ -15,6 +15,8 @@ from starrynight.gallery.files import Files
 from starrynight.gallery.rows import Facts, tell
 from starrynight.gallery.tables import pictures, recipes, tombstones
 
+LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; a file may claim any date
+
 
 def keep(database: Database, files: Files, data: bytes, facts: Facts, made_at: float | None = None) -> bool:
     """Hang the file; whether it is new here. One that hangs already stays one, one in the trash comes back.
@@ -24,6 +26,7 @@ def keep(database: Database, files: Files, data: bytes, facts: Facts, made_at: f
     name = files.name(facts.columns["id"], facts.columns["format"])
     files.put(name, data)
     if made_at is not None:
+        made_at = min(max(made_at, 0.0), LAST_MOMENT)
         files.date(name, made_at)
     with database.writing() as connection:
         new = enter(connection, facts, time.time() if made_at is None else made_at)

@@ -59,15 +59,16 @@ class Gallery:
         place: Path | str | None = None,
         files: Path | str | None = None,
         on_picture: OnPicture | None = None,
+        **options: Any,
     ) -> Rebuilt:
         """``rebuild``, even of a gallery that cannot be opened: a broken database is set aside (renamed, never deleted)
-        and a new one made from the files. What people added to rows is lost with a broken database."""
+        and a new one made from the files. What people added to rows stays behind in the broken one."""
         try:
-            with cls(place, files) as gallery:
+            with cls(place, files, **options) as gallery:
                 return gallery.rebuild(on_picture)
         except BrokenDatabase as broken:
             set_aside(broken.path)
-        with cls(place, files) as gallery:
+        with cls(place, files, **options) as gallery:
             return gallery.rebuild(on_picture)
 
     def __enter__(self) -> Gallery:
@@ -84,8 +85,11 @@ class Gallery:
     # Hanging and looking
 
     def hang(self, picture: Picture, kind: str = "png") -> Row:
-        """Hang a picture as a png, jpeg or webp file; the same picture twice is one row. Raises ``StorageError`` for a
-        full disk or a place that may not be written, and then nothing is left behind."""
+        """Hang a picture as a png, jpeg or webp file; the same picture twice is one row.
+
+        Raises ``StorageError`` for a full disk or a place that may not be written: then nothing is left half-written
+        (if only the database had no room, the whole file stays, and ``rebuild`` gives it its row).
+        """
         data = picture.encode(kind)
         facts = describe(data, pixels=picture.pixels)
         keep(self.database, self.files, data, facts)
@@ -158,7 +162,9 @@ class Gallery:
         """Make the index again from the files; orphans get rows, what people added to rows stays."""
         self.trash.bury()
         self.thumbs.clear()
-        return checking.rebuild(self.database, self.files, on_picture)
+        rebuilt = checking.rebuild(self.database, self.files, on_picture)
+        self._search = Search(self.database)  # what it remembers of looks may be old
+        return rebuilt
 
     def expire(self, kept_for: timedelta = KEPT_FOR) -> int:
         """Part for good from what has lain in the trash so long; a server does this once a day."""
