@@ -40,7 +40,9 @@ def _leaves(team: Team, options: argparse.Namespace) -> None:
     from starrynight.firefly import autoencoder, data
 
     pictures = data.leaves(400)
-    autoencoder.train(team, pictures[8:], pictures[:8], options.work / "autoencoder.safetensors", options.until)
+    autoencoder.train(
+        team, pictures[8:], pictures[:8], options.work / "autoencoder.safetensors", options.until
+    )
 
 
 def learn_pixels(options: argparse.Namespace) -> None:
@@ -68,7 +70,9 @@ def encode(options: argparse.Namespace) -> None:
     if not words.exists():
         model.tokenizer(drawn.all_captions()).save_pretrained(words)
     vae = autoencoder.load(options.work / "autoencoder.safetensors")
-    latents = train.encode(vae, drawn.pictures, options.work / f"latents-{options.side}.npy", options.side == 128)
+    latents = train.encode(
+        vae, drawn.pictures, options.work / f"latents-{options.side}.npy", options.side == 128
+    )
     statistics = options.work / "statistics.json"
     if not statistics.exists():
         sample = latents[:2000].astype(np.float64)
@@ -107,7 +111,11 @@ def save(options: argparse.Namespace) -> None:
     pipe, provenance = assemble(options.work, options.sampler_shift)
     model.save(pipe, options.out, provenance)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(json.dumps({"folder": str(options.out), "megabytes": round(size / 1e6, 2), **provenance}, ensure_ascii=False))
+    print(
+        json.dumps(
+            {"folder": str(options.out), "megabytes": round(size / 1e6, 2), **provenance}, ensure_ascii=False
+        )
+    )
 
 
 def sheet(options: argparse.Namespace) -> None:
@@ -165,7 +173,11 @@ def commit() -> str:
     """The commit of this code, or "unknown" outside its repository."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -196,7 +208,15 @@ def arguments() -> argparse.ArgumentParser:
         ("--shift", 1.5),
     )  # fmt: skip
     verb(save, "save", ("--out", weights), ("--sampler-shift", 1.5))
-    verb(sheet, "sheet", ("--weights", weights), ("--out", Path("sheet.jpg")), ("--side", 256), ("--steps", 8), ("--guidance", 2.0))
+    verb(
+        sheet,
+        "sheet",
+        ("--weights", weights),
+        ("--out", Path("sheet.jpg")),
+        ("--side", 256),
+        ("--steps", 8),
+        ("--guidance", 2.0),
+    )
     verb(
         evaluate, "evaluate", ("--weights", weights), ("--out", Path("evaluation.json")), ("--count", 500), ("--steps", 8),
         ("--guidance", 2.0),

@@ -18,7 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from starrynight.firefly import model as parts
-from starrynight.firefly.optimise import Average, Optimiser, Team, generator, read_checkpoint, warm, write_checkpoint
+from starrynight.firefly.optimise import (
+    Average,
+    Optimiser,
+    Team,
+    generator,
+    read_checkpoint,
+    warm,
+    write_checkpoint,
+)
 
 KL = 5e-4
 
@@ -46,7 +54,9 @@ def to_signed(pictures: np.ndarray) -> Tensor:
 
 def to_bytes(signed: Tensor) -> np.ndarray:
     """The inverse of ``to_signed``, clipped and rounded."""
-    return signed.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return (
+        signed.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    )
 
 
 def sharp_loss(made: Tensor, true: Tensor, levels: int = 3) -> Tensor:
@@ -100,7 +110,9 @@ def train(
     torch.manual_seed(seed)
     vae = parts.autoencoder(channels).to(memory_format=torch.channels_last)
     average = Average(vae, decay=0.998)
-    optimiser = Optimiser(vae.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, decay=0.0, team=team)
+    optimiser = Optimiser(
+        vae.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, decay=0.0, team=team
+    )
     step = 0
     if checkpoint.exists():
         groups, facts = read_checkpoint(checkpoint)
@@ -121,7 +133,11 @@ def train(
         step += 1
         losses.append((loss.item(), kl.item()))
         if team.rank == 0 and (step == until or time.time() - saved > 60 * minutes_between_saves):
-            groups = {"model": dict(vae.state_dict()), "average": average.weights, "optimiser": optimiser.tensors()}
+            groups = {
+                "model": dict(vae.state_dict()),
+                "average": average.weights,
+                "optimiser": optimiser.tensors(),
+            }
             write_checkpoint(checkpoint, groups, {"step": step, "channels": list(channels), "seed": seed})
             kept = averaged(average, channels)
             record = {

@@ -60,7 +60,9 @@ def draw_block(folder: Path, first_seed: int, block: int, count: int, size: int,
     return len(lines)
 
 
-def draw(folder: Path, count: int, first_seed: int, size: int = 256, captions: int = 6, workers: int = 2) -> None:
+def draw(
+    folder: Path, count: int, first_seed: int, size: int = 256, captions: int = 6, workers: int = 2
+) -> None:
     """Draw a set of ``count`` pictures, going on where an earlier run stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     array = folder / "pictures.npy"
@@ -69,7 +71,9 @@ def draw(folder: Path, count: int, first_seed: int, size: int = 256, captions: i
     blocks = range(-(-count // BLOCK))
     missing = [block for block in blocks if not (folder / f"block-{block:05d}.jsonl").exists()]
     with ProcessPoolExecutor(workers) as pool:
-        jobs = [pool.submit(draw_block, folder, first_seed, block, count, size, captions) for block in missing]
+        jobs = [
+            pool.submit(draw_block, folder, first_seed, block, count, size, captions) for block in missing
+        ]
         for done, job in enumerate(jobs, start=1):
             job.result()
             if done % 10 == 0 or done == len(jobs):
@@ -119,14 +123,18 @@ def leaves(count: int, size: int = 256, seed: int = 0) -> np.ndarray:
     made = np.empty((count, size, size, 3), np.uint8)
     for picture in made:
         tones = rng.uniform(0, 255, (6, 3))
-        picture[:] = cv2.resize(rng.uniform(0, 255, (4, 4, 3)), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 255)
+        picture[:] = cv2.resize(
+            rng.uniform(0, 255, (4, 4, 3)), (size, size), interpolation=cv2.INTER_CUBIC
+        ).clip(0, 255)
         for _ in range(int(rng.integers(40, 400))):
             tone = tuple(float(v) for v in np.clip(tones[rng.integers(6)] + rng.normal(0, 30, 3), 0, 255))
             x, y = (int(v) for v in rng.integers(0, size, 2))
             span = 1.5 * 40 ** rng.random()
             angle = rng.uniform(0, 180)
             axes = (max(1, int(span)), max(1, int(span * rng.uniform(0.1, 1))))
-            cv2.ellipse(picture, (x, y), axes, angle, 0, int(rng.choice([360, 360, 180])), tone, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                picture, (x, y), axes, angle, 0, int(rng.choice([360, 360, 180])), tone, -1, cv2.LINE_AA
+            )
         if rng.random() < 0.5:
             picture[:] = np.clip(picture + rng.normal(0, rng.uniform(2, 14), picture.shape), 0, 255)
     return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Judge(nn.Module):
         self.body = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU())
-                for a, b in zip(widths, widths[1:], strict=False)
+                for a, b in pairwise(widths)
             ),
             nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
             nn.SiLU(),
@@ -61,7 +62,9 @@ def halved(pictures: np.ndarray) -> np.ndarray:
     """Pictures [N, S, S, 3] at the judge's side, by area."""
     import cv2
 
-    return np.stack([cv2.resize(np.asarray(one), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in pictures])
+    return np.stack(
+        [cv2.resize(np.asarray(one), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in pictures]
+    )
 
 
 def labels(facts: list[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,10 +76,13 @@ def labels(facts: list[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
     return style, subjects, hour
 
 
-def train_judge(drawn: data.PictureSet, checkpoint: Path, steps: int = JUDGE_STEPS, batch: int = 64, seed: int = 0) -> Judge:
+def train_judge(
+    drawn: data.PictureSet, checkpoint: Path, steps: int = JUDGE_STEPS, batch: int = 64, seed: int = 0
+) -> Judge:
     """The judge, read from ``checkpoint`` or trained on drawn pictures and written there."""
     torch.manual_seed(seed)
-    judge = Judge().to(memory_format=torch.channels_last)
+    judge: Any = Judge()
+    judge = judge.to(memory_format=torch.channels_last)
     if checkpoint.exists():
         judge.load_state_dict(read_checkpoint(checkpoint)[0]["model"])
         return judge.eval()
@@ -109,7 +115,9 @@ def jittered(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:
         batch = batch.flip(3)
     down, across = (int(v) for v in rng.integers(-6, 7, 2))
-    return (batch.roll((down, across), (2, 3)) * rng.uniform(0.85, 1.1)).contiguous(memory_format=torch.channels_last)
+    return (batch.roll((down, across), (2, 3)) * rng.uniform(0.85, 1.1)).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 @torch.no_grad()
@@ -119,7 +127,9 @@ def judged(judge: Judge, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor, 
     rows = []
     for start in range(0, len(small), 64):
         features = judge.features(to_signed(small[start : start + 64]))
-        rows.append((features, judge.style(features), judge.subjects(features).sigmoid(), judge.hour(features)))
+        rows.append(
+            (features, judge.style(features), judge.subjects(features).sigmoid(), judge.hour(features))
+        )
     features, style, subjects, hour = (torch.cat(column) for column in zip(*rows, strict=True))
     return features, style, subjects, hour
 
@@ -151,7 +161,8 @@ def ask(held_out: data.PictureSet, count: int) -> list[Question]:
     for fact in held_out.facts[:count]:
         scene = compose(fact["seed"])
         rng = np.random.default_rng((fact["seed"], 2))
-        text = next(text for text in iter(lambda: caption(scene, rng), None) if names(text, "style", scene.style))
+        while not names(text := caption(scene, rng), "style", scene.style):
+            pass
         subjects = tuple(subject for subject in scene.subjects if names(text, "thing", subject))
         questions.append(Question(fact, text, subjects, names(text, "hour", scene.hour)))
     return questions
@@ -159,7 +170,10 @@ def ask(held_out: data.PictureSet, count: int) -> list[Question]:
 
 def names(text: str, kind: str, what: str) -> bool:
     """Whether ``text`` holds one of the phrases that captions use for a style, thing or hour."""
-    phrases = (*getattr(captions, f"_{kind.upper()}_ZH")[what], *getattr(captions, f"_{kind.upper()}_EN")[what])
+    phrases = (
+        *getattr(captions, f"_{kind.upper()}_ZH")[what],
+        *getattr(captions, f"_{kind.upper()}_EN")[what],
+    )
     return any(phrase.lower() in text.lower() for phrase in phrases)
 
 
@@ -176,7 +190,9 @@ def figures(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> di
     }
 
 
-def diversity(judge: Judge, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray) -> dict[str, float]:
+def diversity(
+    judge: Judge, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
+) -> dict[str, float]:
     """Mean distance in features between four seeds of one caption, and between unrelated held-out pictures."""
     from starrynight.firefly.sheet import paint
 
@@ -184,7 +200,10 @@ def diversity(judge: Judge, pipe: Any, texts: list[str], steps: int, guidance: f
     for text in texts:
         features = judged(judge, paint(pipe, [text] * 4, seed=100, steps=steps, guidance=guidance))[0]
         spreads.append(float(torch.pdist(features).mean()))
-    return {"over_seeds": float(np.mean(spreads)), "over_pictures": float(torch.pdist(judged(judge, held_out)[0]).mean())}
+    return {
+        "over_seeds": float(np.mean(spreads)),
+        "over_pictures": float(torch.pdist(judged(judge, held_out)[0]).mean()),
+    }
 
 
 def nearest(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
@@ -212,7 +231,9 @@ def report(work: Path, weights: Path, count: int, steps: int, guidance: float) -
     texts = [question.text for question in questions]
     real, other = held_out.pictures[: len(questions)], held_out.pictures[len(questions) :]
     made = paint(pipe, texts, seed=1, steps=steps, guidance=guidance)
-    features = {name: judged(judge, some)[0] for name, some in (("made", made), ("real", real), ("other", other))}
+    features = {
+        name: judged(judge, some)[0] for name, some in (("made", made), ("real", real), ("other", other))
+    }
     far = nearest(made, training.pictures), nearest(real, training.pictures)
     return {
         "conditions": {"pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "float32"},

@@ -180,7 +180,7 @@ def save(pipe: Any, folder: Path, provenance: dict[str, str]) -> None:
     pipe.save_pretrained(folder, safe_serialization=True)
     for path in sorted(Path(folder).rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             header = {**(file.metadata() or {}), **provenance}
         save_file(tensors, path, metadata=header)
         path.chmod(0o644)

@@ -57,10 +57,13 @@ class Team:
         return value
 
 
+ALONE = Team()
+
+
 def together(size: int, job: Callable[..., None], *arguments: Any) -> None:
     """Run ``job(team, *arguments)`` in ``size`` single-threaded processes and wait for all of them."""
     if size == 1:
-        job(Team(), *arguments)
+        job(ALONE, *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
         # Forked, so that the members carry this command's name and priority.
@@ -102,7 +105,7 @@ class Optimiser:
         decay: float = 0.01,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.98),
-        team: Team = Team(),
+        team: Team = ALONE,
     ) -> None:
         self.team = team
         self.rate, self.hidden_rate, self.decay, self.momentum = rate, hidden_rate, decay, momentum
@@ -178,23 +181,27 @@ def warm(step: int, warmup: int, until: int, cooldown: int) -> float:
     return min(1.0, (step + 1) / warmup) * down
 
 
-def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], facts: dict[str, object]) -> None:
+def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
     """Groups of tensors and JSON ``facts`` in one safetensors file, replaced in one move so a kill leaves the old."""
     from safetensors.torch import save_file
 
-    flat = {f"{group}/{name}": value.detach().contiguous() for group, part in groups.items() for name, value in part.items()}
+    flat = {
+        f"{group}/{name}": value.detach().contiguous()
+        for group, part in groups.items()
+        for name, value in part.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     save_file(flat, unfinished, metadata={"facts": json.dumps(facts)})
     os.replace(unfinished, path)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, object]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     from safetensors import safe_open
 
     groups: dict[str, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
-        for key in file.keys():
+        for key in sorted(file.keys()):
             group, name = key.split("/", 1)
             groups.setdefault(group, {})[name] = file.get_tensor(key)
         return groups, json.loads(file.metadata()["facts"])

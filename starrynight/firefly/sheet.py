@@ -43,7 +43,13 @@ def prompts() -> list[str]:
 
 
 def paint(
-    pipe: Any, texts: Sequence[str], seed: int = 7, size: int = 256, steps: int = 8, guidance: float = 2.0, batch: int = 10
+    pipe: Any,
+    texts: Sequence[str],
+    seed: int = 7,
+    size: int = 256,
+    steps: int = 8,
+    guidance: float = 2.0,
+    batch: int = 10,
 ) -> np.ndarray:
     """Pictures uint8 [N, size, size, 3]; picture i starts from noise of seed + i, whatever the batch."""
     import torch
@@ -73,7 +79,9 @@ def lay_out(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
     return sheet
 
 
-def write(folder: Path, out: Path, size: int = 256, steps: int = 8, guidance: float = 2.0, seed: int = 7) -> None:
+def write(
+    folder: Path, out: Path, size: int = 256, steps: int = 8, guidance: float = 2.0, seed: int = 7
+) -> None:
     """Paint the table with the pipeline in ``folder`` and write it as a JPEG or PNG."""
     from diffusers import ZImagePipeline
     from PIL import Image

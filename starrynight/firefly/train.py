@@ -20,7 +20,16 @@ from torch import Tensor, nn
 
 from starrynight.firefly import model as parts
 from starrynight.firefly.autoencoder import to_signed
-from starrynight.firefly.optimise import Average, Optimiser, Team, generator, read_checkpoint, warm, write_checkpoint
+from starrynight.firefly.optimise import (
+    ALONE,
+    Average,
+    Optimiser,
+    Team,
+    generator,
+    read_checkpoint,
+    warm,
+    write_checkpoint,
+)
 
 # The stock transformer pads every caption to a multiple of this (diffusers, transformer_z_image.SEQ_MULTI_OF).
 MULTIPLE = 32
@@ -79,7 +88,7 @@ def velocity(
     for block in transformer.context_refiner:
         words = run_block(block, words, words_turn, None)
     stream = torch.cat([picture, words], dim=1)
-    turn = tuple(torch.cat(pair, dim=0) for pair in zip(picture_turn, words_turn, strict=True))
+    turn = torch.cat([picture_turn[0], words_turn[0]]), torch.cat([picture_turn[1], words_turn[1]])
     for block in transformer.layers:
         stream = run_block(block, stream, turn, time_embedding)
     answer = transformer.all_final_layer["2-1"](stream[:, : rows * columns], c=time_embedding)
@@ -89,13 +98,13 @@ def velocity(
 
 def rotations(
     transformer: Any, rows: int, columns: int, length: int, stride: int = 1
-) -> tuple[tuple[Tensor, Tensor], ...]:
+) -> list[tuple[Tensor, Tensor]]:
     """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption; stock positions at stride 1."""
     places = transformer.create_coordinate_grid((1, rows, columns), (length + 1, 0, 0)).flatten(0, 2)
     places = places * torch.tensor([1, stride, stride])
     word_places = transformer.create_coordinate_grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
     turns = (transformer.rope_embedder(ids).unsqueeze(1) for ids in (places, word_places))
-    return tuple((turn.real.contiguous(), turn.imag.contiguous()) for turn in turns)
+    return [(turn.real.contiguous(), turn.imag.contiguous()) for turn in turns]
 
 
 def run_block(block: Any, x: Tensor, turn: tuple[Tensor, Tensor], time_embedding: Tensor | None) -> Tensor:
@@ -123,7 +132,8 @@ def normed(x: Tensor, norm: Any, scale: Tensor | None) -> Tensor:
 def attend(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     batch, length, _ = x.shape
     query, key, value = (
-        layer(x).view(batch, length, attention.heads, -1) for layer in (attention.to_q, attention.to_k, attention.to_v)
+        layer(x).view(batch, length, attention.heads, -1)
+        for layer in (attention.to_q, attention.to_k, attention.to_v)
     )
     query = turned(normed(query, attention.norm_q, None), turn)
     key = turned(normed(key, attention.norm_k, None), turn)
@@ -195,7 +205,9 @@ def padded(tokens: np.ndarray, lengths: np.ndarray, width: int) -> tuple[Tensor,
 def worded(tokenizer: Any, text: str) -> str:
     """``text`` in the chat template, exactly as ZImagePipeline words it."""
     messages = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
 
 
 @torch.no_grad()
@@ -210,7 +222,9 @@ def encode(vae: Any, pictures: np.ndarray, out: Path, halve: bool = False) -> np
     shape = (len(pictures), vae.config.latent_channels, side, side)
     tally = out.with_suffix(".count")
     begun = out.exists() and tally.exists() and np.load(out, mmap_mode="r").shape == shape
-    latents = np.lib.format.open_memmap(out, "r+" if begun else "w+", None if begun else np.float16, None if begun else shape)
+    latents = np.lib.format.open_memmap(
+        out, "r+" if begun else "w+", None if begun else np.float16, None if begun else shape
+    )
     start = int(tally.read_text()) if begun else 0
     for first in range(start, len(pictures), 32):
         batch = np.asarray(pictures[first : first + 32])
@@ -236,7 +250,9 @@ def sigmas(count: int, shift: float, draw: torch.Generator) -> Tensor:
     return torch.where(torch.rand(count, generator=draw) < 0.1, even, drawn)
 
 
-def flow_loss(painter: nn.Module, clean: Tensor, words: tuple[Tensor, Tensor], shift: float, draw: torch.Generator) -> Tensor:
+def flow_loss(
+    painter: nn.Module, clean: Tensor, words: tuple[Tensor, Tensor], shift: float, draw: torch.Generator
+) -> Tensor:
     """Mean squared error of the predicted velocity over a batch of normalised latents [B, C, H, W]."""
     sigma = sigmas(len(clean), shift, draw)
     noise = torch.randn(clean.shape, generator=draw)
@@ -254,7 +270,9 @@ def is_hidden(name: str, parameter: nn.Parameter) -> bool:
 class Run:
     """A training run: the painter, its optimiser and average, and the step it has reached."""
 
-    def __init__(self, dial: parts.Dial, vocabulary: int, pad: int, rate: float, seed: int, team: Team = Team()) -> None:
+    def __init__(
+        self, dial: parts.Dial, vocabulary: int, pad: int, rate: float, seed: int, team: Team = ALONE
+    ) -> None:
         torch.manual_seed(seed)
         self.team = team
         self.dial, self.vocabulary, self.pad, self.seed = dial, vocabulary, pad, seed
@@ -262,17 +280,19 @@ class Run:
         for unread in (self.painter.encoder.layers[-1], self.painter.encoder.norm):
             unread.requires_grad_(False)
         self.average = Average(self.painter, decay=0.999)
-        self.optimiser = Optimiser(self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=2 * rate, team=team)
+        self.optimiser = Optimiser(
+            self.painter.named_parameters(), is_hidden, rate=rate, hidden_rate=2 * rate, team=team
+        )
         self.step = self.samples = 0
         self.history: list[dict[str, float]] = []
 
     def save(self, path: Path) -> None:
-        groups = {
+        groups: dict[str, dict[str, Tensor]] = {
             "model": dict(self.painter.named_parameters()),
             "average": self.average.weights,
             "optimiser": self.optimiser.tensors(),
         }
-        facts = {
+        facts: dict[str, Any] = {
             "step": self.step, "samples": self.samples, "dim": self.dial.dim, "vocabulary": self.vocabulary,
             "pad": self.pad, "seed": self.seed, "history": self.history,
         }  # fmt: skip
@@ -289,7 +309,9 @@ class Run:
 
     def averaged(self) -> Painter:
         """A painter holding the averaged weights."""
-        painter = Painter(parts.text_encoder(self.dial, self.vocabulary, self.pad), parts.transformer(self.dial))
+        painter = Painter(
+            parts.text_encoder(self.dial, self.vocabulary, self.pad), parts.transformer(self.dial)
+        )
         painter.load_state_dict(self.average.weights, strict=False)
         return painter.eval()
 
@@ -315,7 +337,13 @@ class Run:
             rng = np.random.default_rng((self.seed, self.step, self.team.rank))
             rows = np.sort(rng.integers(len(latents), size=batch // self.team.size))
             clean = (torch.from_numpy(latents[rows].astype(np.float32)) - mean) / deviation
-            loss = flow_loss(painter, clean, captions.draw(rows, rng), shift, generator(self.seed, self.step, self.team.rank))
+            loss = flow_loss(
+                painter,
+                clean,
+                captions.draw(rows, rng),
+                shift,
+                generator(self.seed, self.step, self.team.rank),
+            )
             loss.backward()
             self.team.average(self.painter.parameters())
             torch.nn.utils.clip_grad_norm_(self.painter.parameters(), 1.0)
@@ -332,8 +360,12 @@ class Run:
                 if self.team.rank == 0:
                     print(json.dumps(record), flush=True)
                 if not math.isfinite(record["loss"]):
-                    raise FloatingPointError("the loss is no longer finite; lower the rate and go on from the checkpoint")
+                    raise FloatingPointError(
+                        "the loss is no longer finite; lower the rate and go on from the checkpoint"
+                    )
                 losses, tick, seen = [], time.time(), 0
-            if self.team.rank == 0 and (self.step == until or time.time() - saved > 60 * minutes_between_saves):
+            if self.team.rank == 0 and (
+                self.step == until or time.time() - saved > 60 * minutes_between_saves
+            ):
                 self.save(checkpoint)
                 saved = time.time()
