@@ -451,9 +451,9 @@ def plan_for(module: nn.Module, family: Family, **options: bool) -> Plan:
     return solve(found, **options)
 
 
-def compare(name: str, place: str, family: Family, module: nn.Module) -> Row:
+def compare(name: str, place: str, family: Family, module: nn.Module, **options: bool) -> Row:
     start = time.perf_counter()
-    plan = plan_for(module, family)
+    plan = plan_for(module, family, **options)
     seconds = time.perf_counter() - start
     certificate = certify(module, plan, family.exercise, HELD_OUT)
     reference = outputs(module, family.exercise, HELD_OUT)
@@ -461,13 +461,13 @@ def compare(name: str, place: str, family: Family, module: nn.Module) -> Row:
     return Row(name, place, relative_error(plain, reference), certificate, seconds)
 
 
-def measure_family(name: str) -> list[Row]:
+def measure_family(name: str, **options: bool) -> list[Row]:
     family = FAMILIES[name]()
     rows = []
     for place, names in family.places.items():
         module = build(family)
         make_loud(module, names, family, family.target.get(place, 3e6))
-        rows.append(compare(name, place, family, module))
+        rows.append(compare(name, place, family, module, **options))
     return rows
 
 
@@ -475,13 +475,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", default=list(FAMILIES))
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--plain", action="store_true", help="only folds that an ordinary checkpoint can carry"
+    )
     options = parser.parse_args()
     rows = []
     print(
         f"{'family':22} {'loud':16} {'bf16':>8} {'fp16':>8} {'fold32':>8} {'fold16':>8} folds eps islands seconds"
     )
     for name in options.families:
-        for row in measure_family(name):
+        for row in measure_family(name, plain=options.plain):
             rows.append(row)
             print(row.line(), flush=True)
     if options.json:

@@ -43,7 +43,7 @@ def handwritten_norm(m: Layer, a: Tensor, b: Tensor) -> Tensor:
 
 def overwritten(m: Layer, a: Tensor, b: Tensor) -> Tensor:
     canvas = torch.zeros_like(a)
-    canvas[:2] = a[:2] * m.scale
+    canvas[torch.tensor([True, True, False, False])] = a[:2] * m.scale
     canvas[2:].copy_(b[2:])
     return canvas
 

@@ -1,0 +1,91 @@
+"""A whole pipeline, tokenizer to picture, traced and folded at once: Z-Image's classes, tiny and loud."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from starrynight.numerics.emulate import Emulation
+from starrynight.numerics.fold import fold
+from starrynight.numerics.guard import find_fault, locate
+from starrynight.numerics.islands import settle
+from starrynight.numerics.solve import Plan, solve
+from starrynight.numerics.trace import trace
+
+NETWORKS = ("text_encoder", "transformer", "vae")
+CALIBRATION, HELD_OUT = ("星夜下的静谧村庄", 1), ("a starry night over a quiet village", 7)
+
+
+def networks(pipeline: Any) -> dict[str, Any]:
+    return {name: getattr(pipeline, name) for name in NETWORKS}
+
+
+def paint(pipeline: Any, prompt: str, seed: int) -> Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(seed)
+    result = pipeline(prompt, height=32, width=32, num_inference_steps=3, guidance_scale=2.0, generator=generator,
+                      output_type="pt")  # fmt: skip
+    return result.images.float()
+
+
+def cast(pipeline: Any, dtype: torch.dtype) -> Any:
+    other = copy.deepcopy(pipeline)
+    for network in networks(other).values():
+        network.to(dtype)
+    return other
+
+
+@pytest.fixture(scope="module")
+def loud() -> Any:
+    """Overflows in the transformer's gated product, in its attention, and inside the decoder."""
+    pipeline = tiny.zimage()
+    transformer, decoder = pipeline.transformer, pipeline.vae.decoder
+    with torch.no_grad():
+        transformer.layers[0].feed_forward.w3.weight *= 2.0**24
+        transformer.layers[1].attention.to_out[0].weight *= 2.0**22
+        decoder.mid_block.resnets[0].conv1.weight *= 2.0**20
+        for network in networks(pipeline).values():
+            for parameter in network.parameters():
+                parameter.copy_(parameter.bfloat16())
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def plan(loud: Any) -> Plan:
+    half = cast(loud, torch.bfloat16)
+    found = trace(networks(half), lambda: paint(half, *CALIBRATION))
+    assert not found.unknown_ops
+    return solve(found)
+
+
+def test_plain_float16_breaks_and_the_guard_says_where(loud: Any) -> None:
+    half = cast(loud, torch.float16)
+    with Emulation():
+        picture = paint(half, *HELD_OUT)
+        assert find_fault(picture, "decoder") is not None
+        place = locate(networks(half), lambda: paint(half, *HELD_OUT))
+    assert place in {
+        ("transformer.layers.0.feed_forward.w3", "mm"),
+        ("transformer.layers.0.feed_forward", "mul"),
+    }
+
+
+def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: Plan) -> None:
+    assert plan.islands == ()
+    assert {name.split(".")[0] for name in plan.parameters} == {"transformer", "vae"}
+    reference = paint(loud, *HELD_OUT)
+    folded = copy.deepcopy(loud)
+    fold(networks(folded), plan)
+    assert torch.equal(paint(folded, *HELD_OUT), reference)
+    for name, network in networks(folded).items():
+        settle(network, plan.islands, torch.float16, prefix=name)
+    with Emulation():
+        picture = paint(folded, *HELD_OUT)
+    assert find_fault(picture, "decoder") is None
+    brain = paint(cast(loud, torch.bfloat16), *HELD_OUT)
+    assert (picture - reference).norm() < (brain - reference).norm() / 4
