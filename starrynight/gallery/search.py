@@ -26,7 +26,7 @@ from sqlalchemy import (
     literal_column,
     select,
     table,
-)  # fmt: skip
+)
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from starrynight.errors import BadRequest, MissingFile
@@ -46,10 +46,9 @@ EXACT = ("style", "model", "precision", "verdict", "tool")  # filters that name 
 class Query:
     """What to look for; what is ``None`` or empty does not matter. All that is said must hold.
 
-    ``text``: words or parts of words in prompt, style, tags and note, Chinese or English. ``since`` (from
-    then on) and ``until`` (before then) compare ``made_at``; without a time zone they
-    are UTC. ``like``: a picture's id; ``colour``: "#1f3b73"; both sort by nearness, else the last hung comes first, or
-    ``oldest_first``. ``trashed`` looks into the trash.
+    ``text``: words or parts of words in prompt, style, tags and note, Chinese or English. ``since`` (from then on) and
+    ``until`` (before then) compare ``made_at``; without a time zone they are UTC. ``like``: a picture's id; ``colour``:
+    "#1f3b73"; both sort by nearness, else the last hung comes first, or ``oldest_first``. ``trashed`` looks into the trash.
     """
 
     text: str = ""
@@ -221,7 +220,7 @@ def _in_vectors(needles: list[tuple[str, ...]]) -> ColumnElement[bool]:
 
 
 def _numbers(connection: Connection, query: Query) -> np.ndarray:
-    """The numbers of all that the query finds, as one text: ten times as fast as a row for each."""
+    """The numbers of all that the query finds, as one text: many times faster than a row for each."""
     place, _, where = sought(query, connection)
     joined = func.aggregate_strings(cast(pictures.c.number, String), ",")
     found = connection.execute(select(joined).select_from(place).where(*where)).scalar()

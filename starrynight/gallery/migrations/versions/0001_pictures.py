@@ -7,8 +7,8 @@ revision = "0001"
 down_revision = None
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-INDEXED = ("style", "model", "precision", "verdict", "starred")
-THROWN = sa.text("trashed_at IS NOT NULL")
+INDEXED = ("style", "model", "precision", "verdict", "tool", "starred", "made_at")
+HANGING, THROWN = sa.text("trashed_at IS NULL"), sa.text("trashed_at IS NOT NULL")
 
 # FTS5 over another table's column ("external content"), kept in step by triggers: https://sqlite.org/fts5.html#external_content_tables
 # The tokenizer is `ascii`, to which every other character is a letter: words.py has already cut the text into words.
@@ -81,7 +81,9 @@ def make_pictures() -> None:
         sqlite_autoincrement=True,
     )
     for name in INDEXED:
-        op.create_index(f"pictures_by_{name}", "pictures", [name])
+        op.create_index(
+            f"pictures_by_{name}", "pictures", [name], sqlite_where=HANGING, postgresql_where=HANGING
+        )
     op.create_index(
-        "pictures_trashed", "pictures", ["trashed_at"], sqlite_where=THROWN, postgresql_where=THROWN
+        "pictures_thrown", "pictures", ["trashed_at"], sqlite_where=THROWN, postgresql_where=THROWN
     )
