@@ -80,9 +80,19 @@ def traced(module: nn.Module) -> Trace:
     return trace(half, lambda: [exercise(half, seed) for seed in range(3)])
 
 
+def test_an_output_that_float16_cannot_hold_is_admitted() -> None:
+    module = Model()
+    with torch.no_grad():
+        module.head.weight.mul_(2.0**18)
+    plan = solve(traced(module))
+    assert plan.islands == ("",)
+    assert not plan.fits
+
+
 def test_nothing_to_do_gives_an_empty_plan() -> None:
     plan = solve(traced(Model()))
     assert (plan.parameters, plan.epsilons, plan.islands) == ({}, {}, ())
+    assert plan.fits
 
 
 def test_the_worked_example() -> None:

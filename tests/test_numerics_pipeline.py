@@ -16,6 +16,7 @@ from starrynight.numerics.guard import find_fault, locate
 from starrynight.numerics.islands import settle
 from starrynight.numerics.solve import Plan, solve
 from starrynight.numerics.trace import trace
+from starrynight.numerics.widen import widen
 
 NETWORKS = ("text_encoder", "transformer", "vae")
 CALIBRATION, HELD_OUT = ("星夜下的静谧村庄", 1), ("a starry night over a quiet village", 7)
@@ -61,6 +62,31 @@ def plan(loud: Any) -> Plan:
     found = trace(networks(half), lambda: paint(half, *CALIBRATION))
     assert not found.unknown_ops
     return solve(found)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["layers.0:out", "layers.0.feed_forward:out", "layers.0.attention:out", "layers.0.feed_forward.w2:in",
+     "layers.1.attention.to_out.0:in"],
+)  # fmt: skip
+def test_a_twin_with_larger_numbers_is_the_same_function(place: str) -> None:
+    """Stream, feed-forward, attention, gated product, attention's values: wide, and then folded again."""
+    transformer = tiny.zimage().transformer.eval()
+    captions, latents, now = [torch.randn(8, 16)], [torch.randn(4, 1, 8, 8)], torch.tensor([0.5])
+
+    def run(module: Any) -> Tensor:
+        dtype = next(module.parameters()).dtype
+        return module([x.to(dtype) for x in latents], now.to(dtype), [c.to(dtype) for c in captions])[0][0]
+
+    half = copy.deepcopy(transformer).bfloat16()
+    found = trace(half, lambda: run(half))
+    name, _, side = place.partition(":")
+    twin = copy.deepcopy(transformer)
+    fold(twin, widen(found, (found.outputs if side == "out" else found.inputs)[name], bits=22))
+    with torch.no_grad():
+        assert torch.equal(run(twin), run(transformer))
+        with Emulation():
+            assert not run(copy.deepcopy(twin).half()).isfinite().all()
 
 
 def test_plain_float16_breaks_and_the_guard_says_where(loud: Any) -> None:

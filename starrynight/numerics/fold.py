@@ -6,11 +6,11 @@ Exact in every format short of its subnormals. Knows names and exponents; why th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -52,20 +52,17 @@ def _module_at(modules: Modules, path: str) -> nn.Module:
     return next(module for name, module in named_modules(modules) if name == path)
 
 
-def fold_tensors(
-    tensors: Mapping[str, Tensor], plan: Plan, prefix: str = "", dtype: torch.dtype | None = None
-) -> Iterator[tuple[str, Tensor]]:
-    """(name, folded tensor) of a state dict, one at a time. ``prefix`` is the component's name in the plan.
+def fold_tensor(name: str, tensor: Tensor, plan: Plan, dtype: torch.dtype | None = None) -> Tensor:
+    """One tensor of a checkpoint, folded; ``name`` is as in the plan. Integers are left alone.
 
-    With ``dtype`` floating tensors are cast after folding; those of islands to float32.
+    With ``dtype`` it is cast after folding, or to float32 inside an island.
     """
-    for name, tensor in tensors.items():
-        full = join(prefix, name)
-        if tensor.is_floating_point():
-            tensor = tensor * 2.0 ** plan.parameters.get(full, 0)
-            if dtype is not None:
-                tensor = tensor.to(torch.float32 if inside(full, plan.islands) else dtype)
-        yield name, tensor
+    if not tensor.is_floating_point():
+        return tensor
+    wanted = dtype or tensor.dtype
+    if dtype is not None and inside(name, plan.islands):
+        wanted = torch.float32
+    return (tensor.float() * 2.0 ** plan.parameters.get(name, 0)).to(wanted)
 
 
 def write_folded(
@@ -78,22 +75,30 @@ def write_folded(
 ) -> None:
     """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
 
-    Raises ``BadFile`` if the source is not a safetensors file.
+    ``prefix`` is the component's name in the plan. The target appears whole or not at all. Raises ``BadFile`` if the
+    source cannot be read.
     """
     try:
         with safe_open(source, framework="pt") as file:
+            names = list(file.keys())
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except Exception as error:
+            folded = {
+                n: fold_tensor(join(prefix, n), file.get_tensor(n), plan, dtype).contiguous() for n in names
+            }
+    except (SafetensorError, OSError) as error:
         raise BadFile(
             f"{source.name} is not a readable safetensors file; fetch it again. ({error})",
             f"{source.name} 不是可读的 safetensors 文件；请重新下载。（{error}）",
         ) from error
-    metadata[HEADER] = json.dumps(
-        {"plan": json.loads(plan.to_json()), "certificate": certificate or {}}, sort_keys=True
-    )
-    folded = {name: tensor.contiguous() for name, tensor in fold_tensors(tensors, plan, prefix, dtype)}
-    save_file(folded, target, metadata={"format": "pt", **metadata})
+    story = {
+        "plan": json.loads(plan.to_json()),
+        "certificate": dict(certificate or {}),
+        "torch": torch.__version__,
+    }
+    metadata |= {"format": "pt", HEADER: json.dumps(story, sort_keys=True)}
+    partial = target.with_name(target.name + ".partial")
+    save_file(folded, partial, metadata=metadata)
+    partial.replace(target)
 
 
 def read_plan(path: Path) -> Plan | None:

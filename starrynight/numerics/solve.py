@@ -27,16 +27,18 @@ LIMIT = 15
 # tensor should stay above this.
 FLOOR = -16
 
-# No fold is larger: two folded neighbours still multiply inside float32's range (2^127).
-LARGEST_FOLD = 40
+# No parameter is folded further, nor any other tensor further than a square of one: squares of folded tensors, as in
+# a variance, then stay inside float32's range (2^±126).
+LARGEST_FOLD = 32
+LARGEST = 2 * LARGEST_FOLD
 
 # An epsilon that no module owns cannot be rescaled. It may stay if it changes the sum by less than half of float32's
 # last bit (2^-24), so that folding changes nothing that float32 can see.
 NEGLIGIBLE = 2.0**-24
 
-# Prices: a bit beyond the range, a bit of the small values, a bit of a fold. Each outweighs any sum of the next in
-# models of up to 10^4 tensors.
-STUCK, COARSE, FOLD = 1e6, 1.0, 1e-2
+# Prices: a bit beyond the range, a bit of the small values, a bit of a fold. Of two equal ways the one that folds the
+# later parameter is cheaper, by up to TIE, so that the answer does not hang on the solver's order.
+STUCK, COARSE, FOLD, TIE = 1e6, 100.0, 1.0, 0.1
 
 
 class Unreachable(ValueError):
@@ -57,6 +59,11 @@ class Plan:
     islands: tuple[str, ...] = ()
     limit: int = LIMIT
     spare: float = math.inf
+
+    @property
+    def fits(self) -> bool:
+        """Whether float16 holds everything; not so only where the model's own inputs or outputs are too large."""
+        return self.spare >= 0
 
     def to_json(self) -> str:
         """Canonical text: equal plans have equal texts."""
@@ -168,10 +175,13 @@ def solve_exponents(
             programme.at_most(unknown, math.floor(limit - found.peak), STUCK)
         if found.small < math.inf:
             programme.at_least(unknown, math.ceil(FLOOR - found.small), COARSE)
-    for unknown in {root(p.exponent): p for p in trace.parameters.values()}:
+    folds = {root(p.exponent): place for place, p in enumerate(trace.parameters.values())}
+    for unknown, place in folds.items():
         if unknown != PINNED:
-            programme.at_most(unknown, 0, FOLD)
-            programme.at_least(unknown, 0, FOLD)
+            price = FOLD + TIE * (1 - place / len(trace.parameters))
+            programme.bound(unknown, -LARGEST_FOLD, LARGEST_FOLD)
+            programme.at_most(unknown, 0, price)
+            programme.at_least(unknown, 0, price)
     return programme.solve()
 
 
@@ -183,7 +193,7 @@ def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: bo
     if epsilon.smallest > 0:
         lowest = math.log2(epsilon.value / NEGLIGIBLE) - math.log2(epsilon.smallest)
     if lowest <= 0:
-        programme.lower[root] = max(programme.lower.get(root, -LARGEST_FOLD), math.ceil(lowest))
+        programme.bound(root, math.ceil(lowest), LARGEST)
     else:
         programme.equation({root: 1}, 0)
 
@@ -193,10 +203,16 @@ class _Programme:
 
     def __init__(self, unknowns: list[int]) -> None:
         self._column = {unknown: i for i, unknown in enumerate(unknowns)}
-        self.lower: dict[int, int] = {}
+        self._bounds = [(-float(LARGEST), float(LARGEST))] * len(unknowns)
         self._prices: list[float] = [0.0] * len(unknowns)
         self._entries: list[tuple[int, int, float]] = []
         self._row_bounds: list[tuple[float, float]] = []
+
+    def bound(self, unknown: int, low: int, high: int) -> None:
+        """Narrow what an unknown may be."""
+        column = self._column[unknown]
+        known = self._bounds[column]
+        self._bounds[column] = (max(known[0], low), min(known[1], high))
 
     def equation(self, terms: Mapping[int, int], value: int) -> None:
         self._row({self._column[u]: float(c) for u, c in terms.items()}, value, value)
@@ -220,8 +236,7 @@ class _Programme:
         count, integers = len(self._prices), len(self._column)
         if not count:
             return {}
-        low = np.array([self.lower.get(u, -LARGEST_FOLD) for u in self._column] + [0.0] * (count - integers))
-        high = np.array([float(LARGEST_FOLD)] * integers + [np.inf] * (count - integers))
+        low, high = np.array(self._bounds + [(0.0, np.inf)] * (count - integers)).T
         rows, columns, values = zip(*self._entries, strict=True) if self._entries else ((), (), ())
         matrix = coo_array((values, (rows, columns)), shape=(len(self._row_bounds), count)).tocsr()
         result = milp(
