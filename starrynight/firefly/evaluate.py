@@ -226,7 +226,7 @@ def report(work: Path, weights: Path, count: int, steps: int, guidance: float) -
 
     training, held_out = data.read(work / "training"), data.read(work / "held-out")
     judge = train_judge(training, work / "judge.safetensors")
-    pipe = ZImagePipeline.from_pretrained(weights)
+    pipe = ZImagePipeline.from_pretrained(weights, torch_dtype=torch.float32)
     questions = ask(held_out, count)
     texts = [question.text for question in questions]
     real, other = held_out.pictures[: len(questions)], held_out.pictures[len(questions) :]

@@ -83,9 +83,10 @@ def write(
     folder: Path, out: Path, size: int = 256, steps: int = 8, guidance: float = 2.0, seed: int = 7
 ) -> None:
     """Paint the table with the pipeline in ``folder`` and write it as a JPEG or PNG."""
+    import torch
     from diffusers import ZImagePipeline
     from PIL import Image
 
-    pipe = ZImagePipeline.from_pretrained(folder)
+    pipe = ZImagePipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pictures = paint(pipe, prompts(), seed, size, steps, guidance)
     Image.fromarray(lay_out(pictures, len(STYLES))).save(out, quality=88)
