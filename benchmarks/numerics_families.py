@@ -1,6 +1,6 @@
 """Every family of image model, tiny, from its real class: fold it, and compare its float16 with float32 and bfloat16.
 
-    python benchmarks/numerics_families.py [FAMILY …] [--json FILE]
+    python benchmarks/numerics_families.py [FAMILY …] [--plain] [--json FILE]
 
 Each model is made loud in several places (a projection multiplied until float16 overflows there): the residual
 stream, the feed-forward's output, the attention's output, the gated product. The model must then break in plain
@@ -471,6 +471,25 @@ def measure_family(name: str, **options: bool) -> list[Row]:
     return rows
 
 
+def table(rows: list[Row]) -> str:
+    """One Markdown line for each family: worst errors over its places, fewest and most folds, epsilons, islands."""
+    lines = [
+        "| family | loud in | bfloat16 | folded float16 | nearer, at least | folds | epsilons | islands |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(row.family for row in rows):
+        own = [row for row in rows if row.family == name]
+        found = [row.certificate for row in own]
+        spans = (sorted({getattr(c, f) for c in found}) for f in ("folds", "epsilons", "islands"))
+        folds, epsilons, islands = (f"{s[0]}–{s[-1]}" if len(s) > 1 else str(s[0]) for s in spans)
+        nearer = min(c.bfloat16 / c.folded_float16 for c in found)
+        lines.append(
+            f"| {name} | {', '.join(row.place for row in own)} | {max(c.bfloat16 for c in found):.1e} "
+            f"| {max(c.folded_float16 for c in found):.1e} | {nearer:.1f} × | {folds} | {epsilons} | {islands} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", default=list(FAMILIES))
@@ -487,6 +506,7 @@ def main() -> None:
         for row in measure_family(name, plain=options.plain):
             rows.append(row)
             print(row.line(), flush=True)
+    print(table(rows))
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

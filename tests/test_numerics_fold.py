@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.errors import BadFile, Unfit
-from starrynight.numerics.certify import certify, relative_error
+from starrynight.numerics.certify import certify, float16_outputs, outputs, relative_error
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold, fold_lora, read_plan, write_folded
 from starrynight.numerics.islands import settle
@@ -116,6 +116,22 @@ def test_a_loud_stream_takes_its_epsilons_along() -> None:
     assert power < 0
     assert plan.parameters == dict.fromkeys(("embed.weight", "embed.bias", "block.down.weight"), power)
     assert plan.epsilons == {"block.norm.eps": 2 * power, "norm.eps": 2 * power}
+
+
+def test_a_whispering_stream_is_raised_above_the_subnormals() -> None:
+    module = Model()
+    with torch.no_grad():
+        for quiet in (module.embed.weight, module.embed.bias, module.block.down.weight):
+            quiet.mul_(2.0**-20)
+        module.block.norm.eps = module.norm.eps = 1e-16
+    plan = solve(traced(module))
+    assert plan.parameters["embed.weight"] > 0
+    plain = relative_error(
+        float16_outputs(copy.deepcopy(module), exercise, (7, 8)), outputs(module, exercise, (7, 8))
+    )
+    certificate = certify(module, plan, exercise, (7, 8))
+    assert certificate.holds
+    assert certificate.folded_float16 < plain / 4
 
 
 def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
