@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starrynight.painting import catalogue
+from starrynight.painting import catalogue, checking
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
@@ -63,11 +63,16 @@ class Studio:
 
 
 def fill(**words: Any) -> PaintRequest:
-    """A request in which whatever the user left out (None) is what the catalogue says suits the model."""
+    """A request in which whatever the user left out (None) is what the catalogue says suits the model.
+
+    Raises BadRequest or BadFile for what this model cannot paint, before anything heavy is imported.
+    """
     given = {name: value for name, value in words.items() if value is not None}
     model = catalogue.resolve(given.get("model", catalogue.default()))
     suits = {"width": model.width, "height": model.height, "steps": model.steps, "guidance": model.guidance}
-    return PaintRequest.from_dict(suits | given | {"model": model.name})
+    request = PaintRequest.from_dict(suits | given | {"model": model.name})
+    checking.check(request, model)
+    return request
 
 
 def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:

@@ -6,12 +6,16 @@ It knows nothing of models or numbers, imports torch only once there is somethin
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from starrynight import __version__
 from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.settings import settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LANG = settings().lang
 
@@ -59,6 +63,15 @@ def main() -> None:
     except KeyboardInterrupt:
         code = complain(Cancelled())
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def progress_bar(*columns: Any) -> Progress:
+    """A bar on stderr that moves on a terminal and says nothing into a pipe."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    stderr = Console(stderr=True)
+    return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
 
 
 def complain(error: StarryError) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from starrynight.cli import app, t
+from starrynight.cli import app, progress_bar, t
 
 models_app = typer.Typer(
     help=t(
@@ -75,13 +75,12 @@ def pull(
     ),
     source: str = typer.Option("hub", "--source", help=t("hub or modelscope.", "hub 或 modelscope。")),
 ) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
     from starrynight.painting import hub
 
     columns = (TextColumn("[gold1]{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress_bar(*columns) as bar:
         task = bar.add_task(name, total=None)
 
         def on_progress(done: int, total: int, file: str) -> None:

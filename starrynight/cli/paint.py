@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import app, t
+from starrynight.cli import app, progress_bar, t
 from starrynight.errors import BadRequest
 from starrynight.settings import settings
 
@@ -149,7 +149,6 @@ class Progress:
     def __init__(self, count: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
 
         self.count = count
         self.out = Console(soft_wrap=True, highlight=False)
@@ -157,8 +156,7 @@ class Progress:
             "[gold1]{task.description}",
             BarColumn(style="grey23", complete_style="gold1", finished_style="gold1"),
         )
-        text = TextColumn("{task.fields[note]}")
-        self.bar = Bar(*columns, text, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self.bar = progress_bar(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn())
         self.task = self.bar.add_task(t("readying the painter", "请画家就位"), total=None, note="")
 
     def __enter__(self) -> Progress:
