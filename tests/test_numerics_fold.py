@@ -174,6 +174,19 @@ def test_writing_from_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         write_folded(tmp_path / "x.safetensors", tmp_path / "y.safetensors", Plan())
 
 
+def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
+    module = Model()
+    with torch.no_grad():
+        module.embed.weight.mul_(2.0**20)
+        module.embed.bias.copy_(torch.ones(32))
+    module.block.norm.eps = module.norm.eps = 1e-12
+    plan = solve(traced(module), plain=True)
+    assert plan.parameters["embed.weight"] < 0
+    assert plan.epsilons == {}
+    assert plan.islands == ()
+    assert certify(module, plan, exercise, (7, 8)).holds
+
+
 def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
     """A quiet row (variance near eps) forbids folding the stream unless eps follows; a plain checkpoint cannot."""
     module = Model(down=20)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -32,9 +32,9 @@ FLOOR = -16
 LARGEST_FOLD = 32
 LARGEST = 2 * LARGEST_FOLD
 
-# An epsilon that no module owns cannot be rescaled. It may stay if it changes the sum by less than half of float32's
-# last bit (2^-24), so that folding changes nothing that float32 can see.
-NEGLIGIBLE = 2.0**-24
+# An epsilon that is not rescaled may stay if it is at most this share of the smallest quantity it is added to: the
+# quotient then changes by 2^-22 (2.4e-7), two of float32's last bits, in the quietest row and by less in all others.
+NEGLIGIBLE = 2.0**-21
 
 # Prices: a bit beyond the range, a bit of the small values, a bit of a fold. Of two equal ways the one that folds the
 # later parameter is cheaper, by up to TIE, so that the answer does not hang on the solver's order.
@@ -94,7 +94,8 @@ def solve(
         exponents = solve_exponents(trace, ranges, pinned, plain=plain, limit=limit)
         found = find_islands(trace, exponents, limit, islands)
         if found == islands:
-            return as_plan(trace, exponents, ranges, islands, limit)
+            plan = as_plan(trace, exponents, ranges, islands, limit)
+            return replace(plan, epsilons={}) if plain else plan
         islands = found
 
 
