@@ -18,8 +18,8 @@ firefly encode --side 128
 firefly encode --side 256
 
 # 4. Transformer and text encoder together: composition and words at half size, then strokes at full size.
-firefly learn --side 128 --until ${HALF_STEPS:-1100}
-firefly learn --side 256 --until ${WHOLE_STEPS:-2200} --cooldown ${COOLDOWN:-300}
+firefly learn --side 128 --until "${HALF_STEPS:-1297}"
+firefly learn --side 256 --until "${WHOLE_STEPS:-2330}" --cooldown "${COOLDOWN:-470}" --batch 16 --shift 2.0
 
 # 5. The weights, their sheet, their figures.
 firefly save
