@@ -57,11 +57,11 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except StarryError as error:
-        code = complain(error)
+        sys.exit(complain(error))
     except typer.exceptions.TyperException as error:
         code = complain(misused(error)) if str(error) else 2  # no words at all: the help has been shown
-    except KeyboardInterrupt:
-        code = complain(Cancelled())
+    if code == Cancelled.exit_code:  # Typer turns Ctrl-C into this code and says nothing
+        complain(Cancelled())
     sys.exit(code if isinstance(code, int) else 0)
 
 
