@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def draw(
         np.lib.format.open_memmap(array, "w+", np.uint8, (count, size, size, 3)).flush()
     blocks = range(-(-count // BLOCK))
     missing = [block for block in blocks if not (folder / f"block-{block:05d}.jsonl").exists()]
-    with ProcessPoolExecutor(workers) as pool:
+    # Spawned: a fork of a process whose other threads hold locks may never wake.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [
             pool.submit(draw_block, folder, first_seed, block, count, size, captions) for block in missing
         ]

@@ -66,9 +66,8 @@ def together(size: int, job: Callable[..., None], *arguments: Any) -> None:
         job(ALONE, *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        # Forked, so that the members carry this command's name and priority.
-        start = torch.multiprocessing.start_processes
-        start(_member, (size, f"{folder}/meeting", job, arguments), nprocs=size, start_method="fork")
+        # Spawned: a fork of a process whose other threads hold locks may never wake.
+        torch.multiprocessing.spawn(_member, (size, f"{folder}/meeting", job, arguments), nprocs=size)
 
 
 def _member(rank: int, size: int, meeting: str, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
