@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from starrynight.firefly import captions, data
 from starrynight.firefly.autoencoder import psnr, to_signed
 from starrynight.firefly.captions import caption
-from starrynight.firefly.optimise import read_checkpoint, write_checkpoint
+from starrynight.firefly.optimise import Team, read_checkpoint, together, write_checkpoint
 from starrynight.firefly.scene import HOURS, STYLES, SUBJECTS, compose
 
 SIDE = 128
@@ -218,19 +218,36 @@ def nearest(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
     return (torch.cdist(tiny(pictures), known).amin(1) / known.shape[1] ** 0.5).numpy()
 
 
-def report(work: Path, weights: Path, count: int, steps: int, guidance: float) -> dict[str, Any]:
-    """Paint ``count`` held-out captions with ``weights`` and judge them beside their held-out pictures."""
-    from diffusers import ZImagePipeline
-
+def paint_share(team: Team, work: Path, weights: Path, count: int, steps: int, guidance: float) -> None:
+    """Paint this member's share of the questions and leave it in the work folder."""
     from starrynight.firefly.sheet import paint
 
+    texts = [question.text for question in ask(data.read(work / "held-out"), count)]
+    edges = [len(texts) * rank // team.size for rank in range(team.size + 1)]
+    first, last = edges[team.rank], edges[team.rank + 1]
+    pictures = paint(open_weights(weights), texts[first:last], seed=1 + first, steps=steps, guidance=guidance)
+    np.save(work / f"painted-{team.rank}.npy", pictures)
+
+
+def open_weights(folder: Path) -> Any:
+    """The saved pipeline, computing in float32."""
+    from diffusers import ZImagePipeline
+
+    return ZImagePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def report(
+    work: Path, weights: Path, count: int, steps: int, guidance: float, team: int = 2
+) -> dict[str, Any]:
+    """Paint ``count`` held-out captions with ``weights`` and judge them beside their held-out pictures."""
     training, held_out = data.read(work / "training"), data.read(work / "held-out")
     judge = train_judge(training, work / "judge.safetensors")
-    pipe = ZImagePipeline.from_pretrained(weights, torch_dtype=torch.float32)
+    together(team, paint_share, work, weights, count, steps, guidance)
+    made = np.concatenate([np.load(work / f"painted-{rank}.npy") for rank in range(team)])
+    pipe = open_weights(weights)
     questions = ask(held_out, count)
     texts = [question.text for question in questions]
     real, other = held_out.pictures[: len(questions)], held_out.pictures[len(questions) :]
-    made = paint(pipe, texts, seed=1, steps=steps, guidance=guidance)
     features = {
         name: judged(judge, some)[0] for name, some in (("made", made), ("real", real), ("other", other))
     }
@@ -243,7 +260,7 @@ def report(work: Path, weights: Path, count: int, steps: int, guidance: float) -
             "generated": frechet(features["made"], features["real"]),
             "held_out": frechet(features["other"], features["real"]) if len(other) > FEATURES else None,
         },
-        "diversity": diversity(judge, pipe, texts[:12], steps, guidance, real[:200]),
+        "diversity": diversity(judge, pipe, texts[:8], steps, guidance, real[:200]),
         "nearest_training_picture": {
             "generated_least": float(far[0].min()), "generated_median": float(np.median(far[0])),
             "held_out_least": float(far[1].min()), "held_out_median": float(np.median(far[1])),
