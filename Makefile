@@ -8,8 +8,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Debian packages the tests read our files with, as "command:package".
 TOOLS  := exiftool:libimage-exiftool-perl
-# The prompt reaches the shell through the environment, so that quotes and $ in a line of poetry stay text.
-export PROMPT
+# The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
+override export PROMPT := $(value PROMPT)
 
 .PHONY: paint open test check format tools clean
 
