@@ -169,8 +169,7 @@ class Picture:
         path = Path(path)
         data = self.encode(format_of(path), quality=quality, lossless=lossless)
         with _storage(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return _place(data, path, overwrite)
+            return write_whole(path, data, overwrite=overwrite)
 
     def _json(self) -> str:
         return xmp.plain_json(self.recipe, sort_keys=True)
@@ -251,8 +250,13 @@ def _app1(body: bytes) -> bytes:
     return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _place(data: bytes, path: Path, overwrite: bool) -> Path:
-    """A temporary file in the same folder, synced, then renamed: at ``path`` stands the whole file or none."""
+def write_whole(path: Path, data: bytes, *, overwrite: bool) -> Path:
+    """A temporary file in the same folder, synced, then renamed: at ``path`` stands the whole file or none.
+
+    Makes the folder. A name already taken becomes "-2", "-3" … unless ``overwrite``; returns the one it got. Raises
+    OSError as it comes: ``storage_error`` has the sentence for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
         with open(part, "xb") as file:

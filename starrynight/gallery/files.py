@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import fsspec
 
 from starrynight.errors import MissingFile, MissingPackage, StarryError, StorageError
-from starrynight.picture import PART_SUFFIX, storage_error
+from starrynight.picture import PART_SUFFIX, storage_error, write_whole
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 FORMATS = {suffix: kind for kind, suffix in SUFFIXES.items()}
@@ -68,7 +67,7 @@ class Files:
             return
         with self._told(name):
             if self.local:
-                _write_durably(self.local / name, data)
+                write_whole(self.local / name, data, overwrite=True)
             else:
                 self.system.pipe_file(self.path(name), data)  # object stores show a whole object or none
 
@@ -149,23 +148,3 @@ class Files:
 
 def _protocols(system: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    """Temporary file, fsync, rename, fsync of the folder: after a crash the whole file is there, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # where a folder cannot be synced, the file is there all the same
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

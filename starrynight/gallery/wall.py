@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import html
 import os
-import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-from starrynight.errors import StarryError, StorageError
+from starrynight.errors import StarryError
 from starrynight.metadata import Recipe, read_recipe
+from starrynight.picture import storage_error, write_whole
 
 KINDS = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -66,7 +66,11 @@ def write_wall(folder: Path, page: Path, lang: str) -> Path:
         else f'<p class="empty">{html.escape(empty[lang == "zh"])}</p>'
     )
     title = "璀璨星河" if lang == "zh" else "Starry Night"
-    return _write(page, PAGE.format(lang=lang, title=title, body=body))
+    text = PAGE.format(lang=lang, title=title, body=body)
+    try:
+        return write_whole(page, text.encode(), overwrite=True)
+    except OSError as error:
+        raise storage_error(page, error) from error
 
 
 def frame(path: Path, link: Path, lang: str) -> str:
@@ -94,19 +98,3 @@ def precision(recipe: Recipe) -> str:
         return ""
     choice = plan.get("transformer") or plan.get("unet")
     return str(choice.get("format", "")) if isinstance(choice, dict) else ""
-
-
-def _write(page: Path, text: str) -> Path:
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=page.parent, suffix=".part", encoding="utf-8", delete=False
-        ) as part:
-            part.write(text)
-        os.replace(part.name, page)
-    except OSError as error:
-        raise StorageError(
-            f"The page {page} could not be written: {error.strerror}.",
-            f"无法写入页面 {page}：{error.strerror}。",
-        ) from error
-    return page
