@@ -6,8 +6,8 @@ PROMPT ?= 星夜下的静谧村庄，梵高风格，厚重的笔触
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Debian packages the tests read our files with, as "command:package".
-TOOLS  := exiftool:libimage-exiftool-perl
+# Debian packages the tests read our files and open our pages with, as "command:package". Without the font, Chinese is boxes.
+TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-cjk
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
@@ -45,15 +45,18 @@ $(BIN)/.testing: pyproject.toml constraints.txt $(BIN)/.torch
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@ $(BIN)/.painting
 
+# What the tests read our files and open our pages with, from Debian. Without a Chinese font the pages show boxes.
 tools:
-	@for tool in $(TOOLS); do \
-	  command -v $${tool%%:*} >/dev/null && continue; \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && apt-get install -qq -y $${tool##*:} >/dev/null; \
-	  else \
-	    echo "The tests read our files with $${tool%%:*}; install it first: sudo apt-get install $${tool##*:}"; exit 1; \
-	  fi; \
-	done
+	@wanted=""; \
+	command -v exiftool >/dev/null || wanted="$$wanted libimage-exiftool-perl"; \
+	command -v chromium >/dev/null || wanted="$$wanted chromium"; \
+	fc-list :lang=zh 2>/dev/null | grep -q . || wanted="$$wanted fontconfig fonts-noto-cjk"; \
+	[ -z "$$wanted" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -qq -y $$wanted >/dev/null; \
+	else \
+	  echo "The tests need:$$wanted. Install first: sudo apt-get install$$wanted"; exit 1; \
+	fi
 
 clean:
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
