@@ -55,12 +55,16 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Step:
-    """A step just taken: picture ``picture`` of the batch, step ``step`` of ``steps``, all from 0."""
+    """A step just taken: picture ``picture`` of the batch, step ``step`` of ``steps``, all from 0.
+
+    ``latents`` are the painting's own, for those who measure; nobody may write to them.
+    """
 
     picture: int
     step: int
     steps: int
     look: Callable[[], np.ndarray | None]
+    latents: torch.Tensor
 
     def preview(self) -> np.ndarray | None:
         """uint8 [h, w, 3], small and cheap; None for a family whose latents are not a plane."""
@@ -193,7 +197,7 @@ class Painter:
             guard.finite(latents, "latents", step)
             if on_step is not None:
                 look = partial(self._look, tape, latents, step, request)
-                on_step(Step(index, step, pipeline.num_timesteps, look))
+                on_step(Step(index, step, pipeline.num_timesteps, look, latents))
             return state
 
         with Float32Noise(), _memory_errors():
