@@ -6,7 +6,7 @@ diffusers to the painter and files to whoever hangs the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,13 +42,18 @@ class Studio:
         self.hang, self.device, self.attention = hang, device, attention
         self._painter: Painter | None = None
 
-    def paint(self, request: PaintRequest, on_step: Callable[[Step], None] | None = None) -> Iterator[Hung]:
-        """Paint ``request.count`` pictures, each hung before the next begins.
+    def paint(
+        self,
+        request: PaintRequest,
+        on_step: Callable[[Step], None] | None = None,
+        skip: Collection[int] = (),
+    ) -> Iterator[Hung]:
+        """Paint ``request.count`` pictures, each hung before the next begins; those whose index is in ``skip`` are not.
 
         Raises any StarryError of the painter; ``errors.Cancelled`` when ``on_step`` raises it. What was hung stays.
         """
         painter = self.ready(request)
-        for canvas in painter.paint(request, on_step):
+        for canvas in painter.paint(request, on_step, skip):
             picture = frame(canvas, request, painter)
             yield Hung(picture, self.hang(picture))
 

@@ -7,7 +7,7 @@ from its signature. Pictures leave as float32; rounding, files and galleries are
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -143,8 +143,13 @@ class Painter:
         """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer."""
         return checking.warnings_for(request, self.model, getattr(self.pipeline, "tokenizer", None))
 
-    def paint(self, request: PaintRequest, on_step: Callable[[Step], None] | None = None) -> Iterator[Canvas]:
-        """``request.count`` pictures, picture i with seed + i, each the same alone or in a batch.
+    def paint(
+        self,
+        request: PaintRequest,
+        on_step: Callable[[Step], None] | None = None,
+        skip: Collection[int] = (),
+    ) -> Iterator[Canvas]:
+        """``request.count`` pictures but those in ``skip``, picture i with seed + i, each the same alone or in a batch.
 
         ``on_step`` may raise Cancelled (or anything), which ends the painting within that step. Raises
         BrokenNumbers naming stage and step, OutOfMemory, Unfit, and what ``checking.check`` raises.
@@ -155,6 +160,8 @@ class Painter:
             self._pipeline_for(request) as pipeline,
         ):
             for index in range(request.count):
+                if index in skip:
+                    continue
                 yield self._paint_one(pipeline, request, index, on_step)
 
     @contextmanager
