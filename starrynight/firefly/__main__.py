@@ -134,6 +134,13 @@ def evaluate(options: argparse.Namespace) -> None:
     print(evaluate.table(report))
 
 
+def twin(options: argparse.Namespace) -> None:
+    """Write the wide twin: the same function, black in plain float16."""
+    from starrynight.firefly import twin
+
+    print(twin.make(options.out, options.weights))
+
+
 def read_words(work: Path) -> Any:
     from transformers import AutoTokenizer
 
@@ -221,6 +228,7 @@ def arguments() -> argparse.ArgumentParser:
         evaluate, "evaluate", ("--weights", weights), ("--out", Path("evaluation.json")), ("--count", 500), ("--steps", 8),
         ("--guidance", 2.0),
     )  # fmt: skip
+    verb(twin, "twin", ("--weights", weights), ("--out", Path("firefly-wide")))
     return parser
 
 

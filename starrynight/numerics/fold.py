@@ -6,7 +6,9 @@ Exact in every format short of its subnormals. Knows names and exponents; why th
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,10 +44,42 @@ def fold(modules: Modules, plan: Plan, sign: int = 1) -> None:
             if id(tensor) not in seen:  # tied parameters are one
                 tensor.mul_(2.0 ** (sign * power))
                 seen.add(id(tensor))
+    fold_epsilons(modules, plan, sign)
+
+
+def fold_epsilons(modules: Modules, plan: Plan, sign: int = 1) -> None:
+    """Multiply only the epsilons: what is left to do for weights that were folded in their file."""
     for name, power in plan.epsilons.items():
         path, _, attribute = name.rpartition(".")
         module = _module_at(modules, path)
         setattr(module, attribute, getattr(module, attribute) * 2.0 ** (sign * power))
+
+
+def compose(*plans: Plan) -> Plan:
+    """One plan after another: exponents add up, islands gather. The range is the last plan's."""
+    parameters: Counter[str] = Counter()
+    epsilons: Counter[str] = Counter()
+    for plan in plans:
+        for name, power in plan.parameters.items():
+            parameters[name] += power
+        for name, power in plan.epsilons.items():
+            epsilons[name] += power
+    return replace(
+        plans[-1],
+        parameters={name: power for name, power in sorted(parameters.items()) if power},
+        epsilons={name: power for name, power in sorted(epsilons.items()) if power},
+        islands=tuple(sorted({island for plan in plans for island in plan.islands})),
+    )
+
+
+def only(plan: Plan, component: str) -> Plan:
+    """The part of a plan that speaks of one component, names still with its prefix."""
+    return replace(
+        plan,
+        parameters={n: p for n, p in plan.parameters.items() if inside(n, (component,))},
+        epsilons={n: p for n, p in plan.epsilons.items() if inside(n, (component,))},
+        islands=tuple(i for i in plan.islands if inside(i, (component,))),
+    )
 
 
 def _module_at(modules: Modules, path: str) -> nn.Module:
@@ -71,11 +105,11 @@ def write_folded(
     plan: Plan,
     certificate: Mapping[str, object] | None = None,
     prefix: str = "",
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype | None = torch.float16,
 ) -> None:
     """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
 
-    ``prefix`` is the component's name in the plan. The target appears whole or not at all. Raises ``BadFile`` if the
+    ``prefix`` is the component's name in the plan; without ``dtype`` every tensor keeps its own. The target appears whole or not at all. Raises ``BadFile`` if the
     source cannot be read.
     """
     try:

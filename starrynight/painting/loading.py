@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from starrynight.errors import Unfit
+from starrynight.numerics.fold import fold_epsilons, only, read_plan
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.painting import files, layouts
 from starrynight.painting.catalogue import Model, resolve
@@ -115,6 +116,9 @@ def _network(folder: Path, kind: list[str], dtype: torch.dtype) -> torch.nn.Modu
     if missing:
         more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise _not_for(folder, f"it has no {missing[0]}{more}", f"缺少 {missing[0]} 等 {len(missing)} 个张量")
+    for path in weight_files(folder):
+        if (told := read_plan(path)) is not None:  # folded in its file, where epsilons cannot travel
+            fold_epsilons({folder.name: network}, only(told, folder.name))
     return network.eval()
 
 
