@@ -6,7 +6,7 @@ diffusers to the painter and files to whoever hangs the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from starrynight.errors import BadRequest, BrokenNumbers, StarryError
 from starrynight.painting import catalogue, checking
-from starrynight.picture import Picture, Verdict, make_recipe
+from starrynight.painting.canvas import Canvas, Refused, Step
+from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
-    from starrynight.painting.painter import Canvas, Painter, Step
+    from starrynight.painting.painter import Painter
 
 VERSIONS = ("starry-night", "torch", "diffusers", "transformers")
 
@@ -31,6 +33,11 @@ class Hung:
 
     picture: Picture
     place: Path
+
+    @property
+    def index(self) -> int:
+        """Which picture of the request, from 0."""
+        return int(self.picture.recipe["index"])
 
 
 class Studio:
@@ -47,13 +54,17 @@ class Studio:
         request: PaintRequest,
         on_step: Callable[[Step], None] | None = None,
         skip: Collection[int] = (),
-    ) -> Iterator[Hung]:
+    ) -> Iterator[Hung | Refused]:
         """Paint ``request.count`` pictures, each hung before the next begins; those whose index is in ``skip`` are not.
 
-        Raises any StarryError of the painter; ``errors.Cancelled`` when ``on_step`` raises it. What was hung stays.
+        A picture that the guard refuses comes as Refused, with nothing written, and the batch goes on. Raises any
+        StarryError that ends a batch; ``errors.Cancelled`` when ``on_step`` raises it. What was hung stays.
         """
         painter = self.ready(request)
         for canvas in painter.paint(request, on_step, skip):
+            if isinstance(canvas, Refused):
+                yield canvas
+                continue
             picture = frame(canvas, request, painter)
             yield Hung(picture, self.hang(picture))
 
@@ -85,15 +96,25 @@ def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
     pixels = np.rint(np.clip(canvas.pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
     recipe = make_recipe(
         request, index=canvas.index, prompt=canvas.prompt, negative_prompt=canvas.negative_prompt,
-        sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.as_dict(), verdict=inspect(canvas),
+        sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.as_dict(), verdict=canvas.verdict,
         versions=versions(),
     )  # fmt: skip
     return Picture(pixels, recipe, producer=settings().producer)
 
 
-def inspect(canvas: Canvas) -> Verdict:
-    """Whether the picture may hang. The painter has already refused what was not finite."""
-    return Verdict("hang" if canvas.checked else "unchecked", canvas.remarks)
+def account(refused: Sequence[Refused], count: int) -> StarryError | None:
+    """What a door says, and its exit code, at the end of a batch; None when every picture hangs."""
+    if not refused:
+        return None
+    first = refused[0].error
+    if count == 1:
+        return first
+    hung = count - len(refused)
+    error = BrokenNumbers if isinstance(first, BrokenNumbers) else BadRequest
+    return error(
+        f"{hung} of {count} pictures hang; for the others see the reasons above.",
+        f"{count} 幅中挂出 {hung} 幅；其余的原因见上。",
+    )
 
 
 def versions() -> dict[str, str]:

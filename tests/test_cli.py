@@ -205,6 +205,21 @@ def test_a_stopped_run_leaves_no_half_picture(
     assert all(starry(home, "inspect", path).returncode == 0 for path in kept[:2])
 
 
+def test_broken_numbers_end_with_six_and_no_file(home: Path, tmp_path: Path) -> None:
+    broken = tiny.save("zimage", tmp_path / "broken")
+    tiny.poison(broken / "vae" / "diffusion_pytorch_model.safetensors", "decoder.conv_out.bias")
+    words = ["paint", "x", "-m", broken, "--size", "64", "--steps", "1", "-n", "2", "--seed", "4"]
+    done = starry(home, *words)
+    assert done.returncode == 6
+    first, second, total = done.stderr.splitlines()
+    assert "picture 1 of 2 (seed 4)" in first
+    assert "decoder" in first
+    assert "seed 5" in second
+    assert "0 of 2 pictures hang" in total
+    assert done.stdout == ""
+    assert not list(home.rglob("*.png"))
+
+
 def test_models_and_doctor(home: Path) -> None:
     models = starry(home, "models", lang="zh").stdout
     for name in ("firefly", "z-image-turbo", "kook-zimage-turbo", "sd-turbo", "sdxl", "flux-schnell"):

@@ -19,6 +19,7 @@ from starrynight.errors import (
     WrongSize,
 )  # fmt: skip
 from starrynight.painting import beginning, catalogue, guard, loading, memory, noise, plans, samplers
+from starrynight.painting.canvas import Refused
 from starrynight.painting.painter import Painter
 from starrynight.painting.preview import calibration_picture
 from starrynight.request import PaintRequest
@@ -61,7 +62,11 @@ def ask(folder, **more) -> PaintRequest:
 
 
 def one(painter, request, on_step=None) -> np.ndarray:
-    return next(painter.paint(request, on_step)).pixels
+    """The first picture; the guard's error where it is refused."""
+    canvas = next(painter.paint(request, on_step))
+    if isinstance(canvas, Refused):
+        raise canvas.error
+    return canvas.pixels
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -71,7 +76,7 @@ def test_every_family_paints_float32_in_range(painters, folders, family):
     assert canvas.pixels.dtype == np.float32
     assert 0 <= canvas.pixels.min() < canvas.pixels.max() <= 1
     assert len(np.unique(canvas.pixels)) > 256  # not rounded to eight bits on the way
-    assert (canvas.seed, canvas.index, canvas.checked) == (5, 0, True)
+    assert (canvas.seed, canvas.index, canvas.verdict.outcome) == (5, 0, "hang")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,7 +105,7 @@ def test_every_family_begins_from_a_picture(folders, family, precision, init_ima
     painter = Painter.ready(request, device="cpu")
     steps = []
     canvas = next(painter.paint(request, lambda step: steps.append((step.step, step.steps))))
-    assert canvas.remarks == ("crop 96x96→64x64",)
+    assert canvas.verdict.reasons == ("crop 96x96→64x64",)
     assert steps == [(0, 2), (1, 2)]
     assert next(painter.pipeline.vae.encoder.parameters()).dtype == torch.float32
     mirrored = init_image.replace("init", "mirrored")
@@ -203,6 +208,23 @@ def test_broken_numbers_are_named_by_stage_and_step(folders, family, value):
             one(painter, ask(folders[family]))
         assert ("step 1" in caught.value.en) == (stage == "latents")
         assert guard.STAGES[stage] in caught.value.zh
+
+
+def test_a_refused_picture_leaves_the_batch_going_on(folders):
+    painter, request = Painter.ready(ask(folders["sd"]), device="cpu"), ask(folders["sd"], count=3)
+    calls = []
+
+    def break_the_second(_module, _args, drawn):
+        calls.append(1)
+        return drawn * float("nan") if len(calls) == 2 else drawn
+
+    painter.pipeline.vae.decoder.conv_out.register_forward_hook(break_the_second)
+    first, second, third = painter.paint(request)
+    assert isinstance(second, Refused)
+    assert (second.index, second.seed, second.verdict.outcome) == (1, 6, "refuse")
+    assert "decoder" in second.error.en
+    assert (first.index, third.index) == (0, 2)
+    assert (next(painter.paint(request, skip=[0, 1])).pixels == third.pixels).all()  # alone as in the batch
 
 
 def test_a_truly_dark_finite_picture_passes(folders):

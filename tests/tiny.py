@@ -177,3 +177,12 @@ def save(family: str, folder: Path) -> Path:
 
 def rewrite_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+
+
+def poison(weights: Path, tensor: str) -> None:
+    """One number of one tensor in a checkpoint becomes NaN: its file is whole, what it paints is not."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    tensors[tensor].view(-1)[0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})

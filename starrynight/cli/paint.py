@@ -13,7 +13,7 @@ from starrynight.errors import BadRequest
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
-    from starrynight.painting.painter import Step
+    from starrynight.painting.canvas import Refused, Step
     from starrynight.studio import Hung
 
 EXAMPLES = t(
@@ -117,8 +117,16 @@ def paint(
     for warning in warnings_for(request):
         print(f"! {t(*warning)}", file=sys.stderr)
     with Progress(request.count) as progress:
-        for hung in studio.Studio(folder, device, attention).paint(request, progress):
-            progress.say(line(hung))
+        refused = []
+        for outcome in studio.Studio(folder, device, attention).paint(request, progress):
+            if isinstance(outcome, studio.Hung):
+                progress.say(line(outcome))
+                continue
+            refused.append(outcome)
+            if request.count > 1:
+                progress.warn(refusal(outcome, request.count))
+    if error := studio.account(refused, request.count):
+        raise error
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
@@ -182,6 +190,12 @@ class Progress:
         self.out.print(Text(sentence))
         self.bar.start()
 
+    def warn(self, sentence: str) -> None:
+        """One line on stderr, above the bar."""
+        self.bar.stop()
+        print(sentence, file=sys.stderr)
+        self.bar.start()
+
 
 def line(hung: Hung) -> str:
     """File, seed, precision and why: what the user needs to find this picture and paint it again."""
@@ -192,3 +206,12 @@ def line(hung: Hung) -> str:
     reason = t(painter["reason_en"], painter["reason_zh"])
     verdict = "" if recipe["verdict"]["outcome"] == "hang" else t(" · not checked", " · 未检查")
     return f"✦ {hung.place}  {t('seed', '种子')} {recipe['seed']} · {painter['format']}{t(': ', '：')}{reason}{verdict}"
+
+
+def refusal(refused: Refused, count: int) -> str:
+    """Which picture does not hang, and why."""
+    number, seed = refused.index + 1, refused.seed
+    return t(
+        f"✗ picture {number} of {count} (seed {seed}): {refused.error.en}",
+        f"✗ 第 {number}/{count} 幅（种子 {seed}）：{refused.error.zh}",
+    )

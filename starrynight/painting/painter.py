@@ -9,14 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from starrynight.errors import BadRequest, Unfit
+from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.painting import (
     adapters,
@@ -30,45 +29,12 @@ from starrynight.painting import (
     samplers,
     styles,
 )
+from starrynight.painting.canvas import Canvas, Refused, Step
 from starrynight.painting.catalogue import Model, resolve
 from starrynight.painting.noise import Float32Noise, generator
 from starrynight.painting.preview import Preview, Tape
+from starrynight.picture import Verdict
 from starrynight.request import PaintRequest
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """A finished picture: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
-
-    ``checked``: every stage was looked at and found finite. ``remarks``: what the recipe should tell besides.
-    """
-
-    pixels: np.ndarray
-    index: int
-    seed: int
-    prompt: str
-    negative_prompt: str
-    sampler: str
-    checked: bool = True
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step just taken: picture ``picture`` of the batch, step ``step`` of ``steps``, all from 0.
-
-    ``latents`` are the painting's own, for those who measure; nobody may write to them.
-    """
-
-    picture: int
-    step: int
-    steps: int
-    look: Callable[[], np.ndarray | None]
-    latents: torch.Tensor
-
-    def preview(self) -> np.ndarray | None:
-        """uint8 [h, w, 3], small and cheap; None for a family whose latents are not a plane."""
-        return self.look()
 
 
 class Painter:
@@ -148,11 +114,12 @@ class Painter:
         request: PaintRequest,
         on_step: Callable[[Step], None] | None = None,
         skip: Collection[int] = (),
-    ) -> Iterator[Canvas]:
+    ) -> Iterator[Canvas | Refused]:
         """``request.count`` pictures but those in ``skip``, picture i with seed + i, each the same alone or in a batch.
+        One whose numbers broke comes as Refused, and the next begins.
 
-        ``on_step`` may raise Cancelled (or anything), which ends the painting within that step. Raises
-        BrokenNumbers naming stage and step, OutOfMemory, Unfit, and what ``checking.check`` raises.
+        ``on_step`` may raise Cancelled (or anything), which ends the painting within that step. Raises OutOfMemory,
+        Unfit, and what ``checking.check`` raises.
         """
         checking.check(request, self.model)
         with (
@@ -162,7 +129,11 @@ class Painter:
             for index in range(request.count):
                 if index in skip:
                     continue
-                yield self._paint_one(pipeline, request, index, on_step)
+                try:
+                    yield self._paint_one(pipeline, request, index, on_step)
+                except (BrokenNumbers, Blanked) as error:
+                    verdict = Verdict("refuse", (error.en,))
+                    yield Refused(index, request.seed_of(index), error, verdict)
 
     @contextmanager
     def _pipeline_for(self, request: PaintRequest) -> Iterator[Any]:
@@ -216,8 +187,7 @@ class Painter:
             prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "",
             sampler=samplers.name_of(pipeline.scheduler),
-            checked=self.checked,
-            remarks=remarks,
+            verdict=Verdict("hang" if self.checked else "unchecked", remarks),
         )
 
     def _look(self, tape: Tape, latents: torch.Tensor, step: int, request: PaintRequest) -> np.ndarray | None:
@@ -250,10 +220,14 @@ class Painter:
         }, remarks
 
 
+class Blanked(BadRequest):
+    """One picture of a batch, which the model's own checker would not show."""
+
+
 def _pixels(result: Any) -> np.ndarray:
     """float32 [H, W, 3] in 0..1. A picture that the model's own safety checker has blanked is not handed over."""
     if any(getattr(result, "nsfw_content_detected", None) or ()):
-        raise BadRequest(
+        raise Blanked(
             "The model's own safety checker blanked this picture; change the prompt or the seed.",
             "模型自带的安全检查器抹去了这幅画；请修改提示词或种子。",
         )
