@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -42,6 +42,11 @@ class Refused:
     seed: int
     error: StarryError
     verdict: Verdict
+
+    @property
+    def pixels(self) -> NoReturn:
+        """There are none: asking for them raises the error."""
+        raise self.error
 
 
 @dataclass(frozen=True)
