@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "studio": WORDS | {"numerics", "painting", "gallery"},
     "jobs": WORDS | {"numerics", "painting", "gallery", "studio"},
     "lab": WORDS | {"numerics", "painting", "gallery", "studio"},
-    "cli": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},
+    "cli": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab", "serve"},
     "api": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},
     "web": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},
+    "serve": WORDS | {"gallery", "jobs", "api", "web"},
 }
 FILES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 

@@ -1,40 +1,44 @@
-"""``starry open``: the wall of what was painted, in the browser."""
+"""``starry open``: the studio and the gallery, in the browser."""
 
 from __future__ import annotations
 
-import webbrowser
-
 import typer
 
-from starrynight.cli import LANG, app, t
-from starrynight.settings import settings
+from starrynight.cli import app, t
 
 HELP = t(
-    """Look at what you painted: the pictures of STARRY_HOME on one page, in the browser.
+    """Open the studio and the gallery in the browser. Ctrl-C closes them; what is being painted goes on next time.
 
     [bold]Examples[/bold]
 
     starry open
 
-    starry open --no-browser    only writes the page and says where""",
-    """看看画过的画：把 STARRY_HOME 里的画挂在一页上，用浏览器打开。
+    starry open --port 9000 --no-browser    only says where
+
+    starry open --host 0.0.0.0    for others on this network, who need the printed address with its token""",
+    """在浏览器中打开画室与画廊。按 Ctrl-C 关闭；没画完的下次接着画。
 
     [bold]例子[/bold]
 
     starry open
 
-    starry open --no-browser    只写出页面，并说明在哪里""",
+    starry open --port 9000 --no-browser    只说明地址
+
+    starry open --host 0.0.0.0    让同一网络的人也能访问；他们需要打印出来的带令牌的地址""",
 )
 
 
 @app.command("open", help=HELP)
-def open_wall(
+def open_house(
+    port: int = typer.Option(8470, help=t("Where to listen.", "监听端口。"), min=0, max=65535),
+    host: str = typer.Option(
+        "127.0.0.1", help=t("Another address opens it to a network.", "换成别的地址即向网络开放。")
+    ),
     browser: bool = typer.Option(True, help=t("Open it in the browser.", "用浏览器打开。")),
+    device: str | None = typer.Option(
+        None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
+    ),
 ) -> None:
-    from starrynight.gallery.wall import write_wall
+    from starrynight.serve import serve
 
-    kept = settings()
-    page = write_wall(kept.pictures, kept.home / "wall.html", LANG)
-    print(f"✦ {page}")
-    if browser:
-        webbrowser.open(page.as_uri())
+    serve(host, port, browser, device)

@@ -6,6 +6,7 @@ Killed between the two, the file stays behind whole and without a row: ``verify`
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from sqlalchemy import Connection, Insert, Table, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,13 +16,22 @@ from starrynight.gallery.files import Files
 from starrynight.gallery.rows import Facts, tell
 from starrynight.gallery.tables import pictures, recipes, tombstones
 
+Also = Callable[..., None]  # (connection, *, picture: its id)
 LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999; a file may claim any date
 
 
-def keep(database: Database, files: Files, data: bytes, facts: Facts, made_at: float | None = None) -> bool:
+def keep(
+    database: Database,
+    files: Files,
+    data: bytes,
+    facts: Facts,
+    made_at: float | None = None,
+    also: Also | None = None,
+) -> bool:
     """Hang the file; whether it is new here. One that hangs already stays one, one in the trash comes back.
 
-    ``made_at``: seconds since 1970, now when left out. Raises ``StorageError``, and then there is no row.
+    ``made_at``: seconds since 1970, now when left out. ``also`` writes in the same transaction. Raises ``StorageError``,
+    and then there is no row.
     """
     name = files.name(facts.columns["id"], facts.columns["format"])
     files.put(name, data)
@@ -34,6 +44,8 @@ def keep(database: Database, files: Files, data: bytes, facts: Facts, made_at: f
         connection.execute(delete(tombstones).where(tombstones.c.id == facts.columns["id"]))
         if not files.exists(name):
             files.put(name, data)
+        if also:
+            also(connection, picture=facts.columns["id"])
     return new
 
 

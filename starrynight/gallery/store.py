@@ -20,7 +20,7 @@ from starrynight.gallery.checking import OnPicture, Rebuilt, Report
 from starrynight.gallery.database import BrokenDatabase, Database, set_aside
 from starrynight.gallery.exchange import Exported, Gathered
 from starrynight.gallery.files import Files
-from starrynight.gallery.hanging import keep
+from starrynight.gallery.hanging import Also, keep
 from starrynight.gallery.marks import Marks, unknown
 from starrynight.gallery.rows import Row, describe
 from starrynight.gallery.search import ROWS, Page, Query, Search, fill
@@ -45,6 +45,7 @@ class Gallery:
     def __init__(
         self, place: Path | str | None = None, files: Path | str | None = None, **options: Any
     ) -> None:
+        self.place, self.files_at = _spelt(place), _spelt(files)  # for who opens it in another process
         url, folder = _settle(place)
         self.files = Files(files or folder / "pictures", **options)
         self.database = Database(url)
@@ -84,15 +85,16 @@ class Gallery:
 
     # Hanging and looking
 
-    def hang(self, picture: Picture, kind: str = "png") -> Row:
-        """Hang a picture as a png, jpeg or webp file; the same picture twice is one row.
+    def hang(self, picture: Picture, kind: str = "png", also: Also | None = None) -> Row:
+        """Hang a picture as a png, jpeg or webp file; the same picture twice is one row. ``also`` (connection, picture)
+        writes what belongs to it in the same transaction.
 
         Raises ``StorageError`` for a full disk or a place that may not be written: then nothing is left half-written
         (if only the database had no room, the whole file stays, and ``rebuild`` gives it its row).
         """
         data = picture.encode(kind)
         facts = describe(data, pixels=picture.pixels)
-        keep(self.database, self.files, data, facts)
+        keep(self.database, self.files, data, facts, also=also)
         return self.get(facts.columns["id"])
 
     def get(self, picture: str) -> Row:
@@ -183,6 +185,13 @@ class Gallery:
         """What ``query`` finds as a zip: ``pictures/`` and ``recipes/``. A path gets the whole zip or none."""
         rows = ((row, self.recipe(row.id)) for row in self.every(query))
         return exchange.export(self.files, rows, Path(to) if isinstance(to, str) else to)
+
+
+def _spelt(place: Path | str | None) -> str | None:
+    """Absolute, unless it is a URL: another process may stand in another folder."""
+    if place is None or "://" in str(place):
+        return None if place is None else str(place)
+    return str(Path(place).expanduser().absolute())
 
 
 def _settle(place: Path | str | None) -> tuple[str | URL, Path]:

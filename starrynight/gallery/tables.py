@@ -109,3 +109,61 @@ tombstones = Table(
     Column("id", String(32), primary_key=True),  # of a picture thrown away for good whose file may still be there
     Column("format", String(8), nullable=False),
 )  # fmt: skip
+
+# The queue lies in the same database, so that a picture and its place in a job are one transaction; what its columns
+# mean is told in jobs/.
+
+jobs = Table(
+    "jobs", metadata,
+    Column("number", NUMBER, primary_key=True, autoincrement=True),
+    Column("id", String(16), nullable=False),
+    Column("request", Text, nullable=False),  # PaintRequest.canonical()
+    Column("model", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("work", Float, nullable=False),  # of one picture: steps × millions of pixels
+    Column("state", String(12), nullable=False),
+    Column("place", BigInteger, nullable=False),  # who waits is served by rising place
+    Column("revision", BigInteger, nullable=False, default=0),  # rises with whatever changes
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("deaths", Integer, nullable=False, default=0),
+    Column("worker", String(32)),
+    Column("cancelling", Boolean, nullable=False, default=False),
+    Column("picture", Integer),
+    Column("step", Integer),
+    Column("steps", Integer),
+    Column("pace", Float),  # measured seconds for a unit of work
+    Column("submitted_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("error", Text),
+    UniqueConstraint("id"),
+    Index("jobs_by_state", "state", "place"),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+
+def _job() -> Column[int]:
+    return Column("number", NUMBER, ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True)
+
+
+painted = Table(
+    "painted", metadata,
+    _job(),
+    Column("nth", Integer, primary_key=True),
+    Column("picture", String(32)),  # no foreign key: a picture parted with for good was painted all the same
+    Column("error", Text),  # why it was refused, if it was
+)  # fmt: skip
+
+looks = Table(
+    "looks", metadata,
+    _job(),
+    Column("revision", BigInteger, nullable=False),
+    Column("image", LargeBinary, nullable=False),  # the newest preview alone, WebP; gone when the job ends
+)  # fmt: skip
+
+workers = Table(
+    "workers", metadata,
+    Column("device", String(200), primary_key=True),  # machine and device: one worker each
+    Column("worker", String(32), nullable=False),
+    Column("until", BigInteger, nullable=False),  # the lease
+)  # fmt: skip

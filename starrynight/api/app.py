@@ -1,0 +1,78 @@
+"""``make``: the HTTP application over a gallery and its queue. Whatever is mounted behind it (the pages) gets what no
+route here takes.
+
+Every error leaves as {"error": {...}} with the error's own status. Knows neither processes nor ports.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from starrynight import __version__
+from starrynight.api import jobs, pictures, state
+from starrynight.errors import BadRequest, StarryError
+from starrynight.gallery.store import Gallery
+from starrynight.jobs.queue import Queue
+
+log = logging.getLogger("starrynight.api")
+
+
+def make(gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifespan: Any = None) -> FastAPI:
+    app = FastAPI(
+        title="Starry Night 璀璨星河", version=__version__, lifespan=lifespan,
+        docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",  # their pages fetch scripts from elsewhere
+    )  # fmt: skip
+    app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
+    for room in (jobs, pictures, state):
+        app.include_router(room.router, prefix="/api")
+    app.add_exception_handler(StarryError, _known)
+    app.add_exception_handler(RequestValidationError, _misshapen)
+    app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def answer(
+    request: Request, error: StarryError, status: int | None = None, param: str | None = None
+) -> JSONResponse:
+    """The one shape of errors; ``message`` in the language the caller asks for."""
+    lang = request.query_params.get("lang") or request.headers.get("accept-language", "")
+    said = {"message": error.say(lang), "type": type(error).__name__, "param": param, "code": None}
+    body = {"error": said | {"en": error.en, "zh": error.zh}}
+    return JSONResponse(body, status or error.status, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StarryError)
+    return answer(request, error)
+
+
+def _misshapen(request: Request, error: Exception) -> JSONResponse:
+    """What FastAPI would call 422: a field that is not what it should be."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    said = BadRequest(f"{field}: {first['msg']}.", f"{field} 写法有误：{first['msg']}。")
+    return answer(request, said, param=field)
+
+
+def _plain(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    said = BadRequest(f"{error.detail}: {request.method} {request.url.path[:100]}; see docs/api.md.",
+                      f"没有这个接口：{request.method} {request.url.path[:100]}；见 docs/api.md。")  # fmt: skip
+    return answer(request, said, error.status_code)
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return answer(
+        request,
+        StarryError("The server failed unexpectedly; its log tells why.", "服务器发生意外错误；原因见日志。"),
+    )

@@ -1,0 +1,137 @@
+"""Routes of the queue: ask for pictures, watch them come, cancel, reorder, retry; hand in pictures to begin from."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.datastructures import UploadFile
+
+from starrynight.errors import BadRequest, MissingFile
+from starrynight.jobs import wish
+from starrynight.jobs.job import ACTIVE, ENDED, Job
+from starrynight.jobs.queue import Queue as Jobs
+from starrynight.jobs.uploads import Uploads
+
+router = APIRouter()
+OFTEN = 0.1  # seconds between two looks for something new
+QUIET = 15.0  # seconds of silence after which a comment keeps the connection
+
+
+def queue_of(request: Request) -> Jobs:
+    return request.app.state.queue
+
+
+Queued = Annotated[Jobs, Depends(queue_of)]
+
+
+@router.post("/jobs", status_code=201)
+def submit(words: Annotated[dict[str, Any], Body()], request: Request, queue: Queued) -> dict[str, Any]:
+    """The fields of a PaintRequest; only ``prompt`` must be there."""
+    return queue.submit(wish.settle(words, request.app.state.gallery)).as_dict()
+
+
+@router.get("/jobs")
+def listed(
+    queue: Queued, state: str = "active", limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> dict[str, Any]:
+    """``state``: active, ended, all, or one state."""
+    known = {"active": ACTIVE, "ended": ENDED, "all": (*ACTIVE, *ENDED)}
+    states = known.get(state, (state,))
+    if not set(states) <= {*ACTIVE, *ENDED}:
+        raise BadRequest(
+            f"state is one of {', '.join([*known, *ACTIVE, *ENDED])}.",
+            f"state 可选：{'、'.join([*known, *ACTIVE, *ENDED])}。",
+        )
+    return {"jobs": [job.as_dict() for job in queue.list(states, limit)]}
+
+
+@router.get("/jobs/{job}")
+def one(job: str, queue: Queued) -> dict[str, Any]:
+    return queue.get(job).as_dict()
+
+
+@router.post("/jobs/{job}/cancel")
+def cancel(job: str, queue: Queued) -> dict[str, Any]:
+    return queue.cancel(job).as_dict()
+
+
+@router.post("/jobs/{job}/move")
+def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: Queued) -> dict[str, Any]:
+    return queue.move(job, position).as_dict()
+
+
+@router.post("/jobs/{job}/retry")
+def retry(job: str, queue: Queued) -> dict[str, Any]:
+    return queue.retry(job).as_dict()
+
+
+@router.get("/jobs/{job}/preview")
+def preview(job: str, queue: Queued) -> Response:
+    if (look := queue.look(job)) is None:
+        raise MissingFile("There is nothing to see of this job yet.", "这个任务还没有画面可看。")
+    return Response(look.image, media_type="image/webp", headers={"Cache-Control": "no-store"})
+
+
+def found(job: str, queue: Queued) -> Job:
+    """Before the stream begins, so that an unknown job is a 404 and not a stream."""
+    return queue.get(job)
+
+
+@router.get("/jobs/{job}/events", response_class=EventSourceResponse)
+async def events(first: Annotated[Job, Depends(found)], queue: Queued) -> AsyncIterator[ServerSentEvent]:
+    """``job`` on every change, ``preview`` and ``picture`` as they come, ``ended`` at last."""
+    yield ServerSentEvent(retry=1000, comment="starry night")
+    seen, shown, hung, silent = -1, -1, 0, 0.0
+    while True:
+        if await asyncio.to_thread(queue.revision, first.id) == seen:
+            await asyncio.sleep(OFTEN)
+            silent += OFTEN
+            if silent >= QUIET:
+                silent = 0.0
+                yield ServerSentEvent(comment="still here")
+            continue
+        silent = 0.0
+        job, look = await asyncio.to_thread(lambda: (queue.get(first.id), queue.look(first.id)))
+        seen = job.revision
+        yield ServerSentEvent(event="job", data=job.as_dict(), id=str(seen))
+        if look is not None and look.revision != shown:
+            shown = look.revision
+            yield ServerSentEvent(event="preview", data=_preview(job, look.image))
+        for painted in job.painted[hung:]:
+            yield ServerSentEvent(event="picture", data=vars(painted))
+        hung = len(job.painted)
+        if job.ended:
+            yield ServerSentEvent(event="ended", data=job.as_dict())
+            return
+
+
+def _preview(job: Job, image: bytes) -> dict[str, Any]:
+    url = f"data:image/webp;base64,{base64.b64encode(image).decode()}"
+    return {"picture": job.picture, "step": job.step, "steps": job.steps, "image": url}
+
+
+@router.post("/uploads", status_code=201)
+async def upload(request: Request) -> dict[str, Any]:
+    """The picture's bytes as the body, or a form with ``file``. What is kept is its pixels alone."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        async with request.form(max_files=1, max_fields=1) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise BadRequest("The form has no file called “file”.", "表单里没有名为“file”的文件。")
+            data = await file.read()
+    else:
+        data = await request.body()
+    name, width, height = await asyncio.to_thread(Uploads().take, data)
+    return {"init_image": f"{wish.UPLOAD}{name}", "width": width, "height": height}
+
+
+@router.get("/uploads/{name}")
+def uploaded(name: str) -> Response:
+    """To show what was handed in."""
+    data = Uploads().path(name).read_bytes()
+    return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})

@@ -1,0 +1,93 @@
+"""Routes of the gallery: search, one picture, its file, thumbnail, recipe, and the file in another format."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from starrynight.api import convert
+from starrynight.gallery.files import SUFFIXES
+from starrynight.gallery.folder import slug
+from starrynight.gallery.search import Query as Sought
+from starrynight.gallery.store import Gallery
+
+router = APIRouter()
+TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+# A file is a picture and nothing else, whatever it holds; it never changes, for its name is its content.
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "private, max-age=31536000, immutable",
+}
+
+
+def gallery_of(request: Request) -> Gallery:
+    return request.app.state.gallery
+
+
+Hung = Annotated[Gallery, Depends(gallery_of)]
+
+
+@router.get("/pictures")
+def search(
+    gallery: Hung,
+    text: str = "",
+    style: str | None = None,
+    model: str | None = None,
+    precision: str | None = None,
+    verdict: str | None = None,
+    starred: bool | None = None,
+    tag: str | None = None,
+    collection: str | None = None,
+    like: str | None = None,
+    colour: str | None = None,
+    trashed: bool = False,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 60,
+) -> dict[str, Any]:
+    """A page of what hangs, newest first; ``next`` is the ``after`` of the following page."""
+    query = Sought(
+        text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
+        collection=collection, like=like, colour=colour, trashed=trashed,
+    )  # fmt: skip
+    page = gallery.search(query, after, limit)
+    return {"pictures": [asdict(row) for row in page.rows], "next": page.next}
+
+
+@router.get("/pictures/{picture}")
+def one(picture: str, gallery: Hung) -> dict[str, Any]:
+    return asdict(gallery.get(picture))
+
+
+@router.get("/pictures/{picture}/recipe")
+def recipe(picture: str, gallery: Hung) -> dict[str, Any]:
+    """All the file says of its making."""
+    return gallery.recipe(gallery.get(picture).id)
+
+
+@router.get("/pictures/{picture}/file")
+def file(picture: str, gallery: Hung) -> Response:
+    row = gallery.get(picture)
+    return Response(gallery.read(row), media_type=TYPES[row.format], headers=HEADERS)
+
+
+@router.get("/pictures/{picture}/thumb")
+def thumb(picture: str, gallery: Hung, size: int = 512) -> Response:
+    """WebP; ``size`` is 256, 512 or 1024."""
+    return Response(gallery.thumbnail(gallery.get(picture), size), media_type="image/webp", headers=HEADERS)
+
+
+@router.get("/pictures/{picture}/download")
+def download(picture: str, gallery: Hung, format: str | None = None, quality: int | None = None) -> Response:  # noqa: A002
+    """As an attachment with a readable name; in its own format byte for byte, in another with its recipe."""
+    row = gallery.get(picture)
+    kind = format or row.format
+    data = convert.converted(gallery.read(row), row.format, kind, quality)
+    name = f"{slug(row.prompt)}-{row.id[:8]}{SUFFIXES[kind]}"
+    plain = f"starry-{row.id[:8]}{SUFFIXES[kind]}"
+    attached = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
+    return Response(data, media_type=TYPES[kind], headers=HEADERS | {"Content-Disposition": attached})

@@ -1,0 +1,174 @@
+"""The worker's half of the queue: holding a device, taking a job, reporting on it, ending it; and burying the dead.
+
+A worker's word counts only while it holds a job: whoever lost its lease (a machine that slept, a disk that hung) learns
+it at its next report and lets go. Painting twice would do no harm, for the same picture is the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, exists, insert, select, update
+
+from starrynight.errors import Cancelled, StarryError
+from starrynight.gallery.database import Database
+from starrynight.gallery.hanging import insert_new
+from starrynight.gallery.tables import jobs, looks, painted, workers
+from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, told
+from starrynight.jobs.queue import change, now
+from starrynight.request import PaintRequest
+
+LEASE = 20_000  # ms without a sign of life after which a worker counts as dead; it gives one every quarter of that
+DEATHS = 2  # of workers, after which a job is set aside
+
+
+class LostLease(Exception):
+    """Somebody else holds this job now; stop painting it and say nothing of it."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A job to paint: ``finished`` are the indexes that are done already."""
+
+    number: int
+    id: str
+    request: PaintRequest
+    finished: frozenset[int]
+
+
+class Lease:
+    """One worker's hold on ``device`` ("machine/cpu") and on what it paints there."""
+
+    def __init__(self, database: Database, device: str, worker: str | None = None) -> None:
+        self.database, self.device = database, device
+        self.worker = worker or secrets.token_hex(8)
+
+    def hold(self) -> bool:
+        """Take the device, or show that we still live; False while another living worker has it."""
+        with self.database.writing() as connection:
+            mine = {"worker": self.worker, "until": now() + LEASE}
+            connection.execute(insert_new(connection, workers).values(device=self.device, **mine))
+            free = (workers.c.worker == self.worker) | (workers.c.until <= now())
+            here = workers.c.device == self.device
+            return connection.execute(update(workers).where(here, free).values(**mine)).rowcount == 1
+
+    def let_go(self) -> None:
+        with self.database.writing() as connection:
+            connection.execute(delete(workers).where(workers.c.worker == self.worker))
+
+    def take(self) -> Taken | None:
+        """The next job, now ours; None if nothing waits. First what dead workers left is put back or set aside."""
+        with self.database.reading() as connection:
+            alive = exists().where(workers.c.worker == jobs.c.worker, workers.c.until > now())
+            something = (jobs.c.state == WAITING) | ((jobs.c.state == PAINTING) & ~alive)
+            if connection.execute(select(jobs.c.number).where(something).limit(1)).scalar() is None:
+                return None
+        with self.database.writing() as connection:
+            for (dead,) in connection.execute(
+                select(jobs.c.worker).where(jobs.c.state == PAINTING, ~alive).distinct()
+            ):
+                _bury(connection, dead, ("its worker stopped answering", "工作进程失去响应"))
+            waiting = select(jobs).where(jobs.c.state == WAITING).order_by(jobs.c.place).limit(1)
+            row = connection.execute(waiting.with_for_update(skip_locked=True)).one_or_none()
+            if row is None:
+                return None
+            change(
+                connection, row.number, state=PAINTING, worker=self.worker, attempts=row.attempts + 1,
+                started_at=row.started_at or now(), picture=None, step=0, steps=None,
+            )  # fmt: skip
+            done = connection.execute(select(painted.c.nth).where(painted.c.number == row.number)).scalars()
+            return Taken(row.number, row.id, PaintRequest.from_dict(json.loads(row.request)), frozenset(done))
+
+    def report(self, job: Taken, image: bytes | None = None, **progress: object) -> None:
+        """Note ``picture``, ``step``, ``steps``, ``pace``. Raises ``Cancelled`` if somebody asked for it, ``LostLease``."""
+        with self.database.writing() as connection:
+            self._still_ours(connection, job)
+            change(connection, job.number, **progress)
+            if image is not None:
+                connection.execute(delete(looks).where(looks.c.number == job.number))
+                revision = select(jobs.c.revision).where(jobs.c.number == job.number).scalar_subquery()
+                connection.execute(insert(looks).values(number=job.number, revision=revision, image=image))
+
+    def ask(self, job: Taken) -> None:
+        """Raises ``Cancelled`` or ``LostLease``, as ``report`` does, without writing."""
+        with self.database.reading() as connection:
+            self._still_ours(connection, job)
+
+    def finish_picture(self, connection: Connection, job: Taken, index: int, picture: str) -> None:
+        """In the transaction that hangs it, so that a hung picture is a finished one, whatever happens next."""
+        new = insert_new(connection, painted).values(number=job.number, nth=index, picture=picture)
+        connection.execute(new)
+        change(connection, job.number)
+
+    def refuse_picture(self, job: Taken, index: int, error: StarryError) -> None:
+        with self.database.writing() as connection:
+            reason = json.dumps(told(error), ensure_ascii=False)
+            connection.execute(
+                insert_new(connection, painted).values(number=job.number, nth=index, error=reason)
+            )
+            change(connection, job.number)
+
+    def end(self, job: Taken, error: StarryError | None = None) -> None:
+        """Done, or cancelled or failed for this reason. What hangs stays."""
+        state = DONE if error is None else CANCELLED if isinstance(error, Cancelled) else FAILED
+        with self.database.writing() as connection:
+            if self._holds(connection, job):
+                _end(connection, job.number, state, None if error is None else told(error))
+
+    def hand_back(self, job: Taken) -> None:
+        """We are asked to stop: the job goes on with the next worker, and nobody has died of it."""
+        with self.database.writing() as connection:
+            if self._holds(connection, job):
+                change(connection, job.number, state=WAITING, worker=None, picture=None, step=None)
+
+    def _holds(self, connection: Connection, job: Taken) -> bool:
+        mine = (jobs.c.number == job.number, jobs.c.worker == self.worker, jobs.c.state == PAINTING)
+        return connection.execute(select(jobs.c.number).where(*mine)).scalar() is not None
+
+    def _still_ours(self, connection: Connection, job: Taken) -> None:
+        mine = (jobs.c.number == job.number, jobs.c.worker == self.worker, jobs.c.state == PAINTING)
+        cancelling = connection.execute(select(jobs.c.cancelling).where(*mine)).scalar()
+        if cancelling is None:
+            raise LostLease
+        if cancelling:
+            raise Cancelled
+
+
+def mourn(database: Database, worker: str, how: tuple[str, str]) -> None:
+    """A supervisor saw this worker die, ``how`` in both languages: its device is free, its job goes on or is set aside."""
+    with database.writing() as connection:
+        connection.execute(delete(workers).where(workers.c.worker == worker))
+        _bury(connection, worker, how)
+
+
+def _bury(connection: Connection, worker: str, how: tuple[str, str]) -> None:
+    for row in connection.execute(
+        select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
+    ).all():
+        deaths = row.deaths + 1
+        if row.cancelling:
+            _end(connection, row.number, CANCELLED, told(Cancelled()))
+        elif deaths < DEATHS:
+            change(connection, row.number, state=WAITING, worker=None, deaths=deaths, picture=None, step=None)
+        else:
+            change(connection, row.number, deaths=deaths)
+            _end(connection, row.number, SET_ASIDE, told(_poison(deaths, how)))
+
+
+def _poison(deaths: int, how: tuple[str, str]) -> StarryError:
+    return StarryError(
+        f"This job was set aside: {deaths} workers died while painting it (the last: {how[0]}). Try a smaller size or "
+        "another model, then retry it.",
+        f"这个任务已搁置：{deaths} 个工作进程在画它时中断（最后一次：{how[1]}）。请换小一些的尺寸或别的模型，再重试。",
+    )
+
+
+def _end(connection: Connection, number: int, state: str, error: dict[str, object] | None) -> None:
+    reason = None if error is None else json.dumps(error, ensure_ascii=False)
+    change(
+        connection, number, state=state, worker=None, ended_at=now(), error=reason, picture=None, step=None,
+        cancelling=False,
+    )  # fmt: skip
+    connection.execute(delete(looks).where(looks.c.number == number))
