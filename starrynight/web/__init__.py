@@ -1,1 +1,1 @@
-"""The pages, for people in a browser."""
+"""The door of the browser: four rooms drawn with Streamlit, over the same gallery, queue and lab as the other doors."""
