@@ -15,6 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -24,6 +25,19 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 COOKIE = "starry_token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("x-frame-options", "DENY"),
+)
+CLOSED = "default-src 'none'"
+# Pages fetch nothing from elsewhere. Streamlit's own scripts need the rest: it builds its pages by evaluating, and loads
+# components from blobs.
+PAGES = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline' blob:; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: data: blob:; worker-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
+)
 SMALL, LARGE = 1 << 20, 40 << 20  # bytes of a request's body: words; a picture
 
 
@@ -57,8 +71,11 @@ class Door:
         caller = HTTPConnection(scope)
         if refused := self._refused(caller):
             return await _turn_away(refused, scope, receive, send)
-        if scope["type"] == "http" and scope["path"].startswith("/api/"):
-            receive = _bounded(receive, LARGE if scope["path"] == "/api/uploads" else SMALL)
+        if scope["type"] == "http":
+            within = scope["path"].startswith("/api/")
+            send = _guarded(send, CLOSED if within else PAGES)
+            if within:
+                receive = _bounded(receive, LARGE if scope["path"] == "/api/uploads" else SMALL)
         return await self.app(scope, receive, send)
 
     def _refused(self, caller: HTTPConnection) -> Response | None:
@@ -92,6 +109,19 @@ def _no(en: str, zh: str, status: int) -> Response:
     kind = {401: "Unauthorized", 403: "Forbidden", 413: "TooLarge"}.get(status, "Misdirected")
     said = {"message": en, "type": kind, "param": None, "code": None, "en": en, "zh": zh}
     return JSONResponse({"error": said}, status)
+
+
+def _guarded(send: Send, policy: str) -> Send:
+    """What every answer says to browsers, unless a route said something stricter."""
+
+    async def guarded(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=message.setdefault("headers", []))
+            for name, value in (*HEADERS, ("content-security-policy", policy)):
+                headers.setdefault(name, value)
+        await send(message)
+
+    return guarded
 
 
 async def _turn_away(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:

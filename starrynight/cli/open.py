@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from starrynight.cli import app, t
+from starrynight.cli import LANG, app, t
 
 HELP = t(
     """Open the studio and the gallery in the browser. Ctrl-C closes them; what is being painted goes on next time.
@@ -41,4 +41,4 @@ def open_house(
 ) -> None:
     from starrynight.serve import serve
 
-    serve(host, port, browser, device)
+    serve(host, port, browser, device, LANG)

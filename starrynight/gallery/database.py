@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
@@ -79,7 +80,11 @@ class Database:
             ) from error
 
     def _engine(self) -> Engine:
-        options = {"connect_args": {"timeout": PATIENCE}} if self.is_sqlite else {"pool_pre_ping": True}
+        options: dict[str, Any] = {
+            "pool_size": 16,
+            "max_overflow": 48,
+        }  # a wall asks for many thumbnails at once
+        options |= {"connect_args": {"timeout": PATIENCE}} if self.is_sqlite else {"pool_pre_ping": True}
         try:
             engine = create_engine(self.url, **options)
         except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
-from starrynight.errors import Cancelled, StarryError
+from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
 from starrynight.gallery.hanging import insert_new
 from starrynight.gallery.tables import jobs, looks, painted, workers
@@ -47,6 +47,14 @@ class Lease:
 
     def hold(self) -> bool:
         """Take the device, or show that we still live; False while another living worker has it."""
+        with self.database.reading() as connection:
+            theirs = (
+                workers.c.device == self.device,
+                workers.c.worker != self.worker,
+                workers.c.until > now(),
+            )
+            if connection.execute(select(workers.c.worker).where(*theirs)).scalar() is not None:
+                return False
         with self.database.writing() as connection:
             mine = {"worker": self.worker, "until": now() + LEASE}
             connection.execute(insert_new(connection, workers).values(device=self.device, **mine))
@@ -74,12 +82,17 @@ class Lease:
             row = connection.execute(waiting.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
+            try:
+                request = PaintRequest.from_dict(json.loads(row.request))
+            except BadRequest as error:  # written by a version that allowed what this one does not
+                _end(connection, row.number, FAILED, told(error))
+                return None
             change(
                 connection, row.number, state=PAINTING, worker=self.worker, attempts=row.attempts + 1,
                 started_at=row.started_at or now(), picture=None, step=0, steps=None,
             )  # fmt: skip
             done = connection.execute(select(painted.c.nth).where(painted.c.number == row.number)).scalars()
-            return Taken(row.number, row.id, PaintRequest.from_dict(json.loads(row.request)), frozenset(done))
+            return Taken(row.number, row.id, request, frozenset(done))
 
     def report(self, job: Taken, image: bytes | None = None, **progress: object) -> None:
         """Note ``picture``, ``step``, ``steps``, ``pace``. Raises ``Cancelled`` if somebody asked for it, ``LostLease``."""
@@ -121,7 +134,7 @@ class Lease:
         """We are asked to stop: the job goes on with the next worker, and nobody has died of it."""
         with self.database.writing() as connection:
             if self._holds(connection, job):
-                change(connection, job.number, state=WAITING, worker=None, picture=None, step=None)
+                _wait_again(connection, job.number)
 
     def _holds(self, connection: Connection, job: Taken) -> bool:
         mine = (jobs.c.number == job.number, jobs.c.worker == self.worker, jobs.c.state == PAINTING)
@@ -143,15 +156,30 @@ def mourn(database: Database, worker: str, how: tuple[str, str]) -> None:
         _bury(connection, worker, how)
 
 
+def release(database: Database, worker: str) -> None:
+    """This worker was ended by us: its device is free and its job goes on, and nobody has died of it."""
+    with database.writing() as connection:
+        connection.execute(delete(workers).where(workers.c.worker == worker))
+        mine = select(jobs.c.number).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
+        for number in connection.execute(mine).scalars().all():
+            _wait_again(connection, number)
+
+
+def _wait_again(connection: Connection, number: int, **more: object) -> None:
+    change(connection, number, state=WAITING, worker=None, picture=None, step=None, steps=None, **more)
+    connection.execute(delete(looks).where(looks.c.number == number))
+
+
 def _bury(connection: Connection, worker: str, how: tuple[str, str]) -> None:
+    theirs = select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
     for row in connection.execute(
-        select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
-    ).all():
+        theirs.with_for_update()
+    ).all():  # of two who bury, one finds the other was faster
         deaths = row.deaths + 1
         if row.cancelling:
             _end(connection, row.number, CANCELLED, told(Cancelled()))
         elif deaths < DEATHS:
-            change(connection, row.number, state=WAITING, worker=None, deaths=deaths, picture=None, step=None)
+            _wait_again(connection, row.number, deaths=deaths)
         else:
             change(connection, row.number, deaths=deaths)
             _end(connection, row.number, SET_ASIDE, told(_poison(deaths, how)))

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
@@ -21,9 +22,10 @@ from starrynight.gallery.store import Gallery
 from starrynight.gallery.tables import jobs, looks, painted
 from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, Painted, told
 from starrynight.metadata.recipe import text
-from starrynight.request import PaintRequest
+from starrynight.request import MAX_TEXT, PaintRequest
 
 LONGEST_LIST = 500
+KEPT_FOR = timedelta(days=30)  # ended jobs
 MOST_WAITING = 1000  # pictures ahead would take hours; a door that goes mad must not fill the disk
 
 
@@ -151,6 +153,13 @@ class Queue:
                 )  # fmt: skip
             return _one(connection, job)
 
+    def forget(self, older_than: timedelta = KEPT_FOR) -> int:
+        """Drop jobs that ended so long ago; their pictures stay. A server does this once a day."""
+        limit = now() - int(older_than.total_seconds() * 1000)
+        with self.database.writing() as connection:
+            old = (jobs.c.state.in_(ENDED), jobs.c.ended_at < limit)
+            return connection.execute(jobs.delete().where(*old)).rowcount
+
 
 def unknown(job: str) -> MissingFile:
     shown = text(job)[:40]
@@ -238,9 +247,18 @@ def _pace(connection: Connection, model: str) -> float | None:
     return connection.execute(known.order_by(jobs.c.ended_at.desc()).limit(1)).scalar()
 
 
+def _request(text: str) -> PaintRequest:
+    """As it was stored; one that this version would not take is still listed, by its prompt."""
+    said = json.loads(text)
+    try:
+        return PaintRequest.from_dict(said)
+    except BadRequest:
+        return PaintRequest(prompt=str(said.get("prompt") or "…")[:MAX_TEXT], seed=0)
+
+
 def _job(row: Any, finished: tuple[Painted, ...], ahead: _Ahead | None) -> Job:
     return Job(
-        id=row.id, number=row.number, request=PaintRequest.from_dict(json.loads(row.request)), state=row.state,
+        id=row.id, number=row.number, request=_request(row.request), state=row.state,
         picture=row.picture, step=row.step, steps=row.steps, painted=finished,
         position=ahead.position.get(row.number) if ahead else None,
         seconds_left=ahead.seconds.get(row.number) if ahead else None,

@@ -18,7 +18,7 @@ import time
 
 from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
-from starrynight.jobs.leases import mourn
+from starrynight.jobs.leases import mourn, release
 
 CALM = 30.0  # seconds a worker must live for the next to be started at once
 LONGEST_PAUSE = 30.0
@@ -32,6 +32,7 @@ class Supervisor:
     def __init__(self, gallery: Gallery, device: str | None = None) -> None:
         self.gallery, self.device = gallery, device
         self.process: subprocess.Popen[str] | None = None
+        self.worker = ""
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
 
@@ -48,7 +49,11 @@ class Supervisor:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._thread.join(patience)
+                process.wait()
+        with contextlib.suppress(RuntimeError):  # never started
+            self._thread.join(patience)
+        with contextlib.suppress(StorageError):
+            release(self.gallery.database, self.worker)
 
     @property
     def alive(self) -> bool:
@@ -57,13 +62,12 @@ class Supervisor:
     def _keep_alive(self) -> None:
         pause = 0.0
         while not self._ending.wait(pause):
-            worker, born = secrets.token_hex(8), time.monotonic()
-            process = self._spawn(worker)
-            code = process.wait()
-            if self._ending.is_set() and code == 0:
+            self.worker, born = secrets.token_hex(8), time.monotonic()
+            code = self._spawn(self.worker).wait()
+            if self._ending.is_set():
                 return
             log.warning("the worker ended (%s)", how(code)[0])
-            self._tell(worker, how(code))
+            self._tell(self.worker, how(code))
             lived = time.monotonic() - born
             pause = 0.0 if lived > CALM else min(LONGEST_PAUSE, pause * 2 + 0.5)
 

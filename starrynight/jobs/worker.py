@@ -25,7 +25,7 @@ from PIL import Image
 
 from starrynight.errors import StarryError, StorageError
 from starrynight.gallery.store import Gallery
-from starrynight.jobs.leases import LEASE, Lease, LostLease, Taken
+from starrynight.jobs.leases import LEASE, Lease, LostLease, Taken, release
 from starrynight.picture import Picture
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 IDLE = 0.1  # seconds between two looks into an empty queue
 SELDOM = 0.05  # seconds between two reports at least: a fast painter must not spend its time on them
+GRACE = 5.0  # seconds to end by ourselves once our parent is gone; loading a large model takes minutes
 PATIENCE = 2.0  # seconds before trying again what a full or busy disk refused
 
 log = logging.getLogger("starrynight.worker")
@@ -192,21 +193,32 @@ def _unexpected(error: Exception) -> StarryError:
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our parent decides
-    told = json.loads(sys.stdin.readline())
-    with Gallery(told["place"], told["files"]) as gallery:
-        lease = Lease(gallery.database, told["holds"], told["worker"])
-        worker = Worker(gallery, told["device"], lease)
-        signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
-        threading.Thread(target=_wait_for_the_end, args=(worker.stop,), daemon=True).start()
-        worker.run()
+    told = json.loads(sys.stdin.readline() or "null")
+    if told is None:  # our parent died before it could say anything
+        return 0
+    try:
+        with Gallery(told["place"], told["files"]) as gallery:
+            worker = Worker(gallery, told["device"], Lease(gallery.database, told["holds"], told["worker"]))
+            signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
+            threading.Thread(target=_wait_for_the_end, args=(worker,), daemon=True).start()
+            worker.run()
+    except StarryError as error:
+        log.error("%s", error)
+        return error.exit_code
     return 0
 
 
-def _wait_for_the_end(stop: threading.Event) -> None:
-    with contextlib.suppress(OSError, ValueError):
+def _wait_for_the_end(worker: Worker) -> None:
+    """Our stdin ends when our parent does. Whatever is still going on GRACE seconds later is cut off: a picture that is
+    being hung at that moment is then whole or not there, as always."""
+    with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
-    stop.set()
+    worker.stop.set()
+    time.sleep(GRACE)
+    with contextlib.suppress(Exception):
+        release(worker.gallery.database, worker.lease.worker)
+    os._exit(0)
 
 
 if __name__ == "__main__":
