@@ -90,13 +90,14 @@ def test_paints_inspects_and_paints_the_same_bytes_again(home: Path, model: Path
     assert {choice["reason_zh"] for choice in raw["plan"].values()}
 
 
-def test_a_batch_is_numbered_and_lies_under_home(home: Path, model: Path) -> None:
+def test_a_batch_hangs_in_the_gallery_or_is_numbered_where_it_was_asked_for(home: Path, model: Path) -> None:
     done = starry(
         home, "paint", "三幅", "-m", model, "--size", "64", "--steps", "1", "-n", "3", "--seed", "4"
     )
     assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (home / "pictures").iterdir())
-    assert [name.rsplit("-", 2)[:2] for name in names] == [["三幅", "4"], ["三幅", "5"], ["三幅", "6"]]
+    found = json.loads(starry(home, "gallery", "search", "三幅", "--json").stdout)
+    assert [row["seed"] for row in found] == [6, 5, 4]
+    assert all(row["path"] in done.stdout for row in found)
     files = [home / f"many-{i}.webp" for i in (1, 2)]
     assert (
         starry(

@@ -10,10 +10,12 @@ import typer
 
 from starrynight.cli import app, progress_bar, t
 from starrynight.errors import BadRequest
-from starrynight.settings import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starrynight.painting.canvas import Refused, Step
+    from starrynight.picture import Picture
     from starrynight.studio import Hung
 
 EXAMPLES = t(
@@ -96,14 +98,16 @@ def paint(
         None,
         "--out",
         "-o",
-        help=t("A file (.png .jpg .webp) or a folder.", "文件（.png .jpg .webp）或文件夹。"),
+        help=t(
+            "A file (.png .jpg .webp) or a folder, instead of the gallery.",
+            "文件（.png .jpg .webp）或文件夹；写在那里而不挂进画廊。",
+        ),
     ),
     overwrite: bool = typer.Option(
         False, "--overwrite", help=t("Replace files of that name.", "覆盖同名文件。")
     ),
 ) -> None:
     from starrynight import studio
-    from starrynight.gallery.folder import Folder
     from starrynight.painting.catalogue import warnings_for
 
     width, height = parse_size(size)
@@ -112,13 +116,12 @@ def paint(
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
     )  # fmt: skip
-    folder = Folder(out or settings().pictures, request.count, overwrite)
-    folder.check()
+    hang = hanger(out, request.count, overwrite)
     for warning in warnings_for(request):
         print(f"! {t(*warning)}", file=sys.stderr)
     with Progress(request.count) as progress:
         refused = []
-        for outcome in studio.Studio(folder, device, attention).paint(request, progress):
+        for outcome in studio.Studio(hang, device, attention).paint(request, progress):
             if isinstance(outcome, studio.Hung):
                 progress.say(line(outcome))
                 continue
@@ -127,6 +130,18 @@ def paint(
                 progress.warn(refusal(outcome, request.count))
     if error := studio.account(refused, request.count):
         raise error
+
+
+def hanger(out: Path | None, count: int, overwrite: bool) -> Callable[[Picture], Path]:
+    """Into the gallery; or, where the user named a place, there and only there. Raises before anything is painted."""
+    from starrynight.gallery.folder import Folder
+    from starrynight.gallery.store import Gallery
+
+    if out is None:
+        return Gallery().place_of
+    folder = Folder(out, count, overwrite)
+    folder.check()
+    return folder
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:

@@ -68,16 +68,21 @@ def gather(
     return Gathered(hung, already, tuple(refused))
 
 
-def export(files: Files, rows: Iterable[tuple[Row, dict[str, Any]]], to: Path | BinaryIO) -> Exported:
+def export(
+    files: Files,
+    rows: Iterable[tuple[Row, dict[str, Any]]],
+    to: Path | BinaryIO,
+    on_picture: Callable[[str], None] | None = None,
+) -> Exported:
     """Write a zip of (row, its recipe). See ``Gallery.export``."""
     if not isinstance(to, Path):
-        return _zip(files, rows, to)
+        return _zip(files, rows, to, on_picture)
     if to.exists():
         raise BadRequest(f"{to} is already there; choose another name.", f"{to} 已经存在；请换个名字。")
     part = to.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
         with open(part, "xb") as file:
-            exported = _zip(files, rows, file)
+            exported = _zip(files, rows, file, on_picture)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, to)
@@ -119,10 +124,17 @@ def _read(path: Path, bare: bool) -> tuple[bytes, Facts, float]:
     return data, describe(data, bare=bare), path.stat().st_mtime
 
 
-def _zip(files: Files, rows: Iterable[tuple[Row, dict[str, Any]]], to: BinaryIO) -> Exported:
+def _zip(
+    files: Files,
+    rows: Iterable[tuple[Row, dict[str, Any]]],
+    to: BinaryIO,
+    on_picture: Callable[[str], None] | None,
+) -> Exported:
     count, lost = 0, []
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for row, recipe in rows:
+            if on_picture:
+                on_picture(row.id)
             try:
                 data = files.read(files.name(row.id, row.format))
             except StarryError:

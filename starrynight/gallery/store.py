@@ -97,6 +97,10 @@ class Gallery:
         keep(self.database, self.files, data, facts, also=also)
         return self.get(facts.columns["id"])
 
+    def place_of(self, picture: Picture) -> Path:
+        """Hang it and say where, for those who only need the place."""
+        return Path(self.path(self.hang(picture)))
+
     def get(self, picture: str) -> Row:
         """The row with this id, or whose id alone begins so. Raises ``MissingFile``."""
         fits = (
@@ -181,10 +185,12 @@ class Gallery:
         reason and the rest goes on; ``bare`` takes pictures without a recipe too."""
         return exchange.gather(self.database, self.files, Path(source), bare, on_file)
 
-    def export(self, query: Query | str, to: Path | str | BinaryIO) -> Exported:
+    def export(
+        self, query: Query | str, to: Path | str | BinaryIO, on_picture: Callable[[str], None] | None = None
+    ) -> Exported:
         """What ``query`` finds as a zip: ``pictures/`` and ``recipes/``. A path gets the whole zip or none."""
         rows = ((row, self.recipe(row.id)) for row in self.every(query))
-        return exchange.export(self.files, rows, Path(to) if isinstance(to, str) else to)
+        return exchange.export(self.files, rows, Path(to) if isinstance(to, str) else to, on_picture)
 
 
 def _spelt(place: Path | str | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
@@ -124,11 +125,15 @@ class Lease:
             change(connection, job.number)
 
     def end(self, job: Taken, error: StarryError | None = None) -> None:
-        """Done, or cancelled or failed for this reason. What hangs stays."""
-        state = DONE if error is None else CANCELLED if isinstance(error, Cancelled) else FAILED
+        """Done, or cancelled or failed for this reason. What hangs stays; a job of which nothing hangs has failed."""
         with self.database.writing() as connection:
-            if self._holds(connection, job):
-                _end(connection, job.number, state, None if error is None else told(error))
+            if not self._holds(connection, job):
+                return
+            if error is None:
+                _end(connection, job.number, *_outcome(connection, job))
+            else:
+                state = CANCELLED if isinstance(error, Cancelled) else FAILED
+                _end(connection, job.number, state, told(error))
 
     def hand_back(self, job: Taken) -> None:
         """We are asked to stop: the job goes on with the next worker, and nobody has died of it."""
@@ -185,6 +190,20 @@ def _bury(connection: Connection, worker: str, how: tuple[str, str]) -> None:
             _end(connection, row.number, SET_ASIDE, told(_poison(deaths, how)))
 
 
+def _outcome(connection: Connection, job: Taken) -> tuple[str, dict[str, Any] | None]:
+    mine = (painted.c.number == job.number, painted.c.error.is_not(None))
+    refused = connection.execute(select(painted.c.error).where(*mine).order_by(painted.c.nth)).scalars().all()
+    if not refused:
+        return DONE, None
+    count, hung = job.request.count, job.request.count - len(refused)
+    if hung == 0:
+        return FAILED, json.loads(refused[0])
+    some = StarryError(
+        f"{hung} of {count} pictures hang; the others say why they do not.", f"{count} 幅中挂出 {hung} 幅；其余各有原因。"
+    )  # fmt: skip
+    return DONE, told(some)
+
+
 def _poison(deaths: int, how: tuple[str, str]) -> StarryError:
     return StarryError(
         f"This job was set aside: {deaths} workers died while painting it (the last: {how[0]}). Try a smaller size or "
@@ -193,7 +212,7 @@ def _poison(deaths: int, how: tuple[str, str]) -> StarryError:
     )
 
 
-def _end(connection: Connection, number: int, state: str, error: dict[str, object] | None) -> None:
+def _end(connection: Connection, number: int, state: str, error: dict[str, Any] | None) -> None:
     reason = None if error is None else json.dumps(error, ensure_ascii=False)
     change(
         connection, number, state=state, worker=None, ended_at=now(), error=reason, picture=None, step=None,

@@ -122,8 +122,10 @@ class Worker:
         studio = self.studio()
         studio.ready(job.request)
         progress = Progress(self, job)
-        for hung in studio.paint(job.request, progress, job.finished):
-            progress.hung(hung)
+        for outcome in studio.paint(job.request, progress, job.finished):
+            if (error := getattr(outcome, "error", None)) is not None:
+                self.lease.refuse_picture(job, outcome.index, error)
+            progress.finished()
 
     def _hang(self, picture: Picture) -> Path:
         job = self._job
@@ -148,8 +150,7 @@ class Progress:
 
     def __init__(self, worker: Worker, job: Taken) -> None:
         self.worker, self.job = worker, job
-        self.begun = self.reported = time.monotonic()
-        self.reported = 0.0
+        self.begun, self.reported = time.monotonic(), 0.0
         worker.lease.report(job)
 
     def __call__(self, step: Step) -> None:
@@ -164,7 +165,8 @@ class Progress:
             lease.report(self.job, image, picture=step.picture, step=step.step + 1, steps=step.steps)
         self.reported = time.monotonic()
 
-    def hung(self, _hung: object) -> None:
+    def finished(self) -> None:
+        """One more picture hangs, or was refused."""
         took = time.monotonic() - self.begun
         request = self.job.request
         work = request.steps * request.width * request.height / 1e6
