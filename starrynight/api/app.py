@@ -32,6 +32,9 @@ def make(gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifes
     app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
     for room in (jobs, marks, pictures, state):
         app.include_router(room.router, prefix="/api")
+    app.add_api_route(
+        "/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False
+    )
     app.add_exception_handler(StarryError, _known)
     app.add_exception_handler(RequestValidationError, _misshapen)
     app.add_exception_handler(HTTPException, _plain)
@@ -54,10 +57,17 @@ def _known(request: Request, error: Exception) -> JSONResponse:
     return answer(request, error)
 
 
+def _nothing(rest: str) -> None:
+    """What no route takes must not fall through to the pages, which answer everything with a page."""
+    raise HTTPException(404, "Not found")
+
+
 def _misshapen(request: Request, error: Exception) -> JSONResponse:
     """What FastAPI would call 422: a field that is not what it should be."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return answer(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
     field = ".".join(str(part) for part in first["loc"][1:]) or "body"
     said = BadRequest(f"{field}: {first['msg']}.", f"{field} 写法有误：{first['msg']}。")
     return answer(request, said, param=field)

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import BadRequest, MissingFile
+from starrynight.errors import BadRequest, MissingFile, UnknownName
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
+from starrynight.metadata.recipe import text
 from starrynight.painting import catalogue
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
@@ -28,28 +29,31 @@ def settle(words: Mapping[str, Any], gallery: Gallery) -> PaintRequest:
     given = {name: value for name, value in words.items() if value is not None}
     if "model" in given:
         _installed(given["model"])
-    for lora in given.get("loras", ()):
-        _plain(lora[0] if isinstance(lora, list | tuple) and lora else lora)
+    if isinstance(loras := given.get("loras"), list | tuple):
+        given["loras"] = tuple(tuple(lora) if isinstance(lora, list) else lora for lora in loras)
+        for lora in given["loras"]:
+            _plain(lora[0] if isinstance(lora, tuple) and lora else lora)
     if "init_image" in given:
         given["init_image"] = str(_first_picture(given["init_image"], gallery))
-    if isinstance(given.get("loras"), list):
-        given["loras"] = tuple(tuple(lora) if isinstance(lora, list) else lora for lora in given["loras"])
     return fill(**given)
 
 
 def _installed(name: object) -> None:
-    if not isinstance(name, str) or name.lower() not in catalogue.names():
-        below = settings().models.resolve()
-        path = Path(str(name)).expanduser()
-        if not path.is_absolute() or not path.resolve().is_relative_to(below):
-            catalogue.resolve(re.sub(r"[/\\.~]", "?", str(name)))  # UnknownName, with the nearest
-            raise AssertionError("unreachable")
-    model = catalogue.resolve(str(name))
+    """A name of the catalogue, or a path below STARRY_HOME/models; and it must be here."""
+    known = isinstance(name, str) and (name.lower() in catalogue.names() or _is_below_models(name))
+    if not known or not isinstance(name, str):
+        raise UnknownName(catalogue.KIND, text(str(name))[:60], catalogue.names())
+    model = catalogue.resolve(name)
     if not model.here:
         raise MissingFile(
             f"{model.en} is not on this machine; fetch it first: starry models pull {model.name}",
             f"这台机器上还没有 {model.zh}；请先获取：starry models pull {model.name}",
         )
+
+
+def _is_below_models(name: str) -> bool:
+    path = Path(name)
+    return path.is_absolute() and path.resolve().is_relative_to(settings().models.resolve())
 
 
 def _plain(name: object) -> None:
