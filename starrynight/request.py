@@ -22,7 +22,7 @@ from typing import Any, TypeGuard
 
 from starrynight.errors import BadRequest, UnknownName, WrongSize
 
-PRECISIONS = ("auto", "bfloat16", "float16", "float32")
+PRECISIONS = ("auto", "bfloat16", "float16", "float16-folded", "float32")
 MAX_TEXT = 4000  # characters; ten times what the longest text encoder of the catalogue reads, 2026-11
 MAX_NAME = 1000  # characters of a model's name or path
 MAX_LORAS = 16

@@ -9,12 +9,14 @@ Knows dtypes and ops; no module's meaning, no plan.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode, _pop_mode, _push_mode
 from torch.utils._pytree import tree_leaves, tree_map
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -32,12 +34,16 @@ MOVES = frozenset((
     "zero_", "index_put_", "slice_scatter",
 ))  # fmt: skip
 
+# Computed in float64: MKL's float32 root is off by its last bit on some processors (an EPYC with torch 2.13, 2026-11),
+# which may turn a tie. A rounded float64 root is float16's own.
+ROOTS = frozenset(("sqrt", "sqrt_"))
+
 
 class Emulation(TorchDispatchMode):
     """``with Emulation(model): model(x)`` computes as a GPU would on the 16-bit or 8-bit tensors it meets.
 
-    Results equal native float16 element by element for every op that rounds once (elementwise ops; products up to
-    the order of summation). An overflow gives what torch's cast gives: Inf in float16 and e5m2, 448 in e4m3.
+    Results equal native float16 element by element for every op that rounds once (elementwise ops, as far as float32's
+    own last bits agree; products up to the order of summation). An overflow gives what torch's cast gives: Inf in float16 and e5m2, 448 in e4m3.
     ``weights``: a module whose parameters are kept in float32 beside their narrow form (twice their float16 size),
     so that they are not converted anew in every op.
     """
@@ -45,9 +51,7 @@ class Emulation(TorchDispatchMode):
     def __init__(self, weights: nn.Module | None = None) -> None:
         super().__init__()
         tensors = [*weights.parameters(), *weights.buffers()] if weights is not None else []
-        self._wide = {
-            key: (ref, flat) for key, ref, flat in map(_widened_storage, filter(_is_narrow, tensors))
-        }
+        self._wide = dict(map(_widened_storage, filter(_is_narrow, tensors)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -62,6 +66,8 @@ class Emulation(TorchDispatchMode):
     def _compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
         target = _result_dtype(args, kwargs)
         wide_args, wide_kwargs = tree_map(self._widen, (args, kwargs))
+        if func._schema.name.removeprefix("aten::") in ROOTS:
+            wide_args, wide_kwargs = tree_map(_double, (wide_args, wide_kwargs))
         if wide_kwargs.get("dtype") in NARROW:
             wide_kwargs["dtype"] = torch.float32
         result = func(*wide_args, **wide_kwargs)
@@ -76,16 +82,63 @@ class Emulation(TorchDispatchMode):
         if not _is_narrow(value):
             return value
         kept = self._wide.get(value.untyped_storage()._cdata)
-        if kept is None:
+        if kept is None or kept.version != _version(value):  # written since, outside of this mode
             return value.float()
-        return kept[1].as_strided(value.shape, value.stride(), value.storage_offset())
+        return kept.values.as_strided(value.shape, value.stride(), value.storage_offset())
 
 
-def _widened_storage(tensor: Tensor) -> tuple[int, StorageWeakRef, Tensor]:
-    """Key, reference and float32 values of a tensor's whole storage, so that any view of it can be read from there."""
+def emulate(module: nn.Module, keep: bool = True) -> None:
+    """From now on ``module`` computes under ``Emulation`` whenever it is called. ``keep``: as ``Emulation``'s weights.
+
+    Modes that watch (a trace, a search for faults) still see 16-bit tensors, whenever they were switched on.
+    """
+    mode = Emulation(module if keep else None)
+
+    def begin(*_: Any) -> None:
+        with _beneath():
+            mode.__enter__()
+
+    def end(*_: Any) -> None:
+        with _beneath():
+            mode.__exit__(None, None, None)
+
+    module.register_forward_pre_hook(begin)
+    module.register_forward_hook(end, always_call=True)
+
+
+@contextmanager
+def _beneath() -> Iterator[None]:
+    """Lift the modes that are on down to the last emulation, or to the ground, and put them back afterwards."""
+    lifted = []
+    while (top := _get_current_dispatch_mode()) is not None and not isinstance(top, Emulation):
+        lifted.append(top)
+        _pop_mode()
+    try:
+        yield
+    finally:
+        for mode in reversed(lifted):
+            _push_mode(mode)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Float32 values of a whole storage; the reference keeps its address from being used again."""
+
+    storage: StorageWeakRef
+    values: Tensor
+    version: int
+
+
+def _widened_storage(tensor: Tensor) -> tuple[int, _Kept]:
+    """A tensor's storage by its key, so that any view of it can be read from there."""
     storage = tensor.untyped_storage()
     flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
-    return storage._cdata, StorageWeakRef(storage), flat.float()
+    return storage._cdata, _Kept(StorageWeakRef(storage), flat.float(), _version(tensor))
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor or a view of it was written; inference tensors do not count."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _result_dtype(args: tuple, kwargs: dict) -> torch.dtype | None:
@@ -99,9 +152,13 @@ def _result_dtype(args: tuple, kwargs: dict) -> torch.dtype | None:
 
 
 def _round(value: Any, target: torch.dtype | None) -> Any:
-    if target is not None and isinstance(value, Tensor) and value.dtype == torch.float32:
+    if target is not None and isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float64):
         return value.to(target)
     return value
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.dtype == torch.float32 else value
 
 
 def _written(

@@ -6,8 +6,9 @@ Exact in every format short of its subnormals. Knows names and exponents; why th
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from starrynight.errors import BadFile, Unfit
-from starrynight.numerics.islands import inside
+from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
 from starrynight.numerics.solve import Plan
 
@@ -45,6 +46,20 @@ def fold(modules: Modules, plan: Plan, sign: int = 1) -> None:
                 tensor.mul_(2.0 ** (sign * power))
                 seen.add(id(tensor))
     fold_epsilons(modules, plan, sign)
+
+
+def fold_and_settle(module: nn.Module, plan: Plan, dtype: torch.dtype, prefix: str = "") -> None:
+    """Fold ``module`` and cast it, tensor by tensor, so that nothing is held twice; islands stay in float32.
+
+    Each tensor is multiplied in float32 and rounded once, whatever it was stored in.
+    """
+    seen: set[int] = set()
+    for name, tensor, _ in named_tensors({prefix: module} if prefix else module):
+        if id(tensor) not in seen:  # tied parameters are one
+            tensor.data = fold_tensor(name, tensor.data, plan, dtype)
+            seen.add(id(tensor))
+    fold_epsilons({prefix: module} if prefix else module, plan)
+    bridge(module, plan.islands, dtype, prefix)
 
 
 def fold_epsilons(modules: Modules, plan: Plan, sign: int = 1) -> None:
@@ -158,3 +173,26 @@ def fold_lora(deltas: Mapping[str, Tensor], plan: Plan, prefix: str = "") -> dic
         full = join(prefix, layer)
         folded[name] = tensor * 2.0 ** lora_power(plan, full) if found else tensor
     return folded
+
+
+def fold_adapter(module: nn.Module, adapter: str, plan: Plan, prefix: str = "") -> None:
+    """Scale a LoRA that PEFT has put on ``module`` (named ``prefix`` in the plan) as the layers under it are folded.
+
+    Its first factor is brought to rows no longer than 1, the second takes what that gives up: between the two, a
+    folded model's large numbers then stay about as large as they came. Powers of two, so the product is the same.
+    """
+    for layer, first, second in _factors(module, adapter):
+        power = lora_power(plan, join(prefix, layer))
+        longest = first.float().flatten(1).norm(dim=1).max().item()
+        given = max(0, math.ceil(math.log2(longest))) if longest > 0 and plan.parameters else 0
+        with torch.no_grad():
+            first.mul_(2.0**-given)
+            second.mul_(2.0 ** (given + power))
+
+
+def _factors(module: nn.Module, adapter: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(layer, first factor, second factor) of every layer that the adapter lies on."""
+    for name, part in module.named_modules():
+        first, second = getattr(part, "lora_A", None), getattr(part, "lora_B", None)
+        if isinstance(first, nn.ModuleDict) and isinstance(second, nn.ModuleDict) and adapter in first:
+            yield name, first[adapter].weight, second[adapter].weight

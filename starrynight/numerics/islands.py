@@ -79,15 +79,26 @@ def settle(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix
     """
     islands = tuple(islands)
     for name, part in module.named_modules():
-        full = join(prefix, name)
-        wanted = torch.float32 if inside(full, islands) else dtype
+        wanted = torch.float32 if inside(join(prefix, name), islands) else dtype
         for tensors in (part._parameters, part._buffers):
             for tensor in tensors.values():
                 if tensor is not None and tensor.is_floating_point():
                     tensor.data = tensor.data.to(wanted)
-        if full in islands:
+    bridge(module, islands, dtype, prefix)
+
+
+def bridge(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix: str = "") -> None:
+    """Let the islands of ``module``, which hold float32 already, translate at their boundary."""
+    islands = tuple(islands)
+    bridged = []
+    for name, part in module.named_modules():
+        if join(prefix, name) in islands:
             part.register_forward_pre_hook(_Enter(), with_kwargs=True)
             part.register_forward_hook(_Leave(dtype))
+            bridged.append(name)
+    if bridged and "" not in bridged:
+        # diffusers takes a model's format from its first parameter that is not in this list
+        module._keep_in_fp32_modules = [*(getattr(module, "_keep_in_fp32_modules", None) or ()), *bridged]  # type: ignore[assignment]
 
 
 class _Enter:

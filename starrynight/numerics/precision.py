@@ -7,7 +7,8 @@ measures nothing (``device.probe`` does). It does not know how a format is appli
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from starrynight.errors import BadRequest
 
@@ -17,6 +18,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float16-folded": 2}
 # A 16-bit format must multiply this much faster than float32 before a CPU gives up float32's exactness for it.
 # Below it the gain vanishes into the operations that are not products (chosen 2026-11, not measured per model).
 WORTHWHILE = 1.2
+
+# Below this share of float32's rate a CPU's own float16 is left alone: computing in float32 and rounding every result to
+# float16, as a tensor core does, took 1.1 to 1.3 × float32's time (benchmarks/numerics_speed.py, 2026-11).
+UNBEARABLE = 0.5
 
 # Share of a device's memory that weights may fill; the rest holds activations and the driver.
 WEIGHTS_SHARE = 0.8
@@ -61,6 +66,12 @@ class Device:
             worth = WORTHWHILE * self.rates.get("float32", float("inf"))
             return frozenset(f for f in ("bfloat16", "float16") if self.rates.get(f, 0.0) >= worth)
         return frozenset(f for f, fast in (("bfloat16", self._bfloat16), ("float16", self._float16)) if fast)
+
+    @property
+    def emulates_float16(self) -> bool:
+        """Whether this CPU is better off emulating float16 than computing in its own."""
+        rate = self.rates.get("float16", 0.0)
+        return self.kind == "cpu" and rate < UNBEARABLE * self.rates.get("float32", 0.0)
 
     @property
     def stores(self) -> frozenset[str]:
@@ -128,16 +139,20 @@ class Model:
 
 @dataclass(frozen=True)
 class Choice:
-    """One component's format, with its reason in both languages."""
+    """One component's format, with its reason in both languages.
+
+    ``emulated``: computed in float32 and rounded to the format after every operation, as a GPU's float16 does.
+    """
 
     component: str
     format: str
     reason_en: str
     reason_zh: str
+    emulated: bool = False
 
     @property
     def folded(self) -> bool:
-        return self.format == "float16-folded"
+        return self.format.endswith("-folded")
 
     @property
     def dtype(self) -> str:
@@ -163,9 +178,15 @@ class PrecisionPlan:
     def __iter__(self) -> Iterator[Choice]:
         return iter(self.choices)
 
-    def as_dict(self) -> dict[str, dict[str, str]]:
+    def as_dict(self) -> dict[str, dict[str, Any]]:
         """Plain data for a picture's recipe or a report."""
-        return {choice.component: asdict(choice) for choice in self.choices}
+        told = {choice.component: asdict(choice) for choice in self.choices}
+        return {name: {k: v for k, v in entry.items() if v is not False} for name, entry in told.items()}
+
+    def replaced(self, *others: Choice) -> PrecisionPlan:
+        """The same plan but for these components."""
+        fresh = {choice.component: choice for choice in others}
+        return PrecisionPlan(tuple(fresh.get(choice.component, choice) for choice in self.choices))
 
 
 def choose(device: Device, model: Model, asked: str | Mapping[str, str] = "auto") -> PrecisionPlan:
@@ -177,9 +198,21 @@ def choose(device: Device, model: Model, asked: str | Mapping[str, str] = "auto"
     """
     wishes = _wishes(model, asked)
     return PrecisionPlan(tuple(
-        _granted(device, model, role, wishes[role]) if wishes[role] != "auto" else _best(device, model, role)
+        _as_computed(device, _granted(device, model, role, wishes[role]) if wishes[role] != "auto"
+                     else _best(device, model, role))
         for role in model.roles
     ))  # fmt: skip
+
+
+def _as_computed(device: Device, choice: Choice) -> Choice:
+    """How the format is computed, where that is not the device's own way."""
+    if choice.dtype != "float16" or not device.emulates_float16:
+        return choice
+    return replace(
+        choice, emulated=True,
+        reason_en=f"{choice.reason_en}; emulated as a GPU computes it, for this CPU's own is slower",
+        reason_zh=f"{choice.reason_zh}；按 GPU 的算法模拟，因为本机 CPU 的原生 float16 更慢",
+    )  # fmt: skip
 
 
 def _wishes(model: Model, asked: str | Mapping[str, str]) -> dict[str, str]:

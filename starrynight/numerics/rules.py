@@ -21,7 +21,8 @@ from starrynight.numerics.modules import tensors_in
 # format and is no activation. No activation is this large: bfloat16 itself would break one product later.
 MASK = 2.0**100
 
-# A constant larger than this is no epsilon: the 1 of “1 + scale” is one of the model's own numbers.
+# A larger constant is no epsilon: the 1 of “1 + scale” is one of the model's own numbers. Unless the module that adds it
+# calls it one: a model that was folded before may have any.
 MODEST = 1e-2
 
 
@@ -33,6 +34,9 @@ class Ledger(Protocol):
 
     def unknown_at(self, place: tuple) -> int:
         """The unknown that belongs to a place of the program, the same in every step."""
+
+    def owned_epsilon(self, value: float) -> str:
+        """The running module's attribute that holds ``value`` and is called an epsilon; "" if it has none."""
 
     def epsilon(self, value: float, exponent: int, smallest: float) -> None:
         """``value`` is added to a quantity with ``exponent``, whose smallest measured magnitude is given."""
@@ -155,7 +159,7 @@ def add(call: Call) -> int:
         return equal(call)
     if other == 0:
         return call["self"]
-    if call.op != "add" or not 0 < other <= MODEST:
+    if call.op != "add" or not (0 < other <= MODEST or (other > 0 and call.ledger.owned_epsilon(other))):
         return pin(call)
     call.ledger.epsilon(float(other), call["self"], smallest(call.arguments["self"]))
     return call["self"]

@@ -248,10 +248,12 @@ class Tracer(TorchDispatchMode):
             self.trace.places[place] = self.trace.exponents.new()
         return self.trace.places[place]
 
+    def owned_epsilon(self, value: float) -> str:
+        owned = (name for name, v in vars(self._frames[-1].module).items() if "eps" in name and v == value)
+        return next(owned, "")
+
     def epsilon(self, value: float, exponent: int, smallest: float) -> None:
-        frame = self._frames[-1]
-        owned = (name for name, v in vars(frame.module).items() if "eps" in name and v == value)
-        attribute = next(owned, "")
+        frame, attribute = self._frames[-1], self.owned_epsilon(value)
         key = (frame.name, attribute) if attribute else (frame.name, "", exponent)
         known = self.trace.epsilons.get(key)
         if known is None:

@@ -1,7 +1,7 @@
 """LoRAs: found by name or path, checked, put on for a request with their weights, and taken off again.
 
-Knows safetensors files and diffusers' LoRA mixins, which translate the layouts of ComfyUI and kohya. A model that
-has taken its LoRAs off paints the same bytes as before.
+Knows safetensors files and diffusers' LoRA mixins, which translate the layouts of ComfyUI and kohya; on a folded model
+a LoRA is folded as the weight it adds to. A model that has taken its LoRAs off paints the same bytes as before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from starrynight.errors import MissingFile, Unfit, UnknownName
+from starrynight.numerics.fold import fold_adapter
 from starrynight.painting.files import PICKLED, header
 from starrynight.settings import settings
 
@@ -77,6 +80,9 @@ def _put_on(pipeline: Any, path: Path, place: int, model: str) -> str:
         raise _unfit(path, model) from error
     if not any(adapter in worn for worn in pipeline.get_list_adapters().values()):
         raise _unfit(path, model)
+    for component, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            fold_adapter(part, adapter, pipeline.folds, component)
     return adapter
 
 

@@ -21,6 +21,7 @@ from starrynight.painting import (
     adapters,
     beginning,
     checking,
+    folding,
     guard,
     hub,
     loading,
@@ -63,8 +64,10 @@ class Painter:
         device: str | None = None,
         attention: str = "native",
         memory_budget: int | None = None,
+        on_folding: folding.Progress | None = None,
     ) -> Painter:
         """Fetch what is not here, check the request, load the model. ``memory_budget`` is in bytes of the device.
+        Folds that the plan asks for are made the first time, which ``on_folding`` hears of.
 
         Raises what ``checking.check``, ``hub.fetch``, ``loading.load`` and ``memory.set_attention`` raise.
         """
@@ -76,7 +79,8 @@ class Painter:
         plan = plan or plans.choose(model, device, request.precision)
         where = torch.device(device) if device else _best_device()
         with _memory_errors():
-            pipeline = loading.load(model, plan)
+            plan, folds = folding.prepare(model, plan, on_folding)
+            pipeline = loading.load(model, plan, folds)
             memory.set_attention(pipeline, loading.denoiser(pipeline), attention)
             arrangement = memory.choose(pipeline, where, memory_budget)
             memory.place(pipeline, where, arrangement)

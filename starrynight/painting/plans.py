@@ -20,6 +20,9 @@ from starrynight.painting.files import components, header, read_json
 from starrynight.painting.layouts import COMFY_PREFIX, recognise
 from starrynight.settings import settings
 
+# Where a written fold tells of itself (numerics.fold.HEADER, which needs torch to be imported).
+FOLD_HEADER = "starry_fold"
+
 # Whose weights a tensor of a whole single-file checkpoint is, by the beginning of its name.
 CHECKPOINT_PARTS = {
     COMFY_PREFIX: "unet",
@@ -31,10 +34,43 @@ CHECKPOINT_PARTS = {
 
 def choose(model: Model, device: str | None, asked: str) -> PrecisionPlan:
     """The plan for ``model`` on ``device`` (None: the best back end here). Raises BadRequest as ``precision`` does."""
+    return decide(model, _probed(_kind(device)), asked)
+
+
+def decide(model: Model, here: precision.Device, asked: str) -> PrecisionPlan:
+    """The plan for ``model`` on a device of which all is known.
+
+    Folds can be made for any model (``folding``): they are offered where they are asked for, and where float16 is
+    fast and bfloat16 is not to be had.
+    """
+    counts = parameters(model)
+    wanted = asked == "float16-folded" or (asked == "auto" and here.native == {"float16"})
     record = precision.Model(
-        family=family(model), parameters=parameters(model), float32_vae=model.float32_vae
+        family=family(model),
+        parameters=counts,
+        folded=frozenset(counts) if wanted else frozenset(),
+        float16_safe=folded_in_file(model) if asked != "float16-folded" else frozenset(),
+        float32_vae=model.float32_vae,
     )
-    return precision.choose(_probed(_kind(device)), record, asked)
+    return precision.choose(here, record, asked)
+
+
+def processor() -> precision.Device:
+    """The computer's own processor, measured."""
+    return _probed("cpu")
+
+
+def folded_in_file(model: Model) -> frozenset[str]:
+    """Components whose weights were folded for float16 when they were written, with a certificate that holds."""
+    if not model.place.is_dir():
+        return frozenset()
+    found = set()
+    for component in components(read_json(model.place / "model_index.json")):
+        for path in weight_files(model.place / component):
+            told = json.loads(header(path).get("__metadata__", {}).get(FOLD_HEADER, "{}"))
+            if told.get("certificate", {}).get("holds"):
+                found.add("text_encoder" if component.startswith("text_encoder") else component)
+    return frozenset(found)
 
 
 @cache
@@ -54,7 +90,7 @@ def _probed(kind: str | None) -> precision.Device:
     known = _read_rates(kept)
     if key not in known:
         known[key] = machine.matmul_rates(machine.torch_device("cpu"))
-        _keep(kept, json.dumps(known, indent=1))
+        keep(kept, json.dumps(known, indent=1))
     return replace(here, rates=known[key])
 
 
@@ -65,7 +101,7 @@ def _read_rates(path: Path) -> dict[str, dict[str, float]]:
         return {}
 
 
-def _keep(path: Path, text: str) -> None:
+def keep(path: Path, text: str) -> None:
     """Write whole or not at all; a folder that may not be written costs a second the next time, nothing more."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,276 @@
+"""Folds for a model, made once and kept: watch it paint, choose the powers of two, prove them on other prompts.
+
+The whole pipeline is traced at once, text encoder to decoder, over every step of a few pictures; the plan and its
+certificate are cached under STARRY_HOME/cache/folds by the weights' fingerprint and the versions of what computed them.
+Knows how a pipeline is called; what a fold is, ``numerics`` knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from starrynight import numerics
+from starrynight.numerics import precision
+from starrynight.numerics.certify import decibels, relative_error
+from starrynight.numerics.precision import Choice, PrecisionPlan
+from starrynight.numerics.solve import Plan, solve
+from starrynight.numerics.trace import Trace, trace
+from starrynight.painting import loading, plans
+from starrynight.painting.catalogue import Model
+from starrynight.painting.noise import Float32Noise, generator
+from starrynight.painting.provenance import fingerprint
+from starrynight.settings import settings
+
+# (done, of, what is going on in English and Chinese)
+Progress = Callable[[int, int, tuple[str, str]], None]
+
+# What the folds are measured on, and proved on. Long and short, Chinese and English; ranges hang far less on the words
+# than on the model, so few are needed, and one bit of headroom is kept for the rest.
+CALIBRATION = (
+    "星夜下的静谧村庄，梵高风格，厚重的笔触",
+    "neon skyline in rain, cyberpunk, reflections on wet streets, high contrast",
+)
+HELD_OUT = ("a sunflower field at noon, oil painting", "江雪，孤舟，水墨")
+
+# From this many parameters on one small picture is traced: a step of it takes minutes on a CPU.
+LARGE = 1_000_000_000
+
+# Which files decide what a plan comes out as: a change in one of them makes old plans stale.
+SOURCES = ("rules.py", "exponents.py", "trace.py", "solve.py", "islands.py")
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One picture to be traced."""
+
+    prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int = 0
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A plan for the whole pipeline, names prefixed by component; what it was made from; how it fared on other prompts.
+
+    ``certificate``: format → relative error and PSNR in dB against float32, the worst of the held-out pictures (null
+    where numbers broke or float32 was too large to run). ``finite``: folded float16 painted all of them.
+    """
+
+    plan: Plan
+    sittings: tuple[Sitting, ...]
+    certificate: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        return bool(self.certificate.get("finite"))
+
+    def usable(self, component: str) -> bool:
+        """Whether the component runs in float16 by these folds; one that would be an island as a whole does not."""
+        return self.finite and not {"", component, f"{component}.decoder"} & set(self.plan.islands)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {**asdict(self), "plan": json.loads(self.plan.to_json())}, ensure_ascii=False, indent=1
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Folds:
+        told = json.loads(text)
+        sittings = tuple(Sitting(**sitting) for sitting in told["sittings"])
+        return cls(Plan.from_json(json.dumps(told["plan"])), sittings, told["certificate"])
+
+
+def prepare(
+    model: Model, plan: PrecisionPlan, on_progress: Progress | None = None
+) -> tuple[PrecisionPlan, Plan | None]:
+    """The folds that ``plan`` asks for, made now if they never were; components they cannot help become float32."""
+    folded = [choice for choice in plan if choice.folded]
+    if not folded:
+        return plan, None
+    folds = recall(model) or make(model, on_progress)
+    return plan.replaced(*(_given_up(c) for c in folded if not folds.usable(component_of(c)))), folds.plan
+
+
+def component_of(choice: Choice) -> str:
+    return "vae" if choice.component.startswith("vae") else choice.component
+
+
+def _given_up(choice: Choice) -> Choice:
+    return Choice(choice.component, "float32", "no fold brings it inside float16's range",
+                  "没有折叠方案能使其落入 float16 范围")  # fmt: skip
+
+
+# -- the cache -------------------------------------------------------------------------------------------------------
+
+
+def kept_at(model: Model) -> Path:
+    """Where the folds of exactly these weights, by exactly this code, are kept."""
+    made_by = [version(name) for name in ("torch", "diffusers", "transformers")]
+    sources = [(Path(numerics.__file__).parent / name).read_bytes() for name in SOURCES]
+    digest = hashlib.sha256("\n".join([fingerprint(model), *made_by]).encode())
+    for source in sources:
+        digest.update(source)
+    return settings().cache / "folds" / f"{digest.hexdigest()[:32]}.json"
+
+
+def recall(model: Model) -> Folds | None:
+    """The folds made earlier, if any that can be read."""
+    try:
+        return Folds.from_json(kept_at(model).read_text("utf-8"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+# -- making them -----------------------------------------------------------------------------------------------------
+
+
+def make(
+    model: Model, on_progress: Progress | None = None, also: Sequence[Sitting] = (), keep: bool = True
+) -> Folds:
+    """Trace, solve, certify and keep. ``also``: pictures to be traced besides the usual ones."""
+    sittings = (*usual(model), *also)
+    tell = _Teller(on_progress, sum(s.steps for s in sittings) + len(FORMATS) * len(_proofs(model)))
+    plan = solve(_trace(model, sittings, tell))
+    folds = Folds(plan, sittings, _certify(model, plan, tell))
+    if keep:
+        plans.keep(kept_at(model), folds.to_json())
+    return folds
+
+
+def replan(model: Model, sitting: Sitting, on_progress: Progress | None = None) -> Folds:
+    """Folds that know the ranges of one more picture: the one whose numbers broke under the old ones."""
+    known = recall(model)
+    return make(model, on_progress, (*(known.sittings[len(usual(model)) :] if known else ()), sitting))
+
+
+def usual(model: Model) -> tuple[Sitting, ...]:
+    """Two pictures of two shapes, all steps; of a large model one small picture."""
+    side = max(256, model.smallest) if is_large(model) else model.size
+    wide = max(side // 2 // model.multiple * model.multiple, model.smallest)
+    shapes = [(side, side), (side, wide)][: 1 if is_large(model) else 2]
+    return tuple(
+        Sitting(prompt, *shape, steps=model.steps, guidance=model.guidance, seed=number)
+        for number, (prompt, shape) in enumerate(zip(CALIBRATION, shapes, strict=False))
+    )
+
+
+def is_large(model: Model) -> bool:
+    return sum(plans.parameters(model).values()) >= LARGE
+
+
+def _proofs(model: Model) -> tuple[Sitting, ...]:
+    """The held-out pictures: words and seeds that the trace never saw."""
+    first = usual(model)[0]
+    steps = min(first.steps, 2) if is_large(model) else first.steps
+    return tuple(
+        Sitting(prompt, first.width, first.height, steps, first.guidance, seed=100 + number)
+        for number, prompt in enumerate(HELD_OUT[: 1 if is_large(model) else 2])
+    )
+
+
+class _Teller:
+    """Counts what is done."""
+
+    def __init__(self, on_progress: Progress | None, total: int) -> None:
+        self.on_progress, self.total, self.done = on_progress, total, 0
+
+    def __call__(self, en: str, zh: str) -> None:
+        self.done += 1
+        if self.on_progress is not None:
+            self.on_progress(min(self.done, self.total), self.total, (en, zh))
+
+
+def _trace(model: Model, sittings: Sequence[Sitting], tell: _Teller) -> Trace:
+    pipeline = loading.load(model, uniform(model, "bfloat16"))
+    networks = networks_of(pipeline)
+    found = Trace()
+    for sitting in sittings:
+        trace(networks, lambda s=sitting: paint(pipeline, model, s, tell), into=found)  # type: ignore[misc]
+    return found
+
+
+FORMATS = ("float32", "float32-folded", "float16-folded", "bfloat16")
+
+
+def _certify(model: Model, plan: Plan, tell: _Teller) -> dict[str, Any]:
+    """Paint the held-out pictures in every format; where float32 does not fit into memory, bfloat16 stands alone."""
+    pictures: dict[str, list[torch.Tensor]] = {}
+    for name in FORMATS:
+        if name.startswith("float32") and not _float32_fits(model):
+            continue
+        pipeline = loading.load(model, uniform(model, name), plan if "folded" in name else None)
+        pictures[name] = []
+        for sitting in _proofs(model):
+            pictures[name].append(paint(pipeline, model, sitting).cpu())
+            tell("proving the folds on other prompts", "用其他提示词验证折叠")
+    finite = all(bool(picture.isfinite().all()) for picture in pictures["float16-folded"])
+    found: dict[str, Any] = {"pictures": len(_proofs(model)), "finite": finite}
+    if reference := pictures.pop("float32", None):
+        for name, painted in pictures.items():
+            error = relative_error(painted, reference)
+            found[name] = {"error": error if math.isfinite(error) else None, "decibels": decibels(error),
+                           "psnr": _psnr(painted, reference)}  # fmt: skip
+    return found
+
+
+def _psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float | None:
+    """dB, of the worst picture; None where numbers broke; 999 where nothing differs, so that JSON can hold it."""
+    worst = max(((p - r).double() ** 2).mean().item() for p, r in zip(painted, reference, strict=True))
+    if not math.isfinite(worst):
+        return None
+    return round(-10 * math.log10(worst), 2) if worst else 999.0
+
+
+def _float32_fits(model: Model) -> bool:
+    import psutil
+
+    return 4 * sum(plans.parameters(model).values()) < 0.8 * psutil.virtual_memory().available
+
+
+def uniform(model: Model, name: str) -> PrecisionPlan:
+    """Every component in one format, on the CPU; encoding a picture stays float32. "float32-folded" is for proofs."""
+    record = precision.Model(plans.family(model), plans.parameters(model),
+                             folded=frozenset(plans.parameters(model)) if "folded" in name else frozenset())  # fmt: skip
+    if name == "float32-folded":
+        exact = [Choice(role, name, "a proof", "验证") for role in record.roles if role != "vae_encode"]
+        return precision.choose(plans.processor(), record, "float32").replaced(*exact)
+    return precision.choose(plans.processor(), record, name)
+
+
+def networks_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def paint(pipeline: Any, model: Model, sitting: Sitting, tell: _Teller | None = None) -> torch.Tensor:
+    """One picture as float32 [1, 3, H, W], by what this pipeline's signature understands."""
+
+    def after_step(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+        if tell is not None:
+            tell("measuring ranges", "测量数值范围")
+        return state
+
+    words = {
+        "prompt": sitting.prompt, "negative_prompt": sitting.negative_prompt or None, "width": sitting.width,
+        "height": sitting.height, "num_inference_steps": sitting.steps, "guidance_scale": sitting.guidance,
+        "max_sequence_length": model.max_tokens, "generator": generator(sitting.seed), "output_type": "pt",
+        "callback_on_step_end": after_step,
+    }  # fmt: skip
+    understood = inspect.signature(pipeline.__call__).parameters
+    pipeline.set_progress_bar_config(disable=True)
+    with Float32Noise():
+        result = pipeline(**{k: v for k, v in words.items() if k in understood and v is not None})
+    return torch.as_tensor(result.images).float()

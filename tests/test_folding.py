@@ -1,0 +1,151 @@
+"""Range folding inside the painter: made once, kept, proved, followed by LoRAs; on the wide twin, the real thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from starrynight.numerics import precision
+from starrynight.numerics.solve import Plan
+from starrynight.painting import folding, loading, plans
+from starrynight.painting.catalogue import resolve
+from starrynight.painting.painter import Painter
+from starrynight.request import PaintRequest
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARRY_HOME", str(home))
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[int, int, tuple[str, str]]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def folded(wide: Path, home: Path, told: list[Any]) -> Painter:
+    """A painter in folded float16, whose folds are made here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STARRY_HOME", str(home))
+        request = ask(wide, "float16-folded")
+        return Painter.ready(request, device="cpu", on_folding=lambda *words: told.append(words))
+
+
+def ask(model: Path | str, precision: str, **more: Any) -> PaintRequest:
+    words = {"prompt": "月下的湖", "seed": 5, "width": 128, "height": 128, "steps": 4}
+    return PaintRequest(model=str(model), precision=precision, **(words | more))
+
+
+def one(painter: Painter, request: PaintRequest) -> np.ndarray:
+    return next(painter.paint(request)).pixels
+
+
+def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
+    return float(-10 * np.log10(((picture - reference) ** 2).mean()))
+
+
+@pytest.fixture(scope="module")
+def reference(wide: Path) -> np.ndarray:
+    request = ask(wide, "float32")
+    return one(Painter.ready(request, device="cpu"), request)
+
+
+def test_folded_float16_paints_what_plain_float16_cannot(
+    wide: Path, folded: Painter, reference: np.ndarray, told: list[Any]
+) -> None:
+    picture = one(folded, ask(wide, "float16-folded"))
+    brain = ask(wide, "bfloat16")
+    assert psnr(picture, reference) > psnr(one(Painter.ready(brain, device="cpu"), brain), reference) + 12
+    formats = {choice.component: choice.format for choice in folded.plan}
+    assert formats == {"transformer": "float16-folded", "text_encoder": "float16-folded", "vae_decode": "float16-folded",
+                       "vae_encode": "float32"}  # fmt: skip
+    assert {p.dtype for p in folded.denoiser.parameters()} == {torch.float16}
+    assert [done for done, _, _ in told] == list(range(1, told[-1][1] + 1)), "progress tells every step"
+
+
+def test_the_folds_are_kept_with_their_proof(wide: Path, folded: Painter) -> None:
+    kept = folding.recall(resolve(str(wide)))
+    assert kept is not None
+    assert kept.certificate["finite"]
+    assert kept.certificate["float32-folded"]["error"] == 0
+    assert kept.certificate["float16-folded"]["psnr"] > kept.certificate["bfloat16"]["psnr"] + 12
+    assert folding.Folds.from_json(kept.to_json()) == kept
+    told: list[Any] = []
+    Painter.ready(ask(wide, "float16-folded"), device="cpu", on_folding=lambda *words: told.append(words))
+    assert told == [], "nothing is measured twice"
+
+
+def test_slow_float16_is_emulated_and_the_recipe_says_so(wide: Path, folded: Painter) -> None:
+    if not plans.processor().emulates_float16:
+        pytest.skip("this processor's own float16 is fast")
+    told = folded.plan.as_dict()["transformer"]
+    assert told["emulated"] is True
+    assert "emulated" in told["reason_en"]
+    assert "模拟" in told["reason_zh"]
+
+
+def lora(model: Any, path: Path) -> str:
+    """A LoRA over layers that the folds touch and one that they do not."""
+    layers = ("layers.2.feed_forward.w2", "layers.3.attention.to_v", "layers.4.feed_forward.w3",
+              "layers.1.attention.to_q")  # fmt: skip
+    draw, state = torch.Generator().manual_seed(1), {}
+    for layer in layers:
+        weight = model.get_submodule(layer).weight
+        state[f"transformer.{layer}.lora_A.weight"] = torch.randn(4, weight.shape[1], generator=draw)
+        state[f"transformer.{layer}.lora_B.weight"] = torch.randn(weight.shape[0], 4, generator=draw) * 0.02
+    save_file(state, path)
+    return str(path)
+
+
+def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -> None:
+    """Made for Firefly, put on Firefly, on its twin, on the folded twin: one picture, bit for bit in float32."""
+    firefly = Painter.ready(ask("firefly", "float32"), device="cpu")
+    name = lora(firefly.denoiser, tmp_path / "moonlight.safetensors")
+    dressed = {"loras": ((name, 0.8),)}
+    expected = one(firefly, ask("firefly", "float32", **dressed))
+    assert psnr(expected, one(firefly, ask("firefly", "float32"))) < 45, "the LoRA must show"
+    twin = Painter.ready(ask(wide, "float32"), device="cpu")
+    assert np.array_equal(one(twin, ask(wide, "float32", **dressed)), expected)
+    kept = folding.recall(twin.model)
+    assert kept is not None
+    plan = folding.uniform(twin.model, "float32-folded")
+    exact = Painter(
+        loading.load(twin.model, plan, kept.plan), twin.model, plan, torch.device("cpu"), "resident"
+    )
+    assert exact.pipeline.folds != twin.pipeline.folds
+    assert np.array_equal(one(exact, ask(wide, "float32", **dressed)), expected)
+    before = one(folded, ask(wide, "float16-folded"))
+    assert psnr(one(folded, ask(wide, "float16-folded", **dressed)), expected) > 55
+    assert np.array_equal(one(folded, ask(wide, "float16-folded")), before), "it comes off without a trace"
+
+
+def test_where_folds_are_offered() -> None:
+    """On cards that have float16 and no bfloat16; never instead of bfloat16; always when asked for."""
+    model = resolve("firefly")
+    card = precision.Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
+    new = precision.Device("cuda", "RTX 4090", capability=(8, 9), memory=24 << 30)
+    slow = precision.Device("cpu", "cpu", rates={"float32": 100.0, "bfloat16": 30.0, "float16": 2.0})
+    formats = {}
+    for device in (card, new, slow):
+        formats[device.name] = plans.decide(model, device, "auto")["transformer"].format
+        assert plans.decide(model, device, "float16-folded")["transformer"].format == "float16-folded"
+        assert plans.decide(model, device, "float16")["transformer"].format == "float16"
+    assert formats == {"RTX 2070": "float16-folded", "RTX 4090": "bfloat16", "cpu": "float32"}
+
+
+def test_a_component_that_nothing_brings_inside_becomes_float32() -> None:
+    folds = folding.Folds(Plan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
+    assert [folds.usable(name) for name in ("transformer", "text_encoder", "vae")] == [True, True, False]
+    assert not folding.Folds(Plan(), (), {"finite": False}).usable("transformer")
+    assert folding.component_of(precision.Choice("vae_decode", "float16-folded", "", "")) == "vae"
