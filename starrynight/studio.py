@@ -42,11 +42,18 @@ class Hung:
 
 class Studio:
     """``hang`` puts a finished picture in its place and returns that place. ``device`` and ``attention`` are the
-    painter's; a painter is kept between requests, because loading it is the slow part.
+    painter's; a painter is kept between requests, because loading it is the slow part. ``on_folding`` hears how far a
+    model's folds are, when they are made for the first time; it may raise Cancelled.
     """
 
-    def __init__(self, hang: Callable[[Picture], Path], device: str | None = None, attention: str = "native"):
-        self.hang, self.device, self.attention = hang, device, attention
+    def __init__(
+        self,
+        hang: Callable[[Picture], Path],
+        device: str | None = None,
+        attention: str = "native",
+        on_folding: Callable[[int, int, tuple[str, str]], None] | None = None,
+    ):
+        self.hang, self.device, self.attention, self.on_folding = hang, device, attention, on_folding
         self._painter: Painter | None = None
 
     def paint(
@@ -74,7 +81,9 @@ class Studio:
 
         if self._painter is None or not self._painter.serves(request, self.device, self.attention):
             self._painter = None  # let go of the old model before the new one needs the memory
-            self._painter = Painter.ready(request, device=self.device, attention=self.attention)
+            self._painter = Painter.ready(
+                request, device=self.device, attention=self.attention, on_folding=self.on_folding
+            )
         return self._painter
 
 

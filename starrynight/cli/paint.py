@@ -75,7 +75,11 @@ def paint(
         ),
     ),
     precision: str | None = typer.Option(
-        None, help=t("auto, bfloat16, float16 or float32.", "auto、bfloat16、float16 或 float32。")
+        None,
+        help=t(
+            "auto, bfloat16, float16, float16-folded or float32.",
+            "auto、bfloat16、float16、float16-folded（折叠）或 float32。",
+        ),
     ),
     lora: list[str] = typer.Option(
         [], help=t("NAME or FILE, with :WEIGHT; may be given again.", "名字或文件，可带 :权重；可重复。")
@@ -121,7 +125,7 @@ def paint(
         print(f"! {t(*warning)}", file=sys.stderr)
     with Progress(request.count) as progress:
         refused = []
-        for outcome in studio.Studio(hang, device, attention).paint(request, progress):
+        for outcome in studio.Studio(hang, device, attention, progress.folding).paint(request, progress):
             if isinstance(outcome, studio.Hung):
                 progress.say(line(outcome))
                 continue
@@ -196,6 +200,11 @@ class Progress:
         self.bar.update(
             self.task, description=which, completed=done, total=self.count * step.steps, note=note
         )
+
+    def folding(self, done: int, total: int, doing: tuple[str, str]) -> None:
+        """Folds are being made, once for each model."""
+        which = t("folding the model for float16, once", "为 float16 折叠模型，只需一次")
+        self.bar.update(self.task, description=which, completed=done, total=total, note=t(*doing))
 
     def say(self, sentence: str) -> None:
         """One line on stdout, above the bar."""

@@ -195,4 +195,4 @@ def _factors(module: nn.Module, adapter: str) -> Iterator[tuple[str, Tensor, Ten
     for name, part in module.named_modules():
         first, second = getattr(part, "lora_A", None), getattr(part, "lora_B", None)
         if isinstance(first, nn.ModuleDict) and isinstance(second, nn.ModuleDict) and adapter in first:
-            yield name, first[adapter].weight, second[adapter].weight
+            yield name, first[adapter].get_parameter("weight"), second[adapter].get_parameter("weight")
