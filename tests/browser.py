@@ -1,0 +1,89 @@
+"""A real server of its own and Debian's Chromium, for tests that do what a person does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120_000  # ms: the machine may be busy with other work
+
+
+@contextlib.contextmanager
+def served(home: Path) -> Iterator[str]:
+    """``starry open`` over ``home``; its address."""
+    command = [
+        sys.executable,
+        "-c",
+        "from starrynight.cli import main; main()",
+        "open",
+        "--port",
+        "0",
+        "--no-browser",
+    ]
+    environment = os.environ | {"STARRY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    with (
+        (home / "server.log").open("wb") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True) as process,
+    ):
+        try:
+            line = process.stdout.readline()  # type: ignore[union-attr]
+            found = re.search(r"http://\S+", line)
+            assert found, (home / "server.log").read_text()
+            yield found[0].rstrip("/")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A page that notes what a page must not do: errors in the console, requests to anybody else."""
+
+    def __init__(
+        self, browser: Browser, house: str, width: int = 1280, height: int = 900, **context: Any
+    ) -> None:
+        settled = {"locale": "zh-CN", "viewport": {"width": width, "height": height}} | context
+        self.house = house
+        self.page: Page = browser.new_context(**settled).new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.complaints: list[str] = []
+        own = (house + "/", house.replace("http", "ws") + "/", "data:", "blob:")
+        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda asked: asked.url.startswith(own) or self.complaints.append(asked.url))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+
+    def go(self, query: str = "") -> Page:
+        self.page.goto(f"{self.house}/{query}")
+        self.page.locator("nav a").first.wait_for()
+        return self.page
+
+    def leave(self) -> None:
+        self.page.context.close()
+        assert self.complaints == []
