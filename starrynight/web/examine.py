@@ -13,10 +13,9 @@ def main() -> None:
     from starrynight.numerics.device import probe
     from starrynight.painting import catalogue, plans
 
-    device = probe()
-    found = {"device": asdict(device), "model": catalogue.default()}
-    found["plan"] = plans.choose(catalogue.resolve(found["model"]), device=None, asked="auto").as_dict()
-    json.dump(found, sys.stdout, default=str)
+    device, model = probe(), catalogue.default()
+    plan = plans.choose(catalogue.resolve(model), device=None, asked="auto")
+    json.dump({"device": asdict(device), "model": model, "plan": plan.as_dict()}, sys.stdout, default=str)
 
 
 if __name__ == "__main__":
