@@ -6,14 +6,17 @@ path: Streamlit would look for itself below it. What happens in a room is the ro
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import streamlit as st
 
+from starrynight.errors import StarryError
 from starrynight.web import components, desk
 from starrynight.web.language import LANGUAGES, language, t
 from starrynight.web.rooms import device, gallery, lab, studio
 
+log = logging.getLogger("starrynight.web")
 HERE = Path(__file__).parent
 ROOMS = {"studio": studio, "gallery": gallery, "lab": lab, "device": device}
 
@@ -29,7 +32,18 @@ def main() -> None:
     name = room()
     masthead(name)
     with st.container(key=f"room-{name}"):
+        enter(name)
+
+
+def enter(name: str) -> None:
+    """Nothing a room meets becomes a stack trace before a visitor."""
+    try:
         ROOMS[name].show()
+    except StarryError as error:
+        desk.complain(error)
+    except Exception:
+        log.exception("room %s", name)
+        st.text(f"✦ {t('failed')}")
 
 
 def room() -> str:

@@ -15,7 +15,7 @@ from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.wish import settle
-from starrynight.web.language import language, t
+from starrynight.web.language import language
 
 # What "paint again" takes from a recipe as it stands there.
 KEPT = ("style", "model", "width", "height", "steps", "guidance", "precision", "loras", "sampler", "strength")
@@ -83,4 +83,4 @@ def go(room: str, **query: str) -> NoReturn:
 def complain(error: StarryError) -> None:
     """One sentence, where the visitor is looking; text, for it may quote what was typed."""
     with st.container(key="complaint"):
-        st.text(f"✦ {t('sorry')} {error.say(language())}")
+        st.text(f"✦ {error.say(language())}")

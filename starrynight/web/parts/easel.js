@@ -51,7 +51,7 @@ class Watch {
   }
 
   bare() {
-    return el("figure", {}, el("div", { className: "frame" }, el("div", { className: "canvas", style: { "aspect-ratio": "1" } },
+    return el("figure", {}, el("div", { className: "frame lit" }, el("div", { className: "canvas", style: { "aspect-ratio": "1" } },
       el("div", { className: "dust on" }),
       el("div", { className: "empty" }, el("b", {}, say(this.words, "easel.empty")), el("span", {}, say(this.words, "easel.empty.hint"))))));
   }
@@ -61,8 +61,9 @@ class Watch {
     const dust = el("div", { className: "dust on" });
     const images = [el("img", { alt: "" }), el("img", { alt: "" })];
     const canvas = el("a", { className: "canvas", style: { "aspect-ratio": `${width} / ${height}` } }, dust, ...images);
-    const caption = el("figcaption", {}, this.jobs.length > 1 && style ? this.styles[style] ?? style : "");
-    const node = el("figure", {}, el("div", { className: "frame" }, canvas), caption);
+    const caption = el("figcaption", {}, this.jobs.length > 1 && style ? el("b", {}, this.styles[style] ?? style) : "");
+    const alone = this.jobs.length === 1 && job.count === 1;
+    const node = el("figure", {}, el("div", { className: alone ? "frame lit" : "frame" }, canvas), caption);
     return { key: `${job.id}/${index}`, node, canvas, dust, images, caption, shown: 0, job };
   }
 
@@ -142,11 +143,11 @@ class Watch {
     slot.facts ??= el("span", {});
     if (picture) {
       ask(`/api/pictures/${picture}`).then((row) => {
-        const verdict = say(this.words, `verdict.${row.verdict}`);
+        const verdict = say(this.words, `verdict.${row.verdict}${this.slots.size === 1 ? "" : ".short"}`);
         slot.facts.textContent = this.slots.size === 1
           ? [this.styles[row.style], say(this.words, "fact.seed", { seed: row.seed }), row.precision, verdict].filter(Boolean).join(" · ")
           : [row.precision, verdict].filter(Boolean).join(" · ");
-        if (this.slots.size > 1) slot.caption.append(el("br"), slot.facts);
+        if (this.slots.size > 1) slot.caption.append(slot.facts);
       }).catch(() => {});
     }
     return slot.facts;

@@ -63,7 +63,7 @@ class Viewer {
     const turn = (step, way, sign) => el("button", { className: `turn ${way}`, type: "button", hidden: !this.wall.neighbour(row.id, step), onclick: () => this.turn(step), aria: { label: say(words, `viewer.${way}`) } }, sign);
     const image = el("img", { src: `/api/pictures/${row.id}/file`, alt: this.name(row) });
     const stage = el("div", { className: "stage", style: { "--ratio": row.width / row.height } },
-      el("div", { className: "frame" }, el("div", { className: "canvas" }, image)), turn(-1, "back", "‹"), turn(1, "on", "›"));
+      el("div", { className: "frame lit" }, el("div", { className: "canvas" }, image)), turn(-1, "back", "‹"), turn(1, "on", "›"));
     image.onerror = () => stage.replaceChildren(el("p", {}, say(words, "viewer.broken")));
     const view = el("div", { className: "view" }, stage, this.label());
     this.dialog.replaceChildren(view);

@@ -36,11 +36,18 @@ class Wall {
     this.clock = setInterval(() => this.lookForNew(), LOOK_EVERY);
     this.onpop = () => this.arrive(new URLSearchParams(location.search).get("picture"), true);
     addEventListener("popstate", this.onpop);
+    this.onslash = (event) => {
+      if (event.key !== "/" || !this.input || this.viewer.isOpen || event.composedPath()[0].matches?.("input, textarea, select")) return;
+      event.preventDefault();
+      this.input.focus();
+    };
+    addEventListener("keydown", this.onslash);
   }
 
   close() {
     clearInterval(this.clock);
     removeEventListener("popstate", this.onpop);
+    removeEventListener("keydown", this.onslash);
     this.eye?.disconnect();
     this.asked?.abort();
   }
@@ -59,7 +66,7 @@ class Wall {
     this.nothing = el("div", { className: "nothing", hidden: true });
     if (this.strip) {
       this.root.classList.add("strip");
-      this.root.replaceChildren(this.grid, this.note);
+      this.root.replaceChildren(el("h2", { className: "recent" }, say(words, "wall.recent")), this.grid, this.note);
       return;
     }
     this.input = el("input", { type: "search", placeholder: say(words, "wall.search"), aria: { label: say(words, "wall.search") }, oninput: () => this.soon(), value: "" });

@@ -25,11 +25,17 @@ SERIES = "series"
 def show() -> None:
     receive()
     watched = desk.jobs_of(st.query_params.get("job", ""))
-    easel, words = st.columns([7, 5], gap="large")
-    with easel:
+    if watched and "prompt" not in st.session_state:  # a new visit to a painting: its words lie on the desk
+        controls.lay(watched[0].request.as_dict() | {"seed": None, "style": one_style(watched)})
+    if len(watched) > 1:  # a series hangs over the whole width
         watch(watched)
-    with words:
-        write()
+        words, numbers = st.columns([7, 5], gap="large")
+    else:
+        easel, words = st.columns([7, 5], gap="large")
+        numbers = words
+        with easel:
+            watch(watched)
+    write(words, numbers)
     wall(key="recent", strip=True)
 
 
@@ -51,22 +57,34 @@ def receive() -> None:
     controls.lay(asked | {"prompt": row.prompt, "seed": row.seed, "style": row.style})
 
 
+def one_style(jobs: list[Job]) -> str | None:
+    return jobs[0].request.style if len(jobs) == 1 else None
+
+
 # The right hand: what to paint
 
 
-def write() -> None:
-    st.text_area(
-        t("prompt"), key="prompt", height=128, max_chars=4000, placeholder=t("prompt.example"), label_visibility="collapsed", persist_state="session",
-    )  # fmt: skip
-    controls.style_cards()
-    with st.container(horizontal=True, vertical_alignment="bottom", key="press"):
-        paint = st.button(t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch")
-        series = st.button(t("act.series"), key="series", help=t("act.series.help"))
-    controls.sliders()
-    controls.seed_and_count()
-    controls.more()
-    if paint or series:
-        begin(SERIES if series else "")
+def write(words: Any, numbers: Any) -> None:
+    """The line and its style in one place, what is set by number in another (or below)."""
+    with words:
+        st.text_area(
+            t("prompt"), key="prompt", height=128, max_chars=4000, placeholder=t("prompt.example"),
+            label_visibility="collapsed", persist_state="session",
+        )  # fmt: skip
+        controls.style_cards()
+        with st.container(horizontal=True, vertical_alignment="bottom", key="press"):
+            paint = st.button(
+                t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch"
+            )
+            series = st.button(t("act.series"), key="series", help=t("act.series.help"))
+        said = st.container()
+    with numbers:
+        controls.sliders()
+        controls.seed_and_count()
+        controls.more()
+    with said:
+        if paint or series:
+            begin(SERIES if series else "")
 
 
 def begin(kind: str) -> None:
