@@ -109,6 +109,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(128)  # who comes before the server is ready waits, and is not turned away
     except OSError as error:
         listener.close()
         raise StorageError(

@@ -20,6 +20,9 @@ from starrynight.api import jobs, marks, pictures, state
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
+from starrynight.metadata.recipe import text
+
+LARGEST_BODY = 1 << 20  # bytes; a route that takes pictures says more
 
 log = logging.getLogger("starrynight.api")
 
@@ -31,7 +34,7 @@ def make(gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifes
     )  # fmt: skip
     app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
     for room in (jobs, marks, pictures, state):
-        app.include_router(room.router, prefix="/api")
+        app.include_router(room.router, prefix="/api", max_body_size=LARGEST_BODY)
     app.add_api_route(
         "/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False
     )
@@ -74,10 +77,18 @@ def _misshapen(request: Request, error: Exception) -> JSONResponse:
 
 
 def _plain(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: no such route, no such method, too long a body."""
     assert isinstance(error, HTTPException)
-    said = BadRequest(f"{error.detail}: {request.method} {request.url.path[:100]}; see docs/api.md.",
-                      f"没有这个接口：{request.method} {request.url.path[:100]}；见 docs/api.md。")  # fmt: skip
-    return answer(request, said, error.status_code)
+    asked = f"{request.method} {text(request.url.path)[:100]}"
+    en, zh = _PLAIN.get(error.status_code, (f"{error.detail}: {asked}.", f"请求被拒绝：{asked}。"))
+    return answer(request, BadRequest(en.format(asked), zh.format(asked)), error.status_code)
+
+
+_PLAIN = {
+    404: ("There is no {}; see docs/api.md.", "没有接口 {}；见 docs/api.md。"),
+    405: ("There is no {}; see docs/api.md.", "没有接口 {}；见 docs/api.md。"),
+    413: ("The request is too large.", "请求体太大。"),
+}
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -38,7 +38,6 @@ PAGES = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: data: blob:; worker-src 'self' blob:; "
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
-SMALL, LARGE = 1 << 20, 40 << 20  # bytes of a request's body: words; a picture
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,7 @@ class Door:
         if refused := self._refused(caller):
             return await _turn_away(refused, scope, receive, send)
         if scope["type"] == "http":
-            within = scope["path"].startswith("/api/")
-            send = _guarded(send, CLOSED if within else PAGES)
-            if within:
-                receive = _bounded(receive, LARGE if scope["path"] == "/api/uploads" else SMALL)
+            send = _guarded(send, CLOSED if scope["path"].startswith("/api/") else PAGES)
         return await self.app(scope, receive, send)
 
     def _refused(self, caller: HTTPConnection) -> Response | None:
@@ -106,7 +102,7 @@ class Door:
 
 
 def _no(en: str, zh: str, status: int) -> Response:
-    kind = {401: "Unauthorized", 403: "Forbidden", 413: "TooLarge"}.get(status, "Misdirected")
+    kind = {401: "Unauthorized", 403: "Forbidden"}.get(status, "Misdirected")
     said = {"message": en, "type": kind, "param": None, "code": None, "en": en, "zh": zh}
     return JSONResponse({"error": said}, status)
 
@@ -129,19 +125,6 @@ async def _turn_away(answer: Response, scope: Scope, receive: Receive, send: Sen
         await send({"type": "websocket.close", "code": 1008})
     else:
         await answer(scope, receive, send)
-
-
-def _bounded(receive: Receive, most: int) -> Receive:
-    """A body that is larger ends as if the caller had hung up."""
-    taken = 0
-
-    async def bounded() -> MutableMapping[str, Any]:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if taken > most else message
-
-    return bounded
 
 
 def _name(host: str) -> str:

@@ -15,7 +15,7 @@ from starrynight.errors import BadRequest, MissingFile
 from starrynight.jobs import wish
 from starrynight.jobs.job import ACTIVE, ENDED, Job
 from starrynight.jobs.queue import Queue as Jobs
-from starrynight.jobs.uploads import Uploads
+from starrynight.jobs.uploads import LARGEST, Uploads
 
 router = APIRouter()
 OFTEN = 0.1  # seconds between two looks for something new
@@ -115,7 +115,7 @@ def _preview(job: Job, image: bytes) -> dict[str, Any]:
     return {"picture": job.picture, "step": job.step, "steps": job.steps, "image": url}
 
 
-@router.post("/uploads", status_code=201)
+@router.post("/uploads", status_code=201, max_body_size=LARGEST + (1 << 20))
 async def upload(request: Request) -> dict[str, Any]:
     """The picture's bytes as the body, or a form with ``file``. What is kept is its pixels alone."""
     if request.headers.get("content-type", "").startswith("multipart/"):

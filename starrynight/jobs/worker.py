@@ -224,4 +224,8 @@ def _wait_for_the_end(worker: Worker) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(
+        code
+    )  # all is closed; taking torch down beside our waiting threads was seen to hang (2.13, 2026-11)

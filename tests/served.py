@@ -1,0 +1,136 @@
+"""Real servers for tests: an application on a real port in this process, and `starry open` as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import uvicorn
+
+STARRY = Path(sys.executable).with_name("starry")
+
+
+class Answer:
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = answer.status, answer.headers, answer.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return self.json["error"]
+
+
+def ask(address: str, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
+    """``body``: bytes as they are, anything else as JSON. Underscores in header names are hyphens."""
+    place = urlsplit(address)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if body is not None and not isinstance(body, bytes):
+        body, sent = json.dumps(body).encode(), {"Content-Type": "application/json"} | sent
+    try:
+        connection.request(method or ("GET" if body is None else "POST"), path, body, sent)
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def events(address: str, job: str) -> Iterator[tuple[str, Any]]:
+    """(name, data) of a job's events, until the server ends them."""
+    place = urlsplit(address)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/api/jobs/{job}/events")
+        name = ""
+        for line in connection.getresponse():
+            if line.startswith(b"event: "):
+                name = line[7:].decode().strip()
+            elif line.startswith(b"data: "):
+                yield name, json.loads(line[6:])
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The application at an address of this machine, in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        until(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+class Open:
+    """`starry open` with its worker, over the gallery of ``home``."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
+        command = [str(STARRY), "open", "--no-browser", "--port", "0", *options]
+        self.log = open(home / "server.log", "ab")  # noqa: SIM115 - closed by close()
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        self.address = self.said.removeprefix("✦ ").strip()
+
+    def ask(self, path: str, body: Any = None, **more: Any) -> Answer:
+        return ask(self.address, path, body, **more)
+
+    def submit(self, prompt: str, **words: Any) -> str:
+        answer = self.ask("/api/jobs", {"prompt": prompt, "width": 128, "height": 128, "seed": 5, **words})
+        assert answer.status == 201, answer.body
+        return answer.json["id"]
+
+    def job(self, job: str) -> dict[str, Any]:
+        return self.ask(f"/api/jobs/{job}").json
+
+    def until(self, job: str, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        return until(lambda: (found := self.job(job)) and what(found) and found)
+
+    @property
+    def worker(self) -> psutil.Process | None:
+        return next(iter(psutil.Process(self.process.pid).children()), None)
+
+    def kill_worker(self) -> None:
+        worker = until(lambda: self.worker)
+        worker.kill()
+        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+    def kill(self) -> None:
+        """SIGKILL; the worker notices by itself."""
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+
+def until(what: Callable[[], Any], patience: float = 300.0) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + patience
+    while not (found := what()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    return found

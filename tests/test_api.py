@@ -1,0 +1,250 @@
+"""HTTP as callers meet it: a real server, real requests, a real picture painted and watched; and hostile callers."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attacks.pictures import png
+from hung import picture
+from PIL import Image
+from served import Open, ask, events, listening
+
+from starrynight.api import app as api
+from starrynight.api.door import Access, Door
+from starrynight.gallery.store import Gallery
+from starrynight.jobs.queue import Queue
+from starrynight.metadata import read_recipe
+
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as opened:
+        patch.setenv("STARRY_HOME", str(home))
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def app(gallery: Gallery) -> object:
+    return api.make(gallery, Queue(gallery), lambda: True)
+
+
+@pytest.fixture(scope="module")
+def here(app: object) -> Iterator[str]:
+    """A server without a worker."""
+    with listening(Door(app, Access.of("127.0.0.1", None))) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def network(app: object) -> Iterator[str]:
+    """As one that is open to a network."""
+    with listening(Door(app, Access.of("0.0.0.0", "sesame"))) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    opened = Open(tmp_path_factory.mktemp("studio"))
+    yield opened
+    opened.close()
+
+
+def test_a_picture_is_asked_for_watched_and_fetched(server: Open) -> None:
+    job = server.submit("星夜下的村庄", style="ink", steps=4, count=2)
+    seen = list(events(server.address, job))
+    names = [name for name, _ in seen]
+    assert names.count("picture") == 2
+    assert names.count("preview") >= 2
+    assert names[-1] == "ended"
+    preview = next(data for name, data in seen if name == "preview")
+    assert re.match(r"data:image/webp;base64,[\w+/=]+$", preview["image"])
+    assert 1 <= preview["step"] <= preview["steps"] == 4
+    ended = seen[-1][1]
+    assert (ended["state"], ended["progress"]) == ("done", 1.0)
+    one = ended["painted"][0]["picture"]
+    assert list(events(server.address, job))[-1][0] == "ended"  # who comes late sees how it ended
+
+    file = server.ask(f"/api/pictures/{one}/file")
+    assert (file.status, file.headers["content-type"]) == (200, "image/png")
+    assert read_recipe(file.body).seed == 5
+    thumb = server.ask(f"/api/pictures/{one}/thumb?size=256")
+    assert Image.open(io.BytesIO(thumb.body)).format == "WEBP"
+    found = server.ask("/api/pictures?text=%E6%9D%91%E5%BA%84&style=ink").json
+    assert {row["id"] for row in found["pictures"]} == {painted["picture"] for painted in ended["painted"]}
+    assert server.ask(f"/api/pictures/{one}/recipe").json["verdict"]["outcome"] == "hang"
+    assert server.submit("next")
+    health = server.ask("/api/health").json
+    assert (health["status"], health["worker"]) == ("ok", "alive")
+    assert b'starry_jobs{state="done"}' in server.ask("/api/metrics").body
+
+
+def test_a_painting_job_is_cancelled_within_a_step(server: Open) -> None:
+    job = server.submit("画不完的画", steps=100, count=8)
+    server.until(job, lambda found: (found["step"] or 0) >= 2)
+    at = server.ask(f"/api/jobs/{job}/cancel", {}).json["step"]
+    steps = [data["step"] for name, data in events(server.address, job) if name == "job" and data["step"]]
+    assert server.job(job)["state"] == "cancelled"
+    assert max([at, *steps]) - at <= 1
+    assert server.job(job)["painted"] == []
+
+
+def test_the_pages_are_served_at_the_same_address(server: Open) -> None:
+    page = server.ask("/")
+    assert (page.status, page.headers["x-frame-options"]) == (200, "DENY")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert server.ask("/", Origin="http://evil.example").status == 403
+    assert server.ask("/_stcore/stream", Host="evil.example").status == 421
+
+
+def test_jobs_are_listed_moved_cancelled_and_retried(here: str) -> None:
+    ids = [ask(here, "/api/jobs", {"prompt": name}).json["id"] for name in "abc"]
+    assert ask(here, f"/api/jobs/{ids[2]}/move", {"position": 0}).json["position"] == 0
+    assert [job["id"] for job in ask(here, "/api/jobs").json["jobs"]] == [ids[2], ids[0], ids[1]]
+    for job in ids:
+        assert ask(here, f"/api/jobs/{job}/cancel", {}).json["state"] == "cancelled"
+    assert ask(here, "/api/jobs").json == {"jobs": []}
+    assert len(ask(here, "/api/jobs?state=ended").json["jobs"]) == 3
+    again = ask(here, f"/api/jobs/{ids[0]}/retry", {}).json
+    assert (again["state"], again["error"]) == ("waiting", None)
+    assert ask(here, f"/api/jobs/{ids[0]}/preview").status == 404
+    ask(here, f"/api/jobs/{ids[0]}/cancel", {})
+
+
+def test_a_file_comes_in_every_format_with_its_recipe(here: str, gallery: Gallery) -> None:
+    row = gallery.hang(picture("江雪，<b>孤舟</b> \"'../", style="ink"))
+    original = ask(here, f"/api/pictures/{row.id}/file")
+    assert original.body == gallery.read(row)
+    assert original.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in original.headers["content-security-policy"]
+    assert "immutable" in original.headers["cache-control"]
+    for kind, magic in (("png", b"\x89PNG"), ("jpeg", b"\xff\xd8"), ("webp", b"RIFF")):
+        got = ask(here, f"/api/pictures/{row.id}/download?format={kind}")
+        assert got.body.startswith(magic)
+        assert read_recipe(got.body).request() == read_recipe(original.body).request()
+        named = got.headers["content-disposition"]
+        assert re.fullmatch(r"attachment; filename=\"starry-\w{8}\.\w+\"; filename\*=UTF-8''[\w%.-]+", named)
+    assert ask(here, f"/api/pictures/{row.id}/download").body == original.body
+    for wrong in ("format=gif", "format=jpeg&quality=0"):
+        assert ask(here, f"/api/pictures/{row.id}/download?{wrong}").status == 400
+    assert ask(here, f"/api/pictures/{row.id}/thumb?size=100000").status == 400
+
+
+WRONG = {
+    "an empty prompt": ("/api/jobs", {"prompt": " "}, 400, "BadRequest"),
+    "a wrong size": ("/api/jobs", {"prompt": "x", "width": 250}, 400, "WrongSize"),
+    "a prompt that is no text": ("/api/jobs", {"prompt": ["x"]}, 400, "BadRequest"),
+    "an unknown field": ("/api/jobs", {"prompt": "x", "stpes": 3}, 400, "BadRequest"),
+    "an unknown style": ("/api/jobs", {"prompt": "x", "style": "oli"}, 404, "UnknownName"),
+    "a model that is not here": ("/api/jobs", {"prompt": "x", "model": "sdxl"}, 404, "MissingFile"),
+    "a file of ours as the first picture": ("/api/jobs", {"prompt": "x", "init_image": "/etc/passwd"}, 400, "BadRequest"),
+    "no JSON": ("/api/jobs", b"{", 400, "BadRequest"),
+    "JSON that is no object": ("/api/jobs", [1], 400, "BadRequest"),
+    "an infinite number": ("/api/jobs", b'{"prompt": "x", "guidance": Infinity}', 400, "BadRequest"),
+    "half a character": ("/api/jobs", b'{"prompt": "\\ud800"}', 400, "BadRequest"),
+    "an unknown job": ("/api/jobs/nothing", None, 404, "MissingFile"),
+    "events of an unknown job": ("/api/jobs/nothing/events", None, 404, "MissingFile"),
+    "an unknown state": ("/api/jobs?state=x", None, 400, "BadRequest"),
+    "an absurd limit": ("/api/jobs?limit=x", None, 400, "BadRequest"),
+    "an unknown picture": ("/api/pictures/nothing/file", None, 404, "MissingFile"),
+    "a way out": ("/api/pictures/..%2f..%2fgallery.db/file", None, 404, "BadRequest"),
+    "another way out": ("/api/uploads/..%2fgallery%2fgallery.db", None, 404, "BadRequest"),
+    "no route": ("/api/nothing", None, 404, "BadRequest"),
+    "no such method": ("/api/health", {}, 404, "BadRequest"),
+    "a drawing that is no picture": ("/api/uploads", SVG, 422, "BadFile"),
+    "a drawing that poses as PNG": ("/api/uploads", b"\x89PNG\r\n\x1a\n" + SVG, 422, "BadFile"),
+    "nothing uploaded": ("/api/uploads", b"", 422, "BadFile"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_in_one_shape_with_its_own_status(here: str, case: str) -> None:
+    path, body, status, kind = WRONG[case]
+    headers = {"Content_Type": "application/json"} if path == "/api/jobs" else {}
+    answer = ask(here, path, body, Accept_Language="zh-CN,zh;q=0.9", **headers)
+    assert (answer.status, answer.error["type"]) == (status, kind), answer.body
+    assert answer.error["message"] == answer.error["zh"]
+    assert re.search("[\u4e00-\u9fff]", answer.error["zh"])
+    assert not re.search("[\u4e00-\u9fff]", answer.error["en"])
+    assert ask(here, "/api/jobs").json == {"jobs": []}
+
+
+def test_a_decompression_bomb_and_an_endless_body_are_refused(here: str) -> None:
+    refused = ask(here, "/api/uploads", png(width=30_000, height=30_000))
+    assert (refused.status, refused.error["type"]) == (422, "BadFile")
+    endless = b'{"prompt": "' + b"x" * 2 * api.LARGEST_BODY + b'"}'
+    assert ask(here, "/api/jobs", endless).status == 413
+
+
+def test_an_upload_becomes_a_first_picture(here: str, gallery: Gallery) -> None:
+    up = ask(here, "/api/uploads", picture(size=128).encode("webp"))
+    assert (up.status, up.json["width"]) == (201, 128)
+    shown = ask(here, "/api/uploads/" + up.json["init_image"].removeprefix("upload:"))
+    assert (shown.headers["content-type"], shown.body[:4]) == ("image/png", b"\x89PNG")
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="../../x.svg"\r\nContent-Type: image/svg+xml\r\n\r\n'
+        + picture(size=128).encode("webp")
+        + b"\r\n--x--\r\n"
+    )
+    same = ask(here, "/api/uploads", form, Content_Type="multipart/form-data; boundary=x")
+    assert same.json == up.json
+    words = {"prompt": "x", "init_image": up.json["init_image"], "strength": 0.5}
+    job = ask(here, "/api/jobs", words).json
+    assert Path(job["request"]["init_image"]).parent.name == "uploads"
+    ask(here, f"/api/jobs/{job['id']}/cancel", {})
+
+
+def test_foreign_pages_are_refused(here: str) -> None:
+    port = here.rsplit(":", 1)[1]
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "192.168.1.5"):
+        assert ask(here, "/api/health", Host=host).status == 421, host
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "LOCALHOST"):
+        assert ask(here, "/api/health", Host=host).status == 200, host
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
+        assert ask(here, "/api/jobs", {"prompt": "x"}, Origin=origin).status == 403, origin
+    assert ask(here, "/api/health", Origin=here).status == 200
+    assert ask(here, "/api/pictures", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403
+    assert ask(here, "/api/health", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
+    assert "access-control-allow-origin" not in ask(here, "/api/health", Origin=here).headers
+
+
+def test_on_a_network_nobody_comes_in_without_the_token(network: str) -> None:
+    refused = ask(network, "/api/health")
+    assert (refused.status, refused.error["type"]) == (401, "Unauthorized")
+    for wrong in ({"Authorization": "Bearer sesam"}, {"Cookie": "starry_token=x"}, {"Cookie": "\x01;;="}):
+        assert ask(network, "/api/health", **wrong).status == 401
+    assert ask(network, "/api/health?token=wrong").status == 401
+    assert ask(network, "/api/health", Authorization="Bearer sesame").status == 200
+
+    first = ask(network, "/gallery?lang=zh&token=sesame&picture=ab")
+    assert (first.status, first.headers["location"]) == (303, "/gallery?lang=zh&picture=ab")
+    cookie = first.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert ask(network, "/api/health", Cookie=cookie.split(";")[0]).status == 200
+
+    for host, status in (("192.168.1.5:8470", 200), ("[fe80::1]", 200), ("evil.example", 421)):
+        assert ask(network, "/api/health", Host=host, Authorization="Bearer sesame").status == status
+    assert (
+        ask(
+            network, "/api/jobs", {"prompt": "x"}, Authorization="Bearer sesame", Origin="http://evil.example"
+        ).status
+        == 403
+    )
+
+
+def test_the_schema_names_every_route_that_is_documented(here: str) -> None:
+    schema = ask(here, "/api/openapi.json").json
+    told = (Path(__file__).parent.parent / "docs" / "api.md").read_text("utf-8")
+    written = set(re.findall(r"(?<=[`\s])(/api/[\w/.]+)", told))
+    for path in schema["paths"]:
+        plain = re.sub(r"\{\w+\}", "ID", path)
+        assert plain in written, path
+    assert json.dumps(schema).count("/api/jobs/{job}/events") == 1
