@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "firefly": WORDS | {"numerics"},
     "studio": WORDS | {"numerics", "painting", "gallery"},
     "jobs": WORDS | {"numerics", "painting", "gallery", "studio"},
-    "lab": WORDS | {"numerics", "painting", "gallery", "studio"},
+    "lab": WORDS | {"numerics", "painting", "firefly", "studio"},
     "cli": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab", "serve"},
     "api": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},
     "web": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},

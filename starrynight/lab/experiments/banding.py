@@ -1,0 +1,95 @@
+"""Does a smooth sky fall into bands?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from starrynight.lab import metrics
+from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, by_model
+from starrynight.lab.plan import Point
+
+if TYPE_CHECKING:
+    from starrynight.lab.bench import Bench
+
+QUESTION = ("Does a smooth sky fall into bands?", "平滑的天空会分成色带吗？")
+CLAIMS = ("C16",)
+PER = "format"
+REFERENCE = True
+TWIN = False
+# A dusk sky from deep blue to violet, sRGB in 0..1, left to right.
+BLUE, VIOLET = (0.05, 0.10, 0.45), (0.55, 0.25, 0.75)
+WIDE, SIDE = 2048, 256
+
+
+def measure(bench: Bench, point: Point) -> dict[str, Any]:
+    """``stored``: the sky, 2048 pixels wide, kept in the format as a decoder's −1…1 and framed from it in the format,
+    as a program that stays in 16 bits does. ``decoded``: a 256-pixel sky through the model's own autoencoder. Levels,
+    longest flat run, visible steps of each (``metrics.banding``).
+    """
+    import torch
+
+    hand = bench.hand(point.model, point.format)
+    dtype = {"float8": torch.bfloat16}.get(point.format) or getattr(
+        torch, point.format.removesuffix("-folded")
+    )
+    signed = torch.from_numpy(sky(WIDE) * 2 - 1).to(dtype)
+    stored = ((signed / 2 + 0.5).float()).numpy()
+    found = {"stored": metrics.banding(metrics.eight_bits(stored)), "decoded": None}
+    decoded = _through(hand, sky(SIDE, SIDE))
+    if decoded is not None:
+        found["decoded"] = metrics.banding(metrics.eight_bits(decoded))
+    return found
+
+
+def sky(width: int, height: int = 8) -> np.ndarray:
+    """float32 [height, width, 3] in 0..1."""
+    along = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
+    row = np.array(BLUE, np.float32) * (1 - along) + np.array(VIOLET, np.float32) * along
+    return np.repeat(row, height, 0)
+
+
+def _through(hand: Any, picture: np.ndarray) -> np.ndarray | None:
+    """Encoded and decoded by the model; None without an autoencoder, or where its numbers break."""
+    import torch
+
+    from starrynight.errors import BrokenNumbers
+
+    vae = getattr(hand.painter.pipeline, "vae", None)
+    if vae is None or not hasattr(vae, "decoder"):
+        return None
+    pixels = torch.from_numpy(picture * 2 - 1).permute(2, 0, 1)[None].to(hand.painter.device, vae.dtype)
+    try:
+        with torch.no_grad(), hand.arithmetic():
+            drawn = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.float()
+    except BrokenNumbers:
+        return None
+    if not drawn.isfinite().all():
+        return None
+    return (drawn[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+def judge(rows: Rows) -> list[Finding]:
+    model = rows.models[0]
+    half, brain = (rows.result("banding", model, f) for f in ("float16", "bfloat16"))
+    if not half or not brain:
+        return []
+
+    def say(one: str, format_: str) -> str:
+        result = rows.result("banding", one, format_)
+        return f"{_told(result['stored'])}; {_told(result['decoded'])}" if result else ""
+
+    holds = half["stored"]["steps"] >= 2 and brain["stored"]["steps"] == 0
+    fewer = "bfloat16" if brain["stored"]["levels"] < half["stored"]["levels"] else "float16"
+    why = (
+        f"Colours (longest flat run in pixels, visible steps) of a blue-to-violet sky of {WIDE} pixels kept in the format; then of {SIDE} pixels through the autoencoder. {fewer} keeps fewer "
+        "colours: bands come from few fraction bits. Starry Night rounds to 8 bits from float32, so no format adds bands of its own.",
+        f"蓝紫天空以该格式保存后的颜色数（最长平段像素数，可见台阶数），宽 {WIDE} 像素；之后是 {SIDE} 像素经自编码器。{fewer} 留下的颜色更少：色带源于尾数位少。"
+        "璀璨星河由 float32 舍入到 8 位，任何格式都不会自添色带。",
+    )
+    return [Finding("C16", REPRODUCED if holds else REFUTED, by_model(rows, say), why)]
+
+
+def _told(result: dict[str, Any] | None) -> str:
+    return f"{result['levels']} ({result['flat']}, {result['steps']})" if result else "–"

@@ -1,0 +1,46 @@
+"""Is very fine texture finer in float16?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starrynight.lab import metrics, stats
+from starrynight.lab.findings import Finding, Rows, bounds, by_model, figure, middle, settled
+from starrynight.lab.plan import Point
+
+if TYPE_CHECKING:
+    from starrynight.lab.bench import Bench
+
+QUESTION = ("Is very fine texture finer in float16?", "float16 的极细纹理更细吗？")
+CLAIMS = ("C19",)
+PER = "picture"
+REFERENCE = False
+TWIN = True
+
+
+def measure(bench: Bench, point: Point) -> dict[str, Any]:
+    """In detail finer than a Gaussian of one pixel: the error in dB, and its energy over the reference's."""
+    reference, other = bench.reference(point).pixels, bench.painting(point).pixels
+    if reference is None or other is None:
+        return {"decibels": None, "energy": None}
+    return dict(metrics.texture(reference, other))
+
+
+def judge(rows: Rows) -> list[Finding]:
+    half, brain = rows.pairs("texture", "decibels", rows.models[0], "float16", "bfloat16")
+    if not half:
+        return []
+    gap = stats.paired(half, brain)
+
+    def say(model: str, format_: str) -> str:
+        error = middle(rows, "texture", "decibels", model, format_)
+        energy = middle(rows, "texture", "energy", model, format_)
+        return f"{figure(error.value)} dB (×{energy.value:.4f})" if error.count else ""
+
+    why = (
+        f"Median error in detail finer than one pixel's blur (energy of that detail over float32's). bfloat16's error is {bounds(gap)} dB above float16's, as 7 fraction bits "
+        "against 10 would have it. Texture is neither lost nor gained, it is displaced.",
+        f"细于一个像素模糊半径的细节误差中位数（该细节的能量与 float32 之比）。bfloat16 的误差比 float16 高 {bounds(gap)} dB，"
+        "与 7 位对 10 位尾数相符。纹理并未增减，只是有所偏移。",
+    )
+    return [Finding("C19", settled(gap, gap.low > 0), by_model(rows, say), why)]

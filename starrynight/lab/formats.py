@@ -1,0 +1,103 @@
+"""A painter in a given number format: loaded, cast, and with the arithmetic of a GPU around it where this machine has
+none of its own.
+
+The one place that knows how a format is had. float16 on a CPU, and float8 everywhere, run under emulation: operands in
+the format, sums in float32, results rounded to the format. float8 is the denoiser's alone (e4m3, weights and
+activations); text encoder and decoder stay bfloat16 beside it. Knows painters; measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starrynight.lab.plan import WIDE
+from starrynight.request import PaintRequest
+from starrynight.settings import settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from starrynight.painting.painter import Painter, Step
+
+
+@dataclass
+class Hand:
+    """A painter and the format it paints in; ``emulated`` where the arithmetic is not the device's own."""
+
+    painter: Painter
+    format: str
+    emulated: bool
+    _wide: Any = field(default=None, repr=False)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks of the pipeline by component name."""
+        from torch import nn
+
+        return {n: m for n, m in self.painter.pipeline.components.items() if isinstance(m, nn.Module)}
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Whatever runs inside computes as the format does on hardware that has it."""
+        from torch import nn
+
+        from starrynight.numerics.emulate import Emulation
+
+        if not self.emulated:
+            with nullcontext():
+                yield
+            return
+        if self._wide is None:
+            self._wide = nn.ModuleList(self.modules.values())
+        with Emulation(self._wide):
+            yield
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take."""
+        tensors = [t for m in self.modules.values() for t in (*m.parameters(), *m.buffers())]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def ready(model: str, format_: str, request: PaintRequest, device: str | None) -> Hand:
+    """Load ``model`` in ``format_``. Raises what ``Painter.ready`` raises."""
+    import torch
+
+    from starrynight.numerics.precision import PrecisionPlan
+    from starrynight.painting import plans
+    from starrynight.painting.catalogue import resolve
+    from starrynight.painting.painter import Painter
+
+    base = "bfloat16" if format_ == "float8" else format_
+    wish = request.replace(model=place_of(model), precision=base)
+    plan = plans.choose(resolve(wish.model), device, base)
+    natural = PrecisionPlan(
+        tuple(replace(choice, emulated=False) for choice in plan)
+    )  # the lab emulates by itself
+    painter = Painter.ready(wish, natural, device=device)
+    if format_ == "float8":
+        painter.denoiser.to(torch.float8_e4m3fn)
+    on_cpu = painter.device.type == "cpu"
+    return Hand(painter, format_, format_ == "float8" or (on_cpu and base.startswith("float16")))
+
+
+def paint(hand: Hand, request: PaintRequest, watch: Callable[[Step], None]) -> np.ndarray:
+    """Paint one picture: float32 [H, W, 3]. Raises BrokenNumbers: nobody climbs a ladder here."""
+    with hand.arithmetic():
+        return next(iter(hand.painter.paint(request, watch))).pixels
+
+
+def place_of(model: str) -> str:
+    """The catalogue's name for a lab's model: the wide twin is made where it is wanted."""
+    return str(wide_twin()) if model == WIDE else model
+
+
+def wide_twin() -> Path:
+    from starrynight.firefly import twin
+
+    return twin.make(settings().cache / WIDE)
