@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
@@ -36,12 +37,15 @@ def count(
     collection: str | None = None,
     like: str | None = None,
     colour: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     trashed: bool = False,
 ) -> dict[str, int]:
     """How many ``GET /pictures`` would find, page after page."""
     query = Sought(
         text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
-        collection=collection, like=like, colour=colour, trashed=trashed,
+        collection=collection, like=like, colour=colour, since=since, until=until,
+        trashed=trashed,
     )  # fmt: skip
     return {"count": gallery.count(query)}
 

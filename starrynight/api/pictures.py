@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -45,6 +46,8 @@ def search(
     collection: str | None = None,
     like: str | None = None,
     colour: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     trashed: bool = False,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
@@ -52,7 +55,8 @@ def search(
     """A page of what hangs, newest first; ``next`` is the ``after`` of the following page."""
     query = Sought(
         text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
-        collection=collection, like=like, colour=colour, trashed=trashed,
+        collection=collection, like=like, colour=colour, since=since, until=until,
+        trashed=trashed,
     )  # fmt: skip
     page = gallery.search(query, after, limit)
     return {"pictures": [asdict(row) for row in page.rows], "next": page.next}

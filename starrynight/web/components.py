@@ -25,4 +25,7 @@ def _part(name: str, *helpers: str) -> st.components.v2.types.ComponentRenderer:
 cards = _part("cards")
 easel = _part("easel")
 masthead = _part("masthead")
+plots = _part("plots")
+queue = _part("queue")
+versus = _part("versus", "compare")
 wall = _part("wall", "compare", "viewer")

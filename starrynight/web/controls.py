@@ -43,7 +43,9 @@ def style_cards() -> None:
     if chosen is None:
         chosen = st.session_state.get("style", "")
     components.cards(
-        key="cards", data={"styles": cards, "chosen": chosen, "label": t("style")}, on_style_change=take_style
+        key="cards",
+        data={"styles": cards, "chosen": chosen, "label": t("style"), "lang": language()},
+        on_style_change=take_style,
     )
     st.session_state["style"] = chosen
 

@@ -4,6 +4,7 @@ export default function ({ data, parentElement, setStateValue }) {
   const root = parentElement.querySelector(".row") ?? parentElement.appendChild(el("div", { className: "row" }));
   root.setAttribute("role", "radiogroup");
   root.setAttribute("aria-label", data.label);
+  root.lang = data.lang;
   const signature = JSON.stringify(data.styles);
   if (root.dataset.signature !== signature) {
     root.dataset.signature = signature;

@@ -91,8 +91,10 @@ class Viewer {
       this.button("vary", () => this.go("again", { id: row.id, vary: true })),
       this.button("send", () => this.go("send", row.id)),
       this.starButton(),
-      this.button("like", () => { this.close(); this.wall.like(row.id); }),
-      this.button("compare", () => { this.close(); this.wall.choose(row.id); }),
+      ...(this.wall.strip ? [] : [
+        this.button("like", () => { this.close(); this.wall.like(row.id); }),
+        this.button("compare", () => { this.close(); this.wall.choose(row.id); }),
+      ]),
       this.button("throw", () => this.throwAway()));
   }
 

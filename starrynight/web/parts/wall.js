@@ -4,6 +4,14 @@
 const walls = new WeakMap();
 const PAGE = 80, STRIP = 8, LOOK_EVERY = 800, FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
 
+// The midnight with which the last so many days begin, here.
+const since = (days) => {
+  const day = new Date();
+  day.setHours(0, 0, 0, 0);
+  day.setDate(day.getDate() - days + 1);
+  return day.toISOString();
+};
+
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(".wall");
   if (!root) {
@@ -71,6 +79,8 @@ class Wall {
     }
     this.input = el("input", { type: "search", placeholder: say(words, "wall.search"), aria: { label: say(words, "wall.search") }, oninput: () => this.soon(), value: "" });
     this.selects = Object.fromEntries(FILTERS.map((name) => [name, el("select", { className: "pill", hidden: true, aria: { label: say(words, `fact.${name}`) }, dataset: { filter: name }, onchange: (event) => this.filter({ [name]: event.target.value }) })]));
+    this.selects.when = el("select", { className: "pill", aria: { label: say(words, "fact.when") }, dataset: { filter: "when" }, onchange: (event) => this.filter({ since: event.target.value && since(Number(event.target.value)) }) },
+      ...["", 1, 7, 31, 366].map((days) => el("option", { value: days }, say(words, `fact.when.${days || "any"}`))));
     const toggle = (key, act) => el("button", { className: "pill", type: "button", aria: { pressed: false }, dataset: { act: key }, onclick: act }, say(words, `wall.${key}`));
     this.starred = toggle("starred", () => this.filter({ starred: this.query.starred ? "" : "true" }));
     this.trash = toggle("trash", () => this.filter({ trashed: this.query.trashed ? "" : "true" }));
@@ -95,13 +105,12 @@ class Wall {
     this.query = Object.fromEntries(Object.entries({ ...this.query, ...change }).filter(([, value]) => value));
     this.starred.setAttribute("aria-pressed", Boolean(this.query.starred));
     this.trash.setAttribute("aria-pressed", Boolean(this.query.trashed));
-    for (const [name, select] of Object.entries(this.selects)) select.classList.toggle("set", Boolean(this.query[name]));
+    for (const select of Object.values(this.selects)) select.classList.toggle("set", Boolean(select.value));
     this.load();
   }
 
   like(id) {
-    this.input.value = "";
-    this.query = {};
+    this.forget();
     this.filter({ like: id });
     this.root.scrollIntoView({ block: "start" });
   }
@@ -219,10 +228,14 @@ class Wall {
   }
 
   clear() {
+    this.forget();
+    this.filter({});
+  }
+
+  forget() {
     this.input.value = "";
     for (const select of Object.values(this.selects)) select.value = "";
     this.query = {};
-    this.filter({});
   }
 
   async refreshFacets() {
@@ -232,7 +245,8 @@ class Wall {
     this.facets = facets;
     const named = { style: (value) => this.styles[value] ?? value, verdict: (value) => say(this.words, `verdict.${value}.short`) };
     const values = { ...facets, collection: facets.collections, tag: facets.tags };
-    for (const [name, select] of Object.entries(this.selects)) {
+    for (const name of FILTERS) {
+      const select = this.selects[name];
       const counted = Object.entries(values[name] ?? {});
       select.hidden = counted.length < (["collection", "tag"].includes(name) ? 1 : 2);
       select.replaceChildren(el("option", { value: "" }, say(this.words, `fact.${name}`)), ...counted.map(([value, n]) => el("option", { value }, `${plain((named[name] ?? String)(value))} · ${n}`)));

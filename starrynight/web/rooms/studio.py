@@ -23,6 +23,8 @@ SERIES = "series"
 
 
 def show() -> None:
+    if ids := st.session_state.pop("begun", None):  # even if a second press cut short the run that began them
+        desk.go("studio", job=".".join(ids))
     receive()
     watched = desk.jobs_of(st.query_params.get("job", ""))
     if watched and "prompt" not in st.session_state:  # a new visit to a painting: its words lie on the desk
@@ -36,6 +38,7 @@ def show() -> None:
         with easel:
             watch(watched)
     write(words, numbers)
+    wait(watched)
     wall(key="recent", strip=True)
 
 
@@ -96,7 +99,8 @@ def begin(kind: str) -> None:
     except StarryError as error:
         desk.complain(error)
         return
-    desk.go("studio", job=".".join(job.id for job in jobs))
+    st.session_state["begun"] = [job.id for job in jobs]
+    st.rerun()
 
 
 # The left hand: what is being painted
@@ -120,6 +124,21 @@ def watch(jobs: list[Job]) -> None:
         desk.go("gallery", picture=told.open)
     if told.vary:
         vary(told.vary)
+
+
+def wait(watched: list[Job]) -> None:
+    """What else is in the queue, if anything."""
+    told = components.queue(
+        key="queue",
+        data={
+            "watched": [job.id for job in watched],
+            "styles": style_names(),
+            "words": words_for("queue", "easel.waiting", "easel.next", "act.cancel"),
+        },
+        on_watch_change=lambda: None,
+    )
+    if told.watch:
+        desk.go("studio", job=told.watch)
 
 
 def shown(job: Job) -> dict[str, Any]:
