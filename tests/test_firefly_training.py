@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from starrynight.firefly import autoencoder, data, evaluate, model, optimise, sheet, train
+from starrynight.firefly import autoencoder, data, evaluate, model, optimise, polish, sheet, train, verbs
+from starrynight.firefly import captions as captions_module
+from starrynight.painting.catalogue import SHIPPED
 
 DIAL = model.Dial(64)
 
@@ -187,6 +190,31 @@ def test_the_autoencoder_learns(drawn: data.PictureSet, tmp_path: Path) -> None:
     assert autoencoder.psnr(autoencoder.load(path), pictures[:4]) > before + 2
 
 
+def test_polishing_moves_the_decoder_alone(drawn: data.PictureSet, tmp_path: Path) -> None:
+    path = tmp_path / "autoencoder.safetensors"
+    pictures = np.array(drawn.pictures)
+    autoencoder.train(
+        optimise.Team(), pictures, pictures[:1], path, until=1, batch=2, size=32, channels=(8, 16)
+    )
+    before = autoencoder.load(path).state_dict()
+    polish.train(optimise.Team(), pictures, pictures[:1], tmp_path, until=4, batch=2, size=32, alone=2)
+    after = polish.polished(tmp_path).state_dict()
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"decoder"}
+
+
+def test_training_goes_on_from_shipped_weights(tmp_path: Path) -> None:
+    """What ``begin`` unpacks, ``assemble`` puts together again: the same tensors, tokenizer and statistics."""
+    verbs.begin(argparse.Namespace(weights=SHIPPED, work=tmp_path))
+    pipe, _ = verbs.assemble(tmp_path, 1.5)
+    shipped = evaluate.open_weights(SHIPPED)
+    for part in ("vae", "text_encoder", "transformer"):
+        one, other = (getattr(one, part).state_dict() for one in (pipe, shipped))
+        assert all(torch.equal(one[name], other[name]) for name in other), part
+    assert pipe.vae.config.scaling_factor == pytest.approx(shipped.vae.config.scaling_factor)
+    assert pipe.tokenizer("星夜, a village")["input_ids"] == shipped.tokenizer("星夜, a village")["input_ids"]
+
+
 def test_a_saved_folder_paints_and_says_where_it_comes_from(words, tmp_path: Path) -> None:
     from diffusers import ZImagePipeline
 
@@ -221,5 +249,5 @@ def test_the_judge_learns_styles_and_the_distance_sees_change(drawn: data.Pictur
 
 def test_questions_name_the_style_and_only_true_subjects(drawn: data.PictureSet) -> None:
     for question in evaluate.ask(drawn, 12):
-        assert evaluate.names(question.text, "style", question.fact["shows"]["style"])
+        assert captions_module.names(question.text, "style", question.fact["shows"]["style"])
         assert set(question.subjects) <= set(question.fact["shows"]["subjects"])

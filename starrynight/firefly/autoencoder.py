@@ -7,8 +7,6 @@ crisp, and a light KL term, which keeps the latents near a ball that noise can f
 from __future__ import annotations
 
 import json
-import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from starrynight.firefly import model as parts
-from starrynight.firefly.optimise import (
-    Average,
-    Optimiser,
-    Team,
-    generator,
-    read_checkpoint,
-    warm,
-    write_checkpoint,
-)
+from starrynight.firefly.loop import Training
+from starrynight.firefly.optimise import Optimiser, Team, generator, read_checkpoint
 
 KL = 5e-4
 
@@ -103,67 +94,43 @@ def train(
     size: int = 128,
     rate: float = 1e-3,
     seed: int = 0,
-    minutes_between_saves: float = 3.0,
     channels: tuple[int, ...] = (16, 32, 64, 128),
 ) -> None:
     """Go on from ``checkpoint`` (or from nothing) until step ``until``; ``batch`` crops a step are shared by the team."""
     torch.manual_seed(seed)
     vae = parts.autoencoder(channels).to(memory_format=torch.channels_last)
-    average = Average(vae, decay=0.998)
-    optimiser = Optimiser(
-        vae.named_parameters(), is_hidden, rate=rate, hidden_rate=rate, decay=0.0, team=team
-    )
-    step = 0
+    named = vae.named_parameters()
+    optimiser = Optimiser(named, is_hidden, rate=rate, hidden_rate=rate, decay=0.0, team=team)
+    run = PixelTraining(vae, optimiser, 0.998, team, channels)
     if checkpoint.exists():
-        groups, facts = read_checkpoint(checkpoint)
-        vae.load_state_dict(groups["model"])
-        average.weights = groups["average"]
-        optimiser.load(groups["optimiser"])
-        step = average.count = int(facts["step"])
-    saved, losses, begun, first = time.time(), [], time.time(), step
-    while step < until:
+        run.restore(checkpoint)
+
+    def loss_at(step: int) -> Tensor:
         real = crops(pictures, batch // team.size, size, np.random.default_rng((seed, step, team.rank)))
         made, kl = reconstruct(vae, real, generator(seed, step, team.rank))
-        loss = sharp_loss(made, real)
-        (loss + KL * kl).backward()
-        team.average(vae.parameters())
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step(warm(step, 50, until, cooldown))
-        average.update()
-        step += 1
-        losses.append((loss.item(), kl.item()))
-        if team.rank == 0 and (step == until or time.time() - saved > 60 * minutes_between_saves):
-            groups = {
-                "model": dict(vae.state_dict()),
-                "average": average.weights,
-                "optimiser": optimiser.tensors(),
-            }
-            write_checkpoint(checkpoint, groups, {"step": step, "channels": list(channels), "seed": seed})
-            kept = averaged(average, channels)
-            record = {
-                "step": step,
-                "crops": step * batch,
-                "loss": round(float(np.mean([one for one, _ in losses])), 4),
-                "kl": round(float(np.mean([other for _, other in losses])), 3),
-                "psnr": round(psnr(kept, held_out), 2),
-                "crops_per_second": round((step - first) * batch / (time.time() - begun), 2),
-            }
-            print(json.dumps(record), flush=True)
-            if not math.isfinite(record["loss"]):
-                raise FloatingPointError("the autoencoder's loss is no longer finite; lower the rate")
-            saved, losses = time.time(), []
+        return sharp_loss(made, real) + KL * kl
+
+    run.go(loss_at, until, checkpoint, batch, warmup=50, cooldown=cooldown)
+    if team.rank == 0:
+        print(json.dumps({"step": run.step, "psnr": round(psnr(load(checkpoint), held_out), 2)}), flush=True)
+
+
+class PixelTraining(Training):
+    """A training of the autoencoder, or of a part of it, whose checkpoint also tells its widths."""
+
+    def __init__(
+        self, network: Any, optimiser: Optimiser, decay: float, team: Team, channels: tuple[int, ...]
+    ) -> None:
+        super().__init__(network, optimiser, decay, team)
+        self.channels = channels
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "channels": list(self.channels)}
 
 
 def is_hidden(name: str, parameter: torch.nn.Parameter) -> bool:
     """Convolutions inside the network; not its first and last, whose directions are colours."""
     return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
-
-
-def averaged(average: Average, channels: tuple[int, ...]) -> Any:
-    """A fresh autoencoder holding the averaged weights, ready to use."""
-    vae = parts.autoencoder(channels)
-    vae.load_state_dict(average.weights)
-    return vae.to(memory_format=torch.channels_last).eval()
 
 
 def load(checkpoint: Path) -> Any:

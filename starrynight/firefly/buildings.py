@@ -48,22 +48,19 @@ def village(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     p = canvas.palette
     far = scene.kind in ("sunflowers", "wheat", "river")
     base = scene.horizon + (0.035 if far else 0.06)
-    rows = (
-        ((base, 0.075, 6),)
-        if far
-        else ((base - 0.01, 0.078, 6), (base + 0.085, 0.115, 5), (base + 0.22, 0.165, 3))
-    )
+    rows = ((base, 0.1, 5),) if far else ((base, 0.115, 5), (base + 0.11, 0.165, 3), (base + 0.29, 0.24, 2))
     if scene.has("lake"):
-        base, rows = scene.horizon, ((scene.horizon + 0.005, 0.08, 7),)
+        base, rows = scene.horizon, ((scene.horizon + 0.005, 0.11, 5),)
     church_x = 0.5 - scene.side * rng.uniform(0.02, 0.2)
     for row, (y, w, count) in enumerate(rows):
         items: list[Item] = []
         if row == 0 and scene.has("church"):
             items += shapes.church(
-                p, church_x, y + 0.01, 0.13 if not far else 0.09, snowy(scene), is_lit(scene)
+                p, church_x, y + 0.01, 0.18 if not far else 0.12, snowy(scene), is_lit(scene)
             )
-        for k in range(count + int(scene.amount * 2)):
-            x = (k + 0.5 + rng.uniform(-0.25, 0.25)) / (count + int(scene.amount * 2))
+        many = count + int(scene.amount * 2)
+        for k in range(many):
+            x = (k + 0.5 + rng.uniform(-0.25, 0.25)) / many
             cottage = shapes.house(
                 rng,
                 p,
@@ -91,7 +88,7 @@ def skyline(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         )
         items: list[Item] = []
         while x < 1.02:
-            w = rng.uniform(0.07, 0.13) * (0.8 + 0.35 * t)
+            w = rng.uniform(0.09, 0.16) * (0.8 + 0.35 * t)
             middle = abs(x + w / 2 - 0.5)
             high = (
                 (0.45 - 0.1 * t)
@@ -131,18 +128,18 @@ def _windows(
     rng: Rng, canvas: Canvas, x: float, roof: float, w: float, ground: float, lit: bool
 ) -> list[Item]:
     p = canvas.palette
-    columns = max(2, int(w / 0.03))
+    columns = max(2, int(w / 0.042))
     step = w / columns
     tints = (p.window, p.flower, mix(p.window, p.light, 0.6)) if lit else (shade(p.far, 0.8),) * 3
     tint = tints[int(rng.integers(3))]
     items: list[Item] = []
-    for row in range(int((ground - roof - 0.02) / 0.034)):
+    for row in range(int((ground - roof - 0.02) / 0.046)):
         for column in range(columns):
             if rng.uniform() < 0.5:
-                px, py = x + step * (column + 0.25), roof + 0.018 + 0.034 * row
+                px, py = x + step * (column + 0.25), roof + 0.018 + 0.046 * row
                 items.append(
                     (
-                        shapes.box(px, py, px + step * 0.5, py + 0.017),
+                        shapes.box(px, py, px + step * 0.5, py + 0.025),
                         mix(tint, p.near if lit else p.far, rng.uniform(0, 0.35)),
                         lit,
                     )
@@ -165,14 +162,14 @@ def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    w = 0.19 if scene.kind == "mountain" else 0.14
+    w = 0.25 if scene.kind == "mountain" else 0.2
     x = 0.5 + scene.side * rng.uniform(0.2, 0.32)
     y = scene.horizon + (0.0 if scene.has("lake", "sea") else 0.06)
     if scene.kind == "apsara":
         y = 1.0
     canvas.draw(
         "pagoda",
-        shapes.pagoda(canvas.palette, x, y, w, 4 + int(scene.amount * 2), snowy(scene), is_lit(scene)),
+        shapes.pagoda(canvas.palette, x, y, w, 3 + int(scene.amount * 2), snowy(scene), is_lit(scene)),
         np.pi / 2,
         0.95,
     )
@@ -195,10 +192,10 @@ def bridge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 def boat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     deep = {"pond": 0.35, "river": 0.62}.get(scene.kind, 0.3)
     y = scene.horizon + (1 - scene.horizon) * deep
-    x, w = 0.5 + scene.side * rng.uniform(0.02, 0.22), rng.uniform(0.16, 0.22)
+    x, w = 0.5 + scene.side * rng.uniform(0.02, 0.22), rng.uniform(0.22, 0.29)
     if scene.has("river"):
         row = canvas.water[int(y * canvas.size)]
-        x, w = (float(np.flatnonzero(row).mean()) / canvas.size if row.any() else x), 0.13
+        x, w = (float(np.flatnonzero(row).mean()) / canvas.size if row.any() else x), 0.19
     sail = scene.kind == "sea" and rng.uniform() < 0.75
     canvas.draw(
         "boat",

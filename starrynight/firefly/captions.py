@@ -310,6 +310,12 @@ def caption(scene: Scene, rng: Rng) -> str:
     return f"{_line(scene, rng, _LINES_EN)[0]}, {_pick(rng, _STYLE_ZH[scene.style])}"
 
 
+def names(text: str, kind: str, what: str) -> bool:
+    """Whether ``text`` holds one of the phrases that captions use for ``what``, a "style", "thing" or "hour"."""
+    tables = {"style": (_STYLE_ZH, _STYLE_EN), "thing": (_THING_ZH, _THING_EN), "hour": (_HOUR_ZH, _HOUR_EN)}
+    return any(phrase.lower() in text.lower() for table in tables[kind] for phrase in table[what])
+
+
 def _write(scene: Scene, rng: Rng, chinese: bool) -> str:
     styles, things, hours, weathers, lines = (
         (_STYLE_ZH, _THING_ZH, _HOUR_ZH, _WEATHER_ZH, _LINES_ZH)

@@ -94,6 +94,8 @@ class PictureSet:
 
     pictures: np.ndarray
     facts: list[dict[str, Any]]
+    # How many pictures the set will hold once it is drawn to its end.
+    room: int = 0
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -110,7 +112,8 @@ def read(folder: Path) -> PictureSet:
     while (path := folder / f"block-{block:05d}.jsonl").exists():
         facts += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         block += 1
-    return PictureSet(np.load(folder / "pictures.npy", mmap_mode="r")[: len(facts)], facts)
+    pictures = np.load(folder / "pictures.npy", mmap_mode="r")
+    return PictureSet(pictures[: len(facts)], facts, len(pictures))
 
 
 def leaves(count: int, size: int = 256, seed: int = 0) -> np.ndarray:

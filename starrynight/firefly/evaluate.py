@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from starrynight.firefly import captions, data
+from starrynight.firefly import data
 from starrynight.firefly.autoencoder import psnr, to_signed
-from starrynight.firefly.captions import caption
+from starrynight.firefly.captions import caption, names
 from starrynight.firefly.optimise import Team, read_checkpoint, together, write_checkpoint
 from starrynight.firefly.scene import HOURS, STYLES, SUBJECTS, compose
 
@@ -27,7 +27,7 @@ SIDE = 128
 FEATURES = 96
 # A subject is counted as recalled when the judge is surer than this.
 SURE = 0.5
-JUDGE_STEPS = 1200
+JUDGE_STEPS = 2400
 
 
 class Judge(nn.Module):
@@ -166,15 +166,6 @@ def ask(held_out: data.PictureSet, count: int) -> list[Question]:
         subjects = tuple(subject for subject in scene.subjects if names(text, "thing", subject))
         questions.append(Question(fact, text, subjects, names(text, "hour", scene.hour)))
     return questions
-
-
-def names(text: str, kind: str, what: str) -> bool:
-    """Whether ``text`` holds one of the phrases that captions use for a style, thing or hour."""
-    phrases = (
-        *getattr(captions, f"_{kind.upper()}_ZH")[what],
-        *getattr(captions, f"_{kind.upper()}_EN")[what],
-    )
-    return any(phrase.lower() in text.lower() for phrase in phrases)
 
 
 def figures(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> dict[str, float]:

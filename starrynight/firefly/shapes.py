@@ -5,6 +5,7 @@ An item is (outline float [N, 2], colour, whether it shines). Knows nothing of p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,8 @@ from starrynight.firefly.palettes import Palette, Rgb, gold, mix, pale, shade
 
 Item = tuple[np.ndarray, Rgb, bool]
 Rng = np.random.Generator
+Knots = list[tuple[float, float]]
+Band = Callable[..., Item]
 
 
 def disc(x: float, y: float, rx: float, ry: float | None = None, n: int = 28) -> np.ndarray:
@@ -277,65 +280,55 @@ def boat(rng: Rng, p: Palette, x: float, y: float, w: float, side: int, sail: bo
 def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> list[Item]:
     """A flying apsara: halo, trailing skirt and long ribbons that wave behind."""
 
-    def at(points: list[list[float]], n: int = 30) -> np.ndarray:
-        return curve(np.array(points), n) * (s * side, s) + (x, y)
+    def band(points: Knots, start: float, end: float, belly: float, colour: Rgb, n: int = 40) -> Item:
+        line = curve(np.array(points), n) * (s * side, s) + (x, y)
+        return ribbon(line, s * start, s * end, s * belly), colour, False
 
     skin = mix(mix(p.wall, pale(p), 0.5), (250, 226, 200), 0.5)
-    hair = shade(mix(p.top, p.near, 0.5), 0.5)
     second, wave = mix(p.leaf, p.water, 0.35), rng.uniform(-0.06, 0.06, 6)
     hx, hy = x + side * s * 0.44, y - s * 0.64
-
-    def band(
-        points: list[list[float]], start: float, end: float, belly: float, colour: Rgb, n: int = 40
-    ) -> Item:
-        return ribbon(at(points, n), s * start, s * end, s * belly), colour, False
-
-    arc = [[0.86, -0.5], [0.84, -0.98 + wave[0]], [0.42, -1.2], [0.0, -1.08], [-0.06, -0.76]]
-    back = [
-        [-0.02, -0.78],
-        [-0.34, -0.5],
-        [-0.78, -0.72 + wave[1]],
-        [-1.2, -0.44],
-        [-1.7, -0.72 + wave[2]],
-        [-2.0, -0.6],
+    return [
+        *_apsara_ribbons(p, band, second, wave),
+        (disc(hx, hy, s * 0.24), mix(p.leaf, p.cloud, 0.35), False),
+        (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
+        *_apsara_figure(p, band, second, skin, float(wave[0])),
+        *_apsara_head(p, hx, hy, s, side, skin),
     ]
-    under = [
-        [0.86, -0.5],
-        [1.02, -0.1],
-        [0.74, 0.3],
-        [0.25, 0.5],
-        [-0.3, 0.42 + wave[3]],
-        [-0.85, 0.58],
-        [-1.4, 0.32 + wave[4]],
-        [-1.95, 0.46],
-    ]
-    sash = [[0.14, -0.02], [-0.3, -0.1], [-0.75, -0.26 + wave[5]], [-1.2, -0.06], [-1.75, -0.22]]
+
+
+def _apsara_ribbons(p: Palette, band: Band, second: Rgb, wave: np.ndarray) -> list[Item]:
+    back = [(-0.02, -0.78), (-0.34, -0.5), (-0.78, -0.72 + wave[1])]
+    back += [(-1.2, -0.44), (-1.7, -0.72 + wave[2]), (-2.0, -0.6)]
+    under = [(0.86, -0.5), (1.02, -0.1), (0.74, 0.3), (0.25, 0.5)]
+    under += [(-0.3, 0.42 + wave[3]), (-0.85, 0.58), (-1.4, 0.32 + wave[4]), (-1.95, 0.46)]
+    sash = [(0.14, -0.02), (-0.3, -0.1), (-0.75, -0.26 + wave[5]), (-1.2, -0.06), (-1.75, -0.22)]
     return [
         band(back, 0.06, 0.03, 0.08, p.water, 56),
         band(under, 0.05, 0.03, 0.09, p.flower, 64),
         band(sash, 0.04, 0.03, 0.09, second),
-        (disc(hx, hy, s * 0.24), mix(p.leaf, p.cloud, 0.35), False),
-        (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
-        band([[0.34, -0.43], [0.1, -0.48], [-0.03, -0.77]], 0.09, 0.05, 0.0, skin),
-        band([[-0.85, 0.12], [-1.15, -0.06], [-1.32, -0.14]], 0.09, 0.03, 0.0, skin),
-        band(
-            [[0.22, -0.16], [0.06, 0.1], [-0.34, 0.24], [-0.78, 0.13], [-1.14, -0.06]],
-            0.17,
-            0.16,
-            0.06,
-            p.roof,
-        ),
-        band(
-            [[0.2, -0.12], [0.02, 0.06], [-0.34, 0.15], [-0.78, 0.05], [-1.2, -0.16]],
-            0.07,
-            0.1,
-            0.03,
-            mix(p.flower, pale(p), 0.35),
-        ),
-        band([[0.41, -0.5], [0.36, -0.32], [0.22, -0.12]], 0.13, 0.16, 0.05, skin),
-        band([[0.32, -0.3], [0.24, -0.16], [0.14, -0.02]], 0.17, 0.2, 0.0, second),
-        band([[0.42, -0.43], [0.68, -0.3], [0.86, -0.52]], 0.09, 0.05, 0.0, skin),
+    ]
+
+
+def _apsara_figure(p: Palette, band: Band, second: Rgb, skin: Rgb, wave: float) -> list[Item]:
+    """Far arm, feet, skirt and its hem, body, bodice, near arm, and the scarf over it."""
+    skirt = [(0.22, -0.16), (0.06, 0.1), (-0.34, 0.24), (-0.78, 0.13), (-1.14, -0.06)]
+    hem = [(0.2, -0.12), (0.02, 0.06), (-0.34, 0.15), (-0.78, 0.05), (-1.2, -0.16)]
+    arc = [(0.86, -0.5), (0.84, -0.98 + wave), (0.42, -1.2), (0.0, -1.08), (-0.06, -0.76)]
+    return [
+        band([(0.34, -0.43), (0.1, -0.48), (-0.03, -0.77)], 0.09, 0.05, 0.0, skin),
+        band([(-0.85, 0.12), (-1.15, -0.06), (-1.32, -0.14)], 0.09, 0.03, 0.0, skin),
+        band(skirt, 0.17, 0.16, 0.06, p.roof),
+        band(hem, 0.07, 0.1, 0.03, mix(p.flower, pale(p), 0.35)),
+        band([(0.41, -0.5), (0.36, -0.32), (0.22, -0.12)], 0.13, 0.16, 0.05, skin),
+        band([(0.32, -0.3), (0.24, -0.16), (0.14, -0.02)], 0.17, 0.2, 0.0, second),
+        band([(0.42, -0.43), (0.68, -0.3), (0.86, -0.52)], 0.09, 0.05, 0.0, skin),
         band(arc, 0.04, 0.04, 0.07, second, 48),
+    ]
+
+
+def _apsara_head(p: Palette, hx: float, hy: float, s: float, side: int, skin: Rgb) -> list[Item]:
+    hair = shade(mix(p.top, p.near, 0.5), 0.5)
+    return [
         (disc(hx - side * s * 0.02, hy - s * 0.05, s * 0.115), hair, False),
         (disc(hx - side * s * 0.03, hy - s * 0.19, s * 0.06), hair, False),
         (disc(hx - side * s * 0.025, hy - s * 0.13, s * 0.04, s * 0.025), p.flower, False),
