@@ -5,6 +5,8 @@ Knows the scene, not the picture. Never returns an empty caption; the trainer dr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from starrynight.firefly.scene import Scene
@@ -312,7 +314,11 @@ def caption(scene: Scene, rng: Rng) -> str:
 
 def names(text: str, kind: str, what: str) -> bool:
     """Whether ``text`` holds one of the phrases that captions use for ``what``, a "style", "thing" or "hour"."""
-    tables = {"style": (_STYLE_ZH, _STYLE_EN), "thing": (_THING_ZH, _THING_EN), "hour": (_HOUR_ZH, _HOUR_EN)}
+    tables: dict[str, tuple[Mapping[str, tuple[str, ...]], ...]] = {
+        "style": (_STYLE_ZH, _STYLE_EN),
+        "thing": (_THING_ZH, _THING_EN),
+        "hour": (_HOUR_ZH, _HOUR_EN),
+    }
     return any(phrase.lower() in text.lower() for table in tables[kind] for phrase in table[what])
 
 

@@ -216,26 +216,29 @@ def paint_share(team: Team, work: Path, weights: Path, count: int, steps: int, g
     texts = [question.text for question in ask(data.read(work / "held-out"), count)]
     edges = [len(texts) * rank // team.size for rank in range(team.size + 1)]
     first, last = edges[team.rank], edges[team.rank + 1]
-    pictures = paint(open_weights(weights), texts[first:last], seed=1 + first, steps=steps, guidance=guidance)
+    pipe = open_weights(weights, torch.bfloat16)
+    pictures = paint(pipe, texts[first:last], seed=1 + first, steps=steps, guidance=guidance)
     np.save(work / f"painted-{team.rank}.npy", pictures)
 
 
-def open_weights(folder: Path) -> Any:
-    """The saved pipeline, computing in float32."""
+def open_weights(folder: Path, kind: torch.dtype = torch.float32) -> Any:
+    """The saved pipeline, computing in ``kind``."""
     from diffusers import ZImagePipeline
 
-    return ZImagePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    return ZImagePipeline.from_pretrained(folder, dtype=kind)
 
 
 def report(
     work: Path, weights: Path, count: int, steps: int, guidance: float, team: int = 2
 ) -> dict[str, Any]:
-    """Paint ``count`` held-out captions with ``weights`` and judge them beside their held-out pictures."""
+    """Paint ``count`` held-out captions with ``weights``, in bfloat16 as the studio does, and judge them beside
+    their held-out pictures.
+    """
     training, held_out = data.read(work / "training"), data.read(work / "held-out")
     judge = train_judge(training, work / "judge.safetensors")
     together(team, paint_share, work, weights, count, steps, guidance)
     made = np.concatenate([np.load(work / f"painted-{rank}.npy") for rank in range(team)])
-    pipe = open_weights(weights)
+    pipe = open_weights(weights, torch.bfloat16)
     questions = ask(held_out, count)
     texts = [question.text for question in questions]
     real, other = held_out.pictures[: len(questions)], held_out.pictures[len(questions) :]
@@ -244,7 +247,7 @@ def report(
     }
     far = nearest(made, training.pictures), nearest(real, training.pictures)
     return {
-        "conditions": {"pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "float32"},
+        "conditions": {"pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "bfloat16"},
         "generated": figures(judge, made, questions),
         "held_out": figures(judge, real, questions),
         "frechet": {
@@ -256,7 +259,7 @@ def report(
             "generated_least": float(far[0].min()), "generated_median": float(np.median(far[0])),
             "held_out_least": float(far[1].min()), "held_out_median": float(np.median(far[1])),
         },
-        "autoencoder_psnr": psnr(pipe.vae, real[:64]),
+        "autoencoder_psnr": psnr(open_weights(weights).vae, real[:64]),
     }  # fmt: skip
 
 

@@ -87,6 +87,6 @@ def write(
     from diffusers import ZImagePipeline
     from PIL import Image
 
-    pipe = ZImagePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = ZImagePipeline.from_pretrained(folder, dtype=torch.bfloat16)
     pictures = paint(pipe, prompts(), seed, size, steps, guidance)
     Image.fromarray(lay_out(pictures, len(STYLES))).save(out, quality=88)
