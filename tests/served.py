@@ -122,8 +122,9 @@ class Open:
         self.log.close()
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
         self.log.close()
 
 

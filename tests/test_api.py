@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attacks.pictures import png
+from attacks.pictures import itxt, png
 from hung import picture
 from PIL import Image
 from served import Open, ask, events, listening
@@ -135,6 +135,19 @@ def test_a_file_comes_in_every_format_with_its_recipe(here: str, gallery: Galler
     for wrong in ("format=gif", "format=jpeg&quality=0"):
         assert ask(here, f"/api/pictures/{row.id}/download?{wrong}").status == 400
     assert ask(here, f"/api/pictures/{row.id}/thumb?size=100000").status == 400
+
+
+def test_another_tools_picture_keeps_its_words_in_every_format(
+    here: str, gallery: Gallery, tmp_path: Path
+) -> None:
+    words = "a quiet 村庄\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 99, Size: 8x8, Model: m"
+    (tmp_path / "a1111.png").write_bytes(png(itxt("parameters", words), width=8, height=8))
+    assert gallery.gather(tmp_path).hung == 1
+    (row,) = gallery.search("村庄 quiet").rows
+    for kind in ("png", "jpeg", "webp"):
+        got = ask(here, f"/api/pictures/{row.id}/download?format={kind}&quality=80")
+        recipe = read_recipe(got.body)
+        assert (recipe.seed, recipe.prompt, recipe.steps) == (99, "a quiet 村庄", 20)
 
 
 WRONG = {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from starrynight.errors import BadRequest, NoRecipe
 from starrynight.metadata import OURS, read_pixels, read_recipe
+from starrynight.metadata.files import open_picture, read_texts
 from starrynight.picture import JPEG_QUALITY, WEBP_QUALITY, Picture
 
 KINDS = ("png", "jpeg", "webp")
+EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 
 
 def converted(data: bytes, is_kind: str, kind: str, quality: int | None = None) -> bytes:
@@ -28,12 +32,27 @@ def converted(data: bytes, is_kind: str, kind: str, quality: int | None = None) 
         recipe = None
     if recipe is not None and recipe.tool == OURS:
         return Picture(pixels, recipe.raw).encode(kind, quality=quality)
-    return _bare(pixels, kind, quality)
+    return _as_it_came(data, pixels, kind, quality)
 
 
-def _bare(pixels, kind: str, quality: int | None) -> bytes:  # type: ignore[no-untyped-def]
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(
-        out, kind.upper(), quality=quality or {"jpeg": JPEG_QUALITY}.get(kind, WEBP_QUALITY)
-    )
+def _as_it_came(data: bytes, pixels: np.ndarray, kind: str, quality: int | None) -> bytes:
+    """Another tool's picture: its XMP (whatever label stands there stays) and its A1111 text come along."""
+    before, image, out = open_picture(data), Image.fromarray(pixels), io.BytesIO()
+    texts = read_texts(before, whole_file=True).found
+    packet = before.info.get("xmp") or before.info.get("XML:com.adobe.xmp") or b""
+    packet = packet.encode() if isinstance(packet, str) else packet
+    words = texts.get("parameters") or texts.get("UserComment") or ""
+    if kind == "png":
+        marks = PngInfo()
+        if words:
+            marks.add_itxt("parameters", words)
+        if packet:
+            marks.add_itxt("XML:com.adobe.xmp", packet.decode("utf-8", "replace"))
+        image.save(out, "PNG", pnginfo=marks)
+        return out.getvalue()
+    exif = Image.Exif()
+    if words:
+        exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + words.encode("utf-16-be", "replace")
+    quality = quality or (JPEG_QUALITY if kind == "jpeg" else WEBP_QUALITY)
+    image.save(out, kind.upper(), quality=quality, exif=exif, xmp=packet)
     return out.getvalue()

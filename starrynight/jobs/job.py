@@ -31,8 +31,9 @@ class Painted:
 class Job:
     """``state``: waiting → painting → done, failed, cancelled or set_aside (it killed its worker twice).
 
-    ``picture`` is the one being painted now, ``step`` how many of its ``steps`` are taken (0: the painter is being
-    readied). ``painted`` are those finished, in order. ``position``: how many are before it, while it waits.
+    ``picture`` is the one being painted now, ``step`` how many of its ``steps`` are taken; without ``picture`` the
+    painter is being readied, and ``step`` of ``steps`` says how far, where it is known. ``painted`` are those finished,
+    in order. ``position``: how many are before it, while it waits.
     ``seconds_left`` is an estimate from what this model took here before; None where nothing is known yet.
     ``attempts`` counts workers that took it, ``deaths`` those that died of it. ``revision`` rises with every change.
     """

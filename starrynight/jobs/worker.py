@@ -86,17 +86,21 @@ class Worker:
         from starrynight.studio import Studio
 
         if self._studio is None:
-            self._studio = Studio(self._hang, self.device)
+            self._studio = Studio(self._hang, self.device, on_folding=self._folding)
         return self._studio
 
     def warm_up(self) -> None:
         """Load the shipped painter while nobody waits: the first picture then begins at once."""
         from starrynight.studio import fill
 
-        with contextlib.suppress(StarryError):
+        try:
             request = fill(prompt="-")
             if request.model == "firefly":
                 self.studio().ready(request)
+        except (Stopped, StarryError):
+            pass  # who asks for a picture will be told
+        except Exception:
+            log.exception("readying the painter")
         self.studio()
 
     def paint(self, job: Taken) -> None:
@@ -133,6 +137,14 @@ class Worker:
         note = partial(self.lease.finish_picture, job=job, index=picture.recipe["index"])
         row = self.gallery.hang(picture, also=note)
         return Path(self.gallery.path(row))
+
+    def _folding(self, done: int, total: int, _what: tuple[str, str]) -> None:
+        """A model's folds are made once and take their time; a job that waits for them can be cancelled all the same."""
+        if self.stop.is_set():
+            raise Stopped
+        if self._job is not None:
+            with contextlib.suppress(StorageError):
+                self.lease.report(self._job, step=done, steps=total)
 
     def _insist(self, tell: Any) -> None:
         """What the database must learn it learns, when its disk has room again, or another takes over."""
