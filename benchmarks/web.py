@@ -44,10 +44,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--pictures", type=int, default=5000)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--home", type=Path, help="keep the filled gallery here, for the next time")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        os.environ["STARRY_HOME"] = folder
+        home = asked.home or Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["STARRY_HOME"] = str(home)
         fill(asked.pictures)
         with served(home) as house, chromium() as browser:
             visitor = Visitor(browser, house)
@@ -59,7 +61,7 @@ def fill(pictures: int) -> None:
     """Small pictures of noise: what is timed is the wall, not decoding."""
     draw = np.random.default_rng(0)
     with Gallery() as gallery:
-        for n in range(pictures):
+        for n in range(gallery.count(), pictures):
             request = PaintRequest(prompt=f"{LINES[n % 5]} {n}", style=STYLES[n % 5], seed=n)
             pixels = draw.integers(0, 256, (6, 6 + n % 4, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             gallery.hang(Picture(pixels, make_recipe(request, verdict=Verdict("hang"))))

@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 120_000  # ms: the machine may be busy with other work
+PATIENCE = 240_000  # ms: the machine may be busy with other work
 
 
 @contextlib.contextmanager

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 import numpy as np
 import pytest
 from browser import Visitor, chromium, served
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from starrynight.gallery.store import Gallery
+from starrynight.lab import table
+from starrynight.lab.experiments import facts, points
+from starrynight.lab.plan import quick
+from starrynight.lab.run import Run
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 
 HOSTILE = "<img src=x onerror=alert(1)> <b>粗</b>\u202ereversed"
 LINE = "星夜下的静谧村庄"
-SOON = 120_000
+SOON = 240_000
 expect.set_options(timeout=SOON)
 
 
@@ -29,6 +35,25 @@ def hang(gallery: Gallery, prompt: str, seed: int) -> str:
     return gallery.hang(Picture(pixels, recipe)).id
 
 
+def measure() -> None:
+    """A lab run that is half done: one question truly measured, two formats of one picture."""
+    run = Run.create(table.home() / "small", quick(prompts=1))
+    for point in points(run.plan):
+        if point.experiment == "facts":
+            run.add(point, facts.measure(None, point), 0.1, 0.1, time.time())
+        elif (
+            point.experiment == "refusals"
+            and point.model == "firefly"
+            and point.format in ("float32", "bfloat16")
+        ):
+            picture = run.picture(point.model, point.format, point.prompt, point.seed)
+            picture.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (64, 64), (20, 30, 90)).save(picture)
+            run.add(
+                point, {"refused": False, "stage": None, "step": None, "why": None}, 0.1, 0.1, time.time()
+            )
+
+
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
@@ -36,6 +61,7 @@ def house(tmp_path_factory):
     with Gallery() as gallery:
         hang(gallery, HOSTILE, 1)
         hang(gallery, "江雪，孤舟", 2)
+    measure()
     with served(home) as address:
         yield address
     del os.environ["STARRY_HOME"]
@@ -163,6 +189,21 @@ def test_sends_a_picture_back_to_the_studio(visit):
     expect(page.get_by_label("想画什么")).to_have_value(LINE)
     expect(page.get_by_role("radio", name="油画")).to_have_attribute("aria-checked", "true")
     expect(page.get_by_role("slider", name="步数")).to_have_value("50")
+
+
+def test_shows_a_lab_run(visit):
+    page = visit.go("?room=lab")
+    expect(page.locator(".claims article")).to_have_count(1)
+    expect(page.locator(".claims mark")).to_have_text(re.compile("复现"))
+    expect(page.locator(".claims li").first).to_contain_text("float16 1/5/10")
+    expect(page.locator(".versus .pair .tag")).to_have_text(["float32", "bfloat16"])
+    assert (
+        page.locator(".versus .pair img").first.evaluate(
+            "image => image.decode().then(() => image.naturalWidth)"
+        )
+        == 64
+    )
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuemax", "100")
 
 
 def test_speaks_english(visit, browser, house):

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from starrynight import __version__
-from starrynight.api import jobs, marks, pictures, state
+from starrynight.api import jobs, lab, marks, pictures, state
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -33,7 +33,7 @@ def make(gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifes
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",  # their pages fetch scripts from elsewhere
     )  # fmt: skip
     app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
-    for room in (jobs, marks, pictures, state):
+    for room in (jobs, lab, marks, pictures, state):
         app.include_router(room.router, prefix="/api", max_body_size=LARGEST_BODY)
     app.add_api_route(
         "/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from math import sqrt
 from typing import Any
 
 import streamlit as st
@@ -85,6 +84,8 @@ def sliders() -> None:
         right.segmented_control(
             t("shape"), list(SHAPES), default="square", key="shape", persist_state="session", format_func=lambda name: t(f"shape.{name}"), required=True,
         )  # fmt: skip
+        wide, tall = chosen_sides(painter)
+        right.caption(f"{wide} × {tall}")
 
 
 def step_of(painter: Model) -> int:
@@ -191,7 +192,7 @@ def loras() -> None:
 def wish() -> dict[str, Any]:
     """What is on the desk, as a request's words. An unlocked seed is drawn anew after each use."""
     state, painter = st.session_state, model()
-    width, height = sides(state[f"size/{painter.name}"], SHAPES[state.get("shape") or "square"], painter)
+    width, height = chosen_sides(painter)
     seed = state["seed"].strip()
     found = {
         "prompt": state["prompt"], "negative_prompt": state.get("negative_prompt", ""), "style": state.get("style") or None,
@@ -206,11 +207,17 @@ def wish() -> dict[str, Any]:
     return found
 
 
+def chosen_sides(painter: Model) -> tuple[int, int]:
+    state = st.session_state
+    return sides(state[f"size/{painter.name}"], SHAPES[state.get("shape") or "square"], painter)
+
+
 def sides(size: int, ratio: float, painter: Model) -> tuple[int, int]:
-    """Width and height of about ``size`` × ``size`` pixels in this ratio, on the model's grid and within its bounds."""
+    """Width and height in this ratio, the longer of them ``size``, on the model's grid and within its bounds. The longer
+    one counts because that is what a model was trained to: beyond it Firefly paints seams."""
     step = painter.multiple
     low, high = -(-painter.smallest // step) * step, painter.largest // step * step
-    wide, tall = (round(side / step) * step for side in (size * sqrt(ratio), size / sqrt(ratio)))
+    wide, tall = (round(side / step) * step for side in (size * min(1, ratio), size / max(1, ratio)))
     return min(max(wide, low), high), min(max(tall, low), high)
 
 
@@ -235,4 +242,4 @@ def lay(asked: Mapping[str, Any]) -> None:
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         state["shape"] = min(SHAPES, key=lambda shape: abs(SHAPES[shape] - width / height))
         low, high, step = max(painter.smallest, 128), min(painter.largest, 2048), step_of(painter)
-        state[f"size/{painter.name}"] = min(max(round(sqrt(width * height) / step) * step, low), high)
+        state[f"size/{painter.name}"] = min(max(round(max(width, height) / step) * step, low), high)

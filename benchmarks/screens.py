@@ -1,0 +1,96 @@
+"""Takes the README's pictures of the pages: ``python benchmarks/screens.py [--home FOLDER]``, again after Firefly or a page changed.
+
+Paints a wall of pictures with Firefly into a gallery of its own (or uses the one in FOLDER), opens the real server and
+Chromium, and writes docs/web-*.webp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import Visitor, chromium, served
+
+from starrynight.gallery.store import Gallery
+from starrynight.studio import Studio, fill
+
+DOCS = Path(__file__).parents[1] / "docs"
+LARGEST = 250_000  # bytes of one picture in docs/
+LINES = (
+    ("星夜下的静谧村庄", "oil"), ("江雪，孤舟，远山", "ink"), ("清晨的睡莲池", "monet"), ("海上生明月", "ukiyoe"),
+    ("雨夜的霓虹都市", "cyberpunk"), ("樱花树，小桥，远山", "watercolor"), ("金色的麦田", "pointillism"), ("飞天的飘带掠过莲花", "dunhuang"),
+    ("雪后的村庄，窗里有灯", "pastel"), ("竹林与小屋", "papercut"), ("a lighthouse in a storm", "oil"), ("a pagoda and the moon above the sea", "ukiyoe"),
+    ("秋天的白桦林", "monet"), ("雪山下的湖", "dunhuang"), ("月光下的松林", "ink"), ("落日与沙丘", "pastel"),
+    ("a red bridge over a quiet river", "pointillism"), ("极光下的雪山", "watercolor"), ("荷塘月色", "oil"), ("山间的云海", "ink"),
+)  # fmt: skip
+SHAPES = ((256, 256), (256, 208), (256, 256), (208, 256), (256, 176))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--home", type=Path)
+    asked = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = asked.home or Path(folder)
+        os.environ["STARRY_HOME"] = str(home)
+        paint_wall()
+        with served(home) as house, chromium() as browser:
+            visitor = Visitor(browser, house, width=1440, height=900)
+            studio(visitor)
+            gallery(visitor)
+            visitor.leave()
+
+
+def paint_wall() -> None:
+    with Gallery() as gallery:
+        if gallery.count() >= len(LINES):
+            return
+        studio = Studio(hang=lambda picture: Path(gallery.path(gallery.hang(picture))))
+        for n, (line, style) in enumerate(LINES):
+            width, height = SHAPES[n % len(SHAPES)]
+            for _ in studio.paint(fill(prompt=line, style=style, seed=n, width=width, height=height)):
+                print(f"\r{n + 1} of {len(LINES)} ", end="", file=sys.stderr)
+
+
+def studio(visitor: Visitor) -> None:
+    """A painting that has just come out."""
+    page = visitor.go()
+    page.get_by_role("radio", name="油画").click()
+    page.get_by_label("想画什么").fill("星夜下的静谧村庄，远处有山")
+    page.get_by_role("button", name="作画").click()
+    page.locator(".canvas img[src*='/file'].on").wait_for()
+    page.wait_for_timeout(2500)
+    keep(visitor, "web-studio")
+
+
+def gallery(visitor: Visitor) -> None:
+    """The wall; then one picture of it under the lamp."""
+    page = visitor.go("?room=gallery")
+    page.locator(".hung a").nth(12).wait_for()
+    page.wait_for_timeout(3000)
+    keep(visitor, "web-gallery")
+    page.locator(".hung a").nth(3).click()
+    page.locator("dialog .numbers p").first.wait_for()
+    page.wait_for_timeout(2500)
+    keep(visitor, "web-picture")
+
+
+def keep(visitor: Visitor, name: str) -> None:
+    shot = Image.open(io.BytesIO(visitor.page.screenshot())).convert("RGB")
+    path = DOCS / f"{name}.webp"
+    for quality in range(86, 40, -6):
+        shot.save(path, quality=quality, method=6)
+        if path.stat().st_size <= LARGEST:
+            break
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} KB, quality {quality}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Routes of the lab: a run's pictures and its report, as files. What they say in numbers is starrynight.lab.table's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+
+from starrynight.api.pictures import HEADERS
+from starrynight.errors import MissingFile
+from starrynight.lab import table
+from starrynight.lab.run import PLAN, Run
+
+router = APIRouter()
+# The report is one page of our own making with its scripts inside it: they may run, and reach nothing.
+REPORT = HEADERS | {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "sandbox allow-scripts",
+    "Cache-Control": "no-store",
+}
+
+
+@router.get("/lab/{run}/report")
+def report(run: str) -> Response:
+    return Response(
+        table.report(found(run)).read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT
+    )
+
+
+@router.get("/lab/{run}/pictures/{name}")
+def picture(run: str, name: str) -> Response:
+    path = found(run).pictures / name
+    if not re.fullmatch(r"[\w.-]+\.png", name) or name.startswith(".") or not path.is_file():
+        raise MissingFile("There is no such picture in this run.", "这次实验里没有这幅画。")
+    return Response(
+        path.read_bytes(), media_type="image/png", headers=HEADERS | {"Cache-Control": "no-cache"}
+    )
+
+
+def found(name: str) -> Run:
+    """A run of this machine, by its folder's name alone."""
+    folder: Path = table.home() / name
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".") or not (folder / PLAN).is_file():
+        raise MissingFile(
+            "There is no such lab run; see starry lab list.", "没有这次实验；见 starry lab list。"
+        )
+    return Run.open(folder)
