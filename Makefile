@@ -1,6 +1,6 @@
 # One small set of commands, the same on a laptop and in CI. Each target does its own set-up.
 #   make paint PROMPT="星夜下的静谧村庄，梵高风格，厚重的笔触"
-#   make open · make test · make check
+#   make open · make lab · make test · make check
 
 PROMPT ?= 星夜下的静谧村庄，梵高风格，厚重的笔触
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,13 +11,17 @@ TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
-.PHONY: paint open test check format tools clean
+.PHONY: paint open lab test check format tools clean
 
 paint: $(BIN)/.painting
 	@$(BIN)/starry paint "$$PROMPT"
 
 open: $(BIN)/.painting
 	@$(BIN)/starry open
+
+# A small full report of what each number format costs; docs/lab.md tells the rest.
+lab: $(BIN)/.painting
+	@$(BIN)/starry lab run --quick
 
 test: $(BIN)/.testing tools
 	@$(BIN)/python -m pytest

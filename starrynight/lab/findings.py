@@ -105,10 +105,14 @@ def name_zh(model: str) -> str:
 
 
 def figure(value: float, digits: int = 3, unit: str = "") -> str:
+    """Rounded to ``digits`` that matter, thousands in full."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    text = "–" if math.isnan(value) else f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.2e}"
-    return text.replace("-", "−") + (f" {unit}" if unit and text != "–" else "")
+    if math.isnan(value):
+        return "–"
+    size = abs(value)
+    text = f"{value:.0f}" if 10**digits <= size < 1e6 else f"{value:.{digits}g}"
+    return text.replace("-", "−") + (f" {unit}" if unit else "")
 
 
 def bounds(estimate: Estimate, digits: int = 3) -> str:

@@ -8,6 +8,7 @@ activations); text encoder and decoder stay bfloat16 beside it. Knows painters; 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -84,6 +85,24 @@ def ready(model: str, format_: str, request: PaintRequest, device: str | None) -
         painter.denoiser.to(torch.float8_e4m3fn)
     on_cpu = painter.device.type == "cpu"
     return Hand(painter, format_, format_ == "float8" or (on_cpu and base.startswith("float16")))
+
+
+def bare_copy(network: nn.Module, with_islands: bool = False) -> nn.Module:
+    """A copy without the hooks that painter and guard have hung on it: a hook holds on to its owner, and a copy of that
+    is the whole pipeline again. ``with_islands`` keeps those at the borders of float32 islands.
+    """
+    from starrynight.numerics import islands
+
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    held = [(m, kind, getattr(m, kind)) for m in network.modules() for kind in kinds]
+    try:
+        for module, kind, hooks in held:
+            kept = {k: h for k, h in hooks.items() if with_islands and type(h).__module__ == islands.__name__}
+            setattr(module, kind, type(hooks)(kept))
+        return copy.deepcopy(network)
+    finally:
+        for module, kind, hooks in held:
+            setattr(module, kind, hooks)
 
 
 def paint(hand: Hand, request: PaintRequest, watch: Callable[[Step], None]) -> np.ndarray:

@@ -63,7 +63,7 @@ def _row(one: Finding) -> dict[str, Any]:
     return {
         "id": claim.id,
         "title": {"en": claim.en, "zh": claim.zh},
-        "claimed": {"float16": claim.float16, "bfloat16": claim.bfloat16},
+        "claimed": {lang: claim.claimed(lang) for lang in ("en", "zh")},
         "outcome": one.outcome,
         "verdict": dict(zip(("en", "zh"), OUTCOMES[one.outcome], strict=True)),
         "figures": one.figures,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
         return {"layers": [{"name": n, "peak": note["peak"]} for n, note in reference.items()]}
     hand = bench.hand(point.model, point.format)
     with torch.no_grad():
-        wide = copy.deepcopy(hand.painter.denoiser).float()
+        wide = formats.bare_copy(hand.painter.denoiser).float()
         notes = _run(hand, call, keep=True, wide=dict(wide.named_modules()))
     layers = []
     for name, note in notes.items():
@@ -98,7 +97,7 @@ def _run(
             born = _decibels(numbers, next(iter(tensors_in(alone))).float(), aligned=True)
         notes[name] = {"peak": numbers.abs().max().item(), "born": born, "output": numbers if keep else None}
 
-    with torch.no_grad(), hand.arithmetic(), watching(denoiser, enter, leave):
+    with suppress(BrokenNumbers), torch.no_grad(), hand.arithmetic(), watching(denoiser, enter, leave):
         denoiser(*args, **kwargs)
     return notes
 

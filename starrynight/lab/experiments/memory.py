@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,14 +51,18 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 
 def _paint(hand: formats.Hand, request: Any, count: int) -> bool:
     """One step for ``count`` pictures at once; False where the numbers broke on the way."""
+    from starrynight.painting.noise import generator
+
+    words = {
+        "prompt": request.prompt, "width": request.width, "height": request.height, "num_inference_steps": 1,
+        "guidance_scale": request.guidance, "generator": generator(request.seed_of(0)), "output_type": "pt",
+        "num_images_per_prompt": count,
+    }  # fmt: skip
     pipeline = hand.painter.pipeline
-    words = (
-        hand.painter.words(request)
-        if hasattr(hand.painter, "words")
-        else hand.painter._words(pipeline, request, 0)[0]
-    )
+    understood = inspect.signature(pipeline.__call__).parameters
+    pipeline.set_progress_bar_config(disable=True)
     try:
-        pipeline(**words, num_images_per_prompt=count)
+        pipeline(**{word: value for word, value in words.items() if word in understood})
     except BrokenNumbers:
         return False
     return True

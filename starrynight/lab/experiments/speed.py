@@ -63,7 +63,7 @@ def judge(rows: Rows) -> list[Finding]:
         if not noted:
             return ""
         wall = stats.median([number(v) for v in noted["wall"]]).value
-        mark = " (emulated · 仿真)" if format_ in found["emulated"] else ""
+        mark = " †" if format_ in found["emulated"] else ""
         return f"{figure(wall)} s · CPU ×{figure(_cpu(found, format_).value)}{mark}"
 
     gap = stats.ratio(*([number(v) for v in first["times"][f]["wall"]] for f in ("float16", "bfloat16")))
@@ -73,14 +73,14 @@ def judge(rows: Rows) -> list[Finding]:
     why = (
         "Median seconds of a whole picture, and CPU time over float32's in interleaved pairs. "
         + (
-            "float16 is emulated here, so its time says nothing of a card's; "
+            "† emulated here, so its time says nothing of a card's; "
             if emulated
             else f"bfloat16 ÷ float16: {bounds(gap)}, claimed {CLAIMED:.2f}; "
         )
         + f"bfloat16 takes {bounds(quick)} × float32's CPU time ({quick.count} pairs).",
         "一幅画的中位秒数，以及与 float32 交替成对的 CPU 时间之比。"
         + (
-            "此处 float16 为仿真，其时间不代表显卡；"
+            "† 此处为仿真，其时间不代表显卡；"
             if emulated
             else f"bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}；"
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starrynight.lab import formats
 from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, by_model, figure
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
@@ -99,7 +99,7 @@ def _network(hand: Any) -> Any:
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    network = copy.deepcopy(hand.painter.denoiser)
+    network = formats.bare_copy(hand.painter.denoiser, with_islands=True)
     network.requires_grad_(False)
     dtype = next(network.parameters()).dtype
     network = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), network)

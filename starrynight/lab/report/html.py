@@ -30,7 +30,7 @@ NOTES = {
     "float32": ("the reference", "参照"),
     "float16": ("10 fraction bits, ends at 65504", "10 位尾数，上限 65504"),
     "float16-folded": ("float16 after exact powers of two", "经 2 的幂精确折叠的 float16"),
-    "bfloat16": ("7 fraction bits, ends at 3·10³⁸", "7 位尾数，上限 3·10³⁸"),
+    "bfloat16": ("7 fraction bits, ends at 3.4e38", "7 位尾数，上限 3.4e38"),
     "float8": ("e4m3: 3 fraction bits, ends at 448; denoiser only", "e4m3：3 位尾数，上限 448；仅去噪网络"),
 }
 
@@ -128,7 +128,10 @@ def _claim(row: dict[str, Any], main: str) -> str:
     mine: dict[str, str] = (
         row["figures"].get(main) or row["figures"].get("") or next(iter(row["figures"].values()), {})
     )
-    cells = "".join(_cell(f, row["claimed"].get(f, ""), mine.get(f, "")) for f in ("float16", "bfloat16"))
+    cells = "".join(
+        _cell(f, (row["claimed"]["en"][f], row["claimed"]["zh"][f]), mine.get(f, ""))
+        for f in ("float16", "bfloat16")
+    )
     if set(mine) == {""}:
         cells = f'<span class="cell whole"><em class="measured">{escape(mine[""])}</em></span>'
     return (
@@ -139,8 +142,8 @@ def _claim(row: dict[str, Any], main: str) -> str:
     )
 
 
-def _cell(format_: str, claimed: str, measured: str) -> str:
-    said = f'<s class="claimed" title="claimed 所称">{escape(claimed)}</s>' if claimed else ""
+def _cell(format_: str, claimed: tuple[str, str], measured: str) -> str:
+    said = f'<s class="claimed" title="claimed 所称">{both(*claimed)}</s>' if claimed[0] else ""
     return f'<span class="cell f-{format_}"><small>{format_}</small>{said}<em class="measured">{escape(measured or "–")}</em></span>'
 
 

@@ -54,7 +54,7 @@ def _table(rows: list[dict[str, Any]], lang: str) -> list[str]:
             for format_, text in told.items()
         )
         verdict = f"{MARKS[row['outcome']]} {row['verdict'][lang]}"
-        claimed = row["claimed"]
+        claimed = row["claimed"][lang]
         lines.append(
             _line([row["id"], row["title"][lang], claimed["float16"], claimed["bfloat16"], measured, verdict])
         )

@@ -72,6 +72,7 @@ def _ranges(rows: Rows, model: str) -> Plot | None:
             if 0 < (peak := number(one["peak"])) < math.inf
         ]
         chart.series.append(Series(format_, points))
+    chart.x_ticks = _blocks(rows, model)
     return _plot(
         chart, _title(model, "How near the edge", "离边缘有多近"),
         ("The largest number each layer of the denoiser puts out at the first step. A line that ends has met Inf or NaN. Folded float16 stores the same function with powers of two divided out.",
@@ -93,6 +94,7 @@ def _born(rows: Rows, model: str) -> Plot | None:
                 if math.isfinite(value := number(one.get(field)))
             ]
             chart.series.append(Series(format_, points, kind))
+    chart.x_ticks = _blocks(rows, model)
     return _plot(
         chart, _title(model, "Where the error is born", "误差生于何处"),
         ("Lines: distance from float32 with all that came before. Dots: what this layer adds alone, given the same input. 6 dB is a factor of two; lower is truer.",

@@ -1,0 +1,424 @@
+"""The lab on the real Firefly, small: a run that is killed ten times, its verdicts, its report in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from safetensors.torch import load_file, save_file
+
+from starrynight.errors import BadRequest, UnknownName
+from starrynight.lab import advice, plan, report, table
+from starrynight.lab.experiments import NAMES, experiment, points
+from starrynight.lab.findings import REFUTED, Rows
+from starrynight.lab.plan import Plan, Point
+from starrynight.lab.run import RESULTS, Run, number, read_rows
+from starrynight.lab.runner import progress
+
+SMALL: dict[str, Any] = {
+    "formats": ("float32", "float16", "bfloat16"), "prompts": 2, "seeds": 1, "size": 128, "steps": 2,
+    "noise_steps": 2, "repeats": 1, "training_steps": 1,
+}  # fmt: skip
+KILLS = 10
+
+# Imports once what every runner needs, then forks one for each line: a fresh process without eight seconds of imports.
+FORKER = """
+import os, sys, traceback
+import torch
+torch.set_num_threads(1)
+import flip_evaluator, peft, skimage.color, skimage.metrics, scipy.stats
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+from transformers import PreTrainedTokenizerFast, Qwen3Model
+from pathlib import Path
+from starrynight.lab import runner
+from starrynight.lab.run import Run
+import starrynight.painting.painter
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        try:
+            runner.measure(Run.open(Path(line.strip())), "cpu")
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Runners:
+    """Starts runners on folders, and can kill them."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, folder: Path) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{folder}\n")
+        self.process.stdin.flush()
+        return int(self._line())
+
+    def ended(self) -> int:
+        return int(self._line())
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the runner's process is gone"
+        return line
+
+
+@pytest.fixture(scope="module")
+def runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runners]:
+    os.environ["STARRY_HOME"], before = str(tmp_path_factory.mktemp("home")), os.environ.get("STARRY_HOME")
+    started = Runners()
+    yield started
+    started.process.kill()
+    started.process.wait()
+    if before is None:
+        del os.environ["STARRY_HOME"]
+    else:
+        os.environ["STARRY_HOME"] = before
+
+
+@pytest.fixture(scope="module")
+def killed(runners: Runners, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[bytes]]:
+    """A finished run, and what its results were at each of ten kills."""
+    folder = tmp_path_factory.mktemp("lab") / "home" / "killed"
+    Run.create(folder, Plan(models=("firefly",), **SMALL))
+    draw, seen = random.Random(4), []
+    while len(seen) < KILLS:
+        child = runners.start(folder)
+        wanted = _lines(folder) + draw.randint(0, 6)
+        while _lines(folder) < wanted and _alive(child):
+            time.sleep(0.01)
+        time.sleep(draw.random() * 0.2)  # anywhere in the next measurement, or in the loading
+        os.kill(child, signal.SIGKILL)
+        assert runners.ended() == -signal.SIGKILL
+        seen.append(_results(folder))
+    runners.start(folder)
+    assert runners.ended() == 0
+    return Run.open(folder), seen
+
+
+def _results(folder: Path) -> bytes:
+    return (folder / RESULTS).read_bytes() if (folder / RESULTS).is_file() else b""
+
+
+def _lines(folder: Path) -> int:
+    return _results(folder).count(b"\n")
+
+
+def _alive(child: int) -> bool:
+    return Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_killed_ten_times_it_loses_nothing_and_repeats_nothing(killed: tuple[Run, list[bytes]]) -> None:
+    run, seen = killed
+    keys = [row["key"] for row in read_rows(run.folder / RESULTS)]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == {point.key for point in points(run.plan)}
+    final = _results(run.folder)
+    for results in seen:
+        whole = results[: results.rfind(b"\n") + 1]
+        assert final.startswith(whole)  # every row that was ever there still is, as it was
+    assert len({len(results) for results in seen}) > 3  # the kills fell into different places
+    assert not (run.folder / "raw").exists()
+    assert progress(run).done == progress(run).total
+
+
+def test_a_torn_line_is_cut_and_its_point_measured_again(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Plan(models=("firefly",), **SMALL))
+    with run.measuring():
+        run.add(Point("facts", "", ""), {"a": float("inf")}, 1.0, 1.0, 0.0)
+    with (run.folder / RESULTS).open("ab") as file:
+        file.write('{"key": "products||", "result": {"题'.encode()[:-1])
+    again = Run.open(run.folder)
+    assert list(again.rows) == ["facts||"]
+    with again.measuring():
+        again.add(Point("products", "", ""), {}, 1.0, 1.0, 0.0)
+    assert [row["key"] for row in read_rows(run.folder / RESULTS)] == ["facts||", "products||"]
+    assert number(again.rows["facts||"]["result"]["a"]) == float("inf")
+
+
+def test_one_process_measures_at_a_time(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Plan(models=("firefly",), **SMALL))
+    with (
+        run.measuring(),
+        pytest.raises(BadRequest, match="Another process"),
+        Run.open(run.folder).measuring(),
+    ):
+        pass
+
+
+def test_a_plan_grows_but_does_not_change(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", Plan(models=("firefly",), **SMALL))
+    before = {point.key for point in points(run.plan)}
+    grown = Run.create(
+        run.folder, Plan(models=("firefly",), **(SMALL | {"seeds": 2, "formats": ("float8",)}))
+    )
+    assert before < {point.key for point in points(grown.plan)}
+    assert grown.plan.formats == ("float32", "float16", "bfloat16", "float8")
+    with pytest.raises(BadRequest, match="size"):
+        Run.create(run.folder, Plan(**(SMALL | {"size": 256})))
+    with pytest.raises(UnknownName):
+        Plan(formats=("float12",))
+
+
+def test_every_claim_has_a_verdict_with_numbers(killed: tuple[Run, list[bytes]]) -> None:
+    rows = table.table(killed[0])
+    assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"]
+    for row in rows:
+        figures = [text for told in row["figures"].values() for text in told.values()]
+        assert figures, row["id"]
+        assert all(any(c.isdigit() for c in text) for text in figures), row
+        assert row["why"]["en"] != row["why"]["zh"]
+        assert not any(mark in str(row["figures"]) for mark in ("nan", "None")), row
+
+
+def test_the_formats_rank_as_their_fraction_bits_say(killed: tuple[Run, list[bytes]]) -> None:
+    """Not a verdict but a check on the whole chain: 3 bits are 18 dB, so float16 is nearer in every picture."""
+    rows = Rows(killed[0])
+    half, brain = rows.pairs("likeness", "psnr", "firefly", "float16", "bfloat16")
+    assert len(half) == 2
+    assert all(12 < h - b < 24 for h, b in zip(half, brain, strict=True))
+    born = {f: rows.result("layers", "firefly", f)["layers"] for f in ("float16", "bfloat16")}
+    gaps = [
+        number(b["born"]) - number(h["born"]) for h, b in zip(born["float16"], born["bfloat16"], strict=True)
+    ]
+    middle = sorted(gap for gap in gaps if gap == gap)[len(gaps) // 2]
+    assert 15 < middle < 21
+
+
+def test_two_sixteen_bit_formats_hold_the_same_bytes(killed: tuple[Run, list[bytes]]) -> None:
+    half, brain, full = (
+        Rows(killed[0]).result("memory", "firefly", f) for f in ("float16", "bfloat16", "float32")
+    )
+    assert half["one"] == brain["one"] > 0
+    assert half["phases"] == brain["phases"]
+    assert half["weights"] == brain["weights"]
+    assert 1.6 < full["one"] / half["one"] <= 2
+    assert next(r for r in table.table(killed[0]) if r["id"] == "C11")["outcome"] == REFUTED
+
+
+def test_loss_scaling_brings_gradients_back(killed: tuple[Run, list[bytes]]) -> None:
+    found = Rows(killed[0]).result("training", "firefly", "float16")
+    assert number(found["scaled"]["flushed"][0]) <= number(found["plain"]["flushed"][0])
+    assert number(found["scaled"]["error"][0]) < -30
+    exact = Rows(killed[0]).result("training", "firefly", "float32")
+    assert number(exact["plain"]["error"][0]) == -float(
+        "inf"
+    )  # float32 against itself, through the same code
+
+
+def test_tensor_counted_peak_is_the_sum_by_hand() -> None:
+    """x [64, 256] → Linear 256→1024 → ReLU → Linear 1024→256. At the peak, inside ReLU, x and two hidden tensors live:
+    (256 + 2 · 1024) · 64 numbers.
+    """
+    import torch
+    from torch import nn
+
+    from starrynight.lab.counting import Counter
+
+    found = {}
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        network = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 256)).to(dtype)
+        x = torch.ones(64, 256, dtype=dtype)
+        counter = Counter(network.parameters())
+        with torch.no_grad(), counter, counter.phases({"relu": [network[1]], "last": [network[2]]}):
+            network(x)
+        size = x.element_size()
+        assert counter.peak == counter.peaks["relu"] == (256 + 2 * 1024) * 64 * size
+        # The first hidden tensor is gone by then: x, the second one, and the result.
+        assert counter.peaks["last"] == (256 + 1024 + 256) * 64 * size
+        found[dtype] = counter.peak
+    assert found[torch.float16] == found[torch.bfloat16] == found[torch.float32] // 2
+
+
+def test_the_formats_are_what_torch_says() -> None:
+    import torch
+
+    found = experiment("facts").measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
+    for name, facts in found.items():
+        truth = torch.finfo(getattr(torch, name))
+        assert facts["largest"] == truth.max
+        assert facts["normal"] == truth.tiny
+        assert 2.0 ** -facts["bits"][2] == truth.eps
+        assert sum(facts["bits"]) == truth.bits
+    assert found["float16"]["holds"] == {"100000": False, "1e-05": True, "1e+38": False, "1e-38": False}
+
+
+def test_all_experiments_have_one_shape() -> None:
+    ids = [claim for name in NAMES for claim in experiment(name).CLAIMS]
+    assert sorted(ids) == sorted({*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"})
+    for name in NAMES:
+        one = experiment(name)
+        assert one.PER in ("machine", "model", "format", "picture")
+        assert isinstance(one.REFERENCE, bool)
+        assert isinstance(one.TWIN, bool)
+        assert len(one.QUESTION) == 2
+
+
+# -- the report ------------------------------------------------------------------------------------------------------
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+def opened(browser: Any, page: Path, width: int = 1280) -> tuple[Any, list[str]]:
+    """A page, and whatever went wrong on it: console errors, exceptions, requests that leave it."""
+    tab = browser.new_page(viewport={"width": width, "height": 900}, locale="zh-CN")
+    wrong: list[str] = []
+    tab.on(
+        "console",
+        lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
+    )
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("request", lambda r: wrong.append(r.url) if r.url.split(":")[0] not in ("file", "data") else None)
+    tab.on(
+        "request",
+        lambda r: wrong.append(r.url) if r.url.startswith("file:") and r.url != page.as_uri() else None,
+    )
+    tab.goto(page.as_uri())
+    return tab, wrong
+
+
+def test_the_report_in_a_real_browser(killed: tuple[Run, list[bytes]], browser: Any) -> None:
+    page = table.report(killed[0])
+    assert page.stat().st_size < 5_000_000
+    tab, wrong = opened(browser, page)
+    assert tab.locator("details.claim").count() == 23
+    assert tab.locator("h1 span:visible").inner_text().startswith("每一种")
+    tab.get_by_role("button", name="English").click()
+    assert tab.locator("h1 span:visible").inner_text().startswith("What every")
+    assert tab.locator("#C11 .verdict span:visible").inner_text() == "not reproduced"
+    assert not tab.locator("#C11 .inside").is_visible()
+    tab.locator("#C11 summary").click()
+    assert tab.locator("#C11 .inside").is_visible()
+
+    def edge() -> str:
+        return tab.evaluate("getComputedStyle(document.querySelector('.stage .over')).clipPath")
+
+    tab.locator(".stage").scroll_into_view_if_needed()
+    before, box = edge(), tab.locator(".stage").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 80)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 90, steps=4)
+    tab.mouse.up()
+    assert edge() != before
+    assert 10 < float(tab.locator(".stage input").input_value()) < 30
+    tab.locator(".stage input").press("ArrowRight")  # and without a mouse
+    for view in ("Difference", "Flicker", "Error map", "Divider"):
+        tab.get_by_role("button", name=view, exact=True).click()
+        assert tab.locator(".stage .under").evaluate("i => i.complete && i.naturalWidth > 0")
+    assert tab.locator("figure svg").count() >= 6
+    assert wrong == []
+
+
+def test_the_report_on_a_phone_does_not_overflow(killed: tuple[Run, list[bytes]], browser: Any) -> None:
+    tab, wrong = opened(browser, table.report(killed[0]), width=390)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert wrong == []
+
+
+def test_the_report_is_rebuilt_from_raw_results_alone(
+    killed: tuple[Run, list[bytes]], tmp_path: Path
+) -> None:
+    run = killed[0]
+    report.write(run)
+    before = {name: (run.folder / name).read_bytes() for name in ("report.html", "report.md", "report.json")}
+    for name in before:
+        (run.folder / name).unlink()
+    command = [
+        sys.executable,
+        "-c",
+        "from starrynight.cli import main; main()",
+        "lab",
+        "report",
+        str(run.folder),
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "report.html" in said.stdout
+    assert {name: (run.folder / name).read_bytes() for name in before} == before
+    told = json.loads(before["report.json"])
+    assert len(told["rows"]) == len(run.rows)
+    assert before["report.md"].decode().count("\n| C") == 40  # twenty claims in two languages
+
+
+def test_hostile_words_stay_words(killed: tuple[Run, list[bytes]], browser: Any, tmp_path: Path) -> None:
+    """A model's folder may be called anything."""
+    hostile = "</script><img src=x onerror=document.title='x'>"
+    run = Run.create(tmp_path / "run", Plan(models=(hostile,), **SMALL))
+    for row in killed[0].rows.values():
+        point = Point(
+            row["experiment"], hostile if row["model"] else "", row["format"], row["prompt"], row["seed"]
+        )
+        run.add(point, row["result"], 1.0, 1.0, 0.0)
+    tab, wrong = opened(browser, table.report(run))
+    assert tab.title() == "精度实验室 · The precision lab"
+    assert tab.locator("details.claim").count() == 23
+    assert wrong == []
+
+
+def test_advice_has_numbers(killed: tuple[Run, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "home", lambda: killed[0].folder.parent)
+    en, zh = advice.advise("firefly", "cpu")
+    assert "Firefly" in en
+    assert "MB" in en
+    assert "0 of 2 pictures refused" in en
+    assert "萤火" in zh
+    monkeypatch.setattr(table, "home", lambda: killed[0].folder / "nowhere")
+    assert "not been measured" in advice.advise("firefly", "cpu")[0]
+
+
+# -- a model that cannot paint ---------------------------------------------------------------------------------------
+
+
+def test_a_broken_model_still_gets_a_report(runners: Runners, browser: Any, tmp_path: Path) -> None:
+    model = tiny.save("zimage", tmp_path / "broken")
+    weights = next((model / "transformer").glob("*.safetensors"))
+    tensors = load_file(weights)
+    tensors["layers.0.feed_forward.w2.weight"].fill_(float("nan"))
+    save_file(tensors, weights, metadata={"format": "pt"})
+    run = Run.create(tmp_path / "run", Plan(models=(str(model),), **(SMALL | {"size": 64, "prompts": 1})))
+    runners.start(run.folder)
+    assert runners.ended() == 0
+    run = Run.open(run.folder)
+    shown = table.pictures(run)
+    assert len(shown) == 3
+    assert all(picture["refused"] and picture["path"] is None for picture in shown)
+    black = next(row for row in table.table(run) if row["id"] == "C5")
+    assert black["figures"][str(model)]["float32"].startswith("1/1: 100 %")
+    tab, wrong = opened(browser, table.report(run))
+    tab.get_by_role("button", name="English").click()
+    assert "NaN" in tab.locator(".refusal").inner_text()
+    assert wrong == []
+
+
+def test_quick_is_a_full_plan() -> None:
+    small = plan.quick()
+    assert {point.experiment for point in points(small)} == set(NAMES)
+    assert set(small.models) == {"firefly", plan.WIDE}
