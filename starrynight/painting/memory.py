@@ -6,39 +6,31 @@ Knows sizes in bytes and the offload hooks of diffusers and accelerate; knows no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
-from starrynight.errors import MissingPackage, OutOfMemory, UnknownName
+from starrynight.errors import OutOfMemory
 
 Arrangement = Literal["resident", "model", "sequential"]
 
-# Left free for activations and the driver beside the weights: Z-Image at 1024² needs 2.0 GB of activations in
-# bfloat16 by the size of its tensors (4,096 tokens × 3840 × a handful), rounded up. Adjustable by memory_budget.
-HEADROOM = 2_500_000_000
+# What is left free beside the weights for one component at work. Live tensors, counted without a device by
+# benchmarks/memory_needs.py: a step of Z-Image with guidance takes 1.0 GB at 1024² and 2.2 GB at 1536² in bfloat16; decoding in
+# float32 takes 3.2 GB at 1024² and 5.0 GB at 1280². What an allocator and a driver add was not measured.
+STEPPING, DECODING = 2_500_000_000, 5_000_000_000
 
-# From here on an autoencoder works in tiles: decoding 1536² in float32 holds about 6 GB of activations.
-TILE_FROM = 1536 * 1536
-
-ATTENTION = {
-    "native": "native",
-    "math": "_native_math",
-    "xformers": "xformers",
-    "flash": "flash",
-    "sage": "sage",
-}
-ATTENTION_PACKAGES = {"xformers": "xformers", "flash": "flash_attn", "sage": "sageattention"}
+# From here on an autoencoder works in tiles: decoding 1536² whole would take 7.3 GB.
+TILE_FROM = 1280 * 1280
 
 
-def arrange(weights: Mapping[str, int], free: int, headroom: int = HEADROOM) -> Arrangement:
-    """Everything at once if it fits into ``free`` bytes beside ``headroom``, else one component at a time, else one
+def arrange(weights: Mapping[str, int], free: int) -> Arrangement:
+    """Everything at once if it fits into ``free`` bytes beside what is at work, else one component at a time, else one
     layer at a time. ``weights`` are bytes by component.
     """
-    if sum(weights.values()) + headroom <= free:
+    work = {name: DECODING if name == "vae" else STEPPING for name in weights}
+    if sum(weights.values()) + max(work.values(), default=0) <= free:
         return "resident"
-    if max(weights.values(), default=0) + headroom <= free:
+    if max((size + work[name] for name, size in weights.items()), default=0) <= free:
         return "model"
     return "sequential"
 
@@ -87,22 +79,6 @@ def tile(pipeline: Any, width: int, height: int) -> None:
     switch = getattr(getattr(pipeline, "vae", None), name, None)
     if switch:
         switch()
-
-
-def set_attention(pipeline: Any, denoiser: Any, name: str) -> None:
-    """Select the attention back end. Raises UnknownName, or MissingPackage when its package is not installed."""
-    if name not in ATTENTION:
-        raise UnknownName(("attention back end", "注意力后端"), name, ATTENTION)
-    package = ATTENTION_PACKAGES.get(name)
-    if package and find_spec(package) is None:
-        raise MissingPackage(
-            f"Attention “{name}” needs the package {package}: pip install {package.replace('_', '-')}.",
-            f"注意力后端“{name}”需要软件包 {package}：pip install {package.replace('_', '-')}。",
-        )
-    if name == "xformers" and hasattr(pipeline, "unet"):  # UNets' processors do not go through the dispatcher
-        pipeline.enable_xformers_memory_efficient_attention()
-    elif name != "native":
-        denoiser.set_attention_backend(ATTENTION[name])
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
