@@ -12,10 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from starrynight.errors import MissingFile, Unfit, UnknownName
-from starrynight.numerics.fold import fold_adapter
 from starrynight.painting.files import PICKLED, header
 from starrynight.settings import settings
 
@@ -69,6 +66,10 @@ def worn(pipeline: Any, loras: Sequence[tuple[str, float]], model: str) -> Itera
 
 def _put_on(pipeline: Any, path: Path, place: int, model: str) -> str:
     """Load one LoRA under a name that peft allows, and make sure that it reached a layer."""
+    import torch
+
+    from starrynight.numerics.fold import fold_adapter
+
     adapter = f"{place}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
     try:
         pipeline.load_lora_weights(
