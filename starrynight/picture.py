@@ -27,9 +27,9 @@ from starrynight.errors import BadRequest, StarryError, StorageError
 from starrynight.metadata import a1111, xmp
 from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER
 from starrynight.request import MAX_TEXT, PaintRequest
+from starrynight.verdict import Verdict
 
 RECIPE_VERSION = 1
-OUTCOMES = ("hang", "refuse", "unchecked")
 SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 PART_SUFFIX = ".starry-part"  # of a file being written; one that outlives its run may be deleted
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
@@ -37,22 +37,6 @@ JPEG_QUALITY, WEBP_QUALITY = 95, 90
 _APP1_LIMIT = 65533  # bytes after a JPEG segment's two-byte length
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the guard says of a picture: ``hang``, ``refuse`` or ``unchecked``, and why (sentences)."""
-
-    outcome: str = "unchecked"
-    reasons: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.outcome not in OUTCOMES:
-            raise ValueError(f"a verdict is one of {OUTCOMES}, not {self.outcome!r}")
-        object.__setattr__(self, "reasons", tuple(self.reasons))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"outcome": self.outcome, "reasons": list(self.reasons)}
 
 
 def make_recipe(
@@ -121,7 +105,7 @@ class Picture:
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict(**self.recipe["verdict"])
+        return Verdict.from_dict(self.recipe["verdict"])
 
     @property
     def request(self) -> PaintRequest:

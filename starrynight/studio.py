@@ -43,7 +43,8 @@ class Hung:
 class Studio:
     """``hang`` puts a finished picture in its place and returns that place. ``device`` and ``attention`` are the
     painter's; a painter is kept between requests, because loading it is the slow part. ``on_folding`` hears how far a
-    model's folds are, when they are made for the first time; it may raise Cancelled.
+    model's folds are, when they are made for the first time; it may raise Cancelled. ``count_clamps``: the verdict also
+    tells how many numbers the libraries' own clamps changed.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Studio:
         device: str | None = None,
         attention: str = "native",
         on_folding: Callable[[int, int, tuple[str, str]], None] | None = None,
+        count_clamps: bool = False,
     ):
-        self.hang, self.device, self.attention, self.on_folding = hang, device, attention, on_folding
+        self.hang, self.device, self.attention = hang, device, attention
+        self.on_folding, self.count_clamps = on_folding, count_clamps
         self._painter: Painter | None = None
 
     def paint(
@@ -84,6 +87,7 @@ class Studio:
             self._painter = Painter.ready(
                 request, device=self.device, attention=self.attention, on_folding=self.on_folding
             )
+            self._painter.guard.count_clamps = self.count_clamps
         return self._painter
 
 
@@ -101,8 +105,8 @@ def fill(**words: Any) -> PaintRequest:
 
 
 def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
-    """Eight bits by rounding, from float32, with everything needed to paint it again."""
-    pixels = np.rint(np.clip(canvas.pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    """Eight bits, with everything needed to paint it again."""
+    pixels = eight_bits(canvas.pixels)
     recipe = make_recipe(
         request, index=canvas.index, prompt=canvas.prompt, negative_prompt=canvas.negative_prompt,
         sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.as_dict(), verdict=canvas.verdict,
@@ -124,6 +128,11 @@ def account(refused: Sequence[Refused], count: int) -> StarryError | None:
         f"{hung} of {count} pictures hang; for the others see the reasons above.",
         f"{count} 幅中挂出 {hung} 幅；其余的原因见上。",
     )
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """By rounding, from float32: a shade becomes the nearest level, neither darker nor brighter on average."""
+    return np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def versions() -> dict[str, str]:

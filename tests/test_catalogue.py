@@ -19,6 +19,10 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
+def warnings_for(request):
+    return checking.warnings_for(request, catalogue.resolve(request.model))
+
+
 def ask(model, prompt="a starry night", **more) -> PaintRequest:
     row = catalogue.resolve(model)
     words = {"width": row.width, "height": row.height, "steps": row.steps, "guidance": row.guidance}
@@ -29,7 +33,7 @@ def test_every_row_can_be_asked_for_as_it_stands():
     assert catalogue.names()[0] == "firefly"
     for row in catalogue.MODELS:
         checking.check(ask(row.name), catalogue.resolve(row.name))
-        assert catalogue.warnings_for(ask(row.name)) == []
+        assert warnings_for(ask(row.name)) == []
         assert row.en
         assert row.zh
 
@@ -121,19 +125,17 @@ def test_firefly_is_not_given_negative_words_it_never_learned():
 
 @pytest.mark.parametrize("model", ["sd-turbo", "sdxl", "flux-schnell"])
 def test_a_chinese_prompt_for_an_english_reader_is_warned_of(model):
-    (warning,) = catalogue.warnings_for(ask(model, prompt="星夜"))
+    (warning,) = warnings_for(ask(model, prompt="星夜"))
     assert "only English" in warning[0]
     assert "只懂英文" in warning[1]
-    assert catalogue.warnings_for(ask("z-image-turbo", prompt="星夜")) == []
-    assert catalogue.warnings_for(ask("firefly", prompt="星夜")) == []
+    assert warnings_for(ask("z-image-turbo", prompt="星夜")) == []
+    assert warnings_for(ask("firefly", prompt="星夜")) == []
 
 
 def test_guidance_a_distilled_model_ignores_is_warned_of():
-    assert "0" in catalogue.warnings_for(ask("flux-schnell", guidance=3.5))[0][0]
-    assert any(
-        "negative" in warning[0] for warning in catalogue.warnings_for(ask("sd-turbo", negative_prompt="fog"))
-    )
-    assert catalogue.warnings_for(ask("kook-zimage-turbo", guidance=2.0)) == []
+    assert "0" in warnings_for(ask("flux-schnell", guidance=3.5))[0][0]
+    assert any("negative" in warning[0] for warning in warnings_for(ask("sd-turbo", negative_prompt="fog")))
+    assert warnings_for(ask("kook-zimage-turbo", guidance=2.0)) == []
 
 
 def test_names_and_warnings_need_no_torch():
@@ -146,3 +148,17 @@ def test_names_and_warnings_need_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_transformer_with_few_positions_bounds_size_and_prompt(tmp_path):
+    folder = tiny.save("zimage", tmp_path / "short")
+    tiny.rewrite_json(folder / "transformer" / "config.json", axes_lens=[98, 32, 48])
+    model = catalogue.resolve(str(folder))
+    assert (model.multiple, model.largest, model.max_tokens) == (4, 128, 96)
+    with pytest.raises(WrongSize, match="128×64"):
+        checking.check(ask(str(folder), width=132, height=64), model)
+    firefly = catalogue.resolve("firefly")
+    assert (firefly.largest, firefly.max_tokens) == (
+        1024,
+        512,
+    )  # its own bound is nearer than 512 patches of 16

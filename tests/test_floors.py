@@ -15,7 +15,7 @@ import pytest
 import starrynight
 
 HOUSE = Path(starrynight.__file__).parent
-WORDS = {"errors", "settings", "request", "picture", "metadata"}
+WORDS = {"errors", "settings", "request", "picture", "metadata", "verdict"}
 MAY_IMPORT = {
     **dict.fromkeys(WORDS, WORDS),
     "numerics": WORDS,

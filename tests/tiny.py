@@ -169,9 +169,18 @@ def flux() -> Any:
 FAMILIES = {"zimage": zimage, "sd": sd, "sdxl": sdxl, "flux": flux}
 
 
-def save(family: str, folder: Path) -> Path:
-    """The family's tiny pipeline as a diffusers folder."""
-    FAMILIES[family]().save_pretrained(folder, safe_serialization=True)
+def save(family: str, folder: Path, loud: float = 1.0) -> Path:
+    """The family's tiny pipeline as a diffusers folder. ``loud``: one of Z-Image's layers has a gated product so many
+    times (and 100 times) larger than it was, and takes it back right after: the same function, beyond float16.
+    """
+    pipeline = FAMILIES[family]()
+    if loud != 1.0:
+        middle = pipeline.transformer.layers[0].feed_forward
+        with torch.no_grad():
+            middle.w1.weight.mul_(100)
+            middle.w3.weight.mul_(loud)
+            middle.w2.weight.div_(100 * loud)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from starrynight.cli import app, t
+from starrynight.verdict import Verdict
 
 HELP = t(
     """Read the recipe in a picture: ours, A1111's, ComfyUI's or InvokeAI's.
@@ -87,7 +88,25 @@ def ours(raw: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     said = {"hang": t("checked, sound", "已检查，完好"), "unchecked": t("not checked", "未检查")}
     outcome = str(verdict.get("outcome"))
-    return [*rows, (t("verdict", "检查"), said.get(outcome, outcome))]
+    reasons = "; ".join(map(str, verdict.get("reasons") or ()))
+    rows.append((t("verdict", "检查"), said.get(outcome, outcome) + (f" ({reasons})" if reasons else "")))
+    return [*rows, *((t("mended", "修复"), line) for line in mends(verdict)), *clamped(verdict)]
+
+
+def mends(verdict: dict[str, Any]) -> list[str]:
+    """Where numbers broke and what helped; nothing where a stranger's file says it in another form."""
+    try:
+        return Verdict.from_dict(verdict).mends(t("en", "zh"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def clamped(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    clamps = verdict.get("clamps")
+    if not isinstance(clamps, dict):
+        return []
+    told = ", ".join(f"{place}: {count}" for place, count in clamps.items())
+    return [(t("clamped", "截断"), told or t("nothing", "没有"))]
 
 
 def show(rows: list[tuple[str, str]], command: str) -> None:

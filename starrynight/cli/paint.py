@@ -98,6 +98,14 @@ def paint(
     device: str | None = typer.Option(
         None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
     ),
+    clamps: bool = typer.Option(
+        False,
+        "--clamps",
+        help=t(
+            "Count the numbers that the libraries' own clamps change (slower).",
+            "统计各库自行截断的数（较慢）。",
+        ),
+    ),
     out: Path | None = typer.Option(
         None,
         "--out",
@@ -112,7 +120,7 @@ def paint(
     ),
 ) -> None:
     from starrynight import studio
-    from starrynight.painting.catalogue import warnings_for
+    from starrynight.painting import catalogue, checking
 
     width, height = parse_size(size)
     request = studio.fill(
@@ -121,11 +129,12 @@ def paint(
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
     )  # fmt: skip
     hang = hanger(out, request.count, overwrite)
-    for warning in warnings_for(request):
+    for warning in checking.warnings_for(request, catalogue.resolve(request.model)):
         print(f"! {t(*warning)}", file=sys.stderr)
     with Progress(request.count) as progress:
         refused = []
-        for outcome in studio.Studio(hang, device, attention, progress.folding).paint(request, progress):
+        room = studio.Studio(hang, device, attention, progress.folding, count_clamps=clamps)
+        for outcome in room.paint(request, progress):
             if isinstance(outcome, studio.Hung):
                 progress.say(line(outcome))
                 continue
@@ -228,8 +237,16 @@ def line(hung: Hung) -> str:
         recipe["plan"].get("transformer") or recipe["plan"].get("unet") or next(iter(recipe["plan"].values()))
     )
     reason = t(painter["reason_en"], painter["reason_zh"])
-    verdict = "" if recipe["verdict"]["outcome"] == "hang" else t(" · not checked", " · 未检查")
-    return f"✦ {hung.place}  {t('seed', '种子')} {recipe['seed']} · {painter['format']}{t(': ', '：')}{reason}{verdict}"
+    verdict = hung.picture.verdict
+    notes = [] if verdict.outcome == "hang" else [t("not checked", "未检查")]
+    notes += [
+        t(f"mended: {rung.say('en')}", f"已修复：{rung.say('zh')}") for rung in verdict.rungs if rung.mended
+    ]
+    if verdict.clamps is not None:
+        count = sum(verdict.clamps.values())
+        notes.append(t(f"{count} numbers clamped", f"有 {count} 个数被截断"))
+    facts = [f"{t('seed', '种子')} {recipe['seed']}", f"{painter['format']}{t(': ', '：')}{reason}", *notes]
+    return f"✦ {hung.place}  {' · '.join(facts)}"
 
 
 def refusal(refused: Refused, count: int) -> str:

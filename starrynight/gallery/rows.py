@@ -22,7 +22,7 @@ from starrynight.gallery.likeness import look
 from starrynight.metadata import OURS, Recipe, read_pixels, read_recipe
 from starrynight.metadata.recipe import text
 from starrynight.metadata.xmp import plain_json
-from starrynight.picture import OUTCOMES
+from starrynight.verdict import OUTCOMES
 
 LONGEST_PROMPT = 10_000  # characters kept in the row; the file keeps all
 LONGEST_NAME = 200

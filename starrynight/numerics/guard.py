@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,43 +18,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from starrynight.numerics.modules import Modules, tensors_in, watching
+from starrynight.verdict import Fault
 
 # Ops that put numbers in place rather than compute them: an Inf they bring is a mask.
 MASKING = frozenset(("full", "full_like", "new_full", "fill_", "masked_fill", "masked_fill_", "where", "scalar_tensor",
-                     "copy_", "_to_copy", "index_put_", "constant_pad_nd", "lift_fresh"))  # fmt: skip
+                     "index_put_", "constant_pad_nd", "lift_fresh"))  # fmt: skip
+
+# Ops that round to another format, where a finite number may become Inf. Beyond 2^100 it was a mask (finfo.min).
+CASTS = frozenset(("_to_copy", "copy_"))
+MASK = 2.0**100
 
 # Ops by which a library hides an overflow.
 CLAMPS = frozenset(("clamp", "clamp_", "nan_to_num", "nan_to_num_", "clamp_min", "clamp_max"))
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Numbers that broke: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf") at a stage, in a step.
-
-    ``module`` and ``op`` say where they arose, once that is known.
-    """
-
-    stage: str
-    kind: str
-    count: int
-    total: int
-    step: int | None = None
-    module: str = ""
-    op: str = ""
-
-    def at(self, place: tuple[str, str] | None) -> Fault:
-        """The same fault with its place."""
-        return replace(self, module=place[0], op=place[1]) if place else self
-
-    def say(self, lang: str) -> str:
-        """One line: “NaN in 12 of 4096 numbers at prediction, step 3: layers.7.feed_forward.w2, mm”."""
-        if lang.startswith("zh"):
-            text = f"{self.stage} 的 {self.total} 个数中有 {self.count} 个 {self.kind}"
-            text += f"，第 {self.step + 1} 步" if self.step is not None else ""
-            return text + (f"：{self.module or '模型'}，{self.op}" if self.op else "")
-        text = f"{self.kind} in {self.count} of {self.total} numbers at {self.stage}"
-        text += f", step {self.step + 1}" if self.step is not None else ""
-        return text + (f": {self.module or 'the model'}, {self.op}" if self.op else "")
 
 
 def find_fault(tensor: Tensor, stage: str, step: int | None = None) -> Fault | None:
@@ -69,14 +43,15 @@ def find_fault(tensor: Tensor, stage: str, step: int | None = None) -> Fault | N
     ):
         count = int(broken.sum())
         if count:
-            return Fault(stage, kind, count, tensor.numel(), step)
+            return Fault(stage, kind, count, tensor.numel(), step, format=str(tensor.dtype)[6:])
     return None
 
 
 def locate(modules: Modules, run: Callable[[], object]) -> tuple[str, str] | None:
     """(module, op) where a NaN or Inf first arose from numbers that held none; None if ``run`` makes none.
 
-    Runs ``run`` until then. A −Inf that is written as a mask is no fault.
+    Runs ``run`` until then. A −Inf that is written as a mask is no fault. Where a module's own parameter is broken, that
+    parameter's name stands in place of the op.
     """
     locator = _Locator()
     try:
@@ -106,6 +81,7 @@ class _Following(TorchDispatchMode):
 
         def enter(name: str, module: nn.Module, inputs: Any) -> None:
             self._running.append(name)
+            self.entered(module)
 
         def leave(name: str, module: nn.Module, output: Any) -> None:
             self._running.pop()
@@ -113,12 +89,24 @@ class _Following(TorchDispatchMode):
         with watching(modules, enter, leave):
             yield
 
+    def entered(self, module: nn.Module) -> None:
+        """A module begins; it is now the innermost."""
+
     @property
     def module(self) -> str:
         return self._running[-1] if self._running else ""
 
 
 class _Locator(_Following):
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: tuple[Any, str] = (None, "")  # the latest result, and the op it came from
+
+    def entered(self, module: nn.Module) -> None:
+        for name, parameter in module._parameters.items():
+            if parameter is not None and not parameter.is_meta and any(_broken(parameter)):
+                raise _Found(self.module, name)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         before = [_broken(t) for t in tensors_in((args, kwargs))]
@@ -129,8 +117,13 @@ class _Locator(_Following):
         for nan, infinite in map(_broken, tensors_in(result)):
             arose_nan = nan and not any(n for n, _ in before)
             arose_infinite = infinite and op not in MASKING and not any(i for _, i in before)
+            if op in CASTS:
+                source = args[1] if op == "copy_" else args[0]
+                arose_infinite = infinite and _overflowed(source, result)
+                op = self._last[1] if source is self._last[0] else op  # what was computed does not fit
             if arose_nan or arose_infinite:
                 raise _Found(self.module, op)
+        self._last = (result, op)
         return result
 
 
@@ -141,10 +134,16 @@ def _broken(tensor: Tensor) -> tuple[bool, bool]:
     return bool(tensor.isnan().any()), bool(tensor.isinf().any())
 
 
+def _overflowed(source: Tensor, result: Tensor) -> bool:
+    """Whether a cast made Inf of a number that was no mask."""
+    return bool((result.isinf() & (source.abs() < MASK)).any())
+
+
 class ClampCounter(_Following):
     """Counts the numbers that a library's clamps changed: ``with counter.following(model), counter: …``.
 
-    ``counts`` is by (module, op). A clamp that changes nothing counts 0 and is left out.
+    ``counts`` is by (module, op). A clamp that changes nothing counts 0 and is left out; so is the NaN that a clamp
+    lets through.
     """
 
     def __init__(self) -> None:
@@ -156,7 +155,7 @@ class ClampCounter(_Following):
         before = args[0].clone() if op in CLAMPS else None
         result = func(*args, **(kwargs or {}))
         if before is not None:
-            changed = int((result != before).sum())
+            changed = int(((result != before) & ~(result.isnan() & before.isnan())).sum())
             if changed:
                 self.counts[self.module, op.removesuffix("_")] += changed
         return result

@@ -93,22 +93,22 @@ def bridge(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix
     bridged = []
     for name, part in module.named_modules():
         if join(prefix, name) in islands:
-            part.register_forward_pre_hook(_Enter(), with_kwargs=True)
-            part.register_forward_hook(_Leave(dtype))
+            part.register_forward_pre_hook(Enter(), with_kwargs=True)
+            part.register_forward_hook(Leave(dtype))
             bridged.append(name)
     if bridged and "" not in bridged:
         # diffusers takes a model's format from its first parameter that is not in this list
         module._keep_in_fp32_modules = [*(getattr(module, "_keep_in_fp32_modules", None) or ()), *bridged]  # type: ignore[assignment]
 
 
-class _Enter:
+class Enter:
     """16-bit arguments become float32."""
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return _cast(args, HALF, torch.float32), _cast(kwargs, HALF, torch.float32)
 
 
-class _Leave:
+class Leave:
     """Float32 results become 16-bit again."""
 
     def __init__(self, dtype: torch.dtype) -> None:

@@ -7,10 +7,14 @@ files     → whether a weight file may be trusted and is whole (no torch)
 hub       → fetch a model: a hub, its mirror, or ModelScope; resumable, checked
 layouts   → which architecture a single .safetensors holds, and the small files it lacks
 loading   → from files to a pipeline under a precision plan
+folding   → folds for a model, made once and kept
 memory    → what stays on the device, what is offloaded
+attention → back ends by short names
 samplers  → names to schedulers
 adapters  → LoRAs: put on, take off
-guard     → finite numbers, stage by stage
+guard     → finite numbers, stage by stage; climbs the ladder where they are not
+ladder    → what may be changed in a component whose numbers broke, rung by rung
+canvas    → what the painter hands over: a picture, a refusal, a step
 preview   → latents to a small picture by one matrix
 painter   → the main path
 

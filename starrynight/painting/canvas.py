@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from starrynight.errors import StarryError
-from starrynight.picture import Verdict
+from starrynight.verdict import Verdict
 
 if TYPE_CHECKING:
     import torch

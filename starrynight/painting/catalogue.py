@@ -19,6 +19,7 @@ from starrynight.settings import settings
 
 SHIPPED = Path(starrynight.__file__).parent / "weights" / "firefly"
 KIND = ("model", "模型")
+DEFAULT_TOKENS = 512  # that pipelines read of a prompt unless told otherwise
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -189,11 +190,26 @@ def _as_found(model: Model) -> Model:
     if not (folder / "model_index.json").is_file():
         return model
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    multiple = _multiple(folder) or model.multiple
+    words, sides = _reach(folder)
     return replace(
         model,
         flow=_flows(scheduler) if scheduler else model.flow,
-        multiple=_multiple(folder) or model.multiple,
+        multiple=multiple,
+        largest=min(model.largest, sides * multiple),
+        max_tokens=min(model.max_tokens or words, words) if words else model.max_tokens,
     )
+
+
+def _reach(folder: Path) -> tuple[int, int]:
+    """How many words, and how many patches along a side, the transformer has positions for; 0 and many: not limited.
+
+    Z-Image and Lumina keep a table of positions for (words, rows, columns). Words are padded to 32s, the picture follows.
+    """
+    lengths = _json(folder / "transformer" / "config.json").get("axes_lens")
+    if not (isinstance(lengths, list) and len(lengths) == 3 and all(isinstance(n, int) for n in lengths)):
+        return 0, HIGHEST_SIZE
+    return min((lengths[0] - 2) // 32 * 32, DEFAULT_TOKENS), min(lengths[1:])
 
 
 def _multiple(folder: Path) -> int | None:
@@ -215,10 +231,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}
-
-
-def warnings_for(request: Any) -> list[tuple[str, str]]:
-    """What a request will be painted without, as (English, 中文); see ``checking.warnings_for``."""
-    from starrynight.painting import checking
-
-    return checking.warnings_for(request, resolve(request.model))

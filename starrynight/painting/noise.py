@@ -25,6 +25,6 @@ class Float32Noise(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def generator(seed: int) -> torch.Generator:
-    """A CPU generator, on every device."""
-    return torch.Generator("cpu").manual_seed(seed)
+def generator(seed: int, stream: int = 0) -> torch.Generator:
+    """A CPU generator, on every device. Another ``stream`` of the same seed draws other numbers."""
+    return torch.Generator("cpu").manual_seed((seed + (stream << 63)) % 2**64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,10 @@ import numpy as np
 import torch
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
+from starrynight.numerics.fold import compose
+from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
+from starrynight.numerics.solve import Plan
 from starrynight.painting import (
     adapters,
     beginning,
@@ -24,18 +28,20 @@ from starrynight.painting import (
     folding,
     guard,
     hub,
+    ladder,
     loading,
     memory,
     plans,
     samplers,
     styles,
 )
+from starrynight.painting import attention as attention_backends
 from starrynight.painting.canvas import Canvas, Refused, Step
 from starrynight.painting.catalogue import Model, resolve
 from starrynight.painting.noise import Float32Noise, generator
 from starrynight.painting.preview import Preview, Tape
-from starrynight.picture import Verdict
 from starrynight.request import PaintRequest
+from starrynight.verdict import Verdict
 
 
 class Painter:
@@ -52,9 +58,22 @@ class Painter:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
         self.arrangement = arrangement
         self.preview = Preview(pipeline)
+        self.on_folding: folding.Progress | None = None
         self._asked: tuple[Any, ...] = ()
-        guard.watch_prompt(pipeline, self.denoiser)
-        self.checked = guard.watch_decoder(pipeline)
+        self._sitting: folding.Sitting | None = (
+            None  # the picture being painted, if folds could be measured on it
+        )
+        name = next(name for name, part in pipeline.components.items() if part is self.denoiser)
+        parts = ladder.parts_of(pipeline, name, plans.stores(device.type), partial(_originals, model, plan))
+        folded = {choice.component for choice in plan if choice.folded}
+        for part in parts.values():
+            if (
+                part.name in folded
+            ):  # its weights are not those of the files, but their folds can be made anew
+                part.refill, part.replan = None, partial(self._replan, part)
+        self.guard = guard.Guard(parts, name)
+        self.guard.stand_at_networks(getattr(pipeline, "vae", None))
+        self.guard.stand_at_prompt(pipeline)
 
     @classmethod
     def ready(
@@ -69,7 +88,7 @@ class Painter:
         """Fetch what is not here, check the request, load the model. ``memory_budget`` is in bytes of the device.
         Folds that the plan asks for are made the first time, which ``on_folding`` hears of.
 
-        Raises what ``checking.check``, ``hub.fetch``, ``loading.load`` and ``memory.set_attention`` raise.
+        Raises what ``checking.check``, ``hub.fetch``, ``loading.load`` and ``attention.choose`` raise.
         """
         model = resolve(request.model)
         checking.check(request, model)
@@ -81,11 +100,11 @@ class Painter:
         with _memory_errors():
             plan, folds = folding.prepare(model, plan, on_folding)
             pipeline = loading.load(model, plan, folds)
-            memory.set_attention(pipeline, loading.denoiser(pipeline), attention)
+            attention_backends.choose(pipeline, loading.denoiser(pipeline), attention)
             arrangement = memory.choose(pipeline, where, memory_budget)
             memory.place(pipeline, where, arrangement)
         painter = cls(pipeline, model, plan, where, arrangement)
-        painter._asked = asked
+        painter._asked, painter.on_folding = asked, on_folding
         return painter
 
     def serves(self, request: PaintRequest, device: str | None = None, attention: str = "native") -> bool:
@@ -136,7 +155,7 @@ class Painter:
                 try:
                     yield self._paint_one(pipeline, request, index, on_step)
                 except (BrokenNumbers, Blanked) as error:
-                    verdict = Verdict("refuse", (error.en,))
+                    verdict = Verdict("refuse", (error.en,), tuple(self.guard.rungs))
                     yield Refused(index, request.seed_of(index), error, verdict)
 
     @contextmanager
@@ -164,35 +183,60 @@ class Painter:
             ) from error
         if self.arrangement == "model":  # its hooks hang on a pipeline; layer by layer they hang on layers
             memory.place(sibling, self.device, self.arrangement)
-        guard.watch_prompt(sibling, self.denoiser)
+        self.guard.stand_at_prompt(sibling)
         return sibling
 
     def _paint_one(
         self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
     ) -> Canvas:
         words, remarks = self._words(pipeline, request, index)
+        seed = request.seed_of(index)
         pipeline.scheduler = samplers.build(None, pipeline.scheduler)  # a picture leaves nothing to the next
-        tape = Tape(pipeline.scheduler)
+        sampler, tape = samplers.name_of(pipeline.scheduler), Tape(pipeline.scheduler)
 
-        def after_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
-            latents = state["latents"]
-            guard.finite(latents, "latents", step)
+        def after_step(step: int, latents: torch.Tensor) -> None:
             if on_step is not None:
                 look = partial(self._look, tape, latents, step, request)
-                on_step(Step(index, step, pipeline.num_timesteps, look, latents))
-            return state
+                on_step(Step(index, step, _steps(pipeline), look, latents))
 
-        with Float32Noise(), _memory_errors():
-            result = pipeline(**words, callback_on_step_end=after_step)
+        self._sitting = self._as_sitting(request, words, seed)
+        self.guard.stand_at_sampler(pipeline.scheduler, after_step)
+        with self.guard.watch(seed), Float32Noise(), _memory_errors():
+            pixels = _pixels(pipeline(**words), self.guard)
+        expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return Canvas(
-            pixels=_pixels(result),
+            pixels=pixels,
             index=index,
-            seed=request.seed_of(index),
+            seed=seed,
             prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "",
-            sampler=samplers.name_of(pipeline.scheduler),
-            verdict=Verdict("hang" if self.checked else "unchecked", remarks),
+            sampler=sampler,
+            verdict=self.guard.verdict(expected, remarks),
         )
+
+    def _as_sitting(self, request: PaintRequest, words: dict[str, Any], seed: int) -> folding.Sitting | None:
+        """What the folds could be measured on: a picture from words alone, without a LoRA."""
+        if request.loras or request.init_image is not None:
+            return None
+        return folding.Sitting(
+            words["prompt"], request.width, request.height, request.steps, request.guidance, seed,
+            words.get("negative_prompt") or "",
+        )  # fmt: skip
+
+    def _replan(self, part: ladder.Part) -> tuple[Plan, dict[str, torch.Tensor]] | None:
+        """Folds that know the picture being painted, as a difference to those in force, and the weights so folded; None
+        where they cannot help.
+        """
+        if self._sitting is None:
+            return None
+        folds = folding.replan(self.model, self._sitting, self.on_folding)
+        if not folds.usable(folding.component_of(self.plan[part.name])):
+            return None
+        before = self.pipeline.folds
+        difference = ladder.difference(before, folds.plan, part)
+        self.pipeline.folds = compose(before, difference)
+        fresh = folding.networks_of(loading.load(self.model, self.plan, folds.plan))
+        return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
 
     def _look(self, tape: Tape, latents: torch.Tensor, step: int, request: PaintRequest) -> np.ndarray | None:
         return self.preview(tape.guess(latents, step), request.width, request.height)
@@ -228,15 +272,31 @@ class Blanked(BadRequest):
     """One picture of a batch, which the model's own checker would not show."""
 
 
-def _pixels(result: Any) -> np.ndarray:
+def _steps(pipeline: Any) -> int:
+    """How many steps this picture takes: img2img takes fewer than were asked for, some samplers more."""
+    return int(getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps))
+
+
+def _originals(model: Model, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
+    """Every parameter of the model as its files have it, in float32, by component and name."""
+    exact = PrecisionPlan(tuple(replace(choice, format="float32", emulated=False) for choice in plan))
+    components = loading.load(model, exact).components
+    networks = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        f"{name}.{key}": tensor
+        for name, part in networks.items()
+        for key, tensor in part.state_dict().items()
+    }
+
+
+def _pixels(result: Any, sentry: guard.Guard) -> np.ndarray:
     """float32 [H, W, 3] in 0..1. A picture that the model's own safety checker has blanked is not handed over."""
     if any(getattr(result, "nsfw_content_detected", None) or ()):
         raise Blanked(
             "The model's own safety checker blanked this picture; change the prompt or the seed.",
             "模型自带的安全检查器抹去了这幅画；请修改提示词或种子。",
         )
-    picture = result.images[0]
-    guard.finite(picture, "picture")
+    picture = sentry.picture(result.images[0])
     return picture.float().permute(1, 2, 0).cpu().contiguous().numpy()
 
 

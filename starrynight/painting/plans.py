@@ -73,6 +73,13 @@ def folded_in_file(model: Model) -> frozenset[str]:
     return frozenset(found)
 
 
+def stores(device: str) -> frozenset[str]:
+    """The 16-bit formats whose results are right on a torch device, fast or not."""
+    from starrynight.numerics import device as machine
+
+    return machine.probe(_kind(device), measure=False).stores
+
+
 @cache
 def _probed(kind: str | None) -> precision.Device:
     """This machine. A CPU's rates are measured once and kept under STARRY_HOME/cache: on a busy day they would come

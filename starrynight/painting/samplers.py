@@ -6,9 +6,14 @@ schedule (shift, betas, prediction type) and changes only how steps are taken.
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from starrynight.errors import UnknownName
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 KIND = ("sampler", "采样器")
 
@@ -16,7 +21,13 @@ KIND = ("sampler", "采样器")
 FLOW: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("FlowMatchEulerDiscreteScheduler", {}),
     "euler_sde": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+    "heun": ("FlowMatchHeunDiscreteScheduler", {}),
     "lcm": ("FlowMatchLCMScheduler", {}),
+    "dpmpp_2m": (
+        "DPMSolverMultistepScheduler",
+        {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    ),
+    "unipc": ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
 }
 NOISE: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
@@ -33,6 +44,12 @@ NOISE: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 
+# Samplers that keep the latents' variance at 1; the others of NOISE let it grow with the noise.
+VARIANCE_PRESERVING = ("DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+                       "PNDMScheduler", "UniPCMultistepScheduler")  # fmt: skip
+
+Conservative = Callable[["Tensor", "Tensor", int], "Tensor"]
+
 
 def names(flow: bool) -> list[str]:
     return sorted(FLOW if flow else NOISE)
@@ -48,14 +65,47 @@ def find(name: str, flow: bool) -> tuple[str, dict[str, Any]]:
     return table[key]
 
 
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler takes its steps through flow matching's straight lines."""
+    return "Flow" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas"))
+
+
 def build(name: str | None, scheduler: Any) -> Any:
     """A fresh scheduler for one picture: the model's own, or ``name`` with the model's own schedule."""
     import diffusers
 
     if name is None:
-        return type(scheduler).from_config(scheduler.config)
-    class_name, changes = find(name, flow="Flow" in type(scheduler).__name__)
-    return getattr(diffusers, class_name).from_config(scheduler.config, **changes)
+        return _lenient(type(scheduler).from_config(scheduler.config))
+    class_name, changes = find(name, is_flow(scheduler))
+    if "use_flow_sigmas" in changes:
+        changes = changes | {"flow_shift": scheduler.config.get("shift", 1.0)}
+    return _lenient(getattr(diffusers, class_name).from_config(scheduler.config, **changes))
+
+
+def _lenient(scheduler: Any) -> Any:
+    """Flow pipelines tell their own scheduler a shift by the picture's size (``mu``) and a list of sigmas, which it needs
+    only if it shifts by size. Others choke on them: they hear what they understand.
+    """
+    if (
+        not is_flow(scheduler)
+        or "FlowMatchEuler" in type(scheduler).__name__
+        or "LCM" in type(scheduler).__name__
+    ):
+        return scheduler
+    choose = scheduler.set_timesteps
+    by_sizes = scheduler.config.get("use_dynamic_shifting") and "mu" in inspect.signature(choose).parameters
+
+    def set_timesteps(
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,
+        mu: float | None = None,
+    ) -> None:
+        by_size = {"mu": mu} if mu is not None and by_sizes else {}
+        choose(len(sigmas) if num_inference_steps is None else num_inference_steps, device=device, **by_size)
+
+    scheduler.set_timesteps = set_timesteps
+    return scheduler
 
 
 def name_of(scheduler: Any) -> str:
@@ -63,8 +113,51 @@ def name_of(scheduler: Any) -> str:
     class_name = type(scheduler).__name__
     known = [
         (len(changes), name)
-        for name, (its_class, changes) in (FLOW if "Flow" in class_name else NOISE).items()
+        for name, (its_class, changes) in (FLOW if is_flow(scheduler) else NOISE).items()
         if its_class == class_name
         and all(scheduler.config.get(key) == value for key, value in changes.items())
     ]
     return max(known)[1] if known else class_name
+
+
+def conservative(scheduler: Any, first_time: Any, draw: Generator) -> tuple[str, Conservative] | None:
+    """A plain sampler for the steps that ``scheduler`` cannot take, between the same levels of noise: Euler ancestral for
+    noise prediction, Euler for flow matching. None where the scheduler is that already, or not one we know.
+
+    Returns its name and ``step(model_output, sample, number)``, which needs no memory of earlier steps. ``first_time``
+    is what the scheduler was told at step 0, where img2img may have begun late.
+    """
+    name = "euler" if is_flow(scheduler) else "euler_a"
+    class_name, changes = find(name, is_flow(scheduler))
+    known = {its_class for its_class, _ in (FLOW if is_flow(scheduler) else NOISE).values()}
+    if (
+        type(scheduler).__name__ not in known
+        or name_of(scheduler) == name
+        or scheduler.config.get("prediction_type") == "sample"
+    ):
+        return None
+    import diffusers
+
+    plain = getattr(diffusers, class_name).from_config(scheduler.config, stochastic_sampling=False, **changes)
+    plain.sigmas, plain.timesteps = _sigmas(scheduler), scheduler.timesteps
+    plain.is_scale_input_called = True  # the pipeline's own sampler has done it
+    first = int((scheduler.timesteps == first_time).nonzero()[0])
+    preserving = type(scheduler).__name__ in VARIANCE_PRESERVING and not is_flow(scheduler)
+
+    def step(model_output: Tensor, sample: Tensor, number: int) -> Tensor:
+        here, there = plain.sigmas[first + number], plain.sigmas[first + number + 1]
+        plain._step_index = first + number
+        if preserving:
+            sample = sample.float() * (1 + here**2) ** 0.5
+        latents = plain.step(model_output, 0.0, sample, generator=draw, return_dict=False)[0]
+        return latents / (1 + there**2) ** 0.5 if preserving else latents
+
+    return name, step
+
+
+def _sigmas(scheduler: Any) -> Tensor:
+    """Noise by step, and none after the last: the scheduler's own list, or from the times it is asked at."""
+    if hasattr(scheduler, "sigmas"):
+        return scheduler.sigmas
+    alphas = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()]
+    return (((1 - alphas) / alphas) ** 0.5).new_tensor([*((1 - alphas) / alphas) ** 0.5, 0.0])

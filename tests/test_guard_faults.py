@@ -1,0 +1,343 @@
+"""Faults put into every stage and every step of tiny pipelines: each is named, mended by the right rung, or refused.
+
+Three kinds of broken numbers, three kinds of fault: one that happens once, one that only a 16-bit format has, one that
+nothing helps against. The networks are real; a fault is a layer that computes wrongly at the moment it is told to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from starrynight import studio
+from starrynight.gallery.folder import Folder
+from starrynight.metadata import read_recipe
+from starrynight.painting.canvas import Canvas, Refused
+from starrynight.painting.painter import Painter
+from starrynight.picture import Picture
+from starrynight.request import PaintRequest
+from starrynight.verdict import Verdict
+
+KINDS = {"NaN": math.nan, "+Inf": math.inf, "−Inf": -math.inf}
+STEPS = 8
+STEP_STAGES = [(stage, step) for stage in ("prediction", "latents") for step in range(STEPS)]
+PLACES = [("prompt", None), *STEP_STAGES, ("decoder", None), ("picture", None)]
+ALWAYS = frozenset((torch.float16, torch.bfloat16, torch.float32))
+HALF = frozenset((torch.float16,))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARRY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save("zimage", tmp_path_factory.mktemp("zimage"))
+
+
+@pytest.fixture(scope="module")
+def painters(folder: Path) -> Callable[[str], Painter]:
+    """A painter for each format, loaded once."""
+    made: dict[str, Painter] = {}
+
+    def painter(precision: str) -> Painter:
+        if precision not in made:
+            made[precision] = Painter.ready(ask(folder, precision=precision), device="cpu")
+        return made[precision]
+
+    return painter
+
+
+def ask(folder: Path, **more: Any) -> PaintRequest:
+    words = {
+        "prompt": "a starry night",
+        "width": 64,
+        "height": 64,
+        "steps": STEPS,
+        "seed": 5,
+        "precision": "float32",
+    }
+    return PaintRequest(model=str(folder), **(words | more))
+
+
+class Saboteur:
+    """Breaks one layer of one stage: when ``step`` is being painted, in the formats ``where``, ``times`` times."""
+
+    def __init__(
+        self,
+        painter: Painter,
+        stage: str,
+        step: int | None,
+        value: float,
+        where: frozenset[torch.dtype],
+        times: int,
+    ) -> None:
+        self.painter, self.stage, self.step, self.value = painter, stage, step, value
+        self.where, self.left, self.scheduler = where, times, None
+        pipeline = painter.pipeline
+        self.layer = {
+            "prompt": lambda: pipeline.text_encoder.layers[0].mlp.down_proj,
+            "prediction": lambda: pipeline.transformer.layers[1].feed_forward.w2,
+            "decoder": lambda: pipeline.vae.decoder.conv_out,
+        }.get(stage, lambda: None)()
+
+    def due(self, dtype: torch.dtype) -> bool:
+        now = self.step is None or self.painter.guard.step == self.step
+        return now and self.left > 0 and dtype in self.where
+
+    def broken(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not self.due(self.layer.weight.dtype if self.layer is not None else torch.float32):
+            return tensor
+        self.left -= 1
+        tensor = tensor.clone()
+        tensor.view(-1)[3] += self.value
+        return tensor
+
+    @contextmanager
+    def at_work(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            if self.layer is not None:
+                forward = self.layer.forward
+                patch.setattr(self.layer, "forward", lambda *args: self.broken(forward(*args)))
+            elif self.stage == "latents":
+                scheduler = self.scheduler or type(self.painter.pipeline.scheduler)
+                take = scheduler.step
+                patch.setattr(
+                    scheduler, "step", _signed(take, lambda *a, **k: (self.broken(take(*a, **k)[0]),))
+                )
+            else:
+                post = self.painter.pipeline.image_processor.postprocess
+                patch.setattr(
+                    self.painter.pipeline.image_processor,
+                    "postprocess",
+                    lambda *a, **k: self.broken(post(*a, **k)),
+                )
+            yield
+
+
+def _signed(like: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    from functools import wraps
+
+    return wraps(like)(function)
+
+
+def paint(painter: Painter, request: PaintRequest) -> list[Canvas | Refused]:
+    return list(painter.paint(request))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_stage_and_step_names_its_fault_and_the_batch_goes_on(
+    painters: Callable[[str], Painter], folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault nothing helps against, in the first picture of two. Float32: only attention is left to change."""
+    painter, request = painters("float32"), ask(folder, count=2)
+    _, sound = paint(painter, request)
+    for stage, step in PLACES:
+        saboteur = Saboteur(painter, stage, step, KINDS[kind], ALWAYS, times=99)
+        outcomes = []
+        with saboteur.at_work(monkeypatch):
+            for outcome in painter.paint(request):
+                saboteur.left = 0  # the second picture is left alone
+                outcomes.append(outcome)
+        refused, second = outcomes
+        assert isinstance(refused, Refused), (stage, step)
+        assert (second.pixels == sound.pixels).all(), (stage, step)
+        told, climbed = refused.error.en, [(rung.name, rung.mended) for rung in refused.verdict.rungs]
+        assert f"{kind} in " in told or stage == "prediction", told  # an Inf inside a network soon makes NaN
+        assert {"prompt": "prompt's embeddings", "picture": "the picture"}.get(stage, stage) in told
+        assert ("step" in told) == (step is not None)
+        assert step is None or f"step {step + 1} " in told
+        assert climbed == ([("attention", False)] if saboteur.layer is not None else [])
+        if saboteur.layer is not None:
+            assert {"prompt": "text_encoder.layers.0.mlp.down_proj", "decoder": "vae.decoder.conv_out"}.get(
+                stage, "transformer.layers.1.feed_forward.w2"
+            ) in told
+
+
+def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
+    painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painter, request = painters("float32"), ask(folder)
+    (sound,) = paint(painter, request)
+    for number, (stage, step) in enumerate(PLACES):
+        kind = list(KINDS)[number % 3]
+        with Saboteur(painter, stage, step, KINDS[kind], ALWAYS, times=1).at_work(monkeypatch):
+            (outcome,) = paint(painter, request)
+        if stage in ("latents", "picture"):  # Euler is conservative already; nothing follows the decoder
+            assert isinstance(outcome, Refused), (stage, step)
+            continue
+        (rung,) = outcome.verdict.rungs
+        assert (rung.name, rung.mended, rung.fault.stage, rung.fault.step) == ("attention", True, stage, step)
+        assert outcome.verdict.outcome == "hang"
+        assert (
+            np.abs(outcome.pixels - sound.pixels).max() < 1e-4
+        )  # mended from where it stood: the same picture
+        assert (paint(painter, request)[0].pixels == sound.pixels).all()  # and nothing of it stays
+
+
+def test_a_fault_of_float16_alone_is_mended_by_float32_where_it_broke(
+    painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painter, request = painters("float16"), ask(folder, precision="float16")
+    (sound,) = paint(painter, request)
+    for number, (stage, step) in enumerate(PLACES):
+        saboteur = Saboteur(painter, stage, step, list(KINDS.values())[number % 3], HALF, times=99)
+        if saboteur.layer is None:
+            continue
+        with saboteur.at_work(monkeypatch):
+            (outcome,) = paint(painter, request)
+        (rung,) = outcome.verdict.rungs
+        assert rung.name == ("decoder" if stage == "decoder" else "islands")
+        assert (rung.mended, rung.fault.stage, rung.fault.step, rung.fault.format) == (
+            True,
+            stage,
+            step,
+            "float16",
+        )
+        assert rung.detail == ("" if stage == "decoder" else rung.fault.module)
+        assert np.abs(outcome.pixels - sound.pixels).max() < 0.02
+        assert (paint(painter, request)[0].pixels == sound.pixels).all()
+
+
+def test_the_whole_ladder_is_climbed_in_order_and_told(
+    painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painter, request = painters("float16"), ask(folder, precision="float16", count=2)
+    before = [(p.dtype, p.data_ptr()) for p in painter.denoiser.parameters()]
+    with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
+        first, second = paint(painter, request)
+    for refused in (first, second):  # the second climbs from the bottom again: a picture is the same alone
+        climbed = [(rung.name, rung.mended) for rung in refused.verdict.rungs]
+        assert climbed == [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
+        assert "float32 islands" in refused.error.en
+        assert "float32 小岛" in refused.error.zh
+        assert refused.verdict.outcome == "refuse"
+    assert before == [(p.dtype, p.data_ptr()) for p in painter.denoiser.parameters()]
+    assert len(paint(painter, request)[0].verdict.rungs) == 0
+
+
+@pytest.mark.parametrize("loud", [3e3, 1e7])
+def test_activations_and_weights_beyond_float16_are_mended(tmp_path: Path, loud: float) -> None:
+    """A loud product in the middle of a layer; at 1e7 the weights themselves are Inf in float16."""
+    tiny.save("zimage", tmp_path / "loud", loud=loud)
+    request = ask(tmp_path / "loud", steps=2)
+    (exact,) = paint(Painter.ready(request, device="cpu"), request)
+    half = request.replace(precision="float16")
+    (mended,) = paint(Painter.ready(half, device="cpu"), half)
+    (rung,) = mended.verdict.rungs
+    assert (rung.name, rung.mended, rung.detail) == ("islands", True, "transformer.layers.0.feed_forward")
+    assert rung.fault.op == ("mul" if loud < 1e5 else "weight")
+    assert np.abs(mended.pixels - exact.pixels).max() < (
+        0.02 if loud < 1e5 else 0.2
+    )  # w2's had gone subnormal
+
+
+def test_folds_that_no_longer_hold_are_planned_anew_and_kept(tmp_path: Path) -> None:
+    """A model loaded with folds that were measured on other ranges: here, with none at all."""
+    from starrynight.numerics.solve import Plan
+    from starrynight.painting import catalogue, folding, plans
+
+    folder = tiny.save("zimage", tmp_path / "loud", loud=1e4)
+    request = ask(folder, steps=2)
+    model = catalogue.resolve(str(folder))
+    stale = folding.Folds(Plan(), folding.usual(model), {"finite": True})
+    plans.keep(folding.kept_at(model), stale.to_json())
+    (exact,) = paint(Painter.ready(request, device="cpu"), request)
+    folded = request.replace(precision="float16-folded")
+    painter = Painter.ready(folded, device="cpu")
+    (mended,) = paint(painter, folded)
+    (rung,) = mended.verdict.rungs
+    assert (rung.name, rung.mended, rung.fault.step) == ("replan", True, 0)
+    assert np.abs(mended.pixels - exact.pixels).mean() < 0.003
+    (later,) = paint(painter, folded)
+    (fresh,) = paint(Painter.ready(folded, device="cpu"), folded)
+    assert later.verdict.rungs == fresh.verdict.rungs == ()
+    assert (later.pixels == fresh.pixels).all()  # the folds are kept: here and after a restart the same bytes
+
+
+def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
+    folder: Path,
+    painters: Callable[[str], Painter],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Broken at the last step, where every sampler's step leads to the same place: the finished picture."""
+    import diffusers
+
+    from starrynight.painting import samplers
+
+    noisy = tiny.save("sd", tmp_path_factory.mktemp("sd"))
+    for painter, where, table in (
+        (Painter.ready(ask(noisy), device="cpu"), noisy, samplers.NOISE),
+        (painters("float32"), folder, samplers.FLOW),
+    ):
+        plain = "euler" if painter.model.flow else "euler_a"
+        for name, (class_name, changes) in table.items():
+            request = ask(where, sampler=name, steps=4)
+            steps: list[int] = []
+            (sound,) = painter.paint(request, lambda step, steps=steps: steps.append(step.steps))
+            saboteur = Saboteur(painter, "latents", steps[0] - 1, math.nan, ALWAYS, times=1)
+            saboteur.scheduler = getattr(diffusers, class_name)
+            with saboteur.at_work(monkeypatch):
+                (outcome,) = paint(painter, request)
+            if name == plain:
+                assert isinstance(outcome, Refused)
+                continue
+            (rung,) = outcome.verdict.rungs
+            assert (rung.name, rung.detail, rung.mended) == ("sampler", plain, True)
+            assert rung.fault.module == class_name
+            error = float(np.abs(outcome.pixels - sound.pixels).max())
+            print(name, changes, error)
+            assert outcome.sampler == name
+
+
+def test_the_recipe_of_a_hung_picture_tells_the_rung(
+    painters: Callable[[str], Painter], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = studio.Studio(Folder(tmp_path / "out"))
+    room._painter = painters("float16")
+    room.device = "cpu"
+    request = ask(folder, precision="float16", steps=2)
+    with Saboteur(painters("float16"), "prediction", 1, math.nan, HALF, times=99).at_work(monkeypatch):
+        (hung,) = room.paint(request)
+    assert isinstance(hung, studio.Hung)
+    verdict = Verdict.from_dict(read_recipe(hung.place).raw["verdict"])
+    assert verdict == hung.picture.verdict
+    (line,) = verdict.mends("en")
+    assert "step 2 (float16): transformer.layers.1.feed_forward.w2" in line
+    assert line.endswith("float32 islands (transformer.layers.1.feed_forward.w2)")
+    (line,) = verdict.mends("zh")
+    assert "第 2 步" in line
+    assert Picture(hung.picture.pixels, hung.picture.recipe).verdict == verdict
+
+
+def test_what_was_not_looked_at_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    painter = Painter.ready(ask(folder), device="cpu")
+    decode = type(painter.pipeline.vae).decode
+    monkeypatch.setattr(painter.pipeline.vae, "decode", lambda *a, **k: decode(painter.pipeline.vae, *a, **k))
+    (outcome,) = paint(painter, ask(folder, steps=1))
+    assert (outcome.verdict.outcome, outcome.verdict.reasons) == ("unchecked", ("not looked at: decoder",))
+
+
+def test_clamps_are_counted_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    painter, request = Painter.ready(ask(folder), device="cpu"), ask(folder, steps=1)
+    (plain,) = paint(painter, request)
+    painter.guard.count_clamps = True
+    (outcome,) = paint(painter, request)
+    assert (plain.verdict.clamps, outcome.verdict.clamps) == (None, {})
+    assert (outcome.pixels == plain.pixels).all()
+    layer = painter.denoiser.layers[0].feed_forward
+    forward = layer.forward
+    monkeypatch.setattr(layer, "forward", lambda x: forward(x).clamp(-1e-9, 1e-9))
+    (outcome,) = paint(painter, request)
+    assert list(outcome.verdict.clamps) == ["transformer.layers.0.feed_forward clamp"]
+    assert outcome.verdict.clamps["transformer.layers.0.feed_forward clamp"] > 100
