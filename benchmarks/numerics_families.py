@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from starrynight.numerics.certify import Certificate, certify, float16_outputs, outputs, relative_error
 from starrynight.numerics.solve import Plan, solve
 from starrynight.numerics.trace import trace
+from starrynight.painting.ordinary import ordinary
 
 Exercise = Callable[[nn.Module, int], object]
 
@@ -444,16 +445,16 @@ def make_loud(module: nn.Module, names: tuple[str, ...], family: Family, target:
             parameter.data *= factor
 
 
-def plan_for(module: nn.Module, family: Family, **options: bool) -> Plan:
+def plan_for(module: nn.Module, family: Family, plain: bool = False) -> Plan:
     """Trace in bfloat16 over the calibration inputs and solve."""
     half = copy.deepcopy(module).bfloat16()
     found = trace(half, lambda: [family.exercise(half, seed) for seed in CALIBRATION])
-    return solve(found, **options)
+    return solve(found, plain=ordinary({"": module}) if plain else None)
 
 
-def compare(name: str, place: str, family: Family, module: nn.Module, **options: bool) -> Row:
+def compare(name: str, place: str, family: Family, module: nn.Module, plain: bool = False) -> Row:
     start = time.perf_counter()
-    plan = plan_for(module, family, **options)
+    plan = plan_for(module, family, plain)
     seconds = time.perf_counter() - start
     certificate = certify(module, plan, family.exercise, HELD_OUT)
     reference = outputs(module, family.exercise, HELD_OUT)
@@ -461,13 +462,13 @@ def compare(name: str, place: str, family: Family, module: nn.Module, **options:
     return Row(name, place, relative_error(plain, reference), certificate, seconds)
 
 
-def measure_family(name: str, **options: bool) -> list[Row]:
+def measure_family(name: str, plain: bool = False) -> list[Row]:
     family = FAMILIES[name]()
     rows = []
     for place, names in family.places.items():
         module = build(family)
         make_loud(module, names, family, family.target.get(place, 3e6))
-        rows.append(compare(name, place, family, module, **options))
+        rows.append(compare(name, place, family, module, plain))
     return rows
 
 

@@ -16,7 +16,7 @@ from starrynight.numerics.certify import certify, float16_outputs, outputs, rela
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold, fold_lora, read_plan, write_folded
 from starrynight.numerics.islands import settle
-from starrynight.numerics.solve import Plan, Unreachable, solve
+from starrynight.numerics.solve import Ordinary, Plan, Unreachable, solve
 from starrynight.numerics.trace import Trace, trace
 from starrynight.numerics.widen import widen
 
@@ -154,7 +154,7 @@ def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
 
 def test_a_written_checkpoint_runs_without_this_package(tmp_path: Path) -> None:
     module = Model(up=20, down=-8)
-    plan = solve(traced(module), plain=True)
+    plan = solve(traced(module), plain=Ordinary())
     assert plan.epsilons == {}
     save_file(module.bfloat16().state_dict(), tmp_path / "bf16.safetensors", metadata={"source": "test"})
     write_folded(tmp_path / "bf16.safetensors", tmp_path / "folded.safetensors", plan, {"holds": True})
@@ -180,7 +180,7 @@ def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
         module.embed.weight.mul_(2.0**20)
         module.embed.bias.copy_(torch.ones(32))
     module.block.norm.eps = module.norm.eps = 1e-12
-    plan = solve(traced(module), plain=True)
+    plan = solve(traced(module), plain=Ordinary())
     assert plan.parameters["embed.weight"] < 0
     assert plan.epsilons == {}
     assert plan.islands == ()
@@ -195,7 +195,7 @@ def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
         module.embed.bias.mul_(2.0**-9)
     found = traced(module)
     assert solve(found).islands == ()
-    plain = solve(found, plain=True)
+    plain = solve(found, plain=Ordinary())
     assert plain.epsilons == {}
     assert plain.islands != ()
     certificate = certify(module, plain, exercise, (7, 8))
@@ -295,4 +295,32 @@ def test_non_persistent_buffers_fold_in_memory_only() -> None:
 
     found = traced(Positioned())
     assert "positions" in solve(found).parameters
-    assert "positions" not in solve(found, plain=True).parameters
+    assert "positions" not in solve(found, plain=Ordinary()).parameters
+
+
+def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
+    """One key sets both norms' eps: a loud stream takes it along, and nothing needs an island any more."""
+    module = Model(down=20)
+    with torch.no_grad():
+        module.embed.weight.mul_(2.0**-9)
+        module.embed.bias.mul_(2.0**-9)
+    found = traced(module)
+    plan = solve(found, plain=Ordinary({"norm_eps": frozenset({"block.norm.eps", "norm.eps"})}))
+    assert plan.islands == ()
+    assert plan.configs["norm_eps"] == 2 * plan.parameters["block.down.weight"] < 0
+    assert plan.epsilons == dict.fromkeys(("block.norm.eps", "norm.eps"), plan.configs["norm_eps"])
+    assert certify(module, plan, exercise, (7, 8)).holds
+    assert solve(found, plain=Ordinary({"eps": frozenset({"norm.eps", "never.run.eps"})})).configs == {}
+
+
+def test_what_a_header_told_of_the_epsilons_is_folded_back() -> None:
+    """A widened model whose header tells its epsilons, written for tools that read no header: the original's scale."""
+    module, found = Model(), traced(Model())
+    wider = widen(found, found.outputs["block"], bits=18)
+    fold(module, wider)
+    plan = solve(traced(module), plain=Ordinary(told=wider.epsilons))
+    assert {name: power + plan.epsilons[name] for name, power in wider.epsilons.items()} == dict.fromkeys(
+        wider.epsilons, 0
+    )
+    assert plan.islands == ()
+    assert certify(module, plan, exercise, (7, 8)).folded_float32 == 0

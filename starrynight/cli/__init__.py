@@ -52,7 +52,7 @@ def starry(
 
 def main() -> None:
     """Run a command; every error the house knows becomes one sentence on stderr and its own exit code."""
-    from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint  # noqa: A004, F401  (each registers its command)
+    from starrynight.cli import doctor, fold, gallery, inspect, lab, models, open, paint, ranges  # noqa: A004, F401  (each registers its command)
 
     try:
         code = app(standalone_mode=False)

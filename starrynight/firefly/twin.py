@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ TARGET = 20
 DONE = "twin.json"
 
 
-def make(out: Path, weights: Path = SHIPPED) -> Path:
+def make(out: Path, weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> Path:
     """Write the twin of ``weights`` to ``out`` as a diffusers folder; one made earlier of the same weights is kept."""
-    story = {"of": _stamp(weights), "places": PLACES, "target": TARGET}
+    story = {"of": _stamp(weights), "places": places, "target": TARGET}
     told = json.dumps(story, indent=1)
     if (out / DONE).is_file() and (out / DONE).read_text("utf-8") == told:
         return out
-    plan = widening(weights)
+    plan = widening(weights, places)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _write(weights, partial, plan)
@@ -52,7 +53,7 @@ def make(out: Path, weights: Path = SHIPPED) -> Path:
     return out
 
 
-def widening(weights: Path = SHIPPED) -> Plan:
+def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> Plan:
     """The plan that makes Firefly wide: traced over one short painting, then every place grown to 2^TARGET."""
     from starrynight.numerics.fold import compose
     from starrynight.numerics.trace import trace
@@ -61,7 +62,7 @@ def widening(weights: Path = SHIPPED) -> Plan:
     pipeline = _pipeline(weights)
     found = trace({name: getattr(pipeline, name) for name in NETWORKS}, lambda: _paint(pipeline))
     plans = []
-    for module, side in PLACES:
+    for module, side in places:
         boundary = (found.outputs if side == "out" else found.inputs)[module]
         bits = TARGET - math.floor(math.log2(max(boundary.values())))
         plans.append(widen(found, boundary, bits))

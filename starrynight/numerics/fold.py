@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from starrynight.errors import BadFile, Unfit
+from starrynight.errors import BadFile, StorageError, Unfit
 from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
 from starrynight.numerics.solve import Plan
@@ -74,15 +76,19 @@ def compose(*plans: Plan) -> Plan:
     """One plan after another: exponents add up, islands gather. The range is the last plan's."""
     parameters: Counter[str] = Counter()
     epsilons: Counter[str] = Counter()
+    configs: Counter[str] = Counter()
     for plan in plans:
         for name, power in plan.parameters.items():
             parameters[name] += power
         for name, power in plan.epsilons.items():
             epsilons[name] += power
+        for name, power in plan.configs.items():
+            configs[name] += power
     return replace(
         plans[-1],
         parameters={name: power for name, power in sorted(parameters.items()) if power},
         epsilons={name: power for name, power in sorted(epsilons.items()) if power},
+        configs={name: power for name, power in sorted(configs.items()) if power},
         islands=tuple(sorted({island for plan in plans for island in plan.islands})),
     )
 
@@ -93,6 +99,7 @@ def only(plan: Plan, component: str) -> Plan:
         plan,
         parameters={n: p for n, p in plan.parameters.items() if inside(n, (component,))},
         epsilons={n: p for n, p in plan.epsilons.items() if inside(n, (component,))},
+        configs={n: p for n, p in plan.configs.items() if inside(n, (component,))},
         islands=tuple(i for i in plan.islands if inside(i, (component,))),
     )
 
@@ -121,33 +128,78 @@ def write_folded(
     certificate: Mapping[str, object] | None = None,
     prefix: str = "",
     dtype: torch.dtype | None = torch.float16,
+    rows: Mapping[str, Tensor] | None = None,
+    told: Plan | None = None,
+    on_tensor: Callable[[str], None] | None = None,
 ) -> None:
     """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
 
-    ``prefix`` is the component's name in the plan; without ``dtype`` every tensor keeps its own. The target appears whole or not at all. Raises ``BadFile`` if the
-    source cannot be read.
+    ``prefix`` is the component's name in the plan; without ``dtype`` every tensor keeps its own. ``rows``: for a file in
+    another layout, the power of each row of each tensor, instead of the plan's. ``told`` is what the header says, if
+    not ``plan``. The target appears whole or not at all; one tensor is held at a time. Raises ``BadFile`` if the source
+    cannot be read, ``StorageError`` if the target cannot be written.
     """
+    story = {
+        "plan": json.loads((told or plan).to_json()),
+        "certificate": dict(certificate or {}),
+        "torch": torch.__version__,
+    }
+
+    def folded(name: str, tensor: Tensor) -> Tensor:
+        if rows is None or name not in rows or not (tensor.is_floating_point() and tensor.numel()):
+            return fold_tensor(join(prefix, name), tensor, plan, dtype)
+        factors = torch.ldexp(torch.ones(rows[name].shape), rows[name]).reshape(-1, *[1] * (tensor.dim() - 1))
+        return (tensor.float() * factors).to(dtype or tensor.dtype)
+
+    partial = target.with_name(target.name + ".partial")
     try:
         with safe_open(source, framework="pt") as file:
-            names = list(file.keys())
-            metadata = dict(file.metadata() or {})
-            folded = {
-                n: fold_tensor(join(prefix, n), file.get_tensor(n), plan, dtype).contiguous() for n in names
-            }
-    except (SafetensorError, OSError) as error:
+            metadata = {**(file.metadata() or {}), "format": "pt", HEADER: json.dumps(story, sort_keys=True)}
+            with partial.open("wb") as out:
+                _stream(file, out, metadata, folded, on_tensor or (lambda name: None))
+    except SafetensorError as error:
         raise BadFile(
             f"{source.name} is not a readable safetensors file; fetch it again. ({error})",
             f"{source.name} 不是可读的 safetensors 文件；请重新下载。（{error}）",
         ) from error
-    story = {
-        "plan": json.loads(plan.to_json()),
-        "certificate": dict(certificate or {}),
-        "torch": torch.__version__,
-    }
-    metadata |= {"format": "pt", HEADER: json.dumps(story, sort_keys=True)}
-    partial = target.with_name(target.name + ".partial")
-    save_file(folded, partial, metadata=metadata)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise StorageError(
+            f"{target} could not be written ({error.strerror}); free some space or name another place, then run the "
+            "command again: it goes on where it stopped.",
+            f"无法写入 {target}（{error.strerror}）；请腾出空间或换个位置，再次运行会接着做。",
+        ) from error
     partial.replace(target)
+
+
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}  # fmt: skip
+
+
+def _stream(
+    file: Any,
+    out: BinaryIO,
+    metadata: dict[str, str],
+    folded: Callable[[str, Tensor], Tensor],
+    on_tensor: Callable[[str], None],
+) -> None:
+    """The safetensors format by hand, so that one tensor is held at a time: length, JSON header, then the bytes."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    place = 0
+    for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+        shape = file.get_slice(name).get_shape()
+        dtype = folded(name, file.get_tensor(name).reshape(-1)[:0].reshape([0] * max(1, len(shape)))).dtype
+        length = math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [place, place + length]}
+        place += length
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    out.write(struct.pack("<Q", len(text)) + text)
+    for name in file.keys():  # noqa: SIM118
+        out.write(folded(name, file.get_tensor(name)).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        on_tensor(name)
 
 
 def read_plan(path: Path) -> Plan | None:

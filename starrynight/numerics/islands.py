@@ -22,7 +22,7 @@ def inside(name: str, islands: Iterable[str]) -> bool:
 
 
 def find_islands(
-    trace: Trace, exponents: Mapping[int, int], limit: int, known: tuple[str, ...] = ()
+    trace: Trace, exponents: Mapping[Any, int], limit: int, known: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """Names of the smallest modules that hold everything still beyond 2^limit and whose own inputs and outputs are
     within it; ``known`` islands stay. An outermost module is an island whatever crosses its boundary.

@@ -101,8 +101,8 @@ Rule = Callable[[Call], int]
 
 def apply(call: Call) -> int:
     """The exponent of the op's outputs; relations it implies are written to the call's ledger."""
-    if not any(call.known.values()):
-        return PINNED  # only constants went in
+    if not any(call.known.values()):  # only constants went in; an epsilon beside them is still an epsilon
+        return add(call) if call.op == "add" else PINNED
     if call.out_variant or (not call.outputs and not call.is_scale_free()):
         return pin(call)
     if not call.outputs:

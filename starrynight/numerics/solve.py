@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -50,12 +51,14 @@ class Plan:
     """What to do to a model so that float16 holds it.
 
     ``parameters``: name → p, the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p, likewise.
-    ``islands``: modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``spare``: bits
-    between the largest folded tensor of the calibration and 65504; infinite if nothing was held in 16 bits.
+    ``configs``: keys of a configuration that hold those epsilons → p, for a checkpoint that is written. ``islands``:
+    modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``spare``: bits between the
+    largest folded tensor of the calibration and 65504; infinite if nothing was held in 16 bits.
     """
 
     parameters: Mapping[str, int] = field(default_factory=dict)
     epsilons: Mapping[str, int] = field(default_factory=dict)
+    configs: Mapping[str, int] = field(default_factory=dict)
     islands: tuple[str, ...] = ()
     limit: int = LIMIT
     spare: float = math.inf
@@ -75,19 +78,33 @@ class Plan:
         return cls(**data | {"islands": tuple(data["islands"])})
 
 
+@dataclass(frozen=True)
+class Ordinary:
+    """What an ordinary checkpoint can carry of the epsilons: whole groups, each set by one key of a configuration.
+
+    ``keys``: key → the epsilons ("module.attribute") that it sets. ``told``: epsilons that the traced modules hold
+    2^power times as large as their configuration says, because a header told them to.
+    """
+
+    keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
+
+
 def solve(
     trace: Trace,
     limit: int = LIMIT,
-    plain: bool = False,
+    plain: Ordinary | None = None,
     fixed: Callable[[str], bool] = lambda name: False,
 ) -> Plan:
     """The plan for a traced model. The same trace gives the same plan.
 
-    ``plain``: only folds that an ordinary checkpoint can carry, so no rescaled epsilon and no non-persistent buffer.
+    ``plain``: only folds that an ordinary checkpoint can carry, so no non-persistent buffer, and no epsilon but by its key.
     ``fixed``: parameters, by name, that must not change. What stays out of range becomes a float32 island; the
     programme is then solved again without what is inside, until nothing is out of range.
     """
-    pinned = immovable(trace, plain) | {p.exponent for p in trace.parameters.values() if fixed(p.name)}
+    pinned = immovable(trace, plain is not None) | {
+        p.exponent for p in trace.parameters.values() if fixed(p.name)
+    }
     islands: tuple[str, ...] = ()
     while True:
         ranges = collect_ranges(trace, islands)
@@ -95,7 +112,7 @@ def solve(
         found = find_islands(trace, exponents, limit, islands)
         if found == islands:
             plan = as_plan(trace, exponents, ranges, islands, limit)
-            return replace(plan, epsilons={}) if plain else plan
+            return _carried(plan, plain, exponents) if plain else plan
         islands = found
 
 
@@ -150,16 +167,16 @@ def solve_exponents(
     ranges: Mapping[int, Range],
     pinned: Iterable[int] = (),
     demands: Mapping[int, int] | None = None,
-    plain: bool = False,
+    plain: Ordinary | None = None,
     limit: int = LIMIT,
-) -> dict[int, int]:
-    """An integer for every root of the trace's exponents, at the least price.
+) -> dict[int | str, int]:
+    """An integer for every root of the trace's exponents (and every key of ``plain``), at the least price.
 
     ``pinned`` unknowns are 0 and ``demands`` fixes others to a value; raises ``Unreachable`` if that cannot be.
     """
     root = trace.exponents.root
     roots = sorted({root(u) for u in range(len(trace.exponents))} - {PINNED})
-    programme = _Programme(roots)
+    programme = _Programme([*roots, *(plain.keys if plain else ())])
     for relation in trace.exponents.relations():
         programme.equation(relation, 0)
     for unknown, value in {**dict.fromkeys(pinned, 0), **(demands or {})}.items():
@@ -168,7 +185,9 @@ def solve_exponents(
         elif value:
             raise Unreachable("the tensor keeps its scale: an input, an output, or tied to one")
     for epsilon in trace.epsilons.values():
-        _bound_epsilon(programme, epsilon, root(epsilon.exponent), plain)
+        if plain is not None or not epsilon.attribute:
+            _bound_epsilon(programme, epsilon, root(epsilon.exponent), plain or Ordinary())
+    _bound_keys(programme, trace, plain or Ordinary())
     for unknown, found in ranges.items():
         if unknown == PINNED:
             continue
@@ -186,23 +205,51 @@ def solve_exponents(
     return programme.solve()
 
 
-def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: bool) -> None:
-    """What is not rescaled must stay negligible beside the quantity it is added to, or the quantity keeps its scale."""
-    if root == PINNED or (epsilon.attribute and not plain):
+def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: Ordinary) -> None:
+    """An epsilon goes with the quantity it is added to, or stays negligible beside it.
+
+    It can be moved by its key alone; beside a quantity that moves by 2^v it should be 2^v times what it is.
+    """
+    name = f"{epsilon.module}.{epsilon.attribute}" if epsilon.attribute else ""
+    terms: dict[int | str, int] = {} if root == PINNED else {root: -1}
+    terms |= {key: 1 for key, members in plain.keys.items() if name in members}
+    told = plain.told.get(name, 0)
+    if epsilon.smallest == math.inf or not (terms or told):
         return
-    lowest = math.inf
-    if epsilon.smallest > 0:
-        lowest = math.log2(epsilon.value / NEGLIGIBLE) - math.log2(epsilon.smallest)
-    if lowest <= 0:
-        programme.bound(root, math.ceil(lowest), LARGEST)
+    room = math.log2(NEGLIGIBLE * epsilon.smallest / epsilon.value) if epsilon.smallest > 0 else -math.inf
+    if room < 0:
+        programme.between(terms, told, told)
     else:
-        programme.equation({root: 1}, 0)
+        programme.between(terms, -math.inf, told + math.floor(room))
+
+
+def _bound_keys(programme: _Programme, trace: Trace, plain: Ordinary) -> None:
+    """A key stays as it is unless there is need, and if it sets an epsilon that the run never met."""
+    met = {f"{epsilon.module}.{epsilon.attribute}" for epsilon in trace.epsilons.values()}
+    for key, members in plain.keys.items():
+        programme.at_most(key, 0, TIE)
+        programme.at_least(key, 0, TIE)
+        if not members <= met:
+            programme.equation({key: 1}, 0)
+
+
+def _carried(plan: Plan, plain: Ordinary, exponents: Mapping[int | str, int]) -> Plan:
+    """The plan with the epsilons that the keys set, seen from what the modules hold now."""
+    powers = {name: -power for name, power in plain.told.items()}
+    for key, members in plain.keys.items():
+        for name in members:
+            powers[name] = powers.get(name, 0) + exponents[key]
+    return replace(
+        plan,
+        epsilons={name: power for name, power in sorted(powers.items()) if power},
+        configs={key: exponents[key] for key in sorted(plain.keys) if exponents[key]},
+    )
 
 
 class _Programme:
     """Rows and prices of a linear programme over integer exponents and the (continuous) bits by which they miss."""
 
-    def __init__(self, unknowns: list[int]) -> None:
+    def __init__(self, unknowns: list[int | str]) -> None:
         self._column = {unknown: i for i, unknown in enumerate(unknowns)}
         self._bounds = [(-float(LARGEST), float(LARGEST))] * len(unknowns)
         self._prices: list[float] = [0.0] * len(unknowns)
@@ -215,13 +262,18 @@ class _Programme:
         known = self._bounds[column]
         self._bounds[column] = (max(known[0], low), min(known[1], high))
 
-    def equation(self, terms: Mapping[int, int], value: int) -> None:
-        self._row({self._column[u]: float(c) for u, c in terms.items()}, value, value)
+    def equation(self, terms: Mapping[int, int] | Mapping[str, int], value: int) -> None:
+        self.between(terms, value, value)
 
-    def at_most(self, unknown: int, bound: int, price: float) -> None:
+    def between(self, terms: Mapping[Any, int], low: float, high: float) -> None:
+        if not terms and not low <= 0 <= high:
+            raise Unreachable("an epsilon that nothing can move has to move")
+        self._row({self._column[u]: float(c) for u, c in terms.items()}, low, high)
+
+    def at_most(self, unknown: int | str, bound: int, price: float) -> None:
         self._row({self._column[unknown]: 1.0, self._miss(price): -1.0}, -math.inf, bound)
 
-    def at_least(self, unknown: int, bound: int, price: float) -> None:
+    def at_least(self, unknown: int | str, bound: int, price: float) -> None:
         self._row({self._column[unknown]: 1.0, self._miss(price): 1.0}, bound, math.inf)
 
     def _miss(self, price: float) -> int:
@@ -233,7 +285,7 @@ class _Programme:
         self._entries.extend((row, column, value) for column, value in terms.items())
         self._row_bounds.append((low, high))
 
-    def solve(self) -> dict[int, int]:
+    def solve(self) -> dict[int | str, int]:
         count, integers = len(self._prices), len(self._column)
         if not count:
             return {}
@@ -253,7 +305,11 @@ class _Programme:
 
 
 def as_plan(
-    trace: Trace, exponents: dict[int, int], ranges: Mapping[int, Range], islands: tuple[str, ...], limit: int
+    trace: Trace,
+    exponents: Mapping[Any, int],
+    ranges: Mapping[int, Range],
+    islands: tuple[str, ...],
+    limit: int,
 ) -> Plan:
     """Exponents by name, zeros left out."""
 

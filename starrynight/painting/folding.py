@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,9 @@ def make(
 ) -> Folds:
     """Trace, solve, certify and keep. ``also``: pictures to be traced besides the usual ones."""
     sittings = (*usual(model), *also)
-    tell = _Teller(on_progress, sum(s.steps for s in sittings) + len(FORMATS) * len(_proofs(model)))
-    plan = solve(_trace(model, sittings, tell))
-    folds = Folds(plan, sittings, _certify(model, plan, tell))
+    tell = Teller(on_progress, sum(s.steps for s in sittings) + proofs_to_paint(model))
+    plan = solve(observe(model, sittings, tell=tell))
+    folds = Folds(plan, sittings, certify(model, plan, tell))
     if keep:
         plans.keep(kept_at(model), folds.to_json())
     return folds
@@ -182,7 +183,12 @@ def _proofs(model: Model) -> tuple[Sitting, ...]:
     )
 
 
-class _Teller:
+def proofs_to_paint(model: Model) -> int:
+    """How many pictures ``certify`` paints."""
+    return len(FORMATS) * len(_proofs(model))
+
+
+class Teller:
     """Counts what is done."""
 
     def __init__(self, on_progress: Progress | None, total: int) -> None:
@@ -194,25 +200,39 @@ class _Teller:
             self.on_progress(min(self.done, self.total), self.total, (en, zh))
 
 
-def _trace(model: Model, sittings: Sequence[Sitting], tell: _Teller) -> Trace:
+def observe(
+    model: Model,
+    sittings: Sequence[Sitting] = (),
+    on_progress: Progress | None = None,
+    tell: Teller | None = None,
+) -> Trace:
+    """What the whole pipeline taught while it painted ``sittings`` (the usual ones) in bfloat16."""
+    sittings = sittings or usual(model)
+    tell = tell or Teller(on_progress, sum(sitting.steps for sitting in sittings))
     pipeline = loading.load(model, uniform(model, "bfloat16"))
     networks = networks_of(pipeline)
     found = Trace()
     for sitting in sittings:
-        trace(networks, lambda s=sitting: paint(pipeline, model, s, tell), into=found)  # type: ignore[misc]
+        trace(networks, partial(paint, pipeline, model, sitting, tell), into=found)
     return found
 
 
 FORMATS = ("float32", "float32-folded", "float16-folded", "bfloat16")
 
 
-def _certify(model: Model, plan: Plan, tell: _Teller) -> dict[str, Any]:
-    """Paint the held-out pictures in every format; where float32 does not fit into memory, bfloat16 stands alone."""
+def certify(model: Model, plan: Plan, tell: Teller, exact: Sequence[str] = ()) -> dict[str, Any]:
+    """Paint the held-out pictures in every format; where float32 does not fit into memory, bfloat16 stands alone.
+
+    ``exact``: components that stay in float32 when the others are folded.
+    """
     pictures: dict[str, list[torch.Tensor]] = {}
     for name in FORMATS:
         if name.startswith("float32") and not _float32_fits(model):
             continue
-        pipeline = loading.load(model, uniform(model, name), plan if "folded" in name else None)
+        formats = uniform(model, name)
+        if "folded" in name:
+            formats = formats.replaced(*(_given_up(c) for c in formats if component_of(c) in exact))
+        pipeline = loading.load(model, formats, plan if "folded" in name else None)
         pictures[name] = []
         for sitting in _proofs(model):
             pictures[name].append(paint(pipeline, model, sitting).cpu())
@@ -255,7 +275,7 @@ def networks_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def paint(pipeline: Any, model: Model, sitting: Sitting, tell: _Teller | None = None) -> torch.Tensor:
+def paint(pipeline: Any, model: Model, sitting: Sitting, tell: Teller | None = None) -> torch.Tensor:
     """One picture as float32 [1, 3, H, W], by what this pipeline's signature understands."""
 
     def after_step(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:

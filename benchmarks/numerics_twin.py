@@ -1,0 +1,198 @@
+"""The proof of folding: 1000 prompts and seeds that the folds never saw, painted by Firefly's wide twin.
+
+    python benchmarks/numerics_twin.py [--pairs 1000] [--out proof.jsonl] [--report]
+
+For every pair: float32, bfloat16 and folded float16 (emulated where the processor's own is slow), 128×128, 8 steps, CFG
+2.0, in batches; is every number finite, and how far from float32 is the picture. For the first 40 pairs also plain
+float16, and ComfyUI's way (clamp to ±65504 after attention, feed-forward and gate; NaN becomes 0) on this twin and on a
+milder one whose stream and decoder stay as they are, which is the case that clamp was written for. Goes on where it was
+stopped: one JSON line a pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BATCH, SIDE, STEPS, GUIDANCE, COMPARED = 8, 128, 8, 2.0, 40
+
+SUBJECTS = (
+    ("a quiet village under swirling stars", "星空漩涡下的村庄"), ("a lone boat on a misty river", "雾江孤舟"),
+    ("a lighthouse in a storm", "风暴中的灯塔"), ("lily pads on a still pond", "静水睡莲"),
+    ("a pagoda among pines", "松间古塔"), ("sunflowers by a fence", "篱边向日葵"),
+    ("a neon street in the rain", "雨夜霓虹街"), ("snow on a mountain pass", "雪岭关山"),
+    ("an arched bridge over a stream", "小溪拱桥"), ("wheat fields and a cypress", "麦田与柏树"),
+)  # fmt: skip
+STYLES = (
+    ("oil painting, thick strokes", "油画厚涂"), ("ink wash", "水墨"), ("watercolour", "水彩"), ("pastel", "粉彩"),
+    ("woodblock print", "浮世绘"), ("cyberpunk", "赛博朋克"), ("Dunhuang mural", "敦煌壁画"), ("paper cut", "剪纸"),
+    ("pointillism", "点彩"), ("Monet's manner", "莫奈风格"),
+)  # fmt: skip
+HOURS = (("at dawn", "清晨"), ("at noon", "正午"), ("at dusk", "黄昏"), ("at night", "深夜"), ("", ""))
+
+# The twin that ComfyUI's clamp is made for: loud branches, a stream that fits.
+MILD = (
+    ("transformer.layers.2.feed_forward", "out"),
+    ("transformer.layers.3.attention.to_out.0", "in"),
+    ("transformer.layers.4.feed_forward.w2", "in"),
+)
+
+
+def pairs() -> list[tuple[str, int]]:
+    """1000 prompts, half English and half Chinese, each with its own seed."""
+    made = []
+    for subject, style, hour in itertools.product(SUBJECTS, STYLES, HOURS):
+        made.append(", ".join(filter(None, (subject[0], style[0], hour[0]))))
+        made.append("，".join(filter(None, (subject[1], style[1], hour[1]))))
+    return [(prompt, 5000 + number) for number, prompt in enumerate(made)]
+
+
+@torch.no_grad()
+def paint(pipeline: Any, chosen: Sequence[tuple[str, int]]) -> Tensor:
+    """float32 [N, 3, H, W], not clipped to 8 bits."""
+    generators = [torch.Generator().manual_seed(seed) for _, seed in chosen]
+    result = pipeline([prompt for prompt, _ in chosen], height=SIDE, width=SIDE, num_inference_steps=STEPS,
+                      guidance_scale=GUIDANCE, generator=generators, output_type="pt")  # fmt: skip
+    return result.images.float()
+
+
+def clamp(pipeline: Any) -> None:
+    """ComfyUI #11057: nan_to_num into float16's range after attention, feed-forward and gate."""
+
+    def tame(value: Tensor) -> Tensor:
+        return torch.nan_to_num(value, nan=0.0, posinf=65504.0, neginf=-65504.0)
+
+    for block in [
+        *pipeline.transformer.noise_refiner,
+        *pipeline.transformer.context_refiner,
+        *pipeline.transformer.layers,
+    ]:
+        for part in (block.attention, block.feed_forward):
+            part.register_forward_hook(lambda _m, _a, out: tame(out))
+        gating = block.feed_forward._forward_silu_gating
+        block.feed_forward._forward_silu_gating = lambda a, b, gating=gating: tame(gating(a, b))
+
+
+def psnr(picture: Tensor, reference: Tensor) -> float | None:
+    """dB against float32; None where numbers broke."""
+    error = ((picture - reference) ** 2).mean().item()
+    return round(-10 * math.log10(error), 2) if math.isfinite(error) and error > 0 else None
+
+
+class Gallery:
+    """The pipelines of one twin, by format, loaded when wanted."""
+
+    def __init__(self, folder: Path) -> None:
+        from starrynight.painting.catalogue import resolve
+
+        self.model = resolve(str(folder))
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        from starrynight.painting import folding, loading
+
+        if name not in self._loaded:
+            plan = folding.uniform(self.model, "float16" if name == "clamped" else name)
+            folds = (
+                (folding.recall(self.model) or folding.make(self.model)).plan if "folded" in name else None
+            )
+            self._loaded[name] = loading.load(self.model, plan, folds)
+            self._loaded[name].set_progress_bar_config(disable=True)
+            if name == "clamped":
+                clamp(self._loaded[name])
+        return self._loaded[name]
+
+
+def measure(
+    twin: Gallery, mild: Callable[[], Gallery], first: int, chosen: Sequence[tuple[str, int]]
+) -> list[dict[str, Any]]:
+    """One row a pair."""
+    start = time.perf_counter()
+    reference, brain, folded = (paint(twin[n], chosen) for n in ("float32", "bfloat16", "float16-folded"))
+    rows: list[dict[str, Any]] = []
+    for number, (prompt, seed) in enumerate(chosen):
+        rows.append({"index": first + number, "prompt": prompt, "seed": seed,
+                     "finite": bool(folded[number].isfinite().all()), "folded": psnr(folded[number], reference[number]),
+                     "bfloat16": psnr(brain[number], reference[number])})  # fmt: skip
+    if first < COMPARED:
+        others = {"plain": paint(twin["float16"], chosen), "clamped": paint(twin["clamped"], chosen)}
+        soft = {n: paint(mild()[n], chosen) for n in ("float32", "float16", "clamped", "float16-folded")}
+        for number, row in enumerate(rows):
+            row["plain finite"] = bool(others["plain"][number].isfinite().all())
+            row["clamped"] = psnr(others["clamped"][number], reference[number])
+            row["mild plain finite"] = bool(soft["float16"][number].isfinite().all())
+            row["mild clamped"] = psnr(soft["clamped"][number], soft["float32"][number])
+            row["mild folded"] = psnr(soft["float16-folded"][number], soft["float32"][number])
+    for row in rows:
+        row["seconds"] = round((time.perf_counter() - start) / len(chosen), 2)
+    return rows
+
+
+def report(rows: Sequence[dict[str, Any]]) -> str:
+    """What the lines say, as Markdown."""
+
+    def mean(name: str) -> str:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        broken = sum(name in row and row[name] is None for row in rows)
+        text = f"{sum(values) / len(values):.1f} dB (worst {min(values):.1f})" if values else "–"
+        return text + (f", {broken} broken" if broken else "")
+
+    compared = [row for row in rows if "plain finite" in row]
+    refused = sum(not row["finite"] for row in rows)
+    return "\n".join([
+        f"| {len(rows)} held-out pairs, {SIDE}×{SIDE}, {STEPS} steps, CFG {GUIDANCE:g} | refused | PSNR against float32, mean |",
+        "|---|---|---|",
+        f"| folded float16 | {refused} of {len(rows)} | {mean('folded')} |",
+        f"| bfloat16 | 0 of {len(rows)} | {mean('bfloat16')} |",
+        f"| plain float16 | {sum(not r['plain finite'] for r in compared)} of {len(compared)} | – |",
+        f"| float16, clamped as ComfyUI does | – ({len(compared)} pairs) | {mean('clamped')} |",
+        f"| milder twin (branches loud, stream not): plain float16 | {sum(not r['mild plain finite'] for r in compared)} of {len(compared)} | – |",
+        f"| milder twin, clamped as ComfyUI does | – ({len(compared)} pairs) | {mean('mild clamped')} |",
+        f"| milder twin, folded float16 | – ({len(compared)} pairs) | {mean('mild folded')} |",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("proof.jsonl"))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "starry-proof")
+    parser.add_argument("--report", action="store_true", help="only say what was measured so far")
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    if not options.report:
+        os.environ.setdefault("STARRY_HOME", str(options.work / "home"))
+        from starrynight.firefly import twin as twins
+
+        options.work.mkdir(parents=True, exist_ok=True)
+        twin = Gallery(twins.make(options.work / "wide"))
+        kept: list[Gallery] = []
+
+        def mild() -> Gallery:
+            if not kept:
+                kept.append(Gallery(twins.make(options.work / "mild", places=MILD)))
+            return kept[0]
+
+        everything = pairs()[: options.pairs]
+        for first in range(len(rows), len(everything), BATCH):
+            found = measure(twin, mild, first, everything[first : first + BATCH])
+            rows += found
+            with options.out.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+            print(f"{len(rows)} of {len(everything)}, {found[0]['seconds']} s a pair", flush=True)
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()

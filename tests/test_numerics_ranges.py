@@ -1,0 +1,61 @@
+"""Ranges by layer: where float16 breaks is named, what folding makes of it is told, and the picture is a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import tiny
+from test_numerics_fold import Model, traced
+
+from starrynight.numerics.ranges import LIMITS, Layer, breaking, layers
+from starrynight.numerics.skyline import draw
+
+
+def test_the_layers_that_break_are_named_and_folding_brings_them_inside() -> None:
+    found = {(layer.component, layer.name): layer for layer in layers(traced(Model(up=20, down=-10)))}
+    loud = {name for _, name in found if name and found["block", name].spare("float16") < 0}
+    assert loud == {"up"}
+    assert {layer.name for layer in breaking(list(found.values()))} == {
+        "up",
+        "",
+    }  # the gated product is the block's own
+    assert found["block", "up"].spare("bfloat16") > 100
+    assert all(layer.folded <= 15 for layer in found.values())
+    assert found["block", "gate"].folded == found["block", "gate"].peak
+    told = found["block", "up"].as_dict()
+    assert told["spare"]["float16"] == round(LIMITS["float16"] - found["block", "up"].peak, 2)
+
+
+def test_the_picture_is_well_formed_whatever_the_names() -> None:
+    hostile = Layer("<script>", "a&b\"'", "mm", 20.0, -3.0, 14.0)
+    calm = Layer("vae", "decoder", "add", 4.0, float("inf"), 4.0)
+    picture = draw([hostile, calm] * 40, "星夜 <b>", "1 & 2", ("gold", "red", "cap"))
+    root = ElementTree.fromstring(picture)
+    titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == 80
+    assert titles[0] == "<script>.a&b\"': 2^20.0, -4.0 bits, mm"
+    assert "script" not in {element.tag.split("}")[1] for element in root.iter()}
+    ElementTree.fromstring(draw([], "nothing", "ran", ()))
+
+
+def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:
+    model, out = tiny.save("zimage", tmp_path / "model"), tmp_path / "ranges.svg"
+    environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh", "OMP_NUM_THREADS": "1"}
+    starry = Path(sys.executable).with_name("starry")
+    done = subprocess.run(
+        [starry, "ranges", model, "--json", "-o", out], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {layer["component"] for layer in told["layers"]} == {"text_encoder", "transformer", "vae"}
+    assert "每一层的数值范围" in out.read_text("utf-8")
+    wrong = subprocess.run(
+        [starry, "ranges", model, "-o", "x.png"], env=environment, capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert "x.svg" in wrong.stderr

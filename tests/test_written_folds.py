@@ -1,0 +1,196 @@
+"""``starry fold``: what it writes is painted with by diffusers alone, in float16, and stays in the layout it came in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import test_loading
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from starrynight.errors import BadRequest, StorageError, Unfit
+from starrynight.numerics.fold import read_plan, write_folded
+from starrynight.numerics.solve import Plan
+from starrynight.painting import catalogue, files, layoutmap, loading, writing
+from starrynight.painting.folding import uniform
+
+# Loads and paints without this package; every number below is made by diffusers.
+STRANGER = """
+import sys
+sys.modules["starrynight"] = None
+import numpy, torch
+from diffusers import DiffusionPipeline
+*wanted, out = sys.argv[1:]
+pictures = []
+for folder, dtype in zip(wanted[::2], wanted[1::2]):
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures += pipeline("水墨 孤舟", height=64, width=64, num_inference_steps=2, guidance_scale=2.0, output_type="np",
+                         generator=torch.Generator().manual_seed(9)).images[0],
+numpy.save(out, pictures)
+"""
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Z-Image's classes, tiny: too loud for float16 in a gated product, an attention, the stream and the decoder."""
+    pipeline = tiny.zimage()
+    transformer, decoder = pipeline.transformer, pipeline.vae.decoder
+    with torch.no_grad():
+        transformer.layers[0].feed_forward.w3.weight *= 2.0**24
+        transformer.layers[1].attention.to_out[0].weight *= 2.0**22
+        decoder.mid_block.resnets[0].conv1.weight *= 2.0**20
+    pipeline.to(torch.bfloat16)
+    folder = tmp_path_factory.mktemp("loud")
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(loud: Path, tmp_path_factory: pytest.TempPathFactory) -> writing.Written:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STARRY_HOME", str(tmp_path_factory.mktemp("home")))
+        return writing.write(catalogue.resolve(str(loud)), tmp_path_factory.mktemp("out") / "folded")
+
+
+def test_a_tool_without_this_package_paints_it_in_float16(
+    loud: Path, written: writing.Written, tmp_path: Path
+) -> None:
+    wanted = ((loud, "float32"), (loud, "bfloat16"), (loud, "float16"), (written.folder, "float16"))
+    command = [sys.executable, "-W", "ignore", "-c", STRANGER, *(word for pair in wanted for word in pair)]
+    subprocess.run([*command, tmp_path / "pictures.npy"], check=True, capture_output=True)
+    reference, brain, plain, folded = np.load(tmp_path / "pictures.npy")
+    assert not np.isfinite(plain).all() or np.ptp(plain) == 0, (
+        "plain float16 must break, or there is nothing to prove"
+    )
+    assert np.isfinite(folded).all()
+    assert ((folded - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
+
+
+def test_plan_and_proof_travel_with_it(written: writing.Written) -> None:
+    assert written.kept == ()
+    weights = next((written.folder / "transformer").glob("*.safetensors"))
+    told = files.header(weights)
+    assert {entry["dtype"] for name, entry in told.items() if name != "__metadata__"} == {"F16"}
+    story = json.loads(told["__metadata__"]["starry_fold"])
+    assert story["certificate"]["holds"] is True
+    assert story["certificate"]["float32-folded"]["error"] <= 1e-6
+    plan = read_plan(weights)
+    assert plan is not None
+    assert plan.parameters == {
+        n: p for n, p in written.plan.parameters.items() if n.startswith("transformer.")
+    }
+    beside = json.loads((written.folder / writing.STORY).read_text("utf-8"))
+    assert beside["plan"]["parameters"] == dict(written.plan.parameters)
+    note = (written.folder / writing.NOTE).read_text("utf-8")
+    assert "dtype=torch.float16" in note
+    assert "折叠" in note
+    assert not (written.folder / writing.PLAN).exists()
+
+
+def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
+    loud: Path, written: writing.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadRequest, match="exists already"):
+        writing.write(catalogue.resolve(str(loud)), written.folder)
+    usage = writing.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    with pytest.raises(StorageError, match="name another place"):
+        writing.write(catalogue.resolve(str(loud)), tmp_path / "new")
+    with pytest.raises(StorageError, match="goes on where it stopped"):
+        write_folded(next(loud.rglob("vae/*.safetensors")), Path("/dev/full/x.safetensors"), Plan())
+
+
+def test_what_was_broken_off_is_gone_on_with(
+    loud: Path, written: writing.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it writes the decoder: the second run neither measures nor writes the transformer again."""
+    monkeypatch.setattr(writing, "plan_plain", lambda *_: pytest.fail("measured twice"))
+    model, out = catalogue.resolve(str(loud)), tmp_path / "folded"
+    partial = tmp_path / "folded.partial"
+    partial.mkdir()
+    story = json.loads((written.folder / writing.STORY).read_text("utf-8"))
+    folds = {"plan": story["plan"], "sittings": [], "certificate": story["certificate"]}
+    stamp = writing.folding.kept_at(model).stem
+    (partial / writing.PLAN).write_text(json.dumps({"stamp": stamp, "folds": folds, "kept": []}), "utf-8")
+
+    def stop(done: int, total: int, doing: tuple[str, str]) -> None:
+        if "decoder" in doing[0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        writing.write(model, out, stop)
+    assert not out.exists()
+    (transformer,) = (partial / "transformer").glob("*.safetensors")
+    before = transformer.stat().st_mtime_ns
+    writing.write(model, out)
+    (transformer,) = (out / "transformer").glob("*.safetensors")
+    assert transformer.stat().st_mtime_ns == before
+    for path in written.folder.rglob("*.safetensors"):
+        assert all(torch.equal(x, y) for x, y in zip(load_file(path).values(),
+                   load_file(out / path.relative_to(written.folder)).values(), strict=True))  # fmt: skip
+
+
+def test_a_comfyui_file_stays_one(loud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused projections whose thirds are folded differently; read back, it is the folded transformer bit for bit."""
+    monkeypatch.setenv("STARRY_HOME", str(tmp_path))
+    (weights,) = (loud / "transformer").glob("*.safetensors")
+    state = load_file(weights)
+    source = tmp_path / "kook.safetensors"
+    save_file(test_loading.original_layout(state, "model.diffusion_model."), source)
+    test_loading.copy(loud, tmp_path / "models" / "z-image-turbo")
+    model = dataclasses.replace(catalogue.resolve(str(source)), smallest=64, size=64, steps=2)
+    powers = {"transformer.layers.0.attention.to_q.weight": 3, "transformer.layers.0.attention.to_v.weight": -5,
+              "transformer.layers.1.feed_forward.w3.weight": -9, "transformer.x_pad_token": 2}  # fmt: skip
+    plan = Plan(parameters=powers)
+    writing._write_file(model, tmp_path / "out", plan, {"holds": True}, writing.Teller(None, 1))
+    folded = tmp_path / "out" / "kook.safetensors"
+    assert set(load_file(folded)) == set(load_file(source))
+    again = dataclasses.replace(catalogue.resolve(str(folded)), smallest=64)
+    network = loading.load(again, uniform(again, "float32")).transformer
+    for name, tensor in state.items():
+        power = powers.get(f"transformer.{name}", 0)
+        expected = (tensor.float() * 2.0**power).half().float()
+        assert torch.equal(network.get_parameter(name), expected), name
+
+
+def test_a_whole_checkpoint_is_mapped_row_by_row(tmp_path: Path) -> None:
+    """CompVis' layout: every tensor of the UNet and the autoencoder finds its way back, through diffusers' converter."""
+    pipeline = tiny.sd()
+    state = test_loading.ldm_layout(pipeline)
+    shapes = {name: list(tensor.shape) for name, tensor in state.items()}
+    networks = {"unet": pipeline.unet, "vae": pipeline.vae}
+    parameters = {f"{c}.{n}": i % 7 - 3 for c, m in networks.items() for i, n in enumerate(m.state_dict())}
+    rows: dict[str, Any] = {}
+    for component, network in networks.items():
+        found = layoutmap.convert(type(network).__name__, dict(network.config), layoutmap.numbered(shapes))
+        rows |= {f"{component}.{name}": numbers for name, numbers in found.items()}
+    back = layoutmap.back(shapes, rows, Plan(parameters=parameters))
+    folded = {
+        n: t.float() * torch.ldexp(torch.ones(back[n].shape), back[n]).reshape(-1, *[1] * (t.dim() - 1))
+        for n, t in state.items()
+    }
+    for component, network in networks.items():
+        for name, tensor in network.state_dict().items():
+            tensor.mul_(2.0 ** parameters[f"{component}.{name}"])
+    expected = test_loading.ldm_layout(pipeline)
+    assert all(torch.equal(folded[name], expected[name]) for name in expected)
+
+
+def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
+    loud: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
+    stuck = Plan(islands=("vae.decoder", "transformer", "text_encoder"))
+    monkeypatch.setattr(writing, "solve", lambda *_, **__: stuck)
+    monkeypatch.setattr(writing.folding, "paint", lambda *_: torch.zeros(1, 3, 64, 64))
+    with pytest.raises(Unfit, match="float16-folded"):
+        writing.plan_plain(catalogue.resolve(str(loud)))
