@@ -160,8 +160,10 @@ class Wall {
     const ordinary = !this.query.like && !this.query.trashed && !this.query.text;
     if (document.hidden || !ordinary || this.looking || !this.root.isConnected || this.next === undefined && !this.strip && !this.root.dataset.ready) return;
     this.looking = true;
+    const { asked } = this;
     const page = await ask(this.address({ limit: STRIP })).catch(() => null);
     this.looking = false;
+    if (asked !== this.asked) return; // the visitor asked for something else meanwhile
     const fresh = (page?.pictures ?? []).filter((row) => !this.rows.has(row.id));
     if (!fresh.length) return;
     this.rows = new Map([...fresh.map((row) => [row.id, row]), ...this.rows]);

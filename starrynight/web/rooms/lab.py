@@ -5,6 +5,8 @@ Reads a run's files through ``lab.table``; measuring is another process (measure
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ import streamlit as st
 
 from starrynight.lab import table
 from starrynight.lab.findings import Rows, name_of, name_zh
-from starrynight.lab.report.plots import plots
-from starrynight.lab.run import Run
+from starrynight.lab.report.plots import Plot, plots
+from starrynight.lab.run import PLAN, RESULTS, Run
 from starrynight.painting.styles import styles
 from starrynight.web import components, desk, measure
 from starrynight.web.language import language, t, words_for
 
 EVERY = 3.0  # seconds between two looks at a run that is being measured
+LATE = 60.0  # seconds after which a run that was begun should have a folder
 ORDER = ("reproduced", "not reproduced", "measured", "undecided", "needs hardware")
 
 
@@ -28,16 +31,39 @@ def show() -> None:
         f'<p class="eyebrow">{escape(t("lab.eyebrow"))}</p><div class="said"><b>{escape(t("lab.lead"))}</b></div>'
     )
     known = table.runs()
+    begun = st.session_state.get("lab/begun", "")
+    if begun and begun not in [one.folder.name for one in known]:
+        coming(begun)
+        return
     if not known:
         empty()
         return
     run = choose(known)
-    progress(run.folder)
-    whole = Run.open(run.folder)
-    tally(whole)
-    versus(whole)
-    verdicts(whole)
-    charts(whole)
+    if not run.done:
+        progress(run.folder)
+    results = run.folder / RESULTS
+    told = read(run.folder, results.stat().st_size if results.is_file() else 0)
+    tally(told.outcomes)
+    versus(run.folder.name, told.pictures)
+    verdicts(told.rows)
+    charts(run.folder.name, told.plots)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run says, as ``lab.table`` gives it."""
+
+    outcomes: dict[str, int]
+    rows: list[dict[str, Any]]
+    pictures: list[dict[str, Any]]
+    plots: list[Plot]
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def read(folder: Path, size: int) -> Told:
+    """A run's results only grow: their ``size`` says whether they were read already."""
+    run = Run.open(folder)
+    return Told(table.outcomes(run), table.table(run), table.pictures(run), plots(Rows(run)))
 
 
 def empty() -> None:
@@ -46,9 +72,19 @@ def empty() -> None:
         begin(measure.new_folder(table.home()))
 
 
+@st.fragment(run_every=1.5)
+def coming(name: str) -> None:
+    """A run was begun, and its process has not made its folder yet."""
+    if (table.home() / name / PLAN).is_file():
+        st.rerun()
+    late = time.monotonic() - st.session_state["lab/begun-at"] > LATE
+    said = t("lab.late", log=str(table.home() / f"{name}.log")) if late else t("lab.coming")
+    st.html(f'<p class="lead" role="status">{escape(said)}</p>')
+
+
 def begin(folder: Path) -> None:
     measure.begin(folder)
-    st.session_state["lab/begun"] = folder.name
+    st.session_state["lab/begun"], st.session_state["lab/begun-at"] = folder.name, time.monotonic()
     desk.go("lab", run=folder.name)
 
 
@@ -69,10 +105,10 @@ def choose(known: list[table.Known]) -> table.Known:
 
 @st.fragment(run_every=EVERY)
 def progress(folder: Path) -> None:
-    """How far a run is, looked at again and again; once it has moved on, the page is drawn anew by a press."""
+    """How far a run is, looked at again and again; new results are shown at a press, and at the end by themselves."""
     found = table.progress(Run.open(folder))
     if found.done == found.total:
-        return
+        st.rerun()
     share = 100 * found.done / found.total
     left = "" if found.left is None else t("lab.time", minutes=max(1, round(found.left / 60)))
     said = t("lab.progress", done=found.done, total=found.total) + left
@@ -85,9 +121,8 @@ def progress(folder: Path) -> None:
             measure.begin(folder)
 
 
-def tally(run: Run) -> None:
+def tally(counted: dict[str, int]) -> None:
     """How many claims came out how, in large figures."""
-    counted = table.outcomes(run)
     cells = "".join(
         f'<div class="{kind(name)}"><b>{counted[name]}</b><span>{escape(t(f"lab.{kind(name)}"))}</span></div>'
         for name in ORDER
@@ -101,17 +136,17 @@ def kind(outcome: str) -> str:
     return outcome.replace(" ", "-")
 
 
-def versus(run: Run) -> None:
+def versus(run: str, pictures: list[dict[str, Any]]) -> None:
     """Two formats of one picture under a divider."""
-    found = [told(run, one) for one in table.pictures(run)]
+    found = [painting(run, one) for one in pictures]
     if len({(one["model"], one["format"]) for one in found}) < 2:
         return
     st.html(f'<section class="slab"><h3>{escape(t("lab.versus"))}</h3></section>')
     words = words_for("compare", "lab.", "picture.")
-    components.versus(key=f"versus/{run.folder.name}", data={"pictures": found, "words": words})
+    components.versus(key=f"versus/{run}", data={"pictures": found, "words": words})
 
 
-def told(run: Run, one: dict[str, Any]) -> dict[str, Any]:
+def painting(run: str, one: dict[str, Any]) -> dict[str, Any]:
     """A painting for the browser: an address in place of the path."""
     style = styles().get(one["style"] or "")
     return {
@@ -121,17 +156,16 @@ def told(run: Run, one: dict[str, Any]) -> dict[str, Any]:
         "group": f"{one['prompt']}/{one['seed']}",
         "text": one["text"],
         "style": style.name[language()] if style else "",
-        "source": f"/api/lab/{run.folder.name}/pictures/{one['path'].name}" if one["path"] else None,
+        "source": f"/api/lab/{run}/pictures/{one['path'].name}" if one["path"] else None,
         "refused": one["refused"][language()] if one["refused"] else None,
     }
 
 
-def verdicts(run: Run) -> None:
-    rows = "".join(verdict(row) for row in table.table(run))
-    if rows:
-        st.html(
-            f'<section class="slab"><h3>{escape(t("lab.table"))}</h3><div class="claims">{rows}</div></section>'
-        )
+def verdicts(rows: list[dict[str, Any]]) -> None:
+    claims = "".join(verdict(row) for row in rows)
+    if claims:
+        title = escape(t("lab.table"))
+        st.html(f'<section class="slab"><h3>{title}</h3><div class="claims">{claims}</div></section>')
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -158,8 +192,7 @@ def model_name(model: str) -> str:
     return name_zh(model) if language() == "zh" else name_of(model)
 
 
-def charts(run: Run) -> None:
-    drawn = plots(Rows(run))
+def charts(run: str, drawn: list[Plot]) -> None:
     if not drawn:
         return
     at = 1 if language() == "zh" else 0
@@ -168,4 +201,4 @@ def charts(run: Run) -> None:
         for one in drawn
     ]
     st.html(f'<section class="slab"><h3>{escape(t("lab.plots"))}</h3></section>')
-    components.plots(key=f"plots/{run.folder.name}", data={"plots": figures, "lang": language()})
+    components.plots(key=f"plots/{run}", data={"plots": figures, "lang": language()})
