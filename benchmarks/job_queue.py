@@ -1,6 +1,6 @@
 """How long an artist waits: for the first preview, for a picture to hang after its last step, for a cancelled job to end.
 
-    python benchmarks/queue.py [ROUNDS]
+    python benchmarks/job_queue.py [ROUNDS]
 
 Opens the studio (`starry open`) over a temporary gallery, asks over HTTP and watches the events, as a page does; the
 painter is Firefly at 256×256, 8 steps, loaded before anything is timed. Prints medians and the slowest of ROUNDS (10 if
