@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from served import Open, ask, events, listening
 
 from starrynight.api import app as api
 from starrynight.api.door import Access, Door
+from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
 from starrynight.metadata import read_recipe
@@ -104,6 +106,20 @@ def test_the_pages_are_served_at_the_same_address(server: Open) -> None:
     assert server.ask("/_stcore/stream", Host="evil.example").status == 421
 
 
+def test_opening_it_again_shows_it_and_a_taken_port_is_one_sentence(server: Open, tmp_path: Path) -> None:
+    port = server.address.rstrip("/").rsplit(":", 1)[1]
+    again = Open(tmp_path, "--port", port)
+    assert (again.process.wait(60), again.address) == (0, server.address)
+    again.close()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = Open(tmp_path, "--port", str(other.getsockname()[1]))
+        assert taken.process.wait(60) == StorageError.exit_code
+        taken.close()
+    said = (tmp_path / "server.log").read_text("utf-8")
+    assert said.startswith("✗ Nothing can listen on")
+    assert said.count("\n") == 1
+
+
 def test_jobs_are_listed_moved_cancelled_and_retried(here: str) -> None:
     ids = [ask(here, "/api/jobs", {"prompt": name}).json["id"] for name in "abc"]
     assert ask(here, f"/api/jobs/{ids[2]}/move", {"position": 0}).json["position"] == 0
@@ -135,6 +151,21 @@ def test_a_file_comes_in_every_format_with_its_recipe(here: str, gallery: Galler
     for wrong in ("format=gif", "format=jpeg&quality=0"):
         assert ask(here, f"/api/pictures/{row.id}/download?{wrong}").status == 400
     assert ask(here, f"/api/pictures/{row.id}/thumb?size=100000").status == 400
+
+
+def test_a_corrupt_or_missing_file_is_one_sentence_and_the_wall_goes_on(here: str, gallery: Gallery) -> None:
+    corrupt, missing, whole = (gallery.hang(picture("坏掉的画", seed)) for seed in (701, 702, 703))
+    Path(gallery.path(corrupt)).write_bytes(gallery.read(corrupt)[:300])
+    Path(gallery.path(missing)).unlink()
+    assert len(ask(here, "/api/pictures?text=%E5%9D%8F%E6%8E%89").json["pictures"]) == 3
+    for row, status in ((corrupt, 422), (missing, 404), (whole, 200)):
+        assert ask(here, f"/api/pictures/{row.id}/thumb").status == status
+        assert ask(here, f"/api/pictures/{row.id}/download?format=jpeg").status == status
+    for row in (corrupt, missing):
+        gallery.hang(
+            picture("坏掉的画", 700 + (1 if row is corrupt else 2))
+        )  # painted again, it is whole again
+        assert ask(here, f"/api/pictures/{row.id}/thumb").status == 200
 
 
 def test_another_tools_picture_keeps_its_words_in_every_format(
