@@ -17,10 +17,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hung import picture
 
-from starrynight.errors import MissingFile, StorageError
+from starrynight.errors import Cancelled, MissingFile, StorageError
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.gallery.tables import metadata
+from starrynight.jobs.leases import Lease, mourn
+from starrynight.jobs.queue import Queue
+from starrynight.request import PaintRequest
 
 KEYS = {"key": "key", "secret": "secret", "client_kwargs": {"region_name": "us-east-1"}}
 
@@ -148,6 +151,40 @@ def test_a_gallery_in_postgres(tmp_path: Path, server: str) -> None:
         assert gallery.count("orphan") == 1
         options = {"include_name": lambda name, kind, _: name != "recipes_by_words"}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+def test_a_queue_in_postgres(tmp_path: Path, server: str) -> None:
+    with Gallery(server, files=tmp_path) as gallery:
+        queue = Queue(gallery)
+        ids = [queue.submit(PaintRequest(prompt=f"queue {n}", seed=n, count=2)).id for n in range(4)]
+        queue.move(ids[3], 0)
+        leases = [Lease(gallery.database, f"machine/{n}") for n in range(2)]
+        assert [lease.hold() for lease in leases] == [True, True]
+        assert not Lease(gallery.database, "machine/0").hold()
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(Lease.take, leases)
+        assert {first.id, second.id} == {ids[3], ids[0]}
+        leases[0].report(first, b"webp", picture=0, step=1, steps=8)
+        leases[0].report(first, b"newer", picture=0, step=2, steps=8)
+        assert queue.look(first.id).image == b"newer"
+
+        def note(connection, picture):
+            leases[0].finish_picture(connection, first, 0, picture)
+
+        gallery.hang(picture("queued", 50), also=note)
+        queue.cancel(second.id)
+        with pytest.raises(Cancelled):
+            leases[1].ask(second)
+        leases[1].end(second, Cancelled())
+        for _ in range(2):
+            mourn(gallery.database, leases[0].worker, ("killed", "被终止"))
+            assert leases[0].hold()
+            again = leases[0].take()
+        aside = queue.get(first.id)
+        assert (aside.state, len(aside.pictures), again.id) == ("set_aside", 1, ids[1])
+        assert queue.counts() == {"painting": 1, "waiting": 1, "cancelled": 1, "set_aside": 1}
+        assert [found.id for found in queue.list()] == [ids[1], ids[2]]
+        assert queue.forget(timedelta(seconds=-1)) == 2
 
 
 def _written(path: Path, data: bytes) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
 import zipfile
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 import pytest
 from attacks.pictures import BROKEN, FORGED, itxt, lies, png, saved, with_comment, with_text
@@ -181,7 +183,10 @@ def test_a_zip_holds_pictures_and_recipes_under_safe_names(
     with zipfile.ZipFile(to) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
-        for name in names:
+        page = archive.read("index.html").decode()
+        assert page.count("<figure>") == 8
+        assert all(html.escape(quote(name)) in page for name in names if name.startswith("pictures/"))
+        for name in names[:-1]:
             parts = PurePosixPath(name).parts
             assert len(parts) == 2
             assert parts[0] in ("pictures", "recipes")
@@ -208,7 +213,7 @@ def test_a_zip_of_a_search_goes_into_a_stream_and_names_what_is_lost(gallery: Ga
     assert (exported.pictures, exported.lost) == (1, (lost.id,))
     with zipfile.ZipFile(stream) as archive:
         stem = f"00001-night-one-{kept.id[:8]}"
-        assert archive.namelist() == [f"pictures/{stem}.png", f"recipes/{stem}.json"]
+        assert archive.namelist() == [f"pictures/{stem}.png", f"recipes/{stem}.json", "index.html"]
 
 
 @pytest.mark.parametrize("date", [-(10**9), 0, 2**33, 10**11])

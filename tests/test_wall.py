@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from starrynight.errors import BadRequest, StorageError
+from starrynight.gallery import wall
 from starrynight.gallery.folder import Folder, slug
-from starrynight.gallery.wall import write_wall
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 
@@ -20,23 +20,20 @@ def picture(prompt: str, seed: int = 3, shade: int = 40) -> Picture:
     return Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=seed)))
 
 
-def test_the_wall_shows_every_picture_and_no_markup(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "pictures")
-    for prompt in ("星夜 <script>alert(1)</script>", 'a "quoted" & <b>bold</b> night'):
-        folder(picture(prompt))
-    (tmp_path / "pictures" / "no recipe <i>.png").write_bytes(b"not a picture at all")
-    page = write_wall(tmp_path / "pictures", tmp_path / "wall.html", "zh").read_text("utf-8")
+def test_the_wall_shows_every_picture_and_no_markup() -> None:
+    prompts = ("星夜 <script>alert(1)</script>", 'a "quoted" & <b>bold</b> night')
+    frames = [
+        wall.frame(picture(prompt).encode(), f"pictures/{n} 夜.png", "zh") for n, prompt in enumerate(prompts)
+    ]
+    page = wall.page([*frames, wall.frame(b"not a picture at all", "pictures/<i>.png", "zh")], "zh")
     assert page.count("<figure>") == 3
     assert "星夜 &lt;script&gt;" in page
     assert not re.search(r"<script|<b>|<i>", page)
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page)
     assert "starry paint" in page
     assert "种子 3" in page
-
-
-def test_an_empty_wall_says_what_to_do(tmp_path: Path) -> None:
-    page = write_wall(tmp_path / "nowhere", tmp_path / "wall.html", "en").read_text("utf-8")
-    assert "starry paint" in page
+    assert 'src="pictures/0%20%E5%A4%9C.png"' in page
+    assert "Nothing hangs here" in wall.page([], "en")
 
 
 def test_the_same_picture_hangs_once_and_two_never_meet(tmp_path: Path) -> None:

@@ -260,14 +260,14 @@ def import_(
 
 @gallery_app.command(
     help=t(
-        """Write what a search finds as a zip, each picture with its recipe beside it.
+        """Write what a search finds as a zip: pictures, their recipes, and a page to look at them.
 
     [bold]Examples[/bold]
 
     starry gallery export -o everything.zip
 
     starry gallery export 星夜 --style ink -o ink.zip""",
-        """把搜索到的画打包成 zip，每幅画都附配方。
+        """把搜索到的画打包成 zip：图片、配方，以及一页可以打开看的画墙。
 
     [bold]例子[/bold]
 
@@ -293,7 +293,7 @@ def export(
         text=text, style=style, model=model, precision=precision, tag=tag, collection=collection, starred=starred or None
     )  # fmt: skip
     with Gallery() as hung, Bar(t("packing", "正在打包"), hung.count(query)) as bar:
-        exported = hung.export(query, out, bar.one)
+        exported = hung.export(query, out, bar.one, LANG)
     for name in exported.lost:
         print(f"  {name}: {t('its file cannot be read', '文件无法读取')}")
     print(t(f"✦ {exported.pictures} pictures → {out}", f"✦ {exported.pictures} 幅画 → {out}"))

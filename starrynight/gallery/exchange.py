@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from starrynight.errors import BadFile, BadRequest, MissingFile, StarryError
+from starrynight.gallery import wall
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files
 from starrynight.gallery.folder import slug
@@ -73,16 +74,17 @@ def export(
     rows: Iterable[tuple[Row, dict[str, Any]]],
     to: Path | BinaryIO,
     on_picture: Callable[[str], None] | None = None,
+    lang: str = "en",
 ) -> Exported:
     """Write a zip of (row, its recipe). See ``Gallery.export``."""
     if not isinstance(to, Path):
-        return _zip(files, rows, to, on_picture)
+        return _zip(files, rows, to, on_picture, lang)
     if to.exists():
         raise BadRequest(f"{to} is already there; choose another name.", f"{to} 已经存在；请换个名字。")
     part = to.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
         with open(part, "xb") as file:
-            exported = _zip(files, rows, file, on_picture)
+            exported = _zip(files, rows, file, on_picture, lang)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, to)
@@ -129,8 +131,9 @@ def _zip(
     rows: Iterable[tuple[Row, dict[str, Any]]],
     to: BinaryIO,
     on_picture: Callable[[str], None] | None,
+    lang: str,
 ) -> Exported:
-    count, lost = 0, []
+    count, lost, frames = 0, [], []
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         for row, recipe in rows:
             if on_picture:
@@ -144,9 +147,12 @@ def _zip(
             name = f"{count:05}-{slug(row.prompt)}-{row.id[:8]}"
             date = min(max(row.made_at.timetuple()[:6], _FIRST_DAY), _LAST_DAY)
             picture = zipfile.ZipInfo(f"pictures/{name}{Path(files.name(row.id, row.format)).suffix}", date)
+            frames.append(wall.frame(data, picture.filename, lang))
             archive.writestr(picture, data, zipfile.ZIP_STORED)  # is packed already
             told = json.dumps(_told(row, recipe), ensure_ascii=False, indent=2)
             archive.writestr(zipfile.ZipInfo(f"recipes/{name}.json", date), told, zipfile.ZIP_DEFLATED)
+        look = zipfile.ZipInfo("index.html", _FIRST_DAY)
+        archive.writestr(look, wall.page(frames, lang), zipfile.ZIP_DEFLATED)
     return Exported(count, tuple(lost))
 
 

@@ -186,11 +186,16 @@ class Gallery:
         return exchange.gather(self.database, self.files, Path(source), bare, on_file)
 
     def export(
-        self, query: Query | str, to: Path | str | BinaryIO, on_picture: Callable[[str], None] | None = None
+        self,
+        query: Query | str,
+        to: Path | str | BinaryIO,
+        on_picture: Callable[[str], None] | None = None,
+        lang: str = "en",
     ) -> Exported:
-        """What ``query`` finds as a zip: ``pictures/`` and ``recipes/``. A path gets the whole zip or none."""
+        """What ``query`` finds as a zip: ``pictures/``, ``recipes/``, and ``index.html``, a page in ``lang`` to look at
+        them. A path gets the whole zip or none."""
         rows = ((row, self.recipe(row.id)) for row in self.every(query))
-        return exchange.export(self.files, rows, Path(to) if isinstance(to, str) else to, on_picture)
+        return exchange.export(self.files, rows, Path(to) if isinstance(to, str) else to, on_picture, lang)
 
 
 def _spelt(place: Path | str | None) -> str | None:

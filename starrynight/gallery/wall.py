@@ -1,21 +1,17 @@
-"""A folder of pictures as one page to look at: framed, under a night sky, each with the recipe that paints it again.
+"""Exported pictures as one page to look at: framed, under a night sky, each with the recipe that paints it again.
 
-Reads files and writes one HTML page beside them, which works from disk and asks for nothing outside. Texts out of
-the files are text on the page, never markup. Knows nothing of servers or searching.
+The page works from disk, wherever the zip is unpacked, and asks for nothing outside. Texts out of the files are text
+on the page, never markup. Knows nothing of servers, files or searching.
 """
 
 from __future__ import annotations
 
 import html
-import os
-from pathlib import Path
+from collections.abc import Iterable
 from urllib.parse import quote
 
 from starrynight.errors import StarryError
 from starrynight.metadata import Recipe, read_recipe
-from starrynight.picture import storage_error, write_whole
-
-KINDS = {".png", ".jpg", ".jpeg", ".webp"}
 
 PAGE = """<!doctype html>
 <html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -48,37 +44,20 @@ FRAME = """<figure><a href="{link}"><img src="{link}" alt="{alt}" loading="lazy"
 <figcaption>{prompt}<small>{facts}</small>{again}</figcaption></figure>"""
 
 
-def write_wall(folder: Path, page: Path, lang: str) -> Path:
-    """Write the page for the pictures directly in ``folder``, newest first, and return its path.
+def page(frames: Iterable[str], lang: str) -> str:
+    """The whole page; ``frames`` are what ``frame`` makes."""
+    empty = "墙上还空着。" if lang == "zh" else "Nothing hangs here."
+    body = "".join(frames)
+    body = f"<main>{body}</main>" if body else f'<p class="empty">{empty}</p>'
+    return PAGE.format(lang=lang, title="璀璨星河" if lang == "zh" else "Starry Night", body=body)
 
-    A file without a recipe hangs with its name alone. Raises StorageError where the page cannot be written.
-    """
-    files = [path for path in folder.iterdir() if path.suffix.lower() in KINDS] if folder.is_dir() else []
-    files.sort(key=lambda path: (-path.stat().st_mtime_ns, path.name))
-    frames = [frame(path, Path(os.path.relpath(path, page.parent)), lang) for path in files]
-    empty = (
-        "Nothing hangs here yet. Paint something: starry paint “a starry night”",
-        "墙上还空着。先画一幅：starry paint “星夜”",
-    )
-    body = (
-        f"<main>{''.join(frames)}</main>"
-        if frames
-        else f'<p class="empty">{html.escape(empty[lang == "zh"])}</p>'
-    )
-    title = "璀璨星河" if lang == "zh" else "Starry Night"
-    text = PAGE.format(lang=lang, title=title, body=body)
+
+def frame(data: bytes, link: str, lang: str) -> str:
+    """The picture file ``data`` in its frame; ``link`` is its path as seen from the page."""
     try:
-        return write_whole(page, text.encode(), overwrite=True)
-    except OSError as error:
-        raise storage_error(page, error) from error
-
-
-def frame(path: Path, link: Path, lang: str) -> str:
-    """One picture in its frame. ``link`` is its path as seen from the page."""
-    try:
-        recipe = read_recipe(path)
+        recipe = read_recipe(data)
     except StarryError:
-        recipe = Recipe(tool="", prompt=path.stem)
+        recipe = Recipe(tool="")
     seed = f"{'种子' if lang == 'zh' else 'seed'} {recipe.seed}" if recipe.seed is not None else ""
     facts = " · ".join(part for part in (recipe.model or "", seed, precision(recipe), recipe.tool) if part)
     again = ""
@@ -86,7 +65,7 @@ def frame(path: Path, link: Path, lang: str) -> str:
         label = "再画一遍" if lang == "zh" else "Paint it again"
         again = f"<details><summary>{label}</summary><code>{html.escape(recipe.command())}</code></details>"
     return FRAME.format(
-        link=html.escape(quote(link.as_posix())), alt=html.escape(recipe.prompt), prompt=html.escape(recipe.prompt),
+        link=html.escape(quote(link)), alt=html.escape(recipe.prompt), prompt=html.escape(recipe.prompt),
         facts=html.escape(facts), again=again, width=recipe.width or "", height=recipe.height or "",
     )  # fmt: skip
 

@@ -65,7 +65,12 @@ def _plain(name: object) -> None:
 
 def _first_picture(name: object, gallery: Gallery) -> Path:
     if isinstance(name, str) and name.startswith(PICTURE):
-        return Path(gallery.path(gallery.get(name.removeprefix(PICTURE))))
+        row = gallery.get(name.removeprefix(PICTURE))
+        if gallery.files.local:
+            return Path(gallery.path(row))
+        return Uploads().path(
+            Uploads().take(gallery.read(row))[0]
+        )  # from a bucket, for the painter reads files
     if isinstance(name, str) and name.startswith(UPLOAD):
         return Uploads().path(name.removeprefix(UPLOAD))
     raise BadRequest(
