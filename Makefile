@@ -11,7 +11,7 @@ TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
-.PHONY: paint open lab test check format tools clean
+.PHONY: paint open lab test prove check format tools clean
 
 paint: $(BIN)/.painting
 	@$(BIN)/starry paint "$$PROMPT"
@@ -25,6 +25,10 @@ lab: $(BIN)/.painting
 
 test: $(BIN)/.testing tools
 	@$(BIN)/python -m pytest
+
+# Slow proofs: 1000 pictures of the wide twin in three formats, an hour or more; goes on where it was stopped.
+prove: $(BIN)/.testing
+	@$(BIN)/python benchmarks/numerics_twin.py --out proof.jsonl
 
 check: $(BIN)/.testing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
