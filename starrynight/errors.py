@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class StarryError(Exception):
@@ -108,7 +109,10 @@ class StorageError(StarryError):
 
 
 class BrokenNumbers(StarryError):
+    """``fault``: where and how, as ``verdict.Fault`` has it, if it is known."""
+
     exit_code, status = 6, 500
+    fault: Any = None
 
 
 class OutOfMemory(StarryError):

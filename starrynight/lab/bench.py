@@ -35,8 +35,8 @@ MEMORY_SHARE = 0.2
 class Painting:
     """``pixels`` float32 [H, W, 3], None if the painter refused; ``latents`` float32 [steps seen, …].
 
-    ``refusal`` says why in English and Chinese; ``stage`` and ``step`` (from 0) where, as far as it was told.
-    ``seconds`` of wall time.
+    ``refusal`` says why in English and Chinese; ``stage``, ``step`` (from 0) and ``module`` where, as far as it is
+    known. ``seconds`` of wall time.
     """
 
     pixels: np.ndarray | None
@@ -45,6 +45,7 @@ class Painting:
     refusal: tuple[str, str] | None = None
     stage: str = ""
     step: int | None = None
+    module: str = ""
 
 
 class Bench:
@@ -107,16 +108,14 @@ class Bench:
             latents.append(step.latents.detach().float().cpu().numpy().copy())
 
         start = time.perf_counter()
-        pixels, refusal, stage = None, None, ""
+        pixels, refusal, fault = None, None, None
         try:
             pixels = formats.paint(hand, request, watch)
         except BrokenNumbers as error:
-            refusal = (error.en, error.zh)
-            stage = "prompt" if not latents and "prompt" in error.en else ""
-            stage = stage or ("latents" if len(latents) < request.steps else "decoder")
+            refusal, fault = (error.en, error.zh), error.fault
         return Painting(
             pixels, np.stack(latents) if latents else np.zeros((0, 1), np.float32), time.perf_counter() - start,
-            refusal, stage, len(latents) if stage == "latents" else None,
+            refusal, fault.stage if fault else "", fault.step if fault else None, fault.module if fault else "",
         )  # fmt: skip
 
     def _hang(self, point: Point, pixels: np.ndarray) -> None:
@@ -134,6 +133,7 @@ def packed(painting: Painting) -> bytes:
     """npz: exact floats, and a JSON text for the rest."""
     story = {
         "seconds": painting.seconds,
+        "module": painting.module,
         "refusal": painting.refusal,
         "stage": painting.stage,
         "step": painting.step,
@@ -151,4 +151,12 @@ def unpacked(data: bytes) -> Painting:
         story = json.loads(str(arrays["story"]))
         refusal = tuple(story["refusal"]) if story["refusal"] else None
         pixels = arrays.get("pixels", None)
-        return Painting(pixels, arrays["latents"], story["seconds"], refusal, story["stage"], story["step"])
+        return Painting(
+            pixels,
+            arrays["latents"],
+            story["seconds"],
+            refusal,
+            story["stage"],
+            story["step"],
+            story["module"],
+        )

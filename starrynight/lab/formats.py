@@ -81,7 +81,7 @@ def ready(model: str, format_: str, request: PaintRequest, device: str | None) -
         tuple(replace(choice, emulated=False) for choice in plan)
     )  # the lab emulates by itself
     painter = Painter.ready(wish, natural, device=device)
-    painter.guard.mends = False  # a format is measured as it is
+    painter.guard.mends = False  # what breaks is refused: a mended picture would be another format's
     if format_ == "float8":
         painter.denoiser.to(torch.float8_e4m3fn)
     on_cpu = painter.device.type == "cpu"

@@ -187,7 +187,7 @@ class Guard:
             fault = replace(fault, format=str(part.narrow or torch.float32)[6:]).at(
                 locate(part.networks, run)
             )
-            for rung in LADDER:
+            for rung in LADDER if self.mends else ():
                 if rung.name in part.climbed and not rung.grows:
                     continue
                 while (detail := rung.climb(part, fault)) is not None:
@@ -207,7 +207,7 @@ class Guard:
             raise self._refuse(guided)
         fault = fault.at((type(scheduler).__name__, "step"))
         conservative = samplers.conservative(scheduler, self._times[0], generator(self.seed, stream=1))
-        if conservative is None or self._instead is not None:
+        if conservative is None or self._instead is not None or not self.mends:
             raise self._refuse(fault)
         name, take_step = conservative
         latents = take_step(model_output, sample, self.step)
@@ -238,11 +238,13 @@ class Guard:
             if climbed
             else ("", "")
         )
-        return BrokenNumbers(
+        error = BrokenNumbers(
             f"The numbers broke: {fault.say('en')}.{en} There is no picture; try another seed or sampler, or check the "
             "model's files.",
             f"数值失效：{fault.say('zh')}。{zh}没有画面；请换种子或采样器，或检查模型文件。",
         )
+        error.fault = fault
+        return error
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

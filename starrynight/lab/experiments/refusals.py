@@ -20,12 +20,13 @@ CLAIMED_BLACK, CLAIMED_FALLBACK = 0.07, 0.12
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """Whether the guard refused the picture, at which stage and step (from 0), in its own words."""
+    """Whether the guard refused the picture, at which stage, step (from 0) and module, in its own words."""
     painting = bench.painting(point)
     return {
         "refused": painting.pixels is None,
         "stage": painting.stage,
         "step": painting.step,
+        "module": painting.module,
         "why": list(painting.refusal) if painting.refusal else None,
     }
 
@@ -84,4 +85,5 @@ def _fallbacks(rows: Rows) -> Finding:
 
 
 def _place(result: dict[str, Any]) -> str:
-    return result["stage"] if result["step"] is None else f"step {result['step'] + 1}"
+    place = result["stage"] if result["step"] is None else f"step {result['step'] + 1}"
+    return f"{place}, {result['module']}" if result.get("module") else place

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import formats
 from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, by_model, figure
+from starrynight.lab.plan import EXTRAS, Point
 from starrynight.lab.plan import REFERENCE as FLOAT32
-from starrynight.lab.plan import Point
 from starrynight.lab.run import number
 from starrynight.lab.stats import median
 
@@ -35,7 +35,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     precision keeps them, and follow float32's path, so that every step compares the same point. The backward pass runs
     under the same emulation as the forward one.
     """
-    lesson = _lesson(bench, point.model)
+    lesson = None if point.format in EXTRAS else _lesson(bench, point.model)  # nobody trains a LoRA in float8
     if lesson is None:
         return {"fits": False}
     truth = bench.hand(point.model, FLOAT32)
