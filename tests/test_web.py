@@ -166,7 +166,11 @@ def test_compares_two(visit):
     blend = page.locator(".pair").evaluate("pair => getComputedStyle(pair.children[1]).mixBlendMode")
     assert blend == "difference"
     page.keyboard.press("Escape")
-    page.locator("[data-act=stop]").click()
+    page.locator(".tray [data-act=collect]").click()
+    page.locator(".tray input").fill("<i>冬</i>")
+    page.locator("[data-act=put]").click()
+    expect(page.locator(".toast")).to_contain_text("2 幅放进了“<i>冬</i>”")
+    expect(page.locator("select[data-filter=collection] option")).to_have_text(["画集", "<i>冬</i> · 2"])
 
 
 def test_throws_away_and_brings_back(visit):

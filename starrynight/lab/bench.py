@@ -158,5 +158,5 @@ def unpacked(data: bytes) -> Painting:
             refusal,
             story["stage"],
             story["step"],
-            story.get("module", ""),
+            story["module"],
         )

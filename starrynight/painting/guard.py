@@ -33,7 +33,7 @@ class Guard:
 
     ``parts`` are the components by their roles in a precision plan. ``count_clamps``: also count the numbers that the
     libraries' own clamps change (each op then goes through Python, several times slower). ``mends`` may be set to False by
-    who measures how a format breaks: then nobody climbs, and the first fault refuses the picture.
+    who measures how a format breaks: then nobody climbs, and nobody looks for the module either.
     """
 
     def __init__(self, parts: Mapping[str, Part], denoiser: str, count_clamps: bool = False) -> None:

@@ -83,6 +83,7 @@ def sliders() -> None:
         )
         right.segmented_control(
             t("shape"), list(SHAPES), default="square", key="shape", persist_state="session", format_func=lambda name: t(f"shape.{name}"), required=True,
+            wrap=True,
         )  # fmt: skip
         wide, tall = chosen_sides(painter)
         right.caption(f"{wide} × {tall}")

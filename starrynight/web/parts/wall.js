@@ -290,9 +290,10 @@ class Wall {
     this.refreshFacets();
   }
 
-  async emptyTrash(n) {
-    if (!confirm(say(this.words, "wall.empty.sure", { n }))) return;
-    if (await this.tryTo("/api/trash", { method: "DELETE" })) this.load();
+  emptyTrash(n) {
+    this.toast(say(this.words, "wall.empty.sure", { n }), say(this.words, "wall.empty"), async () => {
+      if (await this.tryTo("/api/trash", { method: "DELETE" })) this.load();
+    });
   }
 
   remove(ids) {
@@ -341,11 +342,24 @@ class Wall {
     this.tray.replaceChildren(el("span", {}, say(this.words, "wall.chosen", { n: ids.length })), ...mine, button("stop", true, () => this.stopChoosing()));
   }
 
-  async collect(ids) {
-    const name = prompt(say(this.words, "wall.collect"), Object.keys(this.facets.collections)[0] ?? "");
-    if (!name?.trim() || !(await this.tryTo("/api/collections", { method: "POST", json: { name: name.trim(), pictures: ids } }))) return;
-    this.stopChoosing();
-    this.toast(say(this.words, "wall.collected", { n: ids.length, name: name.trim() }));
-    this.refreshFacets();
+  // The tray asks for the collection's name, and offers those there are.
+  collect(ids) {
+    const names = el("datalist", { id: "collections" }, ...Object.keys(this.facets.collections).map((name) => el("option", { value: name })));
+    const name = el("input", { type: "text", maxLength: 100, placeholder: say(this.words, "wall.collect"), aria: { label: say(this.words, "wall.collect") } });
+    name.setAttribute("list", "collections");
+    const put = async () => {
+      const into = name.value.trim();
+      if (!into || !(await this.tryTo("/api/collections", { method: "POST", json: { name: into, pictures: ids } }))) return;
+      this.stopChoosing();
+      this.toast(say(this.words, "wall.collected", { n: ids.length, name: into }));
+      this.refreshFacets();
+    };
+    name.onkeydown = (event) => {
+      if (event.key === "Enter" && !event.isComposing) put();
+      if (event.key === "Escape") this.tellChosen();
+    };
+    this.tray.replaceChildren(name, names, el("button", { className: "pill gold", type: "button", dataset: { act: "put" }, onclick: put }, say(this.words, "act.collect")),
+      el("button", { className: "pill", type: "button", onclick: () => this.tellChosen() }, say(this.words, "act.back")));
+    name.focus();
   }
 }

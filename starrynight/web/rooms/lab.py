@@ -172,7 +172,9 @@ def verdict(row: dict[str, Any]) -> str:
     """A claim: what was said, what is measured, the outcome and its cause."""
     lang = language()
     claimed = "".join(
-        f"<span><i>{escape(name)}</i> {escape(said)}</span>" for name, said in row["claimed"].items() if said
+        f"<span><i>{escape(name)}</i> {escape(said)}</span>"
+        for name, said in row["claimed"][lang].items()
+        if said
     )
     measured = "".join(
         f"<li>{f'<i>{escape(model_name(model))}</i>' if model else ''}"
