@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from starrynight.numerics import precision
+from starrynight.numerics.emulate import Emulation
+from starrynight.numerics.islands import settle
 from starrynight.numerics.solve import Plan
 from starrynight.painting import folding, loading, plans
 from starrynight.painting.catalogue import resolve
@@ -128,6 +130,21 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
     before = one(folded, ask(wide, "float16-folded"))
     assert psnr(one(folded, ask(wide, "float16-folded", **dressed)), expected) > 55
     assert np.array_equal(one(folded, ask(wide, "float16-folded")), before), "it comes off without a trace"
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_runs_through_a_whole_firefly(dtype: torch.dtype) -> None:
+    """Every weight and every result of every network in 8 bits: a picture still."""
+    model = resolve("firefly")
+    sitting = folding.Sitting("星夜", 128, 128, 2, 2.0, seed=1)
+    reference = folding.paint(loading.load(model, folding.uniform(model, "float32")), model, sitting)
+    pipeline = loading.load(model, folding.uniform(model, "bfloat16"))
+    for network in folding.networks_of(pipeline).values():
+        settle(network, (), dtype)
+    with Emulation():
+        picture = folding.paint(pipeline, model, sitting)
+    assert picture.isfinite().all()
+    assert 20 < psnr(picture.numpy(), reference.numpy()) < 40
 
 
 def test_where_folds_are_offered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from starrynight.errors import BadRequest, StorageError, Unfit
 from starrynight.numerics.fold import read_plan, write_folded
+from starrynight.numerics.precision import Device
 from starrynight.numerics.solve import Plan
-from starrynight.painting import catalogue, files, layoutmap, loading, writing
+from starrynight.painting import catalogue, files, layoutmap, loading, plans, writing
 from starrynight.painting.folding import uniform
 
 # Loads and paints without this package; every number below is made by diffusers.
@@ -94,6 +96,24 @@ def test_plan_and_proof_travel_with_it(written: writing.Written) -> None:
     assert "dtype=torch.float16" in note
     assert "折叠" in note
     assert not (written.folder / writing.PLAN).exists()
+
+
+def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: writing.Written) -> None:
+    card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
+    plan = plans.decide(catalogue.resolve(str(written.folder)), card, "auto")
+    assert {choice.format for choice in plan if choice.component != "vae_encode"} == {"float16"}
+
+
+def test_the_command_refuses_in_one_sentence(written: writing.Written, tmp_path: Path) -> None:
+    environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh"}
+    starry = Path(sys.executable).with_name("starry")
+    for words, sentence in (
+        ((written.folder, "-o", written.folder), "已存在"),
+        ((written.folder, "--to", "int8", "-o", "x"), "int8"),
+    ):
+        done = subprocess.run([starry, "fold", *words], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert sentence in done.stderr
 
 
 def test_it_never_writes_over_anything_and_says_when_there_is_no_room(

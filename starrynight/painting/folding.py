@@ -237,6 +237,7 @@ def certify(model: Model, plan: Plan, tell: Teller, exact: Sequence[str] = ()) -
         for sitting in _proofs(model):
             pictures[name].append(paint(pipeline, model, sitting).cpu())
             tell("proving the folds on other prompts", "用其他提示词验证折叠")
+        del pipeline  # before the next is loaded
     finite = all(bool(picture.isfinite().all()) for picture in pictures["float16-folded"])
     found: dict[str, Any] = {"pictures": len(_proofs(model)), "finite": finite}
     if reference := pictures.pop("float32", None):

@@ -44,12 +44,13 @@ def decide(model: Model, here: precision.Device, asked: str) -> PrecisionPlan:
     fast and bfloat16 is not to be had.
     """
     counts = parameters(model)
+    safe = folded_in_file(model) if asked != "float16-folded" else frozenset()
     wanted = asked == "float16-folded" or (asked == "auto" and here.native == {"float16"})
     record = precision.Model(
         family=family(model),
         parameters=counts,
-        folded=frozenset(counts) if wanted else frozenset(),
-        float16_safe=folded_in_file(model) if asked != "float16-folded" else frozenset(),
+        folded=frozenset(counts) - safe if wanted else frozenset(),
+        float16_safe=safe,
         float32_vae=model.float32_vae,
     )
     return precision.choose(here, record, asked)

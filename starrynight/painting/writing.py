@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,32 @@ def plan_plain(model: Model, on_progress: Progress | None = None) -> tuple[foldi
     """Folds that an ordinary checkpoint can carry; components that would need an island keep their weights."""
     sittings = folding.usual(model)
     tell = Teller(on_progress, sum(s.steps for s in sittings) + folding.proofs_to_paint(model))
+    found, carried, names = _watch(model, sittings, tell)
+    try:
+        plan = solve(found, plain=carried, fixed=lambda name: not _written(model, name))
+    except Unreachable as error:
+        raise Unfit(
+            f"{model.en} was folded before in a way that an ordinary checkpoint cannot carry ({error}); fold the original.",
+            f"{model.zh} 曾以普通检查点无法承载的方式折叠过（{error}）；请折叠原始模型。",
+        ) from error
+    kept = tuple(name for name in names if any(inside(island, (name,)) for island in plan.islands))
+    for name in kept:
+        plan = _without(plan, name)
+    if kept and (not plan.parameters or not model.place.is_dir()):
+        stuck = ", ".join(kept)
+        raise Unfit(
+            f"No fold that an ordinary checkpoint can carry brings {stuck} inside float16; here it still paints: starry "
+            f"paint --model {model.name} --precision float16-folded.",
+            f"没有普通检查点能承载的折叠可使 {stuck} 落入 float16；但在本程序中可以：starry paint --model {model.name} "
+            "--precision float16-folded。",
+        )
+    return folding.Folds(plan, sittings, folding.certify(model, plan, tell, kept)), kept
+
+
+def _watch(
+    model: Model, sittings: Sequence[folding.Sitting], tell: Teller
+) -> tuple[Trace, Ordinary, tuple[str, ...]]:
+    """What painting and encoding taught, what a checkpoint can carry, and the names of the networks."""
     pipeline = loading.load(model, folding.uniform(model, "bfloat16"))
     networks = folding.networks_of(pipeline)
     found = Trace()
@@ -139,26 +166,7 @@ def plan_plain(model: Model, on_progress: Progress | None = None) -> tuple[foldi
 
         trace(networks, sit, into=found)
         _trace_encoding(networks, pictures[0], found)
-    carried = _carried(model, networks, pipeline.folds)
-    try:
-        plan = solve(found, plain=carried, fixed=lambda name: not _written(model, name))
-    except Unreachable as error:
-        raise Unfit(
-            f"{model.en} was folded before in a way that an ordinary checkpoint cannot carry ({error}); fold the original.",
-            f"{model.zh} 曾以普通检查点无法承载的方式折叠过（{error}）；请折叠原始模型。",
-        ) from error
-    kept = tuple(name for name in networks if any(inside(island, (name,)) for island in plan.islands))
-    for name in kept:
-        plan = _without(plan, name)
-    if kept and (not plan.parameters or not model.place.is_dir()):
-        names = ", ".join(kept)
-        raise Unfit(
-            f"No fold that an ordinary checkpoint can carry brings {names} inside float16; here it still paints: starry "
-            f"paint --model {model.name} --precision float16-folded.",
-            f"没有普通检查点能承载的折叠可使 {names} 落入 float16；但在本程序中可以：starry paint --model {model.name} "
-            "--precision float16-folded。",
-        )
-    return folding.Folds(plan, sittings, folding.certify(model, plan, tell, kept)), kept
+    return found, _carried(model, networks, pipeline.folds), tuple(networks)
 
 
 def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor, found: Trace) -> None:
