@@ -17,7 +17,9 @@ import pytest
 import tiny
 import torch
 
-from starrynight import studio
+from starrynight import cli, studio
+from starrynight.cli import inspect as inspecting
+from starrynight.cli import paint as painting
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
 from starrynight.painting.canvas import Canvas, Refused
@@ -317,6 +319,9 @@ def test_the_recipe_of_a_hung_picture_tells_the_rung(
     assert line.endswith("float32 islands (transformer.layers.1.feed_forward.w2)")
     (line,) = verdict.mends("zh")
     assert "第 2 步" in line
+    told = verdict.rungs[0].say(cli.LANG)
+    assert told in painting.line(hung)
+    assert told in dict(inspecting.facts(read_recipe(hung.place)))[cli.t("mended", "修复")]
     assert Picture(hung.picture.pixels, hung.picture.recipe).verdict == verdict
 
 
