@@ -138,7 +138,7 @@ def test_finds_by_two_characters_and_opens_by_link(visit, browser, house):
 
 
 def test_strangers_words_are_words(visit):
-    page = visit.page
+    page = visit.go("?room=gallery")
     page.get_by_role("searchbox").fill("reversed")
     expect(page.locator(".hung")).to_have_count(1)
     expect(page.locator(".hung .line")).to_have_text(HOSTILE.replace("\u202e", "\ufffd"))
@@ -211,7 +211,7 @@ def test_shows_a_lab_run(visit):
 
 
 def test_speaks_english(visit, browser, house):
-    page = visit.page
+    page = visit.go("?lang=zh")
     page.locator(".tongue").click()
     expect(page.locator("nav")).to_contain_text("Gallery")
     expect(page.get_by_role("button", name="Ten styles")).to_be_visible()
