@@ -7,12 +7,16 @@ measured; it says when nothing has been. Loads no model.
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from starrynight.lab import stats, table
 from starrynight.lab.experiments.refusals import refused
 from starrynight.lab.findings import Rows, figure, middle, percent
 from starrynight.lab.plan import REFERENCE
 from starrynight.lab.run import Run, number
+
+if TYPE_CHECKING:
+    from starrynight.numerics.precision import PrecisionPlan
 
 Words = tuple[str, str]
 
@@ -53,8 +57,8 @@ def advise(model: str, device: str | None = None) -> Words:
     return " ".join(en for en, _ in parts), "".join(zh for _, zh in parts)
 
 
-def _format_of(plan: object, component: str, otherwise: str) -> str:
-    entries = {choice.component: choice.format for choice in plan}  # type: ignore[attr-defined]
+def _format_of(plan: PrecisionPlan, component: str, otherwise: str) -> str:
+    entries = {choice.component: choice.format for choice in plan}
     return entries.get("vae_decode" if component == "vae" else component, otherwise)
 
 

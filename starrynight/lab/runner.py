@@ -100,7 +100,7 @@ def machine() -> dict[str, Any]:
         "name": here.name,
         "memory": here.memory,
         "threads": torch.get_num_threads(),
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions(),
     }
