@@ -149,6 +149,15 @@ def test_a_killed_run_goes_on_bit_for_bit(words, captions: train.Captions, tmp_p
         assert torch.equal(one, straight.average.weights[name]), name
 
 
+def test_the_average_forgets_another_size(words, captions: train.Captions, tmp_path: Path) -> None:
+    run, path = begin(words), tmp_path / "p.safetensors"
+    run.train(latents()[..., ::2, ::2], captions, (0.0, 1.0), path, until=3, batch=2)
+    run = begin(words).load(path)
+    assert run.average.count == 3
+    run.train(latents(), captions, (0.0, 1.0), path, until=4, batch=2)
+    assert run.average.count == 1
+
+
 def _team_run(team: optimise.Team, folder: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(8, 8)

@@ -39,7 +39,10 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors."""
-        return {"step": self.step, "samples": self.samples, "begun": self.begun, "history": self.history}
+        return {
+            "step": self.step, "samples": self.samples, "begun": self.begun, "averaged": self.average.count,
+            "history": self.history,
+        }  # fmt: skip
 
     def save(self, path: Path) -> None:
         groups: dict[str, dict[str, Tensor]] = {
@@ -55,7 +58,8 @@ class Training:
         self.network.load_state_dict(groups["model"], strict=False)
         self.average.weights = groups["average"]
         self.optimiser.load(groups.get("optimiser", {}))
-        self.step = self.average.count = int(facts["step"])
+        self.step = int(facts["step"])
+        self.average.count = int(facts.get("averaged", self.step))
         self.begun = int(facts.get("begun", 0)) if "optimiser" in groups else self.step
         self.samples, self.history = int(facts.get("samples", 0)), facts.get("history", [])
 

@@ -189,6 +189,13 @@ class Average:
         self.weights = {name: value.detach().clone() for name, value in self.live.items()}
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again at the live weights, when what they learn has changed: a stale average would blur it."""
+        for name, value in self.live.items():
+            self.weights[name].copy_(value)
+        self.count = 0
+
+    @torch.no_grad()
     def update(self) -> None:
         self.count += 1
         keep = min(self.decay, (1 + self.count) / (10 + self.count))

@@ -334,4 +334,6 @@ class Run(Training):
                 return flow_loss(self.painter, clean, words, shift, draw)
 
         side = 8 * latents.shape[-1]
+        if self.history and self.history[-1].get("side", side) != side:
+            self.average.restart()
         self.go(loss_at, until, checkpoint, batch, warmup, cooldown, said=lambda: {"side": side})

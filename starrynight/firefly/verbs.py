@@ -173,10 +173,10 @@ def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
 
 
 def save(options: argparse.Namespace) -> None:
-    """Write the averaged weights as a folder that ZImagePipeline.from_pretrained reads."""
+    """Write the weights (the averaged ones, or the live ones) as a folder that ZImagePipeline.from_pretrained reads."""
     from starrynight.firefly import model
 
-    pipe, provenance = assemble(options.work, options.sampler_shift)
+    pipe, provenance = assemble(options.work, options.sampler_shift, options.group)
     model.save(pipe, options.out, provenance)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(
@@ -224,7 +224,7 @@ def read_words(work: Path) -> Any:
     return AutoTokenizer.from_pretrained(work / "tokenizer")
 
 
-def assemble(work: Path, sampler_shift: float) -> tuple[Any, dict[str, str]]:
+def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[Any, dict[str, str]]:
     """The pipeline from the newest checkpoints in ``work``, and where its weights come from."""
     from starrynight.firefly import model, optimise, polish, train
 
@@ -234,7 +234,7 @@ def assemble(work: Path, sampler_shift: float) -> tuple[Any, dict[str, str]]:
         model.text_encoder(model.Dial(facts["dim"]), facts["vocabulary"], facts["pad"]),
         model.transformer(model.Dial(facts["dim"])),
     )
-    painter.load_state_dict(groups["average"])
+    painter.load_state_dict(groups[group])
     vae = polish.polished(work)
     numbers = json.loads((work / "statistics.json").read_text())
     vae.register_to_config(shift_factor=numbers["mean"], scaling_factor=1 / numbers["deviation"])
@@ -294,7 +294,7 @@ def arguments() -> argparse.ArgumentParser:
         learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
         ("--shift", 1.5), ("--compiled", 0),
     )  # fmt: skip
-    verb(save, "save", ("--out", weights), ("--sampler-shift", 1.5))
+    verb(save, "save", ("--out", weights), ("--sampler-shift", 1.5), ("--group", "average"))
     verb(
         sheet,
         "sheet",
