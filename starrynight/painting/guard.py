@@ -21,7 +21,6 @@ from starrynight.errors import BrokenNumbers
 from starrynight.numerics.guard import ClampCounter, find_fault, locate
 from starrynight.painting import samplers
 from starrynight.painting.ladder import HALVES, LADDER, Part, cast
-from starrynight.painting.noise import generator
 from starrynight.verdict import Fault, Rung, Verdict, tried
 
 # Networks that judge or prepare beside the painting, and make none of its numbers.
@@ -29,7 +28,7 @@ BYSTANDERS = ("safety_checker", "image_encoder")
 
 
 class Guard:
-    """Stands at a painter's pipelines. ``watch(seed)`` is one picture; ``verdict()`` after it, what it saw.
+    """Stands at a painter's pipelines. ``watch()`` is one picture; ``verdict()`` after it, what it saw.
 
     ``parts`` are the components by their roles in a precision plan. ``count_clamps``: also count the numbers that the
     libraries' own clamps change (each op then goes through Python, several times slower). ``mends`` may be set to False by
@@ -39,10 +38,10 @@ class Guard:
     def __init__(self, parts: Mapping[str, Part], denoiser: str, count_clamps: bool = False) -> None:
         self.parts, self.denoiser, self.count_clamps = parts, parts[denoiser], count_clamps
         self.mends = True
-        self._begin(0)
+        self._begin()
 
-    def _begin(self, seed: int) -> None:
-        self.step, self.seed = 0, seed
+    def _begin(self) -> None:
+        self.step = 0
         self.rungs: list[Rung] = []
         self.seen: set[str] = set()
         self.clamps: Counter[str] = Counter()
@@ -51,9 +50,9 @@ class Guard:
         self._busy = False
 
     @contextmanager
-    def watch(self, seed: int) -> Iterator[None]:
+    def watch(self) -> Iterator[None]:
         """One picture. Whatever the ladder changed for it is taken back at its end."""
-        self._begin(seed)
+        self._begin()
         try:
             yield
         finally:
@@ -206,7 +205,7 @@ class Guard:
         if guided := _find(model_output, "guidance", self.step):
             raise self._refuse(guided)
         fault = fault.at((type(scheduler).__name__, "step"))
-        conservative = samplers.conservative(scheduler, self._times[0], generator(self.seed, stream=1))
+        conservative = samplers.conservative(scheduler, self._times[0])
         if conservative is None or self._instead is not None or not self.mends:
             raise self._refuse(fault)
         name, take_step = conservative

@@ -16,11 +16,30 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 class Float32Noise(TorchFunctionMode):
+    """``draw``: where noise comes from that nobody gave a generator for, as some samplers ask at every step; without it,
+    such noise would hang on what the process drew before.
+    """
+
+    def __init__(self, draw: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.draw = draw
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.randn and kwargs.get("dtype") in HALVES:
+        if self.draw is not None and func is torch.randn_like:
+            like = args[0] if args else kwargs["input"]
+            return torch.randn(like.shape, generator=self.draw).to(
+                like.device, kwargs.get("dtype") or like.dtype
+            )
+        if func is not torch.randn:
+            return func(*args, **kwargs)
+        if self.draw is not None and kwargs.get("generator") is None:
+            place = kwargs.get("device")
+            kwargs = {**kwargs, "generator": self.draw, "device": "cpu"}
+            return self.__torch_function__(func, types, args, kwargs).to(place)
+        if kwargs.get("dtype") in HALVES:
             return func(*args, **{**kwargs, "dtype": torch.float32}).to(kwargs["dtype"])
         return func(*args, **kwargs)
 

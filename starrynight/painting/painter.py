@@ -201,7 +201,7 @@ class Painter:
 
         self._sitting = self._as_sitting(request, words, seed)
         self.guard.stand_at_sampler(pipeline.scheduler, after_step)
-        with self.guard.watch(seed), Float32Noise(), _memory_errors():
+        with self.guard.watch(), Float32Noise(generator(seed, stream=1)), _memory_errors():
             pixels = _pixels(pipeline(**words), self.guard)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return Canvas(

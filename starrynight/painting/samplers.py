@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starrynight.errors import UnknownName
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 KIND = ("sampler", "采样器")
 
@@ -120,7 +120,7 @@ def name_of(scheduler: Any) -> str:
     return max(known)[1] if known else class_name
 
 
-def conservative(scheduler: Any, first_time: Any, draw: Generator) -> tuple[str, Conservative] | None:
+def conservative(scheduler: Any, first_time: Any) -> tuple[str, Conservative] | None:
     """A plain sampler for the steps that ``scheduler`` cannot take, between the same levels of noise: Euler ancestral for
     noise prediction, Euler for flow matching. None where the scheduler is that already, or not one we know.
 
@@ -149,7 +149,7 @@ def conservative(scheduler: Any, first_time: Any, draw: Generator) -> tuple[str,
         plain._step_index = first + number
         if preserving:
             sample = sample.float() * (1 + here**2) ** 0.5
-        latents = plain.step(model_output, 0.0, sample, generator=draw, return_dict=False)[0]
+        latents = plain.step(model_output, 0.0, sample, return_dict=False)[0]
         return latents / (1 + there**2) ** 0.5 if preserving else latents
 
     return name, step
