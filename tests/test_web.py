@@ -153,7 +153,7 @@ def test_strangers_words_are_words(visit):
 
 
 def test_compares_two(visit):
-    page = visit.page
+    page = visit.go("?room=gallery")
     page.locator("[data-act=choose]").click()
     for at in (0, 1):
         page.locator(".hung a").nth(at).click()

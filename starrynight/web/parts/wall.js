@@ -2,7 +2,7 @@
 // own server; Streamlit is told only when the visitor leaves for another room.
 
 const walls = new WeakMap();
-const PAGE = 80, STRIP = 8, LOOK_EVERY = 800, FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
+const PAGE = 48, STRIP = 8, LOOK_EVERY = 500, FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
 
 // The midnight with which the last so many days begin, here.
 const since = (days) => {
