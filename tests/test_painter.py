@@ -123,6 +123,17 @@ def test_noise_in_16_bits_is_float32_noise_rounded():
     assert not torch.equal(unruly, plain.bfloat16())  # why the mode is needed
 
 
+def test_noise_that_samplers_ask_for_hangs_on_the_seed_and_is_not_the_first_noise_again():
+    first = torch.randn((2, 33), generator=noise.generator(3))
+    drawn = []
+    for disturbance in (1, 2):
+        torch.manual_seed(disturbance)
+        with noise.Float32Noise(noise.generator(3, stream=1)):
+            drawn.append(torch.cat([torch.randn_like(first), torch.randn((2, 33), generator=None)]))
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0][:2], first)
+
+
 # Steps, previews, cancelling
 
 

@@ -6,6 +6,7 @@ than in 32; while ``Float32Noise`` is on, a request for 16-bit normal noise is d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -45,5 +46,10 @@ class Float32Noise(TorchFunctionMode):
 
 
 def generator(seed: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator, on every device. Another ``stream`` of the same seed draws other numbers."""
-    return torch.Generator("cpu").manual_seed((seed + (stream << 63)) % 2**64)
+    """A CPU generator, on every device. Another ``stream`` of the same seed draws other numbers.
+
+    torch's generator hears only the lower 32 bits of its seed, so streams are told apart by a digest.
+    """
+    if stream:
+        seed = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:4])
+    return torch.Generator("cpu").manual_seed(seed)
