@@ -30,7 +30,7 @@ firefly encode --side 256
 #    pair is the first sitting, the second pair the second.
 firefly learn --side 128 --until 1297
 firefly learn --side 256 --until 2330 --cooldown 470 --batch 16 --shift 2.0
-firefly learn --side 128 --until 3075 --batch 64 --rate 1.5e-3 --seed 2 --compiled 1
+firefly learn --side 128 --until 3081 --batch 64 --rate 1.5e-3 --seed 2 --compiled 1
 firefly learn --side 256 --until 3500 --cooldown 230 --batch 24 --rate 1.5e-3 --seed 2 --shift 2.0 --compiled 1
 
 # 5. The decoder alone, against a critic: crisper strokes from the same latents.
