@@ -67,15 +67,19 @@ def _ranges(rows: Rows, model: str) -> Plot | None:
     for format_ in (REFERENCE, "float16", "float16-folded", "bfloat16"):
         layers = rows.result("layers", model, format_).get("layers", [])
         points = [
-            (at, math.log2(peak), f"{one['name'] or 'output'}: {peak:.4g} ({format_})")
+            (
+                at,
+                math.log2(peak) if 0 < peak < math.inf else math.nan,
+                f"{one['name'] or 'output'}: {peak:.4g} ({format_})",
+            )
             for at, one in enumerate(layers)
-            if 0 < (peak := number(one["peak"])) < math.inf
+            for peak in [number(one["peak"])]
         ]
         chart.series.append(Series(format_, points))
     chart.x_ticks = _blocks(rows, model)
     return _plot(
         chart, _title(model, "How near the edge", "离边缘有多近"),
-        ("The largest number each layer of the denoiser puts out at the first step. A line that ends has met Inf or NaN. Folded float16 stores the same function with powers of two divided out.",
+        ("The largest number each layer of the denoiser puts out at the first step. A line breaks where it meets Inf or NaN. Folded float16 stores the same function with powers of two divided out.",
          "第一步中去噪网络每一层输出的最大数值。线条中断处即遇到了 Inf 或 NaN。折叠 float16 存的是同一个函数，只是除去了若干个 2 的幂。"),
     )  # fmt: skip
 
@@ -91,7 +95,7 @@ def _born(rows: Rows, model: str) -> Plot | None:
             points = [
                 (at, value, f"{one['name'] or 'output'}: {value:.1f} dB {field} ({format_})")
                 for at, one in enumerate(layers)
-                if math.isfinite(value := number(one.get(field)))
+                for value in [number(one.get(field))]
             ]
             chart.series.append(Series(format_, points, kind))
     chart.x_ticks = _blocks(rows, model)

@@ -17,7 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 14, 26, 46
 
 @dataclass(frozen=True)
 class Series:
-    """One format's values: points (x, y) with a title each; ``kind`` is "line", "dots" or "bars"."""
+    """One format's values: points (x, y) with a title each, y NaN where there is none; ``kind`` is "line", "dots" or "bars"."""
 
     name: str
     points: Sequence[tuple[float, float, str]]
@@ -100,8 +100,7 @@ def _marks(one: Series, place: Callable, floor: float) -> list[str]:
     at = [(*place(x, y), text) for x, y, text in one.points if math.isfinite(x) and math.isfinite(y)]
     group = f'<g class="f-{escape(one.name)}">'
     if one.kind == "line":
-        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in at) if at else ""
-        group += f'<path class="line" d="{path}"/>'
+        group += f'<path class="line" d="{_path(one, place)}"/>'
     if one.kind == "bars":
         ground = place(0, floor)[1]
         bars = (
@@ -115,6 +114,18 @@ def _marks(one: Series, place: Callable, floor: float) -> list[str]:
         for x, y, t in at
     )
     return [group, *dots, "</g>"]
+
+
+def _path(one: Series, place: Callable) -> str:
+    """A line through the points, broken where a value is not finite."""
+    path, pen = "", "M"
+    for x, y, _ in one.points:
+        if not math.isfinite(y):
+            pen = "M"
+            continue
+        across, down = place(x, y)
+        path, pen = f"{path}{pen}{across:.1f} {down:.1f}", "L"
+    return path
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
