@@ -296,7 +296,8 @@ def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
             (rung,) = outcome.verdict.rungs
             assert (rung.name, rung.detail, rung.mended) == ("sampler", plain, True)
             assert rung.fault.module == class_name
-            assert np.abs(outcome.pixels - sound.pixels).max() < 0.005, name
+            # DEIS ends above no noise at all, where Euler ancestral adds a little; a wrong scale would show at once.
+            assert np.abs(outcome.pixels - sound.pixels).max() < 0.02, name
             assert outcome.sampler == name
 
 
