@@ -8,7 +8,7 @@ from pathlib import Path
 import starrynight.web
 from starrynight.gallery.store import FACETS
 from starrynight.painting.styles import styles
-from starrynight.picture import OUTCOMES
+from starrynight.verdict import OUTCOMES
 from starrynight.web import controls
 from starrynight.web.language import words
 
