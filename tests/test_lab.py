@@ -422,3 +422,10 @@ def test_quick_is_a_full_plan() -> None:
     small = plan.quick()
     assert {point.experiment for point in points(small)} == set(NAMES)
     assert set(small.models) == {"firefly", plan.WIDE}
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    for name, text in (("2026-good", Plan(prompts=1, seeds=1).to_json()), ("2026-torn", '{"models": [')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plan.json").write_text(text, "utf-8")
+    assert [known.folder.name for known in table.runs(tmp_path)] == ["2026-good"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from starrynight.api.pictures import Hung, Sought
+from starrynight.api.pictures import Asked, Hung
 from starrynight.errors import BadRequest
 
 router = APIRouter()
@@ -25,28 +24,8 @@ def facets(gallery: Hung) -> dict[str, dict[str, int]]:
 
 
 @router.get("/pictures/count")
-def count(
-    gallery: Hung,
-    text: str = "",
-    style: str | None = None,
-    model: str | None = None,
-    precision: str | None = None,
-    verdict: str | None = None,
-    starred: bool | None = None,
-    tag: str | None = None,
-    collection: str | None = None,
-    like: str | None = None,
-    colour: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    trashed: bool = False,
-) -> dict[str, int]:
+def count(gallery: Hung, query: Asked) -> dict[str, int]:
     """How many ``GET /pictures`` would find, page after page."""
-    query = Sought(
-        text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
-        collection=collection, like=like, colour=colour, since=since, until=until,
-        trashed=trashed,
-    )  # fmt: skip
     return {"count": gallery.count(query)}
 
 

@@ -33,9 +33,7 @@ def gallery_of(request: Request) -> Gallery:
 Hung = Annotated[Gallery, Depends(gallery_of)]
 
 
-@router.get("/pictures")
-def search(
-    gallery: Hung,
+def sought(
     text: str = "",
     style: str | None = None,
     model: str | None = None,
@@ -49,15 +47,25 @@ def search(
     since: datetime | None = None,
     until: datetime | None = None,
     trashed: bool = False,
+) -> Sought:
+    """What is asked for, from the address."""
+    return Sought(
+        text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
+        collection=collection, like=like, colour=colour, since=since, until=until, trashed=trashed,
+    )  # fmt: skip
+
+
+Asked = Annotated[Sought, Depends(sought)]
+
+
+@router.get("/pictures")
+def search(
+    gallery: Hung,
+    query: Asked,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
 ) -> dict[str, Any]:
     """A page of what hangs, newest first; ``next`` is the ``after`` of the following page."""
-    query = Sought(
-        text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
-        collection=collection, like=like, colour=colour, since=since, until=until,
-        trashed=trashed,
-    )  # fmt: skip
     page = gallery.search(query, after, limit)
     return {"pictures": [asdict(row) for row in page.rows], "next": page.next}
 

@@ -6,10 +6,12 @@ Reads files only, imports no torch, and may be called while another process meas
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starrynight.errors import StarryError
 from starrynight.lab.claims import BY_ID, CLAIMS
 from starrynight.lab.experiments import NAMES, experiment
 from starrynight.lab.findings import OUTCOMES, Finding, Rows, name_of, name_zh
@@ -40,10 +42,14 @@ def home() -> Path:
 
 
 def runs(folder: Path | None = None) -> list[Known]:
-    """Every run in ``folder`` (``home()``), newest name first."""
+    """Every run in ``folder`` (``home()``) that can be read, newest name first: a broken one must not hide the others."""
     places = sorted((folder or home()).glob(f"*/{PLAN}"), reverse=True)
-    opened = [Run.open(place.parent) for place in places]
-    return [Known(run.folder, run.plan.models, progress(run)) for run in opened]
+    known = []
+    for place in places:
+        with suppress(StarryError):
+            run = Run.open(place.parent)
+            known.append(Known(run.folder, run.plan.models, progress(run)))
+    return known
 
 
 def findings(run: Run) -> list[Finding]:
