@@ -1,6 +1,7 @@
 """How the trace and the programme grow: 8 steps of the 34-block Z-Image layout, narrow, so that it runs anywhere.
 
     python benchmarks/numerics_scale.py [--layers 30] [--steps 8]
+    python benchmarks/numerics_scale.py --full --steps 1      # 6.15 billion random parameters, 13 GB of memory
 
 The programme's size depends on the number of ops, not on the width of the layers, so its solve time is the full-size
 model's. Prints the seconds of a plain run, of the traced run and of the solve, and the peak memory of the process.
@@ -9,7 +10,6 @@ model's. Prints the seconds of a plain run, of the traced run and of the solve, 
 from __future__ import annotations
 
 import argparse
-import copy
 import resource
 import time
 
@@ -35,10 +35,32 @@ def build(layers: int) -> nn.Module:
 
 
 @torch.no_grad()
+def build_full() -> nn.Module:
+    """Z-Image-Turbo's own layout (the class's defaults) in bfloat16, never held in float32. Random, its blocks loud."""
+    from diffusers import ZImageTransformer2DModel
+
+    with torch.device("meta"):
+        module = ZImageTransformer2DModel().bfloat16()
+    module.to_empty(device="cpu")
+    draw = torch.Generator().manual_seed(0)
+    for name, parameter in module.named_parameters():
+        if parameter.dim() < 2:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+        else:
+            parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=draw)
+    for index in (2, 15):
+        module.layers[index].feed_forward.w3.weight *= 2.0**22
+        module.layers[index].feed_forward.w2.weight *= 2.0**12
+    return module.eval()
+
+
+@torch.no_grad()
 def steps(module: nn.Module, count: int) -> None:
-    caption = noise(module, 1, 10, 32)
+    """``count`` steps of one square picture (16 places across when narrow, 32 = 256 pixels at full size)."""
+    channels, side = module.config.in_channels, 32 if module.config.dim > 1000 else 16
+    caption = noise(module, 1, 10, module.config.cap_feat_dim)
     for step in range(count):
-        module([noise(module, step, 4, 1, 16, 16)], moment(module, step), [caption])
+        module([noise(module, step, channels, 1, side, side)], moment(module, step), [caption])
 
 
 def megabytes() -> float:
@@ -49,9 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument(
+        "--full", action="store_true", help="the full-size transformer instead of the narrow one"
+    )
     options = parser.parse_args()
-    module = build(options.layers)
-    steps(copy.deepcopy(module), 1)  # warm up
+    module = build_full() if options.full else build(options.layers)
+    print(f"{sum(p.numel() for p in module.parameters()) / 1e9:.2f} billion parameters", flush=True)
+    steps(module, 1)  # warm up
     clock = time.perf_counter
     start = clock()
     steps(module, options.steps)
@@ -62,7 +88,7 @@ def main() -> None:
     start = clock()
     plan = solve(found)
     solved = clock() - start
-    print(f"blocks {options.layers + 4}, steps {options.steps}")
+    print(f"blocks {len(module.layers) + 4}, steps {options.steps}")
     print(
         f"plain run {plain:.1f} s, traced {traced:.1f} s ({traced / plain:.1f}×), {after - before:.0f} MB more"
     )
