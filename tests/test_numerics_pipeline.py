@@ -95,10 +95,8 @@ def test_plain_float16_breaks_and_the_guard_says_where(loud: Any) -> None:
         picture = paint(half, *HELD_OUT)
         assert find_fault(picture, "decoder") is not None
         place = locate(networks(half), lambda: paint(half, *HELD_OUT))
-    assert place in {
-        ("transformer.layers.0.feed_forward.w3", "mm"),
-        ("transformer.layers.0.feed_forward", "mul"),
-    }
+    # 2^24 times its own size, that weight left the range when it was cast: it is named, not the product it spoils.
+    assert place == ("transformer.layers.0.feed_forward.w3", "weight")
 
 
 def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: Plan) -> None:
