@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -12,7 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from starrynight.errors import Cancelled
+from starrynight.painting.canvas import Step
 from tests import tiny
 
 STARRY = Path(sys.executable).with_name("starry")
@@ -204,6 +208,19 @@ def test_a_stopped_run_leaves_no_half_picture(
     kept = list((tmp_path / "out").glob("*.png"))
     assert kept
     assert all(starry(home, "inspect", path).returncode == 0 for path in kept[:2])
+
+
+def test_an_interrupt_that_python_swallows_still_stops_within_a_step() -> None:
+    """As one that arrives inside a destructor does."""
+    from starrynight.cli.paint import Progress
+
+    step = Step(0, 0, 2, lambda: None, torch.zeros(1))
+    with Progress(1) as progress:
+        progress(step)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Cancelled):
+            progress(step)
 
 
 def test_broken_numbers_end_with_six_and_no_file(home: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from starrynight.cli import app, progress_bar, t
-from starrynight.errors import BadRequest
+from starrynight.errors import BadRequest, Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,13 +181,17 @@ def parse_lora(text: str) -> tuple[str, float]:
 
 
 class Progress:
-    """A bar over all steps of all pictures. On a terminal it moves; in a pipe it is silent. Calling it is a step."""
+    """A bar over all steps of all pictures. On a terminal it moves; in a pipe it is silent. Calling it is a step.
+
+    While it is entered, Ctrl-C is also remembered: an interrupt that arrives inside a destructor or a weak reference's
+    callback is swallowed by Python, and would otherwise be lost.
+    """
 
     def __init__(self, count: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        self.count = count
+        self.count, self.interrupted = count, False
         self.out = Console(soft_wrap=True, highlight=False)
         columns = (
             "[gold1]{task.description}",
@@ -196,13 +201,22 @@ class Progress:
         self.task = self.bar.add_task(t("readying the painter", "请画家就位"), total=None, note="")
 
     def __enter__(self) -> Progress:
+        self.before = signal.signal(signal.SIGINT, self.interrupt)
         self.bar.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.bar.stop()
+        signal.signal(signal.SIGINT, self.before)
+
+    def interrupt(self, *_: Any) -> None:
+        """At once where that can be; else at the next step."""
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def __call__(self, step: Step) -> None:
+        if self.interrupted:
+            raise Cancelled
         done = step.picture * step.steps + step.step + 1
         which = t(f"picture {step.picture + 1}/{self.count}", f"第 {step.picture + 1}/{self.count} 幅")
         note = t(f"step {step.step + 1}/{step.steps}", f"第 {step.step + 1}/{step.steps} 步")
