@@ -138,6 +138,16 @@ def middle(rows: Rows, experiment: str, field: str, model: str, format_: str) ->
     return median(list(rows.values(experiment, field, model, format_).values()))
 
 
+def decibels_by_model(rows: Rows, experiment: str, field: str) -> Figures:
+    """The median over the pictures in dB, for every model and format that has one."""
+
+    def say(model: str, format_: str) -> str:
+        found = middle(rows, experiment, field, model, format_)
+        return figure(found.value, 3, "dB") if found.count else ""
+
+    return by_model(rows, say)
+
+
 def settled(gap: Estimate, holds: bool) -> str:
     """A verdict on a paired difference; none where there were too few pairs."""
     return UNDECIDED if not gap.sure else REPRODUCED if holds else REFUTED

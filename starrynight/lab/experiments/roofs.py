@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import metrics, stats
-from starrynight.lab.findings import Finding, Rows, bounds, by_model, figure, middle, settled
+from starrynight.lab.findings import Finding, Rows, bounds, decibels_by_model, settled
 from starrynight.lab.plan import Point
 
 if TYPE_CHECKING:
@@ -31,15 +31,10 @@ def judge(rows: Rows) -> list[Finding]:
     if not half:
         return []
     gain = stats.paired(half, brain)
-
-    def say(one: str, format_: str) -> str:
-        found = middle(rows, "roofs", "psnr", one, format_)
-        return figure(found.value, 3, "dB") if found.count else ""
-
     why = (
         f"Median PSNR in the darkest 5 % of each picture, where roofs and trees stand in shadow; bfloat16 gains {bounds(gain)} dB over float16. "
         "Small numbers are not nearer in bfloat16: from 6·10⁻⁵ up float16 is the finer one everywhere.",
         f"各画最暗的 5%（阴影里的屋顶与树）的 PSNR 中位数；bfloat16 相对 float16 的提升为 {bounds(gain)} dB。"
         "小数值在 bfloat16 下并不更准：6·10⁻⁵ 以上 float16 处处更细。",
     )
-    return [Finding("C15", settled(gain, gain.low > 0), by_model(rows, say), why)]
+    return [Finding("C15", settled(gain, gain.low > 0), decibels_by_model(rows, "roofs", "psnr"), why)]
