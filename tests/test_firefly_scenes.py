@@ -12,6 +12,7 @@ from starrynight.firefly.captions import caption
 from starrynight.firefly.palettes import PALETTES
 from starrynight.firefly.render import render
 from starrynight.firefly.scene import HOURS, KINDS, STYLES, SUBJECTS, WEATHERS, compose
+from starrynight.painting.styles import styles
 
 
 def test_a_seed_is_one_scene_and_one_picture() -> None:
@@ -92,10 +93,21 @@ def test_captions_are_short_never_empty_and_in_two_languages() -> None:
 
 def test_lines_need_only_facts_a_scene_can_have() -> None:
     facts = {*SUBJECTS, *HOURS, *WEATHERS}
-    for table in (captions._LINES_ZH, captions._LINES_EN):
+    for table in captions._PHRASES["line"].values():
         for needs, lines in table:
             assert lines, needs
             assert facts.issuperset(needs.split()), needs
+
+
+def test_every_style_preset_says_words_that_the_captions_teach() -> None:
+    """A preset's phrase that Firefly never read may mean anything to it: "paper grain" once painted paper cuts."""
+    for style, preset in styles().items():
+        for language, (_, after) in preset.prompt.items():
+            phrases = captions._PHRASES["style"][language][style]
+            said = after.strip("，, ")
+            assert any(said.startswith(phrase) for phrase in phrases), (style, said)
+            unknown = said.removeprefix(max(filter(said.startswith, phrases), key=len)).strip("，, ")
+            assert not unknown or unknown in ("雨夜倒影", "rain and reflections"), (style, unknown)
 
 
 @pytest.mark.parametrize(

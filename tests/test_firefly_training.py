@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors import safe_open
 
 from starrynight.firefly import autoencoder, data, evaluate, model, optimise, polish, sheet, train, verbs
 from starrynight.firefly import captions as captions_module
+from starrynight.firefly.scene import compose
 from starrynight.painting.catalogue import SHIPPED
 
 DIAL = model.Dial(64)
@@ -74,6 +76,21 @@ def test_a_set_goes_on_where_it_stopped(tmp_path: Path, drawn: data.PictureSet) 
     assert np.array_equal(first, again.pictures)
     assert np.array_equal(first, drawn.pictures)
     assert again.facts == drawn.facts
+
+
+def test_captions_are_written_anew_and_only_for_the_scenes_that_were_drawn(tmp_path: Path) -> None:
+    block = tmp_path / "block-00000.jsonl"
+    facts = [data.described(compose(seed), captions=1) for seed in range(77, 89)]
+    data.write_block(block, facts)
+    assert data.recaption(tmp_path, captions=4) == 12
+    again = [json.loads(line) for line in block.read_text("utf-8").splitlines()]
+    assert [fact["shows"] for fact in again] == [fact["shows"] for fact in facts]
+    assert all(len(fact["captions"]) == 4 for fact in again)
+    block.write_text(block.read_text("utf-8").replace('"seed": 77,', '"seed": 7700,'), "utf-8")
+    before = block.read_bytes()
+    with pytest.raises(ValueError, match="seed 7700"):
+        data.recaption(tmp_path, captions=4)
+    assert block.read_bytes() == before
 
 
 def test_any_text_survives_the_tokenizer(words) -> None:
@@ -232,12 +249,12 @@ def test_a_saved_folder_paints_and_says_where_it_comes_from(words, tmp_path: Pat
     pipe = model.pipeline(
         model.autoencoder((8, 8, 8, 8)), words, run.painter.encoder, run.painter.transformer, 1.5
     )
-    model.save(pipe, tmp_path, {"recipe_commit": "abc", "painter_steps": "0"})
+    model.save(pipe, tmp_path, {"recipe_tree": "abc", "painter_steps": "0"})
     weights = sorted(tmp_path.rglob("*.safetensors"))
     assert len(weights) == 3
     for path in weights:
         with safe_open(path, "pt") as file:
-            assert file.metadata()["recipe_commit"] == "abc"
+            assert file.metadata()["recipe_tree"] == "abc"
             assert {str(file.get_tensor(key).dtype) for key in sorted(file.keys())} == {"torch.bfloat16"}
     loaded = ZImagePipeline.from_pretrained(tmp_path)
     texts = ["星夜", "a very long prompt " * 12]

@@ -41,7 +41,6 @@ def draw_block(folder: Path, first_seed: int, block: int, count: int, size: int,
     """Draw pictures ``block * BLOCK`` onward into the set; returns how many."""
     import cv2
 
-    from starrynight.firefly.captions import caption
     from starrynight.firefly.render import render
     from starrynight.firefly.scene import compose
 
@@ -51,14 +50,48 @@ def draw_block(folder: Path, first_seed: int, block: int, count: int, size: int,
     for index in range(block * BLOCK, min(count, (block + 1) * BLOCK)):
         scene = compose(first_seed + index)
         pictures[index] = render(scene, size=size)
-        rng = np.random.default_rng((first_seed + index, 1))
-        texts = [ornamented(caption(scene, rng), rng) for _ in range(captions)]
-        lines.append({"seed": first_seed + index, "shows": shown(scene), "captions": texts})
+        lines.append(described(scene, captions))
     pictures.flush()
-    unfinished = folder / f"block-{block:05d}.part"
-    unfinished.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
-    os.replace(unfinished, folder / f"block-{block:05d}.jsonl")
+    write_block(folder / f"block-{block:05d}.jsonl", lines)
     return len(lines)
+
+
+def described(scene: Any, captions: int) -> dict[str, Any]:
+    """A scene's line in its block: seed, what it shows, and ``captions`` captions drawn from the seed."""
+    from starrynight.firefly.captions import caption
+
+    rng = np.random.default_rng((scene.seed, 1))
+    texts = [ornamented(caption(scene, rng), rng) for _ in range(captions)]
+    return {"seed": scene.seed, "shows": shown(scene), "captions": texts}
+
+
+def write_block(path: Path, lines: list[dict[str, Any]]) -> None:
+    """A block's lines, there in one move or not at all."""
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    os.replace(unfinished, path)
+
+
+def recaption(folder: Path, captions: int) -> int:
+    """Write every drawn block's captions anew, when captions.py has learnt new words; the pictures stay.
+
+    Returns how many pictures were captioned. Raises ValueError when a seed no longer composes the scene that was
+    drawn from it: those pictures must be drawn again.
+    """
+    from starrynight.firefly.scene import compose
+
+    count = 0
+    for path in sorted(folder.glob("block-*.jsonl")):
+        lines = []
+        for line in path.read_text("utf-8").splitlines():
+            was = json.loads(line)
+            scene = compose(was["seed"])
+            if shown(scene) != was["shows"]:
+                raise ValueError(f"{path.name}: seed {was['seed']} now composes another scene; draw it again")
+            lines.append(described(scene, captions))
+        write_block(path, lines)
+        count += len(lines)
+    return count
 
 
 def draw(

@@ -138,6 +138,13 @@ def encode(options: argparse.Namespace) -> None:
         statistics.write_text(json.dumps({"mean": float(sample.mean()), "deviation": float(sample.std())}))
 
 
+def recaption(options: argparse.Namespace) -> None:
+    """Write the drawn training pictures' captions anew, when captions.py has learnt new words."""
+    from starrynight.firefly import data
+
+    print(data.recaption(options.work / "training", options.captions), "pictures captioned")
+
+
 def learn(options: argparse.Namespace) -> None:
     """Train the transformer and the text encoder on cached latents."""
     from starrynight.firefly import optimise
@@ -241,7 +248,7 @@ def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[
     _, crops = optimise.read_checkpoint(work / "autoencoder.safetensors")
     provenance = {
         "made_by": "python -m starrynight.firefly (recipes/firefly.sh)",
-        "recipe_commit": commit(),
+        "recipe_tree": recipe_tree(),
         "licence": "Apache-2.0",
         "seed": str(facts["seed"]),
         "dim": str(facts["dim"]),
@@ -253,11 +260,13 @@ def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[
     return model.pipeline(vae, words, painter.encoder, painter.transformer, sampler_shift), provenance
 
 
-def commit() -> str:
-    """The commit of this code, or "unknown" outside its repository."""
+def recipe_tree() -> str:
+    """Git's hash of this package's files as committed (`git rev-parse COMMIT:starrynight/firefly` finds it again, after
+    any rebase), or "unknown" outside its repository.
+    """
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            ["git", "rev-parse", "HEAD:./"],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
@@ -290,6 +299,7 @@ def arguments() -> argparse.ArgumentParser:
     verb(polish, "polish", *learning)
     verb(judge, "judge")
     verb(encode, "encode", ("--side", 128))
+    verb(recaption, "recaption", ("--captions", 12))
     verb(
         learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
         ("--shift", 1.5), ("--compiled", 0),
