@@ -27,7 +27,7 @@ from starrynight.lab.runner import progress
 
 SMALL: dict[str, Any] = {
     "formats": ("float32", "float16", "bfloat16"), "prompts": 2, "seeds": 1, "size": 128, "steps": 2,
-    "noise_steps": 2, "repeats": 1, "training_steps": 1,
+    "noise_steps": 2, "repeats": 1, "training_steps": 1, "counted": 1,
 }  # fmt: skip
 KILLS = 10
 
@@ -178,6 +178,23 @@ def test_a_plan_grows_but_does_not_change(tmp_path: Path) -> None:
         Plan(formats=("float12",))
 
 
+def test_pictures_that_are_only_counted_and_claims_that_are_asked_for() -> None:
+    every = Plan(models=("firefly", plan.WIDE), formats=("float16", "float8"), prompts=2, seeds=2, counted=7)
+    counted = [p for p in points(every) if p.experiment == "refusals" and p.model == "firefly"]
+    tried = {f: {(p.prompt, p.seed) for p in counted if p.format == f} for f in every.formats}
+    assert tried["float32"] == {(0, 0), (1, 0), (0, 1), (1, 1)}
+    assert tried["float16"] == tried["float32"] | {(0, 2), (1, 2), (0, 3)}  # the same ones first, then more
+    assert tried["float8"] == {(0, 0)}
+    assert {(p.prompt, p.seed) for p in points(every) if p.experiment == "colour"} == tried["float32"]
+    asked = Plan(claims=("C9", "C5"), counted=7, seeds=1)
+    assert asked.claims == ("C5", "C9")
+    assert {p.experiment for p in points(asked)} == {"refusals"}
+    assert asked.grown(Plan(claims=("C3",), seeds=1)).claims == ("C3", "C5", "C9")
+    assert asked.grown(Plan(seeds=1)).claims == ()  # everything
+    with pytest.raises(UnknownName, match="C99"):
+        Plan(claims=("C99",))
+
+
 def test_every_claim_has_a_verdict_with_numbers(killed: tuple[Run, list[bytes]]) -> None:
     rows = table.table(killed[0])
     assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"]
@@ -266,7 +283,7 @@ def test_all_experiments_have_one_shape() -> None:
     assert sorted(ids) == sorted({*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"})
     for name in NAMES:
         one = experiment(name)
-        assert one.PER in ("machine", "model", "format", "picture")
+        assert one.PER in ("machine", "model", "format", "picture", "attempt")
         assert isinstance(one.REFERENCE, bool)
         assert isinstance(one.TWIN, bool)
         assert len(one.QUESTION) == 2

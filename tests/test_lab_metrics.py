@@ -157,6 +157,19 @@ def test_rates_with_their_intervals() -> None:
     assert not stats.rate(0, 0).sure
 
 
+def test_how_many_tries_tell_two_shares_apart() -> None:
+    """None seen: the rule of three, n = ln 0.05 / ln (1 − claimed)."""
+    for claimed in (0.07, 0.12, 0.01):
+        exact = math.ceil(math.log(0.05) / math.log(1 - claimed))
+        assert exact <= (stats.needed(0, claimed) or 0) <= 1.02 * exact
+    assert (stats.needed(0, 0.07), stats.needed(0, 0.12)) == (42, 24)
+    assert stats.needed(1, 0.07) == 2  # two of two: at least 22 %
+    close = stats.needed(0.06, 0.07)
+    assert close is not None
+    assert 2000 < close < 4000  # (1.96 / 0.01)² · 0.06 · 0.94, about
+    assert stats.needed(0.07, 0.07) is None
+
+
 def test_medians_with_their_intervals() -> None:
     ten = stats.median(range(1, 11))  # order statistics 2 and 9 hold the median of ten with 97.9 %
     assert (ten.value, ten.low, ten.high) == (5.5, 2, 9)

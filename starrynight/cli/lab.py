@@ -34,7 +34,9 @@ RUN_HELP = t(
 
     starry lab run --model z-image-turbo --formats float16,bfloat16 --prompts 3 -o turbo
 
-    starry lab run -o my-run --seeds 10    # the same run, with more pictures""",
+    starry lab run -o my-run --seeds 10    # the same run, with more pictures
+
+    starry lab run --claims C5,C9 --seeds 1 --pictures 100    # only: how many pictures break""",
     """用每种数值格式画同样的画，测量差别；中断之后从原处继续。
 
     [bold]例子[/bold]
@@ -43,7 +45,9 @@ RUN_HELP = t(
 
     starry lab run --model z-image-turbo --formats float16,bfloat16 --prompts 3 -o turbo
 
-    starry lab run -o my-run --seeds 10    # 同一次实验，多画几幅""",
+    starry lab run -o my-run --seeds 10    # 同一次实验，多画几幅
+
+    starry lab run --claims C5,C9 --seeds 1 --pictures 100    # 只问：有多少幅会坏""",
 )
 
 
@@ -69,6 +73,16 @@ def run(
     ),
     prompts: int | None = typer.Option(None, help=t("How many prompts, 1 to 10.", "几条提示词，1 到 10。")),
     seeds: int | None = typer.Option(None, help=t("Seeds for each prompt.", "每条提示词几个种子。")),
+    pictures: int | None = typer.Option(
+        None,
+        help=t(
+            "In how many pictures of each model broken ones are counted, float16 and bfloat16; 50 when left out.",
+            "float16 与 bfloat16 各画多少幅来数坏画；不给则为 50。",
+        ),
+    ),
+    claims: str | None = typer.Option(
+        None, help=t("Only these, as C5,C9; all when left out.", "只查这几条，如 C5,C9；不给则全部。")
+    ),
     size: int | None = typer.Option(
         None, help=t("Pixels a side; what suits the model.", "边长（像素）；不给则随模型。")
     ),
@@ -86,6 +100,8 @@ def run(
         "formats": split(formats),
         "prompts": prompts,
         "seeds": seeds,
+        "counted": pictures,
+        "claims": split(claims),
         "size": size,
         "steps": steps,
     }
@@ -96,8 +112,8 @@ def run(
     show(one)
 
 
-def split(formats: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in formats.split(",") if name.strip()) if formats else ()
+def split(names: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip()) if names else ()
 
 
 def begin(folder: Path, quick: bool, asked: dict[str, Any]) -> Run:
@@ -255,6 +271,8 @@ def advise(
             formats=None,
             prompts=None,
             seeds=None,
+            pictures=None,
+            claims=None,
             size=None,
             steps=None,
             device=device,

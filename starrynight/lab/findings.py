@@ -13,7 +13,7 @@ from typing import Any
 
 from starrynight.lab.plan import REFERENCE, WIDE
 from starrynight.lab.run import Run, number
-from starrynight.lab.stats import Estimate, median
+from starrynight.lab.stats import FEWEST, Estimate, median
 
 REPRODUCED, REFUTED, HARDWARE, MEASURED = "reproduced", "not reproduced", "needs hardware", "measured"
 UNDECIDED = "undecided"
@@ -24,6 +24,7 @@ OUTCOMES = {
     UNDECIDED: ("too few to tell", "样本太少，不足以判断"),
     MEASURED: ("measured", "已测量"),
 }
+FLOAT16_LIMIT = 65504.0
 Words = tuple[str, str]
 # model → format → a figure that reads the same in both languages; the format "" where it is not of one format.
 Figures = dict[str, dict[str, str]]
@@ -124,6 +125,61 @@ def bounds(estimate: Estimate, digits: int = 3) -> str:
 def percent(estimate: Estimate) -> str:
     low, high = (f"{100 * v:.3g}" for v in (estimate.low, estimate.high))
     return f"{100 * estimate.value:.3g} % [{low}, {high}]"
+
+
+def sentences(*parts: Words) -> Words:
+    """Several in a row, in both languages; empty ones are left out."""
+    return " ".join(en for en, _ in parts if en), "".join(zh for _, zh in parts if zh)
+
+
+def facts(rows: Rows, format_: str) -> dict[str, float]:
+    """What was probed of a format: ``fraction`` bits, ``largest``, ``normal`` and ``tiny`` numbers; NaN where nothing was."""
+    found = rows.result("facts", "", "").get(format_, {})
+    probed = {name: number(found.get(name)) for name in ("largest", "normal", "tiny")}
+    return probed | {"fraction": number(found["bits"][2] if found else None)}
+
+
+def peak(rows: Rows, model: str, format_: str) -> float:
+    """The largest number a layer puts out at the first step; ∞ where one is no number, NaN where none was looked at."""
+    layers = rows.result("layers", model, format_).get("layers", [])
+    return max((finite(one["peak"]) for one in layers), default=math.nan)
+
+
+def finite(value: Any) -> float:
+    """The number behind a value of a row, ∞ where it is none."""
+    return number(value) if math.isfinite(number(value)) else math.inf
+
+
+def few(gap: Estimate) -> Words:
+    """What is missing where ``settled`` cannot settle; nothing where it can."""
+    if gap.sure:
+        return "", ""
+    return (
+        f"{gap.count} pairs are too few: an interval takes {FEWEST} (starry lab run -o RUN --seeds MORE).",
+        f"只有 {gap.count} 对，太少：区间至少要 {FEWEST} 对（starry lab run -o RUN --seeds 更多）。",
+    )
+
+
+def decibels_for_bits(rows: Rows, gain: Estimate) -> Words:
+    """Whether bfloat16's gain in dB over float16 is what its fraction bits, as they were probed, would have it be."""
+    bits = facts(rows, "bfloat16")["fraction"] - facts(rows, "float16")["fraction"]
+    due = 20 * math.log10(2) * bits
+    if math.isnan(due):
+        return "", ""
+    said = f"{bits:+.0f}".replace("-", "−"), f"{due:+.0f}".replace("-", "−")
+    if abs(gain.value - due) < 20 * math.log10(2):
+        return (
+            f"That is rounding: {said[0]} fraction bits are {said[1]} dB.",
+            f"这就是舍入：尾数 {said[0]} 位即 {said[1]} dB。",
+        )
+    return (
+        f"Rounding alone would be {said[1]} dB ({said[0]} fraction bits): something else is at work.",
+        f"若只是舍入应为 {said[1]} dB（尾数 {said[0]} 位）：起作用的不止于此。",
+    )
+
+
+def joined(parts: Iterable[str]) -> str:
+    return ", ".join(parts)
 
 
 def by_model(rows: Rows, say: Callable[[str, str], str], formats: Iterable[str] = ()) -> Figures:

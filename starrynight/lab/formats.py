@@ -112,6 +112,17 @@ def paint(hand: Hand, request: PaintRequest, watch: Callable[[Step], None]) -> n
         return next(iter(hand.painter.paint(request, watch))).pixels
 
 
+def fit(value: Any, dtype: Any) -> Any:
+    """What a network is called with, in its format: latents and words follow it; times keep theirs, as in the painter."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() and value.dim() > 1 else value
+    if isinstance(value, dict):
+        return {k: fit(v, dtype) for k, v in value.items()}
+    return type(value)(fit(v, dtype) for v in value) if isinstance(value, list | tuple) else value
+
+
 def place_of(model: str) -> str:
     """The catalogue's name for a lab's model: the wide twin is made where it is wanted."""
     return str(wide_twin()) if model == WIDE else model

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from starrynight.errors import BadRequest, UnknownName
+from starrynight.lab.claims import BY_ID
 
 REFERENCE = "float32"
 WIDE = "firefly-wide"
@@ -20,6 +21,7 @@ WIDE = "firefly-wide"
 FORMATS = ("float32", "float16", "float16-folded", "bfloat16", "float8")
 QUICK_FORMATS = FORMATS[:4]
 EXTRAS = ("float8",)  # besides the claims, and emulated: a fifth of the pictures will do
+RATED = ("float16", "bfloat16")  # whose broken pictures the claims count
 
 # The claims' own prompt first, then one for each manner; (prompt, style).
 VILLAGE = "a starry night over a quiet village, van gogh style, thick impasto, swirling clouds, glowing stars"
@@ -58,9 +60,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """``seeds`` pictures of each of the first ``prompts`` prompts; of the wide twin, ``twin`` pictures in all.
+    """``seeds`` pictures of each of the first ``prompts`` prompts; of the wide twin, ``twin`` pictures in all. At least
+    ``counted`` of each model in the formats whose broken pictures are claimed to be so many in a hundred: what is painted
+    beyond the others is only looked at for breaking. ``claims``: which of them to look into; all, if it is empty.
 
-    ``noise_steps``: how many of 1000 steps of noise are walked; ``repeats``: pairs of every timing; ``size`` and
+    ``noise_steps``: how many of the 1000 levels of training noise are walked; ``repeats``: pairs of every timing; ``size`` and
     ``steps`` None: what suits the model.
     """
 
@@ -69,11 +73,13 @@ class Plan:
     prompts: int = len(PROMPTS)
     seeds: int = 10
     twin: int = 10
+    counted: int = 50  # 42 tell none from the 7 % claimed (stats.needed)
     size: int | None = None
     steps: int | None = None
-    noise_steps: int = 100
+    noise_steps: int = 1000
     repeats: int = 9
     training_steps: int = 8
+    claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -81,19 +87,31 @@ class Plan:
                 raise UnknownName(("format", "数值格式"), name, FORMATS)
         if not self.models:
             raise BadRequest("Name at least one model.", "请至少写明一个模型。")
-        if not 1 <= self.prompts <= len(PROMPTS) or self.seeds < 1 or self.twin < 1:
+        if not 1 <= self.prompts <= len(PROMPTS) or min(self.seeds, self.twin, self.counted) < 1:
             raise BadRequest(
                 f"A run paints 1 to {len(PROMPTS)} prompts with 1 seed or more.",
                 f"一次实验须有 1 到 {len(PROMPTS)} 条提示词、至少 1 个种子。",
             )
+        for name in self.claims:
+            if name not in BY_ID:
+                raise UnknownName(("claim", "论断"), name, tuple(BY_ID))
         ordered = tuple(f for f in FORMATS if f in self.formats or f == REFERENCE)
         object.__setattr__(self, "formats", ordered)
+        object.__setattr__(self, "claims", tuple(c for c in BY_ID if c in self.claims))
 
     def pictures(self, model: str, format_: str) -> list[tuple[int, int]]:
         """(prompt, seed), the first seed of every prompt first: a run cut short has seen every manner."""
-        found = [(p, s) for s in range(self.seeds) for p in range(self.prompts)]
-        count = min(len(found), self.twin) if model == WIDE else len(found)
-        return found[: max(1, count // 5) if format_ in EXTRAS else count]
+        count = self.prompts * self.seeds
+        count = min(count, self.twin) if model == WIDE else count
+        return self._first(max(1, count // 5) if format_ in EXTRAS else count)
+
+    def attempts(self, model: str, format_: str) -> list[tuple[int, int]]:
+        """(prompt, seed) of every picture that is painted: ``pictures``, and those only counted."""
+        measured = self.pictures(model, format_)
+        return self._first(max(len(measured), self.counted)) if format_ in RATED else measured
+
+    def _first(self, count: int) -> list[tuple[int, int]]:
+        return [(at % self.prompts, at // self.prompts) for at in range(count)]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -118,8 +136,9 @@ class Plan:
                     f"该实验以 {name}={getattr(self, name)} 开始；若要 {getattr(wish, name)}，请另选文件夹。",
                 )
         models = (*self.models, *(m for m in wish.models if m not in self.models))
-        larger = {n: max(getattr(self, n), getattr(wish, n)) for n in ("prompts", "seeds", "twin")}
-        return replace(self, models=models, formats=(*self.formats, *wish.formats), **larger)
+        larger = {n: max(getattr(self, n), getattr(wish, n)) for n in ("prompts", "seeds", "twin", "counted")}
+        claims = (*self.claims, *wish.claims) if self.claims and wish.claims else ()
+        return replace(self, models=models, formats=(*self.formats, *wish.formats), claims=claims, **larger)
 
 
 def quick(**changes: Any) -> Plan:
@@ -128,8 +147,9 @@ def quick(**changes: Any) -> Plan:
         "formats": QUICK_FORMATS,
         "prompts": 3,
         "seeds": 1,
-        "noise_steps": 8,
+        "noise_steps": 50,
         "repeats": 3,
         "training_steps": 2,
+        "counted": 1,
     }
     return Plan(**(small | changes))

@@ -17,16 +17,18 @@ import fcntl
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.lab.plan import Plan, Point
 from starrynight.picture import storage_error, write_whole
 
+LOOKS = 10  # half a second: whoever only looks whether a run is busy holds its lock for an instant
 RESULTS, PLAN, MACHINE = "results.jsonl", "plan.json", "machine.json"
 
 
@@ -76,16 +78,23 @@ class Run:
         """Alone with this run. Raises BadRequest if another process is measuring it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            if not _taken(lock, fcntl.LOCK_EX, LOOKS):
                 raise BadRequest(
                     f"Another process is measuring {self.folder}; wait for it or stop it.",
                     f"另一个进程正在测量 {self.folder}；请等待它或停止它。",
-                ) from error
+                )
             cut_torn_end(self.folder / RESULTS)
             self.rows = {row["key"]: row for row in read_rows(self.folder / RESULTS)}
             yield
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process is measuring this run right now."""
+        try:
+            with (self.folder / ".lock").open("r") as lock:
+                return not _taken(lock, fcntl.LOCK_SH)
+        except OSError:
+            return False
 
     def add(self, point: Point, result: dict[str, Any], seconds: float, cpu: float, at: float) -> None:
         """Keep a measurement, for good. ``seconds`` of wall and ``cpu`` it took; ``at``: when, since 1970."""
@@ -123,6 +132,16 @@ class Run:
             return dict(json.loads((self.folder / MACHINE).read_text("utf-8")))
         except (OSError, ValueError):
             return {}
+
+
+def _taken(lock: IO[str], kind: int, tries: int = 1) -> bool:
+    """Whether a lock could be had; it is let go of when the file is closed."""
+    for _ in range(tries):
+        with suppress(OSError):
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from starrynight.errors import StarryError
 from starrynight.lab.claims import BY_ID, CLAIMS
 from starrynight.lab.experiments import NAMES, experiment
 from starrynight.lab.findings import OUTCOMES, Finding, Rows, name_of, name_zh
-from starrynight.lab.plan import EXTRAS, PROMPTS
+from starrynight.lab.plan import EXTRAS, PROMPTS, REFERENCE
 from starrynight.lab.run import PLAN, Run
 from starrynight.lab.runner import Progress, progress
 from starrynight.settings import settings
@@ -83,9 +83,14 @@ def outcomes(run: Run) -> dict[str, int]:
 
 
 def pictures(run: Run) -> list[dict[str, Any]]:
-    """Every painting: model, format, prompt, seed; ``path`` of its PNG, or ``refused``: why there is none."""
-    found = []
-    for row in Rows(run).of("refusals"):
+    """Every painting that was made in float32 too: model, format, prompt, seed; ``path`` of its PNG, or ``refused``: why
+    there is none.
+    """
+    found, rows = [], Rows(run)
+    compared = {(r["model"], r["prompt"], r["seed"]) for r in rows.of("refusals", format_=REFERENCE)}
+    for row in rows.of("refusals"):
+        if (row["model"], row["prompt"], row["seed"]) not in compared:
+            continue  # painted only to see whether it breaks
         path = run.picture(row["model"], row["format"], row["prompt"], row["seed"])
         refused = row["result"]["why"]
         found.append({

@@ -10,8 +10,9 @@ from typing import Any
 # The three layers that claim C7 names, of a UNet.
 NAMED = ("down_blocks.1.resnets.0.norm1", "mid_block.attentions.0.proj_out", "up_blocks.2.resnets.1.conv2")
 
-# What stands in their place in a transformer's block: a norm, an output projection, the last product.
+# What stands in their place elsewhere: a norm, an output projection, the last product of a block.
 FIRST, MIDDLE, LAST = ("norm1", "norm"), ("to_out", "out"), ("w2", "ff.net.2", "fc2", "linear_2")
+UNET_FIRST, UNET_MIDDLE, UNET_LAST = ("norm1",), ("proj_out", "conv2"), ("resnets.1.conv2", "conv2")
 
 
 def is_unet(denoiser: Any) -> bool:
@@ -40,15 +41,21 @@ def stack(denoiser: Any) -> list[tuple[str, Any]]:
 
 
 def three_layers(denoiser: Any) -> list[str]:
-    """The named layers where they exist; else a norm of the first third, an output projection of the middle one and the
-    last product of the last: what these layers are in a transformer.
+    """The named layers where they exist; else what they are in this network: a norm of the first third, an output
+    projection of the middle one and the last product of the last.
     """
     names = {name for name, _ in denoiser.named_modules()}
     if all(name in names for name in NAMED):
         return list(NAMED)
+    if is_unet(denoiser):
+        down, up = len(denoiser.down_blocks), len(denoiser.up_blocks)
+        first, last = f"down_blocks.{min(1, down - 1)}", f"up_blocks.{up - 1}"
+        middle = "mid_block" if getattr(denoiser, "mid_block", None) is not None else f"up_blocks.{up // 2}"
+        places = [(first, UNET_FIRST), (middle, UNET_MIDDLE), (last, UNET_LAST)]
+        return [_inside(name, denoiser.get_submodule(name), kinds) for name, kinds in places]
     found = stack(denoiser)
-    places = [(found[len(found) // 6], FIRST), (found[len(found) // 2], MIDDLE), (found[-1], LAST)]
-    return [_inside(name, block, kinds) for (name, block), kinds in places]
+    stacked = [(found[len(found) // 6], FIRST), (found[len(found) // 2], MIDDLE), (found[-1], LAST)]
+    return [_inside(name, block, kinds) for (name, block), kinds in stacked]
 
 
 def _inside(name: str, block: Any, kinds: tuple[str, ...]) -> str:

@@ -2,7 +2,8 @@
 
     QUESTION   in English and Chinese
     CLAIMS     the ids of claims.py that it answers
-    PER        what one measurement is of: "machine", "model", "format" or "picture"
+    PER        what one measurement is of: "machine", "model", "format", "picture", or "attempt": a picture that may be
+               painted for no other reason than to see whether it breaks
     REFERENCE  whether float32 itself is measured too
     TWIN       whether the wide twin is measured too: it has Firefly's sizes and times, but not its ranges
     measure(bench, point) -> dict      the raw numbers of one point; JSON's own values
@@ -49,7 +50,9 @@ def experiment(name: str) -> Experiment:
 
 def points(plan: Plan, names: tuple[str, ...] = NAMES) -> Iterator[Point]:
     """Every measurement of a plan, in the order that loads each model in each format once and paints float32 first."""
-    kinds = {name: experiment(name) for name in names}
+    every = {name: experiment(name) for name in names}
+    wanted = set(plan.claims)
+    kinds = {n: one for n, one in every.items() if not wanted or wanted.intersection(one.CLAIMS)}
 
     def of(per: str, model: str = "") -> list[tuple[str, Experiment]]:
         return [(n, one) for n, one in kinds.items() if per == one.PER and (one.TWIN or model != WIDE)]
@@ -57,8 +60,10 @@ def points(plan: Plan, names: tuple[str, ...] = NAMES) -> Iterator[Point]:
     yield from (Point(name, "", "") for name, _ in of("machine"))
     for model in plan.models:
         for format_ in plan.formats:
-            for prompt, seed in plan.pictures(model, format_):
-                for name, one in of("picture", model):
+            measured = plan.pictures(model, format_)
+            for prompt, seed in plan.attempts(model, format_):
+                looked = of("picture", model) if (prompt, seed) in measured else []
+                for name, one in of("attempt", model) + looked:
                     if format_ != REFERENCE or one.REFERENCE:
                         yield Point(name, model, format_, prompt, seed)
             for name, one in of("format", model):

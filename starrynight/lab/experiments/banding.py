@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.lab import metrics
-from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, by_model
+from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, Words, by_model, facts, sentences
 from starrynight.lab.plan import Point
 
 if TYPE_CHECKING:
@@ -81,14 +81,37 @@ def judge(rows: Rows) -> list[Finding]:
         return f"{_told(result['stored'])}; {_told(result['decoded'])}" if result else ""
 
     holds = half["stored"]["steps"] >= 2 and brain["stored"]["steps"] == 0
-    fewer = "bfloat16" if brain["stored"]["levels"] < half["stored"]["levels"] else "float16"
-    why = (
-        f"Colours (longest flat run in pixels, visible steps) of a blue-to-violet sky of {WIDE} pixels kept in the format; then of {SIDE} pixels through the autoencoder. {fewer} keeps fewer "
-        "colours: bands come from few fraction bits. Starry Night rounds to 8 bits from float32, so no format adds bands of its own.",
-        f"蓝紫天空以该格式保存后的颜色数（最长平段像素数，可见台阶数），宽 {WIDE} 像素；之后是 {SIDE} 像素经自编码器。{fewer} 留下的颜色更少：色带源于尾数位少。"
-        "璀璨星河由 float32 舍入到 8 位，任何格式都不会自添色带。",
+    why = sentences(
+        (
+            f"Colours (longest flat run in pixels, visible steps) of a blue-to-violet sky of {WIDE} pixels kept in the format; then of {SIDE} pixels through the autoencoder.",
+            f"蓝紫天空以该格式保存后的颜色数（最长平段像素数，可见台阶数），宽 {WIDE} 像素；之后是 {SIDE} 像素经自编码器。",
+        ),
+        _cause(rows, half["stored"], brain["stored"]),
     )
     return [Finding("C16", REPRODUCED if holds else REFUTED, by_model(rows, say), why)]
+
+
+def _cause(rows: Rows, half: dict[str, Any], brain: dict[str, Any]) -> Words:
+    """Which format keeps fewer colours of the stored sky, and whether its fraction bits would have it so."""
+    steps = f"{half['steps']} : {brain['steps']}"
+    seen = (
+        f"Visible steps, float16 : bfloat16 = {steps}, where 2–3 : 0 is claimed.",
+        f"可见台阶，float16 : bfloat16 = {steps}，所称为 2–3 : 0。",
+    )
+    if half["levels"] == brain["levels"]:
+        return sentences(seen, ("Both keep as many colours.", "两者留下的颜色一样多。"))
+    fewer, more = ("bfloat16", "float16") if brain["levels"] < half["levels"] else ("float16", "bfloat16")
+    counts = f"{min(half['levels'], brain['levels'])} : {max(half['levels'], brain['levels'])}"
+    short, long = facts(rows, fewer)["fraction"], facts(rows, more)["fraction"]
+    bits = f" ({short:.0f} : {long:.0f} fraction bits)" if short < long else ""
+    bits_zh = f"（尾数位 {short:.0f} : {long:.0f}）" if short < long else ""
+    return sentences(
+        seen,
+        (
+            f"{fewer} keeps fewer colours than {more}, {counts}{bits}.",
+            f"{fewer} 留下的颜色比 {more} 少，{counts}{bits_zh}。",
+        ),
+    )
 
 
 def _told(result: dict[str, Any] | None) -> str:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from starrynight.lab import metrics, stats
-from starrynight.lab.findings import Finding, Rows, bounds, by_model, figure, middle, settled
+from starrynight.lab.findings import (
+    Finding,
+    Rows,
+    Words,
+    bounds,
+    by_model,
+    facts,
+    few,
+    figure,
+    middle,
+    sentences,
+    settled,
+)
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 
@@ -19,6 +32,7 @@ CLAIMS = ("C3",)
 PER = "picture"
 REFERENCE = True
 TWIN = True
+CLAIMED = (18.1, 22.4)  # ΔE of bfloat16 and of float16
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
@@ -45,23 +59,55 @@ def judge(rows: Rows) -> list[Finding]:
     if not half:
         return []
     gap = stats.paired(half, brain)
-    yardstick = figure(middle(rows, "colour", "mean", model, FLOAT32).value)
 
     def say(one: str, format_: str) -> str:
         error = middle(rows, "colour", "mean", one, format_)
         return figure(error.value) if error.count and format_ != FLOAT32 else ""
 
-    coarser = gap.value > 0
-    why = (
-        f"Median ΔE2000 to float32; bfloat16 − float16 in pairs: {bounds(gap)}. "
-        + (
-            "bfloat16 keeps 7 fraction bits where float16 keeps 10, so it rounds 8 times as coarsely. "
-            if coarser
-            else ""
-        )
-        + f"A ΔE of 18–22 is not rounding at all: it is what two different pictures are apart ({yardstick} between two prompts here).",
-        f"与 float32 的 ΔE2000 中位数；成对比较 bfloat16 − float16：{bounds(gap)}。"
-        + ("bfloat16 只有 7 位尾数，float16 有 10 位，舍入粗 8 倍。" if coarser else "")
-        + f"18–22 的 ΔE 根本不是舍入误差，而是两幅不同画面之间的距离（此处两条提示词之间为 {yardstick}）。",
+    why = sentences(
+        (
+            f"Median ΔE2000 to float32; bfloat16 − float16 in pairs: {bounds(gap)}.",
+            f"与 float32 的 ΔE2000 中位数；成对比较 bfloat16 − float16：{bounds(gap)}。",
+        ),
+        _rounding(rows, stats.ratio(half, brain)),
+        _yardstick(middle(rows, "colour", "mean", model, FLOAT32).value, max(*half, *brain)),
+        few(gap),
     )
     return [Finding("C3", settled(gap, gap.high < 0), by_model(rows, say), why)]
+
+
+def _rounding(rows: Rows, ratio: stats.Estimate) -> Words:
+    """Whether the errors stand to one another as the probed fraction bits do."""
+    bits = facts(rows, "float16")["fraction"] - facts(rows, "bfloat16")["fraction"]
+    times = f"bfloat16 ÷ float16 = {bounds(ratio)}"
+    if math.isnan(bits):
+        return f"{times}.", f"{times}。"
+    if 0.5 < ratio.value / 2**bits < 2:
+        return (
+            f"{times}: {bits:.0f} fraction bits fewer round {2**bits:.0f} times as coarsely.",
+            f"{times}：少 {bits:.0f} 位尾数，舍入粗 {2**bits:.0f} 倍。",
+        )
+    return (
+        f"{times}, where rounding alone would give {2**bits:.0f}: something else than fraction bits is at work.",
+        f"{times}，若只是舍入应为 {2**bits:.0f}：起作用的不止是尾数位。",
+    )
+
+
+def _yardstick(apart: float, worst: float) -> Words:
+    """What the claimed 18–22 would be here."""
+    low, high = CLAIMED
+    if math.isnan(apart):
+        return "", ""
+    between = (
+        f"Two prompts' pictures are ΔE {figure(apart)} apart here",
+        f"此处两条提示词的画相距 ΔE {figure(apart)}",
+    )
+    if worst < low / 2 and apart > low / 2:
+        return (
+            f"{between[0]}: {low:.0f}–{high:.0f} would be another picture, not another rounding.",
+            f"{between[1]}：{low:.0f}–{high:.0f} 意味着另一幅画，而不是另一种舍入。",
+        )
+    return (
+        f"{between[0]}; no picture of the two formats is further than {figure(worst)} from float32.",
+        f"{between[1]}；两种格式的画与 float32 最远为 {figure(worst)}。",
+    )

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, by_model, figure
+from starrynight.lab.findings import (
+    REFUTED,
+    REPRODUCED,
+    Finding,
+    Rows,
+    Words,
+    by_model,
+    figure,
+    name_of,
+    name_zh,
+    sentences,
+)
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
 
@@ -70,13 +81,56 @@ def judge(rows: Rows) -> list[Finding]:
         drawn = "NaN/Inf ✗" if broken else f"{figure(low)} … {figure(high)}"
         return f"{figure(held, 5)} → {figure(clamped)}; {drawn}"
 
-    at_the_clamp = any(
-        abs(number(r["result"]["clamped"][1])) != 1 for r in rows.of("extremes", format_="float16")
+    result = rows.result("extremes", rows.models[0], "float16")
+    held, clamped = map(number, result["clamped"])
+    black = [m for m in rows.models if _only_there(rows, m)]
+    why = sentences(
+        (
+            "What the format makes of −6.2, and of that the clamp to −1 … 1; then the range the decoder draws from latents with ±6.2 in them.",
+            "−6.2 在该格式中的值，以及钳位到 −1…1 的结果；之后是解码器由含 ±6.2 的潜变量画出的范围。",
+        ),
+        (
+            f"float16 holds −6.2 as {figure(held, 5)}, and its clamp gives {figure(clamped)}.",
+            f"float16 把 −6.2 存作 {figure(held, 5)}，钳位得 {figure(clamped)}。",
+        ),
+        *(_broken(rows, model) for model in rows.models),
     )
-    why = (
-        "What the format makes of −6.2, and of that the clamp to −1 … 1; then the range the decoder draws from latents with ±6.2 in them. −6.2 is an ordinary float16 number "
-        "(spacing 0.004), and a clamp cannot make an Inf. A picture goes black when an activation inside a network exceeds 65504, becomes Inf, and Inf − Inf or Inf · 0 becomes NaN.",
-        "−6.2 在该格式中的值，以及钳位到 −1…1 的结果；之后是解码器由含 ±6.2 的潜变量画出的范围。−6.2 是再普通不过的 float16 数（间距 0.004），"
-        "钳位不可能产生 Inf。画面变黑，是因为网络内部某个激活超过 65504 成为 Inf，再经 Inf − Inf 或 Inf · 0 成为 NaN。",
+    outcome = REPRODUCED if clamped != -1 or black else REFUTED
+    return [Finding("C10", outcome, by_model(rows, say), why)]
+
+
+def _breaks(rows: Rows, model: str, format_: str) -> list[float]:
+    """The magnitudes at which the decoder's numbers break."""
+    decoded = rows.result("extremes", model, format_).get("decoded", {})
+    return [float(magnitude) for magnitude, (_, _, broken) in decoded.items() if number(broken)]
+
+
+def _only_there(rows: Rows, model: str) -> bool:
+    """Whether it is the extreme that breaks float16's decoder: −6.2 does and an ordinary latent does not, and bfloat16
+    bears both.
+    """
+    half, brain = (_breaks(rows, model, f) for f in ("float16", "bfloat16"))
+    return -CLAIMED in half and MAGNITUDES[0] not in half and -CLAIMED not in brain
+
+
+def _broken(rows: Rows, model: str) -> Words:
+    if not rows.of("extremes", model, "float16"):
+        return "", ""
+    name, name_in_zh, half = name_of(model), name_zh(model), _breaks(rows, model, "float16")
+    if not half:
+        return (
+            f"{name}'s decoder stays finite in float16 up to ±{MAGNITUDES[-1]:g}.",
+            f"{name_in_zh}的解码器在 float16 下直到 ±{MAGNITUDES[-1]:g} 都有限。",
+        )
+    brain = _breaks(rows, model, "bfloat16")
+    other = "breaks too" if min(half) in brain else "does not"
+    other_zh = "也坏" if min(half) in brain else "不坏"
+    if MAGNITUDES[0] in half:
+        return (
+            f"{name}'s breaks at ±{MAGNITUDES[0]:g} already, so −6.2 is not what breaks it but an activation inside (bfloat16 {other}).",
+            f"{name_in_zh}的解码器在 ±{MAGNITUDES[0]:g} 就已坏掉：坏在内部的激活，与 −6.2 无关（bfloat16 {other_zh}）。",
+        )
+    return (
+        f"{name}'s breaks from ±{min(half):g} on (bfloat16 {other}).",
+        f"{name_in_zh}的解码器从 ±{min(half):g} 起坏掉（bfloat16 {other_zh}）。",
     )
-    return [Finding("C10", REPRODUCED if at_the_clamp else REFUTED, by_model(rows, say), why)]

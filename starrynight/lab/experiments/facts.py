@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, figure
+from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, Words, figure, sentences
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
 
@@ -60,19 +60,44 @@ def judge(rows: Rows) -> list[Finding]:
     found = rows.result("facts", "", "")
     if not found:
         return []
-    bits = all(tuple(found[f]["bits"]) == claim[0] for f, claim in CLAIMED.items())
-    ranges = all(
-        number(found[f]["normal"]) >= low / 10 and number(found[f]["largest"]) >= high
-        for f, (_, low, high) in CLAIMED.items()
-    )
     told = {
         f: f"{'/'.join(map(str, r['bits']))}, {figure(number(r['normal']), 2)} ({figure(number(r['tiny']), 2)}) … {figure(number(r['largest']), 5)}"
         for f, r in found.items()
     }
-    why = (
-        "Sign/exponent/fraction bits, least normal (least subnormal) … greatest number, found by probing. The bits are as claimed, and bfloat16's range; float16's is not: it ends at 65504, "
-        "so 10⁵ is already Inf, and below 6.1·10⁻⁵ it loses fraction bits, down to 6·10⁻⁸.",
-        "符号/指数/尾数位，最小正规数（最小次正规数）… 最大数，均由探测得到。位数与 bfloat16 的范围成立；float16 的范围不成立：上限 65504，"
-        "10⁵ 已是 Inf；低于 6.1·10⁻⁵ 开始丢尾数，直到 6·10⁻⁸。",
+    misses = [_miss(f, found[f], *claim) for f, claim in CLAIMED.items()]
+    why = sentences(
+        (
+            "Sign/exponent/fraction bits, least normal (least subnormal) … greatest number, found by probing.",
+            "符号/指数/尾数位，最小正规数（最小次正规数）… 最大数，均由探测得到。",
+        ),
+        *misses,
     )
-    return [Finding("C17", REPRODUCED if bits and ranges else REFUTED, {"": told}, why)]
+    holds = all(_as_claimed(found[f], *claim) for f, claim in CLAIMED.items())
+    return [Finding("C17", REPRODUCED if holds else REFUTED, {"": told}, why)]
+
+
+def _as_claimed(found: dict[str, Any], bits: tuple[int, ...], low: float, high: float) -> bool:
+    return tuple(found["bits"]) == bits and _small(found, low) and number(found["largest"]) >= high
+
+
+def _small(found: dict[str, Any], low: float) -> bool:
+    """Whether numbers as small as ``low`` keep all their fraction bits; a claim of a power of ten is one to a power of ten."""
+    return number(found["normal"]) <= 10 * low
+
+
+def _miss(format_: str, found: dict[str, Any], bits: tuple[int, ...], low: float, high: float) -> Words:
+    """What of a format is as claimed, and what is not."""
+    if _as_claimed(found, bits, low, high):
+        return f"{format_} is as claimed.", f"{format_} 与所称相符。"
+    en, zh = [], []
+    if tuple(found["bits"]) != bits:
+        en.append(f"its bits are {'/'.join(map(str, found['bits']))}")
+        zh.append(f"位数为 {'/'.join(map(str, found['bits']))}")
+    if number(found["largest"]) < high:
+        en.append(f"it ends at {figure(number(found['largest']), 5)}, so {high:g} is Inf")
+        zh.append(f"上限为 {figure(number(found['largest']), 5)}，{high:g} 已是 Inf")
+    if not _small(found, low):
+        normal, tiny = (figure(number(found[k]), 2) for k in ("normal", "tiny"))
+        en.append(f"below {normal} it loses fraction bits, down to {tiny}")
+        zh.append(f"低于 {normal} 开始丢尾数，直到 {tiny}")
+    return f"{format_} is not as claimed: {'; '.join(en)}.", f"{format_} 与所称不符：{'；'.join(zh)}。"

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import metrics, stats
-from starrynight.lab.findings import Finding, Rows, bounds, by_model, middle, settled
+from starrynight.lab.findings import (
+    Finding,
+    Rows,
+    Words,
+    bounds,
+    by_model,
+    facts,
+    few,
+    figure,
+    middle,
+    sentences,
+    settled,
+)
 from starrynight.lab.plan import Point
 
 if TYPE_CHECKING:
@@ -36,10 +49,31 @@ def judge(rows: Rows) -> list[Finding]:
         over = list(rows.values("highlights", "over", model, format_).values())
         return f"{core.value:.4f} ({100 * sum(over) / len(over):.3g} %)" if core.count else ""
 
-    why = (
-        f"Median luma of the brightest 3×3 patch (pixels at 0.98 and above). float16 − bfloat16 in pairs: {bounds(gap, 2)}, against the 0.06 claimed. "
-        "How bright a star burns is the model's and the prompt's affair; near 0.95 bfloat16's steps are 0.004 and float16's 0.0005, both far finer than that.",
-        f"最亮 3×3 区域的亮度中位数（0.98 及以上的像素占比）。成对比较 float16 − bfloat16：{bounds(gap, 2)}，所称为 0.06。"
-        "星有多亮由模型与提示词决定；在 0.95 附近 bfloat16 的间距为 0.004，float16 为 0.0005，都远细于此。",
+    why = sentences(
+        (
+            f"Median luma of the brightest 3×3 patch (pixels at {metrics.OVEREXPOSED} and above). float16 − bfloat16 in pairs: {bounds(gap, 2)}, against the {CLAIMED_GAP} claimed.",
+            f"最亮 3×3 区域的亮度中位数（{metrics.OVEREXPOSED} 及以上的像素占比）。成对比较 float16 − bfloat16：{bounds(gap, 2)}，所称为 {CLAIMED_GAP}。",
+        ),
+        _spacing(rows, gap),
+        few(gap),
     )
     return [Finding("C14", settled(gap, 0 < gap.low <= CLAIMED_GAP <= gap.high), by_model(rows, say), why)]
+
+
+def _spacing(rows: Rows, gap: stats.Estimate) -> Words:
+    """How far apart neighbouring numbers of each format are at that brightness, as its fraction bits were probed."""
+    half, brain = (2.0 ** -(facts(rows, f)["fraction"] + 1) for f in ("float16", "bfloat16"))
+    if math.isnan(half + brain):
+        return "", ""
+    told = f"{figure(brain, 2)} : {figure(half, 2)}"
+    within = abs(gap.value) <= max(half, brain)
+    return (
+        f"Neighbouring numbers between 0.5 and 1 are {told} apart, bfloat16 : float16; the difference is "
+        + (
+            "less than one such step."
+            if within
+            else "more than one such step, so no rounding of the picture."
+        ),
+        f"0.5 到 1 之间相邻两数的间距，bfloat16 : float16 = {told}；这一差别"
+        + ("不到一个间距。" if within else "超过一个间距，不是对画面的舍入。"),
+    )

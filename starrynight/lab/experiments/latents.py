@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.lab import stats
-from starrynight.lab.findings import MEASURED, REFUTED, REPRODUCED, Finding, Rows, by_model, figure
+from starrynight.lab.findings import (
+    MEASURED,
+    REFUTED,
+    REPRODUCED,
+    Finding,
+    Rows,
+    by_model,
+    facts,
+    figure,
+    sentences,
+)
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
@@ -71,12 +81,25 @@ def _range(rows: Rows) -> Finding:
         low, high = min(number(r["noise"][0]) for r in found), max(number(r["noise"][1]) for r in found)
         return f"{figure(low)} … {figure(high)} ({sum(r['broken'] for r in found)} Inf/NaN)"
 
-    broken = any(row["result"].get("broken") for row in rows.of("latents", format_="float16"))
-    why = (
-        "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs: a few standard deviations in every format, four orders of magnitude "
-        "below 65504. The range claimed for bfloat16 is simply that of normal noise; no Inf can arise there in float16.",
-        "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行：任何格式下都只有几个标准差，比 65504 低四个数量级。"
-        "所称的 bfloat16 范围正是正态噪声的范围；float16 在此处不可能出现 Inf。",
+    found = [row["result"] for row in rows.of("latents", format_="float16") if row["result"]["noise"]]
+    broken, numbers = (sum(r[k] for r in found) for k in ("broken", "numbers"))
+    widest = max((abs(number(v)) for r in found for v in r["noise"]), default=math.nan)
+    limit = facts(rows, "float16")["largest"]
+    why = sentences(
+        (
+            "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs; least … greatest over all pictures.",
+            "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行；取遍所有画的最小 … 最大。",
+        ),
+        (
+            f"In float16 {broken} of {numbers} numbers are Inf or NaN.",
+            f"float16 下 {numbers} 个数中有 {broken} 个 Inf 或 NaN。",
+        ),
+        (
+            f"The widest is {figure(widest)}, {figure(limit / widest, 2)} times below where float16 ends.",
+            f"最大的绝对值为 {figure(widest)}，距 float16 的上限还有 {figure(limit / widest, 2)} 倍。",
+        )
+        if limit > widest
+        else ("", ""),
     )
     return Finding("C8", REPRODUCED if broken else REFUTED, by_model(rows, say), why)
 

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from starrynight.errors import BrokenNumbers
 from starrynight.lab import formats
-from starrynight.lab.findings import MEASURED, Finding, Rows, by_model, figure
+from starrynight.lab.findings import (
+    FLOAT16_LIMIT,
+    MEASURED,
+    Finding,
+    Rows,
+    Words,
+    by_model,
+    figure,
+    finite,
+    name_of,
+    name_zh,
+    peak,
+    sentences,
+)
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
@@ -21,7 +34,6 @@ CLAIMS = ("X3",)
 PER = "format"
 REFERENCE = True
 TWIN = True
-FLOAT16_LIMIT = 65504.0
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
@@ -76,7 +88,7 @@ def _run(
     from starrynight.numerics.modules import tensors_in, watching
 
     denoiser = hand.painter.denoiser
-    args, kwargs = (_cast(part, denoiser.dtype) for part in call)
+    args, kwargs = (formats.fit(part, denoiser.dtype) for part in call)
     notes: dict[str, dict[str, Any]] = {}
     inputs: list[Any] = []
 
@@ -93,7 +105,7 @@ def _run(
         numbers = result.detach().float()
         born = math.nan
         if wide is not None:
-            alone = wide[name](*_cast(given[0], torch.float32), **_cast(given[1], torch.float32))
+            alone = wide[name](*formats.fit(given[0], torch.float32), **formats.fit(given[1], torch.float32))
             born = _decibels(numbers, next(iter(tensors_in(alone))).float(), aligned=True)
         notes[name] = {"peak": numbers.abs().max().item(), "born": born, "output": numbers if keep else None}
 
@@ -107,17 +119,6 @@ def _own_weights(module: Any) -> bool:
     from torch import nn
 
     return any(True for _ in module.parameters()) and not isinstance(module, nn.ModuleList | nn.ModuleDict)
-
-
-def _cast(value: Any, dtype: Any) -> Any:
-    """Latents and words follow the network's format; times keep theirs, as in the painter."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() and value.dim() > 1 else value
-    if isinstance(value, dict):
-        return {k: _cast(v, dtype) for k, v in value.items()}
-    return type(value)(_cast(v, dtype) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _decibels(other: Any, reference: Any, aligned: bool = False) -> float:
@@ -139,8 +140,8 @@ def judge(rows: Rows) -> list[Finding]:
         layers = rows.result("layers", model, format_).get("layers", [])
         if not layers:
             return ""
-        peak = max(layers, key=lambda one: _finite(one["peak"]))
-        told = f"{figure(number(peak['peak']))} ({peak['name'] or 'output'})"
+        top = max(layers, key=lambda one: finite(one["peak"]))
+        told = f"{figure(number(top['peak']))} ({top['name'] or 'output'})"
         inner = [one for one in layers if math.isfinite(number(one.get("born"))) and _is_leaf(one, layers)]
         if inner:
             worst = max(inner, key=lambda one: number(one["born"]))
@@ -148,16 +149,27 @@ def judge(rows: Rows) -> list[Finding]:
         return told
 
     figures = by_model(rows, say)
-    why = (
-        f"At the first step: the largest number any layer stores; the layer in which most error is born. Float16 ends at {FLOAT16_LIMIT:.0f}: a larger number is a picture lost. "
-        "A folded model is the same function with every number inside.",
-        f"第一步中：各层所存的最大数值；误差生得最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}：一旦超过，这幅画就没了。折叠后的模型是同一个函数，而所有数都在范围之内。",
+    why = sentences(
+        (
+            f"At the first step: the largest number any layer stores; the layer in which most error is born. Float16 ends at {FLOAT16_LIMIT:.0f}.",
+            f"第一步中：各层所存的最大数值；误差生得最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
+        ),
+        *(_room(rows, model) for model in figures),
     )
     return [Finding("X3", MEASURED, figures, why)] if figures else []
 
 
-def _finite(value: Any) -> float:
-    return number(value) if math.isfinite(number(value)) else math.inf
+def _room(rows: Rows, model: str) -> Words:
+    """Whether float16 has room for a model's numbers, and what folding makes of them."""
+    true, half, folded = (peak(rows, model, f) for f in (FLOAT32, "float16", "float16-folded"))
+    if math.isnan(true) or math.isnan(half):
+        return "", ""
+    inside, finite = true <= FLOAT16_LIMIT, math.isfinite(half)
+    en = f"{name_of(model)} reaches {figure(true)} in float32, {'inside' if inside else 'beyond'} that, and float16 {'stays finite' if finite else 'meets Inf or NaN'}"
+    zh = f"{name_zh(model)}在 float32 下达到 {figure(true)}，{'未超出' if inside else '超出'}上限，float16 {'始终有限' if finite else '遇到 Inf 或 NaN'}"
+    if not math.isnan(folded):
+        en, zh = f"{en}; folded it reaches {figure(folded)}", f"{zh}；折叠后达到 {figure(folded)}"
+    return f"{en}.", f"{zh}。"
 
 
 def _is_leaf(layer: dict[str, Any], layers: list[dict[str, Any]]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import stats
-from starrynight.lab.findings import Finding, Rows, bounds, by_model, figure, settled
+from starrynight.lab.findings import Finding, Rows, bounds, by_model, few, figure, sentences, settled
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
@@ -72,11 +72,18 @@ def judge(rows: Rows) -> list[Finding]:
         return f"{figure(1000 * seconds)} ms ({found['bytes'][format_] / 2**20:.1f} MB)"
 
     gap = stats.ratio(*([number(v) for v in first["seconds"][f]] for f in ("float16", "bfloat16")))
+    slow = stats.ratio(*([number(v) for v in first["seconds"][f]] for f in ("float16", FLOAT32)))
     apart = abs(first["bytes"]["float16"] - first["bytes"]["bfloat16"])
-    why = (
-        f"Median of {gap.count} reads each, in turn, from a warm cache. bfloat16 ÷ float16 in pairs: {bounds(gap)}, claimed {CLAIMED:.2f}; the files differ by {apart} bytes, in their headers. "
-        "Loading takes as long as there are bytes and the disk is cold: whichever is read second looks faster.",
-        f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。成对比较 bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}；两个文件只在头部差 {apart} 字节。"
-        "载入时间取决于字节数与磁盘冷热：后读的那个总显得快。",
+    larger = first["bytes"][FLOAT32] / first["bytes"]["float16"]
+    why = sentences(
+        (
+            f"Median of {gap.count} reads each, in turn, from a warm cache. bfloat16 ÷ float16 in pairs: {bounds(gap)}, claimed {CLAIMED:.2f}; the two files differ by {apart} bytes of {first['bytes']['float16']}.",
+            f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。成对比较 bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}；两个文件相差 {apart} 字节（共 {first['bytes']['float16']}）。",
+        ),
+        (
+            f"Float32's file is {larger:.2f} × as large and takes {bounds(slow)} × as long.",
+            f"float32 的文件是 {larger:.2f} 倍大，耗时是 {bounds(slow)} 倍。",
+        ),
+        few(gap),
     )
     return [Finding("C13", settled(gap, gap.low <= CLAIMED <= gap.high < 1), by_model(rows, say), why)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab.findings import HARDWARE, Finding, Rows, by_model
+from starrynight.lab.findings import HARDWARE, Finding, Rows, by_model, figure
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 
@@ -16,6 +16,7 @@ CLAIMS = ("C12",)
 PER = "model"
 REFERENCE = True
 TWIN = False
+CLAIMED = 3.1e9  # bytes
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
@@ -33,9 +34,17 @@ def judge(rows: Rows) -> list[Finding]:
         return f"{freed:.3g} MB ({' · '.join(f'{name} {2 * n / 2**20:.3g}' for name, n in parts.items())})"
 
     figures = by_model(rows, say, [""])
+    if not figures:
+        return []
+    parts = rows.result("offload", rows.models[0], "")
+    rest = sum(parts.values()) - max(parts.values(), default=0)
+    on_cpu = rows.result("products", "", "").get("kind") == "cpu"
     why = (
-        "What a device would no longer hold: every component but the largest, at two bytes a number, in float16 exactly as in bfloat16. There is no device memory here to read it from; "
-        "3.1 GB would be 1.66·10⁹ numbers outside the largest component.",
-        "设备上不必再放的部分：除最大者之外的所有组件，每个数两字节，float16 与 bfloat16 完全相同。本机没有独立显存可读；3.1 GB 意味着最大组件之外有 1.66·10⁹ 个数。",
+        "What a device would no longer hold: every component but the largest, at two bytes a number, whichever two they are. "
+        + ("This machine has no memory of a device to read it from. " if on_cpu else "")
+        + f"{CLAIMED / 1e9:.1f} GB would be {figure(CLAIMED / 2)} numbers outside the largest component; here there are {figure(rest)}.",
+        "设备上不必再放的部分：除最大者之外的所有组件，每个数两字节，无论是哪种两字节。"
+        + ("本机没有独立显存可读。" if on_cpu else "")
+        + f"{CLAIMED / 1e9:.1f} GB 意味着最大组件之外有 {figure(CLAIMED / 2)} 个数；此处有 {figure(rest)} 个。",
     )
-    return [Finding("C12", HARDWARE, figures, why)] if figures else []
+    return [Finding("C12", HARDWARE, figures, why)]

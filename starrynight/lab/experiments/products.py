@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab.findings import HARDWARE, Finding, Rows, figure
+from starrynight.lab.findings import HARDWARE, REFUTED, REPRODUCED, Finding, Rows, figure, joined
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
 
@@ -16,6 +16,7 @@ CLAIMS = ("C18",)
 PER = "machine"
 REFERENCE = True
 TWIN = False
+CARD = "GTX 1080 Ti"
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 
     here = device.torch_device(device.kind())
     record = device.probe(measure=False)
-    card = precision.Device("cuda", "NVIDIA GeForce GTX 1080 Ti", capability=(6, 1), memory=11 * 2**30)
+    card = precision.Device("cuda", f"NVIDIA GeForce {CARD}", capability=(6, 1), memory=11 * 2**30)
     model = precision.Model("ZImagePipeline", {"transformer": 1, "text_encoder": 1, "vae": 1})
     return {
         "device": record.name or record.kind,
@@ -43,9 +44,17 @@ def judge(rows: Rows) -> list[Finding]:
     rates = {f: number(v) for f, v in found["rates"].items()}
     told = {f: f"{figure(v)} GFLOP/s (×{figure(v / rates['float32'])})" for f, v in rates.items()}
     denoiser = found["old_card"].get("transformer", "float32")
+    if CARD in found["device"]:
+        slower = rates["bfloat16"] < rates["float16"]
+        gap = figure(rates["bfloat16"] / rates["float16"])
+        measured = (
+            f"On this {CARD}, bfloat16 ÷ float16 = {gap}.",
+            f"在这块 {CARD} 上，bfloat16 ÷ float16 = {gap}。",
+        )
+        return [Finding("C18", REPRODUCED if slower else REFUTED, {"": told}, measured)]
+    native = joined(found["native"]) or "float32"
     why = (
-        f"Matrix products of this machine ({found['device']}). There is no GTX 1080 Ti here. Of its chip (compute capability 6.1) it is known that it multiplies neither 16-bit format faster than float32; "
-        f"Starry Night gives it {denoiser}.",
-        f"本机（{found['device']}）的矩阵乘法。此处没有 GTX 1080 Ti；已知该芯片（计算能力 6.1）对两种 16 位格式都不比 float32 快，璀璨星河为它选 {denoiser}。",
+        f"Matrix products of this machine ({found['device']}); there is no {CARD} here. By the table of cards that precisions are chosen from, its chip computes in {native}, and Starry Night gives its denoiser {denoiser}.",
+        f"本机（{found['device']}）的矩阵乘法；此处没有 {CARD}。按选精度所用的显卡表，该芯片以 {native} 计算，璀璨星河为它的去噪网络选 {denoiser}。",
     )
     return [Finding("C18", HARDWARE, {"": told}, why)]

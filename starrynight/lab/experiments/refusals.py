@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import stats
-from starrynight.lab.findings import REFUTED, REPRODUCED, UNDECIDED, Finding, Rows, by_model, percent
+from starrynight.lab.findings import (
+    FLOAT16_LIMIT,
+    REFUTED,
+    REPRODUCED,
+    UNDECIDED,
+    Finding,
+    Rows,
+    Words,
+    by_model,
+    figure,
+    joined,
+    name_of,
+    name_zh,
+    peak,
+    percent,
+    sentences,
+)
+from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 
 if TYPE_CHECKING:
@@ -13,7 +31,7 @@ if TYPE_CHECKING:
 
 QUESTION = ("How many pictures break, and where?", "有多少幅画的数值会坏掉，坏在哪里？")
 CLAIMS = ("C5", "C9")
-PER = "picture"
+PER = "attempt"
 REFERENCE = True
 TWIN = True
 CLAIMED_BLACK, CLAIMED_FALLBACK = 0.07, 0.12
@@ -47,17 +65,71 @@ def _black(rows: Rows) -> Finding:
         rate = refused(rows, model, format_)
         return f"{round(rate.value * rate.count)}/{rate.count}: {percent(rate)}" if rate.count else ""
 
-    half, brain = ([refused(rows, m, f) for m in rows.models] for f in ("float16", "bfloat16"))
-    seven = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in half)
-    known = any(not e.low <= CLAIMED_BLACK <= e.high for e in half) and not seven
-    holds = seven and all(e.value == 0 for e in brain)
-    why = (
-        "Refused pictures, with 95 % (one-sided for none or all). Black is not bad luck at some rate: where every activation stays below 65504 "
-        "no picture breaks, where one exceeds it every picture does. It belongs to the model, and folding takes it away.",
-        "被拒绝的画，95% 区间（全无或全有时为单侧）。黑图不是某个概率的坏运气：所有激活都在 65504 以内，一幅不坏；"
-        "有一处超出，幅幅皆坏。它属于模型本身，而折叠可以消除它。",
+    half, brain = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
+    seven = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in half.values())
+    known = any(not e.low <= CLAIMED_BLACK <= e.high for e in half.values()) and not seven
+    holds = seven and all(e.value == 0 for e in brain.values())
+    why = sentences(
+        (
+            "Refused pictures, with 95 % (one-sided for none or all); a refused picture is one whose numbers broke, and no ladder is climbed here.",
+            "被拒绝的画，95% 区间（全无或全有时为单侧）；被拒绝即数值已坏，此处不爬梯子。",
+        ),
+        _enough(half, CLAIMED_BLACK),
+        _range(rows, half),
+        _folded(rows),
     )
     return Finding("C5", REPRODUCED if holds else REFUTED if known else UNDECIDED, by_model(rows, say), why)
+
+
+def _enough(half: dict[str, stats.Estimate], claimed: float) -> Words:
+    """How many pictures it takes to rule the claimed share out, model by model, and how many there are."""
+    en, zh = [], []
+    for model, found in half.items():
+        if not found.count:
+            continue
+        takes = stats.needed(found.value, claimed)
+        told = "over 100,000" if takes is None else f"{takes}"
+        en.append(
+            f"{name_of(model)} {100 * found.value:.3g} %, which takes {told}; {found.count} were painted"
+        )
+        zh.append(
+            f"{name_zh(model)} {100 * found.value:.3g} %，需 {told.replace('over', '超过')} 幅，画了 {found.count} 幅"
+        )
+    return (
+        f"Pictures in float16 that it takes to tell the measured share from {100 * claimed:.0f} %: {'; '.join(en)}.",
+        f"float16 下要把实测比例与 {100 * claimed:.0f} % 分清所需的画：{'；'.join(zh)}。",
+    )
+
+
+def _range(rows: Rows, half: dict[str, stats.Estimate]) -> Words:
+    """Whether those models break whose numbers leave float16, and no others."""
+    peaks = {m: peak(rows, m, FLOAT32) for m in half if half[m].count}
+    peaks = {m: reached for m, reached in peaks.items() if not math.isnan(reached)}
+    if not peaks:
+        return "", ""
+    told = "; ".join(f"{name_of(m)} {figure(reached)}" for m, reached in peaks.items())
+    told_zh = "；".join(f"{name_zh(m)} {figure(reached)}" for m, reached in peaks.items())
+    if all(half[m].value == (reached > FLOAT16_LIMIT) for m, reached in peaks.items()):
+        return (
+            f"It is the range, not luck: all break whose float32 numbers pass {FLOAT16_LIMIT:.0f} at the first step, and none of the others ({told}).",
+            f"取决于范围，而非运气：float32 第一步的数值超过 {FLOAT16_LIMIT:.0f} 的全坏，其余一幅不坏（{told_zh}）。",
+        )
+    return (
+        f"The range at the first step does not explain it alone (largest number in float32: {told}).",
+        f"单凭第一步的范围解释不了（float32 的最大数值：{told_zh}）。",
+    )
+
+
+def _folded(rows: Rows) -> Words:
+    """What folding does to those that break without it."""
+    en, zh = [], []
+    for model in rows.models:
+        plain, folded = (refused(rows, model, f) for f in ("float16", "float16-folded"))
+        if plain.value > 0 and folded.count:
+            broke = round(folded.value * folded.count)
+            en.append(f"{broke} of {folded.count} of {name_of(model)}")
+            zh.append(f"{name_zh(model)} {folded.count} 幅中坏 {broke} 幅")
+    return (f"Folded, float16 breaks {joined(en)}.", f"折叠之后，{'、'.join(zh)}。") if en else ("", "")
 
 
 def _fallbacks(rows: Rows) -> Finding:
@@ -72,16 +144,43 @@ def _fallbacks(rows: Rows) -> Finding:
             f"{percent(share(model, format_))}" + (f" ({', '.join(where)})" if where else "") if found else ""
         )
 
-    half = [share(m, "float16") for m in rows.models]
-    holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in half)
-    known = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in half)
-    why = (
-        "Share of runs that broke at step 2 or 3 (in brackets: where the broken ones broke). A layer that overflows does so the first time it is run, "
-        "which is step 1 or the decoder. Flow matching has no Euler a to fall back to, and another sampler would meet the same layer.",
-        "在第 2、3 步损坏的比例（括号内为实际损坏之处）。会溢出的层第一次运行就会溢出，即第 1 步或解码时。"
-        "流匹配没有 Euler a 可退，换采样器也还是同一层。",
+    half = {m: share(m, "float16") for m in rows.models}
+    holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
+    known = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
+    why = sentences(
+        (
+            "Share of runs that broke at step 2 or 3 (in brackets: where the broken ones broke).",
+            "在第 2、3 步损坏的比例（括号内为实际损坏之处）。",
+        ),
+        _when(rows),
+        _enough(half, CLAIMED_FALLBACK),
     )
     return Finding("C9", REPRODUCED if holds else REFUTED if known else UNDECIDED, by_model(rows, say), why)
+
+
+def _when(rows: Rows) -> Words:
+    """At which step the broken pictures in float16 broke."""
+    broken = [row["result"] for row in rows.of("refusals", format_="float16") if row["result"]["refused"]]
+    if not broken:
+        return "In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步坏掉。"
+    late = sum(r["step"] in (1, 2) for r in broken)
+    if late:
+        return (
+            f"Of the {len(broken)} that broke in float16, {late} did so there.",
+            f"float16 下坏掉的 {len(broken)} 幅中，有 {late} 幅坏在这两步。",
+        )
+    first = sum(r["step"] == 0 for r in broken)
+    return (
+        (
+            f"Of the {len(broken)} that broke in float16, none did so there and {first} at step 1: what overflows did so the first time it was run.",
+            f"float16 下坏掉的 {len(broken)} 幅没有一幅坏在这两步，{first} 幅坏在第 1 步：会溢出的，第一次运行就溢出了。",
+        )
+        if first == len(broken)
+        else (
+            f"Of the {len(broken)} that broke in float16, none did so there, {first} at step 1.",
+            f"float16 下坏掉的 {len(broken)} 幅没有一幅坏在这两步，{first} 幅坏在第 1 步。",
+        )
+    )
 
 
 def _place(result: dict[str, Any]) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import metrics, stats
-from starrynight.lab.findings import Finding, Rows, bounds, decibels_by_model, settled
+from starrynight.lab.findings import (
+    Finding,
+    Rows,
+    bounds,
+    decibels_by_model,
+    decibels_for_bits,
+    few,
+    sentences,
+    settled,
+)
 from starrynight.lab.plan import Point
 
 if TYPE_CHECKING:
@@ -32,10 +41,12 @@ def judge(rows: Rows) -> list[Finding]:
     if not half:
         return []
     gain = stats.paired(half, brain)
-    why = (
-        f"Median PSNR where float32 is darker than L* 30. From float16 to bfloat16 it changes by {bounds(gain)} dB; three fraction bits fewer cost up to 18 dB. "
-        "A level near 25 dB would be another picture, not another rounding.",
-        f"float32 画面中 L* 低于 30 处的 PSNR 中位数。从 float16 换成 bfloat16 变化 {bounds(gain)} dB；少 3 位尾数最多损失 18 dB。"
-        "25 dB 左右的水平意味着另一幅画，而不是另一种舍入。",
+    why = sentences(
+        (
+            f"Median PSNR where float32 is darker than L* {metrics.SHADOW_LIGHTNESS:.0f}; {gain.count} pictures have such shadows. From float16 to bfloat16 it changes by {bounds(gain)} dB, claimed +3.2.",
+            f"float32 画面中 L* 低于 {metrics.SHADOW_LIGHTNESS:.0f} 处的 PSNR 中位数；{gain.count} 幅画有这样的暗部。从 float16 换成 bfloat16 变化 {bounds(gain)} dB，所称为 +3.2。",
+        ),
+        decibels_for_bits(rows, gain),
+        few(gain),
     )
     return [Finding("C4", settled(gain, gain.low > 0), decibels_by_model(rows, "shadows", "psnr"), why)]

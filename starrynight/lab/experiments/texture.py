@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import metrics, stats
-from starrynight.lab.findings import Finding, Rows, bounds, by_model, figure, middle, settled
+from starrynight.lab.findings import (
+    Finding,
+    Rows,
+    Words,
+    bounds,
+    by_model,
+    decibels_for_bits,
+    few,
+    figure,
+    middle,
+    sentences,
+    settled,
+)
 from starrynight.lab.plan import Point
+from starrynight.lab.stats import negated
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
@@ -16,6 +29,7 @@ CLAIMS = ("C19",)
 PER = "picture"
 REFERENCE = False
 TWIN = True
+STILL = 0.01  # a change of the detail's energy below this is none
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
@@ -37,10 +51,25 @@ def judge(rows: Rows) -> list[Finding]:
         energy = middle(rows, "texture", "energy", model, format_)
         return f"{figure(error.value)} dB (×{energy.value:.4f})" if error.count else ""
 
-    why = (
-        f"Median error in detail finer than one pixel's blur (energy of that detail over float32's). bfloat16's error is {bounds(gap)} dB above float16's, as 7 fraction bits "
-        "against 10 would have it. Texture is neither lost nor gained, it is displaced.",
-        f"细于一个像素模糊半径的细节误差中位数（该细节的能量与 float32 之比）。bfloat16 的误差比 float16 高 {bounds(gap)} dB，"
-        "与 7 位对 10 位尾数相符。纹理并未增减，只是有所偏移。",
+    why = sentences(
+        (
+            f"Median error in detail finer than one pixel's blur (energy of that detail over float32's). bfloat16's error is {bounds(gap)} dB above float16's.",
+            f"细于一个像素模糊半径的细节误差中位数（该细节的能量与 float32 之比）。bfloat16 的误差比 float16 高 {bounds(gap)} dB。",
+        ),
+        decibels_for_bits(rows, negated(gap)),
+        _energy(rows),
+        few(gap),
     )
     return [Finding("C19", settled(gap, gap.low > 0), by_model(rows, say), why)]
+
+
+def _energy(rows: Rows) -> Words:
+    """Whether detail is lost or gained, or only displaced."""
+    found = {f: middle(rows, "texture", "energy", rows.models[0], f).value for f in ("float16", "bfloat16")}
+    told = ", ".join(f"{f} ×{v:.4f}" for f, v in found.items())
+    if all(abs(v - 1) < STILL for v in found.values()):
+        return (
+            f"Neither loses or gains detail ({told}): it is displaced.",
+            f"两者的细节都不增不减（{told}），只是有所偏移。",
+        )
+    return f"Detail is lost or gained: {told}.", f"细节有增减：{told}。"

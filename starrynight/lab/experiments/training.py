@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import formats
-from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, by_model, figure
+from starrynight.lab.findings import (
+    REFUTED,
+    REPRODUCED,
+    Finding,
+    Rows,
+    Words,
+    by_model,
+    facts,
+    figure,
+    sentences,
+)
 from starrynight.lab.plan import EXTRAS, Point
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.run import number
@@ -199,14 +209,38 @@ def judge(rows: Rows) -> list[Finding]:
         and max(map(number, brain["plain"]["flushed"])) < WORTH_MENDING
     )
     steps, (q1, q50, q99) = len(half["plain"]["loss"]), (figure(number(v), 2) for v in half["smallest"])
-    plain, scaled = (figure(median([number(v) for v in half[k]["error"]]).value) for k in ("plain", "scaled"))
-    why = (
-        f"Non-finite / flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. Float32's gradients are {q1}, {q50}, {q99} (1, 50, 99 %); "
-        f"float16 loses what falls below 6·10⁻⁸ on the way: {plain} dB from float32's without scaling, {scaled} dB with it.",
-        f"非有限 / 被冲为零 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度为 {q1}、{q50}、{q99}（1、50、99% 分位）；"
-        f"float16 会丢掉途中低于 6·10⁻⁸ 的部分：不缩放时距 float32 {plain} dB，缩放后 {scaled} dB。",
+    why = sentences(
+        (
+            f"Non-finite / flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. Float32's gradients are {q1}, {q50}, {q99} (1, 50, 99 %).",
+            f"非有限 / 被冲为零 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度为 {q1}、{q50}、{q99}（1、50、99% 分位）。",
+        ),
+        _scaling(rows, "float16", half, needed),
+        _scaling(rows, "bfloat16", brain, not clean),
     )
     return [Finding("C6", REPRODUCED if needed and clean else REFUTED, by_model(rows, say), why)]
+
+
+def _scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bool) -> Words:
+    """Whether a format's gradients need scaling, with the distances and, where zeros are the cause, its least number."""
+    plain, scaled = (
+        figure(median([number(v) for v in found[k]["error"]]).value) for k in ("plain", "scaled")
+    )
+    if not needed:
+        return (
+            f"{format_} keeps them without scaling: {plain} dB from float32's.",
+            f"{format_} 不缩放也保得住：距 float32 {plain} dB。",
+        )
+    flushed = median([number(v) for v in found["plain"]["flushed"]]).value > WORTH_MENDING
+    least = figure(facts(rows, format_)["tiny"], 1)
+    why = (
+        (f"loses what falls below {least} on the way", f"丢掉途中低于 {least} 的部分")
+        if flushed
+        else ("meets Inf or NaN", "遇到 Inf 或 NaN")
+    )
+    return (
+        f"{format_} {why[0]}: {plain} dB from float32's without scaling, {scaled} dB with it.",
+        f"{format_} {why[1]}：不缩放时距 float32 {plain} dB，缩放后 {scaled} dB。",
+    )
 
 
 def _told(notes: dict[str, list[Any]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from starrynight.lab import table
 from starrynight.lab.claims import COMPARISONS
 from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
+from starrynight.lab.plan import Plan
 from starrynight.lab.report.pictures import AMPLIFIED, scenes
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import Run
@@ -168,14 +169,23 @@ def _plot(plot: Plot) -> str:
 
 
 def _again(run: Run) -> str:
-    plan = run.plan
-    known = " ".join(f"--model {m}" for m in plan.models if "/" not in m)
-    command = f"starry lab run {known} --formats {','.join(plan.formats)} --prompts {plan.prompts} --seeds {plan.seeds} -o my-run"
     machine = run.machine()
     facts = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
     return (
-        f"<pre><code>{escape(command)}\nstarry lab report my-run</code></pre>"
+        f"<pre><code>{escape(command(run))}\nstarry lab report my-run</code></pre>"
         f"<p>{both('What this run asked for, and where it ran:', '本次实验的设定与机器：')}</p>"
-        f"<pre><code>{escape(json.dumps(plan.as_dict(), ensure_ascii=False))}\n"
+        f"<pre><code>{escape(json.dumps(run.plan.as_dict(), ensure_ascii=False))}\n"
         f"{escape(str(machine.get('name', '')))}, {machine.get('threads', '?')} threads, {escape(str(machine.get('system', '')))}, {escape(facts)}</code></pre>"
     )
+
+
+def command(run: Run) -> str:
+    """What to type for the same run; what the command line leaves as it is, is left out."""
+    plan, usual = run.plan, Plan()
+    words = [f"--model {m}" for m in plan.models if "/" not in m] if plan.models != usual.models else []
+    words += [f"--formats {','.join(plan.formats)}"] if plan.formats != usual.formats else []
+    words += [f"--claims {','.join(plan.claims)}"] if plan.claims else []
+    words += [f"--prompts {plan.prompts} --seeds {plan.seeds} --pictures {plan.counted}"]
+    words += [f"--{n} {v}" for n, v in (("size", plan.size), ("steps", plan.steps)) if v is not None]
+    quick = "--quick " if plan.noise_steps < usual.noise_steps else ""
+    return f"starry lab run {quick}{' '.join(words)} -o my-run"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from starrynight.lab.findings import Rows, name_of, name_zh
+from starrynight.lab.findings import FLOAT16_LIMIT, Rows, name_of, name_zh
 from starrynight.lab.plan import REFERENCE, WIDE
 from starrynight.lab.report.svg import Chart, Series
 from starrynight.lab.run import number
 
-LIMIT = 65504.0
 STACKS = ("layers", "transformer_blocks", "down_blocks", "up_blocks")
 Words = tuple[str, str]
+Spot = tuple[float, float, str]  # x, y, and what a pointer reads
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def plots(rows: Rows) -> list[Plot]:
         *(p for m in rows.models for p in (_ranges(rows, m), _born(rows, m))),
         _drift(rows),
         _spread(rows),
+        _norms(rows),
         _colours(rows),
         _memory(rows),
     ]
@@ -61,21 +63,26 @@ def _blocks(rows: Rows, model: str) -> list[tuple[float, str | dict[str, str]]]:
     return [(at, name[1]) for at, name in ends if len(name) == 2 and name[1].isdigit() and name[0] in STACKS]
 
 
+def _by_layer(
+    rows: Rows, model: str, format_: str, field: str, said: str, height: Callable[[float], float] = float
+) -> list[Spot]:
+    """One number of every layer, in the order they run; ``said`` is what a pointer reads on it."""
+    layers = rows.result("layers", model, format_).get("layers", [])
+    values = [(at, one["name"] or "output", number(one.get(field))) for at, one in enumerate(layers)]
+    return [(at, height(v), f"{name}: {said.format(v)} ({format_})") for at, name, v in values]
+
+
+def _log(value: float) -> float:
+    return math.log2(value) if 0 < value < math.inf else math.nan
+
+
+LAYERS = ("layers, in the order they run; numbered: blocks", "网络层，按运行先后；数字为块")
+
+
 def _ranges(rows: Rows, model: str) -> Plot | None:
-    chart = Chart(("layers, in the order they run; numbered: blocks", "网络层，按运行先后；数字为块"), ("largest number stored", "所存的最大数值"),
-                  limit=(math.log2(LIMIT), "65504 float16"), y_tick=_power)  # fmt: skip
+    chart = Chart(LAYERS, ("largest number stored", "所存的最大数值"), limit=(math.log2(FLOAT16_LIMIT), "65504 float16"), y_tick=_power)  # fmt: skip
     for format_ in (REFERENCE, "float16", "float16-folded", "bfloat16"):
-        layers = rows.result("layers", model, format_).get("layers", [])
-        points = [
-            (
-                at,
-                math.log2(peak) if 0 < peak < math.inf else math.nan,
-                f"{one['name'] or 'output'}: {peak:.4g} ({format_})",
-            )
-            for at, one in enumerate(layers)
-            for peak in [number(one["peak"])]
-        ]
-        chart.series.append(Series(format_, points))
+        chart.series.append(Series(format_, _by_layer(rows, model, format_, "peak", "{:.4g}", _log)))
     chart.x_ticks = _blocks(rows, model)
     return _plot(
         chart, _title(model, "How near the edge", "离边缘有多近"),
@@ -85,24 +92,40 @@ def _ranges(rows: Rows, model: str) -> Plot | None:
 
 
 def _born(rows: Rows, model: str) -> Plot | None:
-    chart = Chart(
-        ("layers, in the order they run; numbered: blocks", "网络层，按运行先后；数字为块"),
-        ("error against float32, dB", "相对 float32 的误差，dB"),
-    )
+    chart = Chart(LAYERS, ("error against float32, dB", "相对 float32 的误差，dB"))
     for format_ in rows.others:
-        layers = rows.result("layers", model, format_).get("layers", [])
         for field, kind in (("error", "line"), ("born", "dots")):
-            points = [
-                (at, value, f"{one['name'] or 'output'}: {value:.1f} dB {field} ({format_})")
-                for at, one in enumerate(layers)
-                for value in [number(one.get(field))]
-            ]
-            chart.series.append(Series(format_, points, kind))
+            spots = _by_layer(rows, model, format_, field, "{:.1f} dB " + field)
+            chart.series.append(Series(format_, spots, kind))
     chart.x_ticks = _blocks(rows, model)
     return _plot(
         chart, _title(model, "Where the error is born", "误差生于何处"),
         ("Lines: distance from float32 with all that came before. Dots: what this layer adds alone, given the same input. 6 dB is a factor of two; lower is truer.",
          "线：连同之前各层在内，与 float32 的距离。点：在同样输入下这一层单独带来的误差。6 dB 为一倍；越低越真。"),
+    )  # fmt: skip
+
+
+def _norms(rows: Rows) -> Plot | None:
+    """The three layers of claim C7 over the levels of noise, fifty of them."""
+    model = rows.models[0]
+    chart = Chart(("level of training noise, from all to none", "训练噪声的级别，由满到无"), ("norm of what the layer puts out", "该层输出的范数"), y_tick=_power)  # fmt: skip
+    found = {f: rows.result("norms", model, f) for f in (REFERENCE, "float16", "bfloat16")}
+    for format_, result in found.items():
+        for name, notes in result.get("layers", {}).items():
+            stride = max(1, len(notes["norm"]) // 50)
+            apart = result["of"] / min(result["of"], rows.plan.noise_steps)
+            spots = [
+                (at * apart, _log(number(v)), f"{name}, level {at * apart:.0f}: {number(v):.4g} ({format_})")
+                for at, v in list(enumerate(notes["norm"]))[::stride]
+            ]
+            chart.series.append(Series(format_, spots))
+    whole = max((result.get("of", 0) for result in found.values()), default=0)
+    chart.x_ticks = [(whole * at / 4, str(whole * at // 4)) for at in range(5)]
+    names = ", ".join(found[REFERENCE].get("layers", {}))
+    return _plot(
+        chart, _title(model, "Three layers over the noise", "三层在各级噪声上"),
+        (f"The same noised picture shown to each format: {names}. Where only one colour is seen, the formats lie on one another.",
+         f"给各格式看同一幅加噪的画：{names}。只见一种颜色之处，各格式彼此重叠。"),
     )  # fmt: skip
 
 
@@ -152,9 +175,11 @@ def _spread(rows: Rows) -> Plot | None:
             )
     longest = max((len(s.points) for s in chart.series), default=0)
     chart.x_ticks = [(at, str(at)) for at in range(longest)]
+    widest = max((abs(y) for s in chart.series for _, y, _ in s.points), default=math.nan)
     return _plot(
         chart, _title(model, "The latents' range, step by step", "潜变量逐步的范围"),
-        ("Over all pictures. The formats lie on one another: nothing here comes near float16's edge.", "取遍所有画。各格式彼此重叠：此处没有任何数接近 float16 的边缘。"),
+        (f"Over all pictures. The widest is {widest:.3g}, where float16 ends at {FLOAT16_LIMIT:.0f}; where only one colour is seen, the formats lie on one another.",
+         f"取遍所有画。最大的绝对值为 {widest:.3g}，而 float16 的上限是 {FLOAT16_LIMIT:.0f}；只见一种颜色之处，各格式彼此重叠。"),
     )  # fmt: skip
 
 
