@@ -1,16 +1,20 @@
 """Measures a lab run in a process of its own: ``python -m starrynight.web.measure FOLDER``. A new folder gets the quick
-plan; one that was begun goes on where it stopped.
+plan; one that was begun goes on where it stopped. It looks after every measurement whether it is asked to stop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
+from starrynight.errors import Cancelled
 from starrynight.picture import storage_error
+
+STOP = "stop"  # a file in the run's folder: whoever measures it, stop
 
 
 def begin(folder: Path) -> None:
@@ -28,6 +32,18 @@ def begin(folder: Path) -> None:
         raise storage_error(folder, error) from error
 
 
+def stop(folder: Path) -> None:
+    """Ask whoever measures this run to stop after the measurement at hand; nothing is lost. Raises ``StorageError``."""
+    try:
+        (folder / STOP).touch()
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def stopping(folder: Path) -> bool:
+    return (folder / STOP).exists()
+
+
 def new_folder(home: Path) -> Path:
     return home / f"{datetime.now():%Y-%m-%d-%H%M%S}"
 
@@ -40,7 +56,15 @@ def main(folder: Path) -> None:
     if hasattr(os, "nice"):
         os.nice(10)  # whoever paints meanwhile goes first
     run = Run.open(folder) if (folder / PLAN).is_file() else Run.create(folder, quick())
-    runner.measure(run)
+    (folder / STOP).unlink(missing_ok=True)
+
+    def asked(_progress: runner.Progress) -> None:
+        if stopping(folder):
+            raise Cancelled
+
+    with contextlib.suppress(Cancelled):
+        runner.measure(run, on_progress=asked)
+    (folder / STOP).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,8 @@ def choose(known: list[table.Known]) -> table.Known:
 @st.fragment(run_every=EVERY)
 def progress(folder: Path) -> None:
     """How far a run is, looked at again and again; new results are shown at a press, and at the end by themselves."""
-    found = table.progress(Run.open(folder))
+    run = Run.open(folder)
+    found = table.progress(run)
     if found.done == found.total:
         st.rerun()
     share = 100 * found.done / found.total
@@ -117,8 +118,14 @@ def progress(folder: Path) -> None:
     with st.container(horizontal=True, key="lab-progress"):
         if st.button(t("lab.refresh"), key="lab-refresh"):
             st.rerun()
-        if st.button(t("lab.resume"), key="lab-resume", help=t("lab.resume.help")):
-            measure.begin(folder)
+        if not run.busy:
+            if st.button(t("lab.resume"), key="lab-resume", help=t("lab.resume.help")):
+                measure.begin(folder)
+        elif st.button(
+            t("lab.stop"), key="lab-stop", help=t("lab.stop.help"), disabled=measure.stopping(folder)
+        ):
+            measure.stop(folder)
+            st.rerun(scope="fragment")
 
 
 def tally(counted: dict[str, int]) -> None:

@@ -1,0 +1,59 @@
+"""A lab run from its page, in a real browser: begun, watched, stopped, and gone on with. The plan is a small one."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from browser import Visitor, chromium, served
+from playwright.sync_api import expect
+
+from starrynight.lab import table
+from starrynight.lab.plan import Plan
+from starrynight.lab.run import Run
+from starrynight.web import measure
+
+SOON = 240_000
+expect.set_options(timeout=SOON)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that nobody has measured yet: seconds of work in all, but many measurements."""
+    monkeypatch.setenv("STARRY_HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    plan = Plan(
+        models=("firefly",), formats=("bfloat16",), prompts=10, seeds=10, counted=1, size=128, steps=1, claims=("C3", "C5", "C19")
+    )  # fmt: skip
+    return Run.create(tmp_path / "lab" / "small", plan)
+
+
+def test_a_run_is_begun_watched_and_stopped_from_its_page(small: Run, tmp_path: Path) -> None:
+    with served(tmp_path) as house, chromium() as browser:
+        visitor = Visitor(browser, house)
+        page = visitor.go("?room=lab&run=small")
+        bar = page.get_by_role("progressbar")
+        expect(bar).to_have_attribute("aria-valuenow", "0")
+        page.get_by_role("button", name="接着做").click()
+        expect(page.get_by_role("button", name="停下")).to_be_visible()
+        expect(bar).not_to_have_attribute("aria-valuenow", "0")
+        page.get_by_role("button", name="停下").click()
+        expect(page.get_by_role("button", name="接着做")).to_be_visible()
+        visitor.leave()
+    stopped = Run.open(small.folder)
+    done = table.progress(stopped).done
+    assert 0 < done < table.progress(stopped).total
+    assert not stopped.busy
+    assert not measure.stopping(small.folder)
+    time.sleep(1)
+    assert table.progress(Run.open(small.folder)).done == done  # nobody went on behind the page's back
+    assert os.access(small.folder.parent / "small.log", os.R_OK)
+
+
+def test_a_run_is_busy_while_it_is_measured(small: Run) -> None:
+    assert not small.busy
+    with small.measuring():
+        assert Run.open(small.folder).busy
+    assert not small.busy
