@@ -123,6 +123,22 @@ def test_noise_in_16_bits_is_float32_noise_rounded():
     assert not torch.equal(unruly, plain.bfloat16())  # why the mode is needed
 
 
+def test_a_long_seed_starts_a_picture_of_its_own_and_a_short_one_the_picture_it_always_did():
+    def begun(seed):
+        return tuple(torch.randn(4, generator=noise.generator(seed)).tolist())
+
+    for seed in (0, 7, 2**32 - 1):
+        assert begun(seed) == tuple(torch.randn(4, generator=torch.Generator().manual_seed(seed)).tolist())
+    # Alike in their lower half (torch alone would hear one seed), alike in their upper half, and side by side.
+    low = [7 + upper * 2**32 for upper in (0, 1, 2, 3, 2**20, 2**31 - 1)]
+    high = [(2**31 - 1) * 2**32 + lower for lower in (0, 1, 2, 7, 2**16)]
+    border = [2**32 + step for step in range(-3, 4)]
+    seeds = {*low, *high, *border}
+    assert len({begun(seed) for seed in seeds}) == len(seeds)
+    ours, torchs = (torch.randn(4, generator=torch.Generator().manual_seed(seed)) for seed in (7, 2**32 + 7))
+    assert torch.equal(ours, torchs)  # why they are mixed
+
+
 def test_noise_that_samplers_ask_for_hangs_on_the_seed_and_is_not_the_first_noise_again():
     first = torch.randn((2, 33), generator=noise.generator(3))
     drawn = []

@@ -58,11 +58,14 @@ def facts(recipe: Any) -> list[tuple[str, str]]:
     """(label, value) for whatever the recipe knows, in reading order."""
     size = f"{recipe.width}×{recipe.height}" if recipe.width and recipe.height else None
     loras = ", ".join(f"{name} × {weight:g}" for name, weight in recipe.loras)
+    seed = recipe.seed
+    if recipe.heard != seed:
+        seed = f"{seed}{t(f' (torch heard {recipe.heard} of it)', f'（torch 只听到 {recipe.heard}）')}"
     rows = [
         (t("painted by", "工具"), recipe.tool),
         (t("prompt", "提示词"), recipe.prompt),
         (t("negative", "负面提示词"), recipe.negative_prompt),
-        (t("seed", "种子"), recipe.seed),
+        (t("seed", "种子"), seed),
         (t("size", "尺寸"), size),
         (t("steps", "步数"), recipe.steps),
         (t("guidance", "引导强度"), recipe.guidance),

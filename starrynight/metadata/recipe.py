@@ -55,11 +55,19 @@ class Recipe:
     loras: tuple[tuple[str, float], ...] = ()
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def heard(self) -> int | None:
+        """The seed that starts the same noise here. Other tools draw seeds of 64 bits (ComfyUI) and hand them to torch,
+        whose CPU generator drops the upper 32; here the upper half counts (painting/noise.py), so it is dropped for them.
+        """
+        return self.seed if self.seed is None or self.tool == OURS else self.seed % 2**32
+
     def request(self) -> dict[str, Any]:
         """The fields of a ``PaintRequest`` that paints this picture again; ``PaintRequest(**recipe.request())``.
 
         From our own files: every field. From other tools: only what means the same here (prompts, seed, steps,
-        guidance, size, each if within our limits), since their models, samplers and LoRAs go by other names.
+        guidance, size, each if within our limits), since their models, samplers and LoRAs go by other names; the seed
+        as ``heard``.
         """
         if self.tool == OURS and (whole_request := _our_request(self.raw.get("request"))):
             return whole_request | {
@@ -69,7 +77,7 @@ class Recipe:
         fields = {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
-            "seed": self.seed,
+            "seed": self.heard,
             "steps": self.steps,
             "guidance": self.guidance,
             "width": self.width,

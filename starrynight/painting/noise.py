@@ -48,8 +48,19 @@ class Float32Noise(TorchFunctionMode):
 def generator(seed: int, stream: int = 0) -> torch.Generator:
     """A CPU generator, on every device. Another ``stream`` of the same seed draws other numbers.
 
-    torch's generator hears only the lower 32 bits of its seed, so streams are told apart by a digest.
+    Streams are told apart by a digest, for streams of seeds that stand side by side must not meet.
     """
+    heard = _heard(seed)
     if stream:
-        seed = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:4])
-    return torch.Generator("cpu").manual_seed(seed)
+        heard = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:4])
+    return torch.Generator("cpu").manual_seed(heard)
+
+
+def _heard(seed: int) -> int:
+    """``seed`` as torch's CPU generator can hear it: in 32 bits, for it drops the others without a word (2.13, 2026-11).
+
+    A seed below 2³² stays as it is. Of a longer one the upper half is mixed in, times an odd number (2³² over the golden
+    ratio), which maps no two halves to one: seeds that have either half in common, as those of a batch do, never meet.
+    """
+    upper, lower = divmod(seed, 2**32)
+    return lower ^ (upper * 0x9E3779B1 % 2**32)

@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 import streamlit as st
 
 from starrynight.errors import StarryError
+from starrynight.gallery.rows import Row
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.wish import settle
+from starrynight.metadata import Recipe
 from starrynight.web.language import language
 
 # What "paint again" takes from a recipe as it stands there.
@@ -46,10 +48,15 @@ def again(picture: str, vary: bool) -> Job:
         "prompt": row.prompt,
         "negative_prompt": row.negative_prompt if not asked else asked.get("negative_prompt"),
     }
-    words |= {"seed": None if vary else row.seed, "init_image": first_picture(asked.get("init_image"))}
+    words |= {"seed": None if vary else seed_of(row), "init_image": first_picture(asked.get("init_image"))}
     if not words["init_image"]:
         words.pop("strength", None)
     return submit(words)
+
+
+def seed_of(row: Row) -> int | None:
+    """The seed that starts this picture here, whichever tool painted it."""
+    return Recipe(tool=row.tool, seed=row.seed).heard
 
 
 def first_picture(path: object) -> str | None:

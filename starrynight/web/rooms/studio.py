@@ -57,7 +57,7 @@ def receive() -> None:
         desk.complain(error)
         return
     asked = desk.gallery().recipe(row.id).get("request") or {}
-    controls.lay(asked | {"prompt": row.prompt, "seed": row.seed, "style": row.style})
+    controls.lay(asked | {"prompt": row.prompt, "seed": desk.seed_of(row), "style": row.style})
 
 
 def one_style(jobs: list[Job]) -> str | None:
