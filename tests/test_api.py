@@ -220,6 +220,33 @@ def test_what_is_wrong_is_told_in_one_shape_with_its_own_status(here: str, case:
     assert ask(here, "/api/jobs").json == {"jobs": []}
 
 
+MISSHAPEN = {
+    "words for a number": ("/api/jobs?limit=many", None, "limit", "limit 应当是整数。"),
+    "half a number": ("/api/pictures?limit=1.5", None, "limit", "limit 应当是整数。"),
+    "too small": ("/api/pictures?limit=0", None, "limit", "limit 不能小于 1。"),
+    "too large": ("/api/pictures?limit=501", None, "limit", "limit 不能大于 500。"),
+    "neither true nor false": ("/api/pictures?starred=perhaps", None, "starred", "starred 应当是 true 或 false。"),
+    "no date": ("/api/pictures?since=yesterday", None, "since", None),
+    "a date that is none": ("/api/pictures?since=2026-13-45", None, "since", None),
+    "a text for a list": ("/api/stars", {"pictures": "ab"}, "pictures", "pictures 应当是列表。"),
+    "a number in a list of texts": ("/api/stars", {"pictures": [1]}, "pictures.0", "pictures.0 应当是文字。"),
+    "nothing at all": ("/api/stars", {}, "pictures", "缺少 pictures。"),
+    "a list for an object": ("/api/jobs", [1], "body", None),
+    "text for an object": ("/api/jobs", "sea", "body", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISSHAPEN)
+def test_a_misshapen_field_is_named_in_the_callers_own_language(here: str, case: str) -> None:
+    path, body, field, zh = MISSHAPEN[case]
+    answer = ask(here, path, body, Accept_Language="zh-CN")
+    assert (answer.status, answer.error["param"]) == (400, field), answer.body
+    assert answer.error["message"] == answer.error["zh"]
+    assert zh in (None, answer.error["zh"])
+    latin = re.sub(f"JSON|true|false|T|Z|{field}", "", answer.error["zh"])
+    assert not re.search("[A-Za-z]", latin), answer.error["zh"]  # none of pydantic's English in it
+
+
 def test_a_decompression_bomb_and_an_endless_body_are_refused(here: str) -> None:
     refused = ask(here, "/api/uploads", png(width=30_000, height=30_000))
     assert (refused.status, refused.error["type"]) == (422, "BadFile")

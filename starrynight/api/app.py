@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from starrynight import __version__
-from starrynight.api import jobs, lab, marks, pictures, state
+from starrynight.api import jobs, lab, marks, misshapen, pictures, state
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -68,11 +68,7 @@ def _nothing(rest: str) -> None:
 def _misshapen(request: Request, error: Exception) -> JSONResponse:
     """What FastAPI would call 422: a field that is not what it should be."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return answer(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
-    field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    said = BadRequest(f"{field}: {first['msg']}.", f"{field} 写法有误：{first['msg']}。")
+    field, said = misshapen.told(error.errors()[0])
     return answer(request, said, param=field)
 
 
