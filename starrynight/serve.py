@@ -25,6 +25,7 @@ from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
+from starrynight.jobs.uploads import Uploads
 
 PORT = 8470
 PAGES = Path(starrynight.__file__).parent / "web" / "app.py"
@@ -122,7 +123,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _tidying(gallery: Gallery) -> Iterator[None]:
-    """Once a day, what has lain in the trash long enough goes, and so do jobs long ended."""
+    """Once a day, what has lain in the trash long enough goes, and so do jobs long ended and uploads nobody needs."""
     closing = threading.Event()
 
     def tidy() -> None:
@@ -134,6 +135,7 @@ def _tidying(gallery: Gallery) -> Iterator[None]:
             try:
                 gallery.expire()
                 Queue(gallery).forget()
+                Uploads().sweep(gallery.database)
             except StarryError as error:
                 log.warning("%s", error)
             closing.wait(A_DAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,9 +18,11 @@ from starrynight.gallery.store import Gallery
 from starrynight.gallery.tables import jobs, workers
 from starrynight.jobs import job as words
 from starrynight.jobs import leases, wish
+from starrynight.jobs import uploads as upload_room
 from starrynight.jobs.leases import Lease, LostLease, Taken, mourn, release
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import Uploads
+from starrynight.picture import PART_SUFFIX
 from starrynight.request import PaintRequest
 
 DEAD = ("killed by SIGKILL", "被 SIGKILL 终止")
@@ -371,6 +374,51 @@ def test_an_upload_is_pixels_and_nothing_else(tmp_path: Path) -> None:
         with pytest.raises(BadFile):
             uploads.take(bad)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_upload_goes_when_nobody_needs_it_and_not_before(
+    gallery: Gallery, queue: Queue, tmp_path: Path
+) -> None:
+    uploads = Uploads(tmp_path / "uploads")
+    needs = ("a waiting job", "an ended job", "a picture", "a picture in the trash", "a desk", "nobody")
+    names = {who: uploads.take(picture(seed=number).encode())[0] for number, who in enumerate(needs)}
+    first = {who: str(uploads.path(name)) for who, name in names.items()}
+    queue.submit(request(init_image=first["a waiting job"]))
+    queue.cancel(queue.submit(request(init_image=first["an ended job"])).id)
+    gallery.hang(picture(init_image=first["a picture"]))
+    gallery.trash.throw([gallery.hang(picture(seed=2, init_image=first["a picture in the trash"])).id])
+    half, foreign = uploads.folder / f".0{PART_SUFFIX}", uploads.folder / "mine.png"
+    for path in (half, foreign):
+        path.write_bytes(b"half")
+    for path in uploads.folder.iterdir():
+        os.utime(path, (0, 0))
+    uploads.path(names["a desk"])  # shown, or handed in with a wish, this moment
+    assert uploads.sweep(gallery.database, older_than=timedelta(days=7)) == 2
+    assert not half.exists()
+    assert foreign.exists()
+    for who, name in names.items():
+        assert (uploads.folder / f"{name}.png").exists() == (who != "nobody"), who
+    with pytest.raises(MissingFile):
+        uploads.path(names["nobody"])
+    assert uploads.sweep(gallery.database) == 0
+
+
+def test_an_upload_asked_for_while_it_leaves_stays(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = Uploads(tmp_path / "uploads")
+    name, *_ = uploads.take(picture().encode())
+    os.utime(uploads.folder / f"{name}.png", (0, 0))
+    named = upload_room._named
+
+    def meanwhile(database):  # somebody hands in a wish after the sweep has looked who needs what
+        found = named(database)
+        uploads.path(name)
+        return found
+
+    monkeypatch.setattr(upload_room, "_named", meanwhile)
+    assert uploads.sweep(gallery.database) == 0
+    assert uploads.path(name).read_bytes()
 
 
 def test_the_doors_to_the_queue_leave_torch_outside(tmp_path: Path) -> None:

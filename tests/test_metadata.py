@@ -246,7 +246,9 @@ def test_only_what_means_the_same_here_becomes_a_request() -> None:
     for data in (with_text(parameters=A1111), with_text(prompt=json.dumps(sampler_graph()))):
         recipe = read_recipe(data)
         assert set(recipe.request()) == wanted
-        assert PaintRequest(**recipe.request()).seed == recipe.seed % 2**32  # what torch's generator heard of it
+        assert (
+            PaintRequest(**recipe.request()).seed == recipe.seed % 2**32
+        )  # what torch's generator heard of it
     huge = read_recipe(
         with_text(parameters=f"sea\nSteps: 900, CFG scale: 99, Seed: {2**64 - 1}, Size: 9999x64")
     )
