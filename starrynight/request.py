@@ -83,7 +83,7 @@ class PaintRequest:
         settle("seed", _seed(self.seed, self.count))
         settle("loras", _loras(self.loras))
         if self.precision not in PRECISIONS:
-            raise UnknownName(("precision", "精度"), _show(self.precision), PRECISIONS)
+            raise UnknownName(("precision", "精度"), shown(self.precision), PRECISIONS)
 
     def seed_of(self, index: int) -> int:
         """The seed of picture ``index`` of this request."""
@@ -117,8 +117,8 @@ class PaintRequest:
             if name not in known:
                 near = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5) or known
                 raise BadRequest(
-                    f"A request has no field “{_show(name)}”; it has {', '.join(near)}.",
-                    f"请求里没有“{_show(name)}”这一项；可用的有：{'、'.join(near)}。",
+                    f"A request has no field “{shown(name)}”; it has {', '.join(near)}.",
+                    f"请求里没有“{shown(name)}”这一项；可用的有：{'、'.join(near)}。",
                 )
         return cls(**{"prompt": "", **values})
 
@@ -156,7 +156,7 @@ def _nearest(side: int, multiple: int, low: int, high: int) -> list[int]:
     )
 
 
-def _show(value: object) -> str:
+def shown(value: object) -> str:
     """``value`` as a sentence may quote it: short, on one line, and never an error of its own."""
     if isinstance(value, int) and value.bit_length() > 200:
         return "an enormous number"  # beyond 4300 digits Python refuses to print it
@@ -167,7 +167,7 @@ def _show(value: object) -> str:
 def _checked(field: str, value: object, limit: int) -> str:
     if not isinstance(value, str):
         raise BadRequest(
-            f"{field} is text, not {_show(value)}.", f"{field} 应当是文字，而不是 {_show(value)}。"
+            f"{field} is text, not {shown(value)}.", f"{field} 应当是文字，而不是 {shown(value)}。"
         )
     if len(value) > limit:
         raise BadRequest(
@@ -218,8 +218,8 @@ def _is_real(value: object) -> TypeGuard[float]:
 def _whole(field: str, value: object, low: int, high: int) -> int:
     if not _is_whole(value) or not low <= value <= high:
         raise BadRequest(
-            f"{field} is a whole number from {low} to {high}, not {_show(value)}.",
-            f"{field} 应当是 {low} 到 {high} 之间的整数，而不是 {_show(value)}。",
+            f"{field} is a whole number from {low} to {high}, not {shown(value)}.",
+            f"{field} 应当是 {low} 到 {high} 之间的整数，而不是 {shown(value)}。",
         )
     return int(value)
 
@@ -228,8 +228,8 @@ def _real(field: str, value: object, low: float, high: float) -> float:
     # NaN fails every comparison, so it is refused by the same test as a value out of range.
     if not _is_real(value) or not low <= value <= high:
         raise BadRequest(
-            f"{field} is a number from {low:g} to {high:g}, not {_show(value)}.",
-            f"{field} 应当是 {low:g} 到 {high:g} 之间的数，而不是 {_show(value)}。",
+            f"{field} is a number from {low:g} to {high:g}, not {shown(value)}.",
+            f"{field} 应当是 {low:g} 到 {high:g} 之间的数，而不是 {shown(value)}。",
         )
     return float(value) + 0.0  # -0.0 and 0.0 are one request
 
@@ -262,8 +262,8 @@ def _seed(value: object, count: int) -> int:
     highest = MAX_SEED - count + 1  # picture i is painted with seed + i
     if not _is_whole(value) or not 0 <= value <= highest:
         raise BadRequest(
-            f"seed is a whole number from 0 to {highest}, not {_show(value)}; leave it out and one is drawn for you.",
-            f"seed 应当是 0 到 {highest} 之间的整数，而不是 {_show(value)}；不写它，就会随机抽取一个。",
+            f"seed is a whole number from 0 to {highest}, not {shown(value)}; leave it out and one is drawn for you.",
+            f"seed 应当是 0 到 {highest} 之间的整数，而不是 {shown(value)}；不写它，就会随机抽取一个。",
         )
     return int(value)
 
@@ -275,11 +275,11 @@ def _loras(values: object) -> tuple[Lora, ...]:
     for item in values:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise BadRequest(
-                f"Each LoRA is a name (or path) and a weight, not {_show(item)}.",
-                f"每个 LoRA 应当是一个名字（或路径）加一个权重，而不是 {_show(item)}。",
+                f"Each LoRA is a name (or path) and a weight, not {shown(item)}.",
+                f"每个 LoRA 应当是一个名字（或路径）加一个权重，而不是 {shown(item)}。",
             )
         name = _name("LoRA", _path(item[0]))
-        settled.append((name, _real(f"LoRA “{_show(name)}”", item[1], -4, 4)))
+        settled.append((name, _real(f"LoRA “{shown(name)}”", item[1], -4, 4)))
     if len(settled) > MAX_LORAS:
         raise BadRequest(
             f"{len(settled)} LoRAs are too many; at most {MAX_LORAS} are stacked.",

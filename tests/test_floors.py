@@ -15,7 +15,7 @@ import pytest
 import starrynight
 
 HOUSE = Path(starrynight.__file__).parent
-WORDS = {"errors", "settings", "request", "picture", "metadata", "verdict"}
+WORDS = {"errors", "settings", "request", "misshapen", "picture", "metadata", "verdict"}
 MAY_IMPORT = {
     **dict.fromkeys(WORDS, WORDS),
     "numerics": WORDS,

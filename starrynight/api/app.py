@@ -15,8 +15,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from starrynight import __version__
-from starrynight.api import jobs, lab, marks, misshapen, pictures, state
+from starrynight import __version__, misshapen
+from starrynight.api import jobs, lab, marks, pictures, state
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -68,8 +68,11 @@ def _nothing(rest: str) -> None:
 def _misshapen(request: Request, error: Exception) -> JSONResponse:
     """What FastAPI would call 422: a field that is not what it should be."""
     assert isinstance(error, RequestValidationError)
-    field, said = misshapen.told(error.errors()[0])
-    return answer(request, said, param=field)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return answer(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
+    field = ".".join(text(str(part))[:60] for part in first["loc"][1:]) or "body"
+    return answer(request, misshapen.told(field, first), param=field)
 
 
 def _plain(request: Request, error: Exception) -> JSONResponse:

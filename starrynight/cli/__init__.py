@@ -25,9 +25,15 @@ def t(en: str, zh: str) -> str:
     return zh if LANG == "zh" else en
 
 
+def page(said: tuple[str, str], *examples: str | tuple[str, str, str]) -> str:
+    """A command's help in the language of the terminal: what it does, then examples (command, or command and a note)."""
+    heading = t("Example" if len(examples) == 1 else "Examples", "例子")
+    lines = [one if isinstance(one, str) else f"{one[0]}    {t(*one[1:])}" for one in examples]
+    return "\n\n".join([t(*said), f"[bold]{heading}[/bold]", *lines])
+
+
 app = typer.Typer(
     name="starry",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
@@ -39,30 +45,57 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def starry(
-    version: bool = typer.Option(
-        False, "--version", is_eager=True, help=t("Print the version and stop.", "显示版本。")
-    ),
-) -> None:
-    if version:
+def tell_version(asked: bool) -> None:
+    if asked:
         print(f"starry {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def starry(
+    version: bool = typer.Option(
+        False,
+        "--version",
+        is_eager=True,
+        callback=tell_version,
+        help=t("Print the version and stop.", "显示版本。"),
+    ),
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run a command; every error the house knows becomes one sentence on stderr and its own exit code."""
-    from starrynight.cli import doctor, fold, gallery, inspect, lab, models, open, paint, ranges  # noqa: A004, F401  (each registers its command)
-
     try:
-        code = app(standalone_mode=False)
+        code = run(sys.argv[1:])
     except StarryError as error:
-        sys.exit(complain(error))
+        code = complain(error)
+    except (KeyboardInterrupt, typer.Abort):  # before a command began, or at a question
+        code = Cancelled.exit_code
     except typer.exceptions.TyperException as error:
-        code = complain(misused(error)) if str(error) else 2  # no words at all: the help has been shown
+        from starrynight.cli.wording import misused
+
+        code = (
+            complain(misused(error)) if str(error) else BadRequest.exit_code
+        )  # else its help has been shown
     if code == Cancelled.exit_code:  # Typer turns Ctrl-C into this code and says nothing
         complain(Cancelled())
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def run(words: list[str]) -> int | None:
+    """The command that ``words`` name; none at all ask for help."""
+    from starrynight.cli import doctor, fold, gallery, inspect, lab, models, open, paint, ranges  # noqa: A004, F401  (each registers its command)
+
+    words = words or ["--help"]
+    command = typer.main.get_command(app)
+    silent = getattr(command, "commands", {}).get(words[-1])  # a group named alone shows its help
+    if LANG == "zh" and ({"-h", "--help"} & set(words) or getattr(silent, "no_args_is_help", False)):
+        from starrynight.cli.wording import in_chinese
+
+        in_chinese(command)
+    code: int | None = command(words, prog_name="starry", standalone_mode=False)
+    return code
 
 
 def progress_bar(*columns: Any) -> Progress:
@@ -78,9 +111,3 @@ def complain(error: StarryError) -> int:
     """One sentence on stderr, in the terminal's language; the error's exit code."""
     print(f"✗ {error.say(LANG)}", file=sys.stderr)
     return error.exit_code
-
-
-def misused(error: typer.exceptions.TyperException) -> BadRequest:
-    """An option that does not exist or cannot be read; Typer's own sentence, which names it, is English only."""
-    text = (error.format_message() if hasattr(error, "format_message") else str(error)).rstrip(".")
-    return BadRequest(f"{text}. See starry --help.", f"命令写法有误（{text}）用法见 starry --help。")

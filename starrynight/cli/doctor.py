@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import app, t
+from starrynight.cli import app, page, t
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -19,25 +19,14 @@ if TYPE_CHECKING:
 
     from starrynight.numerics.precision import Device, PrecisionPlan
 
-HELP = t(
-    """Examine this machine: device, number formats (measured), memory, and what will be used and why.
-
-    [bold]Examples[/bold]
-
-    starry doctor
-
-    starry doctor --model z-image-turbo
-
-    starry doctor --json""",
-    """检查这台机器：设备、数值格式（实测）、内存，以及将使用什么、为什么。
-
-    [bold]例子[/bold]
-
-    starry doctor
-
-    starry doctor --model z-image-turbo
-
-    starry doctor --json""",
+HELP = page(
+    (
+        "Examine this machine: device, number formats (measured), memory, and what will be used and why.",
+        "检查这台机器：设备、实测的数值格式、内存，以及将用什么、为什么。",
+    ),
+    "starry doctor",
+    "starry doctor --model z-image-turbo",
+    "starry doctor --json",
 )
 
 # What is worth having beside the core: import name → (when it matters, what for, how to get it).

@@ -8,28 +8,17 @@ from typing import Any
 
 import typer
 
-from starrynight.cli import app, t
+from starrynight.cli import app, page, t
 from starrynight.verdict import Verdict
 
-HELP = t(
-    """Read the recipe in a picture: ours, A1111's, ComfyUI's or InvokeAI's.
-
-    [bold]Examples[/bold]
-
-    starry inspect night.png
-
-    starry inspect night.png --json | jq .seed
-
-    sh -c "$(starry inspect night.png --command)"    paints it again""",
-    """读出图片里的配方：本工具、A1111、ComfyUI 或 InvokeAI 写的都可以。
-
-    [bold]例子[/bold]
-
-    starry inspect night.png
-
-    starry inspect night.png --json | jq .seed
-
-    sh -c "$(starry inspect night.png --command)"    再画一遍""",
+HELP = page(
+    (
+        "Read the recipe in a picture: ours, A1111's, ComfyUI's or InvokeAI's.",
+        "读出图片里的配方：本工具、A1111、ComfyUI 或 InvokeAI 写的都可以。",
+    ),
+    "starry inspect night.png",
+    "starry inspect night.png --json | jq .seed",
+    ('sh -c "$(starry inspect night.png --command)"', "paints it again", "再画一遍"),
 )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from starrynight.cli import app, progress_bar, t
+from starrynight.cli import LANG, app, page, progress_bar, t
+
+if TYPE_CHECKING:
+    from starrynight.painting.catalogue import Model
 
 models_app = typer.Typer(
     help=t(
@@ -23,50 +28,60 @@ def models(context: typer.Context) -> None:
 
 
 def table() -> None:
+    """Two lines for each, and a third where the user must do something; no line is cut, whatever the terminal's width."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    from starrynight.painting import catalogue
+    from starrynight.painting import catalogue, hub
 
-    chosen = catalogue.default()
-    rows = Table(box=None, padding=(0, 2, 0, 0), header_style="gold1")
-    for heading in (t("name", "名字"), "", t("size", "尺寸"), t("steps", "步数"), "CFG", t("languages", "语言"),
-                    t("licence", "许可"), t("here", "本机")):  # fmt: skip
-        rows.add_column(heading, no_wrap=True)
+    console, chosen = Console(highlight=False, soft_wrap=True), catalogue.default()
     for model in map(catalogue.resolve, catalogue.names()):
-        here = t("yes", "有") if model.here else f"{t('pull', '需下载')} {model.bytes / 1e9:.1f} GB"
+        habits = f"{model.width}×{model.height}".ljust(9) + t(
+            f"  {model.steps:>2} steps  CFG {model.guidance:g}  ",
+            f"  {model.steps:>2} 步  CFG {model.guidance:g}  ",
+        )
         star = "★ " if model.name == chosen else "  "
-        rows.add_row(
-            f"{star}{model.name}", t(model.en, model.zh), f"{model.width}×{model.height}", str(model.steps),
-            f"{model.guidance:g}", "·".join(model.languages), model.licence, here,
-        )  # fmt: skip
-    console = Console(highlight=False)
-    console.print(rows)
+        state = (standing(model), "gold1" if model.here else "dim")
+        console.print(Text.assemble((f"{star}{model.name:<17}", "bold"), "  ", habits, state))
+        title = t(model.en, model.zh)
+        about = [title] if title.lower() != model.name else []
+        reads = t(", ", "、").join(READS[lang] for lang in model.languages)
+        console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
+        if model.hub is None and not model.place.exists():
+            console.print(Text("    " + hub.by_hand(model).say(LANG)))
     console.print(
-        t(
-            "\n★ is used when none is named. A hub id, a folder with model_index.json or a .safetensors file will do too.",
-            "\n★ 为默认模型。也可以用模型库 id、含 model_index.json 的文件夹或 .safetensors 文件。",
-        ),
-        style="dim",
+        Text(
+            t(
+                "\n★ is used when none is named. A hub id, a folder with model_index.json or a .safetensors file will do too.",
+                "\n★ 为默认模型。也可以用模型库 id、含 model_index.json 的文件夹或 .safetensors 文件。",
+            ),
+            "dim",
+        )
     )
 
 
+READS = {"zh": t("Chinese", "中文"), "en": t("English", "英文")}
+
+
+def standing(model: Model) -> str:
+    """Whether it can be painted with, and if not, what is missing."""
+    if model.here:
+        return t("here", "本机已有")
+    if model.hub is None and not model.place.exists():
+        return t("your own file", "需自备文件")
+    if model.base and model.place.exists():
+        return t(f"needs {model.base}", f"还缺底座 {model.base}")
+    return t(f"to pull: {model.bytes / 1e9:.1f} GB", f"可下载：{model.bytes / 1e9:.1f} GB")
+
+
 @models_app.command(
-    help=t(
-        """Fetch a model into STARRY_HOME, going on where an earlier try stopped, and check it.
-
-    [bold]Examples[/bold]
-
-    starry models pull z-image-turbo
-
-    starry models pull kook-zimage-turbo --source modelscope""",
-        """把模型下载到 STARRY_HOME，断点续传并校验。
-
-    [bold]例子[/bold]
-
-    starry models pull z-image-turbo
-
-    starry models pull kook-zimage-turbo --source modelscope""",
+    help=page(
+        (
+            "Fetch a model into STARRY_HOME, going on where an earlier try stopped, and check it.",
+            "把模型下载到 STARRY_HOME，断点续传并校验。",
+        ),
+        "starry models pull z-image-turbo",
+        ("starry models pull z-image-turbo --source modelscope", "from ModelScope", "从魔搭下载"),
     )
 )
 def pull(

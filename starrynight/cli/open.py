@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from starrynight.cli import LANG, app, t
+from starrynight.cli import LANG, app, page, t
 
-HELP = t(
-    """Open the studio and the gallery in the browser. Ctrl-C closes them; what is being painted goes on next time.
-
-    [bold]Examples[/bold]
-
-    starry open
-
-    starry open --port 9000 --no-browser    only says where
-
-    starry open --host 0.0.0.0    for others on this network, who need the printed address with its token""",
-    """在浏览器中打开画室与画廊。按 Ctrl-C 关闭；没画完的下次接着画。
-
-    [bold]例子[/bold]
-
-    starry open
-
-    starry open --port 9000 --no-browser    只说明地址
-
-    starry open --host 0.0.0.0    让同一网络的人也能访问；他们需要打印出来的带令牌的地址""",
+HELP = page(
+    (
+        "Open the studio and the gallery in the browser. Ctrl-C closes them; what is being painted goes on next time.",
+        "在浏览器中打开画室与画廊。按 Ctrl-C 关闭；没画完的下次接着画。",
+    ),
+    "starry open",
+    ("starry open --port 9000 --no-browser", "only says where", "只说明地址"),
+    (
+        "starry open --host 0.0.0.0",
+        "for others on this network, who need the printed address with its token",
+        "让同一网络的人也能访问；他们需要打印出来的带令牌的地址",
+    ),
 )
 
 

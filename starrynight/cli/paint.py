@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import app, progress_bar, t
+from starrynight.cli import app, page, progress_bar, t
 from starrynight.errors import BadRequest, Cancelled
 
 if TYPE_CHECKING:
@@ -19,37 +19,29 @@ if TYPE_CHECKING:
     from starrynight.picture import Picture
     from starrynight.studio import Hung
 
-EXAMPLES = t(
-    """Paint a line of poetry.
-
-    [bold]Examples[/bold]
-
-    starry paint "a starry night over a quiet village" --style oil
-
-    starry paint "江雪，孤舟" --style ink -n 4 --seed 7
-
-    starry paint "neon skyline in rain" --style cyberpunk --size 512x256 -o skyline.webp
-
-    starry paint "lily pond at dawn" --init-image sketch.png --strength 0.6
-
-    starry paint "a quiet harbour" --model z-image-turbo --lora moonlight:0.8""",
-    """画一行诗。
-
-    [bold]例子[/bold]
-
-    starry paint "星夜下的静谧村庄，梵高风格，厚重的笔触"
-
-    starry paint "江雪，孤舟" --style ink -n 4 --seed 7
-
-    starry paint "雨夜的霓虹都市" --style cyberpunk --size 512x256 -o skyline.webp
-
-    starry paint "清晨的睡莲池" --init-image sketch.png --strength 0.6
-
-    starry paint "宁静的港湾" --model z-image-turbo --lora moonlight:0.8""",
+HELP = page(
+    ("Paint a line of poetry.", "画一行诗。"),
+    t(
+        'starry paint "a starry night over a quiet village" --style oil',
+        'starry paint "星夜下的静谧村庄，梵高风格，厚重的笔触"',
+    ),
+    'starry paint "江雪，孤舟" --style ink -n 4 --seed 7',
+    t(
+        'starry paint "neon skyline in rain" --style cyberpunk --size 512x256 -o skyline.webp',
+        'starry paint "雨夜的霓虹都市" --style cyberpunk --size 512x256 -o skyline.webp',
+    ),
+    t(
+        'starry paint "lily pond at dawn" --init-image sketch.png --strength 0.6',
+        'starry paint "清晨的睡莲池" --init-image sketch.png --strength 0.6',
+    ),
+    t(
+        'starry paint "a quiet harbour" --model z-image-turbo --lora moonlight:0.8',
+        'starry paint "宁静的港湾" --model z-image-turbo --lora moonlight:0.8',
+    ),
 )
 
 
-@app.command(help=EXAMPLES)
+@app.command(help=HELP)
 def paint(
     prompt: str = typer.Argument(help=t("What to paint, in Chinese or English.", "要画什么，中文英文皆可。")),
     style: str | None = typer.Option(
@@ -79,7 +71,7 @@ def paint(
         None,
         help=t(
             "auto, bfloat16, float16, float16-folded or float32.",
-            "auto、bfloat16、float16、float16-folded（折叠）或 float32。",
+            "auto、bfloat16、float16、 float16-folded（折叠）或 float32。",
         ),
     ),
     lora: list[str] = typer.Option(

@@ -25,7 +25,7 @@ HELP = t(
     starry ranges z-image-turbo -o ranges.svg
 
     starry ranges firefly --all --json""",
-    """在作画时测量每一层数值的大小，与各种格式的上限相比：哪里会溢出，还剩几位余量。
+    """测量作画时每一层数值的大小，与各格式的上限相比：哪里溢出，余几位。
 
     [bold]例子[/bold]
 

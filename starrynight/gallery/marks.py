@@ -131,6 +131,14 @@ def unknown(picture: str) -> MissingFile:
     )
 
 
+def ambiguous(beginning: str) -> MissingFile:
+    shown = text(beginning)[:40]
+    return MissingFile(
+        f"The ids of several pictures begin with “{shown}”; give more of the one that is meant.",
+        f"有好几幅图片的 id 以“{shown}”开头；请多写几个字符。",
+    )
+
+
 def reword(connection: Connection, chosen: Iterable[int]) -> None:
     """Write anew what the search reads of these pictures."""
     for number in chosen:

@@ -21,7 +21,7 @@ from starrynight.gallery.database import BrokenDatabase, Database, set_aside
 from starrynight.gallery.exchange import Exported, Gathered
 from starrynight.gallery.files import Files
 from starrynight.gallery.hanging import Also, keep
-from starrynight.gallery.marks import Marks, unknown
+from starrynight.gallery.marks import Marks, ambiguous, unknown
 from starrynight.gallery.rows import Row, describe
 from starrynight.gallery.search import ROWS, Page, Query, Search, fill
 from starrynight.gallery.tables import pictures, recipes
@@ -111,7 +111,7 @@ class Gallery:
         with self.database.reading() as connection:
             rows = fill(connection, ROWS.where(fits).limit(2))
         if len(rows) != 1:
-            raise unknown(picture)
+            raise ambiguous(picture) if rows else unknown(picture)
         return rows[0]
 
     def recipe(self, picture: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def fetch(model: Model) -> Model:
     """The model, here: pulled from the hub (or its mirror) unless it is. Raises as ``pull``."""
     if model.base:
         if not model.place.exists():
-            raise _by_hand(model)
+            raise by_hand(model)
         fetch(resolve(model.base))
     if not model.here:
         pull(model.name)
@@ -70,9 +70,12 @@ def pull(
         raise UnknownName(("source", "来源"), source, SOURCES)
     if model.here:
         return model.place
+    if model.base and model.place.is_file():  # its own file is here; what it is laid over may be pulled
+        pull(model.base, source, on_progress, endpoint)
+        return model.place
     repository = model.modelscope if source == "modelscope" else model.hub
     if repository is None:
-        raise _by_hand(model)
+        raise by_hand(model)
     listing = _modelscope_files if source == "modelscope" else _hub_files
     server = endpoint or (MODELSCOPE if source == "modelscope" else settings().hub_endpoint or HUB)
     part = model.place.with_name(model.place.name + ".part")
@@ -265,9 +268,15 @@ class _Trouble:
         )
 
 
-def _by_hand(model: Model) -> MissingFile:
+def by_hand(model: Model) -> MissingFile:
+    """What to do about a model whose file no hub that we know of carries."""
+    base = (
+        f", and fetch the model it is laid over: starry models pull {model.base}",
+        f"，再下载它所依附的底座：starry models pull {model.base}",
+    )
+    en, zh = base if model.base and not resolve(model.base).here else ("", "")
     return MissingFile(
-        f"“{model.name}” is on no hub we know of; download its file from where its author publishes it and put it "
-        f"at {model.place}.",
-        f"已知的模型库中没有“{model.name}”；请从作者发布处下载，并放到 {model.place}。",
+        f"“{model.name}” is on no hub we know of: download its .safetensors file from where its author publishes it, "
+        f"put it at {model.place} (under this name){en}.",
+        f"已知的模型库中没有“{model.name}”：请从作者发布处下载它的 .safetensors 文件，放到 {model.place}（文件名须一致）{zh}。",
     )

@@ -1,0 +1,46 @@
+"""A value that is not of the shape that is wanted, in one sentence of each language.
+
+FastAPI and Typer both check shapes with pydantic, whose own sentences are English alone; here its kinds of errors
+(https://docs.pydantic.dev/latest/errors/validation_errors/) are told anew. Knows no door and no field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starrynight.errors import BadRequest
+from starrynight.request import shown
+
+# What a value should be, by the first word of the error's kind (int_parsing, int_type, int_from_float …).
+SHAPES = {
+    "int": ("a whole number", "整数"),
+    "float": ("a number", "数"),
+    "finite": ("a finite number", "有限的数"),
+    "bool": ("true or false", " true 或 false"),
+    "string": ("text", "文字"),
+    "list": ("a list", "列表"),
+    "dict": ("an object of named fields", "一组带名字的字段"),
+    "model": ("an object of named fields", "一组带名字的字段"),
+    "datetime": ("a date, as 2026-11-25 or 2026-11-25T20:00:00Z", "日期，例如 2026-11-25 或 2026-11-25T20:00:00Z"),
+}  # fmt: skip
+BOUNDS = {
+    "greater_than_equal": ("ge", "at least", "应当不小于"),
+    "less_than_equal": ("le", "at most", "应当不大于"),
+}
+
+
+def told(field: str, error: Mapping[str, Any]) -> BadRequest:
+    """The sentence for one of pydantic's errors, met at ``field``."""
+    kind, value = str(error["type"]), shown(error.get("input"))
+    if kind == "missing":
+        return BadRequest(f"{field} is missing.", f"缺少 {field}。")
+    if kind in BOUNDS:
+        name, en, zh = BOUNDS[kind]
+        bound = f"{error['ctx'][name]:g}"
+        return BadRequest(f"{field} is {en} {bound}, not {value}.", f"{field} {zh} {bound}，而不是 {value}。")
+    if shape := SHAPES.get(kind.split("_")[0]):
+        return BadRequest(
+            f"{field} is {shape[0]}, not {value}.", f"{field} 应当是{shape[1]}，而不是 {value}。"
+        )
+    return BadRequest(f"{field} cannot be read: {value}.", f"{field} 无法读懂：{value}。")
