@@ -97,11 +97,11 @@ def in_chinese(command: Any) -> None:
     rich_utils.REQUIRED_LONG_STRING = "[必填]"
     rich_utils.DEFAULT_STRING = "[默认：{}]"
 
-    class Formatter(command.context_class.formatter_class):  # type: ignore[misc]
+    class Formatter(command.context_class.formatter_class):
         def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
             super().write_usage(prog, args, prefix or "用法：")
 
-    class Context(command.context_class):  # type: ignore[misc]
+    class Context(command.context_class):
         formatter_class = Formatter
 
     for one in _all(command):
