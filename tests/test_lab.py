@@ -203,6 +203,7 @@ def test_every_claim_has_a_verdict_with_numbers(killed: tuple[Run, list[bytes]])
         assert figures, row["id"]
         assert all(any(c.isdigit() for c in text) for text in figures), row
         assert row["why"]["en"] != row["why"]["zh"]
+        assert row["id"] == "X2" or any(c.isdigit() for c in row["gist"]["en"]), row  # the answer in a line
         assert not any(mark in str(row["figures"]) for mark in ("nan", "None")), row
 
 
@@ -405,7 +406,8 @@ def test_advice_has_numbers(killed: tuple[Run, list[bytes]], monkeypatch: pytest
     en, zh = advice.advise("firefly", "cpu")
     assert "Firefly" in en
     assert "MB" in en
-    assert "0 of 2 pictures refused" in en
+    assert "bfloat16: 0 of 2 pictures broke (95 %: below 78 in 100), ΔE 0." in en
+    assert f"({killed[0].folder.name}) against float32" in en
     assert "萤火" in zh
     monkeypatch.setattr(table, "home", lambda: killed[0].folder / "nowhere")
     assert "not been measured" in advice.advise("firefly", "cpu")[0]

@@ -238,7 +238,7 @@ TURNS = [
     ("C3", colours(22.4, 18.1, 30), REPRODUCED, "something else than fraction bits", colours(0.02, 0.16, 30), REFUTED, "another picture, not another rounding"),
     ("C4", decibels("shadows", 24.7, 27.9), REPRODUCED, "something else is at work", decibels("shadows", 70, 52), REFUTED, "That is rounding"),
     ("C5", tried(7), REPRODUCED, "does not explain it", tried(0), REFUTED, "It is the range, not luck"),
-    ("C6", gradients({"flushed": 0.1, "error": -10}, {}), REPRODUCED, "loses what falls below 6e−08", gradients({}, {}), REFUTED, "%). float16 keeps them without scaling"),
+    ("C6", gradients({"flushed": 0.1, "error": -10}, {}), REPRODUCED, "loses what falls below 6·10⁻⁸", gradients({}, {}), REFUTED, "%). float16 keeps them without scaling"),
     ("C7", walked(1.9), REPRODUCED, "×1.90, ×1.90, ×1.90", walked(1.0), REFUTED, "×1.00, ×1.00, ×1.00"),
     ("C8", ranged(3, float("inf")), REPRODUCED, "3", ranged(0), REFUTED, "times below where float16 ends"),
     ("C9", tried(12), REPRODUCED, "12 did so there", tried(100, step=0), REFUTED, "none did so there"),
@@ -285,16 +285,16 @@ def test_too_few_pairs_settle_nothing_and_say_how_many_it_takes() -> None:
 def test_too_few_pictures_settle_no_rate_and_say_how_many_it_takes() -> None:
     few, enough = tried(0, count=10), tried(0, count=42)
     assert few.judged("C5").outcome == UNDECIDED
-    assert "Firefly 0 %, which takes 42; 10 were painted" in few.judged("C5").why[0]
+    assert "Firefly (0 %) takes 42; 10 were painted" in few.judged("C5").why[0]
     assert enough.judged("C5").outcome == REFUTED
     assert few.judged("C9").outcome == UNDECIDED
-    assert "which takes 24" in few.judged("C9").why[0]
+    assert "Firefly (0 %) takes 24" in few.judged("C9").why[0]
     assert tried(0, count=24).judged("C9").outcome == REFUTED
 
 
 def test_what_folding_mends_is_counted() -> None:
     made = tried(100, peak=1e7)
-    assert "Folded" not in made.judged("C5").why[0]
+    assert "Folded float16" not in made.judged("C5").why[0]
     for at in range(PAIRS):
         made.put(
             "refusals",
@@ -302,7 +302,7 @@ def test_what_folding_mends_is_counted() -> None:
             format_="float16-folded",
             at=at,
         )
-    assert "Folded, float16 breaks 0 of 10 of Firefly" in made.judged("C5").why[0]
+    assert "Folded float16 broke 0 of 10 pictures (Firefly)" in made.judged("C5").why[0]
 
 
 def test_offload_counts_what_is_outside_the_largest_component() -> None:
@@ -312,7 +312,7 @@ def test_offload_counts_what_is_outside_the_largest_component() -> None:
         .judged("C12")
     )
     assert parts.outcome == HARDWARE
-    assert "here there are 3e+06" in parts.why[0]
+    assert "here there are 3·10⁶" in parts.why[0]
 
 
 def test_a_weight_that_changed_on_the_way_is_said() -> None:
@@ -332,4 +332,4 @@ def test_the_twin_is_judged_beside_firefly() -> None:
         )
     why = made.judged("X3").why[0]
     assert "Firefly reaches 8000 in float32, inside that, and float16 stays finite" in why
-    assert "wide twin reaches 1e+07 in float32, beyond that, and float16 meets Inf or NaN" in why
+    assert "wide twin reaches 10⁷ in float32, beyond that, and float16 meets Inf or NaN" in why

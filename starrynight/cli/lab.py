@@ -162,7 +162,7 @@ def minutes(seconds: float) -> str:
 
 
 def show(one: Run) -> None:
-    """Verdicts on the terminal, then where the report is."""
+    """Verdicts on the terminal, each with its answer in a line, then where the report is."""
     from rich.console import Console
 
     from starrynight.lab import table
@@ -173,6 +173,8 @@ def show(one: Run) -> None:
         console.print(f"[dim]{row['id']:<4}[/][{colours.get(row['outcome'], 'gold1')}]●[/] ", end="")
         console.print(f"{row['title'][LANG]}  ", markup=False, end="")
         console.print(row["verdict"][LANG], style="dim")
+        if row["gist"][LANG]:
+            console.print(f"      {row['gist'][LANG]}", style="dim", markup=False)
     report = table.report(one)
     print(f"✦ {report}")
 

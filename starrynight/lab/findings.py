@@ -25,6 +25,7 @@ OUTCOMES = {
     MEASURED: ("measured", "已测量"),
 }
 FLOAT16_LIMIT = 65504.0
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Words = tuple[str, str]
 # model → format → a figure that reads the same in both languages; the format "" where it is not of one format.
 Figures = dict[str, dict[str, str]]
@@ -32,12 +33,15 @@ Figures = dict[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class Finding:
-    """What the measurement says of a claim: ``figures`` are its numbers, ``why`` the cause (English, Chinese)."""
+    """What the measurement says of a claim: ``figures`` are its numbers, ``gist`` the answer in a line, ``why`` all of it
+    with the cause (English, Chinese).
+    """
 
     claim: str
     outcome: str
     figures: Figures
     why: Words
+    gist: Words = ("", "")
 
     @property
     def measured(self) -> Words:
@@ -106,13 +110,17 @@ def name_zh(model: str) -> str:
 
 
 def figure(value: float, digits: int = 3, unit: str = "") -> str:
-    """Rounded to ``digits`` that matter, thousands in full."""
+    """Rounded to ``digits`` that matter, thousands in full, what is larger or very small as 1.26·10⁷."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if math.isnan(value):
         return "–"
     size = abs(value)
     text = f"{value:.0f}" if 10**digits <= size < 1e6 else f"{value:.{digits}g}"
+    mantissa, _, exponent = text.partition("e")
+    if exponent:
+        times = "" if mantissa == "1" else f"{mantissa}·"
+        text = f"{times}10{str(int(exponent)).translate(RAISED)}"
     return text.replace("-", "−") + (f" {unit}" if unit else "")
 
 

@@ -21,6 +21,7 @@ from starrynight.settings import settings
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import nn
 
     from starrynight.painting.painter import Painter, Step
@@ -110,6 +111,13 @@ def paint(hand: Hand, request: PaintRequest, watch: Callable[[Step], None]) -> n
     """Paint one picture: float32 [H, W, 3]. Raises BrokenNumbers: nobody climbs a ladder here."""
     with hand.arithmetic():
         return next(iter(hand.painter.paint(request, watch))).pixels
+
+
+def stored(format_: str) -> torch.dtype:
+    """What pixels and latents are kept in: float8 is the denoiser's alone."""
+    import torch
+
+    return torch.bfloat16 if format_ == "float8" else getattr(torch, format_.removesuffix("-folded"))
 
 
 def fit(value: Any, dtype: Any) -> Any:

@@ -60,7 +60,7 @@ def findings(run: Run) -> list[Finding]:
 
 
 def table(run: Run) -> list[dict[str, Any]]:
-    """The table as plain data: claim, what was claimed, the outcome, the figures by model and format, the cause."""
+    """The table as plain data: claim, what was claimed, the outcome, the figures by model and format, the answer in a line, the cause."""
     return [_row(one) for one in findings(run)]
 
 
@@ -73,6 +73,7 @@ def _row(one: Finding) -> dict[str, Any]:
         "outcome": one.outcome,
         "verdict": dict(zip(("en", "zh"), OUTCOMES[one.outcome], strict=True)),
         "figures": one.figures,
+        "gist": dict(zip(("en", "zh"), one.gist, strict=True)),
         "why": dict(zip(("en", "zh"), one.why, strict=True)),
     }
 

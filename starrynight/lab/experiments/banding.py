@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starrynight.lab import metrics
+from starrynight.lab import formats, metrics
 from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, Words, by_model, facts, sentences
 from starrynight.lab.plan import Point
 
@@ -31,9 +31,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     import torch
 
     hand = bench.hand(point.model, point.format)
-    dtype = {"float8": torch.bfloat16}.get(point.format) or getattr(
-        torch, point.format.removesuffix("-folded")
-    )
+    dtype = formats.stored(point.format)
     signed = torch.from_numpy(sky(WIDE) * 2 - 1).to(dtype)
     stored = ((signed / 2 + 0.5).float()).numpy()
     found = {"stored": metrics.banding(metrics.eight_bits(stored)), "decoded": None}
@@ -81,36 +79,34 @@ def judge(rows: Rows) -> list[Finding]:
         return f"{_told(result['stored'])}; {_told(result['decoded'])}" if result else ""
 
     holds = half["stored"]["steps"] >= 2 and brain["stored"]["steps"] == 0
+    steps = f"{half['stored']['steps']} : {brain['stored']['steps']}"
+    seen = (
+        f"Visible steps, float16 : bfloat16 = {steps}, where 2–3 : 0 is claimed.",
+        f"可见台阶，float16 : bfloat16 = {steps}，所称为 2–3 : 0。",
+    )
     why = sentences(
         (
             f"Colours (longest flat run in pixels, visible steps) of a blue-to-violet sky of {WIDE} pixels kept in the format; then of {SIDE} pixels through the autoencoder.",
             f"蓝紫天空以该格式保存后的颜色数（最长平段像素数，可见台阶数），宽 {WIDE} 像素；之后是 {SIDE} 像素经自编码器。",
         ),
+        seen,
         _cause(rows, half["stored"], brain["stored"]),
     )
-    return [Finding("C16", REPRODUCED if holds else REFUTED, by_model(rows, say), why)]
+    return [Finding("C16", REPRODUCED if holds else REFUTED, by_model(rows, say), why, seen)]
 
 
 def _cause(rows: Rows, half: dict[str, Any], brain: dict[str, Any]) -> Words:
     """Which format keeps fewer colours of the stored sky, and whether its fraction bits would have it so."""
-    steps = f"{half['steps']} : {brain['steps']}"
-    seen = (
-        f"Visible steps, float16 : bfloat16 = {steps}, where 2–3 : 0 is claimed.",
-        f"可见台阶，float16 : bfloat16 = {steps}，所称为 2–3 : 0。",
-    )
     if half["levels"] == brain["levels"]:
-        return sentences(seen, ("Both keep as many colours.", "两者留下的颜色一样多。"))
+        return "Both keep as many colours.", "两者留下的颜色一样多。"
     fewer, more = ("bfloat16", "float16") if brain["levels"] < half["levels"] else ("float16", "bfloat16")
     counts = f"{min(half['levels'], brain['levels'])} : {max(half['levels'], brain['levels'])}"
     short, long = facts(rows, fewer)["fraction"], facts(rows, more)["fraction"]
     bits = f" ({short:.0f} : {long:.0f} fraction bits)" if short < long else ""
     bits_zh = f"（尾数位 {short:.0f} : {long:.0f}）" if short < long else ""
-    return sentences(
-        seen,
-        (
-            f"{fewer} keeps fewer colours than {more}, {counts}{bits}.",
-            f"{fewer} 留下的颜色比 {more} 少，{counts}{bits_zh}。",
-        ),
+    return (
+        f"{fewer} keeps fewer colours than {more}, {counts}{bits}.",
+        f"{fewer} 留下的颜色比 {more} 少，{counts}{bits_zh}。",
     )
 
 

@@ -64,16 +64,17 @@ def judge(rows: Rows) -> list[Finding]:
         error = middle(rows, "colour", "mean", one, format_)
         return figure(error.value) if error.count and format_ != FLOAT32 else ""
 
+    rounding = _rounding(rows, stats.ratio(half, brain))
     why = sentences(
         (
             f"Median ΔE2000 to float32; bfloat16 − float16 in pairs: {bounds(gap)}.",
             f"与 float32 的 ΔE2000 中位数；成对比较 bfloat16 − float16：{bounds(gap)}。",
         ),
-        _rounding(rows, stats.ratio(half, brain)),
+        rounding,
         _yardstick(middle(rows, "colour", "mean", model, FLOAT32).value, max(*half, *brain)),
         few(gap),
     )
-    return [Finding("C3", settled(gap, gap.high < 0), by_model(rows, say), why)]
+    return [Finding("C3", settled(gap, gap.high < 0), by_model(rows, say), why, rounding)]
 
 
 def _rounding(rows: Rows, ratio: stats.Estimate) -> Words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from starrynight.lab import formats
 from starrynight.lab.findings import (
     REFUTED,
     REPRODUCED,
@@ -39,9 +40,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 
     hand = bench.hand(point.model, point.format)
     vae = getattr(hand.painter.pipeline, "vae", None)
-    dtype = {"float8": torch.bfloat16}.get(point.format) or getattr(
-        torch, point.format.removesuffix("-folded")
-    )
+    dtype = formats.stored(point.format)
     held = torch.tensor(CLAIMED, dtype=dtype)
     found: dict[str, Any] = {"clamped": [held.item(), held.clamp(-1, 1).item()], "decoded": {}}
     if vae is None or not hasattr(vae, "decoder"):
@@ -84,19 +83,20 @@ def judge(rows: Rows) -> list[Finding]:
     result = rows.result("extremes", rows.models[0], "float16")
     held, clamped = map(number, result["clamped"])
     black = [m for m in rows.models if _only_there(rows, m)]
+    gist = (
+        f"float16 holds −6.2 as {figure(held, 5)}, and its clamp gives {figure(clamped)}.",
+        f"float16 把 −6.2 存作 {figure(held, 5)}，钳位得 {figure(clamped)}。",
+    )
     why = sentences(
         (
             "What the format makes of −6.2, and of that the clamp to −1 … 1; then the range the decoder draws from latents with ±6.2 in them.",
             "−6.2 在该格式中的值，以及钳位到 −1…1 的结果；之后是解码器由含 ±6.2 的潜变量画出的范围。",
         ),
-        (
-            f"float16 holds −6.2 as {figure(held, 5)}, and its clamp gives {figure(clamped)}.",
-            f"float16 把 −6.2 存作 {figure(held, 5)}，钳位得 {figure(clamped)}。",
-        ),
+        gist,
         *(_broken(rows, model) for model in rows.models),
     )
     outcome = REPRODUCED if clamped != -1 or black else REFUTED
-    return [Finding("C10", outcome, by_model(rows, say), why)]
+    return [Finding("C10", outcome, by_model(rows, say), why, gist)]
 
 
 def _breaks(rows: Rows, model: str, format_: str) -> list[float]:

@@ -73,7 +73,7 @@ def judge(rows: Rows) -> list[Finding]:
         *misses,
     )
     holds = all(_as_claimed(found[f], *claim) for f, claim in CLAIMED.items())
-    return [Finding("C17", REPRODUCED if holds else REFUTED, {"": told}, why)]
+    return [Finding("C17", REPRODUCED if holds else REFUTED, {"": told}, why, misses[0])]
 
 
 def _as_claimed(found: dict[str, Any], bits: tuple[int, ...], low: float, high: float) -> bool:

@@ -49,15 +49,22 @@ def judge(rows: Rows) -> list[Finding]:
         over = list(rows.values("highlights", "over", model, format_).values())
         return f"{core.value:.4f} ({100 * sum(over) / len(over):.3g} %)" if core.count else ""
 
+    gist = (
+        f"float16 − bfloat16: {bounds(gap, 2)}, against the {CLAIMED_GAP} claimed.",
+        f"float16 − bfloat16：{bounds(gap, 2)}，所称为 {CLAIMED_GAP}。",
+    )
     why = sentences(
         (
-            f"Median luma of the brightest 3×3 patch (pixels at {metrics.OVEREXPOSED} and above). float16 − bfloat16 in pairs: {bounds(gap, 2)}, against the {CLAIMED_GAP} claimed.",
-            f"最亮 3×3 区域的亮度中位数（{metrics.OVEREXPOSED} 及以上的像素占比）。成对比较 float16 − bfloat16：{bounds(gap, 2)}，所称为 {CLAIMED_GAP}。",
+            f"Median luma of the brightest 3×3 patch (pixels at {metrics.OVEREXPOSED} and above).",
+            f"最亮 3×3 区域的亮度中位数（{metrics.OVEREXPOSED} 及以上的像素占比）。",
         ),
+        gist,
         _spacing(rows, gap),
         few(gap),
     )
-    return [Finding("C14", settled(gap, 0 < gap.low <= CLAIMED_GAP <= gap.high), by_model(rows, say), why)]
+    return [
+        Finding("C14", settled(gap, 0 < gap.low <= CLAIMED_GAP <= gap.high), by_model(rows, say), why, gist)
+    ]
 
 
 def _spacing(rows: Rows, gap: stats.Estimate) -> Words:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starrynight.lab import stats
+from starrynight.lab import formats, stats
 from starrynight.lab.findings import (
     MEASURED,
     REFUTED,
@@ -40,9 +40,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     from starrynight.painting.noise import generator
 
     painting, reference = bench.painting(point), bench.reference(point)
-    dtype = {"float8": torch.bfloat16}.get(point.format) or getattr(
-        torch, point.format.removesuffix("-folded")
-    )
+    dtype = formats.stored(point.format)
     assert point.prompt is not None
     assert point.seed is not None
     if not len(reference.latents):  # float32 itself broke before its first step: there is nothing to measure
@@ -85,15 +83,16 @@ def _range(rows: Rows) -> Finding:
     broken, numbers = (sum(r[k] for r in found) for k in ("broken", "numbers"))
     widest = max((abs(number(v)) for r in found for v in r["noise"]), default=math.nan)
     limit = facts(rows, "float16")["largest"]
+    gist = (
+        f"In float16 {broken} of {numbers} numbers are Inf or NaN.",
+        f"float16 下 {numbers} 个数中有 {broken} 个 Inf 或 NaN。",
+    )
     why = sentences(
         (
             "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs; least … greatest over all pictures.",
             "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行；取遍所有画的最小 … 最大。",
         ),
-        (
-            f"In float16 {broken} of {numbers} numbers are Inf or NaN.",
-            f"float16 下 {numbers} 个数中有 {broken} 个 Inf 或 NaN。",
-        ),
+        gist,
         (
             f"The widest is {figure(widest)}, {figure(limit / widest, 2)} times below where float16 ends.",
             f"最大的绝对值为 {figure(widest)}，距 float16 的上限还有 {figure(limit / widest, 2)} 倍。",
@@ -101,7 +100,7 @@ def _range(rows: Rows) -> Finding:
         if limit > widest
         else ("", ""),
     )
-    return Finding("C8", REPRODUCED if broken else REFUTED, by_model(rows, say), why)
+    return Finding("C8", REPRODUCED if broken else REFUTED, by_model(rows, say), why, gist)
 
 
 def _drift(rows: Rows) -> Finding:

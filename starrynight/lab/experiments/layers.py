@@ -149,14 +149,15 @@ def judge(rows: Rows) -> list[Finding]:
         return told
 
     figures = by_model(rows, say)
+    rooms = [_room(rows, model) for model in figures]
     why = sentences(
         (
             f"At the first step: the largest number any layer stores; the layer in which most error is born. Float16 ends at {FLOAT16_LIMIT:.0f}.",
             f"第一步中：各层所存的最大数值；误差生得最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
         ),
-        *(_room(rows, model) for model in figures),
+        *rooms,
     )
-    return [Finding("X3", MEASURED, figures, why)] if figures else []
+    return [Finding("X3", MEASURED, figures, why, sentences(*rooms))] if figures else []
 
 
 def _room(rows: Rows, model: str) -> Words:

@@ -42,8 +42,9 @@ def judge(rows: Rows) -> list[Finding]:
         return []
     brain, half = rows.pairs("likeness", "psnr", rows.models[0], "bfloat16", "float16")
     gain = bounds(stats.paired(brain, half)) if half else "–"
+    gist = f"float16 − bfloat16: {gain} dB.", f"float16 − bfloat16：{gain} dB。"
     why = (
         f"PSNR · SSIM · FLIP (0 is equal), medians. float16 − bfloat16 in pairs: {gain} dB.",
         f"PSNR · SSIM · FLIP（0 为相同），均为中位数。成对比较 float16 − bfloat16：{gain} dB。",
     )
-    return [Finding("X1", MEASURED, figures, why)]
+    return [Finding("X1", MEASURED, figures, why, gist)]

@@ -75,15 +75,20 @@ def judge(rows: Rows) -> list[Finding]:
     slow = stats.ratio(*([number(v) for v in first["seconds"][f]] for f in ("float16", FLOAT32)))
     apart = abs(first["bytes"]["float16"] - first["bytes"]["bfloat16"])
     larger = first["bytes"][FLOAT32] / first["bytes"]["float16"]
+    gist = (
+        f"bfloat16 ÷ float16 in pairs: {bounds(gap)}, claimed {CLAIMED:.2f}.",
+        f"成对比较 bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}。",
+    )
     why = sentences(
         (
-            f"Median of {gap.count} reads each, in turn, from a warm cache. bfloat16 ÷ float16 in pairs: {bounds(gap)}, claimed {CLAIMED:.2f}; the two files differ by {apart} bytes of {first['bytes']['float16']}.",
-            f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。成对比较 bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}；两个文件相差 {apart} 字节（共 {first['bytes']['float16']}）。",
+            f"Median of {gap.count} reads each, in turn, from a warm cache. The two files differ by {apart} bytes of {first['bytes']['float16']}.",
+            f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。两个文件相差 {apart} 字节（共 {first['bytes']['float16']}）。",
         ),
         (
             f"Float32's file is {larger:.2f} × as large and takes {bounds(slow)} × as long.",
             f"float32 的文件是 {larger:.2f} 倍大，耗时是 {bounds(slow)} 倍。",
         ),
+        gist,
         few(gap),
     )
-    return [Finding("C13", settled(gap, gap.low <= CLAIMED <= gap.high < 1), by_model(rows, say), why)]
+    return [Finding("C13", settled(gap, gap.low <= CLAIMED <= gap.high < 1), by_model(rows, say), why, gist)]

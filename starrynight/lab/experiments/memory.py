@@ -156,14 +156,19 @@ def _picture(rows: Rows, model: str, half: dict[str, Any], brain: dict[str, Any]
     parts = [f"{megabytes(r['weights'])} + {megabytes(r['one'])}" for r in (brain, half)]
     a_number = [f"{r['weights'] / r['numbers']:.2f}" for r in (brain, half)]
     emulated = [f for f in rows.formats if rows.result("memory", model, f).get("emulated")]
+    gist = (
+        f"bfloat16 takes {gap:.4f} × float16; claimed {CLAIMED_PICTURE:.2f}.",
+        f"bfloat16 是 float16 的 {gap:.4f} 倍；所称为 {CLAIMED_PICTURE:.2f}。",
+    )
     why = sentences(
         (
             "Weights + peak of live tensors (↑ growth of the process's or device's own peak).",
             "权重 + 活张量峰值（↑ 为进程或设备自报峰值的增量）。",
         ),
+        gist,
         (
-            f"bfloat16 takes {gap:.4f} × float16, {parts[0]} MB against {parts[1]} MB, and {a_number[0]} bytes a weight against {a_number[1]}; claimed {CLAIMED_PICTURE:.2f}.",
-            f"bfloat16 是 float16 的 {gap:.4f} 倍（{parts[0]} 对 {parts[1]} MB），每个权重 {a_number[0]} 对 {a_number[1]} 字节；所称为 {CLAIMED_PICTURE:.2f}。",
+            f"That is {parts[0]} MB against {parts[1]} MB, and {a_number[0]} bytes a weight against {a_number[1]}.",
+            f"即 {parts[0]} 对 {parts[1]} MB，每个权重 {a_number[0]} 对 {a_number[1]} 字节。",
         ),
         (
             f"↑ holds the float32 copies of an emulation too: {joined(emulated)}.",
@@ -172,7 +177,7 @@ def _picture(rows: Rows, model: str, half: dict[str, Any], brain: dict[str, Any]
         if emulated
         else ("", ""),
     )
-    return Finding("C1", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, say), why)
+    return Finding("C1", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, say), why, gist)
 
 
 def _activations(rows: Rows, half: dict[str, Any], brain: dict[str, Any], full: dict[str, Any]) -> Finding:
@@ -186,19 +191,20 @@ def _activations(rows: Rows, half: dict[str, Any], brain: dict[str, Any], full: 
         )
 
     gap = brain["one"] / half["one"]
+    gist = (
+        f"Counted from live tensors, bfloat16 ÷ float16 = {gap:.4f}; claimed {CLAIMED_ACTIVATIONS:.2f}.",
+        f"按活张量计，bfloat16 ÷ float16 = {gap:.4f}；所称为 {CLAIMED_ACTIVATIONS:.2f}。",
+    )
     why = sentences(
         (
             "First / middle / last third of the denoiser / decoder → peak of all.",
             "去噪网络前 / 中 / 后三分之一 / 解码器 → 总峰值。",
         ),
-        (
-            f"Counted from live tensors, bfloat16 ÷ float16 = {gap:.4f}; claimed {CLAIMED_ACTIVATIONS:.2f}.",
-            f"按活张量计，bfloat16 ÷ float16 = {gap:.4f}；所称为 {CLAIMED_ACTIVATIONS:.2f}。",
-        ),
+        gist,
         _sum(half),
         _upcast(half, full) if gap >= CLAIMED_SAVING else ("", ""),
     )
-    return Finding("C11", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, say), why)
+    return Finding("C11", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, say), why, gist)
 
 
 def _sum(half: dict[str, Any]) -> Words:
@@ -236,7 +242,7 @@ def _room(model: str, half: dict[str, Any], brain: dict[str, Any], full: dict[st
         f"Against float16, bfloat16 saves {megabytes(saved)} MB: {_buys(saved, brain)[0]}. Against float32 it saves {from_full} MB.",
         f"相对 float16，bfloat16 省下 {megabytes(saved)} MB：{_buys(saved, brain)[1]}。相对 float32 省下 {from_full} MB。",
     )
-    return Finding("C20", REPRODUCED if saved >= brain["lora"] else REFUTED, {model: {"": told}}, why)
+    return Finding("C20", REPRODUCED if saved >= brain["lora"] else REFUTED, {model: {"": told}}, why, why)
 
 
 def _buys(saved: int, brain: dict[str, Any]) -> Words:

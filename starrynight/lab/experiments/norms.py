@@ -6,7 +6,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import formats, levels, thirds
-from starrynight.lab.findings import REFUTED, REPRODUCED, UNDECIDED, Finding, Rows, by_model, figure, joined
+from starrynight.lab.findings import (
+    REFUTED,
+    REPRODUCED,
+    UNDECIDED,
+    Finding,
+    Rows,
+    by_model,
+    figure,
+    joined,
+    sentences,
+)
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
@@ -115,17 +125,21 @@ def judge(rows: Rows) -> list[Finding]:
     wider = [_wider(half["layers"][n], brain["layers"][n]) for n in half["layers"]]
     (weight, weight_zh), (where, where_zh) = _weights(half), _where(half)
     factors, claimed = (joined(f"×{v:.2f}" for v in found) for found in (wider, CLAIMED))
-    why = (
+    gist = (
+        f"What the layers put out spreads in float16 {factors} as far as in bfloat16; claimed: {claimed}.",
+        f"各层输出的起伏，float16 是 bfloat16 的 {factors}；所称为 {claimed}。",
+    )
+    walked = (
         f"Walked: {half['levels']} of the {half['of']} levels of training noise; at each, a painted picture of {half['side']}² pixels under fresh noise passes once through {where}: norm of the weight ± spread "
-        f"(mean of what the layer puts out ± spread). {weight} What the layers put out spreads in float16 {factors} as far as in bfloat16; claimed: {claimed}.",
+        f"(mean of what the layer puts out ± spread). {weight}",
         f"走过训练噪声 {half['of']} 级中的 {half['levels']} 级；每级把一幅画好的 {half['side']}² 像素的画重新加噪，通过{where_zh}一次：权重范数 ± 标准差（该层输出的均值 ± 标准差）。"
-        f"{weight_zh}各层输出的起伏，float16 是 bfloat16 的 {factors}；所称为 {claimed}。",
+        f"{weight_zh}",
     )
     halfway = [1 + (c - 1) / 2 for c in CLAIMED]
     outcome = REPRODUCED if all(w >= h for w, h in zip(wider, halfway, strict=True)) else REFUTED
     if any(math.isnan(w) for w in wider):
         outcome = UNDECIDED
-    return [Finding("C7", outcome, by_model(rows, say), why)]
+    return [Finding("C7", outcome, by_model(rows, say), sentences(walked, gist), gist)]
 
 
 def _wider(half: dict[str, Any], brain: dict[str, Any]) -> float:

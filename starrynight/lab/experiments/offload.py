@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab.findings import HARDWARE, Finding, Rows, by_model, figure
+from starrynight.lab.findings import HARDWARE, Finding, Rows, by_model, figure, sentences
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 
@@ -39,12 +39,14 @@ def judge(rows: Rows) -> list[Finding]:
     parts = rows.result("offload", rows.models[0], "")
     rest = sum(parts.values()) - max(parts.values(), default=0)
     on_cpu = rows.result("products", "", "").get("kind") == "cpu"
-    why = (
-        "What a device would no longer hold: every component but the largest, at two bytes a number, whichever two they are. "
-        + ("This machine has no memory of a device to read it from. " if on_cpu else "")
-        + f"{CLAIMED / 1e9:.1f} GB would be {figure(CLAIMED / 2)} numbers outside the largest component; here there are {figure(rest)}.",
-        "设备上不必再放的部分：除最大者之外的所有组件，每个数两字节，无论是哪种两字节。"
-        + ("本机没有独立显存可读。" if on_cpu else "")
-        + f"{CLAIMED / 1e9:.1f} GB 意味着最大组件之外有 {figure(CLAIMED / 2)} 个数；此处有 {figure(rest)} 个。",
+    gist = (
+        f"{CLAIMED / 1e9:.1f} GB would be {figure(CLAIMED / 2)} numbers outside the largest component; here there are {figure(rest)}.",
+        f"{CLAIMED / 1e9:.1f} GB 意味着最大组件之外有 {figure(CLAIMED / 2)} 个数；此处有 {figure(rest)} 个。",
     )
-    return [Finding("C12", HARDWARE, figures, why)]
+    why = (
+        "What a device would no longer hold: every component but the largest, at two bytes a number, whichever two they are."
+        + (" This machine has no memory of a device to read it from." if on_cpu else ""),
+        "设备上不必再放的部分：除最大者之外的所有组件，每个数两字节，无论是哪种两字节。"
+        + ("本机没有独立显存可读。" if on_cpu else ""),
+    )
+    return [Finding("C12", HARDWARE, figures, sentences(why, gist), gist)]

@@ -51,10 +51,11 @@ def judge(rows: Rows) -> list[Finding]:
             f"On this {CARD}, bfloat16 ÷ float16 = {gap}.",
             f"在这块 {CARD} 上，bfloat16 ÷ float16 = {gap}。",
         )
-        return [Finding("C18", REPRODUCED if slower else REFUTED, {"": told}, measured)]
+        return [Finding("C18", REPRODUCED if slower else REFUTED, {"": told}, measured, measured)]
     native = joined(found["native"]) or "float32"
+    absent = f"There is no {CARD} here.", f"此处没有 {CARD}。"
     why = (
         f"Matrix products of this machine ({found['device']}); there is no {CARD} here. By the table of cards that precisions are chosen from, its chip computes in {native}, and Starry Night gives its denoiser {denoiser}.",
         f"本机（{found['device']}）的矩阵乘法；此处没有 {CARD}。按选精度所用的显卡表，该芯片以 {native} 计算，璀璨星河为它的去噪网络选 {denoiser}。",
     )
-    return [Finding("C18", HARDWARE, {"": told}, why)]
+    return [Finding("C18", HARDWARE, {"": told}, why, absent)]

@@ -69,16 +69,18 @@ def _black(rows: Rows) -> Finding:
     seven = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in half.values())
     known = any(not e.low <= CLAIMED_BLACK <= e.high for e in half.values()) and not seven
     holds = seven and all(e.value == 0 for e in brain.values())
+    cause = _range(rows, half)
     why = sentences(
         (
             "Refused pictures, with 95 % (one-sided for none or all); a refused picture is one whose numbers broke, and no ladder is climbed here.",
             "被拒绝的画，95% 区间（全无或全有时为单侧）；被拒绝即数值已坏，此处不爬梯子。",
         ),
         _enough(half, CLAIMED_BLACK),
-        _range(rows, half),
+        cause,
         _folded(rows),
     )
-    return Finding("C5", REPRODUCED if holds else REFUTED if known else UNDECIDED, by_model(rows, say), why)
+    outcome = REPRODUCED if holds else REFUTED if known else UNDECIDED
+    return Finding("C5", outcome, by_model(rows, say), why, cause)
 
 
 def _enough(half: dict[str, stats.Estimate], claimed: float) -> Words:
@@ -89,15 +91,13 @@ def _enough(half: dict[str, stats.Estimate], claimed: float) -> Words:
             continue
         takes = stats.needed(found.value, claimed)
         told = "over 100,000" if takes is None else f"{takes}"
-        en.append(
-            f"{name_of(model)} {100 * found.value:.3g} %, which takes {told}; {found.count} were painted"
-        )
+        en.append(f"{name_of(model)} ({100 * found.value:.3g} %) takes {told}; {found.count} were painted")
         zh.append(
-            f"{name_zh(model)} {100 * found.value:.3g} %，需 {told.replace('over', '超过')} 幅，画了 {found.count} 幅"
+            f"{name_zh(model)}（{100 * found.value:.3g} %）需 {told.replace('over', '超过')} 幅，画了 {found.count} 幅"
         )
     return (
-        f"Pictures in float16 that it takes to tell the measured share from {100 * claimed:.0f} %: {'; '.join(en)}.",
-        f"float16 下要把实测比例与 {100 * claimed:.0f} % 分清所需的画：{'；'.join(zh)}。",
+        f"How many pictures in float16 tell the measured share from {100 * claimed:.0f} %: {'; '.join(en)}.",
+        f"float16 下，要把实测比例与 {100 * claimed:.0f} % 分清：{'；'.join(zh)}。",
     )
 
 
@@ -127,9 +127,9 @@ def _folded(rows: Rows) -> Words:
         plain, folded = (refused(rows, model, f) for f in ("float16", "float16-folded"))
         if plain.value > 0 and folded.count:
             broke = round(folded.value * folded.count)
-            en.append(f"{broke} of {folded.count} of {name_of(model)}")
+            en.append(f"{broke} of {folded.count} pictures ({name_of(model)})")
             zh.append(f"{name_zh(model)} {folded.count} 幅中坏 {broke} 幅")
-    return (f"Folded, float16 breaks {joined(en)}.", f"折叠之后，{'、'.join(zh)}。") if en else ("", "")
+    return (f"Folded float16 broke {joined(en)}.", f"折叠之后，{'、'.join(zh)}。") if en else ("", "")
 
 
 def _fallbacks(rows: Rows) -> Finding:
@@ -147,15 +147,17 @@ def _fallbacks(rows: Rows) -> Finding:
     half = {m: share(m, "float16") for m in rows.models}
     holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
     known = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
+    when = _when(rows)
     why = sentences(
         (
             "Share of runs that broke at step 2 or 3 (in brackets: where the broken ones broke).",
             "在第 2、3 步损坏的比例（括号内为实际损坏之处）。",
         ),
-        _when(rows),
+        when,
         _enough(half, CLAIMED_FALLBACK),
     )
-    return Finding("C9", REPRODUCED if holds else REFUTED if known else UNDECIDED, by_model(rows, say), why)
+    outcome = REPRODUCED if holds else REFUTED if known else UNDECIDED
+    return Finding("C9", outcome, by_model(rows, say), why, when)
 
 
 def _when(rows: Rows) -> Words:

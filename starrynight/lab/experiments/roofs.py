@@ -41,12 +41,17 @@ def judge(rows: Rows) -> list[Finding]:
         return []
     gain = stats.paired(half, brain)
     share = f"{100 * metrics.DARKEST_SHARE:.0f} %"
+    gist = (
+        f"bfloat16 − float16: {bounds(gain)} dB, claimed +3.2.",
+        f"bfloat16 − float16：{bounds(gain)} dB，所称为 +3.2。",
+    )
     why = sentences(
         (
-            f"Median PSNR in the darkest {share} of each picture, where roofs and trees stand in shadow; bfloat16 gains {bounds(gain)} dB over float16, claimed +3.2.",
-            f"各画最暗的 {share}（阴影里的屋顶与树）的 PSNR 中位数；bfloat16 相对 float16 的提升为 {bounds(gain)} dB，所称为 +3.2。",
+            f"Median PSNR in the darkest {share} of each picture, where roofs and trees stand in shadow.",
+            f"各画最暗的 {share}（阴影里的屋顶与树）的 PSNR 中位数。",
         ),
+        gist,
         decibels_for_bits(rows, gain),
         few(gain),
     )
-    return [Finding("C15", settled(gain, gain.low > 0), decibels_by_model(rows, "roofs", "psnr"), why)]
+    return [Finding("C15", settled(gain, gain.low > 0), decibels_by_model(rows, "roofs", "psnr"), why, gist)]

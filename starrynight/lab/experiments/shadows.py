@@ -41,12 +41,17 @@ def judge(rows: Rows) -> list[Finding]:
     if not half:
         return []
     gain = stats.paired(half, brain)
+    gist = (
+        f"bfloat16 − float16: {bounds(gain)} dB, claimed +3.2.",
+        f"bfloat16 − float16：{bounds(gain)} dB，所称为 +3.2。",
+    )
     why = sentences(
         (
-            f"Median PSNR where float32 is darker than L* {metrics.SHADOW_LIGHTNESS:.0f}; {gain.count} pictures have such shadows. From float16 to bfloat16 it changes by {bounds(gain)} dB, claimed +3.2.",
-            f"float32 画面中 L* 低于 {metrics.SHADOW_LIGHTNESS:.0f} 处的 PSNR 中位数；{gain.count} 幅画有这样的暗部。从 float16 换成 bfloat16 变化 {bounds(gain)} dB，所称为 +3.2。",
+            f"Median PSNR where float32 is darker than L* {metrics.SHADOW_LIGHTNESS:.0f}; {gain.count} pictures have such shadows.",
+            f"float32 画面中 L* 低于 {metrics.SHADOW_LIGHTNESS:.0f} 处的 PSNR 中位数；{gain.count} 幅画有这样的暗部。",
         ),
+        gist,
         decibels_for_bits(rows, gain),
         few(gain),
     )
-    return [Finding("C4", settled(gain, gain.low > 0), decibels_by_model(rows, "shadows", "psnr"), why)]
+    return [Finding("C4", settled(gain, gain.low > 0), decibels_by_model(rows, "shadows", "psnr"), why, gist)]

@@ -6,7 +6,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab import formats, stats
-from starrynight.lab.findings import HARDWARE, Finding, Rows, bounds, by_model, figure, settled
+from starrynight.lab.findings import (
+    HARDWARE,
+    Finding,
+    Rows,
+    bounds,
+    by_model,
+    few,
+    figure,
+    sentences,
+    settled,
+)
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
 from starrynight.lab.run import number
@@ -70,23 +80,25 @@ def judge(rows: Rows) -> list[Finding]:
     emulated = "float16" in first["emulated"]
     outcome = HARDWARE if emulated else settled(gap, gap.low <= CLAIMED <= gap.high)
     quick = _cpu(first, "bfloat16")
-    why = (
-        "Median seconds of a whole picture, and CPU time over float32's in interleaved pairs. "
-        + (
-            "† emulated here, so its time says nothing of a card's; "
-            if emulated
-            else f"bfloat16 ÷ float16: {bounds(gap)}, claimed {CLAIMED:.2f}; "
-        )
-        + f"bfloat16 takes {bounds(quick)} × float32's CPU time ({quick.count} pairs).",
-        "一幅画的中位秒数，以及与 float32 交替成对的 CPU 时间之比。"
-        + (
-            "† 此处为仿真，其时间不代表显卡；"
-            if emulated
-            else f"bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}；"
-        )
-        + f"bfloat16 的 CPU 时间是 float32 的 {bounds(quick)} 倍（{quick.count} 对）。",
+    ours = (
+        f"bfloat16 takes {bounds(quick)} × float32's CPU time ({quick.count} pairs).",
+        f"bfloat16 的 CPU 时间是 float32 的 {bounds(quick)} 倍（{quick.count} 对）。",
     )
-    return [Finding("C2", outcome, by_model(rows, say), why)]
+    asked = (
+        f"bfloat16 ÷ float16: {bounds(gap)}, claimed {CLAIMED:.2f}.",
+        f"bfloat16 ÷ float16：{bounds(gap)}，所称 {CLAIMED:.2f}。",
+    )
+    note = "† emulated here, so its time says nothing of a card's.", "† 此处为仿真，其时间不代表显卡。"
+    why = sentences(
+        (
+            "Median seconds of a whole picture, and CPU time over float32's in interleaved pairs.",
+            "一幅画的中位秒数，以及与 float32 交替成对的 CPU 时间之比。",
+        ),
+        note if emulated else asked,
+        ours,
+        few(gap),
+    )
+    return [Finding("C2", outcome, by_model(rows, say), why, ours if emulated else asked)]
 
 
 def _cpu(found: dict[str, Any], format_: str) -> stats.Estimate:

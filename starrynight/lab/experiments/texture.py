@@ -51,16 +51,21 @@ def judge(rows: Rows) -> list[Finding]:
         energy = middle(rows, "texture", "energy", model, format_)
         return f"{figure(error.value)} dB (×{energy.value:.4f})" if error.count else ""
 
+    gist = (
+        f"bfloat16's error is {bounds(gap)} dB above float16's.",
+        f"bfloat16 的误差比 float16 高 {bounds(gap)} dB。",
+    )
     why = sentences(
         (
-            f"Median error in detail finer than one pixel's blur (energy of that detail over float32's). bfloat16's error is {bounds(gap)} dB above float16's.",
-            f"细于一个像素模糊半径的细节误差中位数（该细节的能量与 float32 之比）。bfloat16 的误差比 float16 高 {bounds(gap)} dB。",
+            "Median error in detail finer than one pixel's blur (energy of that detail over float32's).",
+            "细于一个像素模糊半径的细节误差中位数（该细节的能量与 float32 之比）。",
         ),
+        gist,
         decibels_for_bits(rows, negated(gap)),
         _energy(rows),
         few(gap),
     )
-    return [Finding("C19", settled(gap, gap.low > 0), by_model(rows, say), why)]
+    return [Finding("C19", settled(gap, gap.low > 0), by_model(rows, say), why, gist)]
 
 
 def _energy(rows: Rows) -> Words:

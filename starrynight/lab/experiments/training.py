@@ -209,15 +209,16 @@ def judge(rows: Rows) -> list[Finding]:
         and max(map(number, brain["plain"]["flushed"])) < WORTH_MENDING
     )
     steps, (q1, q50, q99) = len(half["plain"]["loss"]), (figure(number(v), 2) for v in half["smallest"])
+    scaling = _scaling(rows, "float16", half, needed)
     why = sentences(
         (
             f"Non-finite / flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. Float32's gradients are {q1}, {q50}, {q99} (1, 50, 99 %).",
             f"非有限 / 被冲为零 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度为 {q1}、{q50}、{q99}（1、50、99% 分位）。",
         ),
-        _scaling(rows, "float16", half, needed),
+        scaling,
         _scaling(rows, "bfloat16", brain, not clean),
     )
-    return [Finding("C6", REPRODUCED if needed and clean else REFUTED, by_model(rows, say), why)]
+    return [Finding("C6", REPRODUCED if needed and clean else REFUTED, by_model(rows, say), why, scaling)]
 
 
 def _scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bool) -> Words:

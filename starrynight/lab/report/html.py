@@ -137,10 +137,15 @@ def _claim(row: dict[str, Any], main: str) -> str:
         cells = f'<span class="cell whole"><em class="measured">{escape(mine[""])}</em></span>'
     return (
         f'<details class="claim {slug}" id="{row["id"]}"><summary><span class="id">{row["id"]}</span>'
-        f'<span class="title">{both(row["title"]["en"], row["title"]["zh"])}</span>{cells}'
+        f'<span class="title">{both(row["title"]["en"], row["title"]["zh"])}{_gist(row)}</span>{cells}'
         f'<span class="verdict">{both(row["verdict"]["en"], row["verdict"]["zh"])}</span></summary>'
         f'<div class="inside">{_figures(row["figures"])}<p>{both(row["why"]["en"], row["why"]["zh"])}</p></div></details>'
     )
+
+
+def _gist(row: dict[str, Any]) -> str:
+    """The answer in a line, under the claim: what a reader takes away who opens nothing."""
+    return f"<small>{both(row['gist']['en'], row['gist']['zh'])}</small>" if row["gist"]["en"] else ""
 
 
 def _cell(format_: str, claimed: tuple[str, str], measured: str) -> str:

@@ -54,6 +54,7 @@ def _table(rows: list[dict[str, Any]], lang: str) -> list[str]:
             for format_, text in told.items()
         )
         verdict = f"{MARKS[row['outcome']]} {row['verdict'][lang]}"
+        verdict += f"<br>{row['gist'][lang]}" if row["gist"][lang] else ""
         claimed = row["claimed"][lang]
         lines.append(
             _line([row["id"], row["title"][lang], claimed["float16"], claimed["bfloat16"], measured, verdict])

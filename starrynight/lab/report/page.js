@@ -61,7 +61,11 @@
       under.alt = map ? mapped + " − float32: " + scene.text : scene.text + ", " + b;
       over.alt = map ? "" : scene.text + ", " + a;
       $(".words").textContent = words(scene.model) + " · " + scene.text + (scene.style ? " · " + scene.style : "");
-      all(".strip button").forEach((n, i) => n.setAttribute("aria-pressed", String(i === at)));
+      all(".strip button").forEach((n, i) => {
+        n.setAttribute("aria-pressed", String(i === at));
+        n.setAttribute("aria-label", words(shown[i].model) + ": " + shown[i].text);
+        if ($("small", n)) $("small", n).textContent = words(shown[i].model);
+      });
       if (view === "flicker") beat = setInterval(() => stage.classList.toggle("blink"), 650);
     };
     const divide = () => stage.style.setProperty("--at", range.value + "%");
@@ -74,11 +78,9 @@
       const b = document.createElement("button");
       b.type = "button";
       b.title = scene.text;
-      b.setAttribute("aria-label", words(scene.model) + ": " + scene.text);
       const first = Object.values(scene.views).find((v) => v.picture);
       if (first) { const img = document.createElement("img"); img.src = first.picture; img.alt = ""; b.append(img); } else b.textContent = "✗";
-      const name = document.createElement("small");
-      if (i === 0 || shown[i - 1].model.en !== scene.model.en) { name.textContent = scene.model.en; b.append(name); }
+      if (i === 0 || shown[i - 1].model.en !== scene.model.en) b.append(document.createElement("small"));
       b.addEventListener("click", () => { at = i; fill(); viewer.draw(); });
       strip.append(b);
     });

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from starrynight.lab.findings import FLOAT16_LIMIT, Rows, name_of, name_zh
+from starrynight.lab.findings import FLOAT16_LIMIT, RAISED, Rows, name_of, name_zh
 from starrynight.lab.plan import REFERENCE, WIDE
 from starrynight.lab.report.svg import Chart, Series
 from starrynight.lab.run import number
@@ -53,7 +53,7 @@ def _title(model: str, en: str, zh: str) -> Words:
 
 
 def _power(value: float) -> str:
-    return "2" + str(round(value)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return "2" + str(round(value)).translate(RAISED)
 
 
 def _blocks(rows: Rows, model: str) -> list[tuple[float, str | dict[str, str]]]:

@@ -32,7 +32,7 @@ class Chart:
     y_label: tuple[str, str]
     series: list[Series] = field(default_factory=list)
     limit: tuple[float, str] | None = None
-    y_tick: Callable[[float], str] = lambda value: f"{value:g}"
+    y_tick: Callable[[float], str] = lambda value: f"{value:g}".replace("-", "−")
     x_ticks: Sequence[tuple[float, str | dict[str, str]]] = ()
     zero: bool = False
 
@@ -59,9 +59,10 @@ class Chart:
                 HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM),
             )
 
-        parts = [*self._grid(y0, y1, place, x0, x1), *self._limit(place, x0, x1)]
+        parts = self._grid(y0, y1, place, x0, x1)
         for one in self.series:
             parts += _marks(one, place, y0)
+        parts += self._limit(place, x0, x1)
         name = escape(f"{title[0]} / {title[1]}")
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
