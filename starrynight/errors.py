@@ -56,6 +56,7 @@ class UnknownName(BadRequest):
         names = sorted(set(known))
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         self.name, self.near = name, near
+        name = name if len(name) <= 60 else name[:57] + "…"
         if near:
             en, zh = f"did you mean {', '.join(near)}?", f"是不是：{'、'.join(near)}？"
         elif names:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from starrynight.errors import BadFile, MissingFile, UnknownName, WrongSize
-from starrynight.painting import catalogue, checking, styles
+from starrynight.painting import adapters, catalogue, checking, styles
 from starrynight.request import PaintRequest
 
 
@@ -56,6 +56,16 @@ def test_local_things_that_are_no_models_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(BadFile):
         catalogue.resolve(str(tmp_path / "notes.txt"))
+
+
+def test_what_can_be_no_path_is_no_accident():
+    with pytest.raises(MissingFile):
+        catalogue.resolve("~nobody-of-that-name/model")
+    with pytest.raises(UnknownName):
+        catalogue.resolve("m" * 300)
+    with pytest.raises(UnknownName) as caught:
+        adapters.find("~nobody-of-that-name" + "l" * 300)
+    assert len(caught.value.en) < 250
 
 
 def test_a_folder_tells_its_own_multiple_and_kind(tmp_path):

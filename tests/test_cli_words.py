@@ -31,6 +31,10 @@ WRONG = {
     ("星夜",): ("no command “星夜”.", "没有命令“星夜”。"),
     ("gallery", "search", "-n", "0"): ("--limit is at least 1, not 0", "--limit 应当不小于 1，而不是 0"),
     ("models", "pull"): ("See starry models pull --help", "用法见 starry models pull --help"),
+    ("paint", "x", "--size", "9" * 5000): ("is not a size", "不是尺寸"),
+    ("paint", "x", "-m", "m" * 300): ("no model called", "没有名为"),
+    ("paint", "x", "--lora", "l" * 300): ("no LoRA called", "没有名为"),
+    ("paint", "x", "-o", "o" * 300 + ".png"): ("give -o another", "请用 -o 换一个"),
     ("gallery", "export", "-o", "x.zip"): ("so no zip was written", "因此没有写 zip"),
 }  # fmt: skip
 
@@ -98,6 +102,21 @@ def test_help_speaks_the_language_of_the_terminal(tmp_path: Path) -> None:
     ((en, _), (bare, code)) = asked(tmp_path, "en", [["paint", "-h"], []])
     assert "Usage: starry paint" in en
     assert ("Usage: starry" in bare, code) == (True, "0")
+
+
+def test_a_terminal_without_our_signs_is_no_accident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    told = asked(tmp_path, "en", [["gallery"], ["models"], ["inspect", "x.png"]])
+    assert [code for _, code in told] == ["0", "0", "3"]
+    assert "0 pictures hang" in told[0][0]
+
+
+def test_words_that_turn_text_around_are_shown_as_such(tmp_path: Path) -> None:
+    with Gallery(tmp_path / "gallery") as gallery:
+        row = gallery.hang(picture("sea \u202egnp.exe\u2066"))
+        path = gallery.path(row)
+    for said, _ in asked(tmp_path, "en", [["gallery", "search"], ["inspect", path]]):
+        assert "sea \ufffdgnp.exe" in said
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -61,3 +62,23 @@ def test_a_taken_name_is_refused_before_painting(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
         Folder(tmp_path / "file").check()
+
+
+def test_a_place_that_takes_no_files_is_told_before_painting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="Not a directory"):
+        Folder(tmp_path / "file" / "deep" / "a.png").check()
+    with pytest.raises(BadRequest, match="too long"):
+        Folder(tmp_path / ("a" * 300 + ".png")).check()
+    Folder(tmp_path / "new" / "folder").check()
+    everybody = os.geteuid() == 0
+    if everybody:  # root may write everywhere
+        os.seteuid(65534)
+    try:
+        for place in (Path("/a.png"), Path("/proc/pictures")):
+            with pytest.raises(StorageError, match="may not be written"):
+                Folder(place).check()
+    finally:
+        if everybody:
+            os.seteuid(0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

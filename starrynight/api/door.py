@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 COOKIE = "starry_token"
+HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", re.ASCII)  # a name or an address, and a port
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = (
     ("x-content-type-options", "nosniff"),
@@ -35,7 +37,8 @@ CLOSED = "default-src 'none'"
 # components from blobs.
 PAGES = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline' blob:; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: data: blob:; worker-src 'self' blob:; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://{host} wss://{host} data: blob:; "
+    "worker-src 'self' blob:; "
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 
@@ -71,7 +74,8 @@ class Door:
         if refused := self._refused(caller):
             return await _turn_away(refused, scope, receive, send)
         if scope["type"] == "http":
-            send = _guarded(send, CLOSED if scope["path"].startswith("/api/") else PAGES)
+            pages = PAGES.format(host=caller.headers["host"])
+            send = _guarded(send, CLOSED if scope["path"].startswith("/api/") else pages)
         return await self.app(scope, receive, send)
 
     def _refused(self, caller: HTTPConnection) -> Response | None:
@@ -79,7 +83,7 @@ class Door:
         if not self.access.answers_to(_name(host)):
             return _no("This server does not answer to that Host.", "本服务器不接受这个 Host。", 421)
         origin, site = caller.headers.get("origin"), caller.headers.get("sec-fetch-site")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and origin.lower().partition("://")[2] != host.lower()
         if foreign or (site == "cross-site" and caller.headers.get("sec-fetch-mode") != "navigate"):
             return _no("Requests from other sites are refused.", "拒绝来自其他网站的请求。", 403)
         return None if self.access.token is None else self._without_token(caller, self.access.token)
@@ -88,7 +92,8 @@ class Door:
         given = caller.query_params.get("token")
         if given is not None and _same(given, token) and caller.scope["type"] == "http":
             rest = urlencode([pair for pair in parse_qsl(caller.url.query) if pair[0] != "token"])
-            answer = RedirectResponse(caller.url.path + (f"?{rest}" if rest else ""), 303)
+            path = "/" + caller.url.path.lstrip("/")  # two slashes would lead to another site
+            answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
             answer.set_cookie(COOKIE, token, max_age=30 * 86400, httponly=True, samesite="strict")
             return answer
         bearer = caller.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -128,8 +133,10 @@ async def _turn_away(answer: Response, scope: Scope, receive: Receive, send: Sen
 
 
 def _name(host: str) -> str:
-    """The Host header without its port."""
-    name = urlsplit(f"//{host}").hostname if host else ""
+    """The Host header without its port; nothing where it is none."""
+    if not HOST.fullmatch(host):
+        return ""
+    name = urlsplit(f"//{host}").hostname
     return (name or "").lower()
 
 

@@ -5,6 +5,8 @@ It knows nothing of models or numbers, imports torch only once there is somethin
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,9 @@ def starry(
 
 def main() -> None:
     """Run a command; every error the house knows becomes one sentence on stderr and its own exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal in GBK has no ✦ and must not be an error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = run(sys.argv[1:])
     except StarryError as error:
@@ -105,6 +110,11 @@ def progress_bar(*columns: Any) -> Progress:
 
     stderr = Console(stderr=True)
     return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+
+
+def plain(text: str) -> str:
+    """What a stranger wrote, without what turns text around: on a terminal it would make one word look like another."""
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
 
 
 def complain(error: StarryError) -> int:

@@ -127,6 +127,9 @@ def show_rates(console: Console, device: Device) -> None:
 
 
 def show_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
+    from rich.markup import escape
+
+    title = escape(title)  # a folder may be called anything
     console.print(f"\n[gold1]{t(f'What {title} will run in, and why', f'{title} 将使用的精度与理由')}[/]")
     for choice in plan:
         console.print(

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from starrynight.cli import app, page, t
+from starrynight.cli import app, page, plain, t
 from starrynight.verdict import Verdict
 
 HELP = page(
@@ -112,7 +112,7 @@ def show(rows: list[tuple[str, str]], command: str) -> None:
     table.add_column(style="gold1", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in rows:
-        table.add_row(label, Text(value))  # Text: a prompt with [brackets] is not markup
+        table.add_row(label, Text(plain(value)))  # Text: a prompt with [brackets] is not markup
     console.print(table)
     if command:
         console.print(f"\n[gold1]{t('Paint it again', '再画一遍')}[/]")

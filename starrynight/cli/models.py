@@ -90,16 +90,17 @@ def pull(
     ),
     source: str = typer.Option("hub", "--source", help=t("hub or modelscope.", "hub 或 modelscope。")),
 ) -> None:
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
     from starrynight.painting import hub
 
     columns = (TextColumn("[gold1]{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with progress_bar(*columns) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(escape(name), total=None)
 
         def on_progress(done: int, total: int, file: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{name} · {file}")
+            bar.update(task, completed=done, total=total, description=escape(f"{name} · {file}"))
 
         place = hub.pull(name, source, on_progress)
     print(f"✦ {name} → {place}")

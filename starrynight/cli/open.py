@@ -25,11 +25,11 @@ HELP = page(
 def open_house(
     port: int = typer.Option(8470, help=t("Where to listen.", "监听端口。"), min=0, max=65535),
     host: str = typer.Option(
-        "127.0.0.1", help=t("Another address opens it to a network.", "换成别的地址即向网络开放。")
+        "127.0.0.1", help=t("Another address opens it to a network.", "换地址即向网络开放。")
     ),
     browser: bool = typer.Option(True, help=t("Open it in the browser.", "用浏览器打开。")),
     device: str | None = typer.Option(
-        None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
+        None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps…… 不给则自动选择。")
     ),
 ) -> None:
     from starrynight.serve import serve

@@ -11,6 +11,7 @@ import typer
 
 from starrynight.cli import app, page, progress_bar, t
 from starrynight.errors import BadRequest, Cancelled
+from starrynight.request import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,10 +156,10 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
     if text is None:
         return None, None
     sides = text.lower().replace("×", "x").replace("*", "x").split("x")
-    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+    if len(sides) > 2 or not all(side.strip().isdecimal() and len(side) < 10 for side in sides):
         raise BadRequest(
-            f"“{text}” is not a size; write it as 512x256, or 256 for a square.",
-            f"“{text}”不是尺寸；请写成 512x256，或用 256 表示正方形。",
+            f"“{shown(text)}” is not a size; write it as 512x256, or 256 for a square.",
+            f"“{shown(text)}”不是尺寸；请写成 512x256，或用 256 表示正方形。",
         )
     return int(sides[0]), int(sides[-1])
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from starrynight.errors import MissingPackage, StorageError
+from starrynight.errors import BadRequest, MissingPackage, StorageError
 
 PATIENCE = 30  # seconds to wait for another writer
 STEPS = Path(__file__).with_name("migrations") / "versions"
@@ -147,6 +147,11 @@ class Database:
             raise self._sentence(error.orig) from error
         except sqlite3.Error as error:  # met while connecting, before SQLAlchemy wraps it
             raise self._sentence(error) from error
+        except UnicodeEncodeError as error:
+            raise BadRequest(
+                "A text holds half a character (a lone surrogate), which can be neither kept nor found.",
+                "文字里有半个字符（落单的代理项），既不能保存，也无从查找。",
+            ) from error
 
     def _sentence(self, error: BaseException | None) -> StorageError:
         name = getattr(error, "sqlite_errorname", "")

@@ -5,12 +5,16 @@ It decides names and refuses to overwrite; how a picture becomes bytes is pictur
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from starrynight.errors import BadRequest, StorageError
-from starrynight.picture import SUFFIXES, Picture
+from starrynight.picture import SUFFIXES, Picture, storage_error
+
+AS_WE_ARE = os.access in os.supports_effective_ids
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,19 @@ class Folder:
 
     def check(self) -> None:
         """Before anything is painted: raise BadRequest where a picture could not be hung later."""
+        try:
+            self._check()
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EINVAL):
+                raise storage_error(self.out, error) from error
+            raise BadRequest(
+                "No file can have that name (too long, or no text); give -o another.",
+                "文件不能用这个名字（太长，或不是文字）；请用 -o 换一个。",
+            ) from error
+
+    def _check(self) -> None:
+        str(self.out).encode()
+        self._may_be_written()
         if not self.names_a_file:
             if self.out.exists() and not self.out.is_dir():
                 raise StorageError(
@@ -49,6 +66,15 @@ class Folder:
                 f"{taken[0]} is already there; choose another name, or add --overwrite.",
                 f"{taken[0]} 已经存在；请换个名字，或加上 --overwrite。",
             )
+
+    def _may_be_written(self) -> None:
+        """The nearest folder that is there must take files: better told now than after minutes of painting."""
+        folder = self.out.parent if self.names_a_file else self.out
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir() and there != self.out:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if there.is_dir() and not os.access(there, os.W_OK | os.X_OK, effective_ids=AS_WE_ARE):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def file(self, index: int) -> Path:
         """The path of picture ``index`` when the user named a file."""

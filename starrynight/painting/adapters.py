@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import MissingFile, Unfit, UnknownName
+from starrynight.painting import files
 from starrynight.painting.files import PICKLED, header
 from starrynight.settings import settings
 
@@ -30,10 +31,10 @@ def find(name: str) -> Path:
 
     Raises UnknownName, MissingFile, PickledFile, LfsPointer or BadFile.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        header(path)
-        return path
+    path = Path(name)
+    if (here := files.find(name)) and here.is_file():
+        header(here)
+        return here
     if path.suffix.lower() in {".safetensors", *PICKLED} and len(path.parts) > 1:
         raise MissingFile(f"There is no LoRA file “{name}”.", f"找不到 LoRA 文件“{name}”。")
     stem = path.stem if path.suffix.lower() in {".safetensors", *PICKLED} else path.name

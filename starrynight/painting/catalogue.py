@@ -13,6 +13,7 @@ from typing import Any
 
 import starrynight
 from starrynight.errors import BadFile, MissingFile, PickledFile, UnknownName
+from starrynight.painting import files
 from starrynight.painting.files import PICKLED
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
@@ -142,14 +143,14 @@ def resolve(name: str, base: str | None = None) -> Model:
     for model in MODELS:
         if model.name == name.lower():
             return _as_found(model)
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.suffix.lower() in PICKLED:
         raise PickledFile(
             f"“{path.name}” is a pickled checkpoint, which can run code when it is opened; use a .safetensors file.",
             f"“{path.name}”是 pickle 格式的检查点，打开即可能执行代码；请改用 .safetensors 文件。",
         )
-    if path.exists():
-        return _as_found(_local(path.resolve(), base))
+    if found := files.find(name):
+        return _as_found(_local(found.resolve(), base))
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
@@ -228,6 +229,6 @@ def _json(path: Path) -> dict[str, Any]:
     """A small config, or nothing; loading, not the catalogue, is where a broken one is an error."""
     try:
         read = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

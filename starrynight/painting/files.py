@@ -21,6 +21,16 @@ LFS_OPENING = b"version https://git-lfs.github.com/spec/"
 MAX_HEADER = 100_000_000
 
 
+def find(name: str) -> Path | None:
+    """The file or folder that ``name`` spells, if there is one. What can be no path at all (too long for the disk, the
+    home of nobody we know) is not there either."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 def header(path: Path) -> dict[str, Any]:
     """The header of a .safetensors file: name → {dtype, shape, data_offsets}, and "__metadata__".
 
@@ -40,9 +50,8 @@ def header(path: Path) -> dict[str, Any]:
         file.seek(8)
         try:
             read = json.loads(file.read(size))
-            ends = [entry["data_offsets"][1] for name, entry in read.items() if name != "__metadata__"]
-            told = 8 + size + max(ends, default=0)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            told = 8 + size + _extent(read)
+        except (ValueError, RecursionError) as error:
             raise _broken(path, "its header cannot be read", "文件头无法解析") from error
     if length != told:
         raise _broken(
@@ -51,6 +60,34 @@ def header(path: Path) -> dict[str, Any]:
             f"文件长 {length:,} 字节，而文件头声明 {told:,} 字节",
         )
     return read
+
+
+def _extent(read: Any) -> int:
+    """Bytes of tensors that a header speaks of. Raises ValueError for what is not of the form, so that nobody who reads
+    the header after us meets a surprise."""
+    if not isinstance(read, dict):
+        raise ValueError("no object")
+    end = 0
+    for name, entry in read.items():
+        if name == "__metadata__":
+            if not (isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())):
+                raise ValueError("metadata")
+            continue
+        if not (isinstance(entry, dict) and isinstance(entry.get("dtype"), str)):
+            raise ValueError(name)
+        start, stop = _whole(entry.get("data_offsets"), 2)
+        _whole(entry.get("shape"))
+        if start > stop:
+            raise ValueError(name)
+        end = max(end, stop)
+    return end
+
+
+def _whole(numbers: Any, count: int | None = None) -> list[int]:
+    fits = isinstance(numbers, list) and count in (None, len(numbers))
+    if not fits or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("numbers")
+    return numbers
 
 
 def _refuse_strangers(path: Path, opening: bytes) -> None:
@@ -98,7 +135,7 @@ def _check_component(folder: Path) -> None:
             f"“{folder.parent}”缺少文件夹“{folder.name}”；请重新获取该模型。",
         )
     for shards in folder.glob("*.safetensors.index.json"):
-        for name in set(read_json(shards).get("weight_map", {}).values()):
+        for name in _shards(shards):
             header(folder / name)
     for path in folder.glob("*.safetensors"):
         header(path)
@@ -114,6 +151,18 @@ def _check_component(folder: Path) -> None:
         )
 
 
+def _shards(index: Path) -> set[str]:
+    """The files beside ``index`` that it names; a name is a name and leads nowhere else."""
+    told = read_json(index).get("weight_map", {})
+    names: list[Any] = list(told.values()) if isinstance(told, dict) else [None]
+    if not all(isinstance(name, str) and name == Path(name).name for name in names):
+        raise BadFile(
+            f"“{index}” does not name its weight files as it should; fetch the model again.",
+            f"“{index}”没有正确列出权重文件；请重新获取该模型。",
+        )
+    return set(names)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises MissingFile, LfsPointer or BadFile."""
     if not path.is_file():
@@ -122,7 +171,7 @@ def read_json(path: Path) -> dict[str, Any]:
     _refuse_strangers(path, data[:64])
     try:
         read = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadFile(
             f"“{path}” is not valid JSON: {error}.", f"“{path}”不是有效的 JSON：{error}。"
         ) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import app, progress_bar, t
+from starrynight.cli import app, plain, progress_bar, t
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def listed(rows: Iterable[Row]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for row in rows:
         when = f"  {row.made_at.astimezone():%Y-%m-%d %H:%M}  "
-        console.print(Text.assemble((row.id[:8], "gold1"), when, described(row)))
+        console.print(Text.assemble((row.id[:8], "gold1"), when, plain(described(row))))
 
 
 def described(row: Row) -> str:

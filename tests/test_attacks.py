@@ -1,0 +1,149 @@
+"""Hostile weight files and hostile addresses: each gets one sentence with its own status, none an accident.
+
+Hostile pictures are test_metadata's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from attacks.weights import HEADERS, INDEXES, SOUND
+from hung import picture
+from served import ask, listening
+
+from starrynight.api import app as api
+from starrynight.api.door import Access, Door
+from starrynight.errors import BadFile
+from starrynight.gallery.store import Gallery
+from starrynight.jobs.queue import Queue
+from starrynight.painting import files
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_that_lies_is_a_bad_file(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(SOUND)
+    assert files.header(path)["a"]["dtype"] == "F32"
+    path.write_bytes(HEADERS[case])
+    with pytest.raises(BadFile) as caught:
+        files.header(path)
+    assert re.search("[\u4e00-\u9fff]", caught.value.zh)
+
+
+@pytest.mark.parametrize("case", INDEXES)
+def test_an_index_leads_nowhere_else(tmp_path: Path, case: str) -> None:
+    part = tmp_path / "transformer"
+    part.mkdir()
+    (tmp_path / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "X"]}))
+    (part / "x.safetensors.index.json").write_bytes(INDEXES[case])
+    with pytest.raises(BadFile) as caught:
+        files.check_folder(tmp_path)
+    assert "passwd" not in caught.value.en
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as gallery:
+        patch.setenv("STARRY_HOME", str(home))
+        gallery.hang(picture())
+        with listening(
+            Door(api.make(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None))
+        ) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def hung(here: str) -> str:
+    """The picture that hangs here."""
+    return ask(here, "/api/pictures").json["pictures"][0]["id"]
+
+
+HOSTILE = (
+    "", "\0", "..", "../../etc/passwd", "%2e%2e%2f", "'; drop table pictures; --", '" OR *', "NEAR(a b)", "星" * 300, "x" * 3000,
+    "-1", "1e400", "9" * 400, "NaN", "\u202e\ud7ff\U0001f319", "[[", "<script>", "2026-99-99", "0001-01-01", "9999-12-31T23:59:59Z",
+)  # fmt: skip
+
+
+def test_no_address_however_hostile_is_an_accident(here: str) -> None:
+    schema = ask(here, "/api/openapi.json").json
+    asked = 0
+    for path, methods in schema["paths"].items():
+        if "get" not in methods or path.endswith("/events"):
+            continue
+        names = [one["name"] for one in methods["get"].get("parameters", []) if one["in"] == "query"]
+        within = re.findall(r"\{(\w+)\}", path)
+        for value in HOSTILE:
+            addresses = [re.sub(r"\{\w+\}", quote(value or "-", safe=""), path)] if within else []
+            addresses += [f"{re.sub(r'{.*?}', 'ab', path)}?{name}={quote(value)}" for name in names]
+            for address in addresses:
+                answer = ask(here, address, Accept_Language="zh")
+                asked += 1
+                assert answer.status < 500, (address, answer.body)
+                if answer.status >= 400:
+                    assert answer.error["message"] == answer.error["zh"], address
+    assert asked > 300
+
+
+BODIES = {
+    "nested 100000 deep": b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a number of 5000 digits": b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
+    "half a character": b'{"pictures": ["\\ud800"], "prompt": "\\ud800", "name": "\\ud800", "position": 0}',
+    "half a character in a name": b'{"pictures": ["ab"], "name": "\\ud800", "remove": true, "note": "\\ud800"}',
+    "a NUL": b'{"pictures": ["\\u0000"], "prompt": "\\u0000", "name": "\\u0000", "position": 0}',
+    "not a number": b'{"pictures": ["ab"], "prompt": "x", "guidance": NaN, "name": "x", "position": 0}',
+    "an immense position": b'{"pictures": [], "prompt": "x", "model": "../x", "name": "", "position": 1' + b"0" * 400 + b"}",
+    "a name of 100000": b'{"pictures": ["ab"], "prompt": "", "name": "' + b"x" * 100_000 + b'", "position": -1}',
+    "a LoRA of 300": b'{"pictures": ["ab"], "prompt": "x", "loras": [["' + b"l" * 300 + b'", 1]], "name": "\\n", "position": 0}',
+    "a model of 900": b'{"pictures": ["ab"], "prompt": "x", "model": "/' + b"m" * 900 + b'", "name": "x", "position": 0}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_no_body_however_hostile_is_an_accident(here: str, hung: str, case: str) -> None:
+    schema = ask(here, "/api/openapi.json").json
+    body = BODIES[case].replace(b'"ab"', b'"' + hung.encode() + b'"')
+    for path, methods in schema["paths"].items():
+        for method in {"post", "put"} & set(methods):
+            address = re.sub(r"\{\w+\}", hung, path)
+            answer = ask(here, address, body, method.upper(), Content_Type="application/json")
+            assert answer.status < 500, (address, answer.body)
+    assert ask(here, "/api/jobs?state=all").json == {"jobs": []}
+
+
+def test_a_host_or_origin_that_cannot_be_read_is_refused(here: str) -> None:
+    for host in (
+        "[::1",
+        "[",
+        "127.0.0.1:99999999",
+        "localhost/x",
+        "user@localhost",
+        "localhost;x",
+        "localhost, evil.example",
+    ):
+        assert ask(here, "/api/health", Host=host).status in (400, 421), host
+    for origin in ("http://[", "http://", "://", "http://127.0.0.1@evil.example", "x"):
+        assert ask(here, "/api/health", Origin=origin).status == 403, origin
+
+
+def test_the_token_leads_to_no_other_site(here: str, tmp_path: Path) -> None:
+    with Gallery(tmp_path / "gallery") as gallery:
+        app = Door(api.make(gallery, Queue(gallery), lambda: True), Access.of("0.0.0.0", "sesame"))
+        with listening(app) as network:
+            for path in ("//evil.example/", "///evil.example", "//evil.example/a"):
+                went = ask(network, f"{path}?token=sesame")
+                assert (went.status, went.headers["location"][:2]) == (303, "/e"), path
+
+
+def test_pages_may_speak_with_this_server_alone(here: str) -> None:
+    policy = ask(here, "/nothing-of-the-api").headers["content-security-policy"]
+    reached = re.search(r"connect-src ([^;]*)", policy)
+    assert reached
+    own = here.removeprefix("http://")
+    assert reached[1].split() == ["'self'", f"ws://{own}", f"wss://{own}", "data:", "blob:"]
+    assert "http" not in policy
