@@ -241,7 +241,7 @@ TURNS = [
     ("C6", gradients({"flushed": 0.1, "error": -10}, {}), REPRODUCED, "loses what falls below 6·10⁻⁸", gradients({}, {}), REFUTED, "%). float16 keeps them without scaling"),
     ("C7", walked(1.9), REPRODUCED, "×1.90, ×1.90, ×1.90", walked(1.0), REFUTED, "×1.00, ×1.00, ×1.00"),
     ("C8", ranged(3, float("inf")), REPRODUCED, "3", ranged(0), REFUTED, "times below where float16 ends"),
-    ("C9", tried(12), REPRODUCED, "12 did so there", tried(100, step=0), REFUTED, "none did so there"),
+    ("C9", tried(12), REPRODUCED, "12 broke at steps 2–3", tried(100, step=0), REFUTED, "none broke at steps 2–3 and 100 at step 1"),
     ("C10", decoded(("6.2", "12", "25", "100")), REPRODUCED, "from ±6.2 on", decoded(("1", "3", "6.2", "12", "25", "100")), REFUTED, "at ±1 already"),
     ("C11", memory((100, 19)), REPRODUCED, "= 0.7917", memory((100, 24)), REFUTED, "decoding a float16 picture in float32"),
     ("C13", loaded(2.1, 1.7), REPRODUCED, "bfloat16 ÷ float16 in pairs: 0.81", loaded(2.0, 2.0), REFUTED, "bfloat16 ÷ float16 in pairs: 1 "),
@@ -290,6 +290,13 @@ def test_too_few_pictures_settle_no_rate_and_say_how_many_it_takes() -> None:
     assert few.judged("C9").outcome == UNDECIDED
     assert "Firefly (0 %) takes 24" in few.judged("C9").why[0]
     assert tried(0, count=24).judged("C9").outcome == REFUTED
+
+
+def test_bfloat16_that_breaks_refutes_its_never() -> None:
+    for claim, made in (("C5", tried(7, brain=3)), ("C9", tried(12, brain=3))):
+        found = made.judged(claim)
+        assert found.outcome == REFUTED
+        assert "Firefly 3 of 100" in found.why[0]
 
 
 def test_what_folding_mends_is_counted() -> None:

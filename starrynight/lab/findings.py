@@ -43,17 +43,6 @@ class Finding:
     why: Words
     gist: Words = ("", "")
 
-    @property
-    def measured(self) -> Words:
-        """The figures as a sentence."""
-        lines = [
-            (model, " · ".join(f"{format_} {text}".strip() for format_, text in told.items()))
-            for model, told in self.figures.items()
-        ]
-        en = "; ".join(f"{name_of(model)}: {text}" if model else text for model, text in lines)
-        zh = "；".join(f"{name_zh(model)}：{text}" if model else text for model, text in lines)
-        return en, zh
-
 
 class Rows:
     """A run's results, asked by experiment, model and format."""

@@ -68,19 +68,38 @@ def _black(rows: Rows) -> Finding:
     half, brain = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
     seven = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in half.values())
     known = any(not e.low <= CLAIMED_BLACK <= e.high for e in half.values()) and not seven
-    holds = seven and all(e.value == 0 for e in brain.values())
-    cause = _range(rows, half)
+    cause, enough = _range(rows, half), _enough(half, CLAIMED_BLACK)
     why = sentences(
         (
             "Refused pictures, with 95 % (one-sided for none or all); a refused picture is one whose numbers broke, and no ladder is climbed here.",
             "被拒绝的画，95% 区间（全无或全有时为单侧）；被拒绝即数值已坏，此处不爬梯子。",
         ),
-        _enough(half, CLAIMED_BLACK),
+        enough,
         cause,
+        _against(brain),
         _folded(rows),
     )
-    outcome = REPRODUCED if holds else REFUTED if known else UNDECIDED
-    return Finding("C5", outcome, by_model(rows, say), why, cause)
+    outcome = _outcome(seven, known, brain)
+    return Finding("C5", outcome, by_model(rows, say), why, cause if cause[0] else enough)
+
+
+def _outcome(holds: bool, known: bool, brain: dict[str, stats.Estimate]) -> str:
+    """Both claims say: float16 so often, bfloat16 never."""
+    if any(e.value > 0 for e in brain.values()):
+        return REFUTED
+    return REPRODUCED if holds else REFUTED if known else UNDECIDED
+
+
+def _against(brain: dict[str, stats.Estimate]) -> Words:
+    """What speaks against bfloat16's never."""
+    broke = {m: round(e.value * e.count) for m, e in brain.items() if e.value > 0}
+    en = joined(f"{name_of(m)} {hits} of {brain[m].count}" for m, hits in broke.items())
+    zh = joined(f"{name_zh(m)} {brain[m].count} 幅中 {hits} 幅" for m, hits in broke.items())
+    return (
+        (f"In bfloat16, claimed never to, there broke too: {en}.", f"所称从不损坏的 bfloat16 也坏了：{zh}。")
+        if broke
+        else ("", "")
+    )
 
 
 def _enough(half: dict[str, stats.Estimate], claimed: float) -> Words:
@@ -144,7 +163,7 @@ def _fallbacks(rows: Rows) -> Finding:
             f"{percent(share(model, format_))}" + (f" ({', '.join(where)})" if where else "") if found else ""
         )
 
-    half = {m: share(m, "float16") for m in rows.models}
+    half, brain = ({m: share(m, f) for m in rows.models} for f in ("float16", "bfloat16"))
     holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
     known = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
     when = _when(rows)
@@ -155,34 +174,25 @@ def _fallbacks(rows: Rows) -> Finding:
         ),
         when,
         _enough(half, CLAIMED_FALLBACK),
+        _against(brain),
     )
-    outcome = REPRODUCED if holds else REFUTED if known else UNDECIDED
-    return Finding("C9", outcome, by_model(rows, say), why, when)
+    return Finding("C9", _outcome(holds, known, brain), by_model(rows, say), why, when)
 
 
 def _when(rows: Rows) -> Words:
     """At which step the broken pictures in float16 broke."""
     broken = [row["result"] for row in rows.of("refusals", format_="float16") if row["result"]["refused"]]
+    late, first = (sum(r["step"] in steps for r in broken) for steps in ((1, 2), (0,)))
     if not broken:
         return "In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步坏掉。"
-    late = sum(r["step"] in (1, 2) for r in broken)
-    if late:
+    en = f"Of the {len(broken)} that broke in float16, {late or 'none'} broke at steps 2–3 and {first} at step 1"
+    zh = f"float16 下坏掉的 {len(broken)} 幅中，{late} 幅坏在第 2–3 步，{first} 幅坏在第 1 步"
+    if first == len(broken):
         return (
-            f"Of the {len(broken)} that broke in float16, {late} did so there.",
-            f"float16 下坏掉的 {len(broken)} 幅中，有 {late} 幅坏在这两步。",
+            f"{en}: what overflows did so the first time it was run.",
+            f"{zh}：会溢出的，第一次运行就溢出了。",
         )
-    first = sum(r["step"] == 0 for r in broken)
-    return (
-        (
-            f"Of the {len(broken)} that broke in float16, none did so there and {first} at step 1: what overflows did so the first time it was run.",
-            f"float16 下坏掉的 {len(broken)} 幅没有一幅坏在这两步，{first} 幅坏在第 1 步：会溢出的，第一次运行就溢出了。",
-        )
-        if first == len(broken)
-        else (
-            f"Of the {len(broken)} that broke in float16, none did so there, {first} at step 1.",
-            f"float16 下坏掉的 {len(broken)} 幅没有一幅坏在这两步，{first} 幅坏在第 1 步。",
-        )
-    )
+    return f"{en}.", f"{zh}。"
 
 
 def _place(result: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ class Chart:
             parts.append(
                 f'<text class="tick" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(self.y_tick(value))}</text>'
             )
-        for value, words in self.x_ticks:
+        for value, words in (tick for tick in self.x_ticks if x0 <= tick[0] <= x1):
             x, y = place(value, y0)
             for lang, text in words.items() if isinstance(words, dict) else [("", words)]:
                 tongue = f' lang="{lang}"' if lang else ""
