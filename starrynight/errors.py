@@ -22,8 +22,33 @@ StarryError
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Any
+
+# What the system says of a file or a port, where it speaks English alone.
+_REASONS = {
+    errno.ENOENT: "路径不存在",
+    errno.ENOTDIR: "路径中有一段不是文件夹",
+    errno.EISDIR: "那是一个文件夹",
+    errno.EACCES: "没有权限",
+    errno.EPERM: "不允许这样做",
+    errno.EROFS: "文件系统只读",
+    errno.EEXIST: "已经存在",
+    errno.ENOSPC: "磁盘已满",
+    errno.EDQUOT: "配额已满",
+    errno.EIO: "读写出错",
+    errno.ENAMETOOLONG: "名字太长",
+    errno.EMFILE: "打开的文件太多",
+    errno.EADDRINUSE: "已被占用",
+    errno.EADDRNOTAVAIL: "本机没有这个地址",
+}
+
+
+def reason(error: OSError) -> tuple[str, str]:
+    """Why the system refused, in English and Chinese."""
+    en = error.strerror or type(error).__name__
+    return en, _REASONS.get(error.errno or 0, en)
 
 
 class StarryError(Exception):

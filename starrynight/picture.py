@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from starrynight.errors import BadRequest, StarryError, StorageError
+from starrynight.errors import BadRequest, StarryError, StorageError, reason
 from starrynight.metadata import a1111, xmp
 from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER
 from starrynight.request import MAX_TEXT, PaintRequest
@@ -307,5 +307,5 @@ def storage_error(path: Path, error: OSError) -> StarryError:
             f"{path.parent} may not be written to; choose another folder or change its permissions.",
             f"没有写入 {path.parent} 的权限；请换一个文件夹，或修改其权限。",
         )
-    reason = error.strerror or type(error).__name__
-    return StorageError(f"{path} cannot be written: {reason}.", f"无法写入 {path}：{reason}。")
+    en, zh = reason(error)
+    return StorageError(f"{path} cannot be written: {en}.", f"无法写入 {path}：{zh}。")

@@ -20,7 +20,7 @@ from typing import Any
 import starrynight
 from starrynight.api import app as api
 from starrynight.api.door import LOOPBACK, Access, Door
-from starrynight.errors import StarryError, StorageError
+from starrynight.errors import StarryError, StorageError, reason
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -115,7 +115,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.close()
         raise StorageError(
             f"Nothing can listen on {host}:{port} ({error.strerror}); choose another with --port.",
-            f"无法监听 {host}:{port}（{error.strerror}）；可用 --port 换一个端口。",
+            f"无法监听 {host}:{port}（{reason(error)[1]}）；可用 --port 换一个端口。",
         ) from error
     with listener:
         yield listener

@@ -66,8 +66,9 @@ def test_a_taken_name_is_refused_before_painting(tmp_path: Path) -> None:
 
 def test_a_place_that_takes_no_files_is_told_before_painting(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="Not a directory"):
+    with pytest.raises(StorageError, match="Not a directory") as caught:
         Folder(tmp_path / "file" / "deep" / "a.png").check()
+    assert "不是文件夹" in caught.value.zh
     with pytest.raises(BadRequest, match="too long"):
         Folder(tmp_path / ("a" * 300 + ".png")).check()
     Folder(tmp_path / "new" / "folder").check()

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from starrynight.errors import BadRequest, MissingPackage, StorageError
+from starrynight.errors import BadRequest, MissingPackage, StorageError, reason
 
 PATIENCE = 30  # seconds to wait for another writer
 STEPS = Path(__file__).with_name("migrations") / "versions"
@@ -76,7 +76,7 @@ class Database:
         except OSError as error:
             raise StorageError(
                 f"The gallery's folder {folder} cannot be made: {error.strerror}; choose another place.",
-                f"无法创建画廊文件夹 {folder}：{error.strerror}；请换一个位置。",
+                f"无法创建画廊文件夹 {folder}：{reason(error)[1]}；请换一个位置。",
             ) from error
 
     def _engine(self) -> Engine:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError
+from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError, reason
 from starrynight.metadata import xmp
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -93,8 +93,8 @@ def read_bytes(source: Source) -> tuple[str, bytes]:
     except ValueError:
         raise MissingFile("The path of the file is not a path.", "文件路径不是有效的路径。") from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError(f"{path} cannot be read: {reason}.", f"无法读取 {path}：{reason}。") from error
+        en, zh = reason(error)
+        raise StorageError(f"{path} cannot be read: {en}.", f"无法读取 {path}：{zh}。") from error
 
 
 def open_picture(source: Source) -> Image.Image:

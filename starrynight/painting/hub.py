@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from starrynight.errors import BadFile, HubUnreachable, MissingFile, StorageError, UnknownName
+from starrynight.errors import BadFile, HubUnreachable, MissingFile, StorageError, UnknownName, reason
 from starrynight.painting.catalogue import Model, resolve
 from starrynight.painting.plans import is_variant
 from starrynight.settings import settings
@@ -248,7 +248,7 @@ class _Trouble:
         ):
             raise StorageError(
                 f"“{self.model.name}” cannot be stored in {self.model.place.parent}: {error.strerror}.",
-                f"无法把“{self.model.name}”存入 {self.model.place.parent}：{error.strerror}。",
+                f"无法把“{self.model.name}”存入 {self.model.place.parent}：{reason(error)[1]}。",
             ) from error
         if isinstance(
             error, (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
