@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from starrynight.numerics.emulate import Emulation, emulate
@@ -91,6 +92,34 @@ def test_kept_weights_give_the_same_numbers_and_follow_a_write() -> None:
             module.weight.mul_(2)
             module.bias.mul_(2)
             assert torch.equal(module(Y.half()), 2 * plain)
+
+
+def conversions(module: nn.Module, x: Tensor, shape: list[int]) -> int:
+    """How often a call of ``module`` converts a tensor of that shape, as torch's own profiler saw it."""
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        module(x)
+    events = seen.key_averages(group_by_input_shape=True)
+    return sum(e.count for e in events if e.key == "aten::_to_copy" and e.input_shapes[:1] == [shape])
+
+
+def test_weights_put_in_anothers_place_are_kept_wide_too() -> None:
+    """As a replan, a rung of the ladder or a LoRA puts them; what was kept of the old ones is let go of."""
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
+    emulate(module, keep=False)
+    assert conversions(module, X.half(), [64, 64]) > 0, "without keeping, every call converts"
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
+    emulate(module)
+    assert conversions(module, X.half(), [64, 64]) == 0
+    old = module[0].weight.data
+    module[0].weight.data = 2 * old
+    assert conversions(module, X.half(), [64, 64]) == 0
+    module[0].weight.data = old
+    module[0] = nn.Linear(64, 64).half()
+    assert conversions(module, X.half(), [64, 64]) == 0
+    with torch.no_grad():
+        again = module(Y.half())
+        with Emulation():
+            assert torch.equal(again, nn.Sequential(*module)(Y.half()))
 
 
 def test_inference_mode_is_no_way_around_it() -> None:

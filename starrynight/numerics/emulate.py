@@ -45,13 +45,26 @@ class Emulation(TorchDispatchMode):
     Results equal native float16 element by element for every op that rounds once (elementwise ops, as far as float32's
     own last bits agree; products up to the order of summation). An overflow gives what torch's cast gives: Inf in float16 and e5m2, 448 in e4m3.
     ``weights``: a module whose parameters are kept in float32 beside their narrow form (twice their float16 size),
-    so that they are not converted anew in every op.
+    so that they are not converted anew in every op. Weights that are put in another's place (``.data``, a LoRA) are
+    taken up at the next ``refresh``; until then they are converted in every op, with the same result.
     """
 
     def __init__(self, weights: nn.Module | None = None) -> None:
         super().__init__()
-        tensors = [*weights.parameters(), *weights.buffers()] if weights is not None else []
-        self._wide = dict(map(_widened_storage, filter(_is_narrow, tensors)))
+        self._wide: dict[int, _Kept] = {}
+        if weights is not None:
+            self.refresh(weights)
+
+    def refresh(self, weights: nn.Module) -> None:
+        """Keep what the module's weights are now, and let go of what they were."""
+        current: dict[int, _Kept] = {}
+        for tensor in filter(_is_narrow, (*weights.parameters(), *weights.buffers())):
+            key = tensor.untyped_storage()._cdata
+            kept = self._wide.get(key)
+            if key not in current and not tensor.is_meta:
+                valid = kept is not None and kept.version == _version(tensor)
+                current[key] = kept if kept is not None and valid else _widened(tensor)
+        self._wide = current
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -94,8 +107,10 @@ def emulate(module: nn.Module, keep: bool = True) -> None:
     """
     mode = Emulation(module if keep else None)
 
-    def begin(*_: Any) -> None:
+    def begin(called: nn.Module, *_: Any) -> None:
         with _beneath():
+            if keep:
+                mode.refresh(called)
             mode.__enter__()
 
     def end(*_: Any) -> None:
@@ -129,11 +144,11 @@ class _Kept:
     version: int
 
 
-def _widened_storage(tensor: Tensor) -> tuple[int, _Kept]:
-    """A tensor's storage by its key, so that any view of it can be read from there."""
+def _widened(tensor: Tensor) -> _Kept:
+    """All of a tensor's storage, so that any view of it can be read from there."""
     storage = tensor.untyped_storage()
     flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
-    return storage._cdata, _Kept(StorageWeakRef(storage), flat.float(), _version(tensor))
+    return _Kept(StorageWeakRef(storage), flat.float(), _version(tensor))
 
 
 def _version(tensor: Tensor) -> int:
