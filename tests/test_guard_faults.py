@@ -7,15 +7,15 @@ nothing helps against. The networks are real; a fault is a layer that computes w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
-import torch
+from PIL import Image
+from saboteur import ALWAYS, HALF, KINDS, LAYERS, Saboteur
 
 from starrynight import cli, studio
 from starrynight.cli import inspect as inspecting
@@ -26,14 +26,12 @@ from starrynight.painting.canvas import Canvas, Refused
 from starrynight.painting.painter import Painter
 from starrynight.picture import Picture
 from starrynight.request import PaintRequest
-from starrynight.verdict import Verdict
+from starrynight.verdict import STAGES, Verdict
 
-KINDS = {"NaN": math.nan, "+Inf": math.inf, "−Inf": -math.inf}
 STEPS = 8
-STEP_STAGES = [(stage, step) for stage in ("prediction", "latents") for step in range(STEPS)]
+STEP_STAGES = [(s, step) for s in ("prediction", "guidance", "latents") for step in range(STEPS)]
 PLACES = [("prompt", None), *STEP_STAGES, ("decoder", None), ("picture", None)]
-ALWAYS = frozenset((torch.float16, torch.bfloat16, torch.float32))
-HALF = frozenset((torch.float16,))
+UNMENDED = ("guidance", "latents", "picture")  # Euler is conservative already; nothing follows the decoder
 
 
 @pytest.fixture(autouse=True)
@@ -71,67 +69,6 @@ def ask(folder: Path, **more: Any) -> PaintRequest:
     return PaintRequest(model=str(folder), **(words | more))
 
 
-class Saboteur:
-    """Breaks one layer of one stage: when ``step`` is being painted, in the formats ``where``, ``times`` times."""
-
-    def __init__(
-        self,
-        painter: Painter,
-        stage: str,
-        step: int | None,
-        value: float,
-        where: frozenset[torch.dtype],
-        times: int,
-    ) -> None:
-        self.painter, self.stage, self.step, self.value = painter, stage, step, value
-        self.where, self.left, self.scheduler = where, times, None
-        pipeline = painter.pipeline
-        self.layer = {
-            "prompt": lambda: pipeline.text_encoder.layers[0].mlp.down_proj,
-            "prediction": lambda: pipeline.transformer.layers[1].feed_forward.w2,
-            "decoder": lambda: pipeline.vae.decoder.conv_out,
-        }.get(stage, lambda: None)()
-
-    def due(self, dtype: torch.dtype) -> bool:
-        now = self.step is None or self.painter.guard.step == self.step
-        return now and self.left > 0 and dtype in self.where
-
-    def broken(self, tensor: torch.Tensor) -> torch.Tensor:
-        if not self.due(self.layer.weight.dtype if self.layer is not None else torch.float32):
-            return tensor
-        self.left -= 1
-        tensor = tensor.clone()
-        tensor.view(-1)[3] += self.value
-        return tensor
-
-    @contextmanager
-    def at_work(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        with monkeypatch.context() as patch:
-            if self.layer is not None:
-                forward = self.layer.forward
-                patch.setattr(self.layer, "forward", lambda *args: self.broken(forward(*args)))
-            elif self.stage == "latents":
-                scheduler = self.scheduler or type(self.painter.pipeline.scheduler)
-                take = scheduler.step
-                patch.setattr(
-                    scheduler, "step", _signed(take, lambda *a, **k: (self.broken(take(*a, **k)[0]),))
-                )
-            else:
-                post = self.painter.pipeline.image_processor.postprocess
-                patch.setattr(
-                    self.painter.pipeline.image_processor,
-                    "postprocess",
-                    lambda *a, **k: self.broken(post(*a, **k)),
-                )
-            yield
-
-
-def _signed(like: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    from functools import wraps
-
-    return wraps(like)(function)
-
-
 def paint(painter: Painter, request: PaintRequest) -> list[Canvas | Refused]:
     return list(painter.paint(request))
 
@@ -155,14 +92,11 @@ def test_every_stage_and_step_names_its_fault_and_the_batch_goes_on(
         assert (second.pixels == sound.pixels).all(), (stage, step)
         told, climbed = refused.error.en, [(rung.name, rung.mended) for rung in refused.verdict.rungs]
         assert f"{kind} in " in told or stage == "prediction", told  # an Inf inside a network soon makes NaN
-        assert {"prompt": "prompt's embeddings", "picture": "the picture"}.get(stage, stage) in told
+        assert f"numbers of {STAGES[stage][0]}" in told
         assert ("step" in told) == (step is not None)
         assert step is None or f"step {step + 1} " in told
         assert climbed == ([("attention", False)] if saboteur.layer is not None else [])
-        if saboteur.layer is not None:
-            assert {"prompt": "text_encoder.layers.0.mlp.down_proj", "decoder": "vae.decoder.conv_out"}.get(
-                stage, "transformer.layers.1.feed_forward.w2"
-            ) in told
+        assert LAYERS.get(stage, "") in told
 
 
 def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
@@ -174,7 +108,7 @@ def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
         kind = list(KINDS)[number % 3]
         with Saboteur(painter, stage, step, KINDS[kind], ALWAYS, times=1).at_work(monkeypatch):
             (outcome,) = paint(painter, request)
-        if stage in ("latents", "picture"):  # Euler is conservative already; nothing follows the decoder
+        if stage in UNMENDED:
             assert isinstance(outcome, Refused), (stage, step)
             continue
         (rung,) = outcome.verdict.rungs
@@ -183,6 +117,38 @@ def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
         # Mended from where it stood: the same picture.
         assert np.abs(outcome.pixels - sound.pixels).max() < 1e-4, (stage, step)
     assert (paint(painter, request)[0].pixels == sound.pixels).all()  # and nothing of it stays
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoded_first_picture_that_broke_is_named_and_mended(
+    painters: Callable[[str], Painter],
+    folder: Path,
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Encoding is float32 in every plan: another attention is the only rung. Once it helps, always it does not."""
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "first.png")
+    painter = painters("float16")
+    request = ask(folder, precision="float16", init_image=tmp_path / "first.png", strength=0.6, count=2)
+    sound = paint(painter, request)
+    assert "encoder" in painter.guard.seen
+    saboteur = Saboteur(painter, "encoder", None, KINDS[kind], ALWAYS, times=1)
+    with saboteur.at_work(monkeypatch):
+        mended, second = paint(painter, request)
+    (rung,) = mended.verdict.rungs
+    assert (rung.name, rung.mended, rung.detail) == ("attention", True, "math")
+    assert (rung.fault.stage, rung.fault.step, rung.fault.format) == ("encoder", None, "float32")
+    assert np.abs(mended.pixels - sound[0].pixels).max() < 0.02
+    assert (second.pixels == sound[1].pixels).all()
+    saboteur.left = 3  # while it is looked for, and on the only rung; the second picture is left alone
+    with saboteur.at_work(monkeypatch):
+        refused, second = paint(painter, request)
+    assert isinstance(refused, Refused)
+    assert f"numbers of {STAGES['encoder'][0]}" in refused.error.en
+    assert f"float32): {LAYERS['encoder']}" in refused.error.en
+    assert [(rung.name, rung.mended) for rung in refused.verdict.rungs] == [("attention", False)]
+    assert (second.pixels == sound[1].pixels).all()
 
 
 def test_a_fault_of_float16_alone_is_mended_by_float32_where_it_broke(

@@ -73,14 +73,14 @@ class _Following(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._running: list[str] = []
+        self._running: list[tuple[str, nn.Module]] = []
 
     @contextmanager
     def following(self, modules: Modules) -> Iterator[None]:
         """Know which of ``modules`` is running, while this lasts."""
 
         def enter(name: str, module: nn.Module, inputs: Any) -> None:
-            self._running.append(name)
+            self._running.append((name, module))
             self.entered(module)
 
         def leave(name: str, module: nn.Module, output: Any) -> None:
@@ -94,7 +94,7 @@ class _Following(TorchDispatchMode):
 
     @property
     def module(self) -> str:
-        return self._running[-1] if self._running else ""
+        return self._running[-1][0] if self._running else ""
 
 
 class _Locator(_Following):
@@ -107,9 +107,20 @@ class _Locator(_Following):
             if parameter is not None and not parameter.is_meta and any(_broken(parameter)):
                 raise _Found(self.module, name)
 
+    def _blame_parameter(self, tensor: Tensor) -> None:
+        """One that came only after its module was entered: offloaded weights are fetched then."""
+        for module, running in self._running[-1:]:
+            for name, parameter in running._parameters.items():
+                if parameter is tensor:
+                    raise _Found(module, name)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        before = [_broken(t) for t in tensors_in((args, kwargs))]
+        before = []
+        for tensor in tensors_in((args, kwargs)):
+            before.append(_broken(tensor))
+            if any(before[-1]):
+                self._blame_parameter(tensor)
         result = func(*args, **kwargs)
         op = func._schema.name.removeprefix("aten::")
         if op.startswith(("empty", "new_empty")):  # memory that is not written yet holds anything
@@ -129,7 +140,7 @@ class _Locator(_Following):
 
 def _broken(tensor: Tensor) -> tuple[bool, bool]:
     """(holds NaN, holds Inf)"""
-    if not tensor.is_floating_point() or not tensor.numel():
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
         return False, False
     return bool(tensor.isnan().any()), bool(tensor.isinf().any())
 

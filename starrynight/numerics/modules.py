@@ -26,9 +26,14 @@ def named_modules(modules: Modules) -> Iterator[tuple[str, nn.Module]]:
 def named_tensors(modules: Modules) -> Iterator[tuple[str, Tensor, bool]]:
     """(name, tensor, stored in a checkpoint) of every floating parameter and buffer, tied ones under each name."""
     for name, module in named_modules(modules):
-        for own, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None and tensor.is_floating_point():
-                yield join(name, own), tensor, own not in module._non_persistent_buffers_set
+        for own, tensor in own_tensors(module).items():
+            yield join(name, own), tensor, own not in module._non_persistent_buffers_set
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The floating parameters and buffers that the module holds itself, not its children."""
+    own = {**module._parameters, **module._buffers}
+    return {name: tensor for name, tensor in own.items() if tensor is not None and tensor.is_floating_point()}
 
 
 def join(*names: str) -> str:

@@ -7,7 +7,7 @@ a LoRA is folded as the weight it adds to. A model that has taken its LoRAs off 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,13 @@ def find(name: str) -> Path:
 
 
 @contextmanager
-def worn(pipeline: Any, loras: Sequence[tuple[str, float]], model: str) -> Iterator[None]:
+def worn(
+    pipeline: Any, loras: Sequence[tuple[str, float]], model: str, place: Callable[[], None] | None = None
+) -> Iterator[None]:
     """The pipeline with ``loras`` (name or path, weight) stacked on it. ``model`` is its name, for messages.
 
+    ``place`` offloads the pipeline's weights, if they are to be: LoRAs are put on and taken off while all of them are at
+    hand (a layer that comes and goes has no numbers to fold, and the library would send it to another device than ours).
     Raises Unfit when the family takes no LoRA or one fits no layer; whatever happens, all come off at the end.
     """
     if not loras:
@@ -58,20 +62,37 @@ def worn(pipeline: Any, loras: Sequence[tuple[str, float]], model: str) -> Itera
     if not hasattr(pipeline, "load_lora_weights"):
         raise Unfit(f"{model} takes no LoRA.", f"{model} 不支持 LoRA。")
     try:
-        adapters = [_put_on(pipeline, find(name), place, model) for place, (name, _) in enumerate(loras)]
-        pipeline.set_adapters(adapters, [weight for _, weight in loras])
+        with _at_hand(pipeline, place):
+            adapters = [
+                _put_on(pipeline, find(name), number, model) for number, (name, _) in enumerate(loras)
+            ]
+            pipeline.set_adapters(adapters, [weight for _, weight in loras])
         yield
     finally:
-        pipeline.unload_lora_weights()
+        with _at_hand(pipeline, place):
+            pipeline.unload_lora_weights()
 
 
-def _put_on(pipeline: Any, path: Path, place: int, model: str) -> str:
+@contextmanager
+def _at_hand(pipeline: Any, place: Callable[[], None] | None) -> Iterator[None]:
+    """Offloaded weights in their modules, for as long as this lasts."""
+    if place is None:
+        yield
+        return
+    pipeline.remove_all_hooks()
+    try:
+        yield
+    finally:
+        place()
+
+
+def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
     """Load one LoRA under a name that peft allows, and make sure that it reached a layer."""
     import torch
 
     from starrynight.numerics.fold import fold_adapter
 
-    adapter = f"{place}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
+    adapter = f"{number}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
     try:
         pipeline.load_lora_weights(
             str(path.parent), weight_name=path.name, adapter_name=adapter, local_files_only=True

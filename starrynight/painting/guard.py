@@ -64,7 +64,7 @@ class Guard:
         networks = {name for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
         known = {"vae", *self.denoiser.networks, *BYSTANDERS}
         strange = {name for name in networks - known if not name.startswith("text_encoder")}
-        stages = {"prediction", "latents", "picture", *strange}
+        stages = {"prediction", "guidance", "latents", "picture", *strange}
         stages |= {"prompt"} if "text_encoder" in self.parts else set()
         if "vae" in networks:
             stages |= {"encoder", "decoder"} if from_picture else {"decoder"}
@@ -112,7 +112,11 @@ class Guard:
 
         @wraps(take_step)  # pipelines read the signature to learn what a scheduler can be told
         def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
-            self.seen.add("latents")
+            self.seen |= {"guidance", "latents"}
+            if guided := _find(
+                model_output, "guidance", self.step
+            ):  # a sampler's clamps may hide it from the next look
+                raise self._refuse(guided)
             if self._instead is not None:
                 result: Any = (self._instead(model_output, sample, self.step),)
             else:
@@ -202,8 +206,6 @@ class Guard:
 
     def _other_step(self, fault: Fault, scheduler: Any, model_output: Any, sample: Any) -> Any:
         """The step again by the conservative sampler, which goes on for the rest of the picture."""
-        if guided := _find(model_output, "guidance", self.step):
-            raise self._refuse(guided)
         fault = fault.at((type(scheduler).__name__, "step"))
         conservative = samplers.conservative(scheduler, self._times[0])
         if conservative is None or self._instead is not None or not self.mends:

@@ -19,9 +19,9 @@ from torch import nn
 
 from starrynight.numerics.fold import fold_epsilons
 from starrynight.numerics.islands import Enter, Leave, inside
-from starrynight.numerics.modules import named_tensors
+from starrynight.numerics.modules import join, named_modules, own_tensors
 from starrynight.numerics.solve import Plan
-from starrynight.painting import attention
+from starrynight.painting import attention, memory
 from starrynight.verdict import Fault
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -60,11 +60,6 @@ class Part:
         """The 16-bit format its parameters are held in; None once everything is float32."""
         return self.held if self.held in HALVES else None
 
-    @property
-    def offloaded(self) -> bool:
-        """Whether its weights come and go layer by layer, where nobody can recast them."""
-        return any(p.is_meta for network in self.networks.values() for p in network.parameters())
-
     def find(self, name: str) -> nn.Module | None:
         """The module of that whole name."""
         for root, network in self.networks.items():
@@ -82,8 +77,9 @@ class Part:
 
     def refold(self, difference: Plan, fresh: Mapping[str, torch.Tensor]) -> None:
         """The weights as another plan has them, from the model's files: what a new start would paint with. They stay."""
-        for name, tensor, _ in named_tensors(self.networks):
-            tensor.data = fresh[name].to(tensor.device)
+        for name, module in named_modules(self.networks):
+            for own in own_tensors(module):
+                memory.put(module, own, fresh[join(name, own)])
         fold_epsilons(self.networks, difference)
         self._held = []
         for island in difference.islands:
@@ -122,12 +118,12 @@ class Part:
         self._held = []
 
     def _recast_module(self, full: str, module: nn.Module, dtype: torch.dtype, originals: list[Any]) -> None:
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and tensor.dtype in HALVES and tensor.dtype != dtype:
-                    before = tensor.data
-                    tensor.data = self._whole(f"{full}.{name}", before, dtype, originals)
-                    self.later_undo(partial(setattr, tensor, "data", before))
+        for name in own_tensors(module):
+            tensor = memory.numbers(module, name).detach()
+            if tensor.dtype in HALVES and tensor.dtype != dtype:
+                memory.put(module, name, self._whole(f"{full}.{name}", tensor, dtype, originals))
+                # by name, not by tensor, which offloading replaces; waiting where it takes no room beside the wide one
+                self.later_undo(partial(memory.put, module, name, tensor.cpu()))
 
     def _whole(
         self, name: str, tensor: torch.Tensor, dtype: torch.dtype, originals: list[Any]
@@ -188,7 +184,7 @@ class Rung:
 
 def replan(part: Part, fault: Fault) -> str | None:
     """Folds that know what was just seen. They are kept with the model, so every later picture begins with them."""
-    if part.replan is None or part.narrow is None or part.offloaded or (planned := part.replan()) is None:
+    if part.replan is None or part.narrow is None or (planned := part.replan()) is None:
         return None
     part.refold(*planned)
     return ""
@@ -200,7 +196,7 @@ def float32_decoder(part: Part, fault: Fault) -> str | None:
 
 def float32_island(part: Part, fault: Fault) -> str | None:
     """The module that broke computes in float32; where it already does, its result did not fit: the one around it."""
-    if part.narrow is None or part.offloaded or not fault.module:
+    if part.narrow is None or not fault.module:
         return None
     name = _island_around(part, fault.module)
     if name is None:
@@ -255,7 +251,7 @@ LADDER = (
 
 
 def _recast(part: Part, dtype: torch.dtype) -> str | None:
-    if part.narrow is None or part.offloaded:
+    if part.narrow is None:
         return None
     part.recast(dtype)
     return ""

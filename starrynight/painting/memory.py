@@ -71,6 +71,39 @@ def place(pipeline: Any, device: torch.device, arrangement: Arrangement) -> None
         pipeline.to(device)
 
 
+def numbers(module: torch.nn.Module, name: str) -> torch.Tensor:
+    """A module's own parameter or buffer, wherever it is: offloaded layer by layer, a module holds it only while it runs."""
+    waiting = _waiting(module, name)
+    return waiting[0][waiting[1]] if waiting else _table(module, name)[name]
+
+
+def put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Let a module's own parameter or buffer hold ``tensor``'s numbers in its format, where it is or waits by now."""
+    table, waiting = _table(module, name), _waiting(module, name)
+    if waiting is None:
+        table[name].data = tensor.to(table[name].device)
+        return
+    waiting[0][waiting[1]] = tensor
+    # What stands in for it says in which format it is to be fetched. A run that broke off may have left numbers there.
+    stand_in: torch.Tensor = torch.empty_like(tensor, device="meta")
+    table[name] = torch.nn.Parameter(stand_in, False) if name in module._parameters else stand_in
+
+
+def _table(module: torch.nn.Module, name: str) -> dict[str, Any]:
+    return module._parameters if name in module._parameters else module._buffers
+
+
+def _waiting(module: torch.nn.Module, name: str) -> tuple[dict[str, torch.Tensor], str] | None:
+    """Where accelerate keeps a tensor of an offloaded layer, and its key there; None for one that is in the module."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    for each in getattr(hook, "hooks", (hook,)):
+        kept = getattr(each, "weights_map", None)
+        stays = name not in module._parameters and not getattr(each, "offload_buffers", False)
+        if kept is not None and not stays and name in kept:
+            return (kept.dataset, kept.prefix + name) if hasattr(kept, "prefix") else (kept, name)
+    return None
+
+
 def tile(pipeline: Any, width: int, height: int) -> None:
     """Let the autoencoder work in tiles where the picture is large. Tiles change a picture a little (each is
     normalised alone), so it depends on the size asked for and never on how much memory happens to be free.

@@ -145,8 +145,14 @@ class Painter:
         Unfit, and what ``checking.check`` raises.
         """
         checking.check(request, self.model)
+        offload = partial(memory.place, self.pipeline, self.device, self.arrangement)
         with (
-            adapters.worn(self.pipeline, request.loras, self.model.en),
+            adapters.worn(
+                self.pipeline,
+                request.loras,
+                self.model.en,
+                None if self.arrangement == "resident" else offload,
+            ),
             self._pipeline_for(request) as pipeline,
         ):
             for index in range(request.count):
