@@ -237,13 +237,19 @@ def ldm_layout(pipeline) -> dict[str, torch.Tensor]:
     state = {}
     for key, tensor in pipeline.unet.state_dict().items():
         state["model.diffusion_model." + ldm_unet_name(key)] = tensor
-    for key, tensor in pipeline.vae.state_dict().items():
-        key = ldm_vae_name(key)
-        is_projection = ".attn_1." in key and key.endswith("weight") and ".norm." not in key
-        state["first_stage_model." + key] = tensor[:, :, None, None] if is_projection else tensor
+    state |= ldm_vae_layout(pipeline.vae)
     for key, tensor in pipeline.text_encoder.state_dict().items():
         state["cond_stage_model.transformer.text_model." + key.removeprefix("text_model.")] = tensor
     return {key: tensor.contiguous() for key, tensor in state.items()}
+
+
+def ldm_vae_layout(vae) -> dict[str, torch.Tensor]:
+    state = {}
+    for key, tensor in vae.state_dict().items():
+        key = ldm_vae_name(key)
+        is_projection = ".attn_1." in key and key.endswith("weight") and ".norm." not in key
+        state["first_stage_model." + key] = tensor[:, :, None, None] if is_projection else tensor
+    return state
 
 
 def renamed(key: str, names: dict[str, str]) -> str:
@@ -278,6 +284,55 @@ def ldm_vae_name(key: str) -> str:
         "down_blocks.": "down.", "up_blocks.0": "up.1x", "up_blocks.1": "up.0x", "x.": ".", ".resnets.": ".block.",
         "downsamplers.0": "downsample", "upsamplers.0": "upsample", "conv_shortcut": "nin_shortcut",
     })  # fmt: skip
+
+
+def sgm_layout(pipeline) -> dict[str, torch.Tensor]:
+    """The tiny Stable Diffusion XL under the names of Stability's checkpoints."""
+    places = {
+        "down_blocks.1.resnets.0.": "input_blocks.3.0.", "down_blocks.1.attentions.0.": "input_blocks.3.1.",
+        "up_blocks.0.resnets.0.": "output_blocks.0.0.", "up_blocks.0.attentions.0.": "output_blocks.0.1.",
+        "up_blocks.0.resnets.1.": "output_blocks.1.0.", "up_blocks.0.attentions.1.": "output_blocks.1.1.",
+        "up_blocks.0.upsamplers.0.": "output_blocks.1.2.", "up_blocks.1.resnets.0.": "output_blocks.2.0.",
+        "up_blocks.1.resnets.1.": "output_blocks.3.0.", "add_embedding.linear_1.": "label_emb.0.0.",
+        "add_embedding.linear_2.": "label_emb.0.2.",
+    }  # fmt: skip
+    state = {}
+    for key, tensor in pipeline.unet.state_dict().items():
+        place = next((place for place in places if key.startswith(place)), None)
+        if place is None:
+            name = ldm_unet_name(key)
+        else:
+            inside = key[len(place) :]
+            block = ldm_unet_name(f".resnets.{inside}").removeprefix(".resnets.")
+            name = places[place] + (block if "resnets" in place else inside)
+        state["model.diffusion_model." + name] = tensor
+    state |= ldm_vae_layout(pipeline.vae)
+    for key, tensor in pipeline.text_encoder.state_dict().items():
+        name = "text_model." + key.removeprefix("text_model.")
+        state["conditioner.embedders.0.transformer." + name] = tensor
+    second = {
+        "conditioner.embedders.1.model." + key: t
+        for key, t in open_clip_layout(pipeline.text_encoder_2).items()
+    }
+    return {key: tensor.contiguous() for key, tensor in (state | second).items()}
+
+
+def open_clip_layout(encoder) -> dict[str, torch.Tensor]:
+    """OpenCLIP's names: fused projections, and a projection of the text that lies the other way round."""
+    names = {"text_model.embeddings.position_embedding.weight": "positional_embedding", "layer_norm1": "ln_1",
+             "text_model.embeddings.token_embedding": "token_embedding", "layer_norm2": "ln_2", ".fc1.": ".c_fc.",
+             "text_model.final_layer_norm": "ln_final", "text_model.encoder.layers.": "transformer.resblocks.",
+             ".fc2.": ".c_proj.", ".self_attn.": ".attn."}  # fmt: skip
+    state, found = encoder.state_dict(), {}
+    for key, tensor in state.items():
+        if key == "text_projection.weight":
+            found["text_projection"] = tensor.T
+        elif ".q_proj." in key:
+            fused = torch.cat([state[key.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"])
+            found[renamed(key, names).replace("q_proj.", "in_proj_")] = fused
+        elif ".k_proj." not in key and ".v_proj." not in key:
+            found[renamed(key, names)] = tensor
+    return found
 
 
 def test_a_whole_checkpoint_needs_no_network(tmp_path):

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from starrynight.errors import BadRequest, StorageError, Unfit
-from starrynight.numerics.fold import read_plan, write_folded
+from starrynight.numerics.fold import fold_rows, read_plan, write_folded
 from starrynight.numerics.precision import Device
 from starrynight.numerics.solve import Plan
 from starrynight.painting import catalogue, files, layoutmap, loading, plans, writing
@@ -57,9 +57,19 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(loud: Path, tmp_path_factory: pytest.TempPathFactory) -> writing.Written:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARRY_HOME", str(home))
+
+
+@pytest.fixture(scope="module")
+def written(loud: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> writing.Written:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STARRY_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("STARRY_HOME", str(home))
         return writing.write(catalogue.resolve(str(loud)), tmp_path_factory.mktemp("out") / "folded")
 
 
@@ -194,10 +204,10 @@ def test_a_whole_checkpoint_is_mapped_row_by_row(tmp_path: Path) -> None:
         found = layoutmap.convert(type(network).__name__, dict(network.config), layoutmap.numbered(shapes))
         rows |= {f"{component}.{name}": numbers for name, numbers in found.items()}
     back = layoutmap.back(shapes, rows, Plan(parameters=parameters))
-    folded = {
-        n: t.float() * torch.ldexp(torch.ones(back[n].shape), back[n]).reshape(-1, *[1] * (t.dim() - 1))
-        for n, t in state.items()
+    assert {name for name in state if name not in back} == {
+        n for n in state if n.startswith("cond_stage_model.")
     }
+    folded = {n: fold_rows(t, back[n]) if n in back else t for n, t in state.items()}
     for component, network in networks.items():
         for name, tensor in network.state_dict().items():
             tensor.mul_(2.0 ** parameters[f"{component}.{name}"])
@@ -205,12 +215,72 @@ def test_a_whole_checkpoint_is_mapped_row_by_row(tmp_path: Path) -> None:
     assert all(torch.equal(folded[name], expected[name]) for name in expected)
 
 
+def make_loud(pipeline: Any) -> Any:
+    """Beyond float16 in a residual block and an attention's values of the UNet, and in the decoder."""
+    attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    with torch.no_grad():
+        pipeline.unet.down_blocks[0].resnets[0].conv1.weight *= 2.0**20
+        attention.to_v.weight *= 2.0**22
+        attention.to_out[0].weight *= 2.0**-22
+        pipeline.vae.decoder.mid_block.resnets[0].conv1.weight *= 2.0**20
+    return pipeline
+
+
+def from_file(file: Path, shapes: Path, dtype: torch.dtype, side: int = 64) -> np.ndarray:
+    """What diffusers alone paints with a single file."""
+    from diffusers import DiffusionPipeline
+
+    kind = type(DiffusionPipeline.from_pretrained(shapes, local_files_only=True))
+    pipeline = kind.from_single_file(str(file), config=str(shapes), dtype=dtype, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline("boat", height=side, width=side, num_inference_steps=2, guidance_scale=2.0, output_type="np",
+                    generator=torch.Generator().manual_seed(9)).images[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tmp_path: Path) -> None:
+    """One file of CompVis' or Stability's names in, one out: it loads again, paints in float16, texts are untouched."""
+    pipeline = make_loud(tiny.sd() if family == "sd" else tiny.sdxl(second=24))
+    pipeline.save_pretrained(tmp_path / "shapes", safe_serialization=True)
+    state = test_loading.ldm_layout(pipeline) if family == "sd" else test_loading.sgm_layout(pipeline)
+    state["alphas_cumprod"] = torch.linspace(1, 0, 10)  # as the makers' own files carry it; no network's
+    source = tmp_path / "merged.safetensors"
+    save_file(state, source)
+    model = catalogue.resolve(str(source), base=str(tmp_path / "shapes"))
+    model = dataclasses.replace(model, smallest=64, size=64, steps=2)
+    done = writing.write(model, tmp_path / "folded")
+    assert (done.kept, done.single) == ((), True)
+    assert {name.split(".")[0] for name in done.plan.parameters} == {"unet", "vae"}
+    folded = done.folder / "merged.safetensors"
+    after = load_file(folded)
+    assert after.keys() == state.keys()
+    for name, tensor in after.items():
+        if name.startswith(("model.diffusion_model.", "first_stage_model.")):
+            assert tensor.dtype == torch.float16, name
+        else:
+            assert torch.equal(tensor.view(torch.uint8), state[name].view(torch.uint8)), name
+    reference, brain, plain, half = (
+        from_file(file, tmp_path / "shapes", dtype)
+        for file, dtype in ((source, torch.float32), (source, torch.bfloat16), (source, torch.float16),
+                            (folded, torch.float16))
+    )  # fmt: skip
+    assert not np.isfinite(plain).all()
+    assert np.isfinite(half).all()
+    assert ((half - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
+    again = dataclasses.replace(catalogue.resolve(str(folded), base=str(tmp_path / "shapes")), smallest=64)
+    card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
+    assert {c.format for c in plans.decide(again, card, "auto") if c.component != "vae_encode"} == {"float16"}
+    loaded = loading.load(again, uniform(again, "float16"))
+    assert loaded.folds.parameters == done.plan.parameters, (
+        "LoRAs will follow the folds that the file tells of"
+    )
+
+
 def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
-    loud: Path, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: writing.Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
     stuck = Plan(islands=("vae.decoder", "transformer", "text_encoder"))
     monkeypatch.setattr(writing, "solve", lambda *_, **__: stuck)
-    monkeypatch.setattr(writing.folding, "paint", lambda *_: torch.zeros(1, 3, 64, 64))
     with pytest.raises(Unfit, match="float16-folded"):
         writing.plan_plain(catalogue.resolve(str(loud)))

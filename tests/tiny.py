@@ -104,10 +104,11 @@ def zimage() -> Any:
 def _clip_config(**more: Any) -> Any:
     from transformers import CLIPTextConfig
 
-    return CLIPTextConfig(
-        hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=2, projection_dim=16,
-        vocab_size=len(clip_tokenizer()), bos_token_id=188, eos_token_id=189, pad_token_id=189, **more,
-    )  # fmt: skip
+    words = {
+        "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "projection_dim": 16,
+        "vocab_size": len(clip_tokenizer()), "bos_token_id": 188, "eos_token_id": 189, "pad_token_id": 189,
+    }  # fmt: skip
+    return CLIPTextConfig(**{**words, **more})
 
 
 def sd() -> Any:
@@ -128,13 +129,14 @@ def sd() -> Any:
     )  # fmt: skip
 
 
-def sdxl() -> Any:
+def sdxl(second: int = 16) -> Any:
+    """``second``: the width of the second text encoder, which a single file tells from the first by its width."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        block_out_channels=(8, 16), layers_per_block=1, sample_size=16, norm_num_groups=4, cross_attention_dim=32,
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=16, norm_num_groups=4, cross_attention_dim=16 + second,
         attention_head_dim=(2, 4), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), use_linear_projection=True,
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 16,
@@ -143,7 +145,7 @@ def sdxl() -> Any:
                                       steps_offset=1, timestep_spacing="leading")  # fmt: skip
     return StableDiffusionXLPipeline(
         vae=autoencoder(4, scaling_factor=0.13025), text_encoder=CLIPTextModel(_clip_config()),
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config()), tokenizer=clip_tokenizer(),
+        text_encoder_2=CLIPTextModelWithProjection(_clip_config(hidden_size=second)), tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(), unet=unet, scheduler=schedule,
     )  # fmt: skip
 

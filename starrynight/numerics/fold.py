@@ -121,6 +121,16 @@ def fold_tensor(name: str, tensor: Tensor, plan: Plan, dtype: torch.dtype | None
     return (tensor.float() * 2.0 ** plan.parameters.get(name, 0)).to(wanted)
 
 
+def fold_rows(tensor: Tensor, powers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Like ``fold_tensor``, each row by a power of its own. ``powers``: int32 [rows]."""
+    if not tensor.is_floating_point():
+        return tensor
+    if not tensor.numel():
+        return tensor.to(dtype or tensor.dtype)
+    factors = torch.ldexp(torch.ones(len(powers)), powers).reshape(-1, *[1] * (tensor.dim() - 1))
+    return (tensor.float() * factors).reshape(tensor.shape).to(dtype or tensor.dtype)
+
+
 def write_folded(
     source: Path,
     target: Path,
@@ -135,8 +145,8 @@ def write_folded(
     """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
 
     ``prefix`` is the component's name in the plan; without ``dtype`` every tensor keeps its own. ``rows``: for a file in
-    another layout, the power of each row of each tensor, instead of the plan's. ``told`` is what the header says, if
-    not ``plan``. The target appears whole or not at all; one tensor is held at a time. Raises ``BadFile`` if the source
+    another layout, the power of each row of each tensor, instead of the plan's; a tensor that is not among them is
+    carried through byte for byte. ``told`` is what the header says, if not ``plan``. The target appears whole or not at all; one tensor is held at a time. Raises ``BadFile`` if the source
     cannot be read, ``StorageError`` if the target cannot be written.
     """
     story = {
@@ -146,10 +156,9 @@ def write_folded(
     }
 
     def folded(name: str, tensor: Tensor) -> Tensor:
-        if rows is None or name not in rows or not (tensor.is_floating_point() and tensor.numel()):
+        if rows is None:
             return fold_tensor(join(prefix, name), tensor, plan, dtype)
-        factors = torch.ldexp(torch.ones(rows[name].shape), rows[name]).reshape(-1, *[1] * (tensor.dim() - 1))
-        return (tensor.float() * factors).to(dtype or tensor.dtype)
+        return fold_rows(tensor, rows[name], dtype) if name in rows else tensor
 
     partial = target.with_name(target.name + ".partial")
     try:
@@ -174,7 +183,8 @@ def write_folded(
 
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+         torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.bool: "BOOL",
          torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}  # fmt: skip
 
 

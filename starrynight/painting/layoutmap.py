@@ -33,7 +33,7 @@ def parts(model: Model) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def powers(model: Model, plan: Plan) -> dict[str, Tensor]:
-    """The power of each row of each tensor in the model's file."""
+    """The power of each row of each tensor in the model's file that the converter maps; of others nothing is known."""
     shapes = {n: e["shape"] for n, e in header(model.place).items() if n != "__metadata__"}
     rows: dict[str, Tensor] = {}
     for component, (kind, config) in parts(model).items():
@@ -70,14 +70,16 @@ def convert(kind: str, config: dict[str, Any], rows: dict[str, Tensor]) -> dict[
 
 
 def back(shapes: Mapping[str, list[int]], converted: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
-    """The power of every row, by the file's own names."""
+    """The power of every row, by the file's own names; without the tensors of which no row was converted."""
     total = sum(shape[0] if shape else 1 for shape in shapes.values())
-    powers = torch.zeros(total, dtype=torch.int32)
+    powers, reached = torch.zeros(total, dtype=torch.int32), torch.zeros(total, dtype=torch.bool)
     for name, numbers in converted.items():
         powers[numbers.reshape(-1)] = plan.parameters.get(name, 0)
+        reached[numbers.reshape(-1)] = True
     found, first = {}, 0
     for name, shape in shapes.items():
-        count = shape[0] if shape else 1
-        found[name] = powers[first : first + count]
-        first += count
+        rows = slice(first, first + (shape[0] if shape else 1))
+        if bool(reached[rows].any()):
+            found[name] = powers[rows]
+        first = rows.stop
     return found

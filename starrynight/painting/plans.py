@@ -62,16 +62,24 @@ def processor() -> precision.Device:
 
 
 def folded_in_file(model: Model) -> frozenset[str]:
-    """Components whose weights were folded for float16 when they were written, with a certificate that holds."""
+    """Components whose weights were folded for float16 when they were written, with a certificate that holds.
+
+    Of a lone transformer that is laid over a base, only itself: the base's own files say what they are.
+    """
     if not model.place.is_dir():
-        return frozenset()
+        inside = {"transformer"} if recognise(model.place).base else set(parameters(model))
+        return frozenset(inside) if _holds(model.place) else frozenset()
     found = set()
     for component in components(read_json(model.place / "model_index.json")):
-        for path in weight_files(model.place / component):
-            told = json.loads(header(path).get("__metadata__", {}).get(FOLD_HEADER, "{}"))
-            if told.get("certificate", {}).get("holds"):
-                found.add("text_encoder" if component.startswith("text_encoder") else component)
+        if any(_holds(path) for path in weight_files(model.place / component)):
+            found.add("text_encoder" if component.startswith("text_encoder") else component)
     return frozenset(found)
+
+
+def _holds(path: Path) -> bool:
+    """Whether a weight file tells of folds that were proved."""
+    told = json.loads(header(path).get("__metadata__", {}).get(FOLD_HEADER, "{}"))
+    return bool(told.get("certificate", {}).get("holds"))
 
 
 def stores(device: str) -> frozenset[str]:
