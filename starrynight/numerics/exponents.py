@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 PINNED = 0
 
@@ -53,3 +54,16 @@ class Exponents:
             if reduced:
                 distinct[reduced] = None
         return [dict(terms) for terms in distinct]
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain lists, for a file."""
+        return {"parents": self._parent, "relations": list(self._relations)}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Exponents:
+        """What ``as_data`` gave."""
+        found = cls()
+        found._parent = list(data["parents"])
+        for terms in data["relations"]:
+            found.relate(*((unknown, coefficient) for unknown, coefficient in terms))
+        return found

@@ -8,6 +8,7 @@ hub       → fetch a model: a hub, its mirror, or ModelScope; resumable, checke
 layouts   → which architecture a single .safetensors holds, and the small files it lacks
 loading   → from files to a pipeline under a precision plan
 folding   → folds for a model, made once and kept
+notebook  → what a long calibration has learnt so far, to go on with
 memory    → what stays on the device, what is offloaded
 attention → back ends by short names
 samplers  → names to schedulers

@@ -2,7 +2,7 @@
 
 The whole pipeline is traced at once, text encoder to decoder, over every step of a few pictures; the plan and its
 certificate are cached under STARRY_HOME/cache/folds by the weights' fingerprint and the versions of what computed them.
-Knows how a pipeline is called; what a fold is, ``numerics`` knows.
+What was measured or painted for it is written down step by step (``notebook``): a run that was killed goes on. Knows how a pipeline is called; what a fold is, ``numerics`` knows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from starrynight.numerics.trace import Trace, trace
 from starrynight.painting import loading, plans
 from starrynight.painting.catalogue import Model
 from starrynight.painting.noise import Float32Noise, generator
+from starrynight.painting.notebook import Notebook, Tape, notebook
 from starrynight.painting.provenance import fingerprint
 from starrynight.settings import settings
 
@@ -47,7 +48,7 @@ HELD_OUT = ("a sunflower field at noon, oil painting", "江雪，孤舟，水墨
 LARGE = 1_000_000_000
 
 # Which files decide what a plan comes out as: a change in one of them makes old plans stale.
-SOURCES = ("rules.py", "exponents.py", "trace.py", "solve.py", "islands.py")
+SOURCES = ("rules.py", "exponents.py", "modules.py", "trace.py", "solve.py", "islands.py")
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,13 @@ class Teller:
     def __init__(self, on_progress: Progress | None, total: int) -> None:
         self.on_progress, self.total, self.done = on_progress, total, 0
 
-    def __call__(self, en: str, zh: str) -> None:
-        self.done += 1
+    def __call__(self, en: str, zh: str, count: int = 1) -> None:
+        """So much more is done."""
+        self.done += count
+        self.begin(en, zh)
+
+    def begin(self, en: str, zh: str) -> None:
+        """What is going on now, which may take a while."""
         if self.on_progress is not None:
             self.on_progress(min(self.done, self.total), self.total, (en, zh))
 
@@ -206,14 +212,60 @@ def observe(
     on_progress: Progress | None = None,
     tell: Teller | None = None,
 ) -> Trace:
-    """What the whole pipeline taught while it painted ``sittings`` (the usual ones) in bfloat16."""
-    sittings = sittings or usual(model)
+    """What the whole pipeline taught while it painted ``sittings`` (the usual ones) in bfloat16.
+
+    What was watched before, to its end or not, is not watched again.
+    """
+    sittings = tuple(sittings) or usual(model)
     tell = tell or Teller(on_progress, sum(sitting.steps for sitting in sittings))
-    pipeline = loading.load(model, uniform(model, "bfloat16"))
-    networks = networks_of(pipeline)
-    found = Trace()
-    for sitting in sittings:
-        trace(networks, partial(paint, pipeline, model, sitting, tell), into=found)
+    found, watched = _watched(model, sittings)
+    if watched:
+        steps = sum(sitting.steps for sitting in sittings[:watched])
+        tell("ranges measured before", "数值范围此前已测量", steps)
+    if watched < len(sittings):
+        tell.begin("loading the model", "加载模型")
+        pipeline = loading.load(model, uniform(model, "bfloat16"))
+        for number in range(watched, len(sittings)):
+            found = _watch(pipeline, model, sittings[: number + 1], found, tell)
+    return found
+
+
+def painted(model: Model, sittings: Sequence[Sitting]) -> torch.Tensor | None:
+    """The first picture that ``observe`` watched; None where the cache could not be written."""
+    return _book(model, sittings[:1]).kept("picture")
+
+
+def _book(model: Model, sittings: Sequence[Sitting]) -> Notebook:
+    return notebook("trace", kept_at(model).stem, tuple(sittings))
+
+
+def _watched(model: Model, sittings: Sequence[Sitting]) -> tuple[Trace, int]:
+    """What the most of these sittings taught that were watched to their end, and how many those are."""
+    for count in range(len(sittings), 0, -1):
+        kept = _book(model, sittings[:count]).trace()
+        if kept is not None and kept[1] is None:
+            return kept[0], count
+    return Trace(), 0
+
+
+def _watch(pipeline: Any, model: Model, sittings: Sequence[Sitting], found: Trace, tell: Teller) -> Trace:
+    """The last of ``sittings``, after what those before it taught; gone on with where it was broken off."""
+    book = _book(model, sittings)
+    found, answers = book.trace() or (found, 0)
+    tape = Tape(book, loading.denoiser(pipeline), answers or 0)
+
+    def after_step() -> None:
+        number = len(sittings)
+        tell(f"measuring ranges, picture {number}", f"测量数值范围，第 {number} 幅")
+        book.keep_trace(found, tape.given)
+
+    def sit() -> None:
+        with tape.playing():
+            book.keep("picture", paint(pipeline, model, sittings[-1], after_step))
+
+    trace(networks_of(pipeline), sit, into=found)
+    book.keep_trace(found, None)
+    book.forget("answer-*")
     return found
 
 
@@ -226,18 +278,16 @@ def certify(model: Model, plan: Plan, tell: Teller, exact: Sequence[str] = ()) -
     ``exact``: components that stay in float32 when the others are folded.
     """
     pictures: dict[str, list[torch.Tensor]] = {}
+    book = notebook("proof", kept_at(model).stem, plan.to_json(), tuple(exact))
     for name in FORMATS:
         if name.startswith("float32") and not _float32_fits(model):
             continue
         formats = uniform(model, name)
         if "folded" in name:
             formats = formats.replaced(*(_given_up(c) for c in formats if component_of(c) in exact))
-        pipeline = loading.load(model, formats, plan if "folded" in name else None)
-        pictures[name] = []
-        for sitting in _proofs(model):
-            pictures[name].append(paint(pipeline, model, sitting).cpu())
-            tell("proving the folds on other prompts", "用其他提示词验证折叠")
-        del pipeline  # before the next is loaded
+        load = partial(loading.load, model, formats, plan if "folded" in name else None)
+        pictures[name] = _prove(model, name, load, book, tell)
+    book.forget()
     finite = all(bool(picture.isfinite().all()) for picture in pictures["float16-folded"])
     found: dict[str, Any] = {"pictures": len(_proofs(model)), "finite": finite}
     if reference := pictures.pop("float32", None):
@@ -246,6 +296,23 @@ def certify(model: Model, plan: Plan, tell: Teller, exact: Sequence[str] = ()) -
             found[name] = {"error": error if math.isfinite(error) else None, "decibels": decibels(error),
                            "psnr": _psnr(painted, reference)}  # fmt: skip
     return found
+
+
+def _prove(
+    model: Model, name: str, load: Callable[[], Any], book: Notebook, tell: Teller
+) -> list[torch.Tensor]:
+    """The held-out pictures in one format, those that were not painted before. The pipeline is gone afterwards."""
+    pipeline, pictures = None, []
+    for number, sitting in enumerate(_proofs(model)):
+        picture = book.kept(f"{name}-{number}")
+        if picture is None:
+            tell.begin(f"proving the folds: {name}", f"验证折叠：{name}")
+            pipeline = load() if pipeline is None else pipeline
+            picture = paint(pipeline, model, sitting).cpu()
+            book.keep(f"{name}-{number}", picture)
+        pictures.append(picture)
+        tell(f"proving the folds: {name}", f"验证折叠：{name}")
+    return pictures
 
 
 def _psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float | None:
@@ -276,19 +343,21 @@ def networks_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def paint(pipeline: Any, model: Model, sitting: Sitting, tell: Teller | None = None) -> torch.Tensor:
+def paint(
+    pipeline: Any, model: Model, sitting: Sitting, after_step: Callable[[], None] | None = None
+) -> torch.Tensor:
     """One picture as float32 [1, 3, H, W], by what this pipeline's signature understands."""
 
-    def after_step(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
-        if tell is not None:
-            tell("measuring ranges", "测量数值范围")
+    def on_step_end(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+        if after_step is not None:
+            after_step()
         return state
 
     words = {
         "prompt": sitting.prompt, "negative_prompt": sitting.negative_prompt or None, "width": sitting.width,
         "height": sitting.height, "num_inference_steps": sitting.steps, "guidance_scale": sitting.guidance,
         "max_sequence_length": model.max_tokens, "generator": generator(sitting.seed), "output_type": "pt",
-        "callback_on_step_end": after_step,
+        "callback_on_step_end": on_step_end,
     }  # fmt: skip
     understood = inspect.signature(pipeline.__call__).parameters
     pipeline.set_progress_bar_config(disable=True)

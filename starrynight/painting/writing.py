@@ -155,17 +155,12 @@ def _watch(
     model: Model, sittings: Sequence[folding.Sitting], tell: Teller
 ) -> tuple[Trace, Ordinary, tuple[str, ...]]:
     """What painting and encoding taught, what a checkpoint can carry, and the names of the networks."""
+    found = folding.observe(model, sittings, tell=tell)
     pipeline = loading.load(model, folding.uniform(model, "bfloat16"))
-    networks = folding.networks_of(pipeline)
-    found = Trace()
-    for sitting in sittings:
-        pictures: list[torch.Tensor] = []
-
-        def sit(sitting: folding.Sitting = sitting, pictures: list[torch.Tensor] = pictures) -> None:
-            pictures.append(folding.paint(pipeline, model, sitting, tell))
-
-        trace(networks, sit, into=found)
-        _trace_encoding(networks, pictures[0], found)
+    networks, picture = folding.networks_of(pipeline), folding.painted(model, sittings)
+    if picture is None:
+        picture = folding.paint(pipeline, model, sittings[0])
+    _trace_encoding(networks, picture, found)
     return found, _carried(model, networks, pipeline.folds), tuple(networks)
 
 
@@ -174,7 +169,7 @@ def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor,
     vae: Any = networks.get("vae")
     if vae is not None and hasattr(vae, "encode"):
         vae.to(torch.bfloat16)
-        trace(networks, lambda: vae.encode((2 * picture - 1).bfloat16()), into=found)
+        trace(networks, lambda: vae.encode((2 * picture - 1).to(vae.device, torch.bfloat16)), into=found)
 
 
 def _carried(model: Model, networks: dict[str, torch.nn.Module], told: Plan) -> Ordinary:
