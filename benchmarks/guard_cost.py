@@ -1,119 +1,134 @@
-"""What the guard costs on a healthy run: Firefly's steps with it and without it, in interleaved pairs; and its checks on
-latents of larger pictures, beside one block of a large transformer on the same machine.
+"""What the guard's looks cost on a healthy run: Firefly's steps with them and without, side by side; and an estimate for
+a large model from the numbers a step checks and the numbers it computes.
 
-python benchmarks/guard_cost.py [PAIRS]
+python benchmarks/guard_cost.py [PAIRS]     (100 pairs: 10 minutes on a free core)
+
+Steps of one picture, at the same size, cost the same. Every two neighbours are a pair, in processor time of one thread, which
+other work on the machine does not stretch; in every other pair nothing differs, which shows what this can resolve.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 PROMPT = "星夜下的静谧村庄，梵高风格，厚重的笔触"
 
+# Pairs in one picture: its first step, which reads the prompt, belongs to none.
+PAIRS_A_PICTURE = 20
 
-def processor_seconds(work: Callable[[], object]) -> float:
-    """Of this process, which others' work on the machine does not stretch."""
+# Z-Image at 1024²: 6.15·10⁹ parameters (docs/numerics.md, “Size and cost”), one token for 16 × 16 pixels and up to 512 for the
+# prompt, guidance in two passes, latents of 16 channels at an eighth of the size.
+PARAMETERS, TOKENS, PASSES, LATENTS = 6.15e9, (1024 // 16) ** 2 + 512, 2, (1, 16, 128, 128)
+
+# What a step looks at: each pass's prediction, the guided one, the latents.
+LOOKS = PASSES + 2
+
+
+def measure(pairs: int) -> dict[str, list[float]]:
+    """Ratios of a step's processor time to its neighbour's, by what the first of the two did: "looks" or "control"."""
+    from starrynight import studio
+    from starrynight.painting import guard
+    from starrynight.painting.painter import Painter
+
+    request = studio.fill(prompt=PROMPT, model="firefly", seed=1, steps=2 * PAIRS_A_PICTURE + 1)
+    painter = Painter.ready(request, device="cpu")
+    find, looking = guard.find_fault, [True]
+    guard.find_fault = lambda *words: find(*words) if looking[0] else None  # type: ignore[assignment]
+    ratios: dict[str, list[float]] = {"looks": [], "control": []}
+    try:
+        while min(map(len, ratios.values())) < pairs:
+            for name, ratio in _one_picture(painter, request, looking):
+                ratios[name].append(ratio)
+            print(f"  {len(ratios['looks'])} of {pairs} pairs", file=sys.stderr)
+    finally:
+        guard.find_fault = find
+    return ratios
+
+
+def _one_picture(painter: Any, request: Any, looking: list[bool]) -> list[tuple[str, float]]:
+    """Pair k is steps 2k+1 and 2k+2. Even pairs look in one of the two, first or second in turns; odd ones in neither."""
+    spent: list[float] = []
+    last = [0.0]
+
+    def after(step: Any) -> None:
+        now = time.process_time()
+        spent.append(now - last[0])
+        coming = len(spent)  # the step that begins now
+        pair, second = divmod(coming - 1, 2)
+        looking[0] = pair % 2 == 0 and bool(second) == bool(pair // 2 % 2)
+        last[0] = time.process_time()
+
+    looking[0] = True
+    list(painter.paint(request, after))
+    looking[0] = True
+    found = []
+    for pair in range((len(spent) - 1) // 2):
+        first, second = spent[2 * pair + 1], spent[2 * pair + 2]
+        swapped = bool(pair // 2 % 2)
+        found.append(("control" if pair % 2 else "looks", second / first if swapped else first / second))
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median and its 95 % interval by order statistics, which asks nothing of how the values are spread."""
+    ordered, half = sorted(values), 1.96 * math.sqrt(len(values)) / 2
+    low = max(0, math.floor(len(values) / 2 - half))
+    high = min(len(values) - 1, math.ceil(len(values) / 2 + half))
+    return statistics.median(values), ordered[low], ordered[high]
+
+
+def alone() -> float:
+    """Seconds of one look at the latents of a 1024² picture, the median of many."""
+    from starrynight.numerics.guard import find_fault
+
+    latents = torch.randn(LATENTS)
+    return statistics.median(seconds(lambda: find_fault(latents, "latents")) for _ in range(400))
+
+
+def rate() -> float:
+    """Multiplications and additions a second in a float32 product of the size of Z-Image's feed-forward."""
+    x, weight = torch.randn(512, 3840), torch.randn(10240, 3840)
+    taken = statistics.median(seconds(lambda: x @ weight.T) for _ in range(5))
+    return 2 * x.shape[0] * weight.numel() / taken
+
+
+def seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
-def checks_of_one_step(pairs: int) -> tuple[float, float]:
-    """Medians: seconds of a whole step of Firefly, and of what the guard does in it."""
-    from starrynight import studio
-    from starrynight.numerics import guard as primitives
-    from starrynight.painting import guard
-    from starrynight.painting.painter import Painter
-
-    request = studio.fill(prompt=PROMPT, model="firefly", seed=1)
-    painter = Painter.ready(request, device="cpu")
-    spent: list[float] = []
-    find = primitives.find_fault
-
-    def timed(work: Callable[..., object]) -> Callable[..., object]:
-        def measured(*args: object) -> object:
-            start = time.perf_counter()
-            result = work(*args)
-            spent.append(time.perf_counter() - start)
-            return result
-
-        return measured
-
-    guard.find_fault = timed(find)  # type: ignore[assignment]
-    list(painter.paint(request))  # warm
-    steps, checks = [], []
-    for _ in range(pairs):
-        spent.clear()
-        start = time.perf_counter()
-        list(painter.paint(request))
-        steps.append((time.perf_counter() - start) / request.steps)
-        checks.append(sum(spent) / request.steps)
-    guard.find_fault = find  # type: ignore[assignment]
-    return statistics.median(steps), statistics.median(checks)
-
-
-def with_and_without(pairs: int) -> list[float]:
-    """Ratios of processor time, one picture guarded over the same unguarded, in turns."""
-    from starrynight import studio
-    from starrynight.painting import guard
-    from starrynight.painting.painter import Painter
-
-    request = studio.fill(prompt=PROMPT, model="firefly", seed=1)
-    painter = Painter.ready(request, device="cpu")
-    find = guard.find_fault
-    list(painter.paint(request))
-    ratios = []
-    for number in range(pairs):
-        seconds = {}
-        for guarded in (True, False) if number % 2 else (False, True):
-            guard.find_fault = find if guarded else lambda *_: None  # type: ignore[assignment]
-            seconds[guarded] = processor_seconds(lambda: list(painter.paint(request)))
-        ratios.append(seconds[True] / seconds[False])
-    guard.find_fault = find
-    return ratios
-
-
-def beside_a_large_block(pairs: int) -> list[tuple[str, float]]:
-    """The two checks of a step against the feed-forward products of one of Z-Image's 34 blocks, in float32."""
-    from starrynight.numerics.guard import find_fault
-
-    width, hidden = 3840, 10240
-    found = []
-    for side in (512, 1024):
-        latents, tokens = torch.randn(1, 16, side // 8, side // 8), torch.randn((side // 16) ** 2, width)
-        up, down = torch.randn(hidden, width), torch.randn(width, hidden)
-        ratios = []
-        for _ in range(pairs):
-            product = processor_seconds(lambda t=tokens, u=up, d=down: t @ u.T @ d.T)  # type: ignore[misc]
-            checks = [processor_seconds(lambda x=latents: find_fault(x, "latents")) for _ in range(40)]  # type: ignore[misc]
-            ratios.append(2 * sum(checks) / 40 / product)
-        found.append((f"{side}², of the feed-forward of one block of 34", statistics.median(ratios)))
-    return found
-
-
 def main() -> None:
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as home:
         os.environ["STARRY_HOME"] = home
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, one thread, {pairs} pairs, medians")
-        step, checks = checks_of_one_step(pairs)
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, one thread, processor time")
+        ratios = measure(pairs)
+    for name, words in (
+        ("looks", "a step of Firefly, 256², looked at over not looked at"),
+        ("control", "the same where nothing differs"),
+    ):
+        middle, low, high = interval(ratios[name])
         print(
-            f"Firefly 256², 8 steps: step {step * 1e3:.1f} ms, checks {checks * 1e3:.3f} ms = {checks / step:.3%}"
+            f"{words}: {middle - 1:+.2%}, 95 % between {low - 1:+.2%} and {high - 1:+.2%} ({len(ratios[name])} pairs)"
         )
-        ratios = with_and_without(pairs)
-        print(
-            f"guarded over unguarded {statistics.median(ratios):.4f} (from {min(ratios):.4f} to {max(ratios):.4f})"
-        )
-        for label, ratio in beside_a_large_block(pairs):
-            print(f"{label}: {ratio:.4%}")
+    look, flops, speed = alone(), 2 * PARAMETERS * TOKENS * PASSES, rate()
+    size = 4 * math.prod(LATENTS)
+    print(
+        f"Z-Image at 1024², an estimate: a step looks at {LOOKS} × {size / 1e6:.2f} MB and multiplies and adds {flops:.1e} times "
+        f"(weights alone). Here: {LOOKS} × {look * 1e3:.2f} ms beside {flops / speed:.0f} s at {speed / 1e9:.0f} GFLOP/s, so "
+        f"{LOOKS * look * speed / flops:.1e} of a step."
+    )
 
 
 if __name__ == "__main__":
