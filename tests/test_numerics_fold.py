@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from starrynight.errors import BadFile, Unfit
 from starrynight.numerics.certify import certify, float16_outputs, outputs, relative_error
 from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.fold import fold, fold_lora, read_plan, write_folded
+from starrynight.numerics.fold import fold, fold_adapter, read_plan, write_folded
 from starrynight.numerics.islands import settle
 from starrynight.numerics.solve import Ordinary, Plan, Unreachable, solve
 from starrynight.numerics.trace import Trace, trace
@@ -220,17 +221,21 @@ def test_fixed_parameters_are_left_alone() -> None:
 def test_a_lora_follows_the_folds() -> None:
     module = Model(up=20, down=-8)
     plan = solve(traced(module))
-    torch.manual_seed(1)
-    layer = "block.down"
-    deltas = {f"{layer}.lora_A.weight": torch.randn(4, 64), f"{layer}.lora_B.weight": torch.randn(32, 4)}
-    scaled = fold_lora(deltas, plan)
     other = copy.deepcopy(module)
     fold(other, plan)
-    for target, lora in ((module, deltas), (other, scaled)):
-        target.get_submodule(layer).weight.data += (
-            lora[f"{layer}.lora_B.weight"] @ lora[f"{layer}.lora_A.weight"]
+    assert {"block.up.weight", "block.down.weight"} <= set(plan.parameters)
+    bare = exercise(module, 9)
+    for target in (module, other):
+        inject_adapter_in_model(
+            LoraConfig(r=4, target_modules=["up", "down"], init_lora_weights=False), target, "night"
         )
-    assert torch.equal(exercise(module, 9), exercise(other, 9))
+    for name, parameter in module.named_parameters():
+        if "lora" in name:
+            other.get_parameter(name).data.copy_(parameter.data)
+    fold_adapter(other, "night", plan)
+    dressed = exercise(module, 9)
+    assert (dressed - bare).norm() > 0.01 * bare.norm(), "the LoRA must show"
+    assert torch.equal(exercise(other, 9), dressed)
 
 
 class Stuck(nn.Module):

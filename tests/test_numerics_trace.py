@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.numerics.solve import solve
-from starrynight.numerics.trace import Trace, trace
+from starrynight.numerics.trace import Trace, measure, trace
+from starrynight.numerics.tracefile import from_json, to_json
 
 
 class Formula(nn.Module):
@@ -118,6 +119,27 @@ def test_masks_are_not_activations() -> None:
     found = traced(masked)
     assert max(site.peak for site in found.sites.values()) < 1e3
     assert solve(found).islands == ()
+
+
+@pytest.mark.parametrize("width", [64, 60, 3840])
+def test_the_low_quantile_is_not_one_channels(width: int) -> None:
+    """Every (numbers ÷ samples)th number of a layer lies in its first channel where the width divides that."""
+    activation = torch.ones(2048, width)
+    activation[:, 0] = 1e-6
+    assert measure(activation) == (1.0, 1.0)
+    activation[:, : width // 4] = 1e-6
+    assert measure(activation)[1] == pytest.approx(1e-6)
+
+
+def test_a_trace_is_laid_aside_and_gone_on_with() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)).bfloat16()
+    first = lambda: module(torch.ones(2, 8).bfloat16())  # noqa: E731
+    second = lambda: module(300 * torch.eye(8).bfloat16())  # noqa: E731
+    whole = trace(module, second, into=trace(module, first))
+    again = trace(module, second, into=from_json(to_json(trace(module, first))))
+    assert to_json(again) == to_json(whole)
+    assert again.epsilons == whole.epsilons != {}
+    assert solve(again) == solve(whole)
 
 
 def test_nan_in_the_calibration_is_named_and_does_not_reach_the_solver() -> None:

@@ -219,32 +219,15 @@ def read_plan(path: Path) -> Plan | None:
     return Plan.from_json(json.dumps(json.loads(text)["plan"])) if text else None
 
 
-def lora_power(plan: Plan, layer: str) -> int:
-    """log2 of the factor for a LoRA's product on ``layer`` (a module name as in the plan): ΔW is folded like W."""
-    return plan.parameters.get(layer + ".weight", 0)
-
-
-def fold_lora(deltas: Mapping[str, Tensor], plan: Plan, prefix: str = "") -> dict[str, Tensor]:
-    """Scale a LoRA in PEFT's naming (``layer.lora_A.weight``, ``layer.lora_B.weight``) to a folded model.
-
-    Only the second factor is scaled: between the two, the input's scale passes through unchanged.
-    """
-    folded = {}
-    for name, tensor in deltas.items():
-        layer, found, _ = name.partition(".lora_B.")
-        full = join(prefix, layer)
-        folded[name] = tensor * 2.0 ** lora_power(plan, full) if found else tensor
-    return folded
-
-
 def fold_adapter(module: nn.Module, adapter: str, plan: Plan, prefix: str = "") -> None:
-    """Scale a LoRA that PEFT has put on ``module`` (named ``prefix`` in the plan) as the layers under it are folded.
+    """Scale a LoRA that PEFT has put on ``module`` (named ``prefix`` in the plan) as the layers under it are folded: ΔW
+    like W.
 
     Its first factor is brought to rows no longer than 1, the second takes what that gives up: between the two, a
     folded model's large numbers then stay about as large as they came. Powers of two, so the product is the same.
     """
     for layer, first, second in _factors(module, adapter):
-        power = lora_power(plan, join(prefix, layer))
+        power = plan.parameters.get(join(prefix, layer) + ".weight", 0)
         longest = first.float().flatten(1).norm(dim=1).max().item()
         given = max(0, math.ceil(math.log2(longest))) if longest > 0 and plan.parameters else 0
         with torch.no_grad():

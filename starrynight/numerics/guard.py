@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from starrynight.numerics.modules import Modules, tensors_in, watching
+from starrynight.numerics.rules import MASK
 from starrynight.verdict import Fault
 
 # Ops that put numbers in place rather than compute them: an Inf they bring is a mask.
 MASKING = frozenset(("full", "full_like", "new_full", "fill_", "masked_fill", "masked_fill_", "where", "scalar_tensor",
                      "index_put_", "constant_pad_nd", "lift_fresh"))  # fmt: skip
 
-# Ops that round to another format, where a finite number may become Inf. Beyond 2^100 it was a mask (finfo.min).
+# Ops that round to another format, where a finite number may become Inf. Beyond MASK it was none (finfo.min).
 CASTS = frozenset(("_to_copy", "copy_"))
-MASK = 2.0**100
 
 # Ops by which a library hides an overflow.
 CLAMPS = frozenset(("clamp", "clamp_", "nan_to_num", "nan_to_num_", "clamp_min", "clamp_max"))

@@ -40,6 +40,7 @@ def draw(layers: Sequence[Layer], title: str, note: str, legend: Sequence[str]) 
     parts = [
         _sky(),
         _heading(title, note),
+        _legend(legend),
         *(_rule(*line, y(line[1])) for line in LINES if low < line[1] < high),
     ]
     for number, layer in enumerate(layers):
