@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -221,6 +222,25 @@ def test_an_interrupt_that_python_swallows_still_stops_within_a_step() -> None:
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(Cancelled):
             progress(step)
+
+
+def test_a_prompt_longer_than_the_model_reads_is_warned_of(home: Path, tmp_path: Path) -> None:
+    words = [
+        "paint",
+        "星夜，" * 1300,
+        "-m",
+        "firefly",
+        "--size",
+        "128",
+        "--steps",
+        "1",
+        "-o",
+        tmp_path / "x.png",
+    ]
+    done = starry(home, *words, lang="zh")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"! 提示词共 \d{4} 个词元，.*只读前 512 个。\n", done.stderr)
+    assert (tmp_path / "x.png").exists()
 
 
 def test_broken_numbers_end_with_six_and_no_file(home: Path, tmp_path: Path) -> None:

@@ -123,11 +123,17 @@ def paint(
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
     )  # fmt: skip
     hang = hanger(out, request.count, overwrite)
-    for warning in checking.warnings_for(request, catalogue.resolve(request.model)):
+    warned = checking.warnings_for(request, catalogue.resolve(request.model))
+    for warning in warned:
         print(f"! {t(*warning)}", file=sys.stderr)
     with Progress(request.count) as progress:
         refused = []
         room = studio.Studio(hang, device, attention, progress.folding, count_clamps=clamps)
+        for warning in room.ready(request).warnings(
+            request
+        ):  # its tokenizer knows more: how long the prompt is
+            if warning not in warned:
+                progress.warn(f"! {t(*warning)}")
         for outcome in room.paint(request, progress):
             if isinstance(outcome, studio.Hung):
                 progress.say(line(outcome))
