@@ -147,7 +147,7 @@ def quick(**changes: Any) -> Plan:
         "formats": QUICK_FORMATS,
         "prompts": 3,
         "seeds": 1,
-        "noise_steps": 50,
+        "noise_steps": 25,
         "repeats": 3,
         "training_steps": 2,
         "counted": 1,

@@ -111,7 +111,7 @@ def _norms(rows: Rows) -> Plot | None:
     chart = Chart(("level of training noise, from all to none", "训练噪声的级别，由满到无"), ("norm of what the layer puts out", "该层输出的范数"), y_tick=_power)  # fmt: skip
     found = {f: rows.result("norms", model, f) for f in (REFERENCE, "float16", "bfloat16")}
     for format_, result in found.items():
-        for name, notes in result.get("layers", {}).items():
+        for name, notes in result["layers"].items() if result.get("levels") else ():
             stride = max(1, len(notes["norm"]) // 50)
             apart = result["of"] / min(result["of"], rows.plan.noise_steps)
             spots = [
