@@ -40,6 +40,8 @@ def test_the_picture_is_well_formed_whatever_the_names() -> None:
     assert len(titles) == 80
     assert titles[0] == "<script>.a&b\"': 2^20.0, -4.0 bits, mm"
     assert "script" not in {element.tag.split("}")[1] for element in root.iter()}
+    written = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"gold", "red", "cap", "星夜 <b>", "1 & 2"} <= written, "the legend is drawn"
     ElementTree.fromstring(draw([], "nothing", "ran", ()))
 
 

@@ -35,11 +35,13 @@ def torch_device(kind: str) -> torch.device:
     return torch.device("cuda" if kind == "rocm" else kind)
 
 
-def probe(kind: str | None = None, measure: bool = True) -> Device:
-    """Describe this machine (or its back end ``kind``). Takes under 1.5 s on a CPU; ``measure=False`` is instant."""
-    kind = kind or globals()["kind"]()
-    rates = matmul_rates(torch_device(kind)) if measure else {}
-    return Device(kind=kind, rates=rates, **_facts(kind))
+def probe(back_end: str | None = None, measure: bool = True) -> Device:
+    """Describe this machine, by its best back end or the one named. Takes under 1.5 s on a CPU; ``measure=False`` is
+    instant.
+    """
+    back_end = back_end or kind()
+    rates = matmul_rates(torch_device(back_end)) if measure else {}
+    return Device(kind=back_end, rates=rates, **_facts(back_end))
 
 
 def matmul_rates(device: torch.device) -> dict[str, float]:
