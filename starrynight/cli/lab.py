@@ -105,7 +105,7 @@ def run(
         "size": size,
         "steps": steps,
     }
-    one = begin(folder, quick, {name: value for name, value in asked.items() if value})
+    one = begin(folder, quick, {name: value for name, value in asked.items() if value not in (None, ())})
     print(f"✦ {folder}")
     with progress_bar(*columns()) as bar:
         runner.measure(one, device, advance(bar))
