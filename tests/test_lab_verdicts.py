@@ -237,7 +237,7 @@ TURNS = [
     ("C2", times(3.6 / 3.8), REPRODUCED, "bfloat16 ÷ float16", times(0.5, emulated=True), HARDWARE, "emulated here"),
     ("C3", colours(22.4, 18.1, 30), REPRODUCED, "something else than fraction bits", colours(0.02, 0.16, 30), REFUTED, "another picture, not another rounding"),
     ("C4", decibels("shadows", 24.7, 27.9), REPRODUCED, "something else is at work", decibels("shadows", 70, 52), REFUTED, "That is rounding"),
-    ("C5", tried(7), REPRODUCED, "does not explain it", tried(0), REFUTED, "It is the range, not luck"),
+    ("C5", tried(7), REPRODUCED, "does not explain it", tried(0), REFUTED, "inside float16 (Firefly 1000), and no picture broke"),
     ("C6", gradients({"flushed": 0.1, "error": -10}, {}), REPRODUCED, "loses what falls below 6·10⁻⁸", gradients({}, {}), REFUTED, "%). float16 keeps them without scaling"),
     ("C7", walked(1.9), REPRODUCED, "×1.90, ×1.90, ×1.90", walked(1.0), REFUTED, "×1.00, ×1.00, ×1.00"),
     ("C8", ranged(3, float("inf")), REPRODUCED, "3", ranged(0), REFUTED, "times below where float16 ends"),
@@ -337,6 +337,11 @@ def test_the_twin_is_judged_beside_firefly() -> None:
             model,
             "float16",
         )
+        for format_ in ("float16", "bfloat16"):
+            broke = format_ == "float16" and model == WIDE
+            found = {"refused": broke, "stage": "", "step": 0 if broke else None, "module": "", "why": None}
+            made.put("refusals", found, model, format_, 0)
+    assert made.judged("C5").gist[0].startswith("It is the range, not luck: all break")
     why = made.judged("X3").why[0]
     assert "Firefly reaches 8000 in float32, inside that, and float16 stays finite" in why
     assert "wide twin reaches 10⁷ in float32, beyond that, and float16 meets Inf or NaN" in why

@@ -128,7 +128,19 @@ def _range(rows: Rows, half: dict[str, stats.Estimate]) -> Words:
         return "", ""
     told = "; ".join(f"{name_of(m)} {figure(reached)}" for m, reached in peaks.items())
     told_zh = "；".join(f"{name_zh(m)} {figure(reached)}" for m, reached in peaks.items())
-    if all(half[m].value == (reached > FLOAT16_LIMIT) for m, reached in peaks.items()):
+    kinds = {reached > FLOAT16_LIMIT for reached in peaks.values()}
+    follows = all(half[m].value == (reached > FLOAT16_LIMIT) for m, reached in peaks.items())
+    if follows and kinds == {False}:
+        return (
+            f"Every number of float32's first step is inside float16 ({told}), and no picture broke.",
+            f"float32 第一步的数值都在 float16 之内（{told_zh}），没有一幅画坏掉。",
+        )
+    if follows and kinds == {True}:
+        return (
+            f"Numbers of float32's first step pass {FLOAT16_LIMIT:.0f} ({told}), and every picture broke.",
+            f"float32 第一步的数值超过 {FLOAT16_LIMIT:.0f}（{told_zh}），每一幅画都坏了。",
+        )
+    if follows:
         return (
             f"It is the range, not luck: all break whose float32 numbers pass {FLOAT16_LIMIT:.0f} at the first step, and none of the others ({told}).",
             f"取决于范围，而非运气：float32 第一步的数值超过 {FLOAT16_LIMIT:.0f} 的全坏，其余一幅不坏（{told_zh}）。",
