@@ -40,7 +40,7 @@ def test_the_weights_are_small_safe_and_say_where_they_come_from() -> None:
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".jinja"}
     told = header(SHIPPED / "transformer" / "diffusion_pytorch_model.safetensors")["__metadata__"]
-    assert {"recipe_commit", "licence", "seed", "painter_samples", "painter_loss"} <= set(told)
+    assert {"recipe_tree", "licence", "seed", "painter_samples", "painter_loss"} <= set(told)
     assert json.loads((SHIPPED / "model_index.json").read_text())["_class_name"] == "ZImagePipeline"
 
 

@@ -277,3 +277,16 @@ def test_questions_name_the_style_and_only_true_subjects(drawn: data.PictureSet)
     for question in evaluate.ask(drawn, 12):
         assert captions_module.names(question.text, "style", question.fact["shows"]["style"])
         assert set(question.subjects) <= set(question.fact["shows"]["subjects"])
+
+
+def test_what_is_told_by_name_adds_up_to_the_figures(drawn: data.PictureSet) -> None:
+    torch.manual_seed(1)
+    judge, questions = evaluate.Judge().eval(), evaluate.ask(drawn, 12)
+    figures = evaluate.figures(judge, drawn.pictures, questions)
+    told = evaluate.by_name(judge, drawn.pictures, questions)
+    found, named = (sum(column) for column in zip(*told["subjects"].values(), strict=True))
+    assert figures["subject_recall"] == pytest.approx(found / named)
+    right = sum(told["hours"][hour][hour] for hour in told["hours"])
+    asked = sum(sum(row.values()) for row in told["hours"].values())
+    assert asked == sum(question.names_hour for question in questions) > 0
+    assert figures["hour_accuracy"] == pytest.approx(right / asked)

@@ -181,6 +181,23 @@ def figures(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> di
     }
 
 
+def by_name(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> dict[str, Any]:
+    """Where ``figures`` come from: how often each hour that a caption names was taken for which, and of each named
+    subject how many pictures show it, as [found, named].
+    """
+    _, _, said_subjects, said_hour = judged(judge, pictures)
+    found = (said_subjects > SURE).numpy()
+    hours = {hour: dict.fromkeys(HOURS, 0) for hour in HOURS}
+    subjects = {subject: [0, 0] for subject in SUBJECTS}
+    for row, question in enumerate(questions):
+        if question.names_hour:
+            hours[question.fact["shows"]["hour"]][HOURS[int(said_hour[row].argmax())]] += 1
+        for subject in question.subjects:
+            subjects[subject][0] += int(found[row, SUBJECTS.index(subject)])
+            subjects[subject][1] += 1
+    return {"hours": hours, "subjects": subjects}
+
+
 def diversity(
     judge: Judge, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
 ) -> dict[str, float]:
@@ -250,6 +267,7 @@ def report(
         "conditions": {"pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "bfloat16"},
         "generated": figures(judge, made, questions),
         "held_out": figures(judge, real, questions),
+        "by_name": by_name(judge, made, questions),
         "frechet": {
             "generated": frechet(features["made"], features["real"]),
             "held_out": frechet(features["other"], features["real"]) if len(other) > FEATURES else None,
