@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from starrynight import studio
 from starrynight.errors import Cancelled
+from starrynight.firefly import evaluate, quiet, sheet
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
 from starrynight.painting.catalogue import SHIPPED
@@ -128,3 +130,18 @@ def test_the_picture_emerges_and_can_be_stopped(room: studio.Studio) -> None:
     errors = [np.abs(picture - small).mean() for picture in seen]
     assert errors[-1] < errors[0], "a preview shows where the picture is heading, better every step"
     assert errors[-1] < 25
+
+
+def test_the_shipped_weights_stay_far_inside_float16_and_quietening_changes_no_picture() -> None:
+    """A feed-forward before a norm may grow as it likes; after the third sitting one had left float16."""
+    pipe, texts = evaluate.open_weights(SHIPPED), sheet.prompts()[:1]
+    assert max(quiet.loudness(pipe, texts).values()) < 65504 / 4
+    before = sheet.paint(pipe, texts).astype(int)
+    with torch.no_grad():
+        pipe.transformer.layers[0].feed_forward.w2.weight.mul_(2.0**8)
+    loud = quiet.loudness(pipe, texts)
+    assert loud["layers.0.feed_forward"] > 65504
+    powers = quiet.quieten(pipe, texts)
+    assert 2.0 ** powers["layers.0.feed_forward"] >= loud["layers.0.feed_forward"] / quiet.CEILING
+    assert max(quiet.loudness(pipe, texts).values()) <= quiet.CEILING
+    assert abs(sheet.paint(pipe, texts).astype(int) - before).max() <= 1

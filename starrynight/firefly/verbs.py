@@ -180,10 +180,13 @@ def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
 
 
 def save(options: argparse.Namespace) -> None:
-    """Write the weights (the averaged ones, or the live ones) as a folder that ZImagePipeline.from_pretrained reads."""
-    from starrynight.firefly import model
+    """Write the weights (the averaged ones, or the live ones), kept inside float16, as a folder that
+    ZImagePipeline.from_pretrained reads.
+    """
+    from starrynight.firefly import model, quiet, sheet
 
     pipe, provenance = assemble(options.work, options.sampler_shift, options.group)
+    provenance["quietened"] = json.dumps(quiet.quieten(pipe, sheet.prompts()))
     model.save(pipe, options.out, provenance)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(
