@@ -248,4 +248,4 @@ def _told(notes: dict[str, list[Any]]) -> str:
     broken, flushed, error = (
         median([number(v) for v in notes[k]]).value for k in ("broken", "flushed", "error")
     )
-    return f"{100 * broken:.2g} % / {100 * flushed:.2g} % / {figure(error)} dB"
+    return f"{100 * broken:.3g} % / {100 * flushed:.3g} % / {figure(error)} dB"
