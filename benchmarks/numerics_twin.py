@@ -104,14 +104,24 @@ class Gallery:
 
         if name not in self._loaded:
             plan = folding.uniform(self.model, "float16" if name == "clamped" else name)
-            folds = (
-                (folding.recall(self.model) or folding.make(self.model)).plan if "folded" in name else None
-            )
+            folds = self._folds() if "folded" in name else None
             self._loaded[name] = loading.load(self.model, plan, folds)
             self._loaded[name].set_progress_bar_config(disable=True)
             if name == "clamped":
                 clamp(self._loaded[name])
         return self._loaded[name]
+
+    def _folds(self) -> Any:
+        """The plan, if it folds: a component that stays in float32 as a whole would prove float32, not folding."""
+        from starrynight.painting import folding
+
+        folds = (folding.recall(self.model) or folding.make(self.model)).plan
+        if whole := {"text_encoder", "transformer", "vae", "vae.decoder"} & set(folds.islands):
+            raise SystemExit(
+                f"{', '.join(sorted(whole))} cannot be folded: this would be no proof of folding"
+            )
+        print(f"{len(folds.parameters)} folds, islands: {', '.join(folds.islands) or 'none'}", flush=True)
+        return folds
 
 
 def measure(
