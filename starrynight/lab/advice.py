@@ -98,7 +98,7 @@ def _cost(rows: Rows, model: str, format_: str) -> Words:
     broken = refused(rows, model, format_)
     if not broken.count:
         return "", ""
-    hits, high = round(broken.value * broken.count), f"{100 * broken.high:.3g}"
+    hits, high = round(broken.value * broken.count), f"{100 * broken.high:.2g}"
     if hits == broken.count:
         return (
             f"{format_}: all of {broken.count} pictures broke.",
