@@ -14,6 +14,7 @@ import io
 import os
 import secrets
 import struct
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,14 @@ def _unknown_format(name: str) -> BadRequest:
 
 def _app1(body: bytes) -> bytes:
     return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def check_place(path: Path) -> None:
+    """Try the folder a file will be written to before the work that fills it. Makes the folder; raises StorageError."""
+    with _storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 def write_whole(path: Path, data: bytes, *, overwrite: bool) -> Path:

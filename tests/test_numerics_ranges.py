@@ -46,13 +46,15 @@ def test_the_picture_is_well_formed_whatever_the_names() -> None:
 
 
 def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:
-    model, out = tiny.save("zimage", tmp_path / "model"), tmp_path / "ranges.svg"
+    model, out = tiny.save("zimage", tmp_path / "mine [red]"), tmp_path / "ranges.svg"
     environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh", "OMP_NUM_THREADS": "1"}
+    environment |= {"FORCE_COLOR": "1", "COLUMNS": "200"}  # so that the bar shows
     starry = Path(sys.executable).with_name("starry")
     done = subprocess.run(
         [starry, "ranges", model, "--json", "-o", out], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "mine [red]" in done.stderr, "a name is not markup"
     told = json.loads(done.stdout)
     assert {layer["component"] for layer in told["layers"]} == {"text_encoder", "transformer", "vae"}
     assert "每一层的数值范围" in out.read_text("utf-8")
@@ -61,3 +63,11 @@ def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:
     )
     assert wrong.returncode == 2
     assert "x.svg" in wrong.stderr
+    nowhere = out / "ranges.svg"
+    wrong = subprocess.run(
+        [starry, "ranges", model, "-o", nowhere], env=environment, capture_output=True, text=True
+    )
+    assert wrong.returncode == 5
+    assert f"✗ 无法写入 {nowhere}：已经存在。\n" == wrong.stderr, (
+        "said at the door, before anything is measured"
+    )

@@ -54,6 +54,7 @@ def fold(
             f"“{to}” is no format to fold for; float16 is the one whose range is too small.",
             f"不能折叠到“{to}”；只有 float16 的范围不够，需要折叠。",
         )
+    from rich.markup import escape
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
     from starrynight.painting import catalogue, hub, writing
@@ -62,7 +63,7 @@ def fold(
     with progress_bar(
         "[gold1]{task.description}", BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
     ) as bar:
-        task = bar.add_task(t(f"folding {found.en}", f"折叠 {found.zh}"), total=None, note="")
+        task = bar.add_task(escape(t(f"folding {found.en}", f"折叠 {found.zh}")), total=None, note="")
 
         def on_progress(done: int, total: int, doing: tuple[str, str]) -> None:
             bar.update(task, completed=done, total=total, note=t(*doing))

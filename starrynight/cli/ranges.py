@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from starrynight.cli import app, progress_bar, t
-from starrynight.errors import BadRequest, StorageError
+from starrynight.errors import BadRequest
 
 if TYPE_CHECKING:
     from starrynight.numerics.ranges import Layer
@@ -60,12 +60,19 @@ def ranges(
             f"The picture is an SVG; name it {out.with_suffix('.svg').name}.",
             f"图是 SVG 格式；请命名为 {out.with_suffix('.svg').name}。",
         )
+    from rich.markup import escape
+
     from starrynight.numerics.ranges import breaking, layers
     from starrynight.painting import catalogue, folding, hub
+    from starrynight.picture import check_place
 
+    if out is not None:
+        check_place(out)
     found = hub.fetch(catalogue.resolve(model))
     with progress_bar(*_columns()) as bar:
-        task = bar.add_task(t(f"watching {found.en} paint", f"观察 {found.zh} 作画"), total=None, note="")
+        task = bar.add_task(
+            escape(t(f"watching {found.en} paint", f"观察 {found.zh} 作画")), total=None, note=""
+        )
         measured = layers(folding.observe(
             found, on_progress=lambda done, total, doing: bar.update(task, completed=done, total=total, note=t(*doing))
         ))  # fmt: skip
@@ -95,6 +102,7 @@ def _columns() -> list[object]:
 def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
     from starrynight.numerics.ranges import breaking
     from starrynight.numerics.skyline import draw
+    from starrynight.picture import storage_error, write_whole
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")
     legend = (
@@ -104,11 +112,9 @@ def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
     )
     text = draw(measured, title, _verdict(measured, len(breaking(measured))), legend)
     try:
-        out.write_text(text, "utf-8")
+        write_whole(out, text.encode(), overwrite=True)
     except OSError as error:
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror}.", f"无法写入 {out}：{error.strerror}。"
-        ) from error
+        raise storage_error(out, error) from error
 
 
 def _verdict(measured: Sequence[Layer], broken: int) -> str:

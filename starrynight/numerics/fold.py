@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from starrynight.errors import BadFile, StorageError, Unfit
+from starrynight.errors import BadFile, StorageError, Unfit, reason
 from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
 from starrynight.numerics.solve import Plan
@@ -174,10 +174,11 @@ def write_folded(
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
+        en, zh = reason(error)
         raise StorageError(
-            f"{target} could not be written ({error.strerror}); free some space or name another place, then run the "
+            f"{target} could not be written ({en}); free some space or name another place, then run the "
             "command again: it goes on where it stopped.",
-            f"无法写入 {target}（{error.strerror}）；请腾出空间或换个位置，再次运行会接着做。",
+            f"无法写入 {target}（{zh}）；请腾出空间或换个位置，再次运行会接着做。",
         ) from error
     partial.replace(target)
 
