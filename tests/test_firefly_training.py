@@ -140,7 +140,7 @@ def test_learning_lowers_the_loss(words, captions: train.Captions, tmp_path: Pat
         with torch.no_grad():
             return float(
                 np.mean([
-                    train.flow_loss(run.painter, clean, captions.draw(np.arange(12), np.random.default_rng(i)), 1.5, optimise.generator(9, i))
+                    train.flow_loss(run.painter, clean, captions.draw(np.arange(12), np.random.default_rng(i)), train.Times(), optimise.generator(9, i))
                     for i in range(4)
                 ])
             )  # fmt: skip
@@ -290,3 +290,11 @@ def test_what_is_told_by_name_adds_up_to_the_figures(drawn: data.PictureSet) -> 
     asked = sum(sum(row.values()) for row in told["hours"].values())
     assert asked == sum(question.names_hour for question in questions) > 0
     assert figures["hour_accuracy"] == pytest.approx(right / asked)
+
+
+def test_a_share_of_the_times_lies_where_the_first_step_is_taken() -> None:
+    drawn = [train.Times(2.0, first).draw(20_000, optimise.generator(1, 0)) for first in (0.0, 0.25)]
+    late = [float((sigma > train.FIRST).float().mean()) for sigma in drawn]
+    assert late[0] < 0.2
+    assert late[1] == pytest.approx(0.25 + 0.75 * late[0], abs=0.03)
+    assert all(float(sigma.min()) >= 0 and float(sigma.max()) <= 1 for sigma in drawn)

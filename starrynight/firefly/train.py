@@ -27,6 +27,8 @@ EMPTY_SHARE = 0.1
 LONG_SHARE = 0.2
 # A whole picture of 256 x 256 is this many latents across.
 WHOLE = 32
+# The sampler's first step of eight goes from sigma 1 to 0.91 at its shift of 1.5.
+FIRST = 0.85
 
 
 class Painter(nn.Module):
@@ -249,19 +251,31 @@ def cached(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")[: int(path.with_suffix(".count").read_text())]
 
 
-def sigmas(count: int, shift: float, draw: torch.Generator) -> Tensor:
-    """Logit-normal times pushed towards noise by ``shift``, one in ten uniform so that no time is unknown."""
-    drawn = torch.randn(count, generator=draw).sigmoid()
-    drawn = shift * drawn / (1 + (shift - 1) * drawn)
-    even = torch.rand(count, generator=draw)
-    return torch.where(torch.rand(count, generator=draw) < 0.1, even, drawn)
+@dataclass(frozen=True)
+class Times:
+    """Which sigmas a run trains on: logit-normal ones pushed towards noise by ``shift``; a share ``first`` of them
+    instead even between FIRST and 1, where the sampler's first step settles hour and colour from the words alone; and
+    one in ten even over all, so that no time is unknown.
+    """
+
+    shift: float = 1.5
+    first: float = 0.0
+
+    def draw(self, count: int, draw: torch.Generator) -> Tensor:
+        """``count`` sigmas in [0, 1]."""
+        drawn = torch.randn(count, generator=draw).sigmoid()
+        drawn = self.shift * drawn / (1 + (self.shift - 1) * drawn)
+        even = torch.rand(count, generator=draw)
+        lot = torch.rand(count, generator=draw)
+        drawn = torch.where(lot < 0.1, even, drawn)
+        return torch.where(lot > 1 - self.first, FIRST + (1 - FIRST) * even, drawn)
 
 
 def flow_loss(
-    painter: nn.Module, clean: Tensor, words: tuple[Tensor, Tensor], shift: float, draw: torch.Generator
+    painter: nn.Module, clean: Tensor, words: tuple[Tensor, Tensor], times: Times, draw: torch.Generator
 ) -> Tensor:
     """Mean squared error of the predicted velocity over a batch of normalised latents [B, C, H, W]."""
-    sigma = sigmas(len(clean), shift, draw)
+    sigma = times.draw(len(clean), draw)
     noise = torch.randn(clean.shape, generator=draw)
     level = sigma.view(-1, 1, 1, 1)
     answer = painter((1 - level) * clean + level * noise, 1 - sigma, *words)
@@ -318,7 +332,7 @@ class Run(Training):
         batch: int = 32,
         cooldown: int = 0,
         warmup: int = 100,
-        shift: float = 1.5,
+        times: Times = Times(),
     ) -> None:
         """Go on until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``."""
         mean, deviation = statistics
@@ -331,7 +345,7 @@ class Run(Training):
             words = captions.draw(rows, rng)
             draw = generator(self.seed, step, self.team.rank)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.kind == torch.bfloat16):
-                return flow_loss(self.painter, clean, words, shift, draw)
+                return flow_loss(self.painter, clean, words, times, draw)
 
         side = 8 * latents.shape[-1]
         if self.history and self.history[-1].get("side", side) != side:

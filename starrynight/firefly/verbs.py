@@ -175,7 +175,7 @@ def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
     numbers = json.loads((options.work / "statistics.json").read_text())
     run.train(
         latents, captions, (numbers["mean"], numbers["deviation"]), checkpoint, options.until, options.batch,
-        options.cooldown, shift=options.shift,
+        options.cooldown, times=train.Times(options.shift, options.first),
     )  # fmt: skip
 
 
@@ -305,7 +305,7 @@ def arguments() -> argparse.ArgumentParser:
     verb(recaption, "recaption", ("--captions", 12))
     verb(
         learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
-        ("--shift", 1.5), ("--compiled", 0),
+        ("--shift", 1.5), ("--first", 0.0), ("--compiled", 0),
     )  # fmt: skip
     verb(save, "save", ("--out", weights), ("--sampler-shift", 1.5), ("--group", "average"))
     verb(
