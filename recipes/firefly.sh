@@ -2,11 +2,11 @@
 # Firefly from nothing: draw the pictures, train, save, judge. Every line goes on from its own checkpoint, so the
 # script may be killed at any moment and run again. Two cores, about six hours; no network, no GPU.
 #
-# What this does not repeat of the shipped weights' history: they learnt in three sittings. The first drew ten thousand
+# What this does not repeat of the shipped weights' history: they learnt in four sittings. The first drew ten thousand
 # pictures with smaller houses, boats and pagodas; autoencoder, tokenizer and statistics come from those. The second
 # went on from the saved weights (`begin`) on 6,200 pictures of today's renderer, and its optimiser began anew; the third
-# went on from its checkpoint, after `recaption`. Here
-# one set of pictures serves all. docs/log.md has all of them, minute by minute.
+# went on from its checkpoint, after `recaption`, and so did the fourth. Here one set of pictures serves all. docs/log.md
+# has all of them, minute by minute.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
 WORK=${WORK:-${STARRY_HOME:-$HOME/.starrynight}/training}
@@ -28,7 +28,7 @@ firefly encode --side 128
 firefly encode --side 256
 
 # 4. Transformer and text encoder together: composition and words at half size, then strokes at full size. The first
-#    pair is the first sitting, the second pair the second, the third the third.
+#    pair is the first sitting, and so on. --first: the hour is settled in the sampler's first step.
 firefly learn --side 128 --until 1297
 firefly learn --side 256 --until 2330 --cooldown 470 --batch 16 --shift 2.0
 firefly learn --side 128 --until 3081 --batch 64 --rate 1.5e-3 --seed 2 --compiled 1
@@ -36,6 +36,8 @@ firefly learn --side 256 --until 3500 --cooldown 230 --batch 24 --rate 1.5e-3 --
 firefly recaption
 firefly learn --side 128 --until 4200 --batch 64 --rate 1.5e-3 --seed 3 --compiled 1 --team 1
 firefly learn --side 256 --until 5950 --cooldown 550 --batch 24 --rate 1.5e-3 --seed 3 --shift 2.0 --compiled 1 --team 1
+firefly learn --side 128 --until 7250 --batch 64 --rate 1.5e-3 --seed 4 --first 0.3 --compiled 1 --team 1
+firefly learn --side 256 --until 8600 --cooldown 500 --batch 24 --rate 1.5e-3 --seed 4 --shift 2.0 --first 0.3 --compiled 1 --team 1
 
 # 5. The decoder alone, against a critic: crisper strokes from the same latents.
 firefly polish --until 260 --cooldown 80
