@@ -33,6 +33,9 @@ RUNGS = {
     "sampler": ("the conservative sampler", "改用保守采样器"),
 }
 
+# The detail of a rung for which there was not memory enough.
+NO_ROOM = ("out of memory", "内存不足")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -81,10 +84,12 @@ class Rung:
 
     def say(self, lang: str) -> str:
         """“folds planned anew”, with the detail where there is one."""
-        text = RUNGS.get(self.name, (self.name, self.name))[lang.startswith("zh")]
+        chinese = lang.startswith("zh")
+        text = RUNGS.get(self.name, (self.name, self.name))[chinese]
         if not self.detail:
             return text
-        return f"{text}（{self.detail}）" if lang.startswith("zh") else f"{text} ({self.detail})"
+        detail = NO_ROOM[chinese] if self.detail == NO_ROOM[0] else self.detail
+        return f"{text}（{detail}）" if chinese else f"{text} ({detail})"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 from saboteur import ALWAYS, HALF, KINDS, LAYERS, Saboteur
 
@@ -23,6 +24,7 @@ from starrynight.cli import paint as painting
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
 from starrynight.painting.canvas import Canvas, Refused
+from starrynight.painting.ladder import Part
 from starrynight.painting.painter import Painter
 from starrynight.picture import Picture
 from starrynight.request import PaintRequest
@@ -193,6 +195,37 @@ def test_the_whole_ladder_is_climbed_in_order_and_told(
         assert refused.verdict.outcome == "refuse"
     assert before == [(p.dtype, p.data_ptr()) for p in painter.denoiser.parameters()]
     assert len(paint(painter, request)[0].verdict.rungs) == 0
+
+
+def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
+    painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third tensor made wider finds no room; what the first two became is taken back."""
+    painter, request = painters("float16"), ask(folder, precision="float16", count=2)
+    sound = paint(painter, request)
+    wide = Part._whole
+    calls = iter(range(10**6))
+
+    def full(
+        part: Part, name: str, tensor: torch.Tensor, dtype: torch.dtype, originals: list[Any]
+    ) -> torch.Tensor:
+        if next(calls) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6.00 GiB")
+        return wide(part, name, tensor, dtype, originals)
+
+    monkeypatch.setattr(Part, "_whole", full)
+    with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
+        outcomes = paint(painter, request)
+    for refused in outcomes:
+        assert isinstance(refused, Refused)
+        assert [(r.name, r.mended, r.detail) for r in refused.verdict.rungs if r.name != "attention"] == [
+            (name, False, "out of memory") for name in ("islands", "bfloat16", "float32")
+        ]
+        assert "float32 islands (out of memory)" in refused.error.en
+        assert "float32 小岛（内存不足）" in refused.error.zh
+    monkeypatch.setattr(Part, "_whole", wide)
+    for again, before in zip(paint(painter, request), sound, strict=True):
+        assert (again.pixels == before.pixels).all()
 
 
 @pytest.mark.parametrize("loud", [3e3, 1e7])

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from starrynight.errors import BrokenNumbers
+from starrynight.errors import BrokenNumbers, OutOfMemory
 from starrynight.numerics.guard import ClampCounter, find_fault, locate
-from starrynight.painting import samplers
+from starrynight.painting import ladder, memory, samplers
 from starrynight.painting.ladder import HALVES, LADDER, Part, cast
-from starrynight.verdict import Fault, Rung, Verdict, tried
+from starrynight.verdict import NO_ROOM, Fault, Rung, Verdict, tried
 
 # Networks that judge or prepare beside the painting, and make none of its numbers.
 BYSTANDERS = ("safety_checker", "image_encoder")
@@ -193,7 +193,7 @@ class Guard:
             for rung in LADDER if self.mends else ():
                 if rung.name in part.climbed and not rung.grows:
                     continue
-                while (detail := rung.climb(part, fault)) is not None:
+                while (detail := self._climb(rung, part, fault)) is not None:
                     part.climbed.add(rung.name)
                     value, again = _try(run, stage, step)
                     self._climbed(rung.name, fault, again is None, detail)
@@ -203,6 +203,16 @@ class Guard:
                         break
                     fault = again.at(locate(part.networks, run)) if again.total else fault
         raise self._refuse(fault)
+
+    def _climb(self, rung: ladder.Rung, part: Part, fault: Fault) -> str | None:
+        """What the rung did; None where it cannot help, be it for want of memory, which is told as tried in vain."""
+        try:
+            return rung.climb(part, fault)
+        except (RuntimeError, MemoryError, OutOfMemory) as error:
+            if not isinstance(error, OutOfMemory) and memory.out_of_memory(error) is None:
+                raise
+            self._climbed(rung.name, fault, False, NO_ROOM[0])
+            return None
 
     def _other_step(self, fault: Fault, scheduler: Any, model_output: Any, sample: Any) -> Any:
         """The step again by the conservative sampler, which goes on for the rest of the picture."""

@@ -105,6 +105,7 @@ class Part:
 
     def recast(self, dtype: torch.dtype, within: str | None = None) -> None:
         """Hold 16-bit numbers in ``dtype``; all of them, or those of one module."""
+        self._held = []  # first: memory may end half-way
         originals: list[Mapping[str, torch.Tensor]] = []
         for root, network in self.networks.items():
             for name, module in network.named_modules():
@@ -115,7 +116,6 @@ class Part:
                     for leave in [hook for hook in module._forward_hooks.values() if isinstance(hook, Leave)]:
                         self.later_undo(partial(setattr, leave, "dtype", leave.dtype))
                         leave.dtype = dtype
-        self._held = []
 
     def _recast_module(self, full: str, module: nn.Module, dtype: torch.dtype, originals: list[Any]) -> None:
         for name in own_tensors(module):
