@@ -26,9 +26,9 @@ LARGEST = 250_000  # bytes of one picture in docs/
 LINES = (
     ("星夜下的静谧村庄", "oil"), ("江雪，孤舟，远山", "ink"), ("清晨的睡莲池", "monet"), ("海上生明月", "ukiyoe"),
     ("雨夜的霓虹都市", "cyberpunk"), ("樱花树，小桥，远山", "watercolor"), ("金色的麦田", "pointillism"), ("飞天的飘带掠过莲花", "dunhuang"),
-    ("雪后的村庄，窗里有灯", "pastel"), ("竹林与小屋", "papercut"), ("a lighthouse in a storm", "oil"), ("a pagoda and the moon above the sea", "ukiyoe"),
-    ("秋天的白桦林", "monet"), ("雪山下的湖", "dunhuang"), ("月光下的松林", "ink"), ("落日与沙丘", "pastel"),
-    ("a red bridge over a quiet river", "pointillism"), ("极光下的雪山", "watercolor"), ("荷塘月色", "oil"), ("山间的云海", "ink"),
+    ("雪后的村庄，正午", "pastel"), ("弯月与宝塔", "papercut"), ("a church under swirling stars", "oil"), ("a pagoda and the moon above the sea", "ukiyoe"),
+    ("睡莲池上的拱桥", "monet"), ("雪山下的湖", "dunhuang"), ("山间的宝塔，江上孤舟", "ink"), ("落日，海上的帆船", "pastel"),
+    ("a red bridge over a quiet river", "pointillism"), ("黄昏的湖，远山", "watercolor"), ("荷塘月色", "oil"), ("山间的云海", "ink"),
 )  # fmt: skip
 SHAPES = ((256, 256), (256, 208), (256, 256), (208, 256), (256, 176))
 
