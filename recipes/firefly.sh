@@ -37,7 +37,7 @@ firefly recaption
 firefly learn --side 128 --until 4200 --batch 64 --rate 1.5e-3 --seed 3 --compiled 1 --team 1
 firefly learn --side 256 --until 5950 --cooldown 550 --batch 24 --rate 1.5e-3 --seed 3 --shift 2.0 --compiled 1 --team 1
 firefly learn --side 128 --until 7250 --batch 64 --rate 1.5e-3 --seed 4 --first 0.3 --compiled 1 --team 1
-firefly learn --side 256 --until 8600 --cooldown 500 --batch 24 --rate 1.5e-3 --seed 4 --shift 2.0 --first 0.3 --compiled 1 --team 1
+firefly learn --side 256 --until 8450 --cooldown 500 --batch 24 --rate 1.5e-3 --seed 4 --shift 2.0 --first 0.3 --compiled 1 --team 1
 
 # 5. The decoder alone, against a critic: crisper strokes from the same latents.
 firefly polish --until 260 --cooldown 80
