@@ -28,7 +28,7 @@ LINES = (
     ("雨夜的霓虹都市", "cyberpunk"), ("樱花树，小桥，远山", "watercolor"), ("金色的麦田", "pointillism"), ("飞天的飘带掠过莲花", "dunhuang"),
     ("雪后的村庄，正午", "pastel"), ("弯月与宝塔", "papercut"), ("a church under swirling stars", "oil"), ("a pagoda and the moon above the sea", "ukiyoe"),
     ("睡莲池上的拱桥", "monet"), ("雪山下的湖", "dunhuang"), ("山间的宝塔，江上孤舟", "ink"), ("落日，海上的帆船", "pastel"),
-    ("a red bridge over a quiet river", "pointillism"), ("黄昏的湖，远山", "watercolor"), ("荷塘月色", "oil"), ("山间的云海", "ink"),
+    ("a red bridge over a quiet river", "pointillism"), ("黄昏的湖，远山", "watercolor"), ("荷塘月色", "oil"), ("雪中的村庄，远山", "ink"),
 )  # fmt: skip
 SHAPES = ((256, 256), (256, 208), (256, 256), (208, 256), (256, 176))
 
