@@ -153,7 +153,7 @@ class Picture:
         """
         path = Path(path)
         data = self.encode(format_of(path), quality=quality, lossless=lossless)
-        with _storage(path):
+        with storing(path):
             return write_whole(path, data, overwrite=overwrite)
 
     def _json(self) -> str:
@@ -237,7 +237,7 @@ def _app1(body: bytes) -> bytes:
 
 def check_place(path: Path) -> None:
     """Try the folder a file will be written to before the work that fills it. Makes the folder; raises StorageError."""
-    with _storage(path):
+    with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -297,7 +297,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage(path: Path) -> Iterator[None]:
+def storing(path: Path) -> Iterator[None]:
+    """While ``path`` is written: an OSError becomes a StorageError with its sentence."""
     try:
         yield
     except OSError as error:

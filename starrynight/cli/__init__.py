@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -110,6 +112,19 @@ def progress_bar(*columns: Any) -> Progress:
 
     stderr = Console(stderr=True)
     return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+
+
+@contextmanager
+def followed(what: str) -> Iterator[Callable[[int, int, tuple[str, str]], None]]:
+    """A bar named ``what`` and its listener, for long work that tells how much is done, of how much, and what it does."""
+    from rich.markup import escape
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    with progress_bar(
+        "[gold1]{task.description}", BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+    ) as bar:
+        task = bar.add_task(escape(what), total=None, note="")
+        yield lambda done, total, doing: bar.update(task, completed=done, total=total, note=t(*doing))
 
 
 def plain(text: str) -> str:

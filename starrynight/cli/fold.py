@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from starrynight.cli import app, progress_bar, t
+from starrynight.cli import app, followed, t
 from starrynight.errors import BadRequest
 
 HELP = t(
@@ -54,20 +54,10 @@ def fold(
             f"“{to}” is no format to fold for; float16 is the one whose range is too small.",
             f"不能折叠到“{to}”；只有 float16 的范围不够，需要折叠。",
         )
-    from rich.markup import escape
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
     from starrynight.painting import catalogue, hub, writing
 
     found = hub.fetch(catalogue.resolve(model))
-    with progress_bar(
-        "[gold1]{task.description}", BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
-    ) as bar:
-        task = bar.add_task(escape(t(f"folding {found.en}", f"折叠 {found.zh}")), total=None, note="")
-
-        def on_progress(done: int, total: int, doing: tuple[str, str]) -> None:
-            bar.update(task, completed=done, total=total, note=t(*doing))
-
+    with followed(t(f"folding {found.en}", f"折叠 {found.zh}")) as on_progress:
         written = writing.write(found, out, on_progress)
     if as_json:
         told = {

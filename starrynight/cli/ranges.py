@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli import app, progress_bar, t
+from starrynight.cli import app, followed, t
 from starrynight.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ def ranges(
             f"The picture is an SVG; name it {out.with_suffix('.svg').name}.",
             f"图是 SVG 格式；请命名为 {out.with_suffix('.svg').name}。",
         )
-    from rich.markup import escape
-
     from starrynight.numerics.ranges import breaking, layers
     from starrynight.painting import catalogue, folding, hub
     from starrynight.picture import check_place
@@ -69,13 +67,8 @@ def ranges(
     if out is not None:
         check_place(out)
     found = hub.fetch(catalogue.resolve(model))
-    with progress_bar(*_columns()) as bar:
-        task = bar.add_task(
-            escape(t(f"watching {found.en} paint", f"观察 {found.zh} 作画")), total=None, note=""
-        )
-        measured = layers(folding.observe(
-            found, on_progress=lambda done, total, doing: bar.update(task, completed=done, total=total, note=t(*doing))
-        ))  # fmt: skip
+    with followed(t(f"watching {found.en} paint", f"观察 {found.zh} 作画")) as on_progress:
+        measured = layers(folding.observe(found, on_progress=on_progress))
     if out is not None:
         _draw(out, measured, t(found.en, found.zh))
     if as_json:
@@ -88,21 +81,10 @@ def ranges(
         print(f"✦ {out}")
 
 
-def _columns() -> list[object]:
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-    return [
-        "[gold1]{task.description}",
-        BarColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    ]
-
-
 def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
     from starrynight.numerics.ranges import breaking
     from starrynight.numerics.skyline import draw
-    from starrynight.picture import storage_error, write_whole
+    from starrynight.picture import storing, write_whole
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")
     legend = (
@@ -111,10 +93,8 @@ def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
         t("peak after folding", "折叠后的峰值"),
     )
     text = draw(measured, title, _verdict(measured, len(breaking(measured))), legend)
-    try:
+    with storing(out):
         write_whole(out, text.encode(), overwrite=True)
-    except OSError as error:
-        raise storage_error(out, error) from error
 
 
 def _verdict(measured: Sequence[Layer], broken: int) -> str:

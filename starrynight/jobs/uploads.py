@@ -22,7 +22,7 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
 from starrynight.gallery.tables import jobs, recipes
 from starrynight.metadata import read_pixels
-from starrynight.picture import PART_SUFFIX, storage_error, write_whole
+from starrynight.picture import PART_SUFFIX, storing, write_whole
 from starrynight.settings import settings
 
 LARGEST = 32 << 20  # bytes of a file handed in
@@ -53,10 +53,8 @@ class Uploads:
         image.save(out, "PNG")
         name = id_of(out.getvalue())
         path = self.folder / f"{name}.png"
-        try:
+        with storing(path):
             write_whole(path, out.getvalue(), overwrite=True)
-        except OSError as error:
-            raise storage_error(path, error) from error
         return name, image.width, image.height
 
     def path(self, name: str) -> Path:

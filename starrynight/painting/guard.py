@@ -209,7 +209,7 @@ class Guard:
         try:
             return rung.climb(part, fault)
         except (RuntimeError, MemoryError, OutOfMemory) as error:
-            if not isinstance(error, OutOfMemory) and memory.out_of_memory(error) is None:
+            if memory.out_of_memory(error) is None:
                 raise
             self._climbed(rung.name, fault, False, NO_ROOM[0])
             return None

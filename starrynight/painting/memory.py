@@ -115,7 +115,10 @@ def tile(pipeline: Any, width: int, height: int) -> None:
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """The error as OutOfMemory if that is what it is: CUDA's own type, the CPU allocator's sentence, Python's."""
+    """The error as OutOfMemory if that is what it is: ours, CUDA's own type, the CPU allocator's sentence,
+    Python's."""
+    if isinstance(error, OutOfMemory):
+        return error
     text = str(error).lower()
     ours = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from starrynight.errors import Cancelled
-from starrynight.picture import storage_error
+from starrynight.picture import storing
 
 STOP = "stop"  # a file in the run's folder: whoever measures it, stop
 
@@ -21,23 +21,19 @@ def begin(folder: Path) -> None:
     """Start it and leave it alone; it outlives the page, and a second one on the same run gives up by itself.
 
     Raises ``StorageError`` if the folder may not be written."""
-    try:
+    with storing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f"{folder.name}.log").open("ab") as log:
             command = [sys.executable, "-m", "starrynight.web.measure", str(folder)]
             subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-    except OSError as error:
-        raise storage_error(folder, error) from error
 
 
 def stop(folder: Path) -> None:
     """Ask whoever measures this run to stop after the measurement at hand; nothing is lost. Raises ``StorageError``."""
-    try:
+    with storing(folder):
         (folder / STOP).touch()
-    except OSError as error:
-        raise storage_error(folder, error) from error
 
 
 def stopping(folder: Path) -> bool:
