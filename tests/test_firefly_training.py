@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from starrynight.firefly import autoencoder, data, evaluate, model, optimise, polish, sheet, train, verbs
+from starrynight.firefly import (
+    autoencoder,
+    data,
+    distil,
+    evaluate,
+    model,
+    optimise,
+    polish,
+    sheet,
+    train,
+    verbs,
+)
 from starrynight.firefly import captions as captions_module
 from starrynight.firefly.scene import compose
 from starrynight.painting.catalogue import SHIPPED
@@ -132,15 +144,32 @@ def test_half_size_patches_stand_at_every_second_whole_size_place(words) -> None
         assert torch.equal(grid[::2, ::2].flatten(0, 1), other)
 
 
+def test_a_share_of_the_samples_names_what_is_overlooked(captions: train.Captions) -> None:
+    assert captions.naming
+    naming = {tuple(place) for places in captions.naming for place in places.tolist()}
+
+    def share(overlooked: float) -> float:
+        rows, columns = captions.pick(3000, overlooked, np.random.default_rng(5))
+        assert (np.diff(rows) >= 0).all()
+        assert (np.sort(columns) == np.arange(captions.lengths.shape[1])).all()
+        return float(np.mean([(row, order[0]) in naming for row, order in zip(rows, columns, strict=True)]))
+
+    everywhere = len(naming) / captions.lengths.size
+    assert share(0.0) == pytest.approx(everywhere, abs=0.05)
+    assert share(0.5) == pytest.approx(0.5 + 0.5 * everywhere, abs=0.05)
+    assert share(1.0) == 1.0
+
+
 def test_learning_lowers_the_loss(words, captions: train.Captions, tmp_path: Path) -> None:
     run = begin(words)
+    rows, columns = np.arange(12), np.tile(np.arange(captions.lengths.shape[1]), (12, 1))
 
     def loss() -> float:
         clean = torch.from_numpy(latents().astype(np.float32))
         with torch.no_grad():
             return float(
                 np.mean([
-                    train.flow_loss(run.painter, clean, captions.draw(np.arange(12), np.random.default_rng(i)), train.Times(), optimise.generator(9, i))
+                    train.flow_loss(run.painter, clean, captions.draw(rows, columns, np.random.default_rng(i)), optimise.generator(9, i))
                     for i in range(4)
                 ])
             )  # fmt: skip
@@ -290,6 +319,70 @@ def test_what_is_told_by_name_adds_up_to_the_figures(drawn: data.PictureSet) -> 
     asked = sum(sum(row.values()) for row in told["hours"].values())
     assert asked == sum(question.names_hour for question in questions) > 0
     assert figures["hour_accuracy"] == pytest.approx(right / asked)
+
+
+def test_the_way_of_each_step_is_the_samplers() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    sampler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=5.0)
+    sampler.set_timesteps(sigmas=torch.linspace(1, 1 / 8, 8).tolist(), device="cpu")
+    ways = distil.Schedule(steps=8, shift=5.0, substeps=4).sigmas()
+    assert ways.shape == (8, 5)
+    assert torch.allclose(ways[:, 0], sampler.sigmas[:-1], atol=1e-5)
+    assert torch.allclose(ways[:, -1], sampler.sigmas[1:], atol=1e-5)
+    chosen = distil.Schedule().choose(4000, optimise.generator(3, 0))
+    assert float((chosen[:, 0] < 0.5).float().mean()) == pytest.approx(float(ways[-1, 0]), abs=0.03)
+
+
+def test_one_mean_velocity_lands_where_the_guided_teacher_arrives(words, captions: train.Captions) -> None:
+    teacher, schedule = loud(begin(words).painter), distil.Schedule(steps=2, substeps=3, shift=3.0)
+    lesson = distil.Distillation.of(teacher, captions, schedule)
+    rows, columns = captions.pick(3, 0.0, np.random.default_rng(1))
+    tokens, mask = lesson.with_empty(*captions.draw(rows, columns, np.random.default_rng(1)))
+    start = torch.randn(3, 16, 8, 8, generator=optimise.generator(4, 0))
+
+    few, many = start.clone(), start.clone()
+    for way in schedule.sigmas():
+        told, untold = lesson.mean_velocities(few, way.repeat(3, 1), tokens, mask).chunk(2)
+        few = few + (way[0] - way[-1]) * (told + 2.0 * (told - untold))
+    fine = torch.cat([schedule.sigmas()[:, :-1].flatten(), torch.zeros(1)])
+    for one, other in pairwise(fine):
+        with torch.no_grad():
+            told, untold = teacher(many.repeat(2, 1, 1, 1), (1 - one).repeat(6), tokens, mask).chunk(2)
+        many = many + (one - other) * (told + 2.0 * (told - untold))
+    assert (many - start).abs().max() > 0.1
+    assert torch.allclose(few, many, atol=1e-4)
+
+
+def test_a_student_comes_nearer_to_its_teacher(words, captions: train.Captions, tmp_path: Path) -> None:
+    teacher, run = loud(begin(words).painter), begin(words)
+    run.painter.load_state_dict(teacher.state_dict())
+    lesson = distil.Distillation.of(teacher, captions, distil.Schedule(steps=1, substeps=4, shift=3.0))
+    clean = torch.from_numpy(latents().astype(np.float32))
+    rows, columns = np.arange(12), np.tile(np.arange(captions.lengths.shape[1]), (12, 1))
+    batch = captions.draw(rows, columns, np.random.default_rng(0))
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float(lesson(run.painter, clean, batch, optimise.generator(9, 0)))
+
+    before = distance()
+    assert before > 0
+    run.train(
+        latents(),
+        captions,
+        (0.0, 1.0),
+        tmp_path / "d.safetensors",
+        until=25,
+        batch=12,
+        warmup=5,
+        objective=lesson,
+    )
+    assert distance() < 0.7 * before
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(teacher.parameters(), loud(begin(words).painter).parameters(), strict=True)
+    )
 
 
 def test_a_share_of_the_times_lies_where_the_first_step_is_taken() -> None:

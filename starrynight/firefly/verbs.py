@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from starrynight.firefly import train
     from starrynight.firefly.optimise import Team
 
 HELD_OUT_FOR_PSNR = 64
@@ -153,30 +155,85 @@ def learn(options: argparse.Namespace) -> None:
 
 
 def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
-    from starrynight.firefly import data, model, train
+    from starrynight.firefly import train
 
-    words = read_words(options.work)
-    latents = train.cached(options.work / f"latents-{options.side}.npy")
-    facts = data.read(options.work / "training").facts[: len(latents)]
-    captions = train.Captions.encode(words, [fact["captions"] for fact in facts])
-    run = train.Run(
-        model.Dial(options.dim),
-        len(words),
-        words.pad_token_id,
-        options.rate,
-        options.seed,
-        team,
-        kind,
-        options.compiled,
-    )
+    captions, latents, statistics = lessons(options)
+    run = begun(team, options, kind)
     checkpoint = options.work / "painter.safetensors"
     if checkpoint.exists():
         run.load(checkpoint)
-    numbers = json.loads((options.work / "statistics.json").read_text())
+    objective = partial(train.flow_loss, times=train.Times(options.shift, options.first))
     run.train(
-        latents, captions, (numbers["mean"], numbers["deviation"]), checkpoint, options.until, options.batch,
-        options.cooldown, times=train.Times(options.shift, options.first),
+        latents, captions, statistics, checkpoint, options.until, options.batch, options.cooldown,
+        objective=objective, overlooked=options.overlooked,
     )  # fmt: skip
+
+
+def distil(options: argparse.Namespace) -> None:
+    """Teach the painter to cross each of the sampler's few steps as it crossed them in several."""
+    from starrynight.firefly import optimise
+
+    optimise.together(options.team, _distil, options, arithmetic())
+
+
+def _distil(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
+    from starrynight.firefly import distil
+
+    captions, latents, statistics = lessons(options)
+    run = begun(team, options, kind)
+    teacher, facts = read_painter(options.work / "painter.safetensors", options.group)
+    checkpoint = distilled(options.work, facts)
+    if checkpoint.exists():
+        run.load(checkpoint)
+    else:
+        run.painter.load_state_dict(teacher.state_dict())
+        run.average.restart()
+    teacher.block, teacher.stride = run.painter.block, run.stride_for(latents)
+    schedule = distil.Schedule(options.steps, options.sampler_shift, options.guidance, options.substeps)
+    run.train(
+        latents, captions, statistics, checkpoint, options.until, options.batch, options.cooldown, warmup=20,
+        objective=distil.Distillation.of(teacher, captions, schedule), overlooked=options.overlooked,
+    )  # fmt: skip
+
+
+def distilled(work: Path, teacher: dict[str, Any]) -> Path:
+    """Where the student of that ``teacher`` is; one that has learnt on has none yet."""
+    return work / f"distilled-{teacher['step']}.safetensors"
+
+
+def lessons(options: argparse.Namespace) -> tuple[train.Captions, np.ndarray, tuple[float, float]]:
+    """What the painter learns from: captions, latents at ``--side``, and the latents' mean and deviation."""
+    from starrynight.firefly import data, train
+
+    latents = train.cached(options.work / f"latents-{options.side}.npy")
+    facts = data.read(options.work / "training").facts[: len(latents)]
+    captions = train.Captions.encode(read_words(options.work), [fact["captions"] for fact in facts])
+    numbers = json.loads((options.work / "statistics.json").read_text())
+    return captions, latents, (numbers["mean"], numbers["deviation"])
+
+
+def begun(team: Team, options: argparse.Namespace, kind: torch.dtype) -> train.Run:
+    """A run of the painter that has learnt nothing yet."""
+    from starrynight.firefly import model, train
+
+    words = read_words(options.work)
+    return train.Run(
+        model.Dial(options.dim), len(words), words.pad_token_id, options.rate, options.seed, team, kind,
+        options.compiled,
+    )  # fmt: skip
+
+
+def read_painter(checkpoint: Path, group: str) -> tuple[train.Painter, dict[str, Any]]:
+    """The painter of a checkpoint, its "average" or its live "model", and what the checkpoint says of it."""
+    from starrynight.firefly import model, optimise, train
+
+    groups, facts = optimise.read_checkpoint(checkpoint)
+    dial = model.Dial(facts["dim"])
+    painter = train.Painter(
+        model.text_encoder(dial, facts["vocabulary"], facts["pad"]), model.transformer(dial)
+    )
+    painter.load_state_dict(groups[group])
+    return painter, facts
 
 
 def save(options: argparse.Namespace) -> None:
@@ -236,15 +293,13 @@ def read_words(work: Path) -> Any:
 
 def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[Any, dict[str, str]]:
     """The pipeline from the newest checkpoints in ``work``, and where its weights come from."""
-    from starrynight.firefly import model, optimise, polish, train
+    from starrynight.firefly import model, optimise, polish
 
     words = read_words(work)
-    groups, facts = optimise.read_checkpoint(work / "painter.safetensors")
-    painter = train.Painter(
-        model.text_encoder(model.Dial(facts["dim"]), facts["vocabulary"], facts["pad"]),
-        model.transformer(model.Dial(facts["dim"])),
-    )
-    painter.load_state_dict(groups[group])
+    painter, facts = read_painter(work / "painter.safetensors", group)
+    last: dict[str, Any] = {"step": 0}
+    if distilled(work, facts).exists():
+        painter, last = read_painter(distilled(work, facts), group)
     vae = polish.polished(work)
     numbers = json.loads((work / "statistics.json").read_text())
     vae.register_to_config(shift_factor=numbers["mean"], scaling_factor=1 / numbers["deviation"])
@@ -258,6 +313,7 @@ def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[
         "painter_steps": str(facts["step"]),
         "painter_samples": str(facts["samples"]),
         "painter_loss": str(facts["history"][-1]["loss"]),
+        "distilled_steps": str(last["step"]),
         "autoencoder_steps": str(crops["step"]),
     }
     return model.pipeline(vae, words, painter.encoder, painter.transformer, sampler_shift), provenance
@@ -305,9 +361,14 @@ def arguments() -> argparse.ArgumentParser:
     verb(recaption, "recaption", ("--captions", 12))
     verb(
         learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
-        ("--shift", 1.5), ("--first", 0.0), ("--compiled", 0),
+        ("--shift", 1.5), ("--first", 0.0), ("--overlooked", 0.0), ("--compiled", 0),
     )  # fmt: skip
-    verb(save, "save", ("--out", weights), ("--sampler-shift", 1.5), ("--group", "average"))
+    verb(
+        distil, "distil", *learning, ("--side", 256), ("--batch", 16), ("--dim", 256), ("--rate", 5e-4), ("--seed", 0),
+        ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), ("--steps", 8), ("--sampler-shift", 5.0),
+        ("--guidance", 2.0), ("--substeps", 4),
+    )  # fmt: skip
+    verb(save, "save", ("--out", weights), ("--sampler-shift", 5.0), ("--group", "average"))
     verb(
         sheet,
         "sheet",
