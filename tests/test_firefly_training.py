@@ -270,6 +270,51 @@ def test_training_goes_on_from_shipped_weights(tmp_path: Path) -> None:
     assert pipe.tokenizer("星夜, a village")["input_ids"] == shipped.tokenizer("星夜, a village")["input_ids"]
 
 
+def test_the_verbs_go_on_from_the_shipped_weights_to_new_ones(tmp_path: Path) -> None:
+    """A sitting as docs/training.md tells it, with twelve pictures and one step of each kind."""
+
+    def firefly(verb: str, *options: str) -> None:
+        told = verbs.arguments().parse_args([verb, "--work", str(tmp_path / "work"), *options])
+        told.work.mkdir(exist_ok=True)
+        told.job(told)
+
+    shipped = verbs.provenance(SHIPPED)
+    step = int(shipped["painter_steps"])
+    firefly("draw", "--pictures", "12", "--held-out", "2", "--workers", "1")
+    firefly("begin")
+    firefly("encode", "--side", "128")
+    firefly(
+        "learn",
+        "--until",
+        str(step + 1),
+        "--batch",
+        "2",
+        "--team",
+        "1",
+        "--first",
+        "0.3",
+        "--overlooked",
+        "0.5",
+    )
+    firefly("distil", "--until", "1", "--batch", "2", "--team", "1", "--side", "128", "--substeps", "2")
+    firefly("save", "--out", str(tmp_path / "new"))
+
+    said = verbs.provenance(tmp_path / "new")
+    assert (int(said["painter_steps"]), said["distilled_steps"]) == (step + 1, "1")
+    assert int(said["painter_samples"]) == int(shipped["painter_samples"]) + 2
+    new, old = evaluate.open_weights(tmp_path / "new"), evaluate.open_weights(SHIPPED)
+    assert new.scheduler.config.shift == 5.0
+    assert not torch.equal(
+        new.transformer.layers[0].feed_forward.w1.weight, old.transformer.layers[0].feed_forward.w1.weight
+    )
+    painted = [sheet.paint(pipe, ["星夜，油画"], seed=1, size=128, steps=2) for pipe in (new, old)]
+    assert painted[0].std() > 10
+    assert not np.array_equal(*painted)
+    # One that has learnt on since is not taken for the student of what it was.
+    firefly("learn", "--until", str(step + 2), "--batch", "2", "--team", "1")
+    assert verbs.assemble(tmp_path / "work", 5.0)[1]["distilled_steps"] == "0"
+
+
 def test_a_saved_folder_paints_and_says_where_it_comes_from(words, tmp_path: Path) -> None:
     from diffusers import ZImagePipeline
 
