@@ -39,6 +39,10 @@ firefly learn --side 256 --until 5950 --cooldown 550 --batch 24 --rate 1.5e-3 --
 firefly learn --side 128 --until 7250 --batch 64 --rate 1.5e-3 --seed 4 --first 0.3 --compiled 1 --team 1
 firefly learn --side 256 --until 8450 --cooldown 500 --batch 24 --rate 1.5e-3 --seed 4 --shift 2.0 --first 0.3 --compiled 1 --team 1
 
+firefly learn --side 128 --until 10100 --batch 64 --rate 1.5e-3 --seed 5 --shift 3.0 --first 0.3 --overlooked 0.4 --compiled 1 --team 1
+firefly learn --side 256 --until 11150 --cooldown 450 --batch 24 --rate 1.5e-3 --seed 5 --shift 3.0 --first 0.3 --overlooked 0.4 --compiled 1 --team 1
+firefly distil --until 240 --cooldown 160 --batch 12 --rate 5e-4 --seed 5 --overlooked 0.2 --compiled 1 --team 1
+
 # 5. The decoder alone, against a critic: crisper strokes from the same latents.
 firefly polish --until 260 --cooldown 80
 
