@@ -2,10 +2,10 @@
 # Firefly from nothing: draw the pictures, train, save, judge. Every line goes on from its own checkpoint, so the
 # script may be killed at any moment and run again. Two cores, about six hours; no network, no GPU.
 #
-# What this does not repeat of the shipped weights' history: they learnt in four sittings. The first drew ten thousand
+# What this does not repeat of the shipped weights' history: they learnt in five sittings. The first drew ten thousand
 # pictures with smaller houses, boats and pagodas; autoencoder, tokenizer and statistics come from those. The second
 # went on from the saved weights (`begin`) on 6,200 pictures of today's renderer, and its optimiser began anew; the third
-# went on from its checkpoint, after `recaption`, and so did the fourth. Here one set of pictures serves all. docs/log.md
+# went on from its checkpoint, after `recaption`, and so did the fourth and fifth. Here one set of pictures serves all. docs/log.md
 # has all of them, minute by minute.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -39,8 +39,8 @@ firefly learn --side 256 --until 5950 --cooldown 550 --batch 24 --rate 1.5e-3 --
 firefly learn --side 128 --until 7250 --batch 64 --rate 1.5e-3 --seed 4 --first 0.3 --compiled 1 --team 1
 firefly learn --side 256 --until 8450 --cooldown 500 --batch 24 --rate 1.5e-3 --seed 4 --shift 2.0 --first 0.3 --compiled 1 --team 1
 
-firefly learn --side 128 --until 10100 --batch 64 --rate 1.5e-3 --seed 5 --shift 3.0 --first 0.3 --overlooked 0.4 --compiled 1 --team 1
-firefly learn --side 256 --until 11150 --cooldown 450 --batch 24 --rate 1.5e-3 --seed 5 --shift 3.0 --first 0.3 --overlooked 0.4 --compiled 1 --team 1
+firefly learn --side 128 --until 10143 --batch 64 --rate 1.5e-3 --seed 5 --shift 3.0 --first 0.3 --overlooked 0.4 --compiled 1 --team 1
+firefly learn --side 256 --until 11193 --cooldown 450 --batch 24 --rate 1.5e-3 --seed 5 --shift 3.0 --first 0.3 --overlooked 0.4 --compiled 1 --team 1
 firefly distil --until 240 --cooldown 160 --batch 12 --rate 5e-4 --seed 5 --overlooked 0.2 --compiled 1 --team 1
 
 # 5. The decoder alone, against a critic: crisper strokes from the same latents.
