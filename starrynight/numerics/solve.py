@@ -20,9 +20,9 @@ from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.islands import find_islands, inside
 from starrynight.numerics.trace import Epsilon, Trace
 
-# Largest exponent of float16 is 15 (65504 < 2^16). Staying at or below 2^15 leaves one bit for inputs that were
-# not used for calibration.
-LIMIT = 15
+# Largest exponent of float16 is 15 (65504 < 2^16). Staying at or below 2^13 leaves three bits for inputs that were
+# not used for calibration: at 2^15 one of two held-out pictures of Firefly's fifth sitting broke (docs/log.md).
+LIMIT = 13
 
 # float16's subnormals begin at 2^-14 and reach bfloat16's coarseness (8 bits) at 2^-17: the low quantile of every
 # tensor should stay above this.
