@@ -1,6 +1,6 @@
 #!/bin/sh
 # Firefly from nothing: draw the pictures, train, save, judge. Every line goes on from its own checkpoint, so the
-# script may be killed at any moment and run again. Two cores, about six hours; no network, no GPU.
+# script may be killed at any moment and run again. Two cores, about seven and a half hours; no network, no GPU.
 #
 # What this does not repeat of the shipped weights' history: they learnt in five sittings. The first drew ten thousand
 # pictures with smaller houses, boats and pagodas; autoencoder, tokenizer and statistics come from those. The second

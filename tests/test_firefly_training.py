@@ -283,19 +283,7 @@ def test_the_verbs_go_on_from_the_shipped_weights_to_new_ones(tmp_path: Path) ->
     firefly("draw", "--pictures", "12", "--held-out", "2", "--workers", "1")
     firefly("begin")
     firefly("encode", "--side", "128")
-    firefly(
-        "learn",
-        "--until",
-        str(step + 1),
-        "--batch",
-        "2",
-        "--team",
-        "1",
-        "--first",
-        "0.3",
-        "--overlooked",
-        "0.5",
-    )
+    firefly("learn", *f"--until {step + 1} --batch 2 --team 1 --first 0.3 --overlooked 0.5".split())
     firefly("distil", "--until", "1", "--batch", "2", "--team", "1", "--side", "128", "--substeps", "2")
     firefly("save", "--out", str(tmp_path / "new"))
 
@@ -311,7 +299,7 @@ def test_the_verbs_go_on_from_the_shipped_weights_to_new_ones(tmp_path: Path) ->
     assert painted[0].std() > 10
     assert not np.array_equal(*painted)
     # One that has learnt on since is not taken for the student of what it was.
-    firefly("learn", "--until", str(step + 2), "--batch", "2", "--team", "1")
+    firefly("learn", *f"--until {step + 2} --batch 2 --team 1".split())
     assert verbs.assemble(tmp_path / "work", 5.0)[1]["distilled_steps"] == "0"
 
 

@@ -377,16 +377,15 @@ class Run(Training):
         batch: int = 32,
         cooldown: int = 0,
         warmup: int = 100,
-        objective: Objective | None = None,
+        objective: Objective = flow_loss,
         overlooked: float = 0.0,
     ) -> None:
         """Go on until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``, by
-        ``flow_loss`` unless another ``objective`` is given. ``overlooked`` is the share of samples whose caption names
+        ``objective``. ``overlooked`` is the share of samples whose caption names
         a thing of OVERLOOKED.
         """
         mean, deviation = statistics
         self.painter.stride = self.stride_for(latents)
-        objective = objective or flow_loss
 
         def loss_at(step: int) -> Tensor:
             rng = np.random.default_rng((self.seed, step, self.team.rank))
