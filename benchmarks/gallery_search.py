@@ -25,9 +25,9 @@ from pathlib import Path
 from sqlalchemy import text
 
 from starrynight.gallery.rows import tell
+from starrynight.gallery.schema import pictures, recipes
 from starrynight.gallery.search import Page, Query
 from starrynight.gallery.store import Gallery
-from starrynight.gallery.tables import pictures, recipes
 
 PROMISE = 50.0  # ms
 ROUNDS = 20

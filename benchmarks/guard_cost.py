@@ -90,7 +90,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def alone() -> float:
     """Seconds of one look at the latents of a 1024² picture, the median of many."""
-    from starrynight.numerics.guard import find_fault
+    from starrynight.numerics.finite import find_fault
 
     latents = torch.randn(LATENTS)
     return statistics.median(seconds(lambda: find_fault(latents, "latents")) for _ in range(400))

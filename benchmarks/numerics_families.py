@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from starrynight.folding.constraints import ordinary
 from starrynight.numerics.certify import Certificate, certify, float16_outputs, outputs, relative_error
 from starrynight.numerics.solve import Plan, solve
 from starrynight.numerics.trace import trace
-from starrynight.painting.ordinary import ordinary
 
 Exercise = Callable[[nn.Module, int], object]
 

@@ -15,7 +15,7 @@ from numerics_families import noise
 from torch import nn
 
 from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.guard import find_fault
+from starrynight.numerics.finite import find_fault
 
 ROUNDS = 7
 

@@ -95,18 +95,19 @@ class Gallery:
     """The pipelines of one twin, by format, loaded when wanted."""
 
     def __init__(self, folder: Path) -> None:
-        from starrynight.painting.catalogue import resolve
+        from starrynight.models.catalogue import resolve
 
         self.model = resolve(str(folder))
         self._loaded: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        from starrynight.painting import folding, loading
+        from starrynight.folding import calibrate
+        from starrynight.models import load
 
         if name not in self._loaded:
-            plan = folding.uniform(self.model, "float16" if name == "clamped" else name)
+            plan = calibrate.uniform(self.model, "float16" if name == "clamped" else name)
             folds = self._folds() if "folded" in name else None
-            self._loaded[name] = loading.load(self.model, plan, folds)
+            self._loaded[name] = load.load(self.model, plan, folds)
             self._loaded[name].set_progress_bar_config(disable=True)
             if name == "clamped":
                 clamp(self._loaded[name])
@@ -114,9 +115,9 @@ class Gallery:
 
     def _folds(self) -> Any:
         """The plan, if it folds: a component that stays in float32 as a whole would prove float32, not folding."""
-        from starrynight.painting import folding
+        from starrynight.folding import calibrate
 
-        folds = (folding.recall(self.model) or folding.make(self.model)).plan
+        folds = (calibrate.recall(self.model) or calibrate.make(self.model)).plan
         if whole := {"text_encoder", "transformer", "vae", "vae.decoder"} & set(folds.islands):
             raise SystemExit(
                 f"{', '.join(sorted(whole))} cannot be folded: this would be no proof of folding"

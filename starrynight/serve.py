@@ -19,7 +19,7 @@ from typing import Any
 
 import starrynight
 from starrynight.api import app as api
-from starrynight.api.door import LOOPBACK, Access, Door
+from starrynight.api.access import LOOPBACK, Access, Door
 from starrynight.errors import StarryError, StorageError, reason
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery

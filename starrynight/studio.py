@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.errors import BadRequest, BrokenNumbers, StarryError
-from starrynight.painting import catalogue, checking
-from starrynight.painting.canvas import Canvas, Refused, Step
+from starrynight.models import catalogue
+from starrynight.painting import checking
+from starrynight.painting.results import Canvas, Refused, Step
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.settings import settings

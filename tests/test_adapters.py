@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile, Unfit, UnknownName
-from starrynight.painting import adapters
+from starrynight.models import lora
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 
@@ -149,23 +149,18 @@ def test_a_lora_that_fits_no_layer_is_unfit_and_harms_nothing(painters, home, fa
 def test_names_paths_and_what_is_refused(home):
     write(home, "moonlight", "sd")
     path = home / "loras" / "moonlight.safetensors"
-    assert (
-        adapters.find("moonlight")
-        == adapters.find("moonlight.safetensors")
-        == adapters.find(str(path))
-        == path
-    )
-    assert adapters.names() == ["moonlight"]
+    assert lora.find("moonlight") == lora.find("moonlight.safetensors") == lora.find(str(path)) == path
+    assert lora.names() == ["moonlight"]
     with pytest.raises(UnknownName, match="moonlight"):
-        adapters.find("moonlite")
+        lora.find("moonlite")
     with pytest.raises(MissingFile):
-        adapters.find(str(home / "nothing.safetensors"))
+        lora.find(str(home / "nothing.safetensors"))
     torch.save({}, home / "old.pt")
     with pytest.raises(PickledFile):
-        adapters.find(str(home / "old.pt"))
+        lora.find(str(home / "old.pt"))
     (home / "loras" / "cut.safetensors").write_bytes(path.read_bytes()[:-4])
     with pytest.raises(BadFile):
-        adapters.find("cut")
+        lora.find("cut")
     (home / "loras" / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(LfsPointer):
-        adapters.find("pointer")
+        lora.find("pointer")

@@ -16,7 +16,7 @@ from PIL import Image
 from served import Open, ask, events, listening
 
 from starrynight.api import app as api
-from starrynight.api.door import Access, Door
+from starrynight.api.access import Access, Door
 from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue

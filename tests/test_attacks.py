@@ -17,21 +17,21 @@ from hung import picture
 from served import ask, listening
 
 from starrynight.api import app as api
-from starrynight.api.door import Access, Door
+from starrynight.api.access import Access, Door
 from starrynight.errors import BadFile
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
-from starrynight.painting import files
+from starrynight.models import weights
 
 
 @pytest.mark.parametrize("case", HEADERS)
 def test_a_header_that_lies_is_a_bad_file(tmp_path: Path, case: str) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(SOUND)
-    assert files.header(path)["a"]["dtype"] == "F32"
+    assert weights.header(path)["a"]["dtype"] == "F32"
     path.write_bytes(HEADERS[case])
     with pytest.raises(BadFile) as caught:
-        files.header(path)
+        weights.header(path)
     assert re.search("[\u4e00-\u9fff]", caught.value.zh)
 
 
@@ -42,7 +42,7 @@ def test_an_index_leads_nowhere_else(tmp_path: Path, case: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "X"]}))
     (part / "x.safetensors.index.json").write_bytes(INDEXES[case])
     with pytest.raises(BadFile) as caught:
-        files.check_folder(tmp_path)
+        weights.check_folder(tmp_path)
     assert "passwd" not in caught.value.en
 
 

@@ -18,10 +18,11 @@ import pytest
 import tiny
 from safetensors import safe_open
 
+from starrynight.folding import calibrate
+from starrynight.folding.cache import notebook
+from starrynight.models import catalogue
 from starrynight.numerics import tracefile
 from starrynight.numerics.solve import solve
-from starrynight.painting import catalogue, folding
-from starrynight.painting.notebook import notebook
 
 STARRY = Path(sys.executable).with_name("starry")
 
@@ -91,16 +92,16 @@ def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
 ) -> None:
     kill_when([STARRY, "ranges", model.place], home, lambda: answers_of(home) >= 1)
     known = answers_of(home)
-    resumed = folding.observe(model)
+    resumed = calibrate.observe(model)
     computed = len(steps_computed)
     with monkeypatch.context() as patch:
         patch.setenv("STARRY_HOME", str(tmp_path / "another"))
-        whole = folding.observe(model)
+        whole = calibrate.observe(model)
     assert computed == len(steps_computed) - computed - known
     assert solve(resumed) == solve(whole)
     assert resumed.sites == whole.sites
     steps_computed.clear()
-    assert tracefile.to_json(folding.observe(model)) == tracefile.to_json(resumed)
+    assert tracefile.to_json(calibrate.observe(model)) == tracefile.to_json(resumed)
     assert steps_computed == [], "nothing is watched twice"
     # and the command goes on from there to its end, on a terminal that shows what it does
     out = tmp_path / "folded"
@@ -149,7 +150,7 @@ def on_a_terminal(command: list[Any], home: Path) -> tuple[str, Any]:
 def test_pictures_of_a_broken_off_proof_are_not_painted_again(
     model: catalogue.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, paint, painted = solve(folding.observe(model)), folding.paint, []
+    plan, paint, painted = solve(calibrate.observe(model)), calibrate.paint, []
 
     def counted(*words: Any) -> Any:
         painted.append(1)
@@ -159,25 +160,25 @@ def test_pictures_of_a_broken_off_proof_are_not_painted_again(
         if done == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(folding, "paint", counted)
-    total = folding.proofs_to_paint(model)
+    monkeypatch.setattr(calibrate, "paint", counted)
+    total = calibrate.proofs_to_paint(model)
     with pytest.raises(KeyboardInterrupt):
-        folding.certify(model, plan, folding.Teller(stop, total))
+        calibrate.certify(model, plan, calibrate.Teller(stop, total))
     assert len(painted) == 5
-    resumed = folding.certify(model, plan, folding.Teller(None, total))
+    resumed = calibrate.certify(model, plan, calibrate.Teller(None, total))
     assert len(painted) == total
-    assert folding.certify(model, plan, folding.Teller(None, total)) == resumed
+    assert calibrate.certify(model, plan, calibrate.Teller(None, total)) == resumed
     assert len(painted) == 2 * total, "a finished proof leaves nothing behind"
 
 
 def test_a_notebook_that_cannot_be_read_or_written_costs_time_and_nothing_else(
     model: catalogue.Model, home: Path, steps_computed: list[int]
 ) -> None:
-    first = folding.observe(model)
+    first = calibrate.observe(model)
     once = len(steps_computed)
     for path in home.glob("cache/calibrations/*/trace.json"):
         path.write_text(path.read_text("utf-8")[:-40], "utf-8")
-    assert folding.observe(model).sites == first.sites
+    assert calibrate.observe(model).sites == first.sites
     assert len(steps_computed) == 2 * once
     book = notebook("anything")
     book.folder.parent.mkdir(parents=True, exist_ok=True)

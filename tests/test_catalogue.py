@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from starrynight.errors import BadFile, MissingFile, UnknownName, WrongSize
-from starrynight.painting import adapters, catalogue, checking, styles
+from starrynight.models import catalogue, lora
+from starrynight.painting import checking, styles
 from starrynight.request import PaintRequest
 
 
@@ -64,7 +65,7 @@ def test_what_can_be_no_path_is_no_accident():
     with pytest.raises(UnknownName):
         catalogue.resolve("m" * 300)
     with pytest.raises(UnknownName) as caught:
-        adapters.find("~nobody-of-that-name" + "l" * 300)
+        lora.find("~nobody-of-that-name" + "l" * 300)
     assert len(caught.value.en) < 250
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from starrynight.errors import Cancelled
-from starrynight.painting.canvas import Step
+from starrynight.painting.results import Step
 from tests import tiny
 
 STARRY = Path(sys.executable).with_name("starry")

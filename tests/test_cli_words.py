@@ -16,7 +16,7 @@ from hung import picture
 from starrynight.cli import models
 from starrynight.errors import HubUnreachable, MissingFile
 from starrynight.gallery.store import Gallery
-from starrynight.painting import catalogue, hub
+from starrynight.models import catalogue, download
 
 # What each wrong line gets, in English and in Chinese.
 WRONG = {
@@ -152,7 +152,7 @@ def test_a_model_that_no_hub_carries_says_what_to_do(
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     place = tmp_path / "models" / "kook-zimage-turbo.safetensors"
     with pytest.raises(MissingFile) as caught:
-        hub.pull("kook-zimage-turbo")
+        download.pull("kook-zimage-turbo")
     for said in (caught.value.en, caught.value.zh):
         assert str(place) in said
         assert "starry models pull z-image-turbo" in said
@@ -166,4 +166,4 @@ def test_a_model_that_no_hub_carries_says_what_to_do(
     place.write_bytes(b"as if it were the file")
     assert models.standing(catalogue.resolve("kook-zimage-turbo")) == "needs z-image-turbo"
     with pytest.raises(HubUnreachable, match="z-image-turbo"):  # now its base is what is pulled
-        hub.pull("kook-zimage-turbo", endpoint="http://127.0.0.1:9")
+        download.pull("kook-zimage-turbo", endpoint="http://127.0.0.1:9")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from starrynight.painting.canvas import Canvas
+from starrynight.painting.results import Canvas
 from starrynight.studio import eight_bits
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from starrynight import studio
 from starrynight.errors import Cancelled
-from starrynight.firefly import evaluate, quiet, sheet
+from starrynight.firefly import rescale
+from starrynight.firefly.training import evaluate, sheet
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
-from starrynight.painting.catalogue import SHIPPED
-from starrynight.painting.files import check_folder, header
+from starrynight.models.catalogue import SHIPPED
+from starrynight.models.weights import check_folder, header
 from starrynight.request import PaintRequest
 
 
@@ -135,13 +136,13 @@ def test_the_picture_emerges_and_can_be_stopped(room: studio.Studio) -> None:
 def test_the_shipped_weights_stay_far_inside_float16_and_quietening_changes_no_picture() -> None:
     """A feed-forward before a norm may grow as it likes; after the third sitting one had left float16."""
     pipe, texts = evaluate.open_weights(SHIPPED), sheet.prompts()[:1]
-    assert max(quiet.loudness(pipe, texts).values()) < 65504 / 4
+    assert max(rescale.loudness(pipe, texts).values()) < 65504 / 4
     before = sheet.paint(pipe, texts).astype(int)
     with torch.no_grad():
         pipe.transformer.layers[0].feed_forward.w2.weight.mul_(2.0**8)
-    loud = quiet.loudness(pipe, texts)
+    loud = rescale.loudness(pipe, texts)
     assert loud["layers.0.feed_forward"] > 65504
-    powers = quiet.quieten(pipe, texts)
-    assert 2.0 ** powers["layers.0.feed_forward"] >= loud["layers.0.feed_forward"] / quiet.CEILING
-    assert max(quiet.loudness(pipe, texts).values()) <= quiet.CEILING
+    powers = rescale.quieten(pipe, texts)
+    assert 2.0 ** powers["layers.0.feed_forward"] >= loud["layers.0.feed_forward"] / rescale.CEILING
+    assert max(rescale.loudness(pipe, texts).values()) <= rescale.CEILING
     assert abs(sheet.paint(pipe, texts).astype(int) - before).max() <= 1

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from starrynight.firefly import captions
-from starrynight.firefly.captions import caption
-from starrynight.firefly.palettes import PALETTES
-from starrynight.firefly.render import render
-from starrynight.firefly.scene import HOURS, KINDS, STYLES, SUBJECTS, WEATHERS, compose
+from starrynight.firefly.drawing.palettes import PALETTES
+from starrynight.firefly.drawing.render import render
+from starrynight.firefly.drawing.scene import HOURS, KINDS, STYLES, SUBJECTS, WEATHERS, compose
+from starrynight.firefly.training import captions
+from starrynight.firefly.training.captions import caption
 from starrynight.painting.styles import styles
 
 

@@ -12,21 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from starrynight.firefly import (
-    autoencoder,
-    data,
-    distil,
-    evaluate,
-    model,
-    optimise,
-    polish,
-    sheet,
-    train,
-    verbs,
-)
-from starrynight.firefly import captions as captions_module
-from starrynight.firefly.scene import compose
-from starrynight.painting.catalogue import SHIPPED
+from starrynight.firefly import model, verbs
+from starrynight.firefly.drawing.scene import compose
+from starrynight.firefly.training import autoencoder, data, distil, evaluate, optimise, polish, sheet, train
+from starrynight.firefly.training import captions as captions_module
+from starrynight.models.catalogue import SHIPPED
 
 DIAL = model.Dial(64)
 

@@ -10,8 +10,8 @@ import torch
 
 from starrynight.errors import BrokenNumbers
 from starrynight.firefly import twin
+from starrynight.models.weights import check_folder
 from starrynight.numerics.fold import read_plan
-from starrynight.painting.files import check_folder
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 

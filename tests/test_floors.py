@@ -15,19 +15,21 @@ import pytest
 import starrynight
 
 HOUSE = Path(starrynight.__file__).parent
-WORDS = {"errors", "settings", "request", "misshapen", "picture", "metadata", "verdict"}
+WORDS = {"errors", "settings", "request", "validation_messages", "picture", "metadata", "verdict"}
 MAY_IMPORT = {
     **dict.fromkeys(WORDS, WORDS),
     "numerics": WORDS,
     "gallery": WORDS,
-    "painting": WORDS | {"numerics"},
-    "firefly": WORDS | {"numerics"},
-    "studio": WORDS | {"numerics", "painting", "gallery"},
-    "jobs": WORDS | {"numerics", "painting", "gallery", "studio"},
-    "lab": WORDS | {"numerics", "painting", "firefly", "studio"},
-    "cli": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab", "serve"},
-    "api": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},
-    "web": WORDS | {"numerics", "painting", "gallery", "studio", "jobs", "lab"},
+    "models": WORDS | {"numerics"},
+    "folding": WORDS | {"numerics", "models"},
+    "painting": WORDS | {"numerics", "models", "folding"},
+    "firefly": WORDS | {"numerics", "models", "folding", "painting"},
+    "studio": WORDS | {"numerics", "models", "folding", "painting", "gallery"},
+    "jobs": WORDS | {"numerics", "models", "folding", "painting", "gallery", "studio"},
+    "lab": WORDS | {"numerics", "models", "folding", "painting", "firefly", "studio"},
+    "cli": WORDS | {"numerics", "models", "folding", "painting", "gallery", "studio", "jobs", "lab", "serve"},
+    "api": WORDS | {"numerics", "models", "folding", "painting", "gallery", "studio", "jobs", "lab"},
+    "web": WORDS | {"numerics", "models", "folding", "painting", "gallery", "studio", "jobs", "lab"},
     "serve": WORDS | {"gallery", "jobs", "api", "web"},
 }
 FILES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")

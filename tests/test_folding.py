@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from starrynight.folding import calibrate
+from starrynight.models import load, precision_plan
+from starrynight.models.catalogue import resolve
 from starrynight.numerics import precision
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.islands import settle
 from starrynight.numerics.solve import Plan
-from starrynight.painting import folding, loading, plans
-from starrynight.painting.catalogue import resolve
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 
@@ -79,19 +80,19 @@ def test_folded_float16_paints_what_plain_float16_cannot(
 
 
 def test_the_folds_are_kept_with_their_proof(wide: Path, folded: Painter) -> None:
-    kept = folding.recall(resolve(str(wide)))
+    kept = calibrate.recall(resolve(str(wide)))
     assert kept is not None
     assert kept.certificate["finite"]
     assert kept.certificate["float32-folded"]["error"] == 0
     assert kept.certificate["float16-folded"]["psnr"] > kept.certificate["bfloat16"]["psnr"] + 12
-    assert folding.Folds.from_json(kept.to_json()) == kept
+    assert calibrate.Folds.from_json(kept.to_json()) == kept
     told: list[Any] = []
     Painter.ready(ask(wide, "float16-folded"), device="cpu", on_folding=lambda *words: told.append(words))
     assert told == [], "nothing is measured twice"
 
 
 def test_slow_float16_is_emulated_and_the_recipe_says_so(wide: Path, folded: Painter) -> None:
-    if not plans.processor().emulates_float16:
+    if not precision_plan.processor().emulates_float16:
         pytest.skip("this processor's own float16 is fast")
     told = folded.plan.as_dict()["transformer"]
     assert told["emulated"] is True
@@ -121,12 +122,10 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
     assert psnr(expected, one(firefly, ask("firefly", "float32"))) < 45, "the LoRA must show"
     twin = Painter.ready(ask(wide, "float32"), device="cpu")
     assert np.array_equal(one(twin, ask(wide, "float32", **dressed)), expected)
-    kept = folding.recall(twin.model)
+    kept = calibrate.recall(twin.model)
     assert kept is not None
-    plan = folding.uniform(twin.model, "float32-folded")
-    exact = Painter(
-        loading.load(twin.model, plan, kept.plan), twin.model, plan, torch.device("cpu"), "resident"
-    )
+    plan = calibrate.uniform(twin.model, "float32-folded")
+    exact = Painter(load.load(twin.model, plan, kept.plan), twin.model, plan, torch.device("cpu"), "resident")
     assert exact.pipeline.folds != twin.pipeline.folds
     assert np.array_equal(one(exact, ask(wide, "float32", **dressed)), expected)
     before = one(folded, ask(wide, "float16-folded"))
@@ -138,13 +137,13 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
 def test_float8_runs_through_a_whole_firefly(dtype: torch.dtype) -> None:
     """Every weight and every result of every network in 8 bits: a picture still."""
     model = resolve("firefly")
-    sitting = folding.Sitting("星夜", 128, 128, 2, 2.0, seed=1)
-    reference = folding.paint(loading.load(model, folding.uniform(model, "float32")), model, sitting)
-    pipeline = loading.load(model, folding.uniform(model, "bfloat16"))
-    for network in folding.networks_of(pipeline).values():
+    sitting = calibrate.Sitting("星夜", 128, 128, 2, 2.0, seed=1)
+    reference = calibrate.paint(load.load(model, calibrate.uniform(model, "float32")), model, sitting)
+    pipeline = load.load(model, calibrate.uniform(model, "bfloat16"))
+    for network in calibrate.networks_of(pipeline).values():
         settle(network, (), dtype)
     with Emulation():
-        picture = folding.paint(pipeline, model, sitting)
+        picture = calibrate.paint(pipeline, model, sitting)
     assert picture.isfinite().all()
     assert 20 < psnr(picture.numpy(), reference.numpy()) < 40
 
@@ -157,14 +156,16 @@ def test_where_folds_are_offered() -> None:
     slow = precision.Device("cpu", "cpu", rates={"float32": 100.0, "bfloat16": 30.0, "float16": 2.0})
     formats = {}
     for device in (card, new, slow):
-        formats[device.name] = plans.decide(model, device, "auto")["transformer"].format
-        assert plans.decide(model, device, "float16-folded")["transformer"].format == "float16-folded"
-        assert plans.decide(model, device, "float16")["transformer"].format == "float16"
+        formats[device.name] = precision_plan.decide(model, device, "auto")["transformer"].format
+        assert (
+            precision_plan.decide(model, device, "float16-folded")["transformer"].format == "float16-folded"
+        )
+        assert precision_plan.decide(model, device, "float16")["transformer"].format == "float16"
     assert formats == {"RTX 2070": "float16-folded", "RTX 4090": "bfloat16", "cpu": "float32"}
 
 
 def test_a_component_that_nothing_brings_inside_becomes_float32() -> None:
-    folds = folding.Folds(Plan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
+    folds = calibrate.Folds(Plan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
     assert [folds.usable(name) for name in ("transformer", "text_encoder", "vae")] == [True, True, False]
-    assert not folding.Folds(Plan(), (), {"finite": False}).usable("transformer")
-    assert folding.component_of(precision.Choice("vae_decode", "float16-folded", "", "")) == "vae"
+    assert not calibrate.Folds(Plan(), (), {"finite": False}).usable("transformer")
+    assert calibrate.component_of(precision.Choice("vae_decode", "float16-folded", "", "")) == "vae"

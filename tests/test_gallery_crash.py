@@ -23,9 +23,9 @@ from starrynight.gallery import database
 from starrynight.gallery.database import STEPS, BrokenDatabase
 from starrynight.gallery.files import Files
 from starrynight.gallery.rows import describe
+from starrynight.gallery.schema import metadata
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
-from starrynight.gallery.tables import metadata
 from starrynight.picture import PART_SUFFIX
 
 BETWEEN_FILE_AND_ROW = """

@@ -18,9 +18,9 @@ from alembic.migration import MigrationContext
 from hung import picture
 
 from starrynight.errors import Cancelled, MissingFile, StorageError
+from starrynight.gallery.schema import metadata
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
-from starrynight.gallery.tables import metadata
 from starrynight.jobs.leases import Lease, mourn
 from starrynight.jobs.queue import Queue
 from starrynight.request import PaintRequest

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from starrynight.errors import BadRequest, MissingFile
-from starrynight.gallery import words
-from starrynight.gallery.likeness import lab
+from starrynight.gallery import tokens
 from starrynight.gallery.search import Query
+from starrynight.gallery.similarity import lab
 from starrynight.gallery.store import Gallery
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
@@ -91,13 +91,13 @@ def test_every_part_of_every_word_is_held_by_its_tokens(texts: list[str], data: 
     text = data.draw(st.sampled_from(texts))
     start = data.draw(st.integers(0, len(text) - 1))
     part = text[start : data.draw(st.integers(start + 1, len(text)))]
-    row = " " + words.write(*texts)
-    for needle in words.needles(part):
+    row = " " + tokens.write(*texts)
+    for needle in tokens.needles(part):
         assert f" {' '.join(needle)}" in row
 
 
 def test_a_prompt_of_one_endless_word_makes_no_endless_index() -> None:
-    assert len(words.write("a" * 10_000)) < 20 * 10_000
+    assert len(tokens.write("a" * 10_000)) < 20 * 10_000
 
 
 def test_filters_hold_together(gallery: Gallery) -> None:

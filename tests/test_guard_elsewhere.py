@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from test_guard_faults import ask, paint
 from test_painter import _unnumber
 
-from starrynight.painting import catalogue, loading, memory, plans
-from starrynight.painting.canvas import Refused
-from starrynight.painting.ladder import Part
+from starrynight.models import catalogue, load, precision_plan
+from starrynight.painting import offload
+from starrynight.painting.fallback import Part
 from starrynight.painting.painter import Painter
+from starrynight.painting.results import Refused
 
 ARRANGEMENTS = ("model", "sequential")
 WHOLE_LADDER = [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
@@ -32,14 +33,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def an_accelerator_that_is_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = memory.place
+    place = offload.place
 
-    def place_here(pipeline: Any, device: torch.device, arrangement: memory.Arrangement) -> None:
+    def place_here(pipeline: Any, device: torch.device, arrangement: offload.Arrangement) -> None:
         place(pipeline, device, arrangement)
         if arrangement == "sequential":
             _unnumber(pipeline)
 
-    monkeypatch.setattr(memory, "place", place_here)
+    monkeypatch.setattr(offload, "place", place_here)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +51,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def placed(folder: Path, arrangement: str) -> Painter:
     """In float16. accelerate's own hooks move the weights; the accelerator they move to is, here, the CPU itself."""
     model, device = catalogue.resolve(str(folder)), torch.device("cpu")
-    plan = plans.choose(model, "cpu", "float16")
-    pipeline = loading.load(model, plan)
-    memory.place(pipeline, device, arrangement)  # type: ignore[arg-type]
+    plan = precision_plan.choose(model, "cpu", "float16")
+    pipeline = load.load(model, plan)
+    offload.place(pipeline, device, arrangement)  # type: ignore[arg-type]
     return Painter(pipeline, model, plan, device, arrangement)  # type: ignore[arg-type]
 
 
 def weights(painter: Painter) -> dict[str, torch.Tensor]:
     """Every number of every network, wherever it waits, by name."""
     return {
-        f"{component}.{name}.{own}": memory.numbers(module, own)
+        f"{component}.{name}.{own}": offload.numbers(module, own)
         for component, network in painter.pipeline.components.items()
         if isinstance(network, torch.nn.Module)
         for name, module in network.named_modules()

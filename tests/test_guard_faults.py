@@ -23,9 +23,9 @@ from starrynight.cli import inspect as inspecting
 from starrynight.cli import paint as painting
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
-from starrynight.painting.canvas import Canvas, Refused
-from starrynight.painting.ladder import Part
+from starrynight.painting.fallback import Part
 from starrynight.painting.painter import Painter
+from starrynight.painting.results import Canvas, Refused
 from starrynight.picture import Picture
 from starrynight.request import PaintRequest
 from starrynight.verdict import STAGES, Verdict
@@ -246,14 +246,15 @@ def test_activations_and_weights_beyond_float16_are_mended(tmp_path: Path, loud:
 
 def test_folds_that_no_longer_hold_are_planned_anew_and_kept(tmp_path: Path) -> None:
     """A model loaded with folds that were measured on other ranges: here, with none at all."""
+    from starrynight.folding import calibrate
+    from starrynight.models import catalogue, precision_plan
     from starrynight.numerics.solve import Plan
-    from starrynight.painting import catalogue, folding, plans
 
     folder = tiny.save("zimage", tmp_path / "loud", loud=1e4)
     request = ask(folder, steps=2)
     model = catalogue.resolve(str(folder))
-    stale = folding.Folds(Plan(), folding.usual(model), {"finite": True})
-    plans.keep(folding.kept_at(model), stale.to_json())
+    stale = calibrate.Folds(Plan(), calibrate.usual(model), {"finite": True})
+    precision_plan.keep(calibrate.kept_at(model), stale.to_json())
     (exact,) = paint(Painter.ready(request, device="cpu"), request)
     folded = request.replace(precision="float16-folded")
     painter = Painter.ready(folded, device="cpu")
@@ -276,12 +277,12 @@ def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
     """Broken at the last step, where every sampler's step leads to the same place: the finished picture."""
     import diffusers
 
-    from starrynight.painting import samplers
+    from starrynight.painting import schedulers
 
     noisy = tiny.save("sd", tmp_path_factory.mktemp("sd"))
     for painter, where, table in (
-        (Painter.ready(ask(noisy), device="cpu"), noisy, samplers.NOISE),
-        (painters("float32"), folder, samplers.FLOW),
+        (Painter.ready(ask(noisy), device="cpu"), noisy, schedulers.NOISE),
+        (painters("float32"), folder, schedulers.FLOW),
     ):
         plain = "euler" if painter.model.flow else "euler_a"
         for name, (class_name, _) in table.items():

@@ -14,10 +14,10 @@ from hung import finished, picture, process
 from sqlalchemy import update
 
 from starrynight.errors import BadFile, BadRequest, Cancelled, MissingFile, StorageError, UnknownName
+from starrynight.gallery.schema import jobs, workers
 from starrynight.gallery.store import Gallery
-from starrynight.gallery.tables import jobs, workers
 from starrynight.jobs import job as words
-from starrynight.jobs import leases, wish
+from starrynight.jobs import leases, validate
 from starrynight.jobs import uploads as upload_room
 from starrynight.jobs.leases import Lease, LostLease, Taken, mourn, release
 from starrynight.jobs.queue import Queue
@@ -329,7 +329,7 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
 ) -> None:
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     (tmp_path / "secret.png").write_bytes(picture().encode("png"))
-    settled = wish.settle({"prompt": "星夜", "style": None}, gallery)
+    settled = validate.settle({"prompt": "星夜", "style": None}, gallery)
     assert (settled.model, settled.width, settled.style) == ("firefly", 256, None)
     for words_, error in (
         ({"prompt": "x", "model": "z-image-turbo"}, MissingFile),
@@ -346,14 +346,14 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
         ({"prompt": "x", "secret": 1}, BadRequest),
     ):
         with pytest.raises(error):
-            wish.settle(words_, gallery)
+            validate.settle(words_, gallery)
     row = gallery.hang(picture())
     name, width, height = Uploads().take(picture(size=128).encode("webp"))
     assert (width, height) == (128, 128)
-    assert wish.settle(
+    assert validate.settle(
         {"prompt": "x", "init_image": f"picture:{row.id}"}, gallery
     ).init_image == gallery.path(row)
-    assert wish.settle({"prompt": "x", "init_image": f"upload:{name}"}, gallery).init_image.endswith(
+    assert validate.settle({"prompt": "x", "init_image": f"upload:{name}"}, gallery).init_image.endswith(
         f"{name}.png"
     )
 
@@ -422,6 +422,6 @@ def test_an_upload_asked_for_while_it_leaves_stays(
 
 
 def test_the_doors_to_the_queue_leave_torch_outside(tmp_path: Path) -> None:
-    code = "import sys, starrynight.serve, starrynight.jobs.worker, starrynight.jobs.wish; print('torch' in sys.modules)"
+    code = "import sys, starrynight.serve, starrynight.jobs.worker, starrynight.jobs.validate; print('torch' in sys.modules)"
     assert finished(process(code)).strip() == "False"
     assert leases.DEATHS == 2

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from starrynight.lab import formats, levels, thirds
+from starrynight.lab import block_groups, formats, levels
 from starrynight.lab.bench import Bench
 from starrynight.lab.experiments import norms
 from starrynight.lab.findings import Rows
@@ -67,7 +67,7 @@ def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_p
     rows = Rows(Run.open(tmp_path / "run"))
     for format_ in ("float32", "float16", "bfloat16"):
         found = rows.result("norms", str(unet), format_)
-        assert list(found["layers"]) == list(thirds.NAMED)
+        assert list(found["layers"]) == list(block_groups.NAMED)
         assert (found["levels"], found["of"], found["broke"]) == (LEVELS, 1000, False)
         for notes in found["layers"].values():
             assert [len(notes[k]) for k in ("weight", "mean", "std", "norm")] == [2, LEVELS, LEVELS, LEVELS]
@@ -78,11 +78,11 @@ def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_p
 
 
 def test_a_unet_without_those_layers_says_so(tmp_path: Path) -> None:
-    names = thirds.three_layers(tiny.sd().unet)
+    names = block_groups.three_layers(tiny.sd().unet)
     assert names == [
         "down_blocks.1.resnets.0.norm1", "mid_block.attentions.0.proj_out", "up_blocks.1.resnets.1.conv2"
     ]  # fmt: skip
-    assert names != list(thirds.NAMED)
+    assert names != list(block_groups.NAMED)
     where, _ = norms._where({"layers": names, "unet": True, "named": False})
     assert "lacks the layers that the claim names" in where
 

@@ -28,7 +28,10 @@ from starrynight.errors import (
     Unfit,
     UnknownName,
 )  # fmt: skip
-from starrynight.painting import catalogue, files, hub, layouts, loading, memory, plans
+from starrynight.models import catalogue, load, precision_plan, single_file
+from starrynight.models import download as hub
+from starrynight.models import weights as files
+from starrynight.painting import offload
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 
@@ -204,8 +207,8 @@ def test_a_transformer_file_is_laid_over_its_base(zimage, fine_tune, home, tmp_p
     expected = paint(whole, guidance=2.0)
     assert not (paint(zimage, guidance=2.0) == expected).all()
     row = dataclasses.replace(catalogue.resolve(str(tmp_path / "kook.safetensors")), smallest=64)
-    plan = plans.choose(row, "cpu", "float32")
-    painter = Painter(loading.load(row, plan), row, plan, torch.device("cpu"), "resident")
+    plan = precision_plan.choose(row, "cpu", "float32")
+    painter = Painter(load.load(row, plan), row, plan, torch.device("cpu"), "resident")
     assert (next(painter.paint(PaintRequest(**ASK, guidance=2.0))).pixels == expected).all()
 
 
@@ -218,7 +221,7 @@ def test_kook_is_read_from_the_models_folder(zimage, fine_tune, home):
     model = catalogue.resolve("kook-zimage-turbo")
     assert model.here
     assert (model.steps, model.guidance) == (8, 2.0)
-    pipeline = loading.load(model, plans.choose(model, "cpu", "bfloat16"))
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "bfloat16"))
     assert pipeline.transformer.dtype == torch.bfloat16
     key = "layers.0.attention.to_q.weight"
     assert torch.equal(pipeline.transformer.state_dict()[key], fine_tune[key].bfloat16())
@@ -229,7 +232,7 @@ def test_a_transformer_that_does_not_fit_its_base_is_unfit(zimage, fine_tune, tm
     safetensors.torch.save_file(lacking, tmp_path / "lacking.safetensors")
     model = catalogue.resolve(str(tmp_path / "lacking.safetensors"), base=str(zimage))
     with pytest.raises(Unfit):
-        loading.load(model, plans.choose(model, "cpu", "float32"))
+        load.load(model, precision_plan.choose(model, "cpu", "float32"))
 
 
 def ldm_layout(pipeline) -> dict[str, torch.Tensor]:
@@ -339,14 +342,14 @@ def test_a_whole_checkpoint_needs_no_network(tmp_path):
     folder = tiny.save("sd", tmp_path / "sd")
     path = tmp_path / "merged.safetensors"
     safetensors.torch.save_file(ldm_layout(tiny.sd()), path)
-    layout = layouts.recognise(path)
+    layout = single_file.recognise(path)
     assert layout.name == "Stable Diffusion 1"
     assert layout.folder.is_dir()
     model = catalogue.resolve(str(path), base=str(folder))  # the shipped shapes are the full-size model's
-    pipeline = loading.load(model, plans.choose(model, "cpu", "float32"))
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "float32"))
     for name in ("unet", "vae", "text_encoder"):
         ours = getattr(
-            loading.load(catalogue.resolve(str(folder)), plans.choose(model, "cpu", "float32")), name
+            load.load(catalogue.resolve(str(folder)), precision_plan.choose(model, "cpu", "float32")), name
         )
         theirs = getattr(pipeline, name).state_dict()
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.state_dict().items()), name
@@ -363,7 +366,7 @@ def test_the_shipped_shapes_are_the_published_ones(layout, part, count):
     import transformers
     from accelerate import init_empty_weights
 
-    folder = layouts.HERE / layout
+    folder = single_file.HERE / layout
     library, name = json.loads((folder / "model_index.json").read_text())[part]
     kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
     with init_empty_weights():
@@ -375,10 +378,10 @@ def test_the_shipped_shapes_are_the_published_ones(layout, part, count):
 
 
 def test_the_shipped_tokenizer_speaks_clip():
-    tokenizer = layouts.clip_tokenizer()
+    tokenizer = single_file.clip_tokenizer()
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     assert len(tokenizer) == 49408
-    assert layouts.clip_tokenizer("!").pad_token_id == 0
+    assert single_file.clip_tokenizer("!").pad_token_id == 0
 
 
 def test_a_lora_given_as_a_model_is_told_apart(tmp_path):
@@ -397,19 +400,19 @@ def test_a_lora_given_as_a_model_is_told_apart(tmp_path):
 def test_the_plan_does_not_change_with_how_busy_the_machine_is(zimage, home, monkeypatch):
     from starrynight.numerics import device
 
-    plans._probed.cache_clear()
+    precision_plan._probed.cache_clear()
     model = catalogue.resolve(str(zimage))
-    first = plans.choose(model, "cpu", "auto")
+    first = precision_plan.choose(model, "cpu", "auto")
     (key,) = json.loads((home / "cache" / "rates.json").read_text())
     assert torch.__version__ in key
-    plans._probed.cache_clear()
+    precision_plan._probed.cache_clear()
     monkeypatch.setattr(device, "matmul_rates", lambda _: pytest.fail("measured again"))
-    assert plans.choose(model, "cpu", "auto") == first
-    plans._probed.cache_clear()
+    assert precision_plan.choose(model, "cpu", "auto") == first
+    precision_plan._probed.cache_clear()
     (home / "cache" / "rates.json").write_text('{"an older torch": {}}')
     monkeypatch.setattr(device, "matmul_rates", lambda _: {"float32": 1.0, "bfloat16": 9.0})
-    assert plans.choose(model, "cpu", "auto")["transformer"].dtype == "bfloat16"
-    plans._probed.cache_clear()
+    assert precision_plan.choose(model, "cpu", "auto")["transformer"].dtype == "bfloat16"
+    precision_plan._probed.cache_clear()
 
 
 # Memory and attention
@@ -429,16 +432,16 @@ def test_the_plan_does_not_change_with_how_busy_the_machine_is(zimage, home, mon
 )
 def test_the_arrangement_follows_from_sizes(weights, free, arrangement):
     gigabytes = {name: size * 10**9 for name, size in weights.items()}
-    assert memory.arrange(gigabytes, free * 10**9) == arrangement
+    assert offload.arrange(gigabytes, free * 10**9) == arrangement
 
 
 def test_sizes_are_counted_in_bytes(zimage):
     model = catalogue.resolve(str(zimage))
-    pipeline = loading.load(model, plans.choose(model, "cpu", "bfloat16"))
-    counts = plans.parameters(model)
-    assert memory.sizes(pipeline)["transformer"] >= 2 * counts["transformer"]
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "bfloat16"))
+    counts = precision_plan.parameters(model)
+    assert offload.sizes(pipeline)["transformer"] >= 2 * counts["transformer"]
     assert counts["transformer"] == sum(p.numel() for p in pipeline.transformer.parameters())
-    assert memory.choose(pipeline, torch.device("cpu"), 1) == "resident"
+    assert offload.choose(pipeline, torch.device("cpu"), 1) == "resident"
 
 
 def test_attention_back_ends(zimage):
@@ -456,11 +459,11 @@ def test_attention_back_ends(zimage):
 
 
 def test_out_of_memory_is_told_from_other_errors():
-    assert memory.out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert memory.out_of_memory(RuntimeError("shapes differ")) is None
+    assert offload.out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert offload.out_of_memory(RuntimeError("shapes differ")) is None
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert memory.out_of_memory(caught.value)
+    assert offload.out_of_memory(caught.value)
 
 
 # Hubs: a real server on this machine

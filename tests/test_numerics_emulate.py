@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from starrynight.numerics.emulate import Emulation, emulate
-from starrynight.numerics.guard import locate
+from starrynight.numerics.finite import locate
 
 X = torch.randn(48, 64, generator=torch.Generator().manual_seed(0)) * 300
 Y = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from starrynight.numerics.guard import ClampCounter, Fault, find_fault, locate
+from starrynight.numerics.finite import ClampCounter, Fault, find_fault, locate
 
 
 @pytest.mark.parametrize(("value", "kind"), [(math.nan, "NaN"), (math.inf, "+Inf"), (-math.inf, "−Inf")])

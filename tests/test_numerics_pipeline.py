@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from starrynight.numerics.emulate import Emulation
+from starrynight.numerics.finite import find_fault, locate
 from starrynight.numerics.fold import fold
-from starrynight.numerics.guard import find_fault, locate
 from starrynight.numerics.islands import settle
 from starrynight.numerics.solve import Plan, solve
 from starrynight.numerics.trace import trace

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import tiny
 from test_numerics_fold import Model, traced
 
+from starrynight.numerics.range_plot import draw
 from starrynight.numerics.ranges import LIMITS, Layer, breaking, layers
-from starrynight.numerics.skyline import draw
 
 
 def test_the_layers_that_break_are_named_and_folding_brings_them_inside() -> None:

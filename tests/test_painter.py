@@ -17,10 +17,13 @@ from starrynight.errors import (
     UnknownName,
     WrongSize,
 )  # fmt: skip
-from starrynight.painting import beginning, catalogue, loading, memory, noise, plans, samplers
-from starrynight.painting.canvas import Refused
+from starrynight.models import catalogue, load, precision_plan
+from starrynight.numerics import rng
+from starrynight.painting import init_image as beginning
+from starrynight.painting import offload, schedulers
 from starrynight.painting.painter import Painter
 from starrynight.painting.preview import calibration_picture
+from starrynight.painting.results import Refused
 from starrynight.request import PaintRequest
 
 FAMILIES = list(tiny.FAMILIES)
@@ -114,18 +117,18 @@ def test_every_family_begins_from_a_picture(folders, family, precision, init_ima
 
 
 def test_noise_in_16_bits_is_float32_noise_rounded():
-    plain = torch.randn((2, 33), generator=noise.generator(3))
-    with noise.Float32Noise():
+    plain = torch.randn((2, 33), generator=rng.generator(3))
+    with rng.Float32Noise():
         for half in (torch.bfloat16, torch.float16):
-            drawn = torch.randn((2, 33), generator=noise.generator(3), dtype=half)
+            drawn = torch.randn((2, 33), generator=rng.generator(3), dtype=half)
             assert torch.equal(drawn, plain.to(half))
-    unruly = torch.randn((2, 33), generator=noise.generator(3), dtype=torch.bfloat16)
+    unruly = torch.randn((2, 33), generator=rng.generator(3), dtype=torch.bfloat16)
     assert not torch.equal(unruly, plain.bfloat16())  # why the mode is needed
 
 
 def test_a_long_seed_starts_a_picture_of_its_own_and_a_short_one_the_picture_it_always_did():
     def begun(seed):
-        return tuple(torch.randn(4, generator=noise.generator(seed)).tolist())
+        return tuple(torch.randn(4, generator=rng.generator(seed)).tolist())
 
     for seed in (0, 7, 2**32 - 1):
         assert begun(seed) == tuple(torch.randn(4, generator=torch.Generator().manual_seed(seed)).tolist())
@@ -140,11 +143,11 @@ def test_a_long_seed_starts_a_picture_of_its_own_and_a_short_one_the_picture_it_
 
 
 def test_noise_that_samplers_ask_for_hangs_on_the_seed_and_is_not_the_first_noise_again():
-    first = torch.randn((2, 33), generator=noise.generator(3))
+    first = torch.randn((2, 33), generator=rng.generator(3))
     drawn = []
     for disturbance in (1, 2):
         torch.manual_seed(disturbance)
-        with noise.Float32Noise(noise.generator(3, stream=1)):
+        with rng.Float32Noise(rng.generator(3, stream=1)):
             drawn.append(torch.cat([torch.randn_like(first), torch.randn((2, 33), generator=None)]))
     assert torch.equal(*drawn)
     assert not torch.equal(drawn[0][:2], first)
@@ -193,7 +196,7 @@ def test_a_preview_shows_where_the_step_is_heading(painters, folders):
     one(painter, ask(folders["zimage"], steps=8), lambda step: looks.append(step.preview().astype(float)))
     noisy = np.abs(looks[0] - looks[-1]).mean()
     assert np.abs(looks[-2] - looks[-1]).mean() <= noisy
-    tape_free = painter.preview(torch.randn(1, 4, 32, 32, generator=noise.generator(5)), 64, 64).astype(float)
+    tape_free = painter.preview(torch.randn(1, 4, 32, 32, generator=rng.generator(5)), 64, 64).astype(float)
     assert noisy < np.abs(tape_free - looks[-1]).mean()  # clearer than the noise it began with
 
 
@@ -259,7 +262,7 @@ def test_every_sampler_paints_with_its_kind_of_model(painters, folders, family):
     painter, plain = painters[family], None
     own = type(painter.pipeline.scheduler)
     plain = one(painter, ask(folders[family]))
-    for name in samplers.names(painter.model.flow):
+    for name in schedulers.names(painter.model.flow):
         picture = one(painter, ask(folders[family], sampler=name))
         assert np.isfinite(picture).all(), name
     assert type(painter.pipeline.scheduler) is own
@@ -269,8 +272,8 @@ def test_every_sampler_paints_with_its_kind_of_model(painters, folders, family):
 @pytest.mark.parametrize("family", ["zimage", "sd"])
 def test_a_sampler_is_recorded_by_the_name_that_asks_for_it(painters, family):
     own = painters[family].pipeline.scheduler
-    for name in samplers.names("Flow" in type(own).__name__):
-        assert samplers.name_of(samplers.build(name, own)) == name
+    for name in schedulers.names("Flow" in type(own).__name__):
+        assert schedulers.name_of(schedulers.build(name, own)) == name
 
 
 def test_a_sampler_of_the_other_kind_is_refused(painters, folders):
@@ -278,7 +281,7 @@ def test_a_sampler_of_the_other_kind_is_refused(painters, folders):
         list(painters["zimage"].paint(ask(folders["zimage"], sampler="ddim")))
     with pytest.raises(UnknownName, match="dpmpp_2m"):
         list(painters["sd"].paint(ask(folders["sd"], sampler="dpmpp_2n")))
-    assert samplers.find("DPM++ 2M Karras", flow=False) == samplers.find("dpmpp_2m_karras", flow=False)
+    assert schedulers.find("DPM++ 2M Karras", flow=False) == schedulers.find("dpmpp_2m_karras", flow=False)
 
 
 def test_style_and_negative_prompt_reach_the_model(painters, folders):
@@ -315,7 +318,7 @@ def test_a_painter_knows_whom_it_serves(folders):
 def test_the_fingerprint_sees_retraining(folders, tmp_path):
     import shutil
 
-    from starrynight.painting.provenance import fingerprint
+    from starrynight.models.fingerprint import fingerprint
 
     other = shutil.copytree(folders["sd"], tmp_path / "other")
     first, second = (catalogue.resolve(str(folder)) for folder in (folders["sd"], other))
@@ -358,9 +361,9 @@ def test_offloaded_pipelines_paint_the_same_picture(painters, folders, family, a
     """accelerate's own hooks move the weights; the accelerator they move to is, here, the CPU itself."""
     request = ask(folders[family])
     model = catalogue.resolve(request.model)
-    plan = plans.choose(model, "cpu", "float32")
-    pipeline, device = loading.load(model, plan), torch.device("cpu")
-    memory.place(pipeline, device, arrangement)
+    plan = precision_plan.choose(model, "cpu", "float32")
+    pipeline, device = load.load(model, plan), torch.device("cpu")
+    offload.place(pipeline, device, arrangement)
     painter = Painter(pipeline, model, plan, device, arrangement)
     if arrangement == "sequential":
         assert all(parameter.is_meta for parameter in painter.denoiser.parameters())
@@ -375,9 +378,9 @@ def test_offloaded_pipelines_paint_the_same_picture(painters, folders, family, a
 
 def test_only_large_pictures_are_decoded_in_tiles(painters):
     pipeline = painters["sd"].pipeline
-    memory.tile(pipeline, 2048, 1536)
+    offload.tile(pipeline, 2048, 1536)
     assert pipeline.vae.use_tiling
-    memory.tile(pipeline, 1024, 1024)
+    offload.tile(pipeline, 1024, 1024)
     assert not pipeline.vae.use_tiling
 
 

@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from starrynight.errors import BadRequest, StorageError, Unfit
+from starrynight.folding import export, single_file
+from starrynight.folding.calibrate import uniform
+from starrynight.models import catalogue, load, precision_plan
+from starrynight.models import weights as files
 from starrynight.numerics.fold import fold_rows, read_plan, write_folded
 from starrynight.numerics.precision import Device
 from starrynight.numerics.solve import Plan
-from starrynight.painting import catalogue, files, layoutmap, loading, plans, writing
-from starrynight.painting.folding import uniform
 
 # Loads and paints without this package; every number below is made by diffusers.
 STRANGER = """
@@ -67,14 +69,14 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(loud: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> writing.Written:
+def written(loud: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> export.Written:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STARRY_HOME", str(home))
-        return writing.write(catalogue.resolve(str(loud)), tmp_path_factory.mktemp("out") / "folded")
+        return export.write(catalogue.resolve(str(loud)), tmp_path_factory.mktemp("out") / "folded")
 
 
 def test_a_tool_without_this_package_paints_it_in_float16(
-    loud: Path, written: writing.Written, tmp_path: Path
+    loud: Path, written: export.Written, tmp_path: Path
 ) -> None:
     wanted = ((loud, "float32"), (loud, "bfloat16"), (loud, "float16"), (written.folder, "float16"))
     command = [sys.executable, "-W", "ignore", "-c", STRANGER, *(word for pair in wanted for word in pair)]
@@ -87,7 +89,7 @@ def test_a_tool_without_this_package_paints_it_in_float16(
     assert ((folded - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
 
 
-def test_plan_and_proof_travel_with_it(written: writing.Written) -> None:
+def test_plan_and_proof_travel_with_it(written: export.Written) -> None:
     assert written.kept == ()
     weights = next((written.folder / "transformer").glob("*.safetensors"))
     told = files.header(weights)
@@ -100,21 +102,21 @@ def test_plan_and_proof_travel_with_it(written: writing.Written) -> None:
     assert plan.parameters == {
         n: p for n, p in written.plan.parameters.items() if n.startswith("transformer.")
     }
-    beside = json.loads((written.folder / writing.STORY).read_text("utf-8"))
+    beside = json.loads((written.folder / export.STORY).read_text("utf-8"))
     assert beside["plan"]["parameters"] == dict(written.plan.parameters)
-    note = (written.folder / writing.NOTE).read_text("utf-8")
+    note = (written.folder / export.NOTE).read_text("utf-8")
     assert "dtype=torch.float16" in note
     assert "折叠" in note
-    assert not (written.folder / writing.PLAN).exists()
+    assert not (written.folder / export.PLAN).exists()
 
 
-def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: writing.Written) -> None:
+def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: export.Written) -> None:
     card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
-    plan = plans.decide(catalogue.resolve(str(written.folder)), card, "auto")
+    plan = precision_plan.decide(catalogue.resolve(str(written.folder)), card, "auto")
     assert {choice.format for choice in plan if choice.component != "vae_encode"} == {"float16"}
 
 
-def test_the_command_refuses_in_one_sentence(written: writing.Written, tmp_path: Path) -> None:
+def test_the_command_refuses_in_one_sentence(written: export.Written, tmp_path: Path) -> None:
     environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh"}
     starry = Path(sys.executable).with_name("starry")
     for words, sentence in (
@@ -127,41 +129,41 @@ def test_the_command_refuses_in_one_sentence(written: writing.Written, tmp_path:
 
 
 def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
-    loud: Path, written: writing.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: export.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BadRequest, match="exists already"):
-        writing.write(catalogue.resolve(str(loud)), written.folder)
-    usage = writing.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+        export.write(catalogue.resolve(str(loud)), written.folder)
+    usage = export.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda place: usage._replace(free=1000))
     with pytest.raises(StorageError, match="name another place"):
-        writing.write(catalogue.resolve(str(loud)), tmp_path / "new")
+        export.write(catalogue.resolve(str(loud)), tmp_path / "new")
     with pytest.raises(StorageError, match="goes on where it stopped"):
         write_folded(next(loud.rglob("vae/*.safetensors")), Path("/dev/full/x.safetensors"), Plan())
 
 
 def test_what_was_broken_off_is_gone_on_with(
-    loud: Path, written: writing.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: export.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped while it writes the decoder: the second run neither measures nor writes the transformer again."""
-    monkeypatch.setattr(writing, "plan_plain", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(export, "plan_plain", lambda *_: pytest.fail("measured twice"))
     model, out = catalogue.resolve(str(loud)), tmp_path / "folded"
     partial = tmp_path / "folded.partial"
     partial.mkdir()
-    story = json.loads((written.folder / writing.STORY).read_text("utf-8"))
+    story = json.loads((written.folder / export.STORY).read_text("utf-8"))
     folds = {"plan": story["plan"], "sittings": [], "certificate": story["certificate"]}
-    stamp = writing.folding.kept_at(model).stem
-    (partial / writing.PLAN).write_text(json.dumps({"stamp": stamp, "folds": folds, "kept": []}), "utf-8")
+    stamp = export.folding.kept_at(model).stem
+    (partial / export.PLAN).write_text(json.dumps({"stamp": stamp, "folds": folds, "kept": []}), "utf-8")
 
     def stop(done: int, total: int, doing: tuple[str, str]) -> None:
         if "decoder" in doing[0]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        writing.write(model, out, stop)
+        export.write(model, out, stop)
     assert not out.exists()
     (transformer,) = (partial / "transformer").glob("*.safetensors")
     before = transformer.stat().st_mtime_ns
-    writing.write(model, out)
+    export.write(model, out)
     (transformer,) = (out / "transformer").glob("*.safetensors")
     assert transformer.stat().st_mtime_ns == before
     for path in written.folder.rglob("*.safetensors"):
@@ -181,11 +183,11 @@ def test_a_comfyui_file_stays_one(loud: Path, tmp_path: Path, monkeypatch: pytes
     powers = {"transformer.layers.0.attention.to_q.weight": 3, "transformer.layers.0.attention.to_v.weight": -5,
               "transformer.layers.1.feed_forward.w3.weight": -9, "transformer.x_pad_token": 2}  # fmt: skip
     plan = Plan(parameters=powers)
-    writing._write_file(model, tmp_path / "out", plan, {"holds": True}, writing.Teller(None, 1))
+    export._write_file(model, tmp_path / "out", plan, {"holds": True}, export.Teller(None, 1))
     folded = tmp_path / "out" / "kook.safetensors"
     assert set(load_file(folded)) == set(load_file(source))
     again = dataclasses.replace(catalogue.resolve(str(folded)), smallest=64)
-    network = loading.load(again, uniform(again, "float32")).transformer
+    network = load.load(again, uniform(again, "float32")).transformer
     for name, tensor in state.items():
         power = powers.get(f"transformer.{name}", 0)
         expected = (tensor.float() * 2.0**power).half().float()
@@ -201,9 +203,11 @@ def test_a_whole_checkpoint_is_mapped_row_by_row(tmp_path: Path) -> None:
     parameters = {f"{c}.{n}": i % 7 - 3 for c, m in networks.items() for i, n in enumerate(m.state_dict())}
     rows: dict[str, Any] = {}
     for component, network in networks.items():
-        found = layoutmap.convert(type(network).__name__, dict(network.config), layoutmap.numbered(shapes))
+        found = single_file.convert(
+            type(network).__name__, dict(network.config), single_file.numbered(shapes)
+        )
         rows |= {f"{component}.{name}": numbers for name, numbers in found.items()}
-    back = layoutmap.back(shapes, rows, Plan(parameters=parameters))
+    back = single_file.back(shapes, rows, Plan(parameters=parameters))
     assert {name for name in state if name not in back} == {
         n for n in state if n.startswith("cond_stage_model.")
     }
@@ -248,7 +252,7 @@ def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tm
     save_file(state, source)
     model = catalogue.resolve(str(source), base=str(tmp_path / "shapes"))
     model = dataclasses.replace(model, smallest=64, size=64, steps=2)
-    done = writing.write(model, tmp_path / "folded")
+    done = export.write(model, tmp_path / "folded")
     assert (done.kept, done.single) == ((), True)
     assert {name.split(".")[0] for name in done.plan.parameters} == {"unet", "vae"}
     folded = done.folder / "merged.safetensors"
@@ -269,18 +273,20 @@ def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tm
     assert ((half - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
     again = dataclasses.replace(catalogue.resolve(str(folded), base=str(tmp_path / "shapes")), smallest=64)
     card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
-    assert {c.format for c in plans.decide(again, card, "auto") if c.component != "vae_encode"} == {"float16"}
-    loaded = loading.load(again, uniform(again, "float16"))
+    assert {c.format for c in precision_plan.decide(again, card, "auto") if c.component != "vae_encode"} == {
+        "float16"
+    }
+    loaded = load.load(again, uniform(again, "float16"))
     assert loaded.folds.parameters == done.plan.parameters, (
         "LoRAs will follow the folds that the file tells of"
     )
 
 
 def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
-    loud: Path, written: writing.Written, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: export.Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
     stuck = Plan(islands=("vae.decoder", "transformer", "text_encoder"))
-    monkeypatch.setattr(writing, "solve", lambda *_, **__: stuck)
+    monkeypatch.setattr(export, "solve", lambda *_, **__: stuck)
     with pytest.raises(Unfit, match="float16-folded"):
-        writing.plan_plain(catalogue.resolve(str(loud)))
+        export.plan_plain(catalogue.resolve(str(loud)))

@@ -15,8 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from starrynight import __version__, misshapen
-from starrynight.api import jobs, lab, marks, pictures, state
+from starrynight import __version__, validation_messages
+from starrynight.api import annotations as annotation_routes
+from starrynight.api import jobs, lab, pictures, state
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -33,7 +34,7 @@ def make(gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifes
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",  # their pages fetch scripts from elsewhere
     )  # fmt: skip
     app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
-    for room in (jobs, lab, marks, pictures, state):
+    for room in (jobs, lab, annotation_routes, pictures, state):
         app.include_router(room.router, prefix="/api", max_body_size=LARGEST_BODY)
     app.add_api_route(
         "/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False
@@ -72,7 +73,7 @@ def _misshapen(request: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         return answer(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
     field = ".".join(text(str(part))[:60] for part in first["loc"][1:]) or "body"
-    return answer(request, misshapen.told(field, first), param=field)
+    return answer(request, validation_messages.told(field, first), param=field)
 
 
 def _plain(request: Request, error: Exception) -> JSONResponse:

@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import UploadFile
 
 from starrynight.errors import BadRequest, MissingFile
-from starrynight.jobs import wish
+from starrynight.jobs import validate
 from starrynight.jobs.job import ACTIVE, ENDED, Job
 from starrynight.jobs.queue import Queue as Jobs
 from starrynight.jobs.uploads import LARGEST, Uploads
@@ -32,7 +32,7 @@ Queued = Annotated[Jobs, Depends(queue_of)]
 @router.post("/jobs", status_code=201)
 def submit(words: Annotated[dict[str, Any], Body()], request: Request, queue: Queued) -> dict[str, Any]:
     """The fields of a PaintRequest; only ``prompt`` must be there."""
-    return queue.submit(wish.settle(words, request.app.state.gallery)).as_dict()
+    return queue.submit(validate.settle(words, request.app.state.gallery)).as_dict()
 
 
 @router.get("/jobs")
@@ -127,7 +127,7 @@ async def upload(request: Request) -> dict[str, Any]:
     else:
         data = await request.body()
     name, width, height = await asyncio.to_thread(Uploads().take, data)
-    return {"init_image": f"{wish.UPLOAD}{name}", "width": width, "height": height}
+    return {"init_image": f"{validate.UPLOAD}{name}", "width": width, "height": height}
 
 
 @router.get("/uploads/{name}")

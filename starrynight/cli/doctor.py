@@ -51,12 +51,12 @@ def doctor(
     ),
     as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
 ) -> None:
+    from starrynight.models import catalogue, precision_plan
     from starrynight.numerics.device import probe
-    from starrynight.painting import catalogue, plans
 
     chosen = catalogue.resolve(model or catalogue.default())
     device = probe()
-    plan = plans.choose(chosen, device=None, asked="auto")
+    plan = precision_plan.choose(chosen, device=None, asked="auto")
     if as_json:
         found = {
             "device": asdict(device),

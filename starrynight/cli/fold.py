@@ -54,11 +54,12 @@ def fold(
             f"“{to}” is no format to fold for; float16 is the one whose range is too small.",
             f"不能折叠到“{to}”；只有 float16 的范围不够，需要折叠。",
         )
-    from starrynight.painting import catalogue, hub, writing
+    from starrynight.folding import export
+    from starrynight.models import catalogue, download
 
-    found = hub.fetch(catalogue.resolve(model))
+    found = download.fetch(catalogue.resolve(model))
     with followed(t(f"folding {found.en}", f"折叠 {found.zh}")) as on_progress:
-        written = writing.write(found, out, on_progress)
+        written = export.write(found, out, on_progress)
     if as_json:
         told = {
             "folder": str(out),

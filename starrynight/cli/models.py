@@ -9,7 +9,7 @@ import typer
 from starrynight.cli import LANG, app, page, progress_bar, t
 
 if TYPE_CHECKING:
-    from starrynight.painting.catalogue import Model
+    from starrynight.models.catalogue import Model
 
 models_app = typer.Typer(
     help=t(
@@ -32,7 +32,7 @@ def table() -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from starrynight.painting import catalogue, hub
+    from starrynight.models import catalogue, download
 
     console, chosen = Console(highlight=False, soft_wrap=True), catalogue.default()
     for model in map(catalogue.resolve, catalogue.names()):
@@ -48,7 +48,7 @@ def table() -> None:
         reads = t(", ", "、").join(READS[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
         if model.hub is None and not model.place.exists():
-            console.print(Text("    " + hub.by_hand(model).say(LANG)))
+            console.print(Text("    " + download.by_hand(model).say(LANG)))
     console.print(
         Text(
             t(
@@ -93,7 +93,7 @@ def pull(
     from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
-    from starrynight.painting import hub
+    from starrynight.models import download
 
     columns = (TextColumn("[gold1]{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with progress_bar(*columns) as bar:
@@ -102,5 +102,5 @@ def pull(
         def on_progress(done: int, total: int, file: str) -> None:
             bar.update(task, completed=done, total=total, description=escape(f"{name} · {file}"))
 
-        place = hub.pull(name, source, on_progress)
+        place = download.pull(name, source, on_progress)
     print(f"✦ {name} → {place}")

@@ -16,7 +16,7 @@ from starrynight.request import shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starrynight.painting.canvas import Refused, Step
+    from starrynight.painting.results import Refused, Step
     from starrynight.picture import Picture
     from starrynight.studio import Hung
 
@@ -114,7 +114,8 @@ def paint(
     ),
 ) -> None:
     from starrynight import studio
-    from starrynight.painting import catalogue, checking
+    from starrynight.models import catalogue
+    from starrynight.painting import checking
 
     width, height = parse_size(size)
     request = studio.fill(

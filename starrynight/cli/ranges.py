@@ -60,15 +60,16 @@ def ranges(
             f"The picture is an SVG; name it {out.with_suffix('.svg').name}.",
             f"图是 SVG 格式；请命名为 {out.with_suffix('.svg').name}。",
         )
+    from starrynight.folding import calibrate
+    from starrynight.models import catalogue, download
     from starrynight.numerics.ranges import breaking, layers
-    from starrynight.painting import catalogue, folding, hub
     from starrynight.picture import check_place
 
     if out is not None:
         check_place(out)
-    found = hub.fetch(catalogue.resolve(model))
+    found = download.fetch(catalogue.resolve(model))
     with followed(t(f"watching {found.en} paint", f"观察 {found.zh} 作画")) as on_progress:
-        measured = layers(folding.observe(found, on_progress=on_progress))
+        measured = layers(calibrate.observe(found, on_progress=on_progress))
     if out is not None:
         _draw(out, measured, t(found.en, found.zh))
     if as_json:
@@ -82,8 +83,8 @@ def ranges(
 
 
 def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
+    from starrynight.numerics.range_plot import draw
     from starrynight.numerics.ranges import breaking
-    from starrynight.numerics.skyline import draw
     from starrynight.picture import storing, write_whole
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from starrynight import misshapen
+from starrynight import validation_messages
 from starrynight.errors import BadRequest
 
 
@@ -44,7 +44,7 @@ def _told(error: Any) -> tuple[str, str]:
     if found := getattr(
         error.__cause__, "errors", None
     ):  # pydantic's, of a value that is not of its option's kind
-        said = misshapen.told(_name(error.param), found()[0])
+        said = validation_messages.told(_name(error.param), found()[0])
         return said.en, said.zh
     if kind == "UsageError":
         return _of_the_line(text, error.ctx)

@@ -19,15 +19,15 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from starrynight.firefly import train
-    from starrynight.firefly.optimise import Team
+    from starrynight.firefly.training import train
+    from starrynight.firefly.training.optimise import Team
 
 HELD_OUT_FOR_PSNR = 64
 
 
 def draw(options: argparse.Namespace) -> None:
     """Draw the training set and the held-out set."""
-    from starrynight.firefly import data
+    from starrynight.firefly.training import data
 
     data.draw(options.work / "held-out", options.held_out, data.HELD_OUT_SEED, workers=options.workers)
     data.draw(options.work / "training", options.pictures, data.TRAINING_SEED, workers=options.workers)
@@ -36,7 +36,7 @@ def draw(options: argparse.Namespace) -> None:
 def begin(options: argparse.Namespace) -> None:
     """Start a work folder from saved weights: encoder, decoder, tokenizer, statistics and painter stay theirs."""
 
-    from starrynight.firefly import evaluate, optimise, train
+    from starrynight.firefly.training import evaluate, optimise, train
 
     pipe = evaluate.open_weights(options.weights)
     facts = provenance(options.weights)
@@ -70,13 +70,13 @@ def provenance(weights: Path) -> dict[str, str]:
 
 def leaves(options: argparse.Namespace) -> None:
     """Teach the autoencoder its first steps on dead leaves, before any painting is drawn."""
-    from starrynight.firefly import optimise
+    from starrynight.firefly.training import optimise
 
     optimise.together(options.team, _leaves, options)
 
 
 def _leaves(team: Team, options: argparse.Namespace) -> None:
-    from starrynight.firefly import autoencoder, data
+    from starrynight.firefly.training import autoencoder, data
 
     pictures = data.leaves(400)
     autoencoder.train(
@@ -86,13 +86,13 @@ def _leaves(team: Team, options: argparse.Namespace) -> None:
 
 def learn_pixels(options: argparse.Namespace) -> None:
     """Train the autoencoder on the drawn pictures."""
-    from starrynight.firefly import optimise
+    from starrynight.firefly.training import optimise
 
     optimise.together(options.team, _learn_pixels, options)
 
 
 def _learn_pixels(team: Team, options: argparse.Namespace) -> None:
-    from starrynight.firefly import autoencoder, data
+    from starrynight.firefly.training import autoencoder, data
 
     pictures = data.read(options.work / "training").pictures
     held_out = np.array(data.read(options.work / "held-out").pictures[:HELD_OUT_FOR_PSNR])
@@ -102,13 +102,13 @@ def _learn_pixels(team: Team, options: argparse.Namespace) -> None:
 
 def polish(options: argparse.Namespace) -> None:
     """Teach the decoder alone, against a critic; the encoder stays."""
-    from starrynight.firefly import optimise
+    from starrynight.firefly.training import optimise
 
     optimise.together(options.team, _polish, options, arithmetic())
 
 
 def _polish(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
-    from starrynight.firefly import data, polish
+    from starrynight.firefly.training import data, polish
 
     pictures = data.read(options.work / "training").pictures
     held_out = np.array(data.read(options.work / "held-out").pictures[:HELD_OUT_FOR_PSNR])
@@ -117,14 +117,15 @@ def _polish(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
 
 def judge(options: argparse.Namespace) -> None:
     """Train the judge on the drawn pictures."""
-    from starrynight.firefly import data, evaluate
+    from starrynight.firefly.training import data, evaluate
 
     evaluate.train_judge(data.read(options.work / "training"), options.work / "judge.safetensors")
 
 
 def encode(options: argparse.Namespace) -> None:
     """Cache the training set as latents at one side length, learn the tokenizer, measure the latents' statistics."""
-    from starrynight.firefly import autoencoder, data, model, train
+    from starrynight.firefly import model
+    from starrynight.firefly.training import autoencoder, data, train
 
     drawn = data.read(options.work / "training")
     words = options.work / "tokenizer"
@@ -142,20 +143,20 @@ def encode(options: argparse.Namespace) -> None:
 
 def recaption(options: argparse.Namespace) -> None:
     """Write the drawn training pictures' captions anew, when captions.py has learnt new words."""
-    from starrynight.firefly import data
+    from starrynight.firefly.training import data
 
     print(data.recaption(options.work / "training", options.captions), "pictures captioned")
 
 
 def learn(options: argparse.Namespace) -> None:
     """Train the transformer and the text encoder on cached latents."""
-    from starrynight.firefly import optimise
+    from starrynight.firefly.training import optimise
 
     optimise.together(options.team, _learn, options, arithmetic())
 
 
 def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
-    from starrynight.firefly import train
+    from starrynight.firefly.training import train
 
     captions, latents, statistics = lessons(options)
     run = begun(team, options, kind)
@@ -171,13 +172,13 @@ def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
 
 def distil(options: argparse.Namespace) -> None:
     """Teach the painter to cross each of the sampler's few steps as it crossed them in several."""
-    from starrynight.firefly import optimise
+    from starrynight.firefly.training import optimise
 
     optimise.together(options.team, _distil, options, arithmetic())
 
 
 def _distil(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
-    from starrynight.firefly import distil
+    from starrynight.firefly.training import distil
 
     captions, latents, statistics = lessons(options)
     run = begun(team, options, kind)
@@ -203,7 +204,7 @@ def distilled(work: Path, teacher: dict[str, Any]) -> Path:
 
 def lessons(options: argparse.Namespace) -> tuple[train.Captions, np.ndarray, tuple[float, float]]:
     """What the painter learns from: captions, latents at ``--side``, and the latents' mean and deviation."""
-    from starrynight.firefly import data, train
+    from starrynight.firefly.training import data, train
 
     latents = train.cached(options.work / f"latents-{options.side}.npy")
     facts = data.read(options.work / "training").facts[: len(latents)]
@@ -214,7 +215,8 @@ def lessons(options: argparse.Namespace) -> tuple[train.Captions, np.ndarray, tu
 
 def begun(team: Team, options: argparse.Namespace, kind: torch.dtype) -> train.Run:
     """A run of the painter that has learnt nothing yet."""
-    from starrynight.firefly import model, train
+    from starrynight.firefly import model
+    from starrynight.firefly.training import train
 
     words = read_words(options.work)
     return train.Run(
@@ -225,7 +227,8 @@ def begun(team: Team, options: argparse.Namespace, kind: torch.dtype) -> train.R
 
 def read_painter(checkpoint: Path, group: str) -> tuple[train.Painter, dict[str, Any]]:
     """The painter of a checkpoint, its "average" or its live "model", and what the checkpoint says of it."""
-    from starrynight.firefly import model, optimise, train
+    from starrynight.firefly import model
+    from starrynight.firefly.training import optimise, train
 
     groups, facts = optimise.read_checkpoint(checkpoint)
     dial = model.Dial(facts["dim"])
@@ -240,10 +243,11 @@ def save(options: argparse.Namespace) -> None:
     """Write the weights (the averaged ones, or the live ones), kept inside float16, as a folder that
     ZImagePipeline.from_pretrained reads.
     """
-    from starrynight.firefly import model, quiet, sheet
+    from starrynight.firefly import model, rescale
+    from starrynight.firefly.training import sheet
 
     pipe, provenance = assemble(options.work, options.sampler_shift, options.group)
-    provenance["quietened"] = json.dumps(quiet.quieten(pipe, sheet.prompts()))
+    provenance["quietened"] = json.dumps(rescale.quieten(pipe, sheet.prompts()))
     model.save(pipe, options.out, provenance)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(
@@ -255,14 +259,14 @@ def save(options: argparse.Namespace) -> None:
 
 def sheet(options: argparse.Namespace) -> None:
     """Paint the contact sheet with saved weights."""
-    from starrynight.firefly import sheet
+    from starrynight.firefly.training import sheet
 
     sheet.write(options.weights, options.out, options.side, options.steps, options.guidance)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Judge saved weights on held-out captions, beside held-out pictures."""
-    from starrynight.firefly import evaluate
+    from starrynight.firefly.training import evaluate
 
     report = evaluate.report(options.work, options.weights, options.count, options.steps, options.guidance)
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -280,7 +284,7 @@ def arithmetic() -> torch.dtype:
     """bfloat16 where this processor is faster at it, float32 elsewhere."""
     import torch
 
-    from starrynight.firefly import optimise
+    from starrynight.firefly.training import optimise
 
     return torch.bfloat16 if optimise.bfloat16_pays() else torch.float32
 
@@ -293,7 +297,8 @@ def read_words(work: Path) -> Any:
 
 def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[Any, dict[str, str]]:
     """The pipeline from the newest checkpoints in ``work``, and where its weights come from."""
-    from starrynight.firefly import model, optimise, polish
+    from starrynight.firefly import model
+    from starrynight.firefly.training import optimise, polish
 
     words = read_words(work)
     painter, facts = read_painter(work / "painter.safetensors", group)

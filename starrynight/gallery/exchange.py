@@ -21,7 +21,7 @@ from starrynight.gallery import wall
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files
 from starrynight.gallery.folder import slug
-from starrynight.gallery.hanging import keep
+from starrynight.gallery.insert import keep
 from starrynight.gallery.rows import Facts, Row, describe
 from starrynight.metadata.files import read_bytes
 from starrynight.metadata.recipe import text

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from starrynight.errors import NoRecipe
-from starrynight.gallery import words
+from starrynight.gallery import tokens
 from starrynight.gallery.files import id_of
-from starrynight.gallery.likeness import look
+from starrynight.gallery.similarity import look
 from starrynight.metadata import OURS, Recipe, read_pixels, read_recipe
 from starrynight.metadata.recipe import text
 from starrynight.metadata.xmp import plain_json
@@ -96,7 +96,7 @@ def tell(columns: Mapping[Any, Any], recipe: str, *added: str) -> str:
     names of tools and models: "night" would find all that Starry Night painted."""
     whole_prompt = text(json.loads(recipe).get("prompt"))[:LONGEST_PROMPT]
     prompts = dict.fromkeys((columns["prompt"], whole_prompt))
-    return words.write(*prompts, columns["style"] or "", *added)
+    return tokens.write(*prompts, columns["style"] or "", *added)
 
 
 def describe(data: bytes, pixels: np.ndarray | None = None, bare: bool = True) -> Facts:

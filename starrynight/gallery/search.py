@@ -30,10 +30,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from starrynight.errors import BadRequest, MissingFile
-from starrynight.gallery import likeness, words
+from starrynight.gallery import similarity
+from starrynight.gallery import tokens as words
 from starrynight.gallery.database import Database
 from starrynight.gallery.rows import Row
-from starrynight.gallery.tables import collected, collections, pictures, recipes, tags
+from starrynight.gallery.schema import collected, collections, pictures, recipes, tags
 
 LONGEST_PAGE = 500
 NEAR = 500  # "like this one" shows at most so many: what comes after is unlike
@@ -141,7 +142,7 @@ class Looks:
         self._lock = threading.Lock()
         self._numbers = np.empty(0, np.int64)
         self._hashes = np.empty(0, np.uint64)
-        self._colours = likeness.unpack(b"")
+        self._colours = similarity.unpack(b"")
 
     def distances(self, connection: Connection, query: Query) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of all pictures that have a look, and how far each is from what the query names, 0 … 2."""
@@ -150,10 +151,10 @@ class Looks:
             numbers, hashes, colours = self._numbers, self._hashes, self._colours
         apart = np.zeros(len(numbers), np.float32)
         if query.colour:
-            apart += likeness.colour_distance(likeness.parse_colour(query.colour), colours)
+            apart += similarity.colour_distance(similarity.parse_colour(query.colour), colours)
         if query.like:
             number, hash_, packed = _look_of(connection, query.like)
-            apart += likeness.distance(hash_, likeness.unpack(packed), hashes, colours)
+            apart += similarity.distance(hash_, similarity.unpack(packed), hashes, colours)
             apart, numbers = apart[numbers != number], numbers[numbers != number]
         return numbers, apart
 
@@ -166,7 +167,7 @@ class Looks:
         numbers, hashes, packed = zip(*new, strict=True)
         self._numbers = np.concatenate([self._numbers, np.array(numbers, np.int64)])
         self._hashes = np.concatenate([self._hashes, np.array(hashes, np.uint64)])
-        self._colours = np.concatenate([self._colours, likeness.unpack(b"".join(packed))], axis=2)
+        self._colours = np.concatenate([self._colours, similarity.unpack(b"".join(packed))], axis=2)
 
 
 def sought(

@@ -15,16 +15,16 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import URL, Select, func, select
 
-from starrynight.gallery import checking, exchange
-from starrynight.gallery.checking import OnPicture, Rebuilt, Report
+from starrynight.gallery import exchange, integrity
+from starrynight.gallery.annotations import Marks, ambiguous, unknown
 from starrynight.gallery.database import BrokenDatabase, Database, set_aside
 from starrynight.gallery.exchange import Exported, Gathered
 from starrynight.gallery.files import Files
-from starrynight.gallery.hanging import Also, keep
-from starrynight.gallery.marks import Marks, ambiguous, unknown
+from starrynight.gallery.insert import Also, keep
+from starrynight.gallery.integrity import OnPicture, Rebuilt, Report
 from starrynight.gallery.rows import Row, describe
+from starrynight.gallery.schema import pictures, recipes
 from starrynight.gallery.search import ROWS, Page, Query, Search, fill
-from starrynight.gallery.tables import pictures, recipes
 from starrynight.gallery.thumbs import Thumbs
 from starrynight.gallery.trash import KEPT_FOR, Trash
 from starrynight.picture import Picture
@@ -162,13 +162,13 @@ class Gallery:
 
     def verify(self, on_picture: OnPicture | None = None) -> Report:
         """Prove that rows and files agree; reads every file."""
-        return checking.verify(self.database, self.files, on_picture)
+        return integrity.verify(self.database, self.files, on_picture)
 
     def rebuild(self, on_picture: OnPicture | None = None) -> Rebuilt:
         """Make the index again from the files; orphans get rows, what people added to rows stays."""
         self.trash.bury()
         self.thumbs.clear()
-        rebuilt = checking.rebuild(self.database, self.files, on_picture)
+        rebuilt = integrity.rebuild(self.database, self.files, on_picture)
         self._search = Search(self.database)  # what it remembers of looks may be old
         return rebuilt
 

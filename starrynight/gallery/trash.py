@@ -13,11 +13,11 @@ from datetime import timedelta
 
 from sqlalchemy import delete, insert, select, update
 
+from starrynight.gallery.annotations import numbers
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files
-from starrynight.gallery.hanging import number_of
-from starrynight.gallery.marks import numbers
-from starrynight.gallery.tables import pictures, tombstones
+from starrynight.gallery.insert import number_of
+from starrynight.gallery.schema import pictures, tombstones
 from starrynight.gallery.thumbs import Thumbs
 
 KEPT_FOR = timedelta(days=30)

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
-from starrynight.gallery.hanging import insert_new
-from starrynight.gallery.tables import jobs, looks, painted, workers
+from starrynight.gallery.insert import insert_new
+from starrynight.gallery.schema import jobs, looks, painted, workers
 from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, told
 from starrynight.jobs.queue import change, now
 from starrynight.request import PaintRequest

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from starrynight.errors import BadFile, MissingFile
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
-from starrynight.gallery.tables import jobs, recipes
+from starrynight.gallery.schema import jobs, recipes
 from starrynight.metadata import read_pixels
 from starrynight.picture import PART_SUFFIX, storing, write_whole
 from starrynight.settings import settings

@@ -16,8 +16,8 @@ from starrynight.lab.plan import REFERENCE
 from starrynight.lab.run import Run, number
 
 if TYPE_CHECKING:
+    from starrynight.models.catalogue import Model
     from starrynight.numerics.precision import PrecisionPlan
-    from starrynight.painting.catalogue import Model
 
 SEEN = 1.0  # ΔE2000 from which two pictures side by side begin to look different
 
@@ -33,10 +33,10 @@ def evidence(model: str) -> Run | None:
 
 def advise(model: str, device: str | None = None) -> Words:
     """English and Chinese. Raises what resolving the model raises."""
-    from starrynight.painting import catalogue, plans
+    from starrynight.models import catalogue, precision_plan
 
     chosen = catalogue.resolve(formats.place_of(model))
-    plan = plans.choose(chosen, device, "auto")
+    plan = precision_plan.choose(chosen, device, "auto")
     main = next(iter(plan))
     name = main.dtype if not main.folded else "float16-folded"
     use = (
@@ -51,11 +51,11 @@ def advise(model: str, device: str | None = None) -> Words:
 
 def _weights(model: Model, plan: PrecisionPlan) -> Words:
     """What the weights take, in the plan and in float32, and which components stay outside the main format."""
+    from starrynight.models import precision_plan
     from starrynight.numerics.precision import BYTES
-    from starrynight.painting import plans
 
-    counts, main = plans.parameters(model), next(iter(plan)).dtype
-    held = {part: plans.dtype_name(plan, part) for part in counts}
+    counts, main = precision_plan.parameters(model), next(iter(plan)).dtype
+    held = {part: precision_plan.dtype_name(plan, part) for part in counts}
     size = sum(count * BYTES[held[part]] for part, count in counts.items()) / 2**20
     whole = 4 * sum(counts.values()) / 2**20
     apart = {part: dtype for part, dtype in held.items() if dtype != main}

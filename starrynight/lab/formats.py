@@ -70,14 +70,14 @@ def ready(model: str, format_: str, request: PaintRequest, device: str | None) -
     """Load ``model`` in ``format_``. Raises what ``Painter.ready`` raises."""
     import torch
 
+    from starrynight.models import precision_plan
+    from starrynight.models.catalogue import resolve
     from starrynight.numerics.precision import PrecisionPlan
-    from starrynight.painting import plans
-    from starrynight.painting.catalogue import resolve
     from starrynight.painting.painter import Painter
 
     base = "bfloat16" if format_ == "float8" else format_
     wish = request.replace(model=place_of(model), precision=base)
-    plan = plans.choose(resolve(wish.model), device, base)
+    plan = precision_plan.choose(resolve(wish.model), device, base)
     natural = PrecisionPlan(
         tuple(replace(choice, emulated=False) for choice in plan)
     )  # the lab emulates by itself

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from starrynight.errors import BadRequest
-from starrynight.painting import adapters, beginning, samplers, styles
-from starrynight.painting.catalogue import Model
+from starrynight.models import lora
+from starrynight.models.catalogue import Model
+from starrynight.painting import init_image, schedulers, styles
 from starrynight.request import PaintRequest, check_size
 
 
@@ -18,11 +19,11 @@ def check(request: PaintRequest, model: Model) -> None:
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
     styles.styled(request.prompt, request.style)
     if request.sampler is not None:
-        samplers.find(request.sampler, model.flow)
+        schedulers.find(request.sampler, model.flow)
     for name, _ in request.loras:
-        adapters.find(name)
+        lora.find(name)
     if request.init_image is not None:
-        beginning.look(request.init_image)
+        init_image.look(request.init_image)
         if int(request.steps * request.strength) < 1:
             raise BadRequest(
                 f"Strength {request.strength:g} of {request.steps} steps leaves none to take; raise either.",

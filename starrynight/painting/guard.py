@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from starrynight.errors import BrokenNumbers, OutOfMemory
-from starrynight.numerics.guard import ClampCounter, find_fault, locate
-from starrynight.painting import ladder, memory, samplers
-from starrynight.painting.ladder import HALVES, LADDER, Part, cast
+from starrynight.numerics.finite import ClampCounter, find_fault, locate
+from starrynight.painting import fallback, offload, schedulers
+from starrynight.painting.fallback import HALVES, LADDER, Part, cast
 from starrynight.verdict import NO_ROOM, Fault, Rung, Verdict, tried
 
 # Networks that judge or prepare beside the painting, and make none of its numbers.
@@ -204,12 +204,12 @@ class Guard:
                     fault = again.at(locate(part.networks, run)) if again.total else fault
         raise self._refuse(fault)
 
-    def _climb(self, rung: ladder.Rung, part: Part, fault: Fault) -> str | None:
+    def _climb(self, rung: fallback.Rung, part: Part, fault: Fault) -> str | None:
         """What the rung did; None where it cannot help, be it for want of memory, which is told as tried in vain."""
         try:
             return rung.climb(part, fault)
         except (RuntimeError, MemoryError, OutOfMemory) as error:
-            if memory.out_of_memory(error) is None:
+            if offload.out_of_memory(error) is None:
                 raise
             self._climbed(rung.name, fault, False, NO_ROOM[0])
             return None
@@ -217,7 +217,7 @@ class Guard:
     def _other_step(self, fault: Fault, scheduler: Any, model_output: Any, sample: Any) -> Any:
         """The step again by the conservative sampler, which goes on for the rest of the picture."""
         fault = fault.at((type(scheduler).__name__, "step"))
-        conservative = samplers.conservative(scheduler, self._times[0])
+        conservative = schedulers.conservative(scheduler, self._times[0])
         if conservative is None or self._instead is not None or not self.mends:
             raise self._refuse(fault)
         name, take_step = conservative

@@ -17,29 +17,19 @@ import numpy as np
 import torch
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
+from starrynight.folding import calibrate
+from starrynight.models import download, load, lora, precision_plan
+from starrynight.models.catalogue import Model, resolve
 from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
+from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import Plan
-from starrynight.painting import (
-    adapters,
-    beginning,
-    checking,
-    folding,
-    guard,
-    hub,
-    ladder,
-    loading,
-    memory,
-    plans,
-    samplers,
-    styles,
-)
 from starrynight.painting import attention as attention_backends
-from starrynight.painting.canvas import Canvas, Refused, Step
-from starrynight.painting.catalogue import Model, resolve
-from starrynight.painting.noise import Float32Noise, generator
+from starrynight.painting import checking, fallback, guard, init_image, schedulers, styles
+from starrynight.painting import offload as memory
 from starrynight.painting.preview import Preview, Tape
+from starrynight.painting.results import Canvas, Refused, Step
 from starrynight.request import PaintRequest
 from starrynight.verdict import Verdict
 
@@ -58,13 +48,15 @@ class Painter:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
         self.arrangement = arrangement
         self.preview = Preview(pipeline)
-        self.on_folding: folding.Progress | None = None
+        self.on_folding: calibrate.Progress | None = None
         self._asked: tuple[Any, ...] = ()
-        self._sitting: folding.Sitting | None = (
+        self._sitting: calibrate.Sitting | None = (
             None  # the picture being painted, if folds could be measured on it
         )
         name = next(name for name, part in pipeline.components.items() if part is self.denoiser)
-        parts = ladder.parts_of(pipeline, name, plans.stores(device.type), partial(_originals, model, plan))
+        parts = fallback.parts_of(
+            pipeline, name, precision_plan.stores(device.type), partial(_originals, model, plan)
+        )
         folded = {choice.component for choice in plan if choice.folded}
         for part in parts.values():
             if (
@@ -83,7 +75,7 @@ class Painter:
         device: str | None = None,
         attention: str = "native",
         memory_budget: int | None = None,
-        on_folding: folding.Progress | None = None,
+        on_folding: calibrate.Progress | None = None,
     ) -> Painter:
         """Fetch what is not here, check the request, load the model. ``memory_budget`` is in bytes of the device.
         Folds that the plan asks for are made the first time, which ``on_folding`` hears of.
@@ -92,15 +84,15 @@ class Painter:
         """
         model = resolve(request.model)
         checking.check(request, model)
-        model = hub.fetch(model)
+        model = download.fetch(model)
         checking.check(request, model)  # once more: now its own files have been read
         asked = _wish(request, device, attention)
-        plan = plan or plans.choose(model, device, request.precision)
+        plan = plan or precision_plan.choose(model, device, request.precision)
         where = torch.device(device) if device else _best_device()
         with _memory_errors():
-            plan, folds = folding.prepare(model, plan, on_folding)
-            pipeline = loading.load(model, plan, folds)
-            attention_backends.choose(pipeline, loading.denoiser(pipeline), attention)
+            plan, folds = calibrate.prepare(model, plan, on_folding)
+            pipeline = load.load(model, plan, folds)
+            attention_backends.choose(pipeline, load.denoiser(pipeline), attention)
             arrangement = memory.choose(pipeline, where, memory_budget)
             memory.place(pipeline, where, arrangement)
         painter = cls(pipeline, model, plan, where, arrangement)
@@ -113,12 +105,12 @@ class Painter:
 
     @property
     def denoiser(self) -> Any:
-        return loading.denoiser(self.pipeline)
+        return load.denoiser(self.pipeline)
 
     @property
     def provenance(self) -> dict[str, str]:
         """Which model painted, for the recipe: its name, pipeline, source and the fingerprint of its files."""
-        from starrynight.painting.provenance import fingerprint
+        from starrynight.models.fingerprint import fingerprint
 
         return {
             "name": self.model.name,
@@ -147,7 +139,7 @@ class Painter:
         checking.check(request, self.model)
         offload = partial(memory.place, self.pipeline, self.device, self.arrangement)
         with (
-            adapters.worn(
+            lora.worn(
                 self.pipeline,
                 request.loras,
                 self.model.en,
@@ -172,7 +164,7 @@ class Painter:
         memory.tile(pipeline, request.width, request.height)
         pipeline.set_progress_bar_config(disable=True)
         try:
-            pipeline.scheduler = samplers.build(request.sampler, own)
+            pipeline.scheduler = schedulers.build(request.sampler, own)
             yield pipeline
         finally:
             pipeline.scheduler = own
@@ -197,8 +189,10 @@ class Painter:
     ) -> Canvas:
         words, remarks = self._words(pipeline, request, index)
         seed = request.seed_of(index)
-        pipeline.scheduler = samplers.build(None, pipeline.scheduler)  # a picture leaves nothing to the next
-        sampler, tape = samplers.name_of(pipeline.scheduler), Tape(pipeline.scheduler)
+        pipeline.scheduler = schedulers.build(
+            None, pipeline.scheduler
+        )  # a picture leaves nothing to the next
+        sampler, tape = schedulers.name_of(pipeline.scheduler), Tape(pipeline.scheduler)
 
         def after_step(step: int, latents: torch.Tensor) -> None:
             if on_step is not None:
@@ -220,28 +214,30 @@ class Painter:
             verdict=self.guard.verdict(expected, remarks),
         )
 
-    def _as_sitting(self, request: PaintRequest, words: dict[str, Any], seed: int) -> folding.Sitting | None:
+    def _as_sitting(
+        self, request: PaintRequest, words: dict[str, Any], seed: int
+    ) -> calibrate.Sitting | None:
         """What the folds could be measured on: a picture from words alone, without a LoRA."""
         if request.loras or request.init_image is not None:
             return None
-        return folding.Sitting(
+        return calibrate.Sitting(
             words["prompt"], request.width, request.height, request.steps, request.guidance, seed,
             words.get("negative_prompt") or "",
         )  # fmt: skip
 
-    def _replan(self, part: ladder.Part) -> tuple[Plan, dict[str, torch.Tensor]] | None:
+    def _replan(self, part: fallback.Part) -> tuple[Plan, dict[str, torch.Tensor]] | None:
         """Folds that know the picture being painted, as a difference to those in force, and the weights so folded; None
         where they cannot help.
         """
         if self._sitting is None:
             return None
-        folds = folding.replan(self.model, self._sitting, self.on_folding)
-        if not folds.usable(folding.component_of(self.plan[part.name])):
+        folds = calibrate.replan(self.model, self._sitting, self.on_folding)
+        if not folds.usable(calibrate.component_of(self.plan[part.name])):
             return None
         before = self.pipeline.folds
-        difference = ladder.difference(before, folds.plan, part)
+        difference = fallback.difference(before, folds.plan, part)
         self.pipeline.folds = compose(before, difference)
-        fresh = folding.networks_of(loading.load(self.model, self.plan, folds.plan))
+        fresh = calibrate.networks_of(load.load(self.model, self.plan, folds.plan))
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
 
     def _look(self, tape: Tape, latents: torch.Tensor, step: int, request: PaintRequest) -> np.ndarray | None:
@@ -265,7 +261,7 @@ class Painter:
         }
         remarks: tuple[str, ...] = ()
         if request.init_image is not None:
-            picture, note = beginning.begin(request.init_image, request.width, request.height)
+            picture, note = init_image.begin(request.init_image, request.width, request.height)
             words |= {"image": picture, "strength": request.strength}
             remarks = (note,) if note else ()
         understood = inspect.signature(pipeline.__call__).parameters
@@ -286,7 +282,7 @@ def _steps(pipeline: Any) -> int:
 def _originals(model: Model, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
     """Every parameter of the model as its files have it, in float32, by component and name."""
     exact = PrecisionPlan(tuple(replace(choice, format="float32", emulated=False) for choice in plan))
-    components = loading.load(model, exact).components
+    components = load.load(model, exact).components
     networks = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
     return {
         f"{name}.{key}": tensor

@@ -14,7 +14,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.web import components, desk
 from starrynight.web.language import LANGUAGES, language, t
-from starrynight.web.rooms import device, gallery, lab, studio
+from starrynight.web.views import device, gallery, lab, studio
 
 log = logging.getLogger("starrynight.web")
 HERE = Path(__file__).parent

@@ -14,8 +14,8 @@ import streamlit as st
 
 from starrynight.errors import StarryError
 from starrynight.jobs.uploads import Uploads
-from starrynight.painting import catalogue
-from starrynight.painting.catalogue import Model
+from starrynight.models import catalogue
+from starrynight.models.catalogue import Model
 from starrynight.painting.styles import styles
 from starrynight.request import PRECISIONS
 from starrynight.settings import settings

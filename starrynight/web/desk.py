@@ -15,7 +15,7 @@ from starrynight.gallery.rows import Row
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import Job
 from starrynight.jobs.queue import Queue
-from starrynight.jobs.wish import settle
+from starrynight.jobs.validate import settle
 from starrynight.metadata import Recipe
 from starrynight.web.language import language
 

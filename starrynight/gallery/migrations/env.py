@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from starrynight.gallery.tables import metadata
+from starrynight.gallery.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True

@@ -37,7 +37,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     """Of the noise at t = 1000 in the format, and after every step: least, greatest, and 20·log10 of the distance."""
     import torch
 
-    from starrynight.painting.noise import generator
+    from starrynight.numerics.rng import generator
 
     painting, reference = bench.painting(point), bench.reference(point)
     dtype = formats.stored(point.format)

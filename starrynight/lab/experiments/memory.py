@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starrynight.errors import BrokenNumbers
-from starrynight.lab import formats, thirds
+from starrynight.lab import block_groups, formats
 from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, Words, by_model, joined, sentences
 from starrynight.lab.plan import REFERENCE as FLOAT32
 from starrynight.lab.plan import Point
@@ -57,7 +57,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 
 def _paint(hand: formats.Hand, request: Any, count: int) -> bool:
     """One step for ``count`` pictures at once; False where the numbers broke on the way."""
-    from starrynight.painting.noise import generator
+    from starrynight.numerics.rng import generator
 
     words = {
         "prompt": request.prompt, "width": request.width, "height": request.height, "num_inference_steps": 1,
@@ -78,7 +78,7 @@ def _phases(hand: formats.Hand) -> dict[str, list[Any]]:
     modules = hand.modules
     text = [m for name, m in modules.items() if name.startswith("text_encoder")]
     decoder = [m for name, m in getattr(modules.get("vae"), "named_children", list)() if name == "decoder"]
-    first, middle, last = thirds.blocks(hand.painter.denoiser)
+    first, middle, last = block_groups.blocks(hand.painter.denoiser)
     return dict(zip(PHASES, (text, first, middle, last, decoder), strict=True))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab import formats, levels, thirds
+from starrynight.lab import block_groups, formats, levels
 from starrynight.lab.findings import (
     REFUTED,
     REPRODUCED,
@@ -44,11 +44,11 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     from starrynight.errors import BrokenNumbers
 
     hand, truth = bench.hand(point.model, point.format), bench.hand(point.model, FLOAT32)
-    names = thirds.three_layers(hand.painter.denoiser)
+    names = block_groups.three_layers(hand.painter.denoiser)
     found: dict[str, Any] = {
         "layers": {n: {k: [] for k in ("weight", "mean", "std", "norm")} for n in names},
-        "unet": thirds.is_unet(hand.painter.denoiser),
-        "named": names == list(thirds.NAMED),
+        "unet": block_groups.is_unet(hand.painter.denoiser),
+        "named": names == list(block_groups.NAMED),
         "side": 0,
         "levels": 0,
         "of": 0,

@@ -1,0 +1,1 @@
+"""The renderer that draws Firefly's training pictures."""

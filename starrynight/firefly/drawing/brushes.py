@@ -1,0 +1,332 @@
+"""The ten painters. Each takes a laid-out canvas and gives the finished picture.
+
+Every painter is `paint(canvas, rng) -> float32 [S, S, 3]` in 0..255. They know nothing of the scene but its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from starrynight.firefly.drawing.canvas import Canvas, blur, noise
+from starrynight.firefly.drawing.palettes import mix, shade
+from starrynight.firefly.drawing.sky import Look
+from starrynight.firefly.drawing.strokes import lay_dots, lay_strokes
+
+Rng = np.random.Generator
+Painter = Callable[[Canvas, Rng], np.ndarray]
+
+
+def _glow(canvas: Canvas, radius: float, gain: float) -> np.ndarray:
+    return blur(canvas.lights, radius * canvas.size).astype(np.float32) * gain
+
+
+def _screen(image: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Add light without burning out."""
+    return 255 - (255 - np.clip(image, 0, 255)) * (1 - np.clip(light, 0, 255) / 255)
+
+
+def _relief(height: np.ndarray, strength: float) -> np.ndarray:
+    """Light from the upper left over paint of the given height, float32 [S, S, 1]."""
+    high = cv2.GaussianBlur(height.astype(np.float32), (0, 0), 0.7)
+    return (
+        (cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)) * -strength
+    )[..., None]
+
+
+def _edges(canvas: Canvas, width: float) -> np.ndarray:
+    """Outlines between layers and inside drawn things, float32 [S, S] in 0..1."""
+    grey = cv2.cvtColor(canvas.colour, cv2.COLOR_RGB2GRAY)
+    k = max(2, round(width * canvas.size))
+    step = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((k, k), np.uint8)).astype(np.float32)
+    parts = canvas.region.astype(np.float32)
+    cut = cv2.morphologyEx(parts, cv2.MORPH_GRADIENT, np.ones((k, k), np.uint8)) > 0
+    solid = canvas.detail > 0.3
+    near = cv2.dilate(solid.astype(np.uint8), np.ones((k, k), np.uint8)) > 0
+    line = np.where(near, np.clip((step - 26) / 40, 0, 1) * 0.8 + 0.5 * cut, 0)
+    return cv2.GaussianBlur(np.clip(line, 0, 1).astype(np.float32), (0, 0), 0.6)
+
+
+def paint_oil(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Van Gogh: long loaded strokes swirling along the flow, neighbouring hues, light on the ridges of the paint."""
+    soft = blur(canvas.colour, canvas.size * 0.006)
+    image = np.dstack([soft, np.full(soft.shape[:2], 120, np.uint8)])
+    lay_strokes(image, canvas, soft, rng, gap=0.026, length=0.13, width=0.03, jitter=0.1)
+    lay_strokes(image, canvas, canvas.colour, rng, gap=0.0185, length=0.1, width=0.016, jitter=0.17)
+    lay_strokes(
+        image, canvas, canvas.colour, rng, gap=0.013, length=0.04, width=0.0085, jitter=0.13, detail=0.5
+    )
+    out = image[..., :3].astype(np.float32)
+    crisp = np.clip((canvas.detail - 0.8) * 4, 0, 0.62)[..., None]
+    out = out * (1 - crisp) + canvas.colour * crisp
+    out = out + _relief(image[..., 3], 0.085)
+    return _screen(out, _glow(canvas, 0.03, 0.5))
+
+
+def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Monet: short broken dabs in which violet, rose and green tremble; edges dissolve."""
+    soft = blur(canvas.colour, canvas.size * 0.009).astype(np.float32)
+    shimmer = noise(rng, canvas.size, 7, 2)[..., None]
+    tints = np.array((26, -8, 22), np.float32) * np.clip(shimmer, 0, 1) + np.array(
+        (-16, 20, -4), np.float32
+    ) * np.clip(-shimmer, 0, 1)
+    target = np.clip(soft + tints, 0, 255).astype(np.uint8)
+    image = np.dstack([target, np.full(target.shape[:2], 120, np.uint8)])
+    lay_strokes(image, canvas, target, rng, gap=0.026, length=0.06, width=0.026, jitter=0.1, bend=0.5)
+    fine = np.clip(canvas.colour.astype(np.float32) + tints, 0, 255).astype(np.uint8)
+    lay_strokes(image, canvas, fine, rng, gap=0.017, length=0.036, width=0.0125, jitter=0.11, bend=0.3)
+    lay_strokes(image, canvas, fine, rng, gap=0.0125, length=0.022, width=0.0085, jitter=0.09, detail=0.6)
+    out = image[..., :3].astype(np.float32)
+    crisp = np.clip((canvas.detail - 0.5) * 2, 0, 0.68)[..., None]
+    out = out * (1 - crisp) + canvas.colour * crisp + _relief(image[..., 3], 0.03)
+    return _screen(out, _glow(canvas, 0.04, 0.45))
+
+
+def paint_pointillism(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Seurat: even dots of pure colour, some of the complement, on a pale ground."""
+    size = canvas.size
+    soft = blur(canvas.colour, size * 0.006)
+    lit = _screen(soft.astype(np.float32), _glow(canvas, 0.04, 0.6)).astype(np.uint8)
+    image = (lit * 0.72 + np.array((238, 230, 214)) * 0.28).astype(np.uint8)
+    lay_dots(image, canvas, lit, rng, 0.0235, 0.0135)
+    sharp = _screen(canvas.colour.astype(np.float32), _glow(canvas, 0.04, 0.4)).astype(np.uint8)
+    lay_dots(image, canvas, sharp, rng, 0.0205, 0.0092)
+    crisp = np.clip((canvas.detail - 0.8) * 4, 0, 0.45)[..., None]
+    return image * (1 - crisp) + canvas.colour * crisp
+
+
+def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Chalk on toned paper: broad soft strokes, smudged, the paper's tooth showing through."""
+    size = canvas.size
+    paper = np.array(mix(canvas.palette.low, (196, 176, 156), 0.55), np.float32)
+    soft = blur(canvas.colour, size * 0.01)
+    image = np.ascontiguousarray(soft)
+    lay_strokes(image, canvas, soft, rng, gap=0.024, length=0.085, width=0.026, jitter=0.1, bend=0.25)
+    smudged = blur(image, size * 0.008)
+    lay_strokes(
+        smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2
+    )
+    lay_strokes(
+        smudged, canvas, canvas.colour, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5
+    )
+    tooth = np.clip(noise(rng, size, 44, 1) * 0.7 - 0.15, 0, 0.25)[..., None]
+    crisp = np.clip((canvas.detail - 0.55) * 2.4, 0, 0.72)[..., None]
+    out = smudged * (1 - crisp) + canvas.colour * crisp
+    out = out * (1 - tooth) + paper * tooth
+    out = _screen(out, _glow(canvas, 0.045, 0.55))
+    edge = _margin(canvas, rng, 0.022, 0.012)[..., None]
+    return out * edge + paper * (1 - edge)
+
+
+def _margin(canvas: Canvas, rng: Rng, width: float, wobble: float) -> np.ndarray:
+    """1 inside the picture, 0 on the bare paper round it; the border wanders."""
+    size = canvas.size
+    at = (np.arange(size, dtype=np.float32) + 0.5) / size
+    edge = np.minimum(at, 1 - at)
+    inside = np.minimum(edge[:, None], edge[None]) - width + wobble * noise(rng, size, 9, 2)
+    return np.clip(inside * 90, 0, 1)
+
+
+def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Transparent washes on white paper: pigment pools at each wash's rim and breathes within it."""
+    size = canvas.size
+    paper = np.array((252, 249, 241), np.float32)
+    flow = noise(rng, size, 6, 2)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
+    pull = size * 0.008
+    warp_x, warp_y = x + pull * noise(rng, size, 16, 1), y + pull * noise(rng, size, 16, 1)
+    out = np.repeat(np.repeat(paper[None, None], size, 0), size, 1)
+    pool = (0.88 + 0.3 * flow)[..., None]
+    for layer in canvas.layers:
+        mask = cv2.remap(layer.mask, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        share = mask.astype(np.float32) / 255
+        rim = np.clip(share - blur(share, size * 0.011), 0, 1) * (1.3 if layer.role != "sky" else 0)
+        hue = cv2.remap(
+            layer.colour, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ).astype(np.float32)
+        veil = 255 - (255 - hue) * pool * (0.9 + rim[..., None])
+        solid = share[..., None] * 0.93
+        out = out * (1 - solid) + np.clip(veil, 0, 255) * solid
+    glow = _glow(canvas, 0.04, 0.55)
+    grain = noise(rng, size, 52, 1)[..., None] * (255 - out) * 0.07
+    out = _screen(out, glow) + grain
+    edge = _margin(canvas, rng, 0.03, 0.022)
+    dark = (np.clip(edge - blur(edge, size * 0.01), 0, 1) * 0.5)[..., None]
+    edge = edge[..., None]
+    return (255 - (255 - out) * (1 + dark)) * edge + paper * (1 - edge)
+
+
+def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Ink wash: layers fade downward into mist, ridges are dry and dark, much paper stays empty; a red seal."""
+    size = canvas.size
+    paper = np.array((243, 237, 222), np.float32)
+    flow = noise(rng, size, 6, 2)
+    y = np.arange(size, dtype=np.float32)[:, None] / size
+    out = np.repeat(np.repeat(paper[None, None], size, 0), size, 1)
+    dry = np.clip(
+        0.75 + 0.7 * cv2.GaussianBlur(noise(rng, size, 40, 1), (0, 0), size * 0.012, sigmaY=size * 0.002),
+        0.2,
+        1.15,
+    )
+    for layer in canvas.layers:
+        share = layer.mask.astype(np.float32) / 255
+        hue = layer.colour.astype(np.float32)
+        if layer.role in ("mountain", "land", "bank", "tower", "leaves"):
+            top = float(np.argmax(share.max(1) > 0.5)) / size
+            fade = np.clip(1.08 - (y - top) / (0.45 if layer.role == "tower" else 0.2), 0.1, 1)
+            ridge = np.clip(share - blur(share, size * 0.014), 0, 1)
+            strength = share * np.clip(fade * (0.74 + 0.35 * flow) + ridge * 1.2 * dry, 0, 1)
+        elif layer.role in ("sky", "water", "ring"):
+            strength = share * np.clip(0.78 + 0.42 * flow, 0.2, 1)
+        else:
+            strength = share * np.clip(0.72 + 0.3 * dry, 0, 1)
+        out = out * (1 - strength[..., None]) + hue * strength[..., None]
+    out = _screen(out, _glow(canvas, 0.04, 0.3))
+    edge = _margin(canvas, rng, 0.014, 0.012)[..., None]
+    out = out * edge + paper * (1 - edge)
+    return _seal(out, rng, size)
+
+
+def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
+    """A small carved red seal near a lower corner."""
+    left = 0.055 if rng.uniform() < 0.5 else 0.885
+    x, y, w = int(left * size), int(0.86 * size), int(0.062 * size)
+    out = np.clip(image, 0, 255).astype(np.uint8)
+    cv2.rectangle(out, (x, y), (x + w, y + int(w * 1.15)), (186, 44, 34), -1)
+    for k in (0.28, 0.5, 0.72):
+        cv2.line(
+            out,
+            (int(x + w * 0.2), int(y + w * 1.15 * k)),
+            (int(x + w * 0.8), int(y + w * 1.15 * k)),
+            (240, 226, 206),
+            max(1, size // 200),
+        )
+    cv2.line(
+        out,
+        (x + w // 2, int(y + w * 0.25)),
+        (x + w // 2, int(y + w * 0.9)),
+        (240, 226, 206),
+        max(1, size // 200),
+    )
+    return out.astype(np.float32)
+
+
+def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """A cave mural: flat mineral pigments and brown contours on earthen plaster, worn and finely cracked."""
+    size = canvas.size
+    ground = np.array((208, 172, 124), np.float32)
+    out: np.ndarray = canvas.colour.astype(np.float32)
+    pigment = 0.86 + 0.16 * noise(rng, size, 10, 2)[..., None]
+    out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
+    line = _edges(canvas, 0.0085)[..., None] * 0.95
+    out = out * (1 - line) + np.array((74, 36, 24), np.float32) * line
+    worn = (
+        np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)[..., None]
+        * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
+    )
+    out = out * (1 - worn) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * worn
+    crack = np.abs(noise(rng, size, 8, 2))
+    lines = (
+        np.clip(1 - crack / 0.022, 0, 1)[..., None]
+        * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1)[..., None]
+        * 0.5
+    )
+    out = out * (1 - lines) + np.array((96, 62, 40), np.float32) * lines
+    return _screen(out, _glow(canvas, 0.03, 0.22))
+
+
+def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Neon in the dark: rims of light, wide bloom, haze over the horizon, a wet sheen."""
+    size = canvas.size
+    p = canvas.palette
+    out: np.ndarray = canvas.colour.astype(np.float32)
+    y = np.arange(size, dtype=np.float32)[:, None, None] / size
+    solid = (canvas.detail > 0.32).astype(np.float32)
+    edge = _edges(canvas, 0.006) * solid
+    swing = np.clip(0.5 + 0.9 * noise(rng, size, 4, 1), 0, 1)[..., None]
+    neon = np.array(p.window, np.float32) * swing + np.array(p.flower, np.float32) * (1 - swing)
+    rim = edge[..., None] * neon * 0.85
+    out = _screen(out, rim)
+    haze = np.exp(-(((y - 0.6) / 0.2) ** 2)) * 0.2
+    out = out * (1 - haze) + np.array(mix(p.low, p.flower, 0.35), np.float32) * haze
+    shine = canvas.lights.astype(np.float32) + rim * 0.7
+    bloom = blur(shine, size * 0.012) * 0.7 + blur(shine, size * 0.05) * 1.3
+    out = _screen(out, bloom)
+    return np.clip((out - 128) * 1.12 + 126, 0, 255)
+
+
+def paint_ukiyoe(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """A woodblock print: flat blocks and dark outlines, the top band brushed deep, washi tone, a cartouche."""
+    size = canvas.size
+    p = canvas.palette
+    paper = np.array((240, 226, 194), np.float32)
+    out: np.ndarray = canvas.colour.astype(np.float32)
+    y = np.arange(size, dtype=np.float32)[:, None, None] / size
+    sky = (canvas.detail < 0.2).astype(np.float32)[..., None]
+    band = np.clip(1 - y / 0.2, 0, 1) ** 1.3 * 0.8 * sky
+    out = out * (1 - band) + np.array(shade(p.top, 0.72), np.float32) * band
+    line = _edges(canvas, 0.0088)[..., None]
+    out = out * (1 - line) + np.array(mix(p.top, (22, 20, 34), 0.75), np.float32) * line
+    out = out * 0.93 + paper * 0.07 + (noise(rng, size, 12, 1) * 5)[..., None]
+    out = _screen(out, _glow(canvas, 0.02, 0.15))
+    return _cartouche(out, paper, rng, size)
+
+
+def _cartouche(image: np.ndarray, paper: np.ndarray, rng: Rng, size: int) -> np.ndarray:
+    """The paper's border, and the title slip in an upper corner."""
+    out = np.clip(image, 0, 255).astype(np.uint8)
+    frame = max(2, round(size * 0.016))
+    for part in (out[:frame], out[-frame:], out[:, :frame], out[:, -frame:]):
+        part[:] = paper
+    left = 0.05 if rng.uniform() < 0.5 else 0.895
+    x0, y0, x1, y1 = (int(k * size) for k in (left, 0.055, left + 0.055, 0.235))
+    cv2.rectangle(out, (x0, y0), (x1, y1), (196, 62, 44), -1)
+    cv2.rectangle(out, (x0, y0), (x1, y1), (40, 30, 40), max(1, size // 200))
+    for k in range(4):
+        cy = y0 + (y1 - y0) * (k + 0.5) / 4
+        cv2.line(
+            out,
+            (int(x0 + size * 0.015), int(cy)),
+            (int(x1 - size * 0.015), int(cy)),
+            (246, 230, 200),
+            max(1, size // 150),
+        )
+    return out.astype(np.float32)
+
+
+def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
+    """Cut paper in depth: each sheet throws a soft shadow on those behind and catches light on its edge."""
+    size = canvas.size
+    out = np.zeros((size, size, 3), np.float32)
+    shift = max(1, round(size * 0.012))
+    move = np.array([[1, 0, shift * 0.6], [0, 1, shift]], np.float32)
+    nudge = np.array([[1, 0, shift * 0.2], [0, 1, shift * 0.35]], np.float32)
+    for layer in canvas.layers:
+        share = layer.mask.astype(np.float32) / 255
+        if layer.role == "mist":
+            continue
+        if layer.role not in ("sky", "glitter"):
+            thrown = cv2.warpAffine(
+                blur(share, size * 0.013), move, (size, size), borderMode=cv2.BORDER_REPLICATE
+            )
+            out *= (1 - 0.5 * thrown * (1 - share))[..., None]
+        lower = cv2.warpAffine(share, nudge, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        bevel = (np.clip(share - lower, 0, 1) * 26)[..., None]
+        out = out * (1 - share[..., None]) + (layer.colour + bevel) * share[..., None]
+    return _screen(out, _glow(canvas, 0.035, 0.4))
+
+
+PAINTERS: dict[str, tuple[Painter, Look]] = {
+    "oil": (paint_oil, Look()),
+    "monet": (paint_monet, Look(texture=0.8)),
+    "dunhuang": (paint_dunhuang, Look(flat=True, halo=0.35)),
+    "ink": (paint_ink, Look(halo=0.6, texture=0.7)),
+    "watercolor": (paint_watercolor, Look(texture=0.8)),
+    "cyberpunk": (paint_cyberpunk, Look(halo=0.35, texture=0.5)),
+    "ukiyoe": (paint_ukiyoe, Look(flat=True, halo=0.15)),
+    "pointillism": (paint_pointillism, Look()),
+    "pastel": (paint_pastel, Look()),
+    "papercut": (paint_papercut, Look(flat=True, paper=True)),
+}

@@ -1,0 +1,127 @@
+"""The layered canvas a scene is laid out on: flat colour, which way strokes run, what shines, and each layer's mask.
+
+Sizes are pixels here and nowhere above; outlines come in shares of the side. Knows nothing of scenes or styles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from starrynight.firefly.drawing.palettes import Palette, Rgb
+from starrynight.firefly.drawing.shapes import Item
+
+SUBPIXEL = 4
+
+
+def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 2) -> np.ndarray:
+    """Smooth noise float32 [size, size], mean about 0, within about -1..1; the same shapes at every size."""
+    total = np.zeros((size, size), np.float32)
+    for k in range(octaves):
+        n = cells * 2**k
+        grid = rng.uniform(-1, 1, (n, n)).astype(np.float32)
+        total += cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC) * 0.6**k
+    return total / 1.4
+
+
+def blur(image: np.ndarray, radius: float) -> np.ndarray:
+    """Gaussian blur; wide ones are done on a smaller copy."""
+    if radius > 5:
+        step = int(radius // 2.5)
+        h, w = image.shape[:2]
+        small = cv2.resize(image, (max(w // step, 4), max(h // step, 4)), interpolation=cv2.INTER_AREA)
+        return cv2.resize(
+            cv2.GaussianBlur(small, (0, 0), radius / step), (w, h), interpolation=cv2.INTER_CUBIC
+        )
+    return cv2.GaussianBlur(image, (0, 0), max(radius, 0.3))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One sheet of the picture: where it is (uint8 [S, S]) and the colours there (uint8 [S, S, 3])."""
+
+    role: str
+    mask: np.ndarray
+    colour: np.ndarray
+
+
+class Canvas:
+    """Layers painted back to front.
+
+    `colour` uint8 [S, S, 3] is all layers so far; `lights` uint8 [S, S, 3] only what shines; `angle` float32 [S, S]
+    the stroke direction in radians; `region` int32 [S, S] the number of the layer seen at each pixel; `detail`
+    float32 [S, S] in 0..1 how finely a painter should work there.
+    """
+
+    def __init__(self, size: int, palette: Palette) -> None:
+        self.size = size
+        self.palette = palette
+        self.colour = np.zeros((size, size, 3), np.uint8)
+        self.lights = np.zeros((size, size, 3), np.uint8)
+        self.angle = np.zeros((size, size), np.float32)
+        self.detail = np.zeros((size, size), np.float32)
+        self.region = np.zeros((size, size), np.int32)
+        self.layers: list[Layer] = []
+        self.water = np.zeros((size, size), np.uint8)
+        self.rain: np.ndarray | None = None
+        self.flakes: np.ndarray | None = None
+
+    def points(self, outline: np.ndarray) -> np.ndarray:
+        """An outline in shares of the side as OpenCV's fixed-point pixels."""
+        return np.round((outline * self.size - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
+
+    def mask(self, outlines: Sequence[np.ndarray]) -> np.ndarray:
+        """The area of the outlines, uint8 [S, S]."""
+        area = np.zeros((self.size, self.size), np.uint8)
+        for outline in outlines:
+            cv2.fillPoly(area, [self.points(outline)], 255, cv2.LINE_AA, SUBPIXEL)
+        return area
+
+    def wash(
+        self,
+        role: str,
+        area: np.ndarray,
+        colour: Rgb | np.ndarray,
+        angle: float | np.ndarray = 0.0,
+        detail: float = 0.3,
+    ) -> None:
+        """Lay one large sheet: a colour, or a coloured picture, over an area."""
+        image = np.asarray(colour, np.float32)
+        share = area.astype(np.float32)[..., None] / 255
+        self.colour = (self.colour * (1 - share) + image * share + 0.5).astype(np.uint8)
+        self.lights = (self.lights * (1 - share)).astype(np.uint8)
+        self._finish(role, area, angle, detail)
+
+    def draw(
+        self, role: str, items: Sequence[Item], angle: float | np.ndarray = np.pi / 2, detail: float = 0.8
+    ) -> None:
+        """Lay one sheet made of many small shapes, in their order."""
+        area = np.zeros((self.size, self.size), np.uint8)
+        colour, lights = self.colour.copy(), self.lights
+        for outline, tint, shines in items:
+            points = [self.points(outline)]
+            cv2.fillPoly(colour, points, tint, cv2.LINE_AA, SUBPIXEL)
+            cv2.fillPoly(area, points, 255, cv2.LINE_AA, SUBPIXEL)
+            cv2.fillPoly(lights, points, tint if shines else (0, 0, 0), cv2.LINE_AA, SUBPIXEL)
+        self.colour = colour
+        self._finish(role, area, angle, detail)
+
+    def _finish(self, role: str, area: np.ndarray, angle: float | np.ndarray, detail: float) -> None:
+        seen = area > 127
+        self.layers.append(Layer(role, area, self.colour))
+        self.region[seen] = len(self.layers)
+        self.detail[seen] = detail
+        self.angle[seen] = angle[seen] if isinstance(angle, np.ndarray) else angle
+
+    def rows(
+        self, top: Rgb, middle: Rgb, low: Rgb, start: float, end: float, bend: float = 0.55
+    ) -> np.ndarray:
+        """A vertical gradient through three colours between two heights, float32 [S, S, 3]."""
+        at = np.clip((np.arange(self.size) / self.size - start) / max(end - start, 1e-3), 0, 1)
+        column = np.stack(
+            [np.interp(at, (0, bend, 1), (top[k], middle[k], low[k])) for k in range(3)], 1
+        ).astype(np.float32)
+        return np.repeat(column[:, None], self.size, 1)

@@ -1,0 +1,248 @@
+"""Lays a scene out on a canvas, back to front: sky, mountains, land or water, buildings, trees, weather.
+
+Knows the scene and the palette, not the brushes: every style paints the same layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from starrynight.firefly.drawing import buildings, plants, shapes
+from starrynight.firefly.drawing.canvas import Canvas, Layer
+from starrynight.firefly.drawing.palettes import PALETTES, Rgb, mix, shade
+from starrynight.firefly.drawing.scene import Scene
+from starrynight.firefly.drawing.shapes import Item
+from starrynight.firefly.drawing.sky import Look, paint_sky
+
+Rng = np.random.Generator
+WHITE: Rgb = (255, 255, 255)
+
+
+def lay_out(scene: Scene, size: int, look: Look) -> Canvas:
+    """The scene as layers on a canvas of size by size pixels."""
+    rng = np.random.default_rng([scene.seed, 2])
+    canvas = Canvas(size, PALETTES[scene.style, scene.hour])
+    paint_sky(canvas, scene, look, rng)
+    if scene.has("mountains"):
+        _mountains(canvas, scene, rng)
+    if scene.has("skyline"):
+        buildings.skyline(canvas, scene, rng)
+    if scene.weather == "mist":
+        _mist(canvas, scene.horizon - 0.04, 0.16)
+    if scene.has("sea", "lake") or (scene.kind == "city" and scene.has("reflection")):
+        _shore(canvas, scene, rng)
+        _water(canvas, scene, rng)
+    elif scene.kind != "apsara" or scene.has("river"):
+        _land(canvas, scene, rng)
+    for name, paint in _PARTS:
+        if scene.has(name):
+            paint(canvas, scene, rng)
+        if name == "river" and scene.kind != "apsara":
+            plants.meadow(canvas, scene, np.random.default_rng([scene.seed, 4]))
+    _weather(canvas, scene, rng)
+    return canvas
+
+
+def _mountains(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """Two or three ridges, paler with distance, their feet in haze; snow on the far peaks in winter."""
+    p = canvas.palette
+    grand = scene.kind in ("mountain", "river", "snow")
+    count = 3 if grand else 2
+    for k in range(count):
+        near = k / (count - 1)
+        height = (0.3 if grand else 0.17) * (1 - 0.45 * near) * rng.uniform(0.85, 1.15)
+        line = shapes.ridge(rng, scene.horizon + 0.02, height, 0.1 - 0.04 * near, 3 + k)
+        base = mix(p.far, p.mid, near)
+        foot = mix(base, p.low, 0.55 - 0.2 * near)
+        top = (
+            mix(mix(p.cloud, WHITE, 0.4), base, 0.15)
+            if buildings.snowy(scene) and k == 0
+            else mix(base, p.low, 0.18 * (1 - near))
+        )
+        tint = canvas.rows(top, base, foot, scene.horizon - height, scene.horizon + 0.03, 0.45)
+        slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
+        angle = np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0)
+        floor = 1.05 if scene.kind == "apsara" else scene.horizon + 0.1
+        canvas.wash("mountain", canvas.mask([shapes.down_to(line, floor)]), tint, angle, 0.35)
+    if scene.kind == "mountain" and not scene.has("lake"):
+        _mist(canvas, scene.horizon, 0.09)
+
+
+def _mist(canvas: Canvas, level: float, depth: float) -> None:
+    p = canvas.palette
+    y = np.arange(canvas.size, dtype=np.float32)[:, None] / canvas.size
+    share = np.exp(-(((y - level) / depth) ** 2)) * 0.72
+    area = np.repeat((share * 255).astype(np.uint8), canvas.size, 1)
+    tint = mix(p.low, p.cloud, 0.5)
+    canvas.colour = (
+        canvas.colour * (1 - area[..., None] / 255.0) + np.array(tint) * (area[..., None] / 255.0)
+    ).astype(np.uint8)
+    canvas.layers.append(Layer("mist", area, canvas.colour))
+
+
+def _shore(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """The far bank, so that the water has something to mirror."""
+    if scene.has("sea") or scene.kind == "city":
+        return
+    p = canvas.palette
+    line = shapes.hill(rng, scene.horizon - 0.025, 0.018)
+    tint = mix(mix(p.cloud, WHITE, 0.4), p.far, 0.2) if buildings.snowy(scene) else mix(p.near, p.mid, 0.6)
+    canvas.wash("bank", canvas.mask([shapes.down_to(line, scene.horizon + 0.03)]), tint, 0.0, 0.35)
+    if scene.kind == "pond":
+        plants.far_trees(canvas, scene, rng)
+
+
+def _water(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """A mirror with ripples that grow towards the viewer, and the light's path across it."""
+    p, size = canvas.palette, canvas.size
+    top = int(scene.horizon * size)
+    deep = size - top
+    y, x = np.mgrid[0:deep, 0:size].astype(np.float32)
+    near = y / deep
+    wave = (
+        np.sin(near**0.7 * 46 + 5 * np.sin(x / size * 5 + rng.uniform(0, 6))) * (0.002 + 0.012 * near) * size
+    )
+    stretch = 1.0 if scene.kind != "pond" else 0.85
+    source_y = np.clip(top - 1 - y * stretch * min(1.0, top / deep) + wave * 0.3, 0, size - 1)
+    mirror = cv2.remap(canvas.colour, x + wave, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    shining = cv2.remap(canvas.lights, x + wave, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    strength = 0.72 if scene.has("reflection", "lake") else 0.3
+    depth = canvas.rows(mix(p.water, p.low, 0.35), p.water, shade(p.water, 0.72), scene.horizon, 1.0)[top:]
+    image = canvas.colour.astype(np.float32)
+    image[top:] = mirror * strength + depth * (1 - strength)
+    if strength < 0.5:
+        bands = np.clip(np.sin(near**0.6 * 60 + 3 * np.sin(x / size * 7)), 0, 1)[..., None] * 0.35
+        image[top:] = image[top:] * (1 - bands) + np.array(mix(p.water, p.cloud, 0.5)) * bands
+    area = np.zeros((size, size), np.uint8)
+    area[top:] = 255
+    canvas.wash("water", area, image, 0.0, 0.35)
+    canvas.lights[top:] = (shining * 0.6).astype(np.uint8)
+    canvas.water = area
+    if scene.has("moon", "crescent", "sun"):
+        _glitter(canvas, scene, rng)
+    if scene.has("waves"):
+        _waves(canvas, scene, rng)
+
+
+def _glitter(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    p = canvas.palette
+    lx, _, lr = scene.light
+    items: list[Item] = []
+    for k in range(13):
+        t = (k + 0.5) / 13
+        y = scene.horizon + 0.012 + (0.97 - scene.horizon) * t**1.4
+        width = lr * (0.7 + 1.2 * t) * rng.uniform(0.6, 1.2)
+        x = lx + rng.uniform(-0.35, 0.35) * lr * (1 + t)
+        items.append(
+            (shapes.disc(x, y, width, 0.004 + 0.006 * t, 16), mix(p.light, p.water, 0.15 + 0.25 * t), False)
+        )
+    canvas.draw("glitter", items, 0.0, 0.6)
+
+
+def _waves(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """Rows of curling waves with pale crests."""
+    p = canvas.palette
+    rows = 6
+    for k in range(rows):
+        t = (k + 1) / rows
+        base = scene.horizon + (1.02 - scene.horizon) * (t**1.25) * 0.86
+        size = 0.022 + 0.06 * t
+        x = np.linspace(-0.05, 1.05, 200)
+        phase = x / (size * 4.2) + rng.uniform()
+        turn = 2 * np.pi * phase
+        swell = 0.75 + 0.35 * np.sin(2 * np.pi * (x * (1.3 + 0.3 * k) + rng.uniform()))
+        line = np.stack(
+            [x - 0.3 * size * np.cos(turn), base - size * swell * (0.5 + 0.5 * np.sin(turn)) ** 1.8], 1
+        )
+        body = mix(shade(p.water, 0.95 - 0.1 * t), p.near, 0.12 * t)
+        items: list[Item] = [
+            (shapes.down_to(line, 1.03), body, False),
+            (shapes.ribbon(line, size * 0.2, size * 0.2), mix(p.cloud, WHITE, 0.45), False),
+        ]
+        lower = line + np.array((0, size * 0.42))
+        items.append((shapes.ribbon(lower, size * 0.08, size * 0.08), mix(body, p.cloud, 0.45), False))
+        canvas.draw("wave", items, 0.0, 0.5)
+
+
+def _land(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """Two or three rolling hills, the nearest darkest, or snow fields."""
+    p = canvas.palette
+    snow = mix(mix(p.cloud, p.low, 0.3), WHITE, 0.5)
+    dusk = 0.45 if scene.hour == "night" else 0.12
+    for k in range(3):
+        t = k / 2
+        line = shapes.hill(rng, scene.horizon + 0.025 + 0.17 * t, 0.018 + 0.02 * t)
+        if buildings.snowy(scene):
+            top, low = (
+                mix(snow, p.far, 0.04 + dusk * 0.35 * (1 - t)),
+                mix(snow, p.far, 0.36 + dusk * (0.8 - 0.5 * t)),
+            )
+        else:
+            top, low = mix(p.mid, p.near, 0.25 + 0.6 * t), shade(mix(p.mid, p.near, 0.4 + 0.6 * t), 0.8)
+        tint = canvas.rows(
+            top, mix(top, low, 0.5), low, scene.horizon + 0.15 * t, scene.horizon + 0.25 + 0.3 * t
+        )
+        slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
+        canvas.wash(
+            "land",
+            canvas.mask([shapes.down_to(line, 1.05)]),
+            tint,
+            np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0),
+            0.35,
+        )
+
+
+def _river(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """A river winding from the hills to the viewer, shining with the sky's low colour."""
+    p = canvas.palette
+    start, sway = 0.5 + rng.uniform(-0.15, 0.15), rng.choice((-1, 1)) * rng.uniform(0.18, 0.28)
+    top = scene.horizon + 0.04
+    t = np.linspace(0, 1, 40)
+    x = start + sway * np.sin(t * np.pi * 1.6) * (0.25 + 0.75 * t)
+    y = top + (1.04 - top) * t**1.35
+    half = 0.012 + 0.2 * t**1.7
+    outline = np.concatenate([np.stack([x - half, y], 1), np.stack([x + half, y], 1)[::-1]])
+    area = canvas.mask([outline])
+    tint = canvas.rows(mix(p.low, p.cloud, 0.2), mix(p.low, p.water, 0.6), p.water, top, 1.0, 0.4)
+    ripple = (
+        np.clip(
+            np.sin(
+                np.linspace(0, 60, canvas.size)[:, None] + 4 * np.sin(np.linspace(0, 9, canvas.size))[None]
+            ),
+            0,
+            1,
+        )[..., None]
+        * 0.3
+    )
+    canvas.wash("water", area, tint * (1 - ripple) + np.array(mix(p.cloud, p.low, 0.4)) * ripple, 0.0, 0.35)
+    canvas.water = area
+
+
+def _weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """Where rain and flakes fall; the brushes draw them last."""
+    if scene.weather == "rain":
+        canvas.rain = rng.uniform(-0.1, 1.1, (60, 2))
+    if scene.weather == "snow":
+        spots = rng.uniform(0, 1, (64, 3))
+        canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.0055 + 0.0085 * spots[:, 2] ** 2], 1)
+
+
+_PARTS: tuple[tuple[str, Callable[[Canvas, Scene, Rng], None]], ...] = (
+    ("skyline", buildings.street),
+    ("river", _river),
+    ("pagoda", buildings.pagoda),
+    ("village", buildings.village),
+    ("trees", plants.trees),
+    ("bridge", buildings.bridge),
+    ("lilies", plants.lilies),
+    ("wheat", plants.wheat),
+    ("sunflowers", plants.sunflowers),
+    ("boat", buildings.boat),
+    ("cypress", plants.cypress),
+    ("crows", plants.crows),
+    ("apsara", plants.apsara),
+    ("blossoms", plants.blossoms),
+)

@@ -1,0 +1,1 @@
+"""Train, distil and evaluate Firefly."""

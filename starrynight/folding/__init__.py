@@ -1,0 +1,1 @@
+"""Range folding of a whole pipeline: calibrate, cache, write a folded checkpoint."""

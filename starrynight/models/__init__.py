@@ -1,0 +1,1 @@
+"""Models: find them, trust their files, load them as diffusers pipelines."""

@@ -1,0 +1,234 @@
+"""The models there are: a table, and how any other hub id, folder or single file becomes a row of it.
+
+Knows names, sizes and habits; reads a local folder's small JSON files, never its weights. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import starrynight
+from starrynight.errors import BadFile, MissingFile, PickledFile, UnknownName
+from starrynight.models import weights
+from starrynight.models.weights import PICKLED
+from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
+from starrynight.settings import settings
+
+SHIPPED = Path(starrynight.__file__).parent / "weights" / "firefly"
+KIND = ("model", "模型")
+DEFAULT_TOKENS = 512  # that pipelines read of a prompt unless told otherwise
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One row. ``hub`` and ``modelscope`` are ids; ``path`` a local folder or file that outranks them.
+
+    ``base`` names the pipeline under a single-file transformer. Sides are in pixels, multiples of ``multiple``,
+    from ``smallest`` to ``largest``. ``languages`` are what the text encoder reads; an empty tuple: not known.
+    ``guided`` is False where a distilled model ignores guidance, ``negatives`` where it was not taught negative
+    prompts, so that styles leave theirs out. ``flow`` tells flow matching from noise prediction. ``float32_vae``:
+    the makers decode in float32. ``bytes`` is the approximate download.
+    """
+
+    name: str
+    en: str
+    zh: str
+    licence: str = ""
+    hub: str | None = None
+    modelscope: str | None = None
+    path: Path | None = None
+    base: str | None = None
+    size: int = 1024
+    multiple: int = 16
+    smallest: int = LOWEST_SIZE
+    largest: int = HIGHEST_SIZE
+    steps: int = 8
+    guidance: float = 2.0
+    max_tokens: int | None = None
+    languages: tuple[str, ...] = ()
+    guided: bool = True
+    negatives: bool = True
+    flow: bool = True
+    float32_vae: bool = False
+    bytes: int = 0
+
+    @property
+    def width(self) -> int:
+        return self.size
+
+    @property
+    def height(self) -> int:
+        return self.size
+
+    @property
+    def place(self) -> Path:
+        """The folder or file this model is read from, whether it is there yet or not."""
+        if self.path is not None:
+            return self.path
+        name = self.name.replace("/", "--")
+        return settings().models / (f"{name}.safetensors" if self.base else name)
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be loaded without a network."""
+        whole = self.place.is_file() or (self.place / "model_index.json").is_file()
+        return whole and (self.base is None or resolve(self.base).here)
+
+
+# Ids, licences, steps and guidance as the makers' cards give them (read 2026-11); bytes are the sums of the
+# diffusers-layout files as published.
+MODELS = (
+    Model(
+        name="firefly", en="Firefly, the little painter that ships inside", zh="萤火，随包附带的小画家",
+        licence="Apache-2.0", path=SHIPPED, size=256, smallest=128, largest=1024, steps=8, guidance=2.0,
+        languages=("zh", "en"), negatives=False, bytes=40_000_000,
+    ),
+    Model(
+        name="z-image-turbo", en="Z-Image-Turbo", zh="造相 Z-Image-Turbo", licence="Apache-2.0",
+        hub="Tongyi-MAI/Z-Image-Turbo", modelscope="Tongyi-MAI/Z-Image-Turbo",
+        # Nine steps are eight passes that matter; the card asks for guidance 0 and 512 tokens.
+        smallest=256, largest=2048, steps=9, guidance=0.0, max_tokens=512, languages=("zh", "en"), guided=False, float32_vae=True,
+        bytes=32_900_000_000,
+    ),
+    Model(
+        # No hub that we could confirm carries its file (2026-11; KookYan's and RunningHub's repositories of that
+        # name are described as LoRAs): whoever has it puts it at STARRY_HOME/models/kook-zimage-turbo.safetensors.
+        name="kook-zimage-turbo", en="Kook Z-Image-Turbo, realistic fantasy", zh="Kook 真实幻想 Z-Image-Turbo",
+        base="z-image-turbo", smallest=256, largest=2048, steps=8, guidance=2.0, max_tokens=512, languages=("zh", "en"),
+        float32_vae=True, bytes=12_300_000_000,
+    ),
+    Model(
+        name="sd-turbo", en="SD-Turbo", zh="SD-Turbo", licence="Stability AI Community",
+        hub="stabilityai/sd-turbo", modelscope="AI-ModelScope/sd-turbo", size=512, multiple=8, smallest=256, largest=1024,
+        steps=4, guidance=0.0, max_tokens=77, languages=("en",), guided=False, flow=False, bytes=5_200_000_000,
+    ),
+    Model(
+        name="sdxl", en="Stable Diffusion XL 1.0", zh="Stable Diffusion XL 1.0", licence="OpenRAIL++-M",
+        hub="stabilityai/stable-diffusion-xl-base-1.0", modelscope="AI-ModelScope/stable-diffusion-xl-base-1.0",
+        multiple=8, smallest=256, largest=2048, steps=30, guidance=5.0, max_tokens=77, languages=("en",),
+        flow=False, bytes=13_900_000_000,
+    ),
+    Model(
+        name="flux-schnell", en="FLUX.1 schnell", zh="FLUX.1 schnell", licence="Apache-2.0",
+        hub="black-forest-labs/FLUX.1-schnell", modelscope="AI-ModelScope/FLUX.1-schnell",
+        smallest=256, largest=2048, steps=4, guidance=0.0, max_tokens=256, languages=("en",), guided=False, bytes=33_700_000_000,
+    ),
+)  # fmt: skip
+
+
+def names() -> list[str]:
+    return [model.name for model in MODELS]
+
+
+def default() -> str:
+    """Firefly, unless a GPU is here and the big model has been pulled: nothing is ever downloaded unasked."""
+    if not resolve("z-image-turbo").here:
+        return "firefly"
+    import torch
+
+    return "z-image-turbo" if torch.accelerator.is_available() else "firefly"
+
+
+def resolve(name: str, base: str | None = None) -> Model:
+    """The model called ``name``: a row of the table, a hub id, a local folder, or a .safetensors file.
+
+    ``base`` is the pipeline to lay a single-file transformer over; without it, the file's layout decides.
+    Raises UnknownName, MissingFile, PickledFile, or BadFile for a folder or file that is no model.
+    """
+    for model in MODELS:
+        if model.name == name.lower():
+            return _as_found(model)
+    path = Path(name)
+    if path.suffix.lower() in PICKLED:
+        raise PickledFile(
+            f"“{path.name}” is a pickled checkpoint, which can run code when it is opened; use a .safetensors file.",
+            f"“{path.name}”是 pickle 格式的检查点，打开即可能执行代码；请改用 .safetensors 文件。",
+        )
+    if found := weights.find(name):
+        return _as_found(_local(found.resolve(), base))
+    if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
+        raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
+    if HUB_ID.fullmatch(name):
+        return _as_found(Model(name=name, en=name, zh=name, hub=name, modelscope=name))
+    raise UnknownName(KIND, name, names(), ("A hub id, a folder or a .safetensors file will do too.",
+                                            "也可以是模型库 id、文件夹或 .safetensors 文件。"))  # fmt: skip
+
+
+def _local(path: Path, base: str | None) -> Model:
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise BadFile(
+            f"“{path}” holds no model_index.json, so it is not a diffusers model.",
+            f"“{path}”里没有 model_index.json，不是 diffusers 模型文件夹。",
+        )
+    if path.is_file() and path.suffix.lower() != ".safetensors":
+        raise BadFile(
+            f"“{path.name}” is no model; give a folder, a hub id or a .safetensors file.",
+            f"“{path.name}”不是模型；请给出文件夹、模型库 id 或 .safetensors 文件。",
+        )
+    if path.is_dir():
+        native = _json(path / "vae" / "config.json").get("sample_size")
+        size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
+        return Model(name=str(path), en=path.name, zh=path.name, path=path, size=size)
+    from starrynight.models.single_file import recognise
+
+    layout = recognise(path)
+    habits = resolve(layout.like)
+    return replace(
+        habits, name=str(path), en=path.stem, zh=path.stem, licence="", hub=None, modelscope=None, path=path,
+        base=base or layout.base, size=layout.size, steps=layout.steps or habits.steps,
+        guidance=habits.guidance if layout.guidance is None else layout.guidance, bytes=path.stat().st_size,
+    )  # fmt: skip
+
+
+def _as_found(model: Model) -> Model:
+    """The row corrected by what the model's own folder says, where the folder is here."""
+    folder = resolve(model.base).place if model.base else model.place
+    if not (folder / "model_index.json").is_file():
+        return model
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    multiple = _multiple(folder) or model.multiple
+    words, sides = _reach(folder)
+    return replace(
+        model,
+        flow=_flows(scheduler) if scheduler else model.flow,
+        multiple=multiple,
+        largest=min(model.largest, sides * multiple),
+        max_tokens=min(model.max_tokens or words, words) if words else model.max_tokens,
+    )
+
+
+def _reach(folder: Path) -> tuple[int, int]:
+    """How many words, and how many patches along a side, the transformer has positions for; 0 and many: not limited.
+
+    Z-Image and Lumina keep a table of positions for (words, rows, columns). Words are padded to 32s, the picture follows.
+    """
+    lengths = _json(folder / "transformer" / "config.json").get("axes_lens")
+    if not (isinstance(lengths, list) and len(lengths) == 3 and all(isinstance(n, int) for n in lengths)):
+        return 0, HIGHEST_SIZE
+    return min((lengths[0] - 2) // 32 * 32, DEFAULT_TOKENS), min(lengths[1:])
+
+
+def _multiple(folder: Path) -> int | None:
+    """Pixels a side must be a multiple of: the autoencoder's reduction, twice that under a patching transformer."""
+    blocks = _json(folder / "vae" / "config.json").get("block_out_channels")
+    if not isinstance(blocks, list):
+        return None
+    return 2 ** (len(blocks) - 1) * (2 if (folder / "transformer").is_dir() else 1)
+
+
+def _flows(scheduler: dict[str, Any]) -> bool:
+    return "Flow" in scheduler.get("_class_name", "") or scheduler.get("prediction_type") == "flow_prediction"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A small config, or nothing; loading, not the catalogue, is where a broken one is an error."""
+    try:
+        read = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}

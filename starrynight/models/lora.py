@@ -1,0 +1,116 @@
+"""LoRAs: found by name or path, checked, put on for a request with their weights, and taken off again.
+
+Knows safetensors files and diffusers' LoRA mixins, which translate the layouts of ComfyUI and kohya; on a folded model
+a LoRA is folded as the weight it adds to. A model that has taken its LoRAs off paints the same bytes as before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starrynight.errors import MissingFile, Unfit, UnknownName
+from starrynight.models import weights
+from starrynight.models.weights import PICKLED, header
+from starrynight.settings import settings
+
+KIND = ("LoRA", "LoRA")
+
+
+def names() -> list[str]:
+    """The LoRAs in STARRY_HOME/loras, by file name without its ending."""
+    folder = settings().loras
+    return sorted(path.stem for path in folder.rglob("*.safetensors")) if folder.is_dir() else []
+
+
+def find(name: str) -> Path:
+    """The file behind a name or path, whole and trusted.
+
+    Raises UnknownName, MissingFile, PickledFile, LfsPointer or BadFile.
+    """
+    path = Path(name)
+    if (here := weights.find(name)) and here.is_file():
+        header(here)
+        return here
+    if path.suffix.lower() in {".safetensors", *PICKLED} and len(path.parts) > 1:
+        raise MissingFile(f"There is no LoRA file “{name}”.", f"找不到 LoRA 文件“{name}”。")
+    stem = path.stem if path.suffix.lower() in {".safetensors", *PICKLED} else path.name
+    folder = settings().loras
+    for found in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else ():
+        if found.stem == stem:
+            header(found)
+            return found
+    raise UnknownName(KIND, name, names(), (f"LoRAs live in {folder}.", f"LoRA 放在 {folder}。"))
+
+
+@contextmanager
+def worn(
+    pipeline: Any, loras: Sequence[tuple[str, float]], model: str, place: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """The pipeline with ``loras`` (name or path, weight) stacked on it. ``model`` is its name, for messages.
+
+    ``place`` offloads the pipeline's weights, if they are to be: LoRAs are put on and taken off while all of them are at
+    hand (a layer that comes and goes has no numbers to fold, and the library would send it to another device than ours).
+    Raises Unfit when the family takes no LoRA or one fits no layer; whatever happens, all come off at the end.
+    """
+    if not loras:
+        yield
+        return
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise Unfit(f"{model} takes no LoRA.", f"{model} 不支持 LoRA。")
+    try:
+        with _at_hand(pipeline, place):
+            adapters = [
+                _put_on(pipeline, find(name), number, model) for number, (name, _) in enumerate(loras)
+            ]
+            pipeline.set_adapters(adapters, [weight for _, weight in loras])
+        yield
+    finally:
+        with _at_hand(pipeline, place):
+            pipeline.unload_lora_weights()
+
+
+@contextmanager
+def _at_hand(pipeline: Any, place: Callable[[], None] | None) -> Iterator[None]:
+    """Offloaded weights in their modules, for as long as this lasts."""
+    if place is None:
+        yield
+        return
+    pipeline.remove_all_hooks()
+    try:
+        yield
+    finally:
+        place()
+
+
+def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
+    """Load one LoRA under a name that peft allows, and make sure that it reached a layer."""
+    import torch
+
+    from starrynight.numerics.fold import fold_adapter
+
+    adapter = f"{number}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
+    try:
+        pipeline.load_lora_weights(
+            str(path.parent), weight_name=path.name, adapter_name=adapter, local_files_only=True
+        )
+    except (ValueError, KeyError, RuntimeError, IndexError, AttributeError, TypeError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        raise _unfit(path, model) from error
+    if not any(adapter in worn for worn in pipeline.get_list_adapters().values()):
+        raise _unfit(path, model)
+    for component, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            fold_adapter(part, adapter, pipeline.folds, component)
+    return adapter
+
+
+def _unfit(path: Path, model: str) -> Unfit:
+    return Unfit(
+        f"The LoRA “{path.name}” fits no layer of {model}; it was made for another model.",
+        f"LoRA“{path.name}”与 {model} 的任何一层都不匹配；它是为别的模型训练的。",
+    )

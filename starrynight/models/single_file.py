@@ -1,0 +1,99 @@
+"""Which architecture a single .safetensors file holds, told by the names in its header, and the small files it lacks.
+
+Knows names of tensors, not tensors; imports transformers only to build CLIP's tokenizer.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starrynight.errors import Unfit
+from starrynight.models.weights import header
+
+HERE = Path(__file__).with_name("layouts")
+COMFY_PREFIX = "model.diffusion_model."
+LORA_MARKS = (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lokr_", ".hada_")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``marks``: prefixes of tensor names that must all occur (ComfyUI's prefix removed for ``base`` layouts).
+
+    ``base`` is the catalogue's pipeline that a lone transformer is laid over; a whole checkpoint has none and
+    takes its shapes from ``folder``. ``like`` names the catalogue's row with the same habits, ``habits`` what
+    differs.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    like: str
+    base: str | None = None
+    folder: Path | None = None
+    size: int = 1024
+    steps: int | None = None
+    guidance: float | None = None
+
+
+LAYOUTS = (
+    Layout("Z-Image transformer", ("cap_pad_token", "layers.0.adaLN_modulation.0.", "noise_refiner."),
+           like="z-image-turbo", base="z-image-turbo"),
+    Layout("Flux transformer", ("double_blocks.0.img_attn.", "single_blocks.0."),
+           like="flux-schnell", base="flux-schnell"),
+    Layout("Flux transformer", ("single_transformer_blocks.0.", "context_embedder."),
+           like="flux-schnell", base="flux-schnell"),
+    Layout("Stable Diffusion XL", ("conditioner.embedders.1.model.", "model.diffusion_model.input_blocks."),
+           like="sdxl", folder=HERE / "sdxl"),
+    Layout("Stable Diffusion 1", ("cond_stage_model.transformer.", "model.diffusion_model.input_blocks."),
+           like="sdxl", folder=HERE / "sd15", size=512, guidance=7.5),
+)  # fmt: skip
+
+
+def recognise(path: Path) -> Layout:
+    """The layout of a single file. Raises Unfit for a LoRA or an unknown one, and what ``files.header`` raises."""
+    keys = [key for key in header(path) if key != "__metadata__"]
+    if any(mark in key for key in keys for mark in LORA_MARKS):
+        raise Unfit(
+            f"“{path.name}” is a LoRA, not a model; lay it over one: --lora {path.name}:0.8.",
+            f"“{path.name}”是 LoRA 而不是模型；请叠加使用：--lora {path.name}:0.8。",
+        )
+    bare = [key.removeprefix(COMFY_PREFIX) for key in keys]
+    for layout in LAYOUTS:
+        if all(any(key.startswith(mark) for key in (bare if layout.base else keys)) for mark in layout.marks):
+            return layout
+    known = sorted({layout.name for layout in LAYOUTS})
+    raise Unfit(
+        f"“{path.name}” holds none of the architectures we can load from a single file ({', '.join(known)}); use the "
+        "model's diffusers folder instead.",
+        f"“{path.name}”不是可单文件加载的架构（{'、'.join(known)}）；请改用该模型的 diffusers 文件夹。",
+    )
+
+
+def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
+    """CLIP's own tokenizer, built from its merges. SDXL's second one pads with "!"."""
+    from transformers import CLIPTokenizer
+
+    lines = gzip.decompress((HERE / "clip" / "merges.txt.gz").read_bytes()).decode().splitlines()
+    letters = _letters()
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *(line.replace(" ", "") for line in lines)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    merges = [tuple(line.split()) for line in lines]
+    return CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
+        merges=merges,
+        pad_token=pad,
+        model_max_length=77,
+    )
+
+
+def _letters() -> list[str]:
+    """The 256 letters of GPT-2's byte alphabet in its order: printable bytes first, the rest moved up to U+0100."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    moved = (byte for byte in range(256) if byte not in printable)
+    return [chr(byte) for byte in printable] + [chr(256 + place) for place, _ in enumerate(moved)]
