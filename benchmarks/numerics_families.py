@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from starrynight.folding.constraints import ordinary
+from starrynight.folding.constraints import checkpoint_constraints
 from starrynight.numerics.certify import Certificate, certify, float16_outputs, outputs, relative_error
-from starrynight.numerics.solve import Plan, solve
+from starrynight.numerics.solve import FoldPlan, solve
 from starrynight.numerics.trace import trace
 
 Exercise = Callable[[nn.Module, int], object]
@@ -445,11 +445,11 @@ def make_loud(module: nn.Module, names: tuple[str, ...], family: Family, target:
             parameter.data *= factor
 
 
-def plan_for(module: nn.Module, family: Family, plain: bool = False) -> Plan:
+def plan_for(module: nn.Module, family: Family, plain: bool = False) -> FoldPlan:
     """Trace in bfloat16 over the calibration inputs and solve."""
     half = copy.deepcopy(module).bfloat16()
     found = trace(half, lambda: [family.exercise(half, seed) for seed in CALIBRATION])
-    return solve(found, plain=ordinary({"": module}) if plain else None)
+    return solve(found, plain=checkpoint_constraints({"": module}) if plain else None)
 
 
 def compare(name: str, place: str, family: Family, module: nn.Module, plain: bool = False) -> Row:

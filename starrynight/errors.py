@@ -61,7 +61,7 @@ class StarryError(Exception):
         super().__init__(en)
         self.en, self.zh = en, zh
 
-    def say(self, lang: str) -> str:
+    def message(self, lang: str) -> str:
         """The sentence in ``lang`` ("zh" or anything else for English)."""
         return self.zh if lang.startswith("zh") else self.en
 

@@ -7,15 +7,11 @@ or kept; reading files back is ``starrynight.metadata``'s part.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import io
 import os
-import secrets
 import struct
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,20 +20,18 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from starrynight.errors import BadRequest, StarryError, StorageError, reason
+from starrynight.errors import BadRequest
 from starrynight.metadata import a1111, xmp
 from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER
 from starrynight.request import MAX_TEXT, PaintRequest
+from starrynight.storage import storing, write_atomic
 from starrynight.verdict import Verdict
 
 RECIPE_VERSION = 1
 SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-PART_SUFFIX = ".starry-part"  # of a file being written; one that outlives its run may be deleted
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
 
 _APP1_LIMIT = 65533  # bytes after a JPEG segment's two-byte length
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def make_recipe(
@@ -56,11 +50,11 @@ def make_recipe(
 
     ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the one used.
     ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``{component: {"format", "reason_en", "reason_zh", …}}``, which is
-    ``PrecisionPlan.as_dict()``. ``versions``: ``{package: version}``, "starry-night" among them.
+    ``PrecisionPlan.to_dict()``. ``versions``: ``{package: version}``, "starry-night" among them.
     """
     return {
         "starry_night": RECIPE_VERSION,
-        "request": request.as_dict(),
+        "request": request.to_dict(),
         "index": index,
         "seed": request.seed_of(index),
         "prompt": request.prompt if prompt is None else prompt,
@@ -154,7 +148,7 @@ class Picture:
         path = Path(path)
         data = self.encode(format_of(path), quality=quality, lossless=lossless)
         with storing(path):
-            return write_whole(path, data, overwrite=overwrite)
+            return write_atomic(path, data, overwrite=overwrite)
 
     def _json(self) -> str:
         return xmp.plain_json(self.recipe, sort_keys=True)
@@ -233,89 +227,3 @@ def _unknown_format(name: str) -> BadRequest:
 
 def _app1(body: bytes) -> bytes:
     return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
-
-
-def check_place(path: Path) -> None:
-    """Try the folder a file will be written to before the work that fills it. Makes the folder; raises StorageError."""
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-
-
-def write_whole(path: Path, data: bytes, *, overwrite: bool) -> Path:
-    """A temporary file in the same folder, synced, then renamed: at ``path`` stands the whole file or none.
-
-    Makes the folder. A name already taken becomes "-2", "-3" … unless ``overwrite``; returns the one it got. Raises
-    OSError as it comes: ``storage_error`` has the sentence for it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(part, path)
-        else:
-            path = _take_free_name(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return path
-
-
-def _take_free_name(part: Path, path: Path) -> Path:
-    """Give ``part`` the first free of "name", "name-2" … and return it. Linking fails where a file stands, even one
-    another run put there this instant."""
-    number = 1
-    while True:
-        name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        try:
-            os.link(part, name)
-            return name
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            if not name.exists():  # a file system without hard links: the next best
-                os.rename(part, name)
-                return name
-            number += 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where a folder can be synced."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """While ``path`` is written: an OSError becomes a StorageError with its sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(path, error) from error
-
-
-def storage_error(path: Path, error: OSError) -> StarryError:
-    """The sentence for an ``OSError`` met while writing ``path``."""
-    if error.errno in _FULL:
-        return StorageError(
-            f"The disk (or your quota) is full; {path} was not written. Free some space and try again.",
-            f"磁盘（或配额）已满，{path} 没有写入。请腾出空间后重试。",
-        )
-    if error.errno in _FORBIDDEN:
-        return StorageError(
-            f"{path.parent} may not be written to; choose another folder or change its permissions.",
-            f"没有写入 {path.parent} 的权限；请换一个文件夹，或修改其权限。",
-        )
-    en, zh = reason(error)
-    return StorageError(f"{path} cannot be written: {en}.", f"无法写入 {path}：{zh}。")

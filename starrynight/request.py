@@ -92,14 +92,14 @@ class PaintRequest:
         assert self.seed is not None  # drawn in __post_init__
         return self.seed + index
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can carry; ``from_dict`` takes them back."""
         return dataclasses.asdict(self) | {"loras": [list(lora) for lora in self.loras]}
 
     def canonical(self) -> str:
         """The one JSON text of this request: sorted keys, no spaces, characters as themselves."""
         return json.dumps(
-            self.as_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+            self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
         )
 
     @property
@@ -124,7 +124,7 @@ class PaintRequest:
 
     def replace(self, **changes: Any) -> PaintRequest:
         """The same request but for ``changes``, validated again."""
-        return self.from_dict(self.as_dict() | changes)
+        return self.from_dict(self.to_dict() | changes)
 
 
 def check_size(width: int, height: int, multiple: int, low: int, high: int) -> None:

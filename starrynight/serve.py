@@ -19,7 +19,7 @@ from typing import Any
 
 import starrynight
 from starrynight.api import app as api
-from starrynight.api.access import LOOPBACK, Access, Door
+from starrynight.api.access import LOOPBACK, Access, AccessMiddleware
 from starrynight.errors import StarryError, StorageError, reason
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
@@ -49,7 +49,7 @@ def serve(
         return announce(_address(host, port), browser)
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
     with Gallery() as gallery, _listening(host, port) as listener, _tidying(gallery):
-        app = Door(build(gallery, Supervisor(gallery, device)), Access.of(host, token))
+        app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), Access.of(host, token))
         config = uvicorn.Config(
             app, log_level="warning", timeout_graceful_shutdown=GOODBYE, proxy_headers=False, server_header=False
         )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 from starrynight.errors import BadRequest, BrokenNumbers, StarryError
 from starrynight.models import catalogue
 from starrynight.painting import checking
-from starrynight.painting.results import Canvas, Refused, Step
+from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
@@ -29,7 +29,7 @@ VERSIONS = ("starry-night", "torch", "diffusers", "transformers")
 
 
 @dataclass(frozen=True)
-class Hung:
+class SavedPicture:
     """A finished picture and the place where it hangs."""
 
     picture: Picture
@@ -65,7 +65,7 @@ class Studio:
         request: PaintRequest,
         on_step: Callable[[Step], None] | None = None,
         skip: Collection[int] = (),
-    ) -> Iterator[Hung | Refused]:
+    ) -> Iterator[SavedPicture | Refused]:
         """Paint ``request.count`` pictures, each hung before the next begins; those whose index is in ``skip`` are not.
 
         A picture that the guard refuses comes as Refused, with nothing written, and the batch goes on. Raises any
@@ -77,7 +77,7 @@ class Studio:
                 yield canvas
                 continue
             picture = frame(canvas, request, painter)
-            yield Hung(picture, self.hang(picture))
+            yield SavedPicture(picture, self.hang(picture))
 
     def ready(self, request: PaintRequest) -> Painter:
         """The painter for this request's model and precision, loaded unless the last one will do."""
@@ -105,12 +105,12 @@ def fill(**words: Any) -> PaintRequest:
     return request
 
 
-def frame(canvas: Canvas, request: PaintRequest, painter: Painter) -> Picture:
+def frame(canvas: GeneratedImage, request: PaintRequest, painter: Painter) -> Picture:
     """Eight bits, with everything needed to paint it again."""
     pixels = eight_bits(canvas.pixels)
     recipe = make_recipe(
         request, index=canvas.index, prompt=canvas.prompt, negative_prompt=canvas.negative_prompt,
-        sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.as_dict(), verdict=canvas.verdict,
+        sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=canvas.verdict,
         versions=versions(),
     )  # fmt: skip
     return Picture(pixels, recipe, producer=settings().producer)

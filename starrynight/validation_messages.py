@@ -30,7 +30,7 @@ BOUNDS = {
 }
 
 
-def told(field: str, error: Mapping[str, Any]) -> BadRequest:
+def validation_error(field: str, error: Mapping[str, Any]) -> BadRequest:
     """The sentence for one of pydantic's errors, met at ``field``."""
     kind, value = str(error["type"]), shown(error.get("input"))
     if kind == "missing":

@@ -1,4 +1,4 @@
-"""What the guard says of a picture: whether it may hang, where its numbers broke, and which rung of the ladder helped.
+"""The guard's verdict on a picture: whether it may hang, where its numbers broke, and which fallback helped.
 
 Plain values and sentences in English and Chinese, for a picture's recipe and for doors. Knows no tensor.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 OUTCOMES = ("hang", "refuse", "unchecked")
 
-# Where the guard stands, in the order a picture passes.
+# The stages that the guard checks, in the order a picture passes them.
 STAGES = {
     "prompt": ("the prompt's embeddings", "提示词编码"),
     "encoder": ("the encoded first picture", "起始图编码"),
@@ -22,8 +22,8 @@ STAGES = {
     "picture": ("the picture", "画面"),
 }
 
-# What may be changed to make numbers whole, in the order it is tried.
-RUNGS = {
+# The fallbacks, in the order they are tried.
+FALLBACK_NAMES = {
     "replan": ("folds planned anew", "按新的数值范围重新折叠"),
     "decoder": ("the decoder in float32", "解码器改用 float32"),
     "islands": ("float32 islands", "float32 小岛"),
@@ -33,8 +33,8 @@ RUNGS = {
     "sampler": ("the conservative sampler", "改用保守采样器"),
 }
 
-# The detail of a rung for which there was not memory enough.
-NO_ROOM = ("out of memory", "内存不足")
+# The detail of a fallback that ran out of memory.
+OUT_OF_MEMORY = ("out of memory", "内存不足")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Fault:
         """The same fault with its place."""
         return replace(self, module=place[0], op=place[1]) if place else self
 
-    def say(self, lang: str) -> str:
+    def message(self, lang: str) -> str:
         """One line: “NaN in 12 of 4096 numbers of the prediction, step 3 (float16): layers.7.feed_forward.w2, mm”."""
         stage = STAGES.get(self.stage, (self.stage, self.stage))
         if lang.startswith("zh"):
@@ -72,64 +72,84 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A rung that was climbed because of ``fault``. ``mended``: the numbers were whole after it. ``detail``: which
-    islands, which back end, which sampler.
+class FallbackAttempt:
+    """A fallback that was tried because of ``fault``. ``recovered``: the numbers were finite after it. ``detail``: which
+    islands, which attention back end, which scheduler.
     """
 
     name: str
     fault: Fault
-    mended: bool
+    recovered: bool
     detail: str = ""
 
-    def say(self, lang: str) -> str:
-        """“folds planned anew”, with the detail where there is one."""
+    def message(self, lang: str) -> str:
+        """The fallback's name, with the detail where there is one: “float32 islands (transformer.layers.0)”."""
         chinese = lang.startswith("zh")
-        text = RUNGS.get(self.name, (self.name, self.name))[chinese]
+        text = FALLBACK_NAMES.get(self.name, (self.name, self.name))[chinese]
         if not self.detail:
             return text
-        detail = NO_ROOM[chinese] if self.detail == NO_ROOM[0] else self.detail
+        detail = OUT_OF_MEMORY[chinese] if self.detail == OUT_OF_MEMORY[0] else self.detail
         return f"{text}（{detail}）" if chinese else f"{text} ({detail})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the recipe; "mended" is the recipe's key for ``recovered``."""
+        return {
+            "name": self.name,
+            "fault": asdict(self.fault),
+            "mended": self.recovered,
+            "detail": self.detail,
+        }
+
+    @classmethod
+    def from_dict(cls, payload: Mapping[str, Any]) -> FallbackAttempt:
+        """What ``to_dict`` gave. Raises TypeError or KeyError for anything else."""
+        fields = {"recovered" if key == "mended" else key: value for key, value in payload.items()}
+        return cls(**{**fields, "fault": Fault(**payload["fault"])})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``hang``, ``refuse`` or ``unchecked``; why (sentences); every rung climbed, in order; the numbers that the
-    libraries' clamps changed, by "module op", where they were counted (None: nobody counted).
+    """``outcome`` is "hang", "refuse" or "unchecked"; ``reasons`` are sentences; ``attempts`` is every fallback tried, in
+    order. ``clamps`` counts the numbers that the libraries' own clamps changed, by "module op"; None: not counted.
     """
 
     outcome: str = "unchecked"
     reasons: tuple[str, ...] = ()
-    rungs: tuple[Rung, ...] = ()
+    attempts: tuple[FallbackAttempt, ...] = ()
     clamps: Mapping[str, int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"a verdict is one of {OUTCOMES}, not {self.outcome!r}")
         object.__setattr__(self, "reasons", tuple(self.reasons))
-        object.__setattr__(self, "rungs", tuple(self.rungs))
+        object.__setattr__(self, "attempts", tuple(self.attempts))
 
     def to_dict(self) -> dict[str, Any]:
-        """For the recipe. What did not happen leaves no key."""
-        told: dict[str, Any] = {"outcome": self.outcome, "reasons": list(self.reasons)}
-        if self.rungs:
-            told["rungs"] = [asdict(rung) for rung in self.rungs]
+        """For the recipe; "rungs" is the recipe's key for ``attempts``. Empty entries are left out."""
+        payload: dict[str, Any] = {"outcome": self.outcome, "reasons": list(self.reasons)}
+        if self.attempts:
+            payload["rungs"] = [attempt.to_dict() for attempt in self.attempts]
         if self.clamps is not None:
-            told["clamps"] = dict(self.clamps)
-        return told
+            payload["clamps"] = dict(self.clamps)
+        return payload
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Verdict:
+    def from_dict(cls, payload: Mapping[str, Any]) -> Verdict:
         """What ``to_dict`` gave. Raises ValueError, TypeError or KeyError for anything else."""
-        rungs = [Rung(**{**rung, "fault": Fault(**rung["fault"])}) for rung in told.get("rungs", ())]
-        return cls(told["outcome"], tuple(told.get("reasons", ())), tuple(rungs), told.get("clamps"))
+        attempts = [FallbackAttempt.from_dict(attempt) for attempt in payload.get("rungs", ())]
+        return cls(
+            payload["outcome"], tuple(payload.get("reasons", ())), tuple(attempts), payload.get("clamps")
+        )
 
-    def mends(self, lang: str) -> list[str]:
-        """One line for each place that was mended: where it broke, and what helped."""
-        arrow = " → "
-        return [f"{rung.fault.say(lang)}{arrow}{rung.say(lang)}" for rung in self.rungs if rung.mended]
+    def recoveries(self, lang: str) -> list[str]:
+        """One line for each recovered fault: where it was, and which fallback helped."""
+        return [
+            f"{attempt.fault.message(lang)} → {attempt.message(lang)}"
+            for attempt in self.attempts
+            if attempt.recovered
+        ]
 
 
-def tried(rungs: Iterable[Rung], lang: str) -> str:
-    """The rungs' names in order, each once."""
-    return ("、" if lang.startswith("zh") else ", ").join(dict.fromkeys(rung.say(lang) for rung in rungs))
+def names_of(attempts: Iterable[FallbackAttempt], lang: str) -> str:
+    """The fallbacks' names in order, each once."""
+    return ("、" if lang.startswith("zh") else ", ").join(dict.fromkeys(a.message(lang) for a in attempts))

@@ -16,7 +16,7 @@ from PIL import Image
 from served import Open, ask, events, listening
 
 from starrynight.api import app as api
-from starrynight.api.access import Access, Door
+from starrynight.api.access import Access, AccessMiddleware
 from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -41,14 +41,14 @@ def app(gallery: Gallery) -> object:
 @pytest.fixture(scope="module")
 def here(app: object) -> Iterator[str]:
     """A server without a worker."""
-    with listening(Door(app, Access.of("127.0.0.1", None))) as address:
+    with listening(AccessMiddleware(app, Access.of("127.0.0.1", None))) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def network(app: object) -> Iterator[str]:
     """As one that is open to a network."""
-    with listening(Door(app, Access.of("0.0.0.0", "sesame"))) as address:
+    with listening(AccessMiddleware(app, Access.of("0.0.0.0", "sesame"))) as address:
         yield address
 
 

@@ -17,7 +17,7 @@ from hung import picture
 from served import ask, listening
 
 from starrynight.api import app as api
-from starrynight.api.access import Access, Door
+from starrynight.api.access import Access, AccessMiddleware
 from starrynight.errors import BadFile
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -53,7 +53,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("STARRY_HOME", str(home))
         gallery.hang(picture())
         with listening(
-            Door(api.make(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None))
+            AccessMiddleware(api.make(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None))
         ) as address:
             yield address
 
@@ -133,7 +133,9 @@ def test_a_host_or_origin_that_cannot_be_read_is_refused(here: str) -> None:
 
 def test_the_token_leads_to_no_other_site(here: str, tmp_path: Path) -> None:
     with Gallery(tmp_path / "gallery") as gallery:
-        app = Door(api.make(gallery, Queue(gallery), lambda: True), Access.of("0.0.0.0", "sesame"))
+        app = AccessMiddleware(
+            api.make(gallery, Queue(gallery), lambda: True), Access.of("0.0.0.0", "sesame")
+        )
         with listening(app) as network:
             for path in ("//evil.example/", "///evil.example", "//evil.example/a"):
                 went = ask(network, f"{path}?token=sesame")

@@ -19,7 +19,7 @@ import tiny
 from safetensors import safe_open
 
 from starrynight.folding import calibrate
-from starrynight.folding.cache import notebook
+from starrynight.folding.cache import calibration_cache
 from starrynight.models import catalogue
 from starrynight.numerics import tracefile
 from starrynight.numerics.solve import solve
@@ -28,7 +28,7 @@ STARRY = Path(sys.executable).with_name("starry")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> catalogue.Model:
+def model(tmp_path_factory: pytest.TempPathFactory) -> catalogue.ModelSpec:
     """Too loud for float16 in one layer."""
     return catalogue.resolve(str(tiny.save("zimage", tmp_path_factory.mktemp("loud"), loud=1e4)))
 
@@ -84,7 +84,7 @@ def kill_when(command: list[Any], home: Path, ready: Callable[[], bool]) -> None
 
 
 def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
-    model: catalogue.Model,
+    model: catalogue.ModelSpec,
     home: Path,
     tmp_path: Path,
     steps_computed: list[int],
@@ -148,7 +148,7 @@ def on_a_terminal(command: list[Any], home: Path) -> tuple[str, Any]:
 
 
 def test_pictures_of_a_broken_off_proof_are_not_painted_again(
-    model: catalogue.Model, monkeypatch: pytest.MonkeyPatch
+    model: catalogue.ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, paint, painted = solve(calibrate.observe(model)), calibrate.paint, []
 
@@ -163,16 +163,16 @@ def test_pictures_of_a_broken_off_proof_are_not_painted_again(
     monkeypatch.setattr(calibrate, "paint", counted)
     total = calibrate.proofs_to_paint(model)
     with pytest.raises(KeyboardInterrupt):
-        calibrate.certify(model, plan, calibrate.Teller(stop, total))
+        calibrate.certify(model, plan, calibrate.ProgressCounter(stop, total))
     assert len(painted) == 5
-    resumed = calibrate.certify(model, plan, calibrate.Teller(None, total))
+    resumed = calibrate.certify(model, plan, calibrate.ProgressCounter(None, total))
     assert len(painted) == total
-    assert calibrate.certify(model, plan, calibrate.Teller(None, total)) == resumed
+    assert calibrate.certify(model, plan, calibrate.ProgressCounter(None, total)) == resumed
     assert len(painted) == 2 * total, "a finished proof leaves nothing behind"
 
 
 def test_a_notebook_that_cannot_be_read_or_written_costs_time_and_nothing_else(
-    model: catalogue.Model, home: Path, steps_computed: list[int]
+    model: catalogue.ModelSpec, home: Path, steps_computed: list[int]
 ) -> None:
     first = calibrate.observe(model)
     once = len(steps_computed)
@@ -180,7 +180,7 @@ def test_a_notebook_that_cannot_be_read_or_written_costs_time_and_nothing_else(
         path.write_text(path.read_text("utf-8")[:-40], "utf-8")
     assert calibrate.observe(model).sites == first.sites
     assert len(steps_computed) == 2 * once
-    book = notebook("anything")
+    book = calibration_cache("anything")
     book.folder.parent.mkdir(parents=True, exist_ok=True)
     book.folder.write_text("a file where a folder should be", "utf-8")
     book.keep("answer-0", ([],))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from starrynight.painting.results import Canvas
+from starrynight.painting.results import GeneratedImage
 from starrynight.studio import eight_bits
 
 
@@ -54,5 +54,5 @@ def test_a_decoder_in_bfloat16_is_rounded_once() -> None:
 
 
 def test_values_beyond_white_and_black_are_cut() -> None:
-    canvas = Canvas(np.float32([[[-1.0, 0.5, 2.0]]]), 0, 0, "", "", "")
+    canvas = GeneratedImage(np.float32([[[-1.0, 0.5, 2.0]]]), 0, 0, "", "", "")
     assert eight_bits(canvas.pixels).tolist() == [[[0, 128, 255]]]

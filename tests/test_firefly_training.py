@@ -18,7 +18,7 @@ from starrynight.firefly.training import autoencoder, data, distil, evaluate, op
 from starrynight.firefly.training import captions as captions_module
 from starrynight.models.catalogue import SHIPPED
 
-DIAL = model.Dial(64)
+DIAL = model.ModelConfig(64)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -194,7 +194,7 @@ def test_the_average_forgets_another_size(words, captions: train.Captions, tmp_p
     assert run.average.count == 1
 
 
-def _team_run(team: optimise.Team, folder: str) -> None:
+def _team_run(team: optimise.ProcessGroup, folder: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(8, 8)
     optimiser = optimise.Optimiser(layer.named_parameters(), lambda n, p: p.ndim == 2, 0.01, 0.01, team=team)
@@ -209,7 +209,7 @@ def _team_run(team: optimise.Team, folder: str) -> None:
 
 def test_a_team_of_two_learns_what_one_learns(tmp_path: Path) -> None:
     for size in (1, 2):
-        optimise.together(size, _team_run, str(tmp_path))
+        optimise.launch(size, _team_run, str(tmp_path))
     alone, first, second = (
         torch.from_numpy(np.load(tmp_path / f"{name}.npy")) for name in ("1-0", "2-0", "2-1")
     )
@@ -230,7 +230,7 @@ def test_the_autoencoder_learns(drawn: data.PictureSet, tmp_path: Path) -> None:
     torch.manual_seed(0)
     before = autoencoder.psnr(model.autoencoder((8, 16)).eval(), pictures[:4])
     autoencoder.train(
-        optimise.Team(), pictures, pictures[:4], path, until=60, batch=4, size=32, channels=(8, 16)
+        optimise.ProcessGroup(), pictures, pictures[:4], path, until=60, batch=4, size=32, channels=(8, 16)
     )
     assert autoencoder.psnr(autoencoder.load(path), pictures[:4]) > before + 2
 
@@ -239,10 +239,12 @@ def test_polishing_moves_the_decoder_alone(drawn: data.PictureSet, tmp_path: Pat
     path = tmp_path / "autoencoder.safetensors"
     pictures = np.array(drawn.pictures)
     autoencoder.train(
-        optimise.Team(), pictures, pictures[:1], path, until=1, batch=2, size=32, channels=(8, 16)
+        optimise.ProcessGroup(), pictures, pictures[:1], path, until=1, batch=2, size=32, channels=(8, 16)
     )
     before = autoencoder.load(path).state_dict()
-    polish.train(optimise.Team(), pictures, pictures[:1], tmp_path, until=4, batch=2, size=32, alone=2)
+    polish.train(
+        optimise.ProcessGroup(), pictures, pictures[:1], tmp_path, until=4, batch=2, size=32, alone=2
+    )
     after = polish.polished(tmp_path).state_dict()
     moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
     assert moved == {"decoder"}
@@ -333,7 +335,7 @@ def test_questions_name_the_style_and_only_true_subjects(drawn: data.PictureSet)
 
 def test_what_is_told_by_name_adds_up_to_the_figures(drawn: data.PictureSet) -> None:
     torch.manual_seed(1)
-    judge, questions = evaluate.Judge().eval(), evaluate.ask(drawn, 12)
+    judge, questions = evaluate.Classifier().eval(), evaluate.ask(drawn, 12)
     figures = evaluate.figures(judge, drawn.pictures, questions)
     told = evaluate.by_name(judge, drawn.pictures, questions)
     found, named = (sum(column) for column in zip(*told["subjects"].values(), strict=True))

@@ -25,7 +25,7 @@ def paint(model: str | Path, precision: str) -> np.ndarray:
     request = PaintRequest(prompt="星夜下的静谧村庄", model=str(model), precision=precision, seed=3, width=128,
                            height=128, steps=4)  # fmt: skip
     painter = Painter.ready(request, device="cpu")
-    painter.guard.mends = False  # a format as it is
+    painter.guard.recover = False  # a format as it is
     return next(painter.paint(request)).pixels
 
 

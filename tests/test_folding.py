@@ -15,8 +15,8 @@ from starrynight.models import load, precision_plan
 from starrynight.models.catalogue import resolve
 from starrynight.numerics import precision
 from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.islands import settle
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.islands import cast_with_islands
+from starrynight.numerics.solve import FoldPlan
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 
@@ -94,7 +94,7 @@ def test_the_folds_are_kept_with_their_proof(wide: Path, folded: Painter) -> Non
 def test_slow_float16_is_emulated_and_the_recipe_says_so(wide: Path, folded: Painter) -> None:
     if not precision_plan.processor().emulates_float16:
         pytest.skip("this processor's own float16 is fast")
-    told = folded.plan.as_dict()["transformer"]
+    told = folded.plan.to_dict()["transformer"]
     assert told["emulated"] is True
     assert "emulated" in told["reason_en"]
     assert "模拟" in told["reason_zh"]
@@ -137,11 +137,11 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
 def test_float8_runs_through_a_whole_firefly(dtype: torch.dtype) -> None:
     """Every weight and every result of every network in 8 bits: a picture still."""
     model = resolve("firefly")
-    sitting = calibrate.Sitting("星夜", 128, 128, 2, 2.0, seed=1)
+    sitting = calibrate.CalibrationSample("星夜", 128, 128, 2, 2.0, seed=1)
     reference = calibrate.paint(load.load(model, calibrate.uniform(model, "float32")), model, sitting)
     pipeline = load.load(model, calibrate.uniform(model, "bfloat16"))
     for network in calibrate.networks_of(pipeline).values():
-        settle(network, (), dtype)
+        cast_with_islands(network, (), dtype)
     with Emulation():
         picture = calibrate.paint(pipeline, model, sitting)
     assert picture.isfinite().all()
@@ -165,7 +165,7 @@ def test_where_folds_are_offered() -> None:
 
 
 def test_a_component_that_nothing_brings_inside_becomes_float32() -> None:
-    folds = calibrate.Folds(Plan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
+    folds = calibrate.Folds(FoldPlan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
     assert [folds.usable(name) for name in ("transformer", "text_encoder", "vae")] == [True, True, False]
-    assert not calibrate.Folds(Plan(), (), {"finite": False}).usable("transformer")
+    assert not calibrate.Folds(FoldPlan(), (), {"finite": False}).usable("transformer")
     assert calibrate.component_of(precision.Choice("vae_decode", "float16-folded", "", "")) == "vae"

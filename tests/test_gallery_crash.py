@@ -26,7 +26,7 @@ from starrynight.gallery.rows import describe
 from starrynight.gallery.schema import metadata
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
-from starrynight.picture import PART_SUFFIX
+from starrynight.storage import PART_SUFFIX
 
 BETWEEN_FILE_AND_ROW = """
 import os, signal, sys

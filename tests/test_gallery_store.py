@@ -39,7 +39,7 @@ def test_a_picture_hangs_with_all_its_file_says(gallery: Gallery) -> None:
     assert gallery.recipe(row.id) == painted.recipe
     assert gallery.get(row.id) == gallery.get(row.id[:6]) == row
     assert np.array_equal(read_pixels(gallery.path(row)), painted.pixels)
-    assert read_recipe(gallery.read(row)).request() == painted.request.as_dict()
+    assert read_recipe(gallery.read(row)).request() == painted.request.to_dict()
 
 
 def test_the_same_picture_twice_is_one_row_and_one_file(gallery: Gallery) -> None:

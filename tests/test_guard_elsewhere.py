@@ -18,7 +18,7 @@ from test_painter import _unnumber
 
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.painting import offload
-from starrynight.painting.fallback import Part
+from starrynight.painting.fallback import Component
 from starrynight.painting.painter import Painter
 from starrynight.painting.results import Refused
 
@@ -91,8 +91,8 @@ def test_offloaded_weights_are_mended_and_everything_is_taken_back(
     ):
         with Saboteur(painter, stage, step, math.inf, HALF, times=99).at_work(monkeypatch):
             (outcome,) = paint(painter, request)
-        (climbed,) = outcome.verdict.rungs
-        assert (climbed.name, climbed.mended, climbed.fault.step) == (rung, True, step)
+        (climbed,) = outcome.verdict.attempts
+        assert (climbed.name, climbed.recovered, climbed.fault.step) == (rung, True, step)
         assert climbed.fault.module == LAYERS[stage], "found although its weights come and go"
         assert np.abs(outcome.pixels - sound.pixels).max() < 0.02
         assert same_weights(painter, before), stage
@@ -114,7 +114,7 @@ def test_the_whole_ladder_is_climbed_over_offloaded_weights(
             outcomes.append(outcome)
     refused, second = outcomes
     assert isinstance(refused, Refused)
-    assert [(rung.name, rung.mended) for rung in refused.verdict.rungs] == WHOLE_LADDER
+    assert [(rung.name, rung.recovered) for rung in refused.verdict.attempts] == WHOLE_LADDER
     assert (second.pixels == sound.pixels).all()
     assert same_weights(painter, before)
 
@@ -129,15 +129,15 @@ def test_loud_layers_and_broken_weights_are_mended_where_they_wait(
     request = ask(tmp_path / "loud", precision="float16", steps=2)
     (expected,) = paint(Painter.ready(request, device="cpu"), request)
     (mended,) = paint(placed(tmp_path / "loud", arrangement), request)
-    assert mended.verdict.rungs == expected.verdict.rungs
-    assert mended.verdict.rungs[0].fault.op == ("mul" if loud < 1e5 else "weight")
+    assert mended.verdict.attempts == expected.verdict.attempts
+    assert mended.verdict.attempts[0].fault.op == ("mul" if loud < 1e5 else "weight")
     assert np.abs(mended.pixels - expected.pixels).max() < 2e-3
 
 
 def test_what_is_taken_back_follows_weights_that_moved_meanwhile() -> None:
     """Model offload carries a component away when the next one runs; it must not come back by being mended."""
     network = torch.nn.Sequential(torch.nn.Linear(4, 4)).half()
-    part = Part("transformer", {"transformer": network})
+    part = Component("transformer", {"transformer": network})
     part.recast(torch.float32)
     network.to("meta")  # the only other place that a machine without an accelerator has
     part.restore()
@@ -168,26 +168,28 @@ def test_a_lora_stays_on_at_its_weight_through_every_rung(
     assert np.abs(sound.pixels - undressed.pixels).max() > 0.05, "the LoRA must show"
     worn: list[tuple[Any, ...]] = []
 
-    def seen(part: Part, climb: Callable[..., Any], *told: Any) -> Any:
+    def seen(part: Component, climb: Callable[..., Any], *told: Any) -> Any:
         layer = painter.denoiser.get_submodule("layers.1.feed_forward.w2")
         worn.append((layer.active_adapters, layer.scaling[layer.active_adapters[0]], layer.merged))
         return climb(part, *told)
 
     for times, formats in ((99, HALF), (99, ALWAYS)):
-        recast = Part.recast
+        recast = Component.recast
         with monkeypatch.context() as patch:
             patch.setattr(
-                Part, "recast", lambda part, *a, r=recast, **k: seen(part, lambda p, *b: r(p, *b, **k), *a)
+                Component,
+                "recast",
+                lambda part, *a, r=recast, **k: seen(part, lambda p, *b: r(p, *b, **k), *a),
             )
             with Saboteur(painter, "prediction", 1, math.nan, formats, times).at_work(monkeypatch):
                 (outcome,) = paint(painter, dressed)
         if formats == HALF:
-            (rung,) = outcome.verdict.rungs
-            assert (rung.name, rung.mended) == ("islands", True)
+            (rung,) = outcome.verdict.attempts
+            assert (rung.name, rung.recovered) == ("islands", True)
             assert rung.fault.module == LAYERS["prediction"] + ".base_layer"
             assert np.abs(outcome.pixels - sound.pixels).max() < 0.02, "mended with the LoRA on"
         else:
-            assert [(rung.name, rung.mended) for rung in outcome.verdict.rungs] == WHOLE_LADDER
+            assert [(rung.name, rung.recovered) for rung in outcome.verdict.attempts] == WHOLE_LADDER
     assert len(worn) > 4
     assert len(set(map(str, worn))) == 1
     assert worn[0][1:] == (0.8, False)

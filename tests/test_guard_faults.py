@@ -23,11 +23,12 @@ from starrynight.cli import inspect as inspecting
 from starrynight.cli import paint as painting
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
-from starrynight.painting.fallback import Part
+from starrynight.painting.fallback import Component
 from starrynight.painting.painter import Painter
-from starrynight.painting.results import Canvas, Refused
+from starrynight.painting.results import GeneratedImage, Refused
 from starrynight.picture import Picture
 from starrynight.request import PaintRequest
+from starrynight.storage import write_cache
 from starrynight.verdict import STAGES, Verdict
 
 STEPS = 8
@@ -72,7 +73,7 @@ def ask(folder: Path, **more: Any) -> PaintRequest:
     return PaintRequest(model=str(folder), **(words | more))
 
 
-def paint(painter: Painter, request: PaintRequest) -> list[Canvas | Refused]:
+def paint(painter: Painter, request: PaintRequest) -> list[GeneratedImage | Refused]:
     return list(painter.paint(request))
 
 
@@ -93,7 +94,7 @@ def test_every_stage_and_step_names_its_fault_and_the_batch_goes_on(
         refused, second = outcomes
         assert isinstance(refused, Refused), (stage, step)
         assert (second.pixels == sound.pixels).all(), (stage, step)
-        told, climbed = refused.error.en, [(rung.name, rung.mended) for rung in refused.verdict.rungs]
+        told, climbed = refused.error.en, [(rung.name, rung.recovered) for rung in refused.verdict.attempts]
         # An Inf inside a network soon makes NaN; Z-Image's pipeline turns the sign of what it was predicted.
         named = TURNED[kind] if stage == "guidance" else kind
         assert f"{named} in " in told or stage == "prediction", told
@@ -116,8 +117,13 @@ def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
         if stage in UNMENDED:
             assert isinstance(outcome, Refused), (stage, step)
             continue
-        (rung,) = outcome.verdict.rungs
-        assert (rung.name, rung.mended, rung.fault.stage, rung.fault.step) == ("attention", True, stage, step)
+        (rung,) = outcome.verdict.attempts
+        assert (rung.name, rung.recovered, rung.fault.stage, rung.fault.step) == (
+            "attention",
+            True,
+            stage,
+            step,
+        )
         assert outcome.verdict.outcome == "hang"
         # Mended from where it stood: the same picture.
         assert np.abs(outcome.pixels - sound.pixels).max() < 1e-4, (stage, step)
@@ -141,8 +147,8 @@ def test_an_encoded_first_picture_that_broke_is_named_and_mended(
     saboteur = Saboteur(painter, "encoder", None, KINDS[kind], ALWAYS, times=1)
     with saboteur.at_work(monkeypatch):
         mended, second = paint(painter, request)
-    (rung,) = mended.verdict.rungs
-    assert (rung.name, rung.mended, rung.detail) == ("attention", True, "math")
+    (rung,) = mended.verdict.attempts
+    assert (rung.name, rung.recovered, rung.detail) == ("attention", True, "math")
     assert (rung.fault.stage, rung.fault.step, rung.fault.format) == ("encoder", None, "float32")
     assert np.abs(mended.pixels - sound[0].pixels).max() < 0.02
     assert (second.pixels == sound[1].pixels).all()
@@ -152,7 +158,7 @@ def test_an_encoded_first_picture_that_broke_is_named_and_mended(
     assert isinstance(refused, Refused)
     assert f"numbers of {STAGES['encoder'][0]}" in refused.error.en
     assert f"float32): {LAYERS['encoder']}" in refused.error.en
-    assert [(rung.name, rung.mended) for rung in refused.verdict.rungs] == [("attention", False)]
+    assert [(rung.name, rung.recovered) for rung in refused.verdict.attempts] == [("attention", False)]
     assert (second.pixels == sound[1].pixels).all()
 
 
@@ -167,9 +173,9 @@ def test_a_fault_of_float16_alone_is_mended_by_float32_where_it_broke(
             continue
         with saboteur.at_work(monkeypatch):
             (outcome,) = paint(painter, request)
-        (rung,) = outcome.verdict.rungs
+        (rung,) = outcome.verdict.attempts
         assert rung.name == ("decoder" if stage == "decoder" else "islands")
-        assert (rung.mended, rung.fault.stage, rung.fault.step, rung.fault.format) == (
+        assert (rung.recovered, rung.fault.stage, rung.fault.step, rung.fault.format) == (
             True,
             stage,
             step,
@@ -188,13 +194,13 @@ def test_the_whole_ladder_is_climbed_in_order_and_told(
     with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
         first, second = paint(painter, request)
     for refused in (first, second):  # the second climbs from the bottom again: a picture is the same alone
-        climbed = [(rung.name, rung.mended) for rung in refused.verdict.rungs]
+        climbed = [(rung.name, rung.recovered) for rung in refused.verdict.attempts]
         assert climbed == [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
         assert "float32 islands" in refused.error.en
         assert "float32 小岛" in refused.error.zh
         assert refused.verdict.outcome == "refuse"
     assert before == [(p.dtype, p.data_ptr()) for p in painter.denoiser.parameters()]
-    assert len(paint(painter, request)[0].verdict.rungs) == 0
+    assert len(paint(painter, request)[0].verdict.attempts) == 0
 
 
 def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
@@ -203,27 +209,27 @@ def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
     """The third tensor made wider finds no room; what the first two became is taken back."""
     painter, request = painters("float16"), ask(folder, precision="float16", count=2)
     sound = paint(painter, request)
-    wide = Part._whole
+    wide = Component._whole
     calls = iter(range(10**6))
 
     def full(
-        part: Part, name: str, tensor: torch.Tensor, dtype: torch.dtype, originals: list[Any]
+        part: Component, name: str, tensor: torch.Tensor, dtype: torch.dtype, originals: list[Any]
     ) -> torch.Tensor:
         if next(calls) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6.00 GiB")
         return wide(part, name, tensor, dtype, originals)
 
-    monkeypatch.setattr(Part, "_whole", full)
+    monkeypatch.setattr(Component, "_whole", full)
     with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
         outcomes = paint(painter, request)
     for refused in outcomes:
         assert isinstance(refused, Refused)
-        assert [(r.name, r.mended, r.detail) for r in refused.verdict.rungs if r.name != "attention"] == [
-            (name, False, "out of memory") for name in ("islands", "bfloat16", "float32")
-        ]
+        assert [
+            (r.name, r.recovered, r.detail) for r in refused.verdict.attempts if r.name != "attention"
+        ] == [(name, False, "out of memory") for name in ("islands", "bfloat16", "float32")]
         assert "float32 islands (out of memory)" in refused.error.en
         assert "float32 小岛（内存不足）" in refused.error.zh
-    monkeypatch.setattr(Part, "_whole", wide)
+    monkeypatch.setattr(Component, "_whole", wide)
     for again, before in zip(paint(painter, request), sound, strict=True):
         assert (again.pixels == before.pixels).all()
 
@@ -236,8 +242,8 @@ def test_activations_and_weights_beyond_float16_are_mended(tmp_path: Path, loud:
     (exact,) = paint(Painter.ready(request, device="cpu"), request)
     half = request.replace(precision="float16")
     (mended,) = paint(Painter.ready(half, device="cpu"), half)
-    (rung,) = mended.verdict.rungs
-    assert (rung.name, rung.mended, rung.detail) == ("islands", True, "transformer.layers.0.feed_forward")
+    (rung,) = mended.verdict.attempts
+    assert (rung.name, rung.recovered, rung.detail) == ("islands", True, "transformer.layers.0.feed_forward")
     assert rung.fault.op == ("mul" if loud < 1e5 else "weight")
     assert np.abs(mended.pixels - exact.pixels).max() < (
         0.02 if loud < 1e5 else 0.2
@@ -247,24 +253,24 @@ def test_activations_and_weights_beyond_float16_are_mended(tmp_path: Path, loud:
 def test_folds_that_no_longer_hold_are_planned_anew_and_kept(tmp_path: Path) -> None:
     """A model loaded with folds that were measured on other ranges: here, with none at all."""
     from starrynight.folding import calibrate
-    from starrynight.models import catalogue, precision_plan
-    from starrynight.numerics.solve import Plan
+    from starrynight.models import catalogue
+    from starrynight.numerics.solve import FoldPlan
 
     folder = tiny.save("zimage", tmp_path / "loud", loud=1e4)
     request = ask(folder, steps=2)
     model = catalogue.resolve(str(folder))
-    stale = calibrate.Folds(Plan(), calibrate.usual(model), {"finite": True})
-    precision_plan.keep(calibrate.kept_at(model), stale.to_json())
+    stale = calibrate.Folds(FoldPlan(), calibrate.usual(model), {"finite": True})
+    write_cache(calibrate.kept_at(model), stale.to_json().encode())
     (exact,) = paint(Painter.ready(request, device="cpu"), request)
     folded = request.replace(precision="float16-folded")
     painter = Painter.ready(folded, device="cpu")
     (mended,) = paint(painter, folded)
-    (rung,) = mended.verdict.rungs
-    assert (rung.name, rung.mended, rung.fault.step) == ("replan", True, 0)
+    (rung,) = mended.verdict.attempts
+    assert (rung.name, rung.recovered, rung.fault.step) == ("replan", True, 0)
     assert np.abs(mended.pixels - exact.pixels).mean() < 0.003
     (later,) = paint(painter, folded)
     (fresh,) = paint(Painter.ready(folded, device="cpu"), folded)
-    assert later.verdict.rungs == fresh.verdict.rungs == ()
+    assert later.verdict.attempts == fresh.verdict.attempts == ()
     assert (later.pixels == fresh.pixels).all()  # the folds are kept: here and after a restart the same bytes
 
 
@@ -296,8 +302,8 @@ def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
             if name == plain:
                 assert isinstance(outcome, Refused)
                 continue
-            (rung,) = outcome.verdict.rungs
-            assert (rung.name, rung.detail, rung.mended) == ("sampler", plain, True)
+            (rung,) = outcome.verdict.attempts
+            assert (rung.name, rung.detail, rung.recovered) == ("sampler", plain, True)
             assert rung.fault.module == class_name
             # DEIS ends above no noise at all, where Euler ancestral adds a little; a wrong scale would show at once.
             assert np.abs(outcome.pixels - sound.pixels).max() < 0.02, name
@@ -313,15 +319,15 @@ def test_the_recipe_of_a_hung_picture_tells_the_rung(
     request = ask(folder, precision="float16", steps=2)
     with Saboteur(painters("float16"), "prediction", 1, math.nan, HALF, times=99).at_work(monkeypatch):
         (hung,) = room.paint(request)
-    assert isinstance(hung, studio.Hung)
+    assert isinstance(hung, studio.SavedPicture)
     verdict = Verdict.from_dict(read_recipe(hung.place).raw["verdict"])
     assert verdict == hung.picture.verdict
-    (line,) = verdict.mends("en")
+    (line,) = verdict.recoveries("en")
     assert "step 2 (float16): transformer.layers.1.feed_forward.w2" in line
     assert line.endswith("float32 islands (transformer.layers.1.feed_forward.w2)")
-    (line,) = verdict.mends("zh")
+    (line,) = verdict.recoveries("zh")
     assert "第 2 步" in line
-    told = verdict.rungs[0].say(cli.LANG)
+    told = verdict.attempts[0].message(cli.LANG)
     assert told in painting.line(hung)
     assert told in dict(inspecting.facts(read_recipe(hung.place)))[cli.t("mended", "修复")]
     assert Picture(hung.picture.pixels, hung.picture.recipe).verdict == verdict

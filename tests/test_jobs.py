@@ -22,8 +22,8 @@ from starrynight.jobs import uploads as upload_room
 from starrynight.jobs.leases import Lease, LostLease, Taken, mourn, release
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import Uploads
-from starrynight.picture import PART_SUFFIX
 from starrynight.request import PaintRequest
+from starrynight.storage import PART_SUFFIX
 
 DEAD = ("killed by SIGKILL", "被 SIGKILL 终止")
 
@@ -84,7 +84,7 @@ def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None
     assert (done.state, done.pictures, done.progress, done.error) == (words.DONE, ids, 1.0, None)
     assert done.ended
     assert queue.look(job.id) is None
-    assert json.loads(json.dumps(done.as_dict()))["painted"][1] == {
+    assert json.loads(json.dumps(done.to_dict()))["painted"][1] == {
         "index": 1,
         "picture": ids[1],
         "error": None,
@@ -293,7 +293,7 @@ def test_previews_do_not_bloat_the_database(gallery: Gallery, queue: Queue, tmp_
 def test_a_job_that_this_version_cannot_read_fails_alone(gallery: Gallery, queue: Queue) -> None:
     strange, good = queue.submit(request("from the future")).id, queue.submit(request()).id
     with gallery.database.writing() as connection:
-        odd = json.dumps(request("from the future").as_dict() | {"brushes": 9})
+        odd = json.dumps(request("from the future").to_dict() | {"brushes": 9})
         connection.execute(update(jobs).where(jobs.c.id == strange).values(request=odd))
     assert [found.request.prompt for found in queue.list()] == ["from the future", "星夜"]
     held = lease(gallery)
@@ -329,7 +329,7 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
 ) -> None:
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     (tmp_path / "secret.png").write_bytes(picture().encode("png"))
-    settled = validate.settle({"prompt": "星夜", "style": None}, gallery)
+    settled = validate.validate_request({"prompt": "星夜", "style": None}, gallery)
     assert (settled.model, settled.width, settled.style) == ("firefly", 256, None)
     for words_, error in (
         ({"prompt": "x", "model": "z-image-turbo"}, MissingFile),
@@ -346,16 +346,16 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
         ({"prompt": "x", "secret": 1}, BadRequest),
     ):
         with pytest.raises(error):
-            validate.settle(words_, gallery)
+            validate.validate_request(words_, gallery)
     row = gallery.hang(picture())
     name, width, height = Uploads().take(picture(size=128).encode("webp"))
     assert (width, height) == (128, 128)
-    assert validate.settle(
+    assert validate.validate_request(
         {"prompt": "x", "init_image": f"picture:{row.id}"}, gallery
     ).init_image == gallery.path(row)
-    assert validate.settle({"prompt": "x", "init_image": f"upload:{name}"}, gallery).init_image.endswith(
-        f"{name}.png"
-    )
+    assert validate.validate_request(
+        {"prompt": "x", "init_image": f"upload:{name}"}, gallery
+    ).init_image.endswith(f"{name}.png")
 
 
 def test_an_upload_is_pixels_and_nothing_else(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from starrynight.errors import BadRequest, UnknownName
 from starrynight.lab import advice, plan, report, table
 from starrynight.lab.experiments import NAMES, experiment, points
 from starrynight.lab.findings import REFUTED, Rows
-from starrynight.lab.plan import Plan, Point
-from starrynight.lab.run import RESULTS, Run, number, read_rows
+from starrynight.lab.plan import ExperimentPlan, Point
+from starrynight.lab.run import RESULTS, ExperimentRun, number, read_rows
 from starrynight.lab.runner import progress
 
 SMALL: dict[str, Any] = {
@@ -95,10 +95,10 @@ def runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runners]:
 
 
 @pytest.fixture(scope="module")
-def killed(runners: Runners, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[bytes]]:
+def killed(runners: Runners, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentRun, list[bytes]]:
     """A finished run, and what its results were at each of ten kills."""
     folder = tmp_path_factory.mktemp("lab") / "home" / "killed"
-    Run.create(folder, Plan(models=("firefly",), **SMALL))
+    ExperimentRun.create(folder, ExperimentPlan(models=("firefly",), **SMALL))
     draw, seen = random.Random(4), []
     while len(seen) < KILLS:
         child = runners.start(folder)
@@ -111,7 +111,7 @@ def killed(runners: Runners, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         seen.append(_results(folder))
     runners.start(folder)
     assert runners.ended() == 0
-    return Run.open(folder), seen
+    return ExperimentRun.open(folder), seen
 
 
 def _results(folder: Path) -> bytes:
@@ -126,7 +126,9 @@ def _alive(child: int) -> bool:
     return Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_killed_ten_times_it_loses_nothing_and_repeats_nothing(killed: tuple[Run, list[bytes]]) -> None:
+def test_killed_ten_times_it_loses_nothing_and_repeats_nothing(
+    killed: tuple[ExperimentRun, list[bytes]],
+) -> None:
     run, seen = killed
     keys = [row["key"] for row in read_rows(run.folder / RESULTS)]
     assert len(keys) == len(set(keys))
@@ -141,12 +143,12 @@ def test_killed_ten_times_it_loses_nothing_and_repeats_nothing(killed: tuple[Run
 
 
 def test_a_torn_line_is_cut_and_its_point_measured_again(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", Plan(models=("firefly",), **SMALL))
+    run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=("firefly",), **SMALL))
     with run.measuring():
         run.add(Point("facts", "", ""), {"a": float("inf")}, 1.0, 1.0, 0.0)
     with (run.folder / RESULTS).open("ab") as file:
         file.write('{"key": "products||", "result": {"题'.encode()[:-1])
-    again = Run.open(run.folder)
+    again = ExperimentRun.open(run.folder)
     assert list(again.rows) == ["facts||"]
     with again.measuring():
         again.add(Point("products", "", ""), {}, 1.0, 1.0, 0.0)
@@ -155,47 +157,49 @@ def test_a_torn_line_is_cut_and_its_point_measured_again(tmp_path: Path) -> None
 
 
 def test_one_process_measures_at_a_time(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", Plan(models=("firefly",), **SMALL))
+    run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=("firefly",), **SMALL))
     with (
         run.measuring(),
         pytest.raises(BadRequest, match="Another process"),
-        Run.open(run.folder).measuring(),
+        ExperimentRun.open(run.folder).measuring(),
     ):
         pass
 
 
 def test_a_plan_grows_but_does_not_change(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", Plan(models=("firefly",), **SMALL))
+    run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=("firefly",), **SMALL))
     before = {point.key for point in points(run.plan)}
-    grown = Run.create(
-        run.folder, Plan(models=("firefly",), **(SMALL | {"seeds": 2, "formats": ("float8",)}))
+    grown = ExperimentRun.create(
+        run.folder, ExperimentPlan(models=("firefly",), **(SMALL | {"seeds": 2, "formats": ("float8",)}))
     )
     assert before < {point.key for point in points(grown.plan)}
     assert grown.plan.formats == ("float32", "float16", "bfloat16", "float8")
     with pytest.raises(BadRequest, match="size"):
-        Run.create(run.folder, Plan(**(SMALL | {"size": 256})))
+        ExperimentRun.create(run.folder, ExperimentPlan(**(SMALL | {"size": 256})))
     with pytest.raises(UnknownName):
-        Plan(formats=("float12",))
+        ExperimentPlan(formats=("float12",))
 
 
 def test_pictures_that_are_only_counted_and_claims_that_are_asked_for() -> None:
-    every = Plan(models=("firefly", plan.WIDE), formats=("float16", "float8"), prompts=2, seeds=2, counted=7)
+    every = ExperimentPlan(
+        models=("firefly", plan.WIDE), formats=("float16", "float8"), prompts=2, seeds=2, counted=7
+    )
     counted = [p for p in points(every) if p.experiment == "refusals" and p.model == "firefly"]
     tried = {f: {(p.prompt, p.seed) for p in counted if p.format == f} for f in every.formats}
     assert tried["float32"] == {(0, 0), (1, 0), (0, 1), (1, 1)}
     assert tried["float16"] == tried["float32"] | {(0, 2), (1, 2), (0, 3)}  # the same ones first, then more
     assert tried["float8"] == {(0, 0)}
     assert {(p.prompt, p.seed) for p in points(every) if p.experiment == "colour"} == tried["float32"]
-    asked = Plan(claims=("C9", "C5"), counted=7, seeds=1)
+    asked = ExperimentPlan(claims=("C9", "C5"), counted=7, seeds=1)
     assert asked.claims == ("C5", "C9")
     assert {p.experiment for p in points(asked)} == {"refusals"}
-    assert asked.grown(Plan(claims=("C3",), seeds=1)).claims == ("C3", "C5", "C9")
-    assert asked.grown(Plan(seeds=1)).claims == ()  # everything
+    assert asked.grown(ExperimentPlan(claims=("C3",), seeds=1)).claims == ("C3", "C5", "C9")
+    assert asked.grown(ExperimentPlan(seeds=1)).claims == ()  # everything
     with pytest.raises(UnknownName, match="C99"):
-        Plan(claims=("C99",))
+        ExperimentPlan(claims=("C99",))
 
 
-def test_every_claim_has_a_verdict_with_numbers(killed: tuple[Run, list[bytes]]) -> None:
+def test_every_claim_has_a_verdict_with_numbers(killed: tuple[ExperimentRun, list[bytes]]) -> None:
     rows = table.table(killed[0])
     assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"]
     for row in rows:
@@ -207,7 +211,7 @@ def test_every_claim_has_a_verdict_with_numbers(killed: tuple[Run, list[bytes]])
         assert not any(mark in str(row["figures"]) for mark in ("nan", "None")), row
 
 
-def test_the_formats_rank_as_their_fraction_bits_say(killed: tuple[Run, list[bytes]]) -> None:
+def test_the_formats_rank_as_their_fraction_bits_say(killed: tuple[ExperimentRun, list[bytes]]) -> None:
     """Not a verdict but a check on the whole chain: 3 bits are 18 dB, so float16 is nearer in every picture."""
     rows = Rows(killed[0])
     half, brain = rows.pairs("likeness", "psnr", "firefly", "float16", "bfloat16")
@@ -221,7 +225,7 @@ def test_the_formats_rank_as_their_fraction_bits_say(killed: tuple[Run, list[byt
     assert 15 < middle < 21
 
 
-def test_two_sixteen_bit_formats_hold_the_same_bytes(killed: tuple[Run, list[bytes]]) -> None:
+def test_two_sixteen_bit_formats_hold_the_same_bytes(killed: tuple[ExperimentRun, list[bytes]]) -> None:
     half, brain, full = (
         Rows(killed[0]).result("memory", "firefly", f) for f in ("float16", "bfloat16", "float32")
     )
@@ -232,7 +236,7 @@ def test_two_sixteen_bit_formats_hold_the_same_bytes(killed: tuple[Run, list[byt
     assert next(r for r in table.table(killed[0]) if r["id"] == "C11")["outcome"] == REFUTED
 
 
-def test_loss_scaling_brings_gradients_back(killed: tuple[Run, list[bytes]]) -> None:
+def test_loss_scaling_brings_gradients_back(killed: tuple[ExperimentRun, list[bytes]]) -> None:
     found = Rows(killed[0]).result("training", "firefly", "float16")
     assert number(found["scaled"]["flushed"][0]) <= number(found["plain"]["flushed"][0])
     assert number(found["scaled"]["error"][0]) < -30
@@ -324,7 +328,7 @@ def opened(browser: Any, page: Path, width: int = 1280) -> tuple[Any, list[str]]
     return tab, wrong
 
 
-def test_the_report_in_a_real_browser(killed: tuple[Run, list[bytes]], browser: Any) -> None:
+def test_the_report_in_a_real_browser(killed: tuple[ExperimentRun, list[bytes]], browser: Any) -> None:
     page = table.report(killed[0])
     assert page.stat().st_size < 5_000_000
     tab, wrong = opened(browser, page)
@@ -356,14 +360,16 @@ def test_the_report_in_a_real_browser(killed: tuple[Run, list[bytes]], browser: 
     assert wrong == []
 
 
-def test_the_report_on_a_phone_does_not_overflow(killed: tuple[Run, list[bytes]], browser: Any) -> None:
+def test_the_report_on_a_phone_does_not_overflow(
+    killed: tuple[ExperimentRun, list[bytes]], browser: Any
+) -> None:
     tab, wrong = opened(browser, table.report(killed[0]), width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert wrong == []
 
 
 def test_the_report_is_rebuilt_from_raw_results_alone(
-    killed: tuple[Run, list[bytes]], tmp_path: Path
+    killed: tuple[ExperimentRun, list[bytes]], tmp_path: Path
 ) -> None:
     run = killed[0]
     report.write(run)
@@ -386,10 +392,12 @@ def test_the_report_is_rebuilt_from_raw_results_alone(
     assert before["report.md"].decode().count("\n| C") == 40  # twenty claims in two languages
 
 
-def test_hostile_words_stay_words(killed: tuple[Run, list[bytes]], browser: Any, tmp_path: Path) -> None:
+def test_hostile_words_stay_words(
+    killed: tuple[ExperimentRun, list[bytes]], browser: Any, tmp_path: Path
+) -> None:
     """A model's folder may be called anything."""
     hostile = "</script><img src=x onerror=document.title='x'>"
-    run = Run.create(tmp_path / "run", Plan(models=(hostile,), **SMALL))
+    run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=(hostile,), **SMALL))
     for row in killed[0].rows.values():
         point = Point(
             row["experiment"], hostile if row["model"] else "", row["format"], row["prompt"], row["seed"]
@@ -401,7 +409,9 @@ def test_hostile_words_stay_words(killed: tuple[Run, list[bytes]], browser: Any,
     assert wrong == []
 
 
-def test_advice_has_numbers(killed: tuple[Run, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_advice_has_numbers(
+    killed: tuple[ExperimentRun, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(table, "home", lambda: killed[0].folder.parent)
     en, zh = advice.advise("firefly", "cpu")
     assert "Firefly" in en
@@ -422,10 +432,12 @@ def test_a_broken_model_still_gets_a_report(runners: Runners, browser: Any, tmp_
     tensors = load_file(weights)
     tensors["layers.0.feed_forward.w2.weight"].fill_(float("nan"))
     save_file(tensors, weights, metadata={"format": "pt"})
-    run = Run.create(tmp_path / "run", Plan(models=(str(model),), **(SMALL | {"size": 64, "prompts": 1})))
+    run = ExperimentRun.create(
+        tmp_path / "run", ExperimentPlan(models=(str(model),), **(SMALL | {"size": 64, "prompts": 1}))
+    )
     runners.start(run.folder)
     assert runners.ended() == 0
-    run = Run.open(run.folder)
+    run = ExperimentRun.open(run.folder)
     shown = table.pictures(run)
     assert len(shown) == 3
     assert all(picture["refused"] and picture["path"] is None for picture in shown)
@@ -444,7 +456,10 @@ def test_quick_is_a_full_plan() -> None:
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
-    for name, text in (("2026-good", Plan(prompts=1, seeds=1).to_json()), ("2026-torn", '{"models": [')):
+    for name, text in (
+        ("2026-good", ExperimentPlan(prompts=1, seeds=1).to_json()),
+        ("2026-torn", '{"models": ['),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "plan.json").write_text(text, "utf-8")
     assert [known.folder.name for known in table.runs(tmp_path)] == ["2026-good"]

@@ -13,8 +13,8 @@ from starrynight.lab import block_groups, formats, levels
 from starrynight.lab.bench import Bench
 from starrynight.lab.experiments import norms
 from starrynight.lab.findings import Rows
-from starrynight.lab.plan import Plan, Point
-from starrynight.lab.run import Run
+from starrynight.lab.plan import ExperimentPlan, Point
+from starrynight.lab.run import ExperimentRun
 
 LEVELS = 30  # more than one batch of them, and the last one not full
 
@@ -41,7 +41,7 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bench(model: Path, folder: Path) -> Bench:
-    plan = Plan(
+    plan = ExperimentPlan(
         models=(str(model),),
         formats=("float16", "bfloat16"),
         prompts=1,
@@ -50,7 +50,7 @@ def bench(model: Path, folder: Path) -> Bench:
         steps=2,
         noise_steps=LEVELS,
     )
-    return Bench(Run.create(folder, plan), "cpu")
+    return Bench(ExperimentRun.create(folder, plan), "cpu")
 
 
 def judged(bench: Bench) -> Any:
@@ -64,7 +64,7 @@ def judged(bench: Bench) -> Any:
 
 def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_path: Path) -> None:
     finding = judged(bench(unet, tmp_path / "run"))
-    rows = Rows(Run.open(tmp_path / "run"))
+    rows = Rows(ExperimentRun.open(tmp_path / "run"))
     for format_ in ("float32", "float16", "bfloat16"):
         found = rows.result("norms", str(unet), format_)
         assert list(found["layers"]) == list(block_groups.NAMED)

@@ -14,8 +14,8 @@ import pytest
 from starrynight.lab.claims import CLAIMS
 from starrynight.lab.experiments import NAMES, experiment
 from starrynight.lab.findings import HARDWARE, MEASURED, REFUTED, REPRODUCED, UNDECIDED, Finding, Rows
-from starrynight.lab.plan import WIDE, Plan, Point
-from starrynight.lab.run import Run, plain
+from starrynight.lab.plan import WIDE, ExperimentPlan, Point
+from starrynight.lab.run import ExperimentRun, plain
 
 MB = 2**20
 PAIRS = 10
@@ -25,7 +25,7 @@ class Made:
     """A run that nobody measured; ``put`` adds a row, ``judged`` asks every judge."""
 
     def __init__(self, *models: str) -> None:
-        self.run = Run(Path("made-up"), Plan(models=models or ("firefly",), seeds=1))
+        self.run = ExperimentRun(Path("made-up"), ExperimentPlan(models=models or ("firefly",), seeds=1))
         self.put("facts", probed(), model="", format_="")
 
     def put(

@@ -16,8 +16,8 @@ from starrynight.errors import BadFile, Unfit
 from starrynight.numerics.certify import certify, float16_outputs, outputs, relative_error
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold, fold_adapter, read_plan, write_folded
-from starrynight.numerics.islands import settle
-from starrynight.numerics.solve import Ordinary, Plan, Unreachable, solve
+from starrynight.numerics.islands import cast_with_islands
+from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Unreachable, solve
 from starrynight.numerics.trace import Trace, trace
 from starrynight.numerics.widen import widen
 
@@ -104,7 +104,7 @@ def test_the_worked_example() -> None:
     assert power < 0
     assert plan.parameters == {"block.up.weight": power, "block.down.weight": -power}
     assert plan.epsilons == {}
-    assert plan.spare >= 1
+    assert plan.headroom_bits >= 1
     assert solve(found) == plan, "the same trace must give the same plan"
 
 
@@ -142,9 +142,9 @@ def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
     assert certificate.holds
     assert certificate.folded_float32 == 0
     assert certificate.folded_float16 < certificate.bfloat16 / 4
-    assert certificate.as_dict()["float16_decibels"] < certificate.as_dict()["bfloat16_decibels"] - 12  # type: ignore[operator]
-    assert "bit for bit" in certificate.say("en")
-    assert "逐位相同" in certificate.say("zh")
+    assert certificate.to_dict()["float16_decibels"] < certificate.to_dict()["bfloat16_decibels"] - 12  # type: ignore[operator]
+    assert "bit for bit" in certificate.message("en")
+    assert "逐位相同" in certificate.message("zh")
     there_and_back = copy.deepcopy(module)
     fold(there_and_back, plan)
     fold(there_and_back, plan, sign=-1)
@@ -155,7 +155,7 @@ def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
 
 def test_a_written_checkpoint_runs_without_this_package(tmp_path: Path) -> None:
     module = Model(up=20, down=-8)
-    plan = solve(traced(module), plain=Ordinary())
+    plan = solve(traced(module), plain=CheckpointConstraints())
     assert plan.epsilons == {}
     save_file(module.bfloat16().state_dict(), tmp_path / "bf16.safetensors", metadata={"source": "test"})
     write_folded(tmp_path / "bf16.safetensors", tmp_path / "folded.safetensors", plan, {"holds": True})
@@ -172,7 +172,7 @@ def test_a_written_checkpoint_runs_without_this_package(tmp_path: Path) -> None:
 def test_writing_from_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(BadFile, match=r"x\.safetensors"):
-        write_folded(tmp_path / "x.safetensors", tmp_path / "y.safetensors", Plan())
+        write_folded(tmp_path / "x.safetensors", tmp_path / "y.safetensors", FoldPlan())
 
 
 def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
@@ -181,7 +181,7 @@ def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
         module.embed.weight.mul_(2.0**20)
         module.embed.bias.copy_(torch.ones(32))
     module.block.norm.eps = module.norm.eps = 1e-12
-    plan = solve(traced(module), plain=Ordinary())
+    plan = solve(traced(module), plain=CheckpointConstraints())
     assert plan.parameters["embed.weight"] < 0
     assert plan.epsilons == {}
     assert plan.islands == ()
@@ -196,7 +196,7 @@ def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
         module.embed.bias.mul_(2.0**-9)
     found = traced(module)
     assert solve(found).islands == ()
-    plain = solve(found, plain=Ordinary())
+    plain = solve(found, plain=CheckpointConstraints())
     assert plain.epsilons == {}
     assert plain.islands != ()
     certificate = certify(module, plain, exercise, (7, 8))
@@ -205,12 +205,12 @@ def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
 
 def test_a_plan_for_another_model_is_refused() -> None:
     with pytest.raises(Unfit, match=r"another\.weight"):
-        fold(Model(), Plan(parameters={"another.weight": 3}))
+        fold(Model(), FoldPlan(parameters={"another.weight": 3}))
 
 
 def test_plans_survive_json() -> None:
     plan = solve(traced(Model(down=20)))
-    assert Plan.from_json(plan.to_json()) == plan
+    assert FoldPlan.from_json(plan.to_json()) == plan
 
 
 def test_fixed_parameters_are_left_alone() -> None:
@@ -263,7 +263,7 @@ def test_the_smallest_module_around_what_is_stuck_becomes_an_island() -> None:
     certificate = certify(module, plan, exercise, (5, 6))
     assert certificate.holds
     settled = copy.deepcopy(module)
-    settle(settled, plan.islands, torch.float16)
+    cast_with_islands(settled, plan.islands, torch.float16)
     assert settled.middle[0].weight.dtype == torch.float32
     assert settled.head.weight.dtype == torch.float16
     assert settled(inputs(settled, 1)).dtype == torch.float16
@@ -300,7 +300,7 @@ def test_non_persistent_buffers_fold_in_memory_only() -> None:
 
     found = traced(Positioned())
     assert "positions" in solve(found).parameters
-    assert "positions" not in solve(found, plain=Ordinary()).parameters
+    assert "positions" not in solve(found, plain=CheckpointConstraints()).parameters
 
 
 def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
@@ -310,12 +310,15 @@ def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
         module.embed.weight.mul_(2.0**-9)
         module.embed.bias.mul_(2.0**-9)
     found = traced(module)
-    plan = solve(found, plain=Ordinary({"norm_eps": frozenset({"block.norm.eps", "norm.eps"})}))
+    plan = solve(found, plain=CheckpointConstraints({"norm_eps": frozenset({"block.norm.eps", "norm.eps"})}))
     assert plan.islands == ()
     assert plan.configs["norm_eps"] == 2 * plan.parameters["block.down.weight"] < 0
     assert plan.epsilons == dict.fromkeys(("block.norm.eps", "norm.eps"), plan.configs["norm_eps"])
     assert certify(module, plan, exercise, (7, 8)).holds
-    assert solve(found, plain=Ordinary({"eps": frozenset({"norm.eps", "never.run.eps"})})).configs == {}
+    assert (
+        solve(found, plain=CheckpointConstraints({"eps": frozenset({"norm.eps", "never.run.eps"})})).configs
+        == {}
+    )
 
 
 def test_what_a_header_told_of_the_epsilons_is_folded_back() -> None:
@@ -323,7 +326,7 @@ def test_what_a_header_told_of_the_epsilons_is_folded_back() -> None:
     module, found = Model(), traced(Model())
     wider = widen(found, found.outputs["block"], bits=18)
     fold(module, wider)
-    plan = solve(traced(module), plain=Ordinary(told=wider.epsilons))
+    plan = solve(traced(module), plain=CheckpointConstraints(told=wider.epsilons))
     assert {name: power + plan.epsilons[name] for name, power in wider.epsilons.items()} == dict.fromkeys(
         wider.epsilons, 0
     )

@@ -28,8 +28,11 @@ def test_a_dark_finite_picture_is_no_fault() -> None:
 
 def test_the_fault_says_where_in_both_languages() -> None:
     fault = Fault("prediction", "NaN", 12, 4096, 2, format="float16").at(("layers.7.w2", "mm"))
-    assert fault.say("en") == "NaN in 12 of 4096 numbers of the prediction, step 3 (float16): layers.7.w2, mm"
-    assert fault.say("zh") == "预测的 4096 个数中有 12 个 NaN，第 3 步（float16）：layers.7.w2，mm"
+    assert (
+        fault.message("en")
+        == "NaN in 12 of 4096 numbers of the prediction, step 3 (float16): layers.7.w2, mm"
+    )
+    assert fault.message("zh") == "预测的 4096 个数中有 12 个 NaN，第 3 步（float16）：layers.7.w2，mm"
 
 
 class Overflowing(nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.finite import find_fault, locate
 from starrynight.numerics.fold import fold
-from starrynight.numerics.islands import settle
-from starrynight.numerics.solve import Plan, solve
+from starrynight.numerics.islands import cast_with_islands
+from starrynight.numerics.solve import FoldPlan, solve
 from starrynight.numerics.trace import trace
 from starrynight.numerics.widen import widen
 
@@ -57,7 +57,7 @@ def loud() -> Any:
 
 
 @pytest.fixture(scope="module")
-def plan(loud: Any) -> Plan:
+def plan(loud: Any) -> FoldPlan:
     half = cast(loud, torch.bfloat16)
     found = trace(networks(half), lambda: paint(half, *CALIBRATION))
     assert not found.unknown_ops
@@ -99,7 +99,7 @@ def test_plain_float16_breaks_and_the_guard_says_where(loud: Any) -> None:
     assert place == ("transformer.layers.0.feed_forward.w3", "weight")
 
 
-def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: Plan) -> None:
+def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: FoldPlan) -> None:
     assert plan.islands == ()
     assert {name.split(".")[0] for name in plan.parameters} == {"transformer", "vae"}
     reference = paint(loud, *HELD_OUT)
@@ -107,7 +107,7 @@ def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: Plan) -> N
     fold(networks(folded), plan)
     assert torch.equal(paint(folded, *HELD_OUT), reference)
     for name, network in networks(folded).items():
-        settle(network, plan.islands, torch.float16, prefix=name)
+        cast_with_islands(network, plan.islands, torch.float16, prefix=name)
     with Emulation():
         picture = paint(folded, *HELD_OUT)
     assert find_fault(picture, "decoder") is None

@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from starrynight.errors import BadRequest
-from starrynight.numerics.precision import FORMATS, Device, Model, choose
+from starrynight.numerics.precision import FORMATS, Device, ModelProfile, choose
 
 GB = 2**30
-ZIMAGE = Model("z-image", {"transformer": 6_150_000_000, "text_encoder": 4_000_000_000, "vae": 84_000_000},
+ZIMAGE = ModelProfile("z-image", {"transformer": 6_150_000_000, "text_encoder": 4_000_000_000, "vae": 84_000_000},
                float32_vae=True)  # fmt: skip
-FOLDED = Model(
+FOLDED = ModelProfile(
     "z-image", ZIMAGE.parameters, folded=frozenset({"transformer", "text_encoder", "vae"}), float32_vae=True
 )
-SDXL = Model("sdxl", {"unet": 2_600_000_000, "text_encoder": 820_000_000, "vae": 84_000_000},
+SDXL = ModelProfile("sdxl", {"unet": 2_600_000_000, "text_encoder": 820_000_000, "vae": 84_000_000},
              float16_safe=frozenset({"unet", "text_encoder"}))  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.numerics.fold import fold
-from starrynight.numerics.solve import Plan, Range, Unreachable, as_plan, immovable, solve_exponents
+from starrynight.numerics.solve import FoldPlan, Range, Unreachable, as_plan, immovable, solve_exponents
 from starrynight.numerics.trace import Trace, trace
 from starrynight.numerics.widen import widen
 
@@ -127,7 +127,7 @@ def same_function(module: nn.Module, other: nn.Module, run: Callable[[nn.Module]
 
 def fold_at_random(
     module: nn.Module, run: Callable[[nn.Module], Tensor], seed: int
-) -> tuple[nn.Module, Trace, Plan]:
+) -> tuple[nn.Module, Trace, FoldPlan]:
     """Fold for made-up ranges, so that every exponent that may move does move."""
     half = copy.deepcopy(module).bfloat16()
     found = trace(half, lambda: run(half))

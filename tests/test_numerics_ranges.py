@@ -12,29 +12,29 @@ from xml.etree import ElementTree
 import tiny
 from test_numerics_fold import Model, traced
 
-from starrynight.numerics.range_plot import draw
-from starrynight.numerics.ranges import LIMITS, Layer, breaking, layers
+from starrynight.numerics.range_plot import range_plot
+from starrynight.numerics.ranges import LIMITS, LayerRange, breaking, layer_ranges
 
 
 def test_the_layers_that_break_are_named_and_folding_brings_them_inside() -> None:
-    found = {(layer.component, layer.name): layer for layer in layers(traced(Model(up=20, down=-10)))}
-    loud = {name for _, name in found if name and found["block", name].spare("float16") < 0}
+    found = {(layer.component, layer.name): layer for layer in layer_ranges(traced(Model(up=20, down=-10)))}
+    loud = {name for _, name in found if name and found["block", name].headroom_bits("float16") < 0}
     assert loud == {"up"}
     assert {layer.name for layer in breaking(list(found.values()))} == {
         "up",
         "",
     }  # the gated product is the block's own
-    assert found["block", "up"].spare("bfloat16") > 100
+    assert found["block", "up"].headroom_bits("bfloat16") > 100
     assert all(layer.folded <= 15 for layer in found.values())
     assert found["block", "gate"].folded == found["block", "gate"].peak
-    told = found["block", "up"].as_dict()
+    told = found["block", "up"].to_dict()
     assert told["spare"]["float16"] == round(LIMITS["float16"] - found["block", "up"].peak, 2)
 
 
 def test_the_picture_is_well_formed_whatever_the_names() -> None:
-    hostile = Layer("<script>", "a&b\"'", "mm", 20.0, -3.0, 14.0)
-    calm = Layer("vae", "decoder", "add", 4.0, float("inf"), 4.0)
-    picture = draw([hostile, calm] * 40, "星夜 <b>", "1 & 2", ("gold", "red", "cap"))
+    hostile = LayerRange("<script>", "a&b\"'", "mm", 20.0, -3.0, 14.0)
+    calm = LayerRange("vae", "decoder", "add", 4.0, float("inf"), 4.0)
+    picture = range_plot([hostile, calm] * 40, "星夜 <b>", "1 & 2", ("gold", "red", "cap"))
     root = ElementTree.fromstring(picture)
     titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) == 80
@@ -42,7 +42,7 @@ def test_the_picture_is_well_formed_whatever_the_names() -> None:
     assert "script" not in {element.tag.split("}")[1] for element in root.iter()}
     written = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"gold", "red", "cap", "星夜 <b>", "1 & 2"} <= written, "the legend is drawn"
-    ElementTree.fromstring(draw([], "nothing", "ran", ()))
+    ElementTree.fromstring(range_plot([], "nothing", "ran", ()))
 
 
 def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_trace_is_laid_aside_and_gone_on_with() -> None:
 def test_nan_in_the_calibration_is_named_and_does_not_reach_the_solver() -> None:
     found = traced(lambda m, x: (x * m.a - x * m.a) / 0 + m.b)
     assert found.broken == {"": "div"}
-    assert solve(found).spare > 0
+    assert solve(found).headroom_bits > 0
 
 
 def test_steps_merge_and_nothing_is_kept_alive() -> None:

@@ -26,8 +26,9 @@ from sd_parsers import ParserManager
 
 from starrynight.errors import BadRequest, StorageError
 from starrynight.metadata import read_pixels, read_recipe
-from starrynight.picture import PART_SUFFIX, Picture, Verdict, format_of, make_recipe, storage_error
+from starrynight.picture import Picture, Verdict, format_of, make_recipe
 from starrynight.request import MAX_TEXT, PaintRequest
+from starrynight.storage import PART_SUFFIX, storage_error
 
 KINDS = ["png", "jpeg", "webp"]
 SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -191,7 +192,7 @@ def test_any_prompt_survives_any_format(prompt, negative, kind) -> None:
         prompt=prompt, negative_prompt=negative, style="水墨", loras=[("a, b: “c”", -0.1)], count=2
     )
     recipe = read_recipe(picture(request, index=1).encode(kind))
-    assert recipe.request() == request.as_dict() | {"seed": 8, "count": 1}
+    assert recipe.request() == request.to_dict() | {"seed": 8, "count": 1}
     assert (recipe.prompt, recipe.negative_prompt) == (request.prompt, request.negative_prompt)
 
 
@@ -220,7 +221,7 @@ def test_tricky_words_survive_for_us_and_for_sd_parsers(name, kind, tmp_path) ->
     )
     path = picture(request, model={"hash": "ab" * 32}).write(tmp_path / f"x.{SUFFIX[kind]}")
     recipe = read_recipe(path)
-    assert recipe.request() == request.as_dict()
+    assert recipe.request() == request.to_dict()
     seen = ParserManager().parse(path)
     assert seen is not None, "sd-parsers finds nothing"
     (sampler,) = seen.samplers

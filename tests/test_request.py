@@ -50,7 +50,7 @@ def test_a_missing_seed_is_drawn_once_and_stays() -> None:
     first, second = PaintRequest(prompt="sea"), PaintRequest(prompt="sea")
     assert first.seed != second.seed  # 1 in 4 billion to fail by chance
     assert first.replace(steps=4).seed == first.seed
-    assert PaintRequest.from_dict(first.as_dict()) == first
+    assert PaintRequest.from_dict(first.to_dict()) == first
 
 
 def test_picture_i_of_a_batch_has_the_seed_plus_i() -> None:

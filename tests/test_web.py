@@ -19,7 +19,7 @@ from starrynight.gallery.store import Gallery
 from starrynight.lab import table
 from starrynight.lab.experiments import facts, points
 from starrynight.lab.plan import quick
-from starrynight.lab.run import Run
+from starrynight.lab.run import ExperimentRun
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 
@@ -37,7 +37,7 @@ def hang(gallery: Gallery, prompt: str, seed: int) -> str:
 
 def measure() -> None:
     """A lab run that is half done: one question truly measured, two formats of one picture."""
-    run = Run.create(table.home() / "small", quick(prompts=1))
+    run = ExperimentRun.create(table.home() / "small", quick(prompts=1))
     for point in points(run.plan):
         if point.experiment == "facts":
             run.add(point, facts.measure(None, point), 0.1, 0.1, time.time())

@@ -11,8 +11,8 @@ from browser import Visitor, chromium, served
 from playwright.sync_api import expect
 
 from starrynight.lab import table
-from starrynight.lab.plan import Plan
-from starrynight.lab.run import Run
+from starrynight.lab.plan import ExperimentPlan
+from starrynight.lab.run import ExperimentRun
 from starrynight.web import measure
 
 SOON = 240_000
@@ -20,17 +20,17 @@ expect.set_options(timeout=SOON)
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentRun:
     """A run that nobody has measured yet: seconds of work in all, but many measurements."""
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    plan = Plan(
+    plan = ExperimentPlan(
         models=("firefly",), formats=("bfloat16",), prompts=10, seeds=10, counted=1, size=128, steps=1, claims=("C3", "C5", "C19")
     )  # fmt: skip
-    return Run.create(tmp_path / "lab" / "small", plan)
+    return ExperimentRun.create(tmp_path / "lab" / "small", plan)
 
 
-def test_a_run_is_begun_watched_and_stopped_from_its_page(small: Run, tmp_path: Path) -> None:
+def test_a_run_is_begun_watched_and_stopped_from_its_page(small: ExperimentRun, tmp_path: Path) -> None:
     with served(tmp_path) as house, chromium() as browser:
         visitor = Visitor(browser, house)
         page = visitor.go("?room=lab&run=small")
@@ -42,18 +42,20 @@ def test_a_run_is_begun_watched_and_stopped_from_its_page(small: Run, tmp_path: 
         page.get_by_role("button", name="停下").click()
         expect(page.get_by_role("button", name="接着做")).to_be_visible()
         visitor.leave()
-    stopped = Run.open(small.folder)
+    stopped = ExperimentRun.open(small.folder)
     done = table.progress(stopped).done
     assert 0 < done < table.progress(stopped).total
     assert not stopped.busy
     assert not measure.stopping(small.folder)
     time.sleep(1)
-    assert table.progress(Run.open(small.folder)).done == done  # nobody went on behind the page's back
+    assert (
+        table.progress(ExperimentRun.open(small.folder)).done == done
+    )  # nobody went on behind the page's back
     assert os.access(small.folder.parent / "small.log", os.R_OK)
 
 
-def test_a_run_is_busy_while_it_is_measured(small: Run) -> None:
+def test_a_run_is_busy_while_it_is_measured(small: ExperimentRun) -> None:
     assert not small.busy
     with small.measuring():
-        assert Run.open(small.folder).busy
+        assert ExperimentRun.open(small.folder).busy
     assert not small.busy

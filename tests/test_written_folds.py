@@ -24,7 +24,7 @@ from starrynight.models import catalogue, load, precision_plan
 from starrynight.models import weights as files
 from starrynight.numerics.fold import fold_rows, read_plan, write_folded
 from starrynight.numerics.precision import Device
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 
 # Loads and paints without this package; every number below is made by diffusers.
 STRANGER = """
@@ -138,7 +138,7 @@ def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
     with pytest.raises(StorageError, match="name another place"):
         export.write(catalogue.resolve(str(loud)), tmp_path / "new")
     with pytest.raises(StorageError, match="goes on where it stopped"):
-        write_folded(next(loud.rglob("vae/*.safetensors")), Path("/dev/full/x.safetensors"), Plan())
+        write_folded(next(loud.rglob("vae/*.safetensors")), Path("/dev/full/x.safetensors"), FoldPlan())
 
 
 def test_what_was_broken_off_is_gone_on_with(
@@ -182,7 +182,7 @@ def test_a_comfyui_file_stays_one(loud: Path, tmp_path: Path, monkeypatch: pytes
     model = dataclasses.replace(catalogue.resolve(str(source)), smallest=64, size=64, steps=2)
     powers = {"transformer.layers.0.attention.to_q.weight": 3, "transformer.layers.0.attention.to_v.weight": -5,
               "transformer.layers.1.feed_forward.w3.weight": -9, "transformer.x_pad_token": 2}  # fmt: skip
-    plan = Plan(parameters=powers)
+    plan = FoldPlan(parameters=powers)
     export._write_file(model, tmp_path / "out", plan, {"holds": True}, export.Teller(None, 1))
     folded = tmp_path / "out" / "kook.safetensors"
     assert set(load_file(folded)) == set(load_file(source))
@@ -207,7 +207,7 @@ def test_a_whole_checkpoint_is_mapped_row_by_row(tmp_path: Path) -> None:
             type(network).__name__, dict(network.config), single_file.numbered(shapes)
         )
         rows |= {f"{component}.{name}": numbers for name, numbers in found.items()}
-    back = single_file.back(shapes, rows, Plan(parameters=parameters))
+    back = single_file.back(shapes, rows, FoldPlan(parameters=parameters))
     assert {name for name in state if name not in back} == {
         n for n in state if n.startswith("cond_stage_model.")
     }
@@ -286,7 +286,7 @@ def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
     loud: Path, written: export.Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
-    stuck = Plan(islands=("vae.decoder", "transformer", "text_encoder"))
+    stuck = FoldPlan(islands=("vae.decoder", "transformer", "text_encoder"))
     monkeypatch.setattr(export, "solve", lambda *_, **__: stuck)
     with pytest.raises(Unfit, match="float16-folded"):
         export.plan_plain(catalogue.resolve(str(loud)))

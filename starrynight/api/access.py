@@ -63,7 +63,7 @@ class Access:
         return name in self.hosts or (self.any_address and _is_address(name))
 
 
-class Door:
+class AccessMiddleware:
     def __init__(self, app: Callable[..., Awaitable[None]], access: Access) -> None:
         self.app, self.access = app, access
 

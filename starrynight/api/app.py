@@ -51,7 +51,7 @@ def answer(
 ) -> JSONResponse:
     """The one shape of errors; ``message`` in the language the caller asks for."""
     lang = request.query_params.get("lang") or request.headers.get("accept-language", "")
-    said = {"message": error.say(lang), "type": type(error).__name__, "param": param, "code": None}
+    said = {"message": error.message(lang), "type": type(error).__name__, "param": param, "code": None}
     body = {"error": said | {"en": error.en, "zh": error.zh}}
     return JSONResponse(body, status or error.status, headers={"X-Content-Type-Options": "nosniff"})
 
@@ -73,7 +73,7 @@ def _misshapen(request: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         return answer(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
     field = ".".join(text(str(part))[:60] for part in first["loc"][1:]) or "body"
-    return answer(request, validation_messages.told(field, first), param=field)
+    return answer(request, validation_messages.validation_error(field, first), param=field)
 
 
 def _plain(request: Request, error: Exception) -> JSONResponse:

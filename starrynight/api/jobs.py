@@ -32,7 +32,7 @@ Queued = Annotated[Jobs, Depends(queue_of)]
 @router.post("/jobs", status_code=201)
 def submit(words: Annotated[dict[str, Any], Body()], request: Request, queue: Queued) -> dict[str, Any]:
     """The fields of a PaintRequest; only ``prompt`` must be there."""
-    return queue.submit(validate.settle(words, request.app.state.gallery)).as_dict()
+    return queue.submit(validate.validate_request(words, request.app.state.gallery)).to_dict()
 
 
 @router.get("/jobs")
@@ -47,27 +47,27 @@ def listed(
             f"state is one of {', '.join([*known, *ACTIVE, *ENDED])}.",
             f"state 可选：{'、'.join([*known, *ACTIVE, *ENDED])}。",
         )
-    return {"jobs": [job.as_dict() for job in queue.list(states, limit)]}
+    return {"jobs": [job.to_dict() for job in queue.list(states, limit)]}
 
 
 @router.get("/jobs/{job}")
 def one(job: str, queue: Queued) -> dict[str, Any]:
-    return queue.get(job).as_dict()
+    return queue.get(job).to_dict()
 
 
 @router.post("/jobs/{job}/cancel")
 def cancel(job: str, queue: Queued) -> dict[str, Any]:
-    return queue.cancel(job).as_dict()
+    return queue.cancel(job).to_dict()
 
 
 @router.post("/jobs/{job}/move")
 def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: Queued) -> dict[str, Any]:
-    return queue.move(job, position).as_dict()
+    return queue.move(job, position).to_dict()
 
 
 @router.post("/jobs/{job}/retry")
 def retry(job: str, queue: Queued) -> dict[str, Any]:
-    return queue.retry(job).as_dict()
+    return queue.retry(job).to_dict()
 
 
 @router.get("/jobs/{job}/preview")
@@ -98,7 +98,7 @@ async def events(first: Annotated[Job, Depends(found)], queue: Queued) -> AsyncI
         silent = 0.0
         job, look = await asyncio.to_thread(lambda: (queue.get(first.id), queue.look(first.id)))
         seen = job.revision
-        yield ServerSentEvent(event="job", data=job.as_dict(), id=str(seen))
+        yield ServerSentEvent(event="job", data=job.to_dict(), id=str(seen))
         if look is not None and look.revision != shown:
             shown = look.revision
             yield ServerSentEvent(event="preview", data=_preview(job, look.image))
@@ -106,7 +106,7 @@ async def events(first: Annotated[Job, Depends(found)], queue: Queued) -> AsyncI
             yield ServerSentEvent(event="picture", data=vars(painted))
         hung = len(job.painted)
         if job.ended:
-            yield ServerSentEvent(event="ended", data=job.as_dict())
+            yield ServerSentEvent(event="ended", data=job.to_dict())
             return
 
 

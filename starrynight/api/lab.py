@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from starrynight.api.pictures import HEADERS
 from starrynight.errors import MissingFile
 from starrynight.lab import table
-from starrynight.lab.run import PLAN, Run
+from starrynight.lab.run import PLAN, ExperimentRun
 
 router = APIRouter()
 # The report is one page of our own making with its scripts inside it: they may run, and reach nothing.
@@ -38,11 +38,11 @@ def picture(run: str, name: str) -> Response:
     )
 
 
-def found(name: str) -> Run:
+def found(name: str) -> ExperimentRun:
     """A run of this machine, by its folder's name alone."""
     folder: Path = table.home() / name
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".") or not (folder / PLAN).is_file():
         raise MissingFile(
             "There is no such lab run; see starry lab list.", "没有这次实验；见 starry lab list。"
         )
-    return Run.open(folder)
+    return ExperimentRun.open(folder)

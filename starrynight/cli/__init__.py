@@ -134,5 +134,5 @@ def plain(text: str) -> str:
 
 def complain(error: StarryError) -> int:
     """One sentence on stderr, in the terminal's language; the error's exit code."""
-    print(f"✗ {error.say(LANG)}", file=sys.stderr)
+    print(f"✗ {error.message(LANG)}", file=sys.stderr)
     return error.exit_code

@@ -61,7 +61,7 @@ def doctor(
         found = {
             "device": asdict(device),
             "model": chosen.name,
-            "plan": plan.as_dict(),
+            "plan": plan.to_dict(),
             "missing": missing(device.kind),
         }
         print(json.dumps(found | {"home": home(settings().home)}, ensure_ascii=False, indent=2, default=str))

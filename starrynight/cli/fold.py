@@ -69,4 +69,4 @@ def fold(
         }
         print(json.dumps(told | {"plan": json.loads(written.plan.to_json())}, ensure_ascii=False, indent=2))
         return
-    print(f"✦ {out}\n{t(written.say('en'), written.say('zh'))}\n{written.loading}")
+    print(f"✦ {out}\n{t(written.message('en'), written.message('zh'))}\n{written.loading}")

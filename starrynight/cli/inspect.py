@@ -88,7 +88,7 @@ def ours(raw: dict[str, Any]) -> list[tuple[str, str]]:
 def mends(verdict: dict[str, Any]) -> list[str]:
     """Where numbers broke and what helped; nothing where a stranger's file says it in another form."""
     try:
-        return Verdict.from_dict(verdict).mends(t("en", "zh"))
+        return Verdict.from_dict(verdict).recoveries(t("en", "zh"))
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
 

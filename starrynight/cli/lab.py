@@ -13,7 +13,7 @@ from starrynight.cli import LANG, app, progress_bar, t
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starrynight.lab.run import Run
+    from starrynight.lab.run import ExperimentRun
     from starrynight.lab.runner import Progress
 
 lab_app = typer.Typer(
@@ -116,16 +116,16 @@ def split(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",") if name.strip()) if names else ()
 
 
-def begin(folder: Path, quick: bool, asked: dict[str, Any]) -> Run:
+def begin(folder: Path, quick: bool, asked: dict[str, Any]) -> ExperimentRun:
     """A new run, or the one that is there: as it is, or grown by what is asked for."""
     from dataclasses import replace
 
     from starrynight.lab import plan as plans
-    from starrynight.lab.run import PLAN, Run
+    from starrynight.lab.run import PLAN, ExperimentRun
 
     if (folder / PLAN).is_file() and not quick:
-        return Run.create(folder, replace(Run.open(folder).plan, **asked))
-    return Run.create(folder, plans.quick(**asked) if quick else plans.Plan(**asked))
+        return ExperimentRun.create(folder, replace(ExperimentRun.open(folder).plan, **asked))
+    return ExperimentRun.create(folder, plans.quick(**asked) if quick else plans.ExperimentPlan(**asked))
 
 
 def columns() -> tuple[Any, ...]:
@@ -161,7 +161,7 @@ def minutes(seconds: float) -> str:
     return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
 
-def show(one: Run) -> None:
+def show(one: ExperimentRun) -> None:
     """Verdicts on the terminal, each with its answer in a line, then where the report is."""
     from rich.console import Console
 
@@ -196,9 +196,9 @@ def report(
 ) -> None:
     from starrynight.lab import report as reports
     from starrynight.lab import table
-    from starrynight.lab.run import Run
+    from starrynight.lab.run import ExperimentRun
 
-    one = Run.open(folder)
+    one = ExperimentRun.open(folder)
     reports.write(one)
     print(f"✦ {folder / table.REPORT}")
 

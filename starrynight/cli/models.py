@@ -9,7 +9,7 @@ import typer
 from starrynight.cli import LANG, app, page, progress_bar, t
 
 if TYPE_CHECKING:
-    from starrynight.models.catalogue import Model
+    from starrynight.models.catalogue import ModelSpec
 
 models_app = typer.Typer(
     help=t(
@@ -48,7 +48,7 @@ def table() -> None:
         reads = t(", ", "、").join(READS[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
         if model.hub is None and not model.place.exists():
-            console.print(Text("    " + download.by_hand(model).say(LANG)))
+            console.print(Text("    " + download.by_hand(model).message(LANG)))
     console.print(
         Text(
             t(
@@ -63,7 +63,7 @@ def table() -> None:
 READS = {"zh": t("Chinese", "中文"), "en": t("English", "英文")}
 
 
-def standing(model: Model) -> str:
+def standing(model: ModelSpec) -> str:
     """Whether it can be painted with, and if not, what is missing."""
     if model.here:
         return t("here", "本机已有")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from starrynight.painting.results import Refused, Step
     from starrynight.picture import Picture
-    from starrynight.studio import Hung
+    from starrynight.studio import SavedPicture
 
 HELP = page(
     ("Paint a line of poetry.", "画一行诗。"),
@@ -136,8 +136,8 @@ def paint(
             if warning not in warned:
                 progress.warn(f"! {t(*warning)}")
         for outcome in room.paint(request, progress):
-            if isinstance(outcome, studio.Hung):
-                progress.say(line(outcome))
+            if isinstance(outcome, studio.SavedPicture):
+                progress.message(line(outcome))
                 continue
             refused.append(outcome)
             if request.count > 1:
@@ -229,7 +229,7 @@ class Progress:
         which = t("folding the model for float16, once", "为 float16 折叠模型，只需一次")
         self.bar.update(self.task, description=which, completed=done, total=total, note=t(*doing))
 
-    def say(self, sentence: str) -> None:
+    def message(self, sentence: str) -> None:
         """One line on stdout, above the bar."""
         from rich.text import Text
 
@@ -244,7 +244,7 @@ class Progress:
         self.bar.start()
 
 
-def line(hung: Hung) -> str:
+def line(hung: SavedPicture) -> str:
     """File, seed, precision and why: what the user needs to find this picture and paint it again."""
     recipe = hung.picture.recipe
     painter = (
@@ -254,7 +254,9 @@ def line(hung: Hung) -> str:
     verdict = hung.picture.verdict
     notes = [] if verdict.outcome == "hang" else [t("not checked", "未检查")]
     notes += [
-        t(f"mended: {rung.say('en')}", f"已修复：{rung.say('zh')}") for rung in verdict.rungs if rung.mended
+        t(f"mended: {rung.message('en')}", f"已修复：{rung.message('zh')}")
+        for rung in verdict.attempts
+        if rung.recovered
     ]
     if verdict.clamps is not None:
         count = sum(verdict.clamps.values())

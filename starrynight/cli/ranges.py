@@ -13,7 +13,7 @@ from starrynight.cli import app, followed, t
 from starrynight.errors import BadRequest
 
 if TYPE_CHECKING:
-    from starrynight.numerics.ranges import Layer
+    from starrynight.numerics.ranges import LayerRange
 
 HELP = t(
     """Measure every layer's numbers while the model paints, against each format's limits: where it breaks, bits to spare.
@@ -62,18 +62,18 @@ def ranges(
         )
     from starrynight.folding import calibrate
     from starrynight.models import catalogue, download
-    from starrynight.numerics.ranges import breaking, layers
-    from starrynight.picture import check_place
+    from starrynight.numerics.ranges import breaking, layer_ranges
+    from starrynight.storage import check_writable
 
     if out is not None:
-        check_place(out)
+        check_writable(out)
     found = download.fetch(catalogue.resolve(model))
     with followed(t(f"watching {found.en} paint", f"观察 {found.zh} 作画")) as on_progress:
-        measured = layers(calibrate.observe(found, on_progress=on_progress))
+        measured = layer_ranges(calibrate.observe(found, on_progress=on_progress))
     if out is not None:
         _draw(out, measured, t(found.en, found.zh))
     if as_json:
-        told = {"model": found.name, "layers": [layer.as_dict() for layer in measured]}
+        told = {"model": found.name, "layers": [layer.to_dict() for layer in measured]}
         print(json.dumps(told, ensure_ascii=False, indent=1))
         return
     _show(measured, everything)
@@ -82,10 +82,10 @@ def ranges(
         print(f"✦ {out}")
 
 
-def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
-    from starrynight.numerics.range_plot import draw
+def _draw(out: Path, measured: Sequence[LayerRange], name: str) -> None:
+    from starrynight.numerics.range_plot import range_plot
     from starrynight.numerics.ranges import breaking
-    from starrynight.picture import storing, write_whole
+    from starrynight.storage import storing, write_atomic
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")
     legend = (
@@ -93,12 +93,12 @@ def _draw(out: Path, measured: Sequence[Layer], name: str) -> None:
         t("beyond float16", "超出 float16"),
         t("peak after folding", "折叠后的峰值"),
     )
-    text = draw(measured, title, _verdict(measured, len(breaking(measured))), legend)
+    text = range_plot(measured, title, _verdict(measured, len(breaking(measured))), legend)
     with storing(out):
-        write_whole(out, text.encode(), overwrite=True)
+        write_atomic(out, text.encode(), overwrite=True)
 
 
-def _verdict(measured: Sequence[Layer], broken: int) -> str:
+def _verdict(measured: Sequence[LayerRange], broken: int) -> str:
     """One sentence: float16 as it is, and folded."""
     from starrynight.numerics.ranges import LIMITS
 
@@ -107,20 +107,20 @@ def _verdict(measured: Sequence[Layer], broken: int) -> str:
     worst = max(measured, key=lambda layer: layer.peak)
     left = LIMITS["float16"] - max(layer.folded for layer in measured)
     if not broken:
-        spare = worst.spare("float16")
+        spare = worst.headroom_bits("float16")
         return t(
             f"float16 holds all {len(measured)} layers, with {spare:.1f} bits to spare at {worst.component}.{worst.name}.",
             f"float16 容得下全部 {len(measured)} 层，最紧处 {worst.component}.{worst.name} 还余 {spare:.1f} 位。",
         )
     return t(
-        f"float16 breaks in {broken} of {len(measured)} layers, by up to {-worst.spare('float16'):.1f} bits at "
+        f"float16 breaks in {broken} of {len(measured)} layers, by up to {-worst.headroom_bits('float16'):.1f} bits at "
         f"{worst.component}.{worst.name}; folded, {left:+.1f} bits remain.",
-        f"float16 在 {len(measured)} 层中的 {broken} 层溢出，最多超出 {-worst.spare('float16'):.1f} 位（{worst.component}.{worst.name}）；"
+        f"float16 在 {len(measured)} 层中的 {broken} 层溢出，最多超出 {-worst.headroom_bits('float16'):.1f} 位（{worst.component}.{worst.name}）；"
         f"折叠后余量 {left:+.1f} 位。",
     )
 
 
-def _show(measured: Sequence[Layer], everything: bool) -> None:
+def _show(measured: Sequence[LayerRange], everything: bool) -> None:
     """The loudest layers of each component, or all of them in the order in which they run."""
     from rich.console import Console
     from rich.table import Table
@@ -144,17 +144,17 @@ def _show(measured: Sequence[Layer], everything: bool) -> None:
     print(t("Bits to spare in each format; negative is an overflow.", "各格式的余量（位）；负数即溢出。"))
 
 
-def _row(layer: Layer) -> list[str]:
+def _row(layer: LayerRange) -> list[str]:
     def bits(spare: float) -> str:
         return f"[red]{spare:+.1f}[/]" if spare < 0 else f"{spare:+.1f}"
 
     from starrynight.numerics.ranges import LIMITS
 
-    spare = layer.spare("float16")
+    spare = layer.headroom_bits("float16")
     bar = (
         "[red]" + "█" * min(20, 1 + round(-spare)) + "[/]"
         if spare < 0
         else "[gold1]" + "▪" * min(20, round(spare)) + "[/]"
     )
     return [f"  {layer.name or layer.component}", f"{2**layer.peak:.3g}", bits(spare), bits(LIMITS["float16"] - layer.folded),
-            bits(layer.spare("float8_e5m2")), bits(layer.spare("float8_e4m3")), bar]  # fmt: skip
+            bits(layer.headroom_bits("float8_e5m2")), bits(layer.headroom_bits("float8_e4m3")), bar]  # fmt: skip

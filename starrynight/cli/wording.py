@@ -44,7 +44,7 @@ def _told(error: Any) -> tuple[str, str]:
     if found := getattr(
         error.__cause__, "errors", None
     ):  # pydantic's, of a value that is not of its option's kind
-        said = validation_messages.told(_name(error.param), found()[0])
+        said = validation_messages.validation_error(_name(error.param), found()[0])
         return said.en, said.zh
     if kind == "UsageError":
         return _of_the_line(text, error.ctx)

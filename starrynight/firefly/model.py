@@ -20,7 +20,7 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Dial:
+class ModelConfig:
     """``dim`` is the width of the transformer, a multiple of 64 (its heads are 64 wide); everything else follows."""
 
     dim: int = 256
@@ -59,7 +59,7 @@ def autoencoder(channels: tuple[int, ...] = (16, 32, 64, 128), latent_channels: 
     )
 
 
-def transformer(dial: Dial, latent_channels: int = 16) -> Any:
+def transformer(dial: ModelConfig, latent_channels: int = 16) -> Any:
     """An untrained ``ZImageTransformer2DModel``. Every residual branch starts nearly closed: its gate is zero."""
     import torch
     from diffusers import ZImageTransformer2DModel
@@ -90,7 +90,7 @@ def transformer(dial: Dial, latent_channels: int = 16) -> Any:
     return model
 
 
-def text_encoder(dial: Dial, vocabulary: int, pad: int) -> Any:
+def text_encoder(dial: ModelConfig, vocabulary: int, pad: int) -> Any:
     """An untrained ``Qwen3Model``. ZImagePipeline reads ``hidden_states[-2]``, so the last layer is never used."""
     from transformers import Qwen3Config, Qwen3Model
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 
 NETWORKS = ("text_encoder", "transformer", "vae")
 SHIPPED = Path(__file__).parents[1] / "weights" / "firefly"
@@ -53,7 +53,7 @@ def make(out: Path, weights: Path = SHIPPED, places: Sequence[tuple[str, str]] =
     return out
 
 
-def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> Plan:
+def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> FoldPlan:
     """The plan that makes Firefly wide: traced over one short painting, then every place grown to 2^TARGET."""
     from starrynight.numerics.fold import compose
     from starrynight.numerics.trace import trace
@@ -86,7 +86,7 @@ def _paint(pipeline: Any) -> None:
              generator=torch.Generator().manual_seed(0), output_type="pt")  # fmt: skip
 
 
-def _write(weights: Path, target: Path, plan: Plan) -> None:
+def _write(weights: Path, target: Path, plan: FoldPlan) -> None:
     from starrynight.numerics.fold import write_folded
 
     shutil.copytree(weights, target, ignore=shutil.ignore_patterns("*.safetensors"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from starrynight.firefly.training import train
-    from starrynight.firefly.training.optimise import Team
+    from starrynight.firefly.training.optimise import ProcessGroup
 
 HELD_OUT_FOR_PSNR = 64
 
@@ -72,10 +72,10 @@ def leaves(options: argparse.Namespace) -> None:
     """Teach the autoencoder its first steps on dead leaves, before any painting is drawn."""
     from starrynight.firefly.training import optimise
 
-    optimise.together(options.team, _leaves, options)
+    optimise.launch(options.team, _leaves, options)
 
 
-def _leaves(team: Team, options: argparse.Namespace) -> None:
+def _leaves(team: ProcessGroup, options: argparse.Namespace) -> None:
     from starrynight.firefly.training import autoencoder, data
 
     pictures = data.leaves(400)
@@ -88,10 +88,10 @@ def learn_pixels(options: argparse.Namespace) -> None:
     """Train the autoencoder on the drawn pictures."""
     from starrynight.firefly.training import optimise
 
-    optimise.together(options.team, _learn_pixels, options)
+    optimise.launch(options.team, _learn_pixels, options)
 
 
-def _learn_pixels(team: Team, options: argparse.Namespace) -> None:
+def _learn_pixels(team: ProcessGroup, options: argparse.Namespace) -> None:
     from starrynight.firefly.training import autoencoder, data
 
     pictures = data.read(options.work / "training").pictures
@@ -104,10 +104,10 @@ def polish(options: argparse.Namespace) -> None:
     """Teach the decoder alone, against a critic; the encoder stays."""
     from starrynight.firefly.training import optimise
 
-    optimise.together(options.team, _polish, options, arithmetic())
+    optimise.launch(options.team, _polish, options, arithmetic())
 
 
-def _polish(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
+def _polish(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> None:
     from starrynight.firefly.training import data, polish
 
     pictures = data.read(options.work / "training").pictures
@@ -152,10 +152,10 @@ def learn(options: argparse.Namespace) -> None:
     """Train the transformer and the text encoder on cached latents."""
     from starrynight.firefly.training import optimise
 
-    optimise.together(options.team, _learn, options, arithmetic())
+    optimise.launch(options.team, _learn, options, arithmetic())
 
 
-def _learn(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
+def _learn(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> None:
     from starrynight.firefly.training import train
 
     captions, latents, statistics = lessons(options)
@@ -174,10 +174,10 @@ def distil(options: argparse.Namespace) -> None:
     """Teach the painter to cross each of the sampler's few steps as it crossed them in several."""
     from starrynight.firefly.training import optimise
 
-    optimise.together(options.team, _distil, options, arithmetic())
+    optimise.launch(options.team, _distil, options, arithmetic())
 
 
-def _distil(team: Team, options: argparse.Namespace, kind: torch.dtype) -> None:
+def _distil(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> None:
     from starrynight.firefly.training import distil
 
     captions, latents, statistics = lessons(options)
@@ -213,14 +213,14 @@ def lessons(options: argparse.Namespace) -> tuple[train.Captions, np.ndarray, tu
     return captions, latents, (numbers["mean"], numbers["deviation"])
 
 
-def begun(team: Team, options: argparse.Namespace, kind: torch.dtype) -> train.Run:
+def begun(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> train.Run:
     """A run of the painter that has learnt nothing yet."""
     from starrynight.firefly import model
     from starrynight.firefly.training import train
 
     words = read_words(options.work)
     return train.Run(
-        model.Dial(options.dim), len(words), words.pad_token_id, options.rate, options.seed, team, kind,
+        model.ModelConfig(options.dim), len(words), words.pad_token_id, options.rate, options.seed, team, kind,
         options.compiled,
     )  # fmt: skip
 
@@ -231,7 +231,7 @@ def read_painter(checkpoint: Path, group: str) -> tuple[train.Painter, dict[str,
     from starrynight.firefly.training import optimise, train
 
     groups, facts = optimise.read_checkpoint(checkpoint)
-    dial = model.Dial(facts["dim"])
+    dial = model.ModelConfig(facts["dim"])
     painter = train.Painter(
         model.text_encoder(dial, facts["vocabulary"], facts["pad"]), model.transformer(dial)
     )

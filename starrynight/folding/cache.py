@@ -21,22 +21,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
-from starrynight.models import precision_plan
 from starrynight.numerics import tracefile
 from starrynight.numerics.trace import Trace
 from starrynight.settings import settings
+from starrynight.storage import write_cache
 
 # A trace is written down again once this many times as long has passed as writing it took: at most 5 % of a run.
 RARELY = 20
 
 
-def notebook(*about: object) -> Notebook:
+def calibration_cache(*about: object) -> CalibrationCache:
     """The notebook about exactly this."""
     digest = hashlib.sha256("\n".join(map(repr, about)).encode()).hexdigest()
-    return Notebook(settings().cache / "calibrations" / digest[:32])
+    return CalibrationCache(settings().cache / "calibrations" / digest[:32])
 
 
-class Notebook:
+class CalibrationCache:
     """One folder: a trace and how far it came; tensors by name."""
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class Notebook:
         if answers is not None and begin - self._written < RARELY * self._took:
             return
         text = json.dumps({"answers": answers, "trace": tracefile.to_json(trace)})
-        precision_plan.keep(self.folder / "trace.json", text)
+        write_cache(self.folder / "trace.json", text.encode())
         self._written = time.monotonic()
         self._took = self._written - begin
 
@@ -97,13 +97,13 @@ class Notebook:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Tape:
+class OutputReplay:
     """A denoiser's answers in one picture: ``known`` ones are given again instead of computed, new ones are written down.
 
     A step of a large model takes minutes, its answer a moment to read.
     """
 
-    def __init__(self, book: Notebook, denoiser: Any, known: int) -> None:
+    def __init__(self, book: CalibrationCache, denoiser: Any, known: int) -> None:
         self.book, self.denoiser = book, denoiser
         device = next((p.device for p in denoiser.parameters() if not p.is_meta), "cpu")
         self.known = _leading([book.kept(f"answer-{number}", device) for number in range(known)])

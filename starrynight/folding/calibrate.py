@@ -2,7 +2,7 @@
 
 The whole pipeline is traced at once, text encoder to decoder, over every step of a few pictures; the plan and its
 certificate are cached under STARRY_HOME/cache/folds by the weights' fingerprint and the versions of what computed them.
-What was measured or painted for it is written down step by step (``notebook``): a run that was killed goes on. Knows how a pipeline is called; what a fold is, ``numerics`` knows.
+What was measured or painted for it is written down step by step (``calibration_cache``): a run that was killed goes on. Knows how a pipeline is called; what a fold is, ``numerics`` knows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from typing import Any
 import torch
 
 from starrynight import numerics
-from starrynight.folding.cache import Notebook, Tape, notebook
+from starrynight.folding.cache import CalibrationCache, OutputReplay, calibration_cache
 from starrynight.models import load as loading
 from starrynight.models import precision_plan
-from starrynight.models.catalogue import Model
+from starrynight.models.catalogue import ModelSpec
 from starrynight.models.fingerprint import fingerprint
 from starrynight.numerics import precision
 from starrynight.numerics.certify import decibels, relative_error
 from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
-from starrynight.numerics.solve import Plan, solve
+from starrynight.numerics.solve import FoldPlan, solve
 from starrynight.numerics.trace import Trace, trace
 from starrynight.settings import settings
+from starrynight.storage import write_cache
 
 # (done, of, what is going on in English and Chinese)
 Progress = Callable[[int, int, tuple[str, str]], None]
@@ -53,7 +54,7 @@ SOURCES = ("rules.py", "exponents.py", "modules.py", "trace.py", "solve.py", "is
 
 
 @dataclass(frozen=True)
-class Sitting:
+class CalibrationSample:
     """One picture to be traced."""
 
     prompt: str
@@ -73,8 +74,8 @@ class Folds:
     where numbers broke or float32 was too large to run). ``finite``: folded float16 painted all of them.
     """
 
-    plan: Plan
-    sittings: tuple[Sitting, ...]
+    plan: FoldPlan
+    sittings: tuple[CalibrationSample, ...]
     certificate: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -93,13 +94,13 @@ class Folds:
     @classmethod
     def from_json(cls, text: str) -> Folds:
         told = json.loads(text)
-        sittings = tuple(Sitting(**sitting) for sitting in told["sittings"])
-        return cls(Plan.from_json(json.dumps(told["plan"])), sittings, told["certificate"])
+        sittings = tuple(CalibrationSample(**sitting) for sitting in told["sittings"])
+        return cls(FoldPlan.from_json(json.dumps(told["plan"])), sittings, told["certificate"])
 
 
 def prepare(
-    model: Model, plan: PrecisionPlan, on_progress: Progress | None = None
-) -> tuple[PrecisionPlan, Plan | None]:
+    model: ModelSpec, plan: PrecisionPlan, on_progress: Progress | None = None
+) -> tuple[PrecisionPlan, FoldPlan | None]:
     """The folds that ``plan`` asks for, made now if they never were; components they cannot help become float32."""
     folded = [choice for choice in plan if choice.folded]
     if not folded:
@@ -120,7 +121,7 @@ def _given_up(choice: Choice) -> Choice:
 # -- the cache -------------------------------------------------------------------------------------------------------
 
 
-def kept_at(model: Model) -> Path:
+def kept_at(model: ModelSpec) -> Path:
     """Where the folds of exactly these weights, by exactly this code, are kept."""
     made_by = [version(name) for name in ("torch", "diffusers", "transformers")]
     sources = [(Path(numerics.__file__).parent / name).read_bytes() for name in SOURCES]
@@ -130,7 +131,7 @@ def kept_at(model: Model) -> Path:
     return settings().cache / "folds" / f"{digest.hexdigest()[:32]}.json"
 
 
-def recall(model: Model) -> Folds | None:
+def recall(model: ModelSpec) -> Folds | None:
     """The folds made earlier, if any that can be read."""
     try:
         return Folds.from_json(kept_at(model).read_text("utf-8"))
@@ -142,55 +143,58 @@ def recall(model: Model) -> Folds | None:
 
 
 def make(
-    model: Model, on_progress: Progress | None = None, also: Sequence[Sitting] = (), keep: bool = True
+    model: ModelSpec,
+    on_progress: Progress | None = None,
+    also: Sequence[CalibrationSample] = (),
+    keep: bool = True,
 ) -> Folds:
     """Trace, solve, certify and keep. ``also``: pictures to be traced besides the usual ones."""
     sittings = (*usual(model), *also)
-    tell = Teller(on_progress, sum(s.steps for s in sittings) + proofs_to_paint(model))
+    tell = ProgressCounter(on_progress, sum(s.steps for s in sittings) + proofs_to_paint(model))
     plan = solve(observe(model, sittings, tell=tell))
     folds = Folds(plan, sittings, certify(model, plan, tell))
     if keep:
-        precision_plan.keep(kept_at(model), folds.to_json())
+        write_cache(kept_at(model), folds.to_json().encode())
     return folds
 
 
-def replan(model: Model, sitting: Sitting, on_progress: Progress | None = None) -> Folds:
+def replan(model: ModelSpec, sitting: CalibrationSample, on_progress: Progress | None = None) -> Folds:
     """Folds that know the ranges of one more picture: the one whose numbers broke under the old ones."""
     known = recall(model)
     return make(model, on_progress, (*(known.sittings[len(usual(model)) :] if known else ()), sitting))
 
 
-def usual(model: Model) -> tuple[Sitting, ...]:
+def usual(model: ModelSpec) -> tuple[CalibrationSample, ...]:
     """Two pictures of two shapes, all steps; of a large model one small picture."""
     side = max(256, model.smallest) if is_large(model) else model.size
     wide = max(side // 2 // model.multiple * model.multiple, model.smallest)
     shapes = [(side, side), (side, wide)][: 1 if is_large(model) else 2]
     return tuple(
-        Sitting(prompt, *shape, steps=model.steps, guidance=model.guidance, seed=number)
+        CalibrationSample(prompt, *shape, steps=model.steps, guidance=model.guidance, seed=number)
         for number, (prompt, shape) in enumerate(zip(CALIBRATION, shapes, strict=False))
     )
 
 
-def is_large(model: Model) -> bool:
+def is_large(model: ModelSpec) -> bool:
     return sum(precision_plan.parameters(model).values()) >= LARGE
 
 
-def _proofs(model: Model) -> tuple[Sitting, ...]:
+def _proofs(model: ModelSpec) -> tuple[CalibrationSample, ...]:
     """The held-out pictures: words and seeds that the trace never saw."""
     first = usual(model)[0]
     steps = min(first.steps, 2) if is_large(model) else first.steps
     return tuple(
-        Sitting(prompt, first.width, first.height, steps, first.guidance, seed=100 + number)
+        CalibrationSample(prompt, first.width, first.height, steps, first.guidance, seed=100 + number)
         for number, prompt in enumerate(HELD_OUT[: 1 if is_large(model) else 2])
     )
 
 
-def proofs_to_paint(model: Model) -> int:
+def proofs_to_paint(model: ModelSpec) -> int:
     """How many pictures ``certify`` paints."""
     return len(FORMATS) * len(_proofs(model))
 
 
-class Teller:
+class ProgressCounter:
     """Counts what is done."""
 
     def __init__(self, on_progress: Progress | None, total: int) -> None:
@@ -208,17 +212,17 @@ class Teller:
 
 
 def observe(
-    model: Model,
-    sittings: Sequence[Sitting] = (),
+    model: ModelSpec,
+    sittings: Sequence[CalibrationSample] = (),
     on_progress: Progress | None = None,
-    tell: Teller | None = None,
+    tell: ProgressCounter | None = None,
 ) -> Trace:
     """What the whole pipeline taught while it painted ``sittings`` (the usual ones) in bfloat16.
 
     What was watched before, to its end or not, is not watched again.
     """
     sittings = tuple(sittings) or usual(model)
-    tell = tell or Teller(on_progress, sum(sitting.steps for sitting in sittings))
+    tell = tell or ProgressCounter(on_progress, sum(sitting.steps for sitting in sittings))
     found, watched = _watched(model, sittings)
     if watched:
         steps = sum(sitting.steps for sitting in sittings[:watched])
@@ -231,16 +235,16 @@ def observe(
     return found
 
 
-def painted(model: Model, sittings: Sequence[Sitting]) -> torch.Tensor | None:
+def painted(model: ModelSpec, sittings: Sequence[CalibrationSample]) -> torch.Tensor | None:
     """The first picture that ``observe`` watched; None where the cache could not be written."""
     return _book(model, sittings[:1]).kept("picture")
 
 
-def _book(model: Model, sittings: Sequence[Sitting]) -> Notebook:
-    return notebook("trace", kept_at(model).stem, tuple(sittings))
+def _book(model: ModelSpec, sittings: Sequence[CalibrationSample]) -> CalibrationCache:
+    return calibration_cache("trace", kept_at(model).stem, tuple(sittings))
 
 
-def _watched(model: Model, sittings: Sequence[Sitting]) -> tuple[Trace, int]:
+def _watched(model: ModelSpec, sittings: Sequence[CalibrationSample]) -> tuple[Trace, int]:
     """What the most of these sittings taught that were watched to their end, and how many those are."""
     for count in range(len(sittings), 0, -1):
         kept = _book(model, sittings[:count]).trace()
@@ -249,11 +253,17 @@ def _watched(model: Model, sittings: Sequence[Sitting]) -> tuple[Trace, int]:
     return Trace(), 0
 
 
-def _watch(pipeline: Any, model: Model, sittings: Sequence[Sitting], found: Trace, tell: Teller) -> Trace:
+def _watch(
+    pipeline: Any,
+    model: ModelSpec,
+    sittings: Sequence[CalibrationSample],
+    found: Trace,
+    tell: ProgressCounter,
+) -> Trace:
     """The last of ``sittings``, after what those before it taught; gone on with where it was broken off."""
     book = _book(model, sittings)
     found, answers = book.trace() or (found, 0)
-    tape = Tape(book, loading.denoiser(pipeline), answers or 0)
+    tape = OutputReplay(book, loading.denoiser(pipeline), answers or 0)
 
     def after_step() -> None:
         number = len(sittings)
@@ -273,13 +283,15 @@ def _watch(pipeline: Any, model: Model, sittings: Sequence[Sitting], found: Trac
 FORMATS = ("float32", "float32-folded", "float16-folded", "bfloat16")
 
 
-def certify(model: Model, plan: Plan, tell: Teller, exact: Sequence[str] = ()) -> dict[str, Any]:
+def certify(
+    model: ModelSpec, plan: FoldPlan, tell: ProgressCounter, exact: Sequence[str] = ()
+) -> dict[str, Any]:
     """Paint the held-out pictures in every format; where float32 does not fit into memory, bfloat16 stands alone.
 
     ``exact``: components that stay in float32 when the others are folded.
     """
     pictures: dict[str, list[torch.Tensor]] = {}
-    book = notebook("proof", kept_at(model).stem, plan.to_json(), tuple(exact))
+    book = calibration_cache("proof", kept_at(model).stem, plan.to_json(), tuple(exact))
     for name in FORMATS:
         if name.startswith("float32") and not _float32_fits(model):
             continue
@@ -300,7 +312,7 @@ def certify(model: Model, plan: Plan, tell: Teller, exact: Sequence[str] = ()) -
 
 
 def _prove(
-    model: Model, name: str, load: Callable[[], Any], book: Notebook, tell: Teller
+    model: ModelSpec, name: str, load: Callable[[], Any], book: CalibrationCache, tell: ProgressCounter
 ) -> list[torch.Tensor]:
     """The held-out pictures in one format, those that were not painted before. The pipeline is gone afterwards."""
     pipeline, pictures = None, []
@@ -325,15 +337,15 @@ def _psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) ->
     return round(-10 * math.log10(worst), 2) if worst else 999.0
 
 
-def _float32_fits(model: Model) -> bool:
+def _float32_fits(model: ModelSpec) -> bool:
     import psutil
 
     return 4 * sum(precision_plan.parameters(model).values()) < 0.8 * psutil.virtual_memory().available
 
 
-def uniform(model: Model, name: str) -> PrecisionPlan:
+def uniform(model: ModelSpec, name: str) -> PrecisionPlan:
     """Every component in one format, on the CPU; encoding a picture stays float32. "float32-folded" is for proofs."""
-    record = precision.Model(precision_plan.family(model), precision_plan.parameters(model),
+    record = precision.ModelProfile(precision_plan.family(model), precision_plan.parameters(model),
                              folded=frozenset(precision_plan.parameters(model)) if "folded" in name else frozenset())  # fmt: skip
     if name == "float32-folded":
         exact = [Choice(role, name, "a proof", "验证") for role in record.roles if role != "vae_encode"]
@@ -346,7 +358,7 @@ def networks_of(pipeline: Any) -> dict[str, torch.nn.Module]:
 
 
 def paint(
-    pipeline: Any, model: Model, sitting: Sitting, after_step: Callable[[], None] | None = None
+    pipeline: Any, model: ModelSpec, sitting: CalibrationSample, after_step: Callable[[], None] | None = None
 ) -> torch.Tensor:
     """One picture as float32 [1, 3, H, W], by what this pipeline's signature understands."""
 

@@ -13,17 +13,19 @@ from typing import Any
 import torch
 
 from starrynight.numerics.modules import join, named_modules
-from starrynight.numerics.solve import Ordinary
+from starrynight.numerics.solve import CheckpointConstraints
 
 
-def ordinary(networks: Mapping[str, torch.nn.Module], told: Mapping[str, int] | None = None) -> Ordinary:
-    """The keys of all networks, as "network.key"; ``told``: see ``Ordinary``."""
+def checkpoint_constraints(
+    networks: Mapping[str, torch.nn.Module], told: Mapping[str, int] | None = None
+) -> CheckpointConstraints:
+    """The keys of all networks, as "network.key"; ``told``: see ``CheckpointConstraints``."""
     keys = {}
     for name, network in networks.items():
         for key in _keys(network):
             if members := frozenset(_set_by(network, key, name)):
                 keys[join(name, key)] = members
-    return Ordinary(keys, told or {})
+    return CheckpointConstraints(keys, told or {})
 
 
 def _keys(network: torch.nn.Module) -> list[str]:

@@ -1,6 +1,6 @@
 """A model written out folded, so that any tool paints with it in float16: ``starry fold``.
 
-The plan keeps to what an ordinary checkpoint can carry (``ordinary``). A folder is written as a folder; a single file is
+The plan keeps to what an ordinary checkpoint can carry (``checkpoint_constraints``). A folder is written as a folder; a single file is
 written in the layout it came in. What cannot be folded that way is written in float32, and the note beside it says so.
 Everything goes into a ``.partial`` folder first, which a second run goes on with. Knows files; knows no door.
 """
@@ -19,15 +19,15 @@ import torch
 from starrynight import __version__
 from starrynight.errors import BadRequest, StorageError, Unfit
 from starrynight.folding import calibrate, single_file
-from starrynight.folding.calibrate import Progress, Teller
-from starrynight.folding.constraints import ordinary
+from starrynight.folding.calibrate import Progress, ProgressCounter
+from starrynight.folding.constraints import checkpoint_constraints
 from starrynight.models import load as loading
 from starrynight.models import weights
-from starrynight.models.catalogue import Model
+from starrynight.models.catalogue import ModelSpec
 from starrynight.models.precision_plan import is_variant, weight_files
 from starrynight.numerics.fold import compose, only, read_plan, write_folded
 from starrynight.numerics.islands import inside
-from starrynight.numerics.solve import Ordinary, Plan, Unreachable, solve
+from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Unreachable, solve
 from starrynight.numerics.trace import Trace, trace
 
 NOTE, STORY, PLAN = "FOLDED.md", "starry_fold.json", "plan.json"
@@ -38,12 +38,12 @@ class Written:
     """What was written: ``kept`` are the components that had to stay in float32; ``single``: one file, in its layout."""
 
     folder: Path
-    plan: Plan
+    plan: FoldPlan
     certificate: dict[str, Any]
     kept: tuple[str, ...]
     single: bool
 
-    def say(self, lang: str) -> str:
+    def message(self, lang: str) -> str:
         """What a reader of the terminal or of the note should know."""
         zh, c = lang.startswith("zh"), self.certificate
         half, brain = (c.get(name, {}).get("psnr") for name in ("float16-folded", "bfloat16"))
@@ -82,7 +82,7 @@ class Written:
         return f'DiffusionPipeline.from_pretrained("{self.folder.name}", dtype={{{kept}, "default": torch.float16}})'
 
 
-def write(model: Model, out: Path, on_progress: Progress | None = None) -> Written:
+def write(model: ModelSpec, out: Path, on_progress: Progress | None = None) -> Written:
     """Write ``model`` folded to the folder ``out``, which must not exist.
 
     Raises BadRequest when it does, StorageError when the disk is too small or full, Unfit when nothing can be folded.
@@ -93,7 +93,7 @@ def write(model: Model, out: Path, on_progress: Progress | None = None) -> Writt
     _check_room(out, sources)
     partial = out.with_name(out.name + ".partial")
     folds, kept = _planned(model, partial / PLAN, on_progress)
-    tell = Teller(on_progress, sum(len(weights.header(path)) - 1 for path in sources))
+    tell = ProgressCounter(on_progress, sum(len(weights.header(path)) - 1 for path in sources))
     certificate = {**folds.certificate, "holds": folds.finite, "float32": list(kept)}
     if model.place.is_dir():
         _write_folder(model.place, partial, folds.plan, certificate, kept, tell)
@@ -110,7 +110,7 @@ def write(model: Model, out: Path, on_progress: Progress | None = None) -> Writt
 
 
 def _planned(
-    model: Model, kept_at: Path, on_progress: Progress | None
+    model: ModelSpec, kept_at: Path, on_progress: Progress | None
 ) -> tuple[calibrate.Folds, tuple[str, ...]]:
     """The plan and its proof, made once: a run that was broken off finds them in the unfinished folder."""
     stamp = calibrate.kept_at(model).stem
@@ -127,10 +127,12 @@ def _planned(
     return folds, kept
 
 
-def plan_plain(model: Model, on_progress: Progress | None = None) -> tuple[calibrate.Folds, tuple[str, ...]]:
+def plan_plain(
+    model: ModelSpec, on_progress: Progress | None = None
+) -> tuple[calibrate.Folds, tuple[str, ...]]:
     """Folds that an ordinary checkpoint can carry; components that would need an island keep their weights."""
     sittings = calibrate.usual(model)
-    tell = Teller(on_progress, sum(s.steps for s in sittings) + calibrate.proofs_to_paint(model))
+    tell = ProgressCounter(on_progress, sum(s.steps for s in sittings) + calibrate.proofs_to_paint(model))
     found, carried, names = _watch(model, sittings, tell)
     try:
         plan = solve(found, plain=carried, fixed=lambda name: not _written(model, name))
@@ -154,8 +156,8 @@ def plan_plain(model: Model, on_progress: Progress | None = None) -> tuple[calib
 
 
 def _watch(
-    model: Model, sittings: Sequence[calibrate.Sitting], tell: Teller
-) -> tuple[Trace, Ordinary, tuple[str, ...]]:
+    model: ModelSpec, sittings: Sequence[calibrate.CalibrationSample], tell: ProgressCounter
+) -> tuple[Trace, CheckpointConstraints, tuple[str, ...]]:
     """What painting and encoding taught, what a checkpoint can carry, and the names of the networks."""
     found = calibrate.observe(model, sittings, tell=tell)
     pipeline = loading.load(model, calibrate.uniform(model, "bfloat16"))
@@ -174,19 +176,19 @@ def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor,
         trace(networks, lambda: vae.encode((2 * picture - 1).to(vae.device, torch.bfloat16)), into=found)
 
 
-def _carried(model: Model, networks: dict[str, torch.nn.Module], told: Plan) -> Ordinary:
+def _carried(model: ModelSpec, networks: dict[str, torch.nn.Module], told: FoldPlan) -> CheckpointConstraints:
     """A folder's configuration carries its keys; a lone file has none that other tools would read."""
     if not model.place.is_dir():
-        return Ordinary(told=told.epsilons)
-    return ordinary(networks, told.epsilons)
+        return CheckpointConstraints(told=told.epsilons)
+    return checkpoint_constraints(networks, told.epsilons)
 
 
-def _written(model: Model, name: str) -> bool:
+def _written(model: ModelSpec, name: str) -> bool:
     """Whether a tensor can be folded where it is written: in a single file, only what the converter maps."""
     return model.place.is_dir() or name.split(".")[0] in single_file.parts(model)
 
 
-def _without(plan: Plan, component: str) -> Plan:
+def _without(plan: FoldPlan, component: str) -> FoldPlan:
     def drop(powers: Any) -> dict[str, int]:
         return {name: power for name, power in powers.items() if not inside(name, (component,))}
 
@@ -198,7 +200,7 @@ def _without(plan: Plan, component: str) -> Plan:
 # -- the files -------------------------------------------------------------------------------------------------------
 
 
-def _sources(model: Model) -> list[Path]:
+def _sources(model: ModelSpec) -> list[Path]:
     if not model.place.is_dir():
         return [model.place]
     parts = weights.components(weights.read_json(model.place / "model_index.json"))
@@ -217,7 +219,12 @@ def _check_room(out: Path, sources: list[Path]) -> None:
 
 
 def _write_folder(
-    source: Path, target: Path, plan: Plan, certificate: dict[str, Any], kept: tuple[str, ...], tell: Teller
+    source: Path,
+    target: Path,
+    plan: FoldPlan,
+    certificate: dict[str, Any],
+    kept: tuple[str, ...],
+    tell: ProgressCounter,
 ) -> None:
     parts = weights.components(weights.read_json(source / "model_index.json"))
     for path in sorted(source.rglob("*")):
@@ -242,7 +249,7 @@ def _plain_name(name: str) -> str:
 
 
 def _write_weights(
-    path: Path, place: Path, plan: Plan, certificate: dict[str, Any], name: str, dtype: torch.dtype, tell: Teller,
+    path: Path, place: Path, plan: FoldPlan, certificate: dict[str, Any], name: str, dtype: torch.dtype, tell: ProgressCounter,
     rows: dict[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
     """One weight file, unless an earlier run has finished it."""
@@ -250,7 +257,7 @@ def _write_weights(
         weights.header(place)
         return
     # What the header says of the epsilons holds for what reads it after the configuration: nothing is left to do.
-    before = read_plan(path) or Plan()
+    before = read_plan(path) or FoldPlan()
     told = compose(only(before, name), only(plan, name)) if name else compose(before, plan)
     told = replace(told, epsilons={})
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +265,7 @@ def _write_weights(
                  lambda tensor: tell(f"writing {tensor}", f"写出 {tensor}"))  # fmt: skip
 
 
-def _rewrite_config(folder: Path, name: str, plan: Plan, dtype: torch.dtype) -> None:
+def _rewrite_config(folder: Path, name: str, plan: FoldPlan, dtype: torch.dtype) -> None:
     path = folder / "config.json"
     if not path.is_file():
         return
@@ -273,14 +280,16 @@ def _rewrite_config(folder: Path, name: str, plan: Plan, dtype: torch.dtype) -> 
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _write_file(model: Model, target: Path, plan: Plan, certificate: dict[str, Any], tell: Teller) -> None:
+def _write_file(
+    model: ModelSpec, target: Path, plan: FoldPlan, certificate: dict[str, Any], tell: ProgressCounter
+) -> None:
     """A single file, back in its own layout."""
     rows = single_file.powers(model, plan)
     place = target / model.place.name
     _write_weights(model.place, place, plan, certificate, "", torch.float16, tell, rows)
 
 
-def _write_notes(model: Model, folder: Path, written: Written) -> None:
+def _write_notes(model: ModelSpec, folder: Path, written: Written) -> None:
     """For people and for machines."""
     story = {
         "made_by": f"starry fold (Starry Night {__version__})", "from": model.name, "to": "float16",
@@ -291,9 +300,9 @@ def _write_notes(model: Model, folder: Path, written: Written) -> None:
     )
     load = written.loading if written.single else f"```python\n{written.loading}\n```"
     (folder / NOTE).write_text(
-        f"# {model.en}, folded for float16\n\n{written.say('en')}\n\n{written.say('zh')}\n\n{load}\n\n"
+        f"# {model.en}, folded for float16\n\n{written.message('en')}\n\n{written.message('zh')}\n\n{load}\n\n"
         "The same function as the original; weights were multiplied by powers of two so that every activation of the\n"
-        f"calibration stays {written.plan.spare:.1f} bits inside float16's range. The plan is in `{STORY}` and in the header of the\n"
+        f"calibration stays {written.plan.headroom_bits:.1f} bits inside float16's range. The plan is in `{STORY}` and in the header of the\n"
         "weights (`starry_fold`). Ranges were measured, not proved: a tool without a guard shows a black picture if one\n"
         "goes beyond them.\n",
         "utf-8",

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from starrynight.models.catalogue import Model, resolve
+from starrynight.models.catalogue import ModelSpec, resolve
 from starrynight.models.single_file import recognise
 from starrynight.models.weights import header, read_json
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 
 
-def parts(model: Model) -> dict[str, tuple[str, dict[str, Any]]]:
+def parts(model: ModelSpec) -> dict[str, tuple[str, dict[str, Any]]]:
     """Component → (class, configuration) of what a single file holds and the converter maps: text encoders it does not."""
     layout = recognise(model.place)
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ def parts(model: Model) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (index[name][1], read_json(folder / name / "config.json")) for name in names}
 
 
-def powers(model: Model, plan: Plan) -> dict[str, Tensor]:
+def powers(model: ModelSpec, plan: FoldPlan) -> dict[str, Tensor]:
     """The power of each row of each tensor in the model's file that the converter maps; of others nothing is known."""
     shapes = {n: e["shape"] for n, e in header(model.place).items() if n != "__metadata__"}
     rows: dict[str, Tensor] = {}
@@ -69,7 +69,9 @@ def convert(kind: str, config: dict[str, Any], rows: dict[str, Tensor]) -> dict[
     return SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"](checkpoint=dict(rows), config=config)
 
 
-def back(shapes: Mapping[str, list[int]], converted: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+def back(
+    shapes: Mapping[str, list[int]], converted: Mapping[str, Tensor], plan: FoldPlan
+) -> dict[str, Tensor]:
     """The power of every row, by the file's own names; without the tensors of which no row was converted."""
     total = sum(shape[0] if shape else 1 for shape in shapes.values())
     powers, reached = torch.zeros(total, dtype=torch.int32), torch.zeros(total, dtype=torch.bool)

@@ -25,7 +25,8 @@ from starrynight.gallery.insert import keep
 from starrynight.gallery.rows import Facts, Row, describe
 from starrynight.metadata.files import read_bytes
 from starrynight.metadata.recipe import text
-from starrynight.picture import PART_SUFFIX, SUFFIXES, storage_error
+from starrynight.picture import SUFFIXES
+from starrynight.storage import PART_SUFFIX, storage_error
 
 _FIRST_DAY, _LAST_DAY = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)  # that a zip can name
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import fsspec
 
 from starrynight.errors import MissingFile, MissingPackage, StarryError, StorageError
-from starrynight.picture import PART_SUFFIX, storage_error, write_whole
+from starrynight.storage import PART_SUFFIX, storage_error, write_atomic
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 FORMATS = {suffix: kind for kind, suffix in SUFFIXES.items()}
@@ -67,7 +67,7 @@ class Files:
             return
         with self._told(name):
             if self.local:
-                write_whole(self.local / name, data, overwrite=True)
+                write_atomic(self.local / name, data, overwrite=True)
             else:
                 self.system.pipe_file(self.path(name), data)  # object stores show a whole object or none
 

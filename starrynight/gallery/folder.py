@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starrynight.errors import BadRequest, StorageError
-from starrynight.picture import SUFFIXES, Picture, storage_error
+from starrynight.picture import SUFFIXES, Picture
+from starrynight.storage import storage_error
 
 AS_WE_ARE = os.access in os.supports_effective_ids
 

@@ -72,12 +72,12 @@ class Job:
         begun = (self.step or 0) / self.steps if self.steps and self.picture is not None else 0.0
         return min(1.0, (len(self.painted) + begun) / self.request.count)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can carry; the shape is told in docs/api.md."""
         return {
             "id": self.id,
             "state": self.state,
-            "request": self.request.as_dict(),
+            "request": self.request.to_dict(),
             "count": self.request.count,
             "picture": self.picture,
             "step": self.step,
@@ -96,6 +96,6 @@ class Job:
         }
 
 
-def told(error: StarryError) -> dict[str, Any]:
+def error_payload(error: StarryError) -> dict[str, Any]:
     """An error as a job and HTTP carry it: its type, its sentence in both languages, its HTTP status."""
     return {"type": type(error).__name__, "en": error.en, "zh": error.zh, "status": error.status}

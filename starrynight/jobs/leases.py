@@ -17,7 +17,7 @@ from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
 from starrynight.gallery.insert import insert_new
 from starrynight.gallery.schema import jobs, looks, painted, workers
-from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, told
+from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, error_payload
 from starrynight.jobs.queue import change, now
 from starrynight.request import PaintRequest
 
@@ -86,7 +86,7 @@ class Lease:
             try:
                 request = PaintRequest.from_dict(json.loads(row.request))
             except BadRequest as error:  # written by a version that allowed what this one does not
-                _end(connection, row.number, FAILED, told(error))
+                _end(connection, row.number, FAILED, error_payload(error))
                 return None
             change(
                 connection, row.number, state=PAINTING, worker=self.worker, attempts=row.attempts + 1,
@@ -118,7 +118,7 @@ class Lease:
 
     def refuse_picture(self, job: Taken, index: int, error: StarryError) -> None:
         with self.database.writing() as connection:
-            reason = json.dumps(told(error), ensure_ascii=False)
+            reason = json.dumps(error_payload(error), ensure_ascii=False)
             connection.execute(
                 insert_new(connection, painted).values(number=job.number, nth=index, error=reason)
             )
@@ -133,7 +133,7 @@ class Lease:
                 _end(connection, job.number, *_outcome(connection, job))
             else:
                 state = CANCELLED if isinstance(error, Cancelled) else FAILED
-                _end(connection, job.number, state, told(error))
+                _end(connection, job.number, state, error_payload(error))
 
     def hand_back(self, job: Taken) -> None:
         """We are asked to stop: the job goes on with the next worker, and nobody has died of it."""
@@ -182,12 +182,12 @@ def _bury(connection: Connection, worker: str, how: tuple[str, str]) -> None:
     ).all():  # of two who bury, one finds the other was faster
         deaths = row.deaths + 1
         if row.cancelling:
-            _end(connection, row.number, CANCELLED, told(Cancelled()))
+            _end(connection, row.number, CANCELLED, error_payload(Cancelled()))
         elif deaths < DEATHS:
             _wait_again(connection, row.number, deaths=deaths)
         else:
             change(connection, row.number, deaths=deaths)
-            _end(connection, row.number, SET_ASIDE, told(_poison(deaths, how)))
+            _end(connection, row.number, SET_ASIDE, error_payload(_poison(deaths, how)))
 
 
 def _outcome(connection: Connection, job: Taken) -> tuple[str, dict[str, Any] | None]:
@@ -201,7 +201,7 @@ def _outcome(connection: Connection, job: Taken) -> tuple[str, dict[str, Any] | 
     some = StarryError(
         f"{hung} of {count} pictures hang; the others say why they do not.", f"{count} 幅中挂出 {hung} 幅；其余各有原因。"
     )  # fmt: skip
-    return DONE, told(some)
+    return DONE, error_payload(some)
 
 
 def _poison(deaths: int, how: tuple[str, str]) -> StarryError:

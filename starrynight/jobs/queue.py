@@ -20,7 +20,7 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.rows import moment
 from starrynight.gallery.schema import jobs, looks, painted
 from starrynight.gallery.store import Gallery
-from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, Painted, told
+from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, Painted, error_payload
 from starrynight.metadata.recipe import text
 from starrynight.request import MAX_TEXT, PaintRequest
 
@@ -112,7 +112,7 @@ class Queue:
 
     def cancel(self, job: str) -> Job:
         """A waiting job is cancelled at once, a painting one within a step; what hangs stays. Ended ones stay as they are."""
-        error = json.dumps(told(Cancelled()), ensure_ascii=False)
+        error = json.dumps(error_payload(Cancelled()), ensure_ascii=False)
         with self.database.writing() as connection:
             found = _one(connection, job)
             if found.state == WAITING:

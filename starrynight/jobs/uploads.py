@@ -22,8 +22,8 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
 from starrynight.gallery.schema import jobs, recipes
 from starrynight.metadata import read_pixels
-from starrynight.picture import PART_SUFFIX, storing, write_whole
 from starrynight.settings import settings
+from starrynight.storage import PART_SUFFIX, storing, write_atomic
 
 LARGEST = 32 << 20  # bytes of a file handed in
 LONGEST_SIDE = 4096  # pixels; larger ones are made smaller, for no picture painted from them is larger
@@ -54,7 +54,7 @@ class Uploads:
         name = id_of(out.getvalue())
         path = self.folder / f"{name}.png"
         with storing(path):
-            write_whole(path, out.getvalue(), overwrite=True)
+            write_atomic(path, out.getvalue(), overwrite=True)
         return name, image.width, image.height
 
     def path(self, name: str) -> Path:

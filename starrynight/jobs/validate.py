@@ -23,7 +23,7 @@ from starrynight.studio import fill
 PICTURE, UPLOAD = "picture:", "upload:"
 
 
-def settle(words: Mapping[str, Any], gallery: Gallery) -> PaintRequest:
+def validate_request(words: Mapping[str, Any], gallery: Gallery) -> PaintRequest:
     """A checked request: what is left out (or None) is what suits the model. ``init_image`` is "picture:ID" or
     "upload:ID". Raises BadRequest, UnknownName, BadFile, MissingFile as one sentence."""
     given = {name: value for name, value in words.items() if value is not None}

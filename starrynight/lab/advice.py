@@ -13,19 +13,19 @@ from starrynight.lab import formats, stats, table
 from starrynight.lab.experiments.refusals import refused
 from starrynight.lab.findings import Rows, Words, figure, middle, name_of, name_zh, sentences
 from starrynight.lab.plan import REFERENCE
-from starrynight.lab.run import Run, number
+from starrynight.lab.run import ExperimentRun, number
 
 if TYPE_CHECKING:
-    from starrynight.models.catalogue import Model
+    from starrynight.models.catalogue import ModelSpec
     from starrynight.numerics.precision import PrecisionPlan
 
 SEEN = 1.0  # ΔE2000 from which two pictures side by side begin to look different
 
 
-def evidence(model: str) -> Run | None:
+def evidence(model: str) -> ExperimentRun | None:
     """The newest run here that painted this model."""
     for known in table.runs():
-        run = Run.open(known.folder)
+        run = ExperimentRun.open(known.folder)
         if model in run.plan.models and Rows(run).of("refusals", model):
             return run
     return None
@@ -49,7 +49,7 @@ def advise(model: str, device: str | None = None) -> Words:
     )
 
 
-def _weights(model: Model, plan: PrecisionPlan) -> Words:
+def _weights(model: ModelSpec, plan: PrecisionPlan) -> Words:
     """What the weights take, in the plan and in float32, and which components stay outside the main format."""
     from starrynight.models import precision_plan
     from starrynight.numerics.precision import BYTES
@@ -74,7 +74,7 @@ def _nothing(model: str) -> Words:
     )
 
 
-def _measured(run: Run, model: str, format_: str) -> list[Words]:
+def _measured(run: ExperimentRun, model: str, format_: str) -> list[Words]:
     """What the run says of the recommended format, then of the others, and which run it is."""
     rows = Rows(run)
     day = time.strftime("%Y-%m-%d", time.gmtime(max(row["at"] for row in run.rows.values())))

@@ -18,12 +18,12 @@ from starrynight.errors import BrokenNumbers
 from starrynight.lab import formats
 from starrynight.lab.metrics import eight_bits
 from starrynight.lab.plan import PROMPTS, REFERENCE, Point
-from starrynight.lab.run import Run
-from starrynight.picture import write_whole
+from starrynight.lab.run import ExperimentRun
 from starrynight.request import PaintRequest
+from starrynight.storage import write_atomic
 
 if TYPE_CHECKING:
-    from starrynight.lab.formats import Hand
+    from starrynight.lab.formats import FormatPainter
     from starrynight.painting.painter import Step
 
 FIRST_SEED = 1
@@ -51,9 +51,9 @@ class Painting:
 class Bench:
     """Hands and paintings for one run."""
 
-    def __init__(self, run: Run, device: str | None = None) -> None:
+    def __init__(self, run: ExperimentRun, device: str | None = None) -> None:
         self.run, self.plan, self.device = run, run.plan, device
-        self._hands: dict[tuple[str, str], Hand] = {}
+        self._hands: dict[tuple[str, str], FormatPainter] = {}
 
     def request(self, model: str, prompt: int = 0, seed: int = 0) -> PaintRequest:
         """What is asked of a model for picture (prompt, seed) of the plan."""
@@ -66,7 +66,7 @@ class Bench:
             width=plan.size, height=plan.size, steps=plan.steps,
         )  # fmt: skip
 
-    def hand(self, model: str, format_: str) -> Hand:
+    def hand(self, model: str, format_: str) -> FormatPainter:
         """A painter of ``model`` in ``format_``, kept while memory allows."""
         wanted = (model, format_)
         if wanted not in self._hands:
@@ -94,7 +94,7 @@ class Bench:
             painting = self._paint(point)
             if painting.pixels is not None:
                 self._hang(point, painting.pixels)
-            write_whole(kept, packed(painting), overwrite=True)
+            write_atomic(kept, packed(painting), overwrite=True)
         return unpacked(kept.read_bytes())
 
     def _paint(self, point: Point) -> Painting:
@@ -126,7 +126,7 @@ class Bench:
         data = io.BytesIO()
         Image.fromarray(eight_bits(pixels)).save(data, "PNG")
         path = self.run.picture(point.model, point.format, point.prompt, point.seed)
-        write_whole(path, data.getvalue(), overwrite=True)
+        write_atomic(path, data.getvalue(), overwrite=True)
 
 
 def packed(painting: Painting) -> bytes:

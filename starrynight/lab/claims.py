@@ -23,7 +23,7 @@ class Claim:
         told = {"float16": self.float16, "bfloat16": self.bfloat16}
         return {f: text.split("|")[-1 if lang.startswith("zh") else 0] for f, text in told.items()}
 
-    def say(self, lang: str) -> str:
+    def message(self, lang: str) -> str:
         return self.zh if lang.startswith("zh") else self.en
 
 

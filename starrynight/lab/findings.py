@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.lab.plan import REFERENCE, WIDE
-from starrynight.lab.run import Run, number
+from starrynight.lab.run import ExperimentRun, number
 from starrynight.lab.stats import FEWEST, Estimate, median
 
 REPRODUCED, REFUTED, HARDWARE, MEASURED = "reproduced", "not reproduced", "needs hardware", "measured"
@@ -47,7 +47,7 @@ class Finding:
 class Rows:
     """A run's results, asked by experiment, model and format."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ExperimentRun) -> None:
         self.plan = run.plan
         self.models, self.formats = run.plan.models, run.plan.formats
         self._rows = [row for row in run.rows.values() if "failed" not in row["result"]]
@@ -194,11 +194,11 @@ def middle(rows: Rows, experiment: str, field: str, model: str, format_: str) ->
 def decibels_by_model(rows: Rows, experiment: str, field: str) -> Figures:
     """The median over the pictures in dB, for every model and format that has one."""
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         found = middle(rows, experiment, field, model, format_)
         return figure(found.value, 3, "dB") if found.count else ""
 
-    return by_model(rows, say)
+    return by_model(rows, message)
 
 
 def settled(gap: Estimate, holds: bool) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Hand:
+class FormatPainter:
     """A painter and the format it paints in; ``emulated`` where the arithmetic is not the device's own."""
 
     painter: Painter
@@ -66,7 +66,7 @@ class Hand:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def ready(model: str, format_: str, request: PaintRequest, device: str | None) -> Hand:
+def ready(model: str, format_: str, request: PaintRequest, device: str | None) -> FormatPainter:
     """Load ``model`` in ``format_``. Raises what ``Painter.ready`` raises."""
     import torch
 
@@ -82,11 +82,11 @@ def ready(model: str, format_: str, request: PaintRequest, device: str | None) -
         tuple(replace(choice, emulated=False) for choice in plan)
     )  # the lab emulates by itself
     painter = Painter.ready(wish, natural, device=device)
-    painter.guard.mends = False  # what breaks is refused: a mended picture would be another format's
+    painter.guard.recover = False  # what breaks is refused: a mended picture would be another format's
     if format_ == "float8":
         painter.denoiser.to(torch.float8_e4m3fn)
     on_cpu = painter.device.type == "cpu"
-    return Hand(painter, format_, format_ == "float8" or (on_cpu and base.startswith("float16")))
+    return FormatPainter(painter, format_, format_ == "float8" or (on_cpu and base.startswith("float16")))
 
 
 def bare_copy(network: nn.Module, with_islands: bool = False) -> nn.Module:
@@ -107,7 +107,7 @@ def bare_copy(network: nn.Module, with_islands: bool = False) -> nn.Module:
             setattr(module, kind, hooks)
 
 
-def paint(hand: Hand, request: PaintRequest, watch: Callable[[Step], None]) -> np.ndarray:
+def paint(hand: FormatPainter, request: PaintRequest, watch: Callable[[Step], None]) -> np.ndarray:
     """Paint one picture: float32 [H, W, 3]. Raises BrokenNumbers: nobody climbs a ladder here."""
     with hand.arithmetic():
         return next(iter(hand.painter.paint(request, watch))).pixels

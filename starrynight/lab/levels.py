@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from starrynight.lab import formats
 
 if TYPE_CHECKING:
-    from starrynight.lab.formats import Hand
+    from starrynight.lab.formats import FormatPainter
     from starrynight.request import PaintRequest
 
 SIDE = (
@@ -101,7 +101,7 @@ def noised(scheduler: Any, latents: Any, noise: Any, time: Any) -> Any:
     return one.scale_model_input(one.add_noise(latents, noise, time[None]), time)
 
 
-def walk(hand: Hand, request: PaintRequest) -> Walk:
+def walk(hand: FormatPainter, request: PaintRequest) -> Walk:
     """Paint ``request`` small and without guidance, and listen. Raises BrokenNumbers."""
     import torch
 

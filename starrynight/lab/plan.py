@@ -59,7 +59,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """``seeds`` pictures of each of the first ``prompts`` prompts; of the wide twin, ``twin`` pictures in all. At least
     ``counted`` of each model in the formats whose broken pictures are claimed to be so many in a hundred: what is painted
     beyond the others is only looked at for breaking. ``claims``: which of them to look into; all, if it is empty.
@@ -113,11 +113,11 @@ class Plan:
     def _first(self, count: int) -> list[tuple[int, int]]:
         return [(at % self.prompts, at // self.prompts) for at in range(count)]
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+    def from_dict(cls, values: Mapping[str, Any]) -> ExperimentPlan:
         known = {field.name for field in fields(cls)}
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
@@ -125,9 +125,9 @@ class Plan:
         return cls(**plain)
 
     def to_json(self) -> str:
-        return json.dumps(self.as_dict(), ensure_ascii=False, indent=1)
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
 
-    def grown(self, wish: Plan) -> Plan:
+    def grown(self, wish: ExperimentPlan) -> ExperimentPlan:
         """This plan with whatever ``wish`` asks for besides. Raises BadRequest where old numbers would not compare."""
         for name in ("size", "steps"):
             if getattr(self, name) != getattr(wish, name):
@@ -141,7 +141,7 @@ class Plan:
         return replace(self, models=models, formats=(*self.formats, *wish.formats), claims=claims, **larger)
 
 
-def quick(**changes: Any) -> Plan:
+def quick(**changes: Any) -> ExperimentPlan:
     """A full small report in two minutes of two idle cores (measured 2026-11-25: 1 min 54 s, imports and
     first folds included). Two prompts say which way a difference goes; whether it is one, a full run tells.
     """
@@ -154,4 +154,4 @@ def quick(**changes: Any) -> Plan:
         "training_steps": 2,
         "counted": 1,
     }
-    return Plan(**(small | changes))
+    return ExperimentPlan(**(small | changes))

@@ -25,23 +25,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from starrynight.errors import BadRequest, MissingFile
-from starrynight.lab.plan import Plan, Point
-from starrynight.picture import storage_error, write_whole
+from starrynight.lab.plan import ExperimentPlan, Point
+from starrynight.storage import storage_error, write_atomic
 
 LOOKS = 10  # half a second: whoever only looks whether a run is busy holds its lock for an instant
 RESULTS, PLAN, MACHINE = "results.jsonl", "plan.json", "machine.json"
 
 
 @dataclass
-class Run:
+class ExperimentRun:
     """An open run; make one with ``create`` or ``open``."""
 
     folder: Path
-    plan: Plan
+    plan: ExperimentPlan
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, folder: Path, plan: Plan) -> Run:
+    def create(cls, folder: Path, plan: ExperimentPlan) -> ExperimentRun:
         """A new run in ``folder``, or the one that is there with its plan grown by ``plan``."""
         if (folder / PLAN).is_file():
             run = cls.open(folder)
@@ -57,10 +57,10 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path) -> ExperimentRun:
         """Raises MissingFile if there is no run."""
         try:
-            plan = Plan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
+            plan = ExperimentPlan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise MissingFile(
                 f"{folder} is no lab run: its {PLAN} cannot be read.",
@@ -71,7 +71,7 @@ class Run:
         return run
 
     def write(self, name: str, text: str) -> None:
-        write_whole(self.folder / name, text.encode(), overwrite=True)
+        write_atomic(self.folder / name, text.encode(), overwrite=True)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from typing import Any
 from starrynight.errors import OutOfMemory, Unfit
 from starrynight.lab.experiments import experiment, points
 from starrynight.lab.plan import Point
-from starrynight.lab.run import MACHINE, Run
+from starrynight.lab.run import MACHINE, ExperimentRun
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Progress:
 
 
 def measure(
-    run: Run, device: str | None = None, on_progress: Callable[[Progress], None] | None = None
+    run: ExperimentRun, device: str | None = None, on_progress: Callable[[Progress], None] | None = None
 ) -> None:
     """Bring ``run`` to the end of its plan. ``on_progress`` may raise Cancelled.
 
@@ -60,7 +60,7 @@ def measure(
         on_progress(progress(run, None, wanted))
 
 
-def progress(run: Run, point: Point | None = None, wanted: list[Point] | None = None) -> Progress:
+def progress(run: ExperimentRun, point: Point | None = None, wanted: list[Point] | None = None) -> Progress:
     """How far a run is, from its files alone."""
     wanted = list(points(run.plan)) if wanted is None else wanted
     missing = [p for p in wanted if p.key not in run.rows]
@@ -69,7 +69,7 @@ def progress(run: Run, point: Point | None = None, wanted: list[Point] | None = 
     )
 
 
-def _left(run: Run, missing: list[Point]) -> float | None:
+def _left(run: ExperimentRun, missing: list[Point]) -> float | None:
     """Each missing point costs what its like took on average: same experiment and format, or same experiment, or any."""
     if not missing:
         return 0.0

@@ -16,7 +16,7 @@ from starrynight.lab.claims import BY_ID, CLAIMS
 from starrynight.lab.experiments import NAMES, experiment
 from starrynight.lab.findings import OUTCOMES, Finding, Rows, name_of, name_zh
 from starrynight.lab.plan import EXTRAS, PROMPTS, REFERENCE
-from starrynight.lab.run import PLAN, Run
+from starrynight.lab.run import PLAN, ExperimentRun
 from starrynight.lab.runner import Progress, progress
 from starrynight.settings import settings
 
@@ -47,19 +47,19 @@ def runs(folder: Path | None = None) -> list[Known]:
     known = []
     for place in places:
         with suppress(StarryError):
-            run = Run.open(place.parent)
+            run = ExperimentRun.open(place.parent)
             known.append(Known(run.folder, run.plan.models, progress(run)))
     return known
 
 
-def findings(run: Run) -> list[Finding]:
+def findings(run: ExperimentRun) -> list[Finding]:
     """Every verdict that the rows allow so far, in the order of the claims."""
     rows = Rows(run)
     found = {one.claim: one for name in NAMES for one in experiment(name).judge(rows)}
     return [found[claim.id] for claim in CLAIMS if claim.id in found]
 
 
-def table(run: Run) -> list[dict[str, Any]]:
+def table(run: ExperimentRun) -> list[dict[str, Any]]:
     """The table as plain data: claim, what was claimed, the outcome, the figures by model and format, the answer in a line, the cause."""
     return [_row(one) for one in findings(run)]
 
@@ -78,12 +78,12 @@ def _row(one: Finding) -> dict[str, Any]:
     }
 
 
-def outcomes(run: Run) -> dict[str, int]:
+def outcomes(run: ExperimentRun) -> dict[str, int]:
     """How many claims came out how."""
     return dict(Counter(one.outcome for one in findings(run)))
 
 
-def pictures(run: Run) -> list[dict[str, Any]]:
+def pictures(run: ExperimentRun) -> list[dict[str, Any]]:
     """Every painting that was made in float32 too: model, format, prompt, seed; ``path`` of its PNG, or ``refused``: why
     there is none.
     """
@@ -108,7 +108,7 @@ def pictures(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def report(run: Run) -> Path:
+def report(run: ExperimentRun) -> Path:
     """The report as it stands; written anew if results came in since."""
     from starrynight.lab.report import write
 

@@ -18,7 +18,7 @@ from starrynight.request import PaintRequest
 
 OURS = "Starry Night"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_DEFAULTS = PaintRequest(prompt="-", seed=0).as_dict()
+_DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict()
 _OF_THE_MODEL = ("model", "steps", "guidance", "seed")
 _OPTIONS = {
     "model": "--model",
@@ -118,7 +118,7 @@ def _our_request(values: object) -> dict[str, Any] | None:
     if not isinstance(values, Mapping):
         return None
     try:
-        return PaintRequest.from_dict({name: values[name] for name in _DEFAULTS if name in values}).as_dict()
+        return PaintRequest.from_dict({name: values[name] for name in _DEFAULTS if name in values}).to_dict()
     except BadRequest:
         return None
 

@@ -25,7 +25,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelSpec:
     """One row. ``hub`` and ``modelscope`` are ids; ``path`` a local folder or file that outranks them.
 
     ``base`` names the pipeline under a single-file transformer. Sides are in pixels, multiples of ``multiple``,
@@ -83,37 +83,37 @@ class Model:
 # Ids, licences, steps and guidance as the makers' cards give them (read 2026-11); bytes are the sums of the
 # diffusers-layout files as published.
 MODELS = (
-    Model(
+    ModelSpec(
         name="firefly", en="Firefly, the little painter that ships inside", zh="萤火，随包附带的小画家",
         licence="Apache-2.0", path=SHIPPED, size=256, smallest=128, largest=1024, steps=8, guidance=2.0,
         languages=("zh", "en"), negatives=False, bytes=40_000_000,
     ),
-    Model(
+    ModelSpec(
         name="z-image-turbo", en="Z-Image-Turbo", zh="造相 Z-Image-Turbo", licence="Apache-2.0",
         hub="Tongyi-MAI/Z-Image-Turbo", modelscope="Tongyi-MAI/Z-Image-Turbo",
         # Nine steps are eight passes that matter; the card asks for guidance 0 and 512 tokens.
         smallest=256, largest=2048, steps=9, guidance=0.0, max_tokens=512, languages=("zh", "en"), guided=False, float32_vae=True,
         bytes=32_900_000_000,
     ),
-    Model(
+    ModelSpec(
         # No hub that we could confirm carries its file (2026-11; KookYan's and RunningHub's repositories of that
         # name are described as LoRAs): whoever has it puts it at STARRY_HOME/models/kook-zimage-turbo.safetensors.
         name="kook-zimage-turbo", en="Kook Z-Image-Turbo, realistic fantasy", zh="Kook 真实幻想 Z-Image-Turbo",
         base="z-image-turbo", smallest=256, largest=2048, steps=8, guidance=2.0, max_tokens=512, languages=("zh", "en"),
         float32_vae=True, bytes=12_300_000_000,
     ),
-    Model(
+    ModelSpec(
         name="sd-turbo", en="SD-Turbo", zh="SD-Turbo", licence="Stability AI Community",
         hub="stabilityai/sd-turbo", modelscope="AI-ModelScope/sd-turbo", size=512, multiple=8, smallest=256, largest=1024,
         steps=4, guidance=0.0, max_tokens=77, languages=("en",), guided=False, flow=False, bytes=5_200_000_000,
     ),
-    Model(
+    ModelSpec(
         name="sdxl", en="Stable Diffusion XL 1.0", zh="Stable Diffusion XL 1.0", licence="OpenRAIL++-M",
         hub="stabilityai/stable-diffusion-xl-base-1.0", modelscope="AI-ModelScope/stable-diffusion-xl-base-1.0",
         multiple=8, smallest=256, largest=2048, steps=30, guidance=5.0, max_tokens=77, languages=("en",),
         flow=False, bytes=13_900_000_000,
     ),
-    Model(
+    ModelSpec(
         name="flux-schnell", en="FLUX.1 schnell", zh="FLUX.1 schnell", licence="Apache-2.0",
         hub="black-forest-labs/FLUX.1-schnell", modelscope="AI-ModelScope/FLUX.1-schnell",
         smallest=256, largest=2048, steps=4, guidance=0.0, max_tokens=256, languages=("en",), guided=False, bytes=33_700_000_000,
@@ -134,7 +134,7 @@ def default() -> str:
     return "z-image-turbo" if torch.accelerator.is_available() else "firefly"
 
 
-def resolve(name: str, base: str | None = None) -> Model:
+def resolve(name: str, base: str | None = None) -> ModelSpec:
     """The model called ``name``: a row of the table, a hub id, a local folder, or a .safetensors file.
 
     ``base`` is the pipeline to lay a single-file transformer over; without it, the file's layout decides.
@@ -154,12 +154,12 @@ def resolve(name: str, base: str | None = None) -> Model:
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
-        return _as_found(Model(name=name, en=name, zh=name, hub=name, modelscope=name))
+        return _as_found(ModelSpec(name=name, en=name, zh=name, hub=name, modelscope=name))
     raise UnknownName(KIND, name, names(), ("A hub id, a folder or a .safetensors file will do too.",
                                             "也可以是模型库 id、文件夹或 .safetensors 文件。"))  # fmt: skip
 
 
-def _local(path: Path, base: str | None) -> Model:
+def _local(path: Path, base: str | None) -> ModelSpec:
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise BadFile(
             f"“{path}” holds no model_index.json, so it is not a diffusers model.",
@@ -173,7 +173,7 @@ def _local(path: Path, base: str | None) -> Model:
     if path.is_dir():
         native = _json(path / "vae" / "config.json").get("sample_size")
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
-        return Model(name=str(path), en=path.name, zh=path.name, path=path, size=size)
+        return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
     from starrynight.models.single_file import recognise
 
     layout = recognise(path)
@@ -185,7 +185,7 @@ def _local(path: Path, base: str | None) -> Model:
     )  # fmt: skip
 
 
-def _as_found(model: Model) -> Model:
+def _as_found(model: ModelSpec) -> ModelSpec:
     """The row corrected by what the model's own folder says, where the folder is here."""
     folder = resolve(model.base).place if model.base else model.place
     if not (folder / "model_index.json").is_file():

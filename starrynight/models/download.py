@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from starrynight.errors import BadFile, HubUnreachable, MissingFile, StorageError, UnknownName, reason
-from starrynight.models.catalogue import Model, resolve
+from starrynight.models.catalogue import ModelSpec, resolve
 from starrynight.models.precision_plan import is_variant
 from starrynight.settings import settings
 
@@ -46,7 +46,7 @@ class Remote:
     url: str
 
 
-def fetch(model: Model) -> Model:
+def fetch(model: ModelSpec) -> ModelSpec:
     """The model, here: pulled from the hub (or its mirror) unless it is. Raises as ``pull``."""
     if model.base:
         if not model.place.exists():
@@ -227,7 +227,7 @@ def _check(remote: Remote, started: Path) -> None:
 class _Trouble:
     """What can go wrong on the way, as sentences that say what to do instead."""
 
-    def __init__(self, model: Model, server: str) -> None:
+    def __init__(self, model: ModelSpec, server: str) -> None:
         self.model, self.server = model, server
 
     def __enter__(self) -> None:
@@ -268,7 +268,7 @@ class _Trouble:
         )
 
 
-def by_hand(model: Model) -> MissingFile:
+def by_hand(model: ModelSpec) -> MissingFile:
     """What to do about a model whose file no hub that we know of carries."""
     base = (
         f", and fetch the model it is laid over: starry models pull {model.base}",

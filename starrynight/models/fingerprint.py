@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from starrynight.models.catalogue import Model, resolve
+from starrynight.models.catalogue import ModelSpec, resolve
 
 SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
-def fingerprint(model: Model) -> str:
+def fingerprint(model: ModelSpec) -> str:
     """sha256 over every weight file's name, length, and 64 samples of 4 KB spread evenly, headers included."""
     digest = hashlib.sha256()
     for root in (model.place, *([resolve(model.base).place] if model.base else [])):

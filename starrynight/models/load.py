@@ -19,26 +19,26 @@ import torch
 from starrynight.errors import Unfit
 from starrynight.models import single_file
 from starrynight.models import weights as files
-from starrynight.models.catalogue import Model, resolve
+from starrynight.models.catalogue import ModelSpec, resolve
 from starrynight.models.precision_plan import dtype_name, is_variant, role, weight_files
 from starrynight.models.weights import header
 from starrynight.numerics.emulate import emulate
-from starrynight.numerics.fold import compose, fold, fold_and_settle, fold_epsilons, only, read_plan
-from starrynight.numerics.islands import settle
+from starrynight.numerics.fold import compose, fold, fold_and_cast, fold_epsilons, only, read_plan
+from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.precision import PrecisionPlan
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 
 LIBRARIES = ("diffusers", "transformers")
 
 
-def load(model: Model, plan: PrecisionPlan, folds: Plan | None = None) -> Any:
+def load(model: ModelSpec, plan: PrecisionPlan, folds: FoldPlan | None = None) -> Any:
     """A diffusers pipeline on the CPU, each component in the plan's format, the decoder's too.
 
     ``folds`` names tensors by component; those of components that the plan wants folded are applied. Raises MissingFile, BadFile, PickledFile, LfsPointer, or Unfit when the weights are not the architecture's.
     """
     _quiet()
     place = model.place
-    recipe = Recipe(plan, folds)
+    recipe = LoadSpec(plan, folds)
     if place.is_dir():
         pipeline = _from_folder(place, recipe)
     elif single_file.recognise(place).base:
@@ -52,12 +52,12 @@ def load(model: Model, plan: PrecisionPlan, folds: Plan | None = None) -> Any:
 
 
 @dataclass
-class Recipe:
+class LoadSpec:
     """What the components become: their formats, the folds on offer, and the folds that were applied."""
 
     plan: PrecisionPlan
-    folds: Plan | None = None
-    applied: Plan = field(default_factory=Plan)
+    folds: FoldPlan | None = None
+    applied: FoldPlan = field(default_factory=FoldPlan)
 
     def dtype(self, component: str) -> torch.dtype:
         """The format a component's weights end up in. An autoencoder's stay in its encoder's."""
@@ -67,13 +67,15 @@ class Recipe:
         """The format to read it in: its files' own where it is yet to be folded, so that no bit is lost before."""
         return stored_dtype(files) if self.folding(component) is not None else self.dtype(component)
 
-    def folding(self, component: str) -> Plan | None:
+    def folding(self, component: str) -> FoldPlan | None:
         """The folds of a component whose role is to be folded."""
         roles = {"vae": ("vae_decode",)}.get(component, (role(component),))
         chosen = [choice for choice in self.plan if choice.component in roles]
         return only(self.folds, component) if self.folds and any(c.folded for c in chosen) else None
 
-    def finish(self, component: str, network: torch.nn.Module, told: Plan | None = None) -> torch.nn.Module:
+    def finish(
+        self, component: str, network: torch.nn.Module, told: FoldPlan | None = None
+    ) -> torch.nn.Module:
         """Fold what is to be folded. ``told``: folds that the weights brought with them from their file."""
         if told is not None:
             fold_epsilons({component: network}, told)
@@ -82,7 +84,7 @@ class Recipe:
             if component == "vae":  # its decoder is cast later, apart from its encoder
                 fold({component: network}, folds)
             else:
-                fold_and_settle(network, folds, self.dtype(component), component)
+                fold_and_cast(network, folds, self.dtype(component), component)
             self.applied = compose(self.applied, folds)
         return network.eval()
 
@@ -96,7 +98,7 @@ def stored_dtype(files: Sequence[Path]) -> torch.dtype:
     return torch.float32
 
 
-def _from_folder(folder: Path, recipe: Recipe, **ready: Any) -> Any:
+def _from_folder(folder: Path, recipe: LoadSpec, **ready: Any) -> Any:
     """Every network with its own class and format; ``ready`` components are taken as they are."""
     import diffusers
 
@@ -114,7 +116,7 @@ def _from_folder(folder: Path, recipe: Recipe, **ready: Any) -> Any:
         )
 
 
-def _over_base(file: Path, folder: Path, recipe: Recipe) -> Any:
+def _over_base(file: Path, folder: Path, recipe: LoadSpec) -> Any:
     """A transformer of its own, in diffusers' or the makers' layout, in place of the base's."""
     kind = files.read_json(folder / "model_index.json").get("transformer")
     if not (isinstance(kind, list) and kind[0] in LIBRARIES):
@@ -132,7 +134,7 @@ def _over_base(file: Path, folder: Path, recipe: Recipe) -> Any:
     )
 
 
-def _from_checkpoint(file: Path, shapes: Path | None, recipe: Recipe) -> Any:
+def _from_checkpoint(file: Path, shapes: Path | None, recipe: LoadSpec) -> Any:
     """A whole checkpoint in its makers' layout. ``shapes`` is a folder of configs; without it, the shipped one."""
     shapes = shapes or single_file.recognise(file).folder
     assert shapes is not None
@@ -164,7 +166,7 @@ def _tokenizers(shapes: Path, index: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _network(folder: Path, kind: list[str], recipe: Recipe) -> torch.nn.Module:
+def _network(folder: Path, kind: list[str], recipe: LoadSpec) -> torch.nn.Module:
     weights = weight_files(folder)
     variant = "fp16" if all(is_variant(path.name) for path in weights) else None
     dtype = recipe.reading(folder.name, weights) if folder.name != "vae" else recipe.dtype("vae")
@@ -216,7 +218,7 @@ def denoiser(pipeline: Any) -> Any:
     )
 
 
-def _join_formats(pipeline: Any, recipe: Recipe) -> None:
+def _join_formats(pipeline: Any, recipe: LoadSpec) -> None:
     """Put the half of the autoencoder that decodes into its own format, and let every part cast what it is given.
 
     Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser. A
@@ -228,11 +230,11 @@ def _join_formats(pipeline: Any, recipe: Recipe) -> None:
         return
     if vae.config.get("force_upcast"):
         vae.register_to_config(force_upcast=False)
-    islands = (recipe.folding("vae") or Plan()).islands
+    islands = (recipe.folding("vae") or FoldPlan()).islands
     decoder = getattr(torch, recipe.plan["vae_decode"].dtype)
     for name, part in vae.named_children():
         if is_decoding(name):
-            settle(part, islands, decoder, prefix=f"vae.{name}")
+            cast_with_islands(part, islands, decoder, prefix=f"vae.{name}")
         part.register_forward_pre_hook(_cast_to_own)
 
 

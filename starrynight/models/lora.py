@@ -47,7 +47,7 @@ def find(name: str) -> Path:
 
 
 @contextmanager
-def worn(
+def applied(
     pipeline: Any, loras: Sequence[tuple[str, float]], model: str, place: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """The pipeline with ``loras`` (name or path, weight) stacked on it. ``model`` is its name, for messages.
@@ -101,7 +101,7 @@ def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
         if "out of memory" in str(error).lower():
             raise
         raise _unfit(path, model) from error
-    if not any(adapter in worn for worn in pipeline.get_list_adapters().values()):
+    if not any(adapter in applied for applied in pipeline.get_list_adapters().values()):
         raise _unfit(path, model)
     for component, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):

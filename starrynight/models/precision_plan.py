@@ -6,19 +6,19 @@ Knows where a component's weights lie and which role of the plan it plays; decid
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from starrynight.models.catalogue import Model, resolve
+from starrynight.models.catalogue import ModelSpec, resolve
 from starrynight.models.single_file import COMFY_PREFIX, recognise
 from starrynight.models.weights import components, header, read_json
 from starrynight.numerics import precision
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.settings import settings
+from starrynight.storage import write_cache
 
 # Where a written fold tells of itself (numerics.fold.HEADER, which needs torch to be imported).
 FOLD_HEADER = "starry_fold"
@@ -32,12 +32,12 @@ CHECKPOINT_PARTS = {
 }
 
 
-def choose(model: Model, device: str | None, asked: str) -> PrecisionPlan:
+def choose(model: ModelSpec, device: str | None, asked: str) -> PrecisionPlan:
     """The plan for ``model`` on ``device`` (None: the best back end here). Raises BadRequest as ``precision`` does."""
     return decide(model, _probed(_kind(device)), asked)
 
 
-def decide(model: Model, here: precision.Device, asked: str) -> PrecisionPlan:
+def decide(model: ModelSpec, here: precision.Device, asked: str) -> PrecisionPlan:
     """The plan for ``model`` on a device of which all is known.
 
     Folds can be made for any model (``folding``): they are offered where they are asked for, and where float16 is
@@ -46,7 +46,7 @@ def decide(model: Model, here: precision.Device, asked: str) -> PrecisionPlan:
     counts = parameters(model)
     safe = folded_in_file(model) if asked != "float16-folded" else frozenset()
     wanted = asked == "float16-folded" or (asked == "auto" and here.native == {"float16"})
-    record = precision.Model(
+    record = precision.ModelProfile(
         family=family(model),
         parameters=counts,
         folded=frozenset(counts) - safe if wanted else frozenset(),
@@ -61,7 +61,7 @@ def processor() -> precision.Device:
     return _probed("cpu")
 
 
-def folded_in_file(model: Model) -> frozenset[str]:
+def folded_in_file(model: ModelSpec) -> frozenset[str]:
     """Components whose weights were folded for float16 when they were written, with a certificate that holds.
 
     Of a lone transformer that is laid over a base, only itself: the base's own files say what they are.
@@ -106,7 +106,7 @@ def _probed(kind: str | None) -> precision.Device:
     known = _read_rates(kept)
     if key not in known:
         known[key] = machine.matmul_rates(machine.torch_device("cpu"))
-        keep(kept, json.dumps(known, indent=1))
+        write_cache(kept, json.dumps(known, indent=1).encode())
     return replace(here, rates=known[key])
 
 
@@ -115,17 +115,6 @@ def _read_rates(path: Path) -> dict[str, dict[str, float]]:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def keep(path: Path, text: str) -> None:
-    """Write whole or not at all; a folder that may not be written costs a second the next time, nothing more."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        fresh.write_text(text, "utf-8")
-        fresh.replace(path)
-    except OSError:
-        return
 
 
 def _kind(device: str | None) -> str | None:
@@ -151,12 +140,12 @@ def dtype_name(plan: PrecisionPlan, component: str) -> str:
     return entries.get(role(component)) or next(iter(entries.values()))
 
 
-def family(model: Model) -> str:
+def family(model: ModelSpec) -> str:
     """The pipeline's class name, from model_index.json."""
     return str(read_json(_pipeline_folder(model) / "model_index.json").get("_class_name", ""))
 
 
-def _pipeline_folder(model: Model) -> Path:
+def _pipeline_folder(model: ModelSpec) -> Path:
     """The folder whose model_index.json decides the class: the model's own, its base's, or the shipped layout's."""
     if model.place.is_dir():
         return model.place
@@ -167,7 +156,7 @@ def _pipeline_folder(model: Model) -> Path:
     return layout.folder
 
 
-def parameters(model: Model) -> dict[str, int]:
+def parameters(model: ModelSpec) -> dict[str, int]:
     """How many parameters each component has: the denoiser, "text_encoder" (all of them) and "vae"."""
     counts: dict[str, int] = {}
     for component, entries in _tensors(model):
@@ -176,7 +165,7 @@ def parameters(model: Model) -> dict[str, int]:
     return counts
 
 
-def _tensors(model: Model) -> list[tuple[str, list[Any]]]:
+def _tensors(model: ModelSpec) -> list[tuple[str, list[Any]]]:
     """(component, header entries), file by file."""
     place = model.place
     if place.is_dir():

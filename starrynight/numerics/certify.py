@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold
-from starrynight.numerics.islands import settle
+from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.modules import tensors_in
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 
 # An exact fold changes float32 by nothing; where an epsilon could only be kept, by less than its last bits.
 UNCHANGED = 1e-6
@@ -41,7 +41,7 @@ class Certificate:
         """Float32 is the same function, and float16 stays finite and nearer to it than bfloat16."""
         return self.folded_float32 <= UNCHANGED and self.folded_float16 < self.bfloat16
 
-    def as_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """For a header or a report: the fields, the verdict, and decibels (numbers that broke are null)."""
         fields = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
@@ -53,7 +53,7 @@ class Certificate:
             "bfloat16_decibels": decibels(self.bfloat16),
         }
 
-    def say(self, lang: str) -> str:
+    def message(self, lang: str) -> str:
         """One paragraph for a reader."""
         half, brain = decibels(self.folded_float16), decibels(self.bfloat16)
         if lang.startswith("zh"):
@@ -77,7 +77,7 @@ def decibels(error: float) -> float | None:
 
 
 def certify(
-    module: nn.Module, plan: Plan, exercise: Callable[[nn.Module, int], object], held_out: Sequence[int]
+    module: nn.Module, plan: FoldPlan, exercise: Callable[[nn.Module, int], object], held_out: Sequence[int]
 ) -> Certificate:
     """Compare the formats of ``module`` (float32, not folded) under ``plan``.
 
@@ -98,7 +98,7 @@ def certify(
     )
 
 
-def folded(module: nn.Module, plan: Plan) -> nn.Module:
+def folded(module: nn.Module, plan: FoldPlan) -> nn.Module:
     """A folded copy in float32."""
     other = copy.deepcopy(module)
     fold(other, plan)
@@ -118,10 +118,10 @@ def float16_outputs(
     module: nn.Module,
     exercise: Callable[[nn.Module, int], object],
     inputs: Sequence[int],
-    plan: Plan | None = None,
+    plan: FoldPlan | None = None,
 ) -> list[Tensor]:
     """The same in emulated float16, with the plan's islands. The module is cast in place."""
-    settle(module, plan.islands if plan else (), torch.float16)
+    cast_with_islands(module, plan.islands if plan else (), torch.float16)
     with Emulation(module):
         return outputs(module, exercise, inputs)
 

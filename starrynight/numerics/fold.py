@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from starrynight.errors import BadFile, StorageError, Unfit, reason
 from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 
 # Where a plan travels in a safetensors header.
 HEADER = "starry_fold"
 
 
-def fold(modules: Modules, plan: Plan, sign: int = 1) -> None:
+def fold(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
 
     ``sign=-1`` takes the folds out again. Raises ``Unfit`` if the plan names a parameter that is not there.
@@ -50,7 +50,7 @@ def fold(modules: Modules, plan: Plan, sign: int = 1) -> None:
     fold_epsilons(modules, plan, sign)
 
 
-def fold_and_settle(module: nn.Module, plan: Plan, dtype: torch.dtype, prefix: str = "") -> None:
+def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix: str = "") -> None:
     """Fold ``module`` and cast it, tensor by tensor, so that nothing is held twice; islands stay in float32.
 
     Each tensor is multiplied in float32 and rounded once, whatever it was stored in.
@@ -64,7 +64,7 @@ def fold_and_settle(module: nn.Module, plan: Plan, dtype: torch.dtype, prefix: s
     bridge(module, plan.islands, dtype, prefix)
 
 
-def fold_epsilons(modules: Modules, plan: Plan, sign: int = 1) -> None:
+def fold_epsilons(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply only the epsilons: what is left to do for weights that were folded in their file."""
     for name, power in plan.epsilons.items():
         path, _, attribute = name.rpartition(".")
@@ -72,7 +72,7 @@ def fold_epsilons(modules: Modules, plan: Plan, sign: int = 1) -> None:
         setattr(module, attribute, getattr(module, attribute) * 2.0 ** (sign * power))
 
 
-def compose(*plans: Plan) -> Plan:
+def compose(*plans: FoldPlan) -> FoldPlan:
     """One plan after another: exponents add up, islands gather. The range is the last plan's."""
     parameters: Counter[str] = Counter()
     epsilons: Counter[str] = Counter()
@@ -93,7 +93,7 @@ def compose(*plans: Plan) -> Plan:
     )
 
 
-def only(plan: Plan, component: str) -> Plan:
+def only(plan: FoldPlan, component: str) -> FoldPlan:
     """The part of a plan that speaks of one component, names still with its prefix."""
     return replace(
         plan,
@@ -108,7 +108,7 @@ def _module_at(modules: Modules, path: str) -> nn.Module:
     return next(module for name, module in named_modules(modules) if name == path)
 
 
-def fold_tensor(name: str, tensor: Tensor, plan: Plan, dtype: torch.dtype | None = None) -> Tensor:
+def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | None = None) -> Tensor:
     """One tensor of a checkpoint, folded; ``name`` is as in the plan. Integers are left alone.
 
     With ``dtype`` it is cast after folding, or to float32 inside an island.
@@ -134,12 +134,12 @@ def fold_rows(tensor: Tensor, powers: Tensor, dtype: torch.dtype | None = None) 
 def write_folded(
     source: Path,
     target: Path,
-    plan: Plan,
+    plan: FoldPlan,
     certificate: Mapping[str, object] | None = None,
     prefix: str = "",
     dtype: torch.dtype | None = torch.float16,
     rows: Mapping[str, Tensor] | None = None,
-    told: Plan | None = None,
+    told: FoldPlan | None = None,
     on_tensor: Callable[[str], None] | None = None,
 ) -> None:
     """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
@@ -213,14 +213,14 @@ def _stream(
         on_tensor(name)
 
 
-def read_plan(path: Path) -> Plan | None:
+def read_plan(path: Path) -> FoldPlan | None:
     """The plan in a safetensors header; None if the file was not folded."""
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(HEADER)
-    return Plan.from_json(json.dumps(json.loads(text)["plan"])) if text else None
+    return FoldPlan.from_json(json.dumps(json.loads(text)["plan"])) if text else None
 
 
-def fold_adapter(module: nn.Module, adapter: str, plan: Plan, prefix: str = "") -> None:
+def fold_adapter(module: nn.Module, adapter: str, plan: FoldPlan, prefix: str = "") -> None:
     """Scale a LoRA that PEFT has put on ``module`` (named ``prefix`` in the plan) as the layers under it are folded: ΔW
     like W.
 

@@ -72,7 +72,9 @@ def _parent_call(trace: Trace, name: str) -> str:
     return name
 
 
-def settle(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix: str = "") -> None:
+def cast_with_islands(
+    module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix: str = ""
+) -> None:
     """Cast ``module`` to ``dtype``, but for its islands: they are cast to float32 and translate at their boundary.
 
     Call it on the float32 (or bfloat16) original, so that islands keep all of its bits.

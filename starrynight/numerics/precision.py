@@ -107,7 +107,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelProfile:
     """What is known of a model's numbers.
 
     ``parameters`` counts the parameters of each component: the denoiser ("transformer" or "unet"),
@@ -178,7 +178,7 @@ class PrecisionPlan:
     def __iter__(self) -> Iterator[Choice]:
         return iter(self.choices)
 
-    def as_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain data for a picture's recipe or a report."""
         told = {choice.component: asdict(choice) for choice in self.choices}
         return {name: {k: v for k, v in entry.items() if v is not False} for name, entry in told.items()}
@@ -189,7 +189,7 @@ class PrecisionPlan:
         return PrecisionPlan(tuple(fresh.get(choice.component, choice) for choice in self.choices))
 
 
-def choose(device: Device, model: Model, asked: str | Mapping[str, str] = "auto") -> PrecisionPlan:
+def choose(device: Device, model: ModelProfile, asked: str | Mapping[str, str] = "auto") -> PrecisionPlan:
     """The format of every component of ``model`` on ``device``.
 
     ``asked`` is "auto", one of ``FORMATS`` for the whole model (encoding a picture stays float32), or a mapping
@@ -215,7 +215,7 @@ def _as_computed(device: Device, choice: Choice) -> Choice:
     )  # fmt: skip
 
 
-def _wishes(model: Model, asked: str | Mapping[str, str]) -> dict[str, str]:
+def _wishes(model: ModelProfile, asked: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(asked, str):
         wishes = dict.fromkeys(model.roles, asked) | {"vae_encode": "auto"}
     else:
@@ -235,7 +235,7 @@ def _wishes(model: Model, asked: str | Mapping[str, str]) -> dict[str, str]:
     return wishes
 
 
-def _granted(device: Device, model: Model, role: str, wish: str) -> Choice:
+def _granted(device: Device, model: ModelProfile, role: str, wish: str) -> Choice:
     """What was asked for, if the device can do it at all."""
     component = model.roles[role]
     dtype = wish.removesuffix("-folded")
@@ -256,7 +256,7 @@ def _granted(device: Device, model: Model, role: str, wish: str) -> Choice:
     return Choice(role, wish, "asked for", "按要求使用")
 
 
-def _best(device: Device, model: Model, role: str) -> Choice:
+def _best(device: Device, model: ModelProfile, role: str) -> Choice:
     if role == "vae_encode":
         return Choice(role, "float32", "encoding a picture loses detail in 16 bits; it takes one step, so float32",
                       "16 位编码会损失图像细节；编码只需一步，故用 float32")  # fmt: skip
@@ -266,7 +266,7 @@ def _best(device: Device, model: Model, role: str) -> Choice:
     return _fastest(device, model, role) or _smallest(device, model, role) or _exact(device, model, role)
 
 
-def _fastest(device: Device, model: Model, role: str) -> Choice | None:
+def _fastest(device: Device, model: ModelProfile, role: str) -> Choice | None:
     """The most faithful 16-bit format that is worth its loss in exactness here."""
     usable = _trusted(model, role)
     formats = [f for f in usable if f.removesuffix("-folded") in device.native]
@@ -281,7 +281,7 @@ def _fastest(device: Device, model: Model, role: str) -> Choice | None:
     return Choice(role, formats[0], *_why_fast(device, formats[0]))
 
 
-def _trusted(model: Model, role: str) -> list[str]:
+def _trusted(model: ModelProfile, role: str) -> list[str]:
     """16-bit formats in which this component's numbers stay finite, most faithful first."""
     component = model.roles[role]
     if component in model.folded:
@@ -301,7 +301,7 @@ def _why_fast(device: Device, chosen: str) -> tuple[str, str]:
             f"{label} 的 bfloat16 很快，且其范围不会溢出")  # fmt: skip
 
 
-def _smallest(device: Device, model: Model, role: str) -> Choice | None:
+def _smallest(device: Device, model: ModelProfile, role: str) -> Choice | None:
     """No 16-bit format is faster; one may still be needed for its size."""
     if _fits(device, model, role, "float32"):
         return None
@@ -312,7 +312,7 @@ def _smallest(device: Device, model: Model, role: str) -> Choice | None:
     return None
 
 
-def _exact(device: Device, model: Model, role: str) -> Choice:
+def _exact(device: Device, model: ModelProfile, role: str) -> Choice:
     label = _label(device)
     if device.broken_float16:
         return Choice(role, "float32", f"{label} gives NaN in float16 and has no bfloat16",
@@ -332,7 +332,7 @@ def _why_exact_cpu(device: Device) -> tuple[str, str]:
             f"本机实测：bfloat16 矩阵乘法速度不到 float32 的 {WORTHWHILE:g} 倍")  # fmt: skip
 
 
-def _fits(device: Device, model: Model, role: str, chosen: str) -> bool:
+def _fits(device: Device, model: ModelProfile, role: str, chosen: str) -> bool:
     """Whether the component's weights fit. Components may take turns on a device, so each is judged alone."""
     weights = model.parameters.get(model.roles[role], 0) * BYTES[chosen]
     return not device.memory or weights <= WEIGHTS_SHARE * device.memory

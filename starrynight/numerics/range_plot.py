@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from itertools import groupby
 
-from starrynight.numerics.ranges import LIMITS, NORMAL, SUBNORMAL, Layer
+from starrynight.numerics.ranges import LIMITS, NORMAL, SUBNORMAL, LayerRange
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM, PLOT = 1280, 92, 150, 118, 74, 430
 NIGHT, DEEP, GOLD, PALE, FIRE, MOON = "#0a1230", "#050818", "#e6b94a", "#7f93c9", "#ff6b4a", "#f4e9c8"
@@ -26,7 +26,7 @@ LINES = (
 )
 
 
-def draw(layers: Sequence[Layer], title: str, note: str, legend: Sequence[str]) -> str:
+def range_plot(layers: Sequence[LayerRange], title: str, note: str, legend: Sequence[str]) -> str:
     """An SVG picture: gold where float16 holds a layer, red where it breaks, a pale cap where folding brings it.
 
     ``legend`` names these three.
@@ -53,7 +53,7 @@ def draw(layers: Sequence[Layer], title: str, note: str, legend: Sequence[str]) 
     )
 
 
-def _extent(layers: Sequence[Layer]) -> tuple[float, float]:
+def _extent(layers: Sequence[LayerRange]) -> tuple[float, float]:
     """log2 at the foot and at the top: the data, and float16's own limits, in sight."""
     finite = [layer.small for layer in layers if layer.small < 100]
     low = max(min([NORMAL, *finite]), SUBNORMAL - 4) - FLOOR_BELOW
@@ -118,14 +118,12 @@ def _raised(number: int) -> str:
     return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] if digit.isdigit() else "⁻" for digit in str(number))
 
 
-def _tower(layer: Layer, x: float, step: float, y: Callable[[float], float], low: float) -> str:
+def _tower(layer: LayerRange, x: float, step: float, y: Callable[[float], float], low: float) -> str:
     """From the small values up to the peak; what folding makes of the peak is a pale cap across it."""
-    broken = layer.spare("float16") < 0
+    broken = layer.headroom_bits("float16") < 0
     top, foot = y(layer.peak), y(max(low, min(layer.small, layer.peak)))
     width = max(0.6, step * 0.78)
-    told = (
-        f"{layer.component}.{layer.name}: 2^{layer.peak:.1f}, {layer.spare('float16'):+.1f} bits, {layer.op}"
-    )
+    told = f"{layer.component}.{layer.name}: 2^{layer.peak:.1f}, {layer.headroom_bits('float16'):+.1f} bits, {layer.op}"
     tower = (
         f'<rect x="{x:.2f}" y="{top:.1f}" width="{width:.2f}" height="{max(1.0, foot - top):.1f}" '
         f'fill="url(#{"fire" if broken else "gold"})" opacity="{0.95 if broken else 0.8}"><title>{escape(told)}</title></rect>'
@@ -138,7 +136,7 @@ def _tower(layer: Layer, x: float, step: float, y: Callable[[float], float], low
     )
 
 
-def _districts(layers: Sequence[Layer], step: float) -> list[str]:
+def _districts(layers: Sequence[LayerRange], step: float) -> list[str]:
     """The components' names under their layers."""
     parts, number = [], 0
     for component, group in groupby(layers, key=lambda layer: layer.component):

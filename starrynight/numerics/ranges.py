@@ -19,7 +19,7 @@ NORMAL, SUBNORMAL = -14.0, -24.0
 
 
 @dataclass
-class Layer:
+class LayerRange:
     """One module's 16-bit results over the whole run, in log2: ``peak`` of max|x|, ``small`` of the 10 % quantile.
 
     ``folded`` is the peak after folding. ``op`` made the peak.
@@ -32,33 +32,36 @@ class Layer:
     small: float
     folded: float
 
-    def spare(self, name: str) -> float:
+    def headroom_bits(self, name: str) -> float:
         """Bits between the peak and a format's largest number; negative where it breaks."""
         return LIMITS[name] - self.peak
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data, with the bits to spare in each format."""
         told = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return told | {"spare": {name: round(self.spare(name), 2) for name in LIMITS}}
+        return told | {"spare": {name: round(self.headroom_bits(name), 2) for name in LIMITS}}
 
 
-def layers(trace: Trace) -> list[Layer]:
+def layer_ranges(trace: Trace) -> list[LayerRange]:
     """The layers in the order in which they first ran, with what the least folding would make of them."""
     exponents = solve_exponents(trace, collect_ranges(trace), immovable(trace))
-    found: dict[str, Layer] = {}
+    found: dict[str, LayerRange] = {}
     for site in trace.sites.values():
         if not site.half or site.peak <= 0:
             continue
         peak, small = math.log2(site.peak), math.log2(site.small) if 0 < site.small < math.inf else math.inf
         folded = peak + max(exponents.get(trace.exponents.root(e), 0) for e in site.exponents)
         component, _, name = site.module.partition(".")
-        layer = found.setdefault(site.module, Layer(component, name, site.op, peak, small, folded))
+        layer = found.setdefault(site.module, LayerRange(component, name, site.op, peak, small, folded))
         if peak > layer.peak:
             layer.peak, layer.op = peak, site.op
         layer.small, layer.folded = min(layer.small, small), max(layer.folded, folded)
     return list(found.values())
 
 
-def breaking(found: Sequence[Layer], name: str = "float16") -> list[Layer]:
+def breaking(found: Sequence[LayerRange], name: str = "float16") -> list[LayerRange]:
     """The layers that a format cannot hold, worst first."""
-    return sorted((layer for layer in found if layer.spare(name) < 0), key=lambda layer: layer.spare(name))
+    return sorted(
+        (layer for layer in found if layer.headroom_bits(name) < 0),
+        key=lambda layer: layer.headroom_bits(name),
+    )

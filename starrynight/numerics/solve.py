@@ -47,12 +47,12 @@ class Unreachable(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class FoldPlan:
     """What to do to a model so that float16 holds it.
 
     ``parameters``: name → p, the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p, likewise.
     ``configs``: keys of a configuration that hold those epsilons → p, for a checkpoint that is written. ``islands``:
-    modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``spare``: bits between the
+    modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``headroom_bits``: bits between the
     largest folded tensor of the calibration and 65504; infinite if nothing was held in 16 bits.
     """
 
@@ -61,25 +61,28 @@ class Plan:
     configs: Mapping[str, int] = field(default_factory=dict)
     islands: tuple[str, ...] = ()
     limit: int = LIMIT
-    spare: float = math.inf
+    headroom_bits: float = math.inf
 
     @property
     def fits(self) -> bool:
         """Whether float16 holds everything; not so only where the model's own inputs or outputs are too large."""
-        return self.spare >= 0
+        return self.headroom_bits >= 0
 
     def to_json(self) -> str:
-        """Canonical text: equal plans have equal texts."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Canonical text: equal plans have equal texts. "spare" is the header's key for ``headroom_bits``."""
+        fields = asdict(self)
+        fields["spare"] = fields.pop("headroom_bits")
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
-        data = json.loads(text)
-        return cls(**data | {"islands": tuple(data["islands"])})
+    def from_json(cls, text: str) -> FoldPlan:
+        fields = json.loads(text)
+        fields["headroom_bits"] = fields.pop("spare", math.inf)
+        return cls(**fields | {"islands": tuple(fields["islands"])})
 
 
 @dataclass(frozen=True)
-class Ordinary:
+class CheckpointConstraints:
     """What an ordinary checkpoint can carry of the epsilons: whole groups, each set by one key of a configuration.
 
     ``keys``: key → the epsilons ("module.attribute") that it sets. ``told``: epsilons that the traced modules hold
@@ -93,9 +96,9 @@ class Ordinary:
 def solve(
     trace: Trace,
     limit: int = LIMIT,
-    plain: Ordinary | None = None,
+    plain: CheckpointConstraints | None = None,
     fixed: Callable[[str], bool] = lambda name: False,
-) -> Plan:
+) -> FoldPlan:
     """The plan for a traced model. The same trace gives the same plan.
 
     ``plain``: only folds that an ordinary checkpoint can carry, so no non-persistent buffer, and no epsilon but by its key.
@@ -167,7 +170,7 @@ def solve_exponents(
     ranges: Mapping[int, Range],
     pinned: Iterable[int] = (),
     demands: Mapping[int, int] | None = None,
-    plain: Ordinary | None = None,
+    plain: CheckpointConstraints | None = None,
     limit: int = LIMIT,
 ) -> dict[int | str, int]:
     """An integer for every root of the trace's exponents (and every key of ``plain``), at the least price.
@@ -186,8 +189,8 @@ def solve_exponents(
             raise Unreachable("the tensor keeps its scale: an input, an output, or tied to one")
     for epsilon in trace.epsilons.values():
         if plain is not None or not epsilon.attribute:
-            _bound_epsilon(programme, epsilon, root(epsilon.exponent), plain or Ordinary())
-    _bound_keys(programme, trace, plain or Ordinary())
+            _bound_epsilon(programme, epsilon, root(epsilon.exponent), plain or CheckpointConstraints())
+    _bound_keys(programme, trace, plain or CheckpointConstraints())
     for unknown, found in ranges.items():
         if unknown == PINNED:
             continue
@@ -205,7 +208,7 @@ def solve_exponents(
     return programme.solve()
 
 
-def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: Ordinary) -> None:
+def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: CheckpointConstraints) -> None:
     """An epsilon goes with the quantity it is added to, or stays negligible beside it.
 
     It can be moved by its key alone; beside a quantity that moves by 2^v it should be 2^v times what it is.
@@ -223,7 +226,7 @@ def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: Or
         programme.between(terms, -math.inf, told + math.floor(room))
 
 
-def _bound_keys(programme: _Programme, trace: Trace, plain: Ordinary) -> None:
+def _bound_keys(programme: _Programme, trace: Trace, plain: CheckpointConstraints) -> None:
     """A key stays as it is unless there is need, and if it sets an epsilon that the run never met."""
     met = {f"{epsilon.module}.{epsilon.attribute}" for epsilon in trace.epsilons.values()}
     for key, members in plain.keys.items():
@@ -233,7 +236,7 @@ def _bound_keys(programme: _Programme, trace: Trace, plain: Ordinary) -> None:
             programme.equation({key: 1}, 0)
 
 
-def _carried(plan: Plan, plain: Ordinary, exponents: Mapping[int | str, int]) -> Plan:
+def _carried(plan: FoldPlan, plain: CheckpointConstraints, exponents: Mapping[int | str, int]) -> FoldPlan:
     """The plan with the epsilons that the keys set, seen from what the modules hold now."""
     powers = {name: -power for name, power in plain.told.items()}
     for key, members in plain.keys.items():
@@ -310,7 +313,7 @@ def as_plan(
     ranges: Mapping[int, Range],
     islands: tuple[str, ...],
     limit: int,
-) -> Plan:
+) -> FoldPlan:
     """Exponents by name, zeros left out."""
 
     def exponent(unknown: int) -> int:
@@ -321,10 +324,10 @@ def as_plan(
         f"{e.module}.{e.attribute}": exponent(e.exponent) for e in trace.epsilons.values() if e.attribute
     }
     peaks = [found.peak + exponents.get(unknown, 0) for unknown, found in ranges.items()]
-    return Plan(
+    return FoldPlan(
         parameters={name: p for name, p in sorted(parameters.items()) if p},
         epsilons={name: p for name, p in sorted(epsilons.items()) if p},
         islands=islands,
         limit=limit,
-        spare=round(math.log2(65504) - max(peaks), 2) if peaks else math.inf,
+        headroom_bits=round(math.log2(65504) - max(peaks), 2) if peaks else math.inf,
     )

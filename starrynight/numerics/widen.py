@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starrynight.numerics.exponents import PINNED
-from starrynight.numerics.solve import Plan, Unreachable, as_plan, solve_exponents
+from starrynight.numerics.solve import FoldPlan, Unreachable, as_plan, solve_exponents
 from starrynight.numerics.trace import Trace
 
 
-def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> Plan:
+def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> FoldPlan:
     """The plan that makes the 16-bit tensors of ``boundary`` larger by 2^bits and changes no output.
 
     ``boundary`` is ``trace.outputs[module]`` or ``trace.inputs[module]``. Tensors in it that cannot move (an input of

@@ -9,12 +9,12 @@ from typing import Any
 
 from starrynight.errors import BadRequest
 from starrynight.models import lora
-from starrynight.models.catalogue import Model
+from starrynight.models.catalogue import ModelSpec
 from starrynight.painting import init_image, schedulers, styles
 from starrynight.request import PaintRequest, check_size
 
 
-def check(request: PaintRequest, model: Model) -> None:
+def check(request: PaintRequest, model: ModelSpec) -> None:
     """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the first picture)."""
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
     styles.styled(request.prompt, request.style)
@@ -31,14 +31,14 @@ def check(request: PaintRequest, model: Model) -> None:
             )
 
 
-def negative_of(request: PaintRequest, model: Model) -> str:
+def negative_of(request: PaintRequest, model: ModelSpec) -> str:
     """The user's negative prompt, then the style's where the model was taught to read one."""
     _, from_style = styles.styled(request.prompt, request.style)
     parts = [request.negative_prompt, from_style if model.negatives else ""]
     return ", ".join(part for part in parts if part)
 
 
-def warnings_for(request: PaintRequest, model: Model, tokenizer: Any = None) -> list[tuple[str, str]]:
+def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None) -> list[tuple[str, str]]:
     """What will not come out as asked, as (English, 中文). With the model's tokenizer, length is counted too."""
     prompt, _ = styles.styled(request.prompt, request.style)
     found = []

@@ -20,7 +20,7 @@ from torch import nn
 from starrynight.numerics.fold import fold_epsilons
 from starrynight.numerics.islands import Enter, Leave, inside
 from starrynight.numerics.modules import join, named_modules, own_tensors
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention, offload
 from starrynight.verdict import Fault
 
@@ -29,7 +29,7 @@ NARROW = (torch.float8_e4m3fn, torch.float8_e5m2, *HALVES)
 
 
 @dataclass
-class Part:
+class Component:
     """A component as one stage sees it: its networks by the names they have in the pipeline.
 
     ``stores``: 16-bit formats whose results are right on this device. ``refill`` reads parameters anew from the model's
@@ -41,7 +41,7 @@ class Part:
     networks: Mapping[str, nn.Module]
     stores: frozenset[str] = frozenset(("bfloat16", "float16"))
     refill: Callable[[], Mapping[str, torch.Tensor]] | None = None
-    replan: Callable[[], tuple[Plan, Mapping[str, torch.Tensor]] | None] | None = None
+    replan: Callable[[], tuple[FoldPlan, Mapping[str, torch.Tensor]] | None] | None = None
     islands: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # by module, the hooks at its border
     climbed: set[str] = field(default_factory=set)
     _undo: ExitStack = field(default_factory=ExitStack)
@@ -75,7 +75,7 @@ class Part:
         self._undo.close()
         self.islands, self.climbed, self._held = {}, set(), []
 
-    def refold(self, difference: Plan, fresh: Mapping[str, torch.Tensor]) -> None:
+    def refold(self, difference: FoldPlan, fresh: Mapping[str, torch.Tensor]) -> None:
         """The weights as another plan has them, from the model's files: what a new start would paint with. They stay."""
         for name, module in named_modules(self.networks):
             for own in own_tensors(module):
@@ -140,7 +140,7 @@ class Part:
 
 def parts_of(
     pipeline: Any, denoiser: str, stores: frozenset[str], refill: Callable[[], Mapping[str, torch.Tensor]]
-) -> dict[str, Part]:
+) -> dict[str, Component]:
     """A pipeline's components by their roles in a precision plan."""
     networks = {n: part for n, part in pipeline.components.items() if isinstance(part, nn.Module)}
     roles: dict[str, dict[str, nn.Module]] = {denoiser: {denoiser: networks[denoiser]}}
@@ -148,10 +148,10 @@ def parts_of(
     for name, part in networks["vae"].named_children() if "vae" in networks else ():
         decodes = "decoder" in name or "post_quant" in name
         roles.setdefault("vae_decode" if decodes else "vae_encode", {})[f"vae.{name}"] = part
-    return {role: Part(role, networks, stores, refill) for role, networks in roles.items() if networks}
+    return {role: Component(role, networks, stores, refill) for role, networks in roles.items() if networks}
 
 
-def difference(before: Plan, after: Plan, part: Part) -> Plan:
+def difference(before: FoldPlan, after: FoldPlan, part: Component) -> FoldPlan:
     """What turns a part folded by ``before`` into one folded by ``after``."""
 
     def powers(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
@@ -172,17 +172,17 @@ def difference(before: Plan, after: Plan, part: Part) -> Plan:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Fallback:
     """``climb`` says what it changed (a name, or an empty string), or None where it cannot help. One that ``grows`` is
     climbed again, for as long as it can.
     """
 
     name: str
-    climb: Callable[[Part, Fault], str | None]
+    climb: Callable[[Component, Fault], str | None]
     grows: bool = False
 
 
-def replan(part: Part, fault: Fault) -> str | None:
+def replan(part: Component, fault: Fault) -> str | None:
     """Folds that know what was just seen. They are kept with the model, so every later picture begins with them."""
     if part.replan is None or part.narrow is None or (planned := part.replan()) is None:
         return None
@@ -190,11 +190,11 @@ def replan(part: Part, fault: Fault) -> str | None:
     return ""
 
 
-def float32_decoder(part: Part, fault: Fault) -> str | None:
+def float32_decoder(part: Component, fault: Fault) -> str | None:
     return _recast(part, torch.float32) if part.name == "vae_decode" else None
 
 
-def float32_island(part: Part, fault: Fault) -> str | None:
+def float32_island(part: Component, fault: Fault) -> str | None:
     """The module that broke computes in float32; where it already does, its result did not fit: the one around it."""
     if part.narrow is None or not fault.module:
         return None
@@ -205,7 +205,7 @@ def float32_island(part: Part, fault: Fault) -> str | None:
     return ", ".join(part.islands)
 
 
-def _island_around(part: Part, name: str) -> str | None:
+def _island_around(part: Component, name: str) -> str | None:
     """The smallest module at or above ``name`` that is called and is no island yet; None when only the whole is left."""
     while name not in part.networks:
         module = part.find(name)
@@ -221,16 +221,16 @@ def _is_called(module: nn.Module) -> bool:
     return not isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
-def bfloat16_model(part: Part, fault: Fault) -> str | None:
+def bfloat16_model(part: Component, fault: Fault) -> str | None:
     usable = part.narrow == torch.float16 and "bfloat16" in part.stores
     return _recast(part, torch.bfloat16) if usable else None
 
 
-def float32_model(part: Part, fault: Fault) -> str | None:
+def float32_model(part: Component, fault: Fault) -> str | None:
     return _recast(part, torch.float32)
 
 
-def other_attention(part: Part, fault: Fault) -> str | None:
+def other_attention(part: Component, fault: Fault) -> str | None:
     names = []
     for network in part.networks.values():
         if changed := attention.change(network):
@@ -240,17 +240,17 @@ def other_attention(part: Part, fault: Fault) -> str | None:
     return ", ".join(dict.fromkeys(names)) or None
 
 
-LADDER = (
-    Rung("replan", replan),
-    Rung("decoder", float32_decoder),
-    Rung("islands", float32_island, grows=True),
-    Rung("bfloat16", bfloat16_model),
-    Rung("float32", float32_model),
-    Rung("attention", other_attention),
+FALLBACKS = (
+    Fallback("replan", replan),
+    Fallback("decoder", float32_decoder),
+    Fallback("islands", float32_island, grows=True),
+    Fallback("bfloat16", bfloat16_model),
+    Fallback("float32", float32_model),
+    Fallback("attention", other_attention),
 )
 
 
-def _recast(part: Part, dtype: torch.dtype) -> str | None:
+def _recast(part: Component, dtype: torch.dtype) -> str | None:
     if part.narrow is None:
         return None
     part.recast(dtype)

@@ -20,11 +20,11 @@ from torch import nn
 from starrynight.errors import BrokenNumbers, OutOfMemory
 from starrynight.numerics.finite import ClampCounter, find_fault, locate
 from starrynight.painting import fallback, offload, schedulers
-from starrynight.painting.fallback import HALVES, LADDER, Part, cast
-from starrynight.verdict import NO_ROOM, Fault, Rung, Verdict, tried
+from starrynight.painting.fallback import FALLBACKS, HALVES, Component, cast
+from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, names_of
 
 # Networks that judge or prepare beside the painting, and make none of its numbers.
-BYSTANDERS = ("safety_checker", "image_encoder")
+AUXILIARY_NETWORKS = ("safety_checker", "image_encoder")
 
 
 class Guard:
@@ -35,14 +35,14 @@ class Guard:
     who measures how a format breaks: then nobody climbs, and nobody looks for the module either.
     """
 
-    def __init__(self, parts: Mapping[str, Part], denoiser: str, count_clamps: bool = False) -> None:
+    def __init__(self, parts: Mapping[str, Component], denoiser: str, count_clamps: bool = False) -> None:
         self.parts, self.denoiser, self.count_clamps = parts, parts[denoiser], count_clamps
-        self.mends = True
+        self.recover = True
         self._begin()
 
     def _begin(self) -> None:
         self.step = 0
-        self.rungs: list[Rung] = []
+        self.attempts: list[FallbackAttempt] = []
         self.seen: set[str] = set()
         self.clamps: Counter[str] = Counter()
         self._times: list[Any] = []  # what the sampler was told at each step
@@ -62,7 +62,7 @@ class Guard:
     def expected(self, pipeline: Any, from_picture: bool) -> frozenset[str]:
         """The stages that a picture of this pipeline passes. One with networks of an unknown kind passes more than we see."""
         networks = {name for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-        known = {"vae", *self.denoiser.networks, *BYSTANDERS}
+        known = {"vae", *self.denoiser.networks, *AUXILIARY_NETWORKS}
         strange = {name for name in networks - known if not name.startswith("text_encoder")}
         stages = {"prediction", "guidance", "latents", "picture", *strange}
         stages |= {"prompt"} if "text_encoder" in self.parts else set()
@@ -75,7 +75,7 @@ class Guard:
         unseen = sorted(expected - self.seen)
         reasons = (*remarks, *(f"not looked at: {stage}" for stage in unseen))
         clamps = dict(sorted(self.clamps.items())) if self.count_clamps else None
-        return Verdict("unchecked" if unseen else "hang", reasons, tuple(self.rungs), clamps)
+        return Verdict("unchecked" if unseen else "hang", reasons, tuple(self.attempts), clamps)
 
     # Where it stands
 
@@ -169,7 +169,7 @@ class Guard:
             output = self._counted(self.denoiser, run)
         return cast(self._sound("prediction", self.step, self.denoiser, run, output), torch.float32)
 
-    def _standing(self, stage: str, part: Part, work: Callable[..., Any]) -> Callable[..., Any]:
+    def _standing(self, stage: str, part: Component, work: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(work)
         def look(*args: Any, **kwargs: Any) -> Any:
             if self._busy:
@@ -181,7 +181,9 @@ class Guard:
 
         return look
 
-    def _sound(self, stage: str, step: int | None, part: Part, run: Callable[[], Any], value: Any) -> Any:
+    def _sound(
+        self, stage: str, step: int | None, part: Component, run: Callable[[], Any], value: Any
+    ) -> Any:
         """``value`` if it is whole, else what ``run`` gives on the first rung that makes it so. Raises BrokenNumbers."""
         fault = _find(value, stage, step)
         if fault is None:
@@ -190,7 +192,7 @@ class Guard:
             fault = replace(fault, format=str(part.narrow or torch.float32)[6:]).at(
                 locate(part.networks, run)
             )
-            for rung in LADDER if self.mends else ():
+            for rung in FALLBACKS if self.recover else ():
                 if rung.name in part.climbed and not rung.grows:
                     continue
                 while (detail := self._climb(rung, part, fault)) is not None:
@@ -204,21 +206,21 @@ class Guard:
                     fault = again.at(locate(part.networks, run)) if again.total else fault
         raise self._refuse(fault)
 
-    def _climb(self, rung: fallback.Rung, part: Part, fault: Fault) -> str | None:
+    def _climb(self, rung: fallback.Fallback, part: Component, fault: Fault) -> str | None:
         """What the rung did; None where it cannot help, be it for want of memory, which is told as tried in vain."""
         try:
             return rung.climb(part, fault)
         except (RuntimeError, MemoryError, OutOfMemory) as error:
             if offload.out_of_memory(error) is None:
                 raise
-            self._climbed(rung.name, fault, False, NO_ROOM[0])
+            self._climbed(rung.name, fault, False, OUT_OF_MEMORY[0])
             return None
 
     def _other_step(self, fault: Fault, scheduler: Any, model_output: Any, sample: Any) -> Any:
         """The step again by the conservative sampler, which goes on for the rest of the picture."""
         fault = fault.at((type(scheduler).__name__, "step"))
         conservative = schedulers.conservative(scheduler, self._times[0])
-        if conservative is None or self._instead is not None or not self.mends:
+        if conservative is None or self._instead is not None or not self.recover:
             raise self._refuse(fault)
         name, take_step = conservative
         latents = take_step(model_output, sample, self.step)
@@ -231,28 +233,28 @@ class Guard:
 
     def _climbed(self, name: str, fault: Fault, mended: bool, detail: str) -> None:
         """A rung that grows is told once for a fault, as it stood at the end."""
-        last = self.rungs[-1] if self.rungs else None
+        last = self.attempts[-1] if self.attempts else None
         if (
             last
             and last.name == name
-            and not last.mended
+            and not last.recovered
             and (last.fault.stage, last.fault.step) == (fault.stage, fault.step)
         ):
             fault = last.fault
-            self.rungs.pop()
-        self.rungs.append(Rung(name, fault, mended, detail))
+            self.attempts.pop()
+        self.attempts.append(FallbackAttempt(name, fault, mended, detail))
 
     def _refuse(self, fault: Fault) -> BrokenNumbers:
-        climbed = [rung for rung in self.rungs if rung.fault.stage == fault.stage and not rung.mended]
+        climbed = [rung for rung in self.attempts if rung.fault.stage == fault.stage and not rung.recovered]
         en, zh = (
-            (f" Tried in vain: {tried(climbed, 'en')}.", f"已试过：{tried(climbed, 'zh')}，均无效。")
+            (f" Tried in vain: {names_of(climbed, 'en')}.", f"已试过：{names_of(climbed, 'zh')}，均无效。")
             if climbed
             else ("", "")
         )
         error = BrokenNumbers(
-            f"The numbers broke: {fault.say('en')}.{en} There is no picture; try another seed or sampler, or check the "
+            f"The numbers broke: {fault.message('en')}.{en} There is no picture; try another seed or sampler, or check the "
             "model's files.",
-            f"数值失效：{fault.say('zh')}。{zh}没有画面；请换种子或采样器，或检查模型文件。",
+            f"数值失效：{fault.message('zh')}。{zh}没有画面；请换种子或采样器，或检查模型文件。",
         )
         error.fault = fault
         return error
@@ -266,7 +268,7 @@ class Guard:
         finally:
             self._busy = False
 
-    def _counted(self, part: Part, run: Callable[[], Any]) -> Any:
+    def _counted(self, part: Component, run: Callable[[], Any]) -> Any:
         """The stage once more under the counter, which the first time had not been there."""
         counter = ClampCounter()
         with self._alone(), counter.following(part.networks), counter:

@@ -19,17 +19,17 @@ import torch
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
 from starrynight.models import download, load, lora, precision_plan
-from starrynight.models.catalogue import Model, resolve
+from starrynight.models.catalogue import ModelSpec, resolve
 from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
-from starrynight.numerics.solve import Plan
+from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as attention_backends
 from starrynight.painting import checking, fallback, guard, init_image, schedulers, styles
 from starrynight.painting import offload as memory
-from starrynight.painting.preview import Preview, Tape
-from starrynight.painting.results import Canvas, Refused, Step
+from starrynight.painting.preview import Preview, StepRecorder
+from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.request import PaintRequest
 from starrynight.verdict import Verdict
 
@@ -40,7 +40,7 @@ class Painter:
     def __init__(
         self,
         pipeline: Any,
-        model: Model,
+        model: ModelSpec,
         plan: PrecisionPlan,
         device: torch.device,
         arrangement: memory.Arrangement,
@@ -50,7 +50,7 @@ class Painter:
         self.preview = Preview(pipeline)
         self.on_folding: calibrate.Progress | None = None
         self._asked: tuple[Any, ...] = ()
-        self._sitting: calibrate.Sitting | None = (
+        self._sitting: calibrate.CalibrationSample | None = (
             None  # the picture being painted, if folds could be measured on it
         )
         name = next(name for name, part in pipeline.components.items() if part is self.denoiser)
@@ -129,7 +129,7 @@ class Painter:
         request: PaintRequest,
         on_step: Callable[[Step], None] | None = None,
         skip: Collection[int] = (),
-    ) -> Iterator[Canvas | Refused]:
+    ) -> Iterator[GeneratedImage | Refused]:
         """``request.count`` pictures but those in ``skip``, picture i with seed + i, each the same alone or in a batch.
         One whose numbers broke comes as Refused, and the next begins.
 
@@ -139,7 +139,7 @@ class Painter:
         checking.check(request, self.model)
         offload = partial(memory.place, self.pipeline, self.device, self.arrangement)
         with (
-            lora.worn(
+            lora.applied(
                 self.pipeline,
                 request.loras,
                 self.model.en,
@@ -153,7 +153,7 @@ class Painter:
                 try:
                     yield self._paint_one(pipeline, request, index, on_step)
                 except (BrokenNumbers, Blanked) as error:
-                    verdict = Verdict("refuse", (error.en,), tuple(self.guard.rungs))
+                    verdict = Verdict("refuse", (error.en,), tuple(self.guard.attempts))
                     yield Refused(index, request.seed_of(index), error, verdict)
 
     @contextmanager
@@ -186,13 +186,13 @@ class Painter:
 
     def _paint_one(
         self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
-    ) -> Canvas:
+    ) -> GeneratedImage:
         words, remarks = self._words(pipeline, request, index)
         seed = request.seed_of(index)
         pipeline.scheduler = schedulers.build(
             None, pipeline.scheduler
         )  # a picture leaves nothing to the next
-        sampler, tape = schedulers.name_of(pipeline.scheduler), Tape(pipeline.scheduler)
+        sampler, tape = schedulers.name_of(pipeline.scheduler), StepRecorder(pipeline.scheduler)
 
         def after_step(step: int, latents: torch.Tensor) -> None:
             if on_step is not None:
@@ -204,7 +204,7 @@ class Painter:
         with self.guard.watch(), Float32Noise(generator(seed, stream=1)), _memory_errors():
             pixels = _pixels(pipeline(**words), self.guard)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
-        return Canvas(
+        return GeneratedImage(
             pixels=pixels,
             index=index,
             seed=seed,
@@ -216,16 +216,16 @@ class Painter:
 
     def _as_sitting(
         self, request: PaintRequest, words: dict[str, Any], seed: int
-    ) -> calibrate.Sitting | None:
+    ) -> calibrate.CalibrationSample | None:
         """What the folds could be measured on: a picture from words alone, without a LoRA."""
         if request.loras or request.init_image is not None:
             return None
-        return calibrate.Sitting(
+        return calibrate.CalibrationSample(
             words["prompt"], request.width, request.height, request.steps, request.guidance, seed,
             words.get("negative_prompt") or "",
         )  # fmt: skip
 
-    def _replan(self, part: fallback.Part) -> tuple[Plan, dict[str, torch.Tensor]] | None:
+    def _replan(self, part: fallback.Component) -> tuple[FoldPlan, dict[str, torch.Tensor]] | None:
         """Folds that know the picture being painted, as a difference to those in force, and the weights so folded; None
         where they cannot help.
         """
@@ -240,7 +240,9 @@ class Painter:
         fresh = calibrate.networks_of(load.load(self.model, self.plan, folds.plan))
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
 
-    def _look(self, tape: Tape, latents: torch.Tensor, step: int, request: PaintRequest) -> np.ndarray | None:
+    def _look(
+        self, tape: StepRecorder, latents: torch.Tensor, step: int, request: PaintRequest
+    ) -> np.ndarray | None:
         return self.preview(tape.guess(latents, step), request.width, request.height)
 
     def _words(
@@ -279,7 +281,7 @@ def _steps(pipeline: Any) -> int:
     return int(getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps))
 
 
-def _originals(model: Model, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
+def _originals(model: ModelSpec, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
     """Every parameter of the model as its files have it, in float32, by component and name."""
     exact = PrecisionPlan(tuple(replace(choice, format="float32", emulated=False) for choice in plan))
     components = load.load(model, exact).components

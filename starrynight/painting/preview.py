@@ -67,7 +67,7 @@ class Preview:
         return (latents - shift) * scale
 
 
-class Tape:
+class StepRecorder:
     """Remembers what a scheduler was given at its last step, so that the finished picture can be guessed from it."""
 
     def __init__(self, scheduler: Any) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class GeneratedImage:
     """A finished picture: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
 
     ``verdict`` is the guard's: "hang", or "unchecked" where it could not look at every stage.

@@ -15,7 +15,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.jobs.uploads import Uploads
 from starrynight.models import catalogue
-from starrynight.models.catalogue import Model
+from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.styles import styles
 from starrynight.request import PRECISIONS
 from starrynight.settings import settings
@@ -27,7 +27,7 @@ MOST = 8  # pictures at once from the page; the command line takes more
 DRAWER = ("model", "negative_prompt", "precision")
 
 
-def model() -> Model:
+def model() -> ModelSpec:
     name = st.session_state.get("model") or catalogue.default()
     return catalogue.resolve(name)
 
@@ -89,7 +89,7 @@ def sliders() -> None:
         right.caption(f"{wide} × {tall}")
 
 
-def step_of(painter: Model) -> int:
+def step_of(painter: ModelSpec) -> int:
     return max(painter.multiple, 32)
 
 
@@ -167,7 +167,7 @@ def begin_from() -> None:
     try:
         name, _, _ = Uploads().take(dropped.getvalue())
     except StarryError as error:
-        st.text(f"✦ {error.say(language())}")
+        st.text(f"✦ {error.message(language())}")
         return
     st.session_state["init_image"] = f"upload:{name}"
     left, right = st.columns([1, 3], gap="medium")
@@ -208,12 +208,12 @@ def wish() -> dict[str, Any]:
     return found
 
 
-def chosen_sides(painter: Model) -> tuple[int, int]:
+def chosen_sides(painter: ModelSpec) -> tuple[int, int]:
     state = st.session_state
     return sides(state[f"size/{painter.name}"], SHAPES[state.get("shape") or "square"], painter)
 
 
-def sides(size: int, ratio: float, painter: Model) -> tuple[int, int]:
+def sides(size: int, ratio: float, painter: ModelSpec) -> tuple[int, int]:
     """Width and height in this ratio, the longer of them ``size``, on the model's grid and within its bounds. The longer
     one counts because that is what a model was trained to: beyond it Firefly paints seams."""
     step = painter.multiple

@@ -15,7 +15,7 @@ from starrynight.gallery.rows import Row
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import Job
 from starrynight.jobs.queue import Queue
-from starrynight.jobs.validate import settle
+from starrynight.jobs.validate import validate_request
 from starrynight.metadata import Recipe
 from starrynight.web.language import language
 
@@ -35,7 +35,7 @@ def queue() -> Queue:
 
 def submit(words: dict[str, Any]) -> Job:
     """Put a wish into the queue. Raises ``StarryError`` for what cannot be painted."""
-    return queue().submit(settle(words, gallery()))
+    return queue().submit(validate_request(words, gallery()))
 
 
 def again(picture: str, vary: bool) -> Job:
@@ -90,4 +90,4 @@ def go(room: str, **query: str) -> NoReturn:
 def complain(error: StarryError) -> None:
     """One sentence, where the visitor is looking; text, for it may quote what was typed."""
     with st.container(key="complaint"):
-        st.text(f"✦ {error.say(language())}")
+        st.text(f"✦ {error.message(language())}")

@@ -15,7 +15,7 @@ def main() -> None:
 
     device, model = probe(), catalogue.default()
     plan = precision_plan.choose(catalogue.resolve(model), device=None, asked="auto")
-    json.dump({"device": asdict(device), "model": model, "plan": plan.as_dict()}, sys.stdout, default=str)
+    json.dump({"device": asdict(device), "model": model, "plan": plan.to_dict()}, sys.stdout, default=str)
 
 
 if __name__ == "__main__":

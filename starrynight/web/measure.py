@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from starrynight.errors import Cancelled
-from starrynight.picture import storing
+from starrynight.storage import storing
 
 STOP = "stop"  # a file in the run's folder: whoever measures it, stop
 
@@ -47,11 +47,11 @@ def new_folder(home: Path) -> Path:
 def main(folder: Path) -> None:
     from starrynight.lab import runner
     from starrynight.lab.plan import quick
-    from starrynight.lab.run import PLAN, Run
+    from starrynight.lab.run import PLAN, ExperimentRun
 
     if hasattr(os, "nice"):
         os.nice(10)  # whoever paints meanwhile goes first
-    run = Run.open(folder) if (folder / PLAN).is_file() else Run.create(folder, quick())
+    run = ExperimentRun.open(folder) if (folder / PLAN).is_file() else ExperimentRun.create(folder, quick())
     (folder / STOP).unlink(missing_ok=True)
 
     def asked(_progress: runner.Progress) -> None:

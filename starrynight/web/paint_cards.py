@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from starrynight.painting.styles import styles
-from starrynight.studio import Hung, Studio, fill
+from starrynight.studio import SavedPicture, Studio, fill
 
 FOLDER = Path(__file__).with_name("static") / "styles"
 LINE, SEED, STEPS = "樱花树，小桥，远山", 11, 12
@@ -24,7 +24,7 @@ def main(folder: Path = FOLDER) -> None:
     for key in styles():
         request = fill(prompt=LINE, style=key, seed=SEED, steps=STEPS, model="firefly")
         for hung in studio.paint(request):
-            if not isinstance(hung, Hung):
+            if not isinstance(hung, SavedPicture):
                 raise hung.error
             small = Image.fromarray(hung.picture.pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
             small.save(folder / f"{key}.webp", quality=80, method=6)

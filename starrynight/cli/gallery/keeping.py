@@ -55,7 +55,7 @@ def rebuild() -> None:
     with Bar(t("reading", "正在读取")) as bar:
         rebuilt = Gallery.mend(on_picture=bar)
     for name, error in rebuilt.refused:
-        print(f"  {name}: {error.say(LANG)}")
+        print(f"  {name}: {error.message(LANG)}")
     print(t(f"✦ {rebuilt.kept} pictures read anew, {rebuilt.adopted} found again, {len(rebuilt.refused)} refused",
             f"✦ 重新读取 {rebuilt.kept} 幅，找回 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
     if rebuilt.refused:

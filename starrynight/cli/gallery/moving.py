@@ -49,7 +49,7 @@ def import_(
     with Gallery() as hung, Bar(t("hanging", "正在挂画")) as bar:
         gathered = hung.gather(folder or settings().pictures, bare, bar.one)
     for name, error in gathered.refused:
-        print(f"  {name}: {error.say(LANG)}")
+        print(f"  {name}: {error.message(LANG)}")
     print(t(f"✦ {gathered.hung} hung, {gathered.already} hung already, {len(gathered.refused)} refused",
             f"✦ 新挂 {gathered.hung} 幅，已在墙上 {gathered.already} 幅，拒绝 {len(gathered.refused)} 个"))  # fmt: skip
     if gathered.refused and not gathered.hung and not gathered.already:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from starrynight.firefly import model as parts
 from starrynight.firefly.training.loop import Training
-from starrynight.firefly.training.optimise import Optimiser, Team, generator, read_checkpoint
+from starrynight.firefly.training.optimise import Optimiser, ProcessGroup, generator, read_checkpoint
 
 KL = 5e-4
 
@@ -84,7 +84,7 @@ def psnr(vae: Any, pictures: np.ndarray) -> float:
 
 
 def train(
-    team: Team,
+    team: ProcessGroup,
     pictures: np.ndarray,
     held_out: np.ndarray,
     checkpoint: Path,
@@ -119,7 +119,7 @@ class PixelTraining(Training):
     """A training of the autoencoder, or of a part of it, whose checkpoint also tells its widths."""
 
     def __init__(
-        self, network: Any, optimiser: Optimiser, decay: float, team: Team, channels: tuple[int, ...]
+        self, network: Any, optimiser: Optimiser, decay: float, team: ProcessGroup, channels: tuple[int, ...]
     ) -> None:
         super().__init__(network, optimiser, decay, team)
         self.channels = channels

@@ -21,7 +21,7 @@ from starrynight.firefly.drawing.scene import HOURS, STYLES, SUBJECTS, compose
 from starrynight.firefly.training import data
 from starrynight.firefly.training.autoencoder import psnr, to_signed
 from starrynight.firefly.training.captions import caption, names
-from starrynight.firefly.training.optimise import Team, read_checkpoint, together, write_checkpoint
+from starrynight.firefly.training.optimise import ProcessGroup, launch, read_checkpoint, write_checkpoint
 
 SIDE = 128
 FEATURES = 96
@@ -30,7 +30,7 @@ SURE = 0.5
 JUDGE_STEPS = 2400
 
 
-class Judge(nn.Module):
+class Classifier(nn.Module):
     """A small convolutional network: picture [B, 3, 128, 128] in -1..1 to features [B, 96] and three answers."""
 
     def __init__(self) -> None:
@@ -78,10 +78,10 @@ def labels(facts: list[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
 
 def train_judge(
     drawn: data.PictureSet, checkpoint: Path, steps: int = JUDGE_STEPS, batch: int = 64, seed: int = 0
-) -> Judge:
+) -> Classifier:
     """The judge, read from ``checkpoint`` or trained on drawn pictures and written there."""
     torch.manual_seed(seed)
-    judge: Any = Judge()
+    judge: Any = Classifier()
     judge = judge.to(memory_format=torch.channels_last)
     if checkpoint.exists():
         judge.load_state_dict(read_checkpoint(checkpoint)[0]["model"])
@@ -121,7 +121,7 @@ def jittered(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def judged(judge: Judge, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def judged(judge: Classifier, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features, style, subjects (probabilities) and hour of ``pictures`` uint8 [N, S, S, 3]."""
     small = halved(pictures)
     rows = []
@@ -168,7 +168,7 @@ def ask(held_out: data.PictureSet, count: int) -> list[Question]:
     return questions
 
 
-def figures(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> dict[str, float]:
+def figures(judge: Classifier, pictures: np.ndarray, questions: list[Question]) -> dict[str, float]:
     """Accuracy of style, of the hour where the caption names it, and recall of the subjects each caption names."""
     style, _, hour = labels([question.fact for question in questions])
     named = np.array([[subject in question.subjects for subject in SUBJECTS] for question in questions])
@@ -181,7 +181,7 @@ def figures(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> di
     }
 
 
-def by_name(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> dict[str, Any]:
+def by_name(judge: Classifier, pictures: np.ndarray, questions: list[Question]) -> dict[str, Any]:
     """Where ``figures`` come from: how often each hour that a caption names was taken for which, and of each named
     subject how many pictures show it, as [found, named].
     """
@@ -199,7 +199,7 @@ def by_name(judge: Judge, pictures: np.ndarray, questions: list[Question]) -> di
 
 
 def diversity(
-    judge: Judge, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
+    judge: Classifier, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
 ) -> dict[str, float]:
     """Mean distance in features between four seeds of one caption, and between unrelated held-out pictures."""
     from starrynight.firefly.training.sheet import paint
@@ -226,7 +226,9 @@ def nearest(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
     return (torch.cdist(tiny(pictures), known).amin(1) / known.shape[1] ** 0.5).numpy()
 
 
-def paint_share(team: Team, work: Path, weights: Path, count: int, steps: int, guidance: float) -> None:
+def paint_share(
+    team: ProcessGroup, work: Path, weights: Path, count: int, steps: int, guidance: float
+) -> None:
     """Paint this member's share of the questions and leave it in the work folder."""
     from starrynight.firefly.training.sheet import paint
 
@@ -253,7 +255,7 @@ def report(
     """
     training, held_out = data.read(work / "training"), data.read(work / "held-out")
     judge = train_judge(training, work / "judge.safetensors")
-    together(team, paint_share, work, weights, count, steps, guidance)
+    launch(team, paint_share, work, weights, count, steps, guidance)
     made = np.concatenate([np.load(work / f"painted-{rank}.npy") for rank in range(team)])
     pipe = open_weights(weights, torch.bfloat16)
     questions = ask(held_out, count)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from starrynight.firefly.training.optimise import (
     ALONE,
-    Average,
+    EMA,
     Optimiser,
-    Team,
+    ProcessGroup,
+    lr_factor,
     read_checkpoint,
-    warm,
     write_checkpoint,
 )
 
@@ -30,9 +30,11 @@ from starrynight.firefly.training.optimise import (
 class Training:
     """A network with its optimiser and its average, and the step it has reached."""
 
-    def __init__(self, network: nn.Module, optimiser: Optimiser, decay: float, team: Team = ALONE) -> None:
+    def __init__(
+        self, network: nn.Module, optimiser: Optimiser, decay: float, team: ProcessGroup = ALONE
+    ) -> None:
         self.network, self.optimiser, self.team = network, optimiser, team
-        self.average = Average(network, decay)
+        self.average = EMA(network, decay)
         # ``begun`` is the step at which the optimiser's momenta were empty: the rate's ramp counts from there.
         self.step = self.samples = self.begun = 0
         self.history: list[dict[str, float]] = []
@@ -85,7 +87,7 @@ class Training:
             loss.backward()
             self.team.average(self.network.parameters())
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            self.optimiser.step(warm(self.step - self.begun, warmup, until - self.begun, cooldown))
+            self.optimiser.step(lr_factor(self.step - self.begun, warmup, until - self.begun, cooldown))
             self.average.update()
             self.step, self.samples = self.step + 1, self.samples + batch
             losses.append(loss.item())

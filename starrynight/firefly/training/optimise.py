@@ -35,7 +35,7 @@ def generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Which of ``size`` processes this one is. Alone, every meeting is a no-op."""
 
     rank: int = 0
@@ -58,10 +58,10 @@ class Team:
         return value
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
-def together(size: int, job: Callable[..., None], *arguments: Any) -> None:
+def launch(size: int, job: Callable[..., None], *arguments: Any) -> None:
     """Run ``job(team, *arguments)`` in ``size`` single-threaded processes and wait for all of them."""
     if size == 1:
         job(ALONE, *arguments)
@@ -75,7 +75,7 @@ def _member(rank: int, size: int, meeting: str, job: Callable[..., None], argume
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
     try:
-        job(Team(rank, size), *arguments)
+        job(ProcessGroup(rank, size), *arguments)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -122,7 +122,7 @@ class Optimiser:
         decay: float = 0.01,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.98),
-        team: Team = ALONE,
+        team: ProcessGroup = ALONE,
         kind: torch.dtype = torch.float32,
     ) -> None:
         self.team, self.kind = team, kind
@@ -180,7 +180,7 @@ class Optimiser:
                 self.adam.state[parameter] = {key: value.clone() for key, value in found.items()}
 
 
-class Average:
+class EMA:
     """An exponential moving average of a model's weights, young while the run is young so that it is never stale."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -203,7 +203,7 @@ class Average:
         torch._foreach_lerp_(values, [self.live[name].detach() for name in self.weights], 1 - keep)
 
 
-def warm(step: int, warmup: int, until: int, cooldown: int) -> float:
+def lr_factor(step: int, warmup: int, until: int, cooldown: int) -> float:
     """The rate's factor: a ramp of ``warmup`` steps, then one, then down to nothing in the last ``cooldown``."""
     down = 1.0 if cooldown == 0 else min(1.0, max(0.0, (until - step) / cooldown))
     return min(1.0, (step + 1) / warmup) * down

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from starrynight.firefly.training.autoencoder import PixelTraining, crops, is_hidden, load, psnr, sharp_loss
-from starrynight.firefly.training.optimise import Optimiser, Team, generator, read_checkpoint
+from starrynight.firefly.training.optimise import Optimiser, ProcessGroup, generator, read_checkpoint
 
 # The critic's share of the gradient at the decoder's last layer, and how far latents are moved (of their deviation).
 SHARE, DOUBT = 0.35, 0.06
@@ -36,7 +36,7 @@ def critic() -> nn.Sequential:
 class Pair:
     """A critic with its optimiser; its opinions of pictures, and what it learns from them."""
 
-    def __init__(self, team: Team, rate: float) -> None:
+    def __init__(self, team: ProcessGroup, rate: float) -> None:
         self.team = team
         self.network = critic()
         self.optimiser = torch.optim.Adam(self.network.parameters(), rate, betas=(0.5, 0.9))
@@ -63,7 +63,7 @@ def balanced(plain: Tensor, other: Tensor, last: Tensor) -> Tensor:
 
 
 def train(
-    team: Team,
+    team: ProcessGroup,
     pictures: np.ndarray,
     held_out: np.ndarray,
     work: Path,

@@ -19,7 +19,7 @@ from starrynight.firefly import model as parts
 from starrynight.firefly.training.autoencoder import to_signed
 from starrynight.firefly.training.captions import names
 from starrynight.firefly.training.loop import Training
-from starrynight.firefly.training.optimise import ALONE, Optimiser, Team, generator
+from starrynight.firefly.training.optimise import ALONE, Optimiser, ProcessGroup, generator
 
 # The stock transformer pads every caption to a multiple of this (diffusers, transformer_z_image.SEQ_MULTI_OF).
 MULTIPLE = 32
@@ -333,12 +333,12 @@ class Run(Training):
 
     def __init__(
         self,
-        dial: parts.Dial,
+        dial: parts.ModelConfig,
         vocabulary: int,
         pad: int,
         rate: float,
         seed: int,
-        team: Team = ALONE,
+        team: ProcessGroup = ALONE,
         kind: torch.dtype = torch.float32,
         compiled: bool = False,
     ) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from starrynight.lab.plan import REFERENCE, WIDE, Plan, Point
+from starrynight.lab.plan import REFERENCE, WIDE, ExperimentPlan, Point
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
@@ -48,7 +48,7 @@ def experiment(name: str) -> Experiment:
     return import_module(f"starrynight.lab.experiments.{name}")
 
 
-def points(plan: Plan, names: tuple[str, ...] = NAMES) -> Iterator[Point]:
+def points(plan: ExperimentPlan, names: tuple[str, ...] = NAMES) -> Iterator[Point]:
     """Every measurement of a plan, in the order that loads each model in each format once and paints float32 first."""
     every = {name: experiment(name) for name in names}
     wanted = set(plan.claims)

@@ -74,7 +74,7 @@ def judge(rows: Rows) -> list[Finding]:
     if not half or not brain:
         return []
 
-    def say(one: str, format_: str) -> str:
+    def message(one: str, format_: str) -> str:
         result = rows.result("banding", one, format_)
         return f"{_told(result['stored'])}; {_told(result['decoded'])}" if result else ""
 
@@ -92,7 +92,7 @@ def judge(rows: Rows) -> list[Finding]:
         seen,
         _cause(rows, half["stored"], brain["stored"]),
     )
-    return [Finding("C16", REPRODUCED if holds else REFUTED, by_model(rows, say), why, seen)]
+    return [Finding("C16", REPRODUCED if holds else REFUTED, by_model(rows, message), why, seen)]
 
 
 def _cause(rows: Rows, half: dict[str, Any], brain: dict[str, Any]) -> Words:

@@ -60,7 +60,7 @@ def judge(rows: Rows) -> list[Finding]:
         return []
     gap = stats.paired(half, brain)
 
-    def say(one: str, format_: str) -> str:
+    def message(one: str, format_: str) -> str:
         error = middle(rows, "colour", "mean", one, format_)
         return figure(error.value) if error.count and format_ != FLOAT32 else ""
 
@@ -74,7 +74,7 @@ def judge(rows: Rows) -> list[Finding]:
         _yardstick(middle(rows, "colour", "mean", model, FLOAT32).value, max(*half, *brain)),
         few(gap),
     )
-    return [Finding("C3", settled(gap, gap.high < 0), by_model(rows, say), why, rounding)]
+    return [Finding("C3", settled(gap, gap.high < 0), by_model(rows, message), why, rounding)]
 
 
 def _rounding(rows: Rows, ratio: stats.Estimate) -> Words:

@@ -71,7 +71,7 @@ def judge(rows: Rows) -> list[Finding]:
     if not rows.of("extremes", format_="float16"):
         return []
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         result = rows.result("extremes", model, format_)
         if not result:
             return ""
@@ -96,7 +96,7 @@ def judge(rows: Rows) -> list[Finding]:
         *(_broken(rows, model) for model in rows.models),
     )
     outcome = REPRODUCED if clamped != -1 or black else REFUTED
-    return [Finding("C10", outcome, by_model(rows, say), why, gist)]
+    return [Finding("C10", outcome, by_model(rows, message), why, gist)]
 
 
 def _breaks(rows: Rows, model: str, format_: str) -> list[float]:

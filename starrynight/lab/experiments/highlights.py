@@ -44,7 +44,7 @@ def judge(rows: Rows) -> list[Finding]:
         return []
     gap = stats.paired(brain, half)
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         core = middle(rows, "highlights", "core", model, format_)
         over = list(rows.values("highlights", "over", model, format_).values())
         return f"{core.value:.4f} ({100 * sum(over) / len(over):.3g} %)" if core.count else ""
@@ -63,7 +63,9 @@ def judge(rows: Rows) -> list[Finding]:
         few(gap),
     )
     return [
-        Finding("C14", settled(gap, 0 < gap.low <= CLAIMED_GAP <= gap.high), by_model(rows, say), why, gist)
+        Finding(
+            "C14", settled(gap, 0 < gap.low <= CLAIMED_GAP <= gap.high), by_model(rows, message), why, gist
+        )
     ]
 
 

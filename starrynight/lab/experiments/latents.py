@@ -72,7 +72,7 @@ def judge(rows: Rows) -> list[Finding]:
 
 
 def _range(rows: Rows) -> Finding:
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         found = [row["result"] for row in rows.of("latents", model, format_) if row["result"]["noise"]]
         if not found:
             return ""
@@ -100,11 +100,11 @@ def _range(rows: Rows) -> Finding:
         if limit > widest
         else ("", ""),
     )
-    return Finding("C8", REPRODUCED if broken else REFUTED, by_model(rows, say), why, gist)
+    return Finding("C8", REPRODUCED if broken else REFUTED, by_model(rows, message), why, gist)
 
 
 def _drift(rows: Rows) -> Finding:
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         first, last = ends(rows, model, format_)
         return f"{figure(first)} → {figure(last)} dB" if format_ != FLOAT32 and last == last else ""
 
@@ -112,7 +112,7 @@ def _drift(rows: Rows) -> Finding:
         "Distance of the latents from float32's after the first → the last step, medians; 6 dB is a factor of two.",
         "潜变量与 float32 的距离：第一步之后 → 最后一步之后，中位数；6 dB 为一倍。",
     )
-    return Finding("X2", MEASURED, by_model(rows, say), why)
+    return Finding("X2", MEASURED, by_model(rows, message), why)
 
 
 def ends(rows: Rows, model: str, format_: str) -> tuple[float, float]:

@@ -80,7 +80,10 @@ def _first_call(bench: Bench, model: str) -> tuple[tuple, dict[str, Any]] | None
 
 
 def _run(
-    hand: formats.Hand, call: tuple[tuple, dict[str, Any]], keep: bool, wide: dict[str, Any] | None = None
+    hand: formats.FormatPainter,
+    call: tuple[tuple, dict[str, Any]],
+    keep: bool,
+    wide: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """One call of the denoiser; {module: {"peak", "born", "output"}}. ``wide``: the same modules in float32."""
     import torch
@@ -136,7 +139,7 @@ def _decibels(other: Any, reference: Any, aligned: bool = False) -> float:
 
 
 def judge(rows: Rows) -> list[Finding]:
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         layers = rows.result("layers", model, format_).get("layers", [])
         if not layers:
             return ""
@@ -148,7 +151,7 @@ def judge(rows: Rows) -> list[Finding]:
             told += f"; {figure(number(worst['born']))} dB ({worst['name']})"
         return told
 
-    figures = by_model(rows, say)
+    figures = by_model(rows, message)
     rooms = [_room(rows, model) for model in figures]
     why = sentences(
         (

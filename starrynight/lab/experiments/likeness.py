@@ -31,13 +31,13 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 
 
 def judge(rows: Rows) -> list[Finding]:
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         psnr, ssim, flip = (
             middle(rows, "likeness", field, model, format_) for field in ("psnr", "ssim", "flip")
         )
         return f"{figure(psnr.value)} dB · {ssim.value:.4f} · {flip.value:.4f}" if psnr.count else ""
 
-    figures = by_model(rows, say)
+    figures = by_model(rows, message)
     if not figures:
         return []
     brain, half = rows.pairs("likeness", "psnr", rows.models[0], "bfloat16", "float16")

@@ -64,7 +64,7 @@ def judge(rows: Rows) -> list[Finding]:
     if not first:
         return []
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         found = rows.result("loading", model, "")
         if format_ not in found.get("seconds", {}):
             return ""
@@ -91,4 +91,6 @@ def judge(rows: Rows) -> list[Finding]:
         gist,
         few(gap),
     )
-    return [Finding("C13", settled(gap, gap.low <= CLAIMED <= gap.high < 1), by_model(rows, say), why, gist)]
+    return [
+        Finding("C13", settled(gap, gap.low <= CLAIMED <= gap.high < 1), by_model(rows, message), why, gist)
+    ]

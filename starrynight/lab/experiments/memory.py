@@ -55,7 +55,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     return found
 
 
-def _paint(hand: formats.Hand, request: Any, count: int) -> bool:
+def _paint(hand: formats.FormatPainter, request: Any, count: int) -> bool:
     """One step for ``count`` pictures at once; False where the numbers broke on the way."""
     from starrynight.numerics.rng import generator
 
@@ -74,7 +74,7 @@ def _paint(hand: formats.Hand, request: Any, count: int) -> bool:
     return True
 
 
-def _phases(hand: formats.Hand) -> dict[str, list[Any]]:
+def _phases(hand: formats.FormatPainter) -> dict[str, list[Any]]:
     modules = hand.modules
     text = [m for name, m in modules.items() if name.startswith("text_encoder")]
     decoder = [m for name, m in getattr(modules.get("vae"), "named_children", list)() if name == "decoder"]
@@ -82,7 +82,7 @@ def _phases(hand: formats.Hand) -> dict[str, list[Any]]:
     return dict(zip(PHASES, (text, first, middle, last, decoder), strict=True))
 
 
-def _lora_bytes(hand: formats.Hand) -> int:
+def _lora_bytes(hand: formats.FormatPainter) -> int:
     """A LoRA of rank 16 on every attention projection of the denoiser, in the network's format."""
     from torch import nn
 
@@ -140,7 +140,7 @@ def total(result: dict[str, Any]) -> int:
 
 
 def _picture(rows: Rows, model: str, half: dict[str, Any], brain: dict[str, Any]) -> Finding:
-    def say(one: str, format_: str) -> str:
+    def message(one: str, format_: str) -> str:
         found = rows.result("memory", one, format_)
         if not found:
             return ""
@@ -177,11 +177,11 @@ def _picture(rows: Rows, model: str, half: dict[str, Any], brain: dict[str, Any]
         if emulated
         else ("", ""),
     )
-    return Finding("C1", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, say), why, gist)
+    return Finding("C1", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, message), why, gist)
 
 
 def _activations(rows: Rows, half: dict[str, Any], brain: dict[str, Any], full: dict[str, Any]) -> Finding:
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         found = rows.result("memory", model, format_)
         if not found:
             return ""
@@ -204,7 +204,7 @@ def _activations(rows: Rows, half: dict[str, Any], brain: dict[str, Any], full: 
         _sum(half),
         _upcast(half, full) if gap >= CLAIMED_SAVING else ("", ""),
     )
-    return Finding("C11", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, say), why, gist)
+    return Finding("C11", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, message), why, gist)
 
 
 def _sum(half: dict[str, Any]) -> Words:

@@ -65,7 +65,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     return found
 
 
-def _shown(hand: formats.Hand, walk: levels.Walk, times: list[Any], layers: dict[str, Any]) -> Any:
+def _shown(hand: formats.FormatPainter, walk: levels.Walk, times: list[Any], layers: dict[str, Any]) -> Any:
     """Show the levels, note what the layers put out, yield how many levels each call was."""
     import torch
 
@@ -117,7 +117,7 @@ def judge(rows: Rows) -> list[Finding]:
     if not half.get("levels") or not brain.get("levels"):
         return []
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         result = rows.result("norms", model, format_)
         told = " · ".join(_told(notes) for notes in result["layers"].values()) if result.get("levels") else ""
         return told + (" ✗" if told and result["broke"] else "")
@@ -139,7 +139,7 @@ def judge(rows: Rows) -> list[Finding]:
     outcome = REPRODUCED if all(w >= h for w, h in zip(wider, halfway, strict=True)) else REFUTED
     if any(math.isnan(w) for w in wider):
         outcome = UNDECIDED
-    return [Finding("C7", outcome, by_model(rows, say), sentences(walked, gist), gist)]
+    return [Finding("C7", outcome, by_model(rows, message), sentences(walked, gist), gist)]
 
 
 def _wider(half: dict[str, Any], brain: dict[str, Any]) -> float:

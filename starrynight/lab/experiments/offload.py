@@ -26,14 +26,14 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 
 
 def judge(rows: Rows) -> list[Finding]:
-    def say(model: str, _format: str) -> str:
+    def message(model: str, _format: str) -> str:
         parts = rows.result("offload", model, "")
         if not parts:
             return ""
         freed = 2 * (sum(parts.values()) - max(parts.values())) / 2**20
         return f"{freed:.3g} MB ({' · '.join(f'{name} {2 * n / 2**20:.3g}' for name, n in parts.items())})"
 
-    figures = by_model(rows, say, [""])
+    figures = by_model(rows, message, [""])
     if not figures:
         return []
     parts = rows.result("offload", rows.models[0], "")

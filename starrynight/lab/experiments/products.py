@@ -26,7 +26,7 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
     here = device.torch_device(device.kind())
     record = device.probe(measure=False)
     card = precision.Device("cuda", f"NVIDIA GeForce {CARD}", capability=(6, 1), memory=11 * 2**30)
-    model = precision.Model("ZImagePipeline", {"transformer": 1, "text_encoder": 1, "vae": 1})
+    model = precision.ModelProfile("ZImagePipeline", {"transformer": 1, "text_encoder": 1, "vae": 1})
     return {
         "device": record.name or record.kind,
         "kind": record.kind,

@@ -61,7 +61,7 @@ def refused(rows: Rows, model: str, format_: str) -> stats.Estimate:
 
 
 def _black(rows: Rows) -> Finding:
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         rate = refused(rows, model, format_)
         return f"{round(rate.value * rate.count)}/{rate.count}: {percent(rate)}" if rate.count else ""
 
@@ -80,7 +80,7 @@ def _black(rows: Rows) -> Finding:
         _folded(rows),
     )
     outcome = _outcome(seven, known, brain)
-    return Finding("C5", outcome, by_model(rows, say), why, cause if cause[0] else enough)
+    return Finding("C5", outcome, by_model(rows, message), why, cause if cause[0] else enough)
 
 
 def _outcome(holds: bool, known: bool, brain: dict[str, stats.Estimate]) -> str:
@@ -168,7 +168,7 @@ def _fallbacks(rows: Rows) -> Finding:
         results = [row["result"] for row in rows.of("refusals", model, format_)]
         return stats.rate(sum(r["step"] in (1, 2) for r in results), len(results))
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         found = [row["result"] for row in rows.of("refusals", model, format_)]
         where = sorted({_place(result) for result in found if result["refused"]})
         return (
@@ -188,7 +188,7 @@ def _fallbacks(rows: Rows) -> Finding:
         _enough(half, CLAIMED_FALLBACK),
         _against(brain),
     )
-    return Finding("C9", _outcome(holds, known, brain), by_model(rows, say), why, when)
+    return Finding("C9", _outcome(holds, known, brain), by_model(rows, message), why, when)
 
 
 def _when(rows: Rows) -> Words:

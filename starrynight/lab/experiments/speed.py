@@ -67,7 +67,7 @@ def judge(rows: Rows) -> list[Finding]:
     if not first or not {"bfloat16", "float16"} <= set(first["times"]):
         return []
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         found = rows.result("speed", model, "")
         noted = found.get("times", {}).get(format_)
         if not noted:
@@ -98,7 +98,7 @@ def judge(rows: Rows) -> list[Finding]:
         ours,
         few(gap),
     )
-    return [Finding("C2", outcome, by_model(rows, say), why, ours if emulated else asked)]
+    return [Finding("C2", outcome, by_model(rows, message), why, ours if emulated else asked)]
 
 
 def _cpu(found: dict[str, Any], format_: str) -> stats.Estimate:

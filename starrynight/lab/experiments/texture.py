@@ -46,7 +46,7 @@ def judge(rows: Rows) -> list[Finding]:
         return []
     gap = stats.paired(half, brain)
 
-    def say(model: str, format_: str) -> str:
+    def message(model: str, format_: str) -> str:
         error = middle(rows, "texture", "decibels", model, format_)
         energy = middle(rows, "texture", "energy", model, format_)
         return f"{figure(error.value)} dB (×{energy.value:.4f})" if error.count else ""
@@ -65,7 +65,7 @@ def judge(rows: Rows) -> list[Finding]:
         _energy(rows),
         few(gap),
     )
-    return [Finding("C19", settled(gap, gap.low > 0), by_model(rows, say), why, gist)]
+    return [Finding("C19", settled(gap, gap.low > 0), by_model(rows, message), why, gist)]
 
 
 def _energy(rows: Rows) -> Words:

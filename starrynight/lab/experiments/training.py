@@ -194,7 +194,7 @@ def judge(rows: Rows) -> list[Finding]:
     if not half.get("fits") or not brain.get("fits"):
         return []
 
-    def say(one: str, format_: str) -> str:
+    def message(one: str, format_: str) -> str:
         result = rows.result("training", one, format_)
         return (
             f"{_told(result['plain'])} ⇒ {_told(result['scaled'])}"
@@ -218,7 +218,7 @@ def judge(rows: Rows) -> list[Finding]:
         scaling,
         _scaling(rows, "bfloat16", brain, not clean),
     )
-    return [Finding("C6", REPRODUCED if needed and clean else REFUTED, by_model(rows, say), why, scaling)]
+    return [Finding("C6", REPRODUCED if needed and clean else REFUTED, by_model(rows, message), why, scaling)]
 
 
 def _scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bool) -> Words:

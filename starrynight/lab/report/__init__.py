@@ -9,10 +9,10 @@ import json
 from typing import Any
 
 from starrynight.lab import table
-from starrynight.lab.run import Run, plain
+from starrynight.lab.run import ExperimentRun, plain
 
 
-def write(run: Run) -> None:
+def write(run: ExperimentRun) -> None:
     """report.html, report.md and report.json in the run's folder."""
     from starrynight.lab.report import html, markdown
 
@@ -21,7 +21,7 @@ def write(run: Run) -> None:
     run.write(table.REPORT, html.page(run))  # last: it is newer than the results only when all three are
 
 
-def as_data(run: Run) -> dict[str, Any]:
+def as_data(run: ExperimentRun) -> dict[str, Any]:
     """Everything a program may want: the plan, the machine, the verdicts, and every row."""
     rows = [{k: v for k, v in row.items() if k != "key"} for row in run.rows.values()]
-    return {"plan": run.plan.as_dict(), "machine": run.machine(), "table": table.table(run), "rows": rows}
+    return {"plan": run.plan.to_dict(), "machine": run.machine(), "table": table.table(run), "rows": rows}

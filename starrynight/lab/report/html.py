@@ -15,10 +15,10 @@ from typing import Any
 from starrynight.lab import table
 from starrynight.lab.claims import COMPARISONS
 from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
-from starrynight.lab.plan import Plan
+from starrynight.lab.plan import ExperimentPlan
 from starrynight.lab.report.pictures import AMPLIFIED, scenes
 from starrynight.lab.report.plots import Plot, plots
-from starrynight.lab.run import Run
+from starrynight.lab.run import ExperimentRun
 
 SLUGS = {
     "reproduced": "yes",
@@ -41,10 +41,10 @@ HEADS = (
 )
 
 
-def page(run: Run) -> str:
+def page(run: ExperimentRun) -> str:
     here = files("starrynight.lab.report")
     frame = here.joinpath("page.html").read_text("utf-8")
-    shown = [scene.as_dict() for scene in scenes(run)]
+    shown = [scene.to_dict() for scene in scenes(run)]
     parts = {
         "style": here.joinpath("page.css").read_text("utf-8"),
         "script": here.joinpath("page.js").read_text("utf-8"),
@@ -69,7 +69,7 @@ def both(en: str, zh: str) -> str:
     return f'<span lang="en">{escape(en)}</span><span lang="zh">{escape(zh)}</span>'
 
 
-def _setting(run: Run) -> str:
+def _setting(run: ExperimentRun) -> str:
     machine, rows = run.machine(), run.rows.values()
     day = time.strftime("%Y-%m-%d", time.gmtime(max((row["at"] for row in rows), default=0)))
     versions = machine.get("versions", {})
@@ -82,7 +82,7 @@ def _setting(run: Run) -> str:
     )
 
 
-def _score(run: Run) -> str:
+def _score(run: ExperimentRun) -> str:
     found = table.outcomes(run)
     return "".join(
         f'<li class="{SLUGS[name]}"><b>{found[name]}</b> {both(*words)}</li>'
@@ -91,7 +91,7 @@ def _score(run: Run) -> str:
     )
 
 
-def _formats(run: Run) -> str:
+def _formats(run: ExperimentRun) -> str:
     machine = run.machine()
     items = []
     for format_ in run.plan.formats:
@@ -102,7 +102,7 @@ def _formats(run: Run) -> str:
     return "".join(items)
 
 
-def _claims(run: Run) -> str:
+def _claims(run: ExperimentRun) -> str:
     rows = table.table(run)
     groups = (
         (("The eleven comparisons", "十一项对比"), [r for r in rows if r["id"] in COMPARISONS]),
@@ -173,20 +173,20 @@ def _plot(plot: Plot) -> str:
     )
 
 
-def _again(run: Run) -> str:
+def _again(run: ExperimentRun) -> str:
     machine = run.machine()
     facts = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
     return (
         f"<pre><code>{escape(command(run))}\nstarry lab report my-run</code></pre>"
         f"<p>{both('What this run asked for, and where it ran:', '本次实验的设定与机器：')}</p>"
-        f"<pre><code>{escape(json.dumps(run.plan.as_dict(), ensure_ascii=False))}\n"
+        f"<pre><code>{escape(json.dumps(run.plan.to_dict(), ensure_ascii=False))}\n"
         f"{escape(str(machine.get('name', '')))}, {machine.get('threads', '?')} threads, {escape(str(machine.get('system', '')))}, {escape(facts)}</code></pre>"
     )
 
 
-def command(run: Run) -> str:
+def command(run: ExperimentRun) -> str:
     """What to type for the same run; what the command line leaves as it is, is left out."""
-    plan, usual = run.plan, Plan()
+    plan, usual = run.plan, ExperimentPlan()
     words = [f"--model {m}" for m in plan.models if "/" not in m] if plan.models != usual.models else []
     words += [f"--formats {','.join(plan.formats)}"] if plan.formats != usual.formats else []
     words += [f"--claims {','.join(plan.claims)}"] if plan.claims else []

@@ -6,7 +6,7 @@ from typing import Any
 
 from starrynight.lab import table
 from starrynight.lab.findings import name_of, name_zh
-from starrynight.lab.run import Run
+from starrynight.lab.run import ExperimentRun
 
 MARKS = {"reproduced": "✓", "not reproduced": "✗", "needs hardware": "◌", "undecided": "?", "measured": "·"}
 HEADS = {
@@ -15,7 +15,7 @@ HEADS = {
 }
 
 
-def page(run: Run) -> str:
+def page(run: ExperimentRun) -> str:
     """Both tables under their headings, with where and how it was measured."""
     rows = table.table(run)
     return "\n".join([
@@ -25,7 +25,7 @@ def page(run: Run) -> str:
     ])  # fmt: skip
 
 
-def _setting(run: Run, lang: str) -> str:
+def _setting(run: ExperimentRun, lang: str) -> str:
     machine, plan = run.machine(), run.plan
     count = len({(p["model"], p["prompt"], p["seed"]) for p in table.pictures(run)})
     faked = "、".join(f for f in plan.formats if table.emulated(f, machine))

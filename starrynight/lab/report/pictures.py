@@ -14,7 +14,7 @@ from PIL import Image
 from starrynight.lab import metrics
 from starrynight.lab.findings import name_of, name_zh
 from starrynight.lab.plan import FORMATS, PROMPTS, REFERENCE
-from starrynight.lab.run import Run
+from starrynight.lab.run import ExperimentRun
 from starrynight.lab.table import pictures
 
 LARGEST = 384  # pixels a side; a report is looked at, the run's PNGs are measured
@@ -32,7 +32,7 @@ class Scene:
     prompt: int
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         text, style = PROMPTS[self.prompt]
         return {
             "model": {"en": name_of(self.model), "zh": name_zh(self.model)},
@@ -46,7 +46,7 @@ class Scene:
         return sum(len(str(value)) for view in self.views.values() for value in view.values())
 
 
-def scenes(run: Run, budget: int = BUDGET - REST) -> list[Scene]:
+def scenes(run: ExperimentRun, budget: int = BUDGET - REST) -> list[Scene]:
     """The first picture of every prompt, models in turn, until the budget is spent."""
     found: dict[tuple[int, str], Scene] = {}
     every = [p for p in pictures(run) if p["seed"] == 0]

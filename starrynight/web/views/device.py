@@ -111,7 +111,7 @@ def kept() -> str:
         pictures = desk.gallery().count()
         sizes = [row.size for row in desk.gallery().search(limit=60).rows]
     except StarryError as error:
-        return f"<p>{escape(error.say(language()))}</p>"
+        return f"<p>{escape(error.message(language()))}</p>"
     said = t("device.kept.said", n=f"{pictures:,}", gb=f"{free / 1e9:,.0f}")
     if sizes:  # as large as the newest are
         said += t("device.kept.room", more=f"{free * len(sizes) // sum(sizes):,}")

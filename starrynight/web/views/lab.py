@@ -16,7 +16,7 @@ import streamlit as st
 from starrynight.lab import table
 from starrynight.lab.findings import Rows, name_of, name_zh
 from starrynight.lab.report.plots import Plot, plots
-from starrynight.lab.run import PLAN, RESULTS, Run
+from starrynight.lab.run import PLAN, RESULTS, ExperimentRun
 from starrynight.painting.styles import styles
 from starrynight.web import components, desk, measure
 from starrynight.web.language import language, t, words_for
@@ -62,7 +62,7 @@ class Told:
 @st.cache_resource(show_spinner=False, max_entries=8)
 def read(folder: Path, size: int) -> Told:
     """A run's results only grow: their ``size`` says whether they were read already."""
-    run = Run.open(folder)
+    run = ExperimentRun.open(folder)
     return Told(table.outcomes(run), table.table(run), table.pictures(run), plots(Rows(run)))
 
 
@@ -106,7 +106,7 @@ def choose(known: list[table.Known]) -> table.Known:
 @st.fragment(run_every=EVERY)
 def progress(folder: Path) -> None:
     """How far a run is, looked at again and again; new results are shown at a press, and at the end by themselves."""
-    run = Run.open(folder)
+    run = ExperimentRun.open(folder)
     found = table.progress(run)
     if found.done == found.total:
         st.rerun()

@@ -28,7 +28,7 @@ def show() -> None:
     receive()
     watched = desk.jobs_of(st.query_params.get("job", ""))
     if watched and "prompt" not in st.session_state:  # a new visit to a painting: its words lie on the desk
-        controls.lay(watched[0].request.as_dict() | {"seed": None, "style": one_style(watched)})
+        controls.lay(watched[0].request.to_dict() | {"seed": None, "style": one_style(watched)})
     if len(watched) > 1:  # a series hangs over the whole width
         watch(watched)
         words, numbers = st.columns([7, 5], gap="large")
@@ -143,7 +143,7 @@ def wait(watched: list[Job]) -> None:
 
 def shown(job: Job) -> dict[str, Any]:
     """A job for the browser, without the paths of this machine."""
-    told = job.as_dict()
+    told = job.to_dict()
     told["request"] = {key: told["request"][key] for key in ("prompt", "style", "width", "height", "seed")}
     return told
 

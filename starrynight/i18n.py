@@ -1,0 +1,34 @@
+"""Text in English and Chinese, and the one function that picks a language.
+
+Errors, the command line, progress messages and the browser all use ``Text``. A ``Text`` is a plain pair, so it unpacks
+as ``en, zh`` and compares equal to a tuple.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from starrynight.settings import settings
+
+LANGUAGES = ("zh", "en")
+
+
+class Text(NamedTuple):
+    """One message in both languages."""
+
+    en: str
+    zh: str
+
+    def to(self, lang: str) -> str:
+        """The message in ``lang``: Chinese for "zh" and its variants ("zh-CN"), English for anything else."""
+        return self.zh if is_chinese(lang) else self.en
+
+
+def is_chinese(lang: str) -> bool:
+    """Whether a language tag ("zh", "zh-Hans", "en") names Chinese."""
+    return lang.lower().startswith("zh")
+
+
+def t(en: str, zh: str, lang: str | None = None) -> str:
+    """The message in ``lang``, or in the terminal's language (``settings().lang``) if none is given."""
+    return Text(en, zh).to(lang or settings().lang)
