@@ -23,6 +23,7 @@ from starrynight.folding.cache import calibration_cache
 from starrynight.models import catalogue
 from starrynight.numerics import tracefile
 from starrynight.numerics.solve import solve
+from starrynight.progress import ProgressCounter
 
 STARRY = Path(sys.executable).with_name("starry")
 
@@ -163,11 +164,11 @@ def test_pictures_of_a_broken_off_proof_are_not_painted_again(
     monkeypatch.setattr(calibrate, "paint", counted)
     total = calibrate.proofs_to_paint(model)
     with pytest.raises(KeyboardInterrupt):
-        calibrate.certify(model, plan, calibrate.ProgressCounter(stop, total))
+        calibrate.certify(model, plan, ProgressCounter(stop, total))
     assert len(painted) == 5
-    resumed = calibrate.certify(model, plan, calibrate.ProgressCounter(None, total))
+    resumed = calibrate.certify(model, plan, ProgressCounter(None, total))
     assert len(painted) == total
-    assert calibrate.certify(model, plan, calibrate.ProgressCounter(None, total)) == resumed
+    assert calibrate.certify(model, plan, ProgressCounter(None, total)) == resumed
     assert len(painted) == 2 * total, "a finished proof leaves nothing behind"
 
 

@@ -15,7 +15,18 @@ import pytest
 import starrynight
 
 HOUSE = Path(starrynight.__file__).parent
-WORDS = {"errors", "settings", "request", "validation_messages", "picture", "metadata", "verdict"}
+WORDS = {
+    "errors",
+    "i18n",
+    "progress",
+    "storage",
+    "settings",
+    "request",
+    "validation_messages",
+    "picture",
+    "metadata",
+    "verdict",
+}
 MAY_IMPORT = {
     **dict.fromkeys(WORDS, WORDS),
     "numerics": WORDS,

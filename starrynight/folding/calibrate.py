@@ -22,6 +22,7 @@ import torch
 
 from starrynight import numerics
 from starrynight.folding.cache import CalibrationCache, OutputReplay, calibration_cache
+from starrynight.i18n import Text
 from starrynight.models import load as loading
 from starrynight.models import precision_plan
 from starrynight.models.catalogue import ModelSpec
@@ -32,11 +33,9 @@ from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan, solve
 from starrynight.numerics.trace import Trace, trace
+from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.settings import settings
 from starrynight.storage import write_cache
-
-# (done, of, what is going on in English and Chinese)
-Progress = Callable[[int, int, tuple[str, str]], None]
 
 # What the folds are measured on, and proved on. Long and short, Chinese and English; ranges hang far less on the words
 # than on the model, so few are needed, and three bits of headroom are kept for the rest.
@@ -99,7 +98,7 @@ class Folds:
 
 
 def prepare(
-    model: ModelSpec, plan: PrecisionPlan, on_progress: Progress | None = None
+    model: ModelSpec, plan: PrecisionPlan, on_progress: OnProgress | None = None
 ) -> tuple[PrecisionPlan, FoldPlan | None]:
     """The folds that ``plan`` asks for, made now if they never were; components they cannot help become float32."""
     folded = [choice for choice in plan if choice.folded]
@@ -144,7 +143,7 @@ def recall(model: ModelSpec) -> Folds | None:
 
 def make(
     model: ModelSpec,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     also: Sequence[CalibrationSample] = (),
     keep: bool = True,
 ) -> Folds:
@@ -158,7 +157,7 @@ def make(
     return folds
 
 
-def replan(model: ModelSpec, sitting: CalibrationSample, on_progress: Progress | None = None) -> Folds:
+def replan(model: ModelSpec, sitting: CalibrationSample, on_progress: OnProgress | None = None) -> Folds:
     """Folds that know the ranges of one more picture: the one whose numbers broke under the old ones."""
     known = recall(model)
     return make(model, on_progress, (*(known.sittings[len(usual(model)) :] if known else ()), sitting))
@@ -194,27 +193,10 @@ def proofs_to_paint(model: ModelSpec) -> int:
     return len(FORMATS) * len(_proofs(model))
 
 
-class ProgressCounter:
-    """Counts what is done."""
-
-    def __init__(self, on_progress: Progress | None, total: int) -> None:
-        self.on_progress, self.total, self.done = on_progress, total, 0
-
-    def __call__(self, en: str, zh: str, count: int = 1) -> None:
-        """So much more is done."""
-        self.done += count
-        self.begin(en, zh)
-
-    def begin(self, en: str, zh: str) -> None:
-        """What is going on now, which may take a while."""
-        if self.on_progress is not None:
-            self.on_progress(min(self.done, self.total), self.total, (en, zh))
-
-
 def observe(
     model: ModelSpec,
     sittings: Sequence[CalibrationSample] = (),
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     tell: ProgressCounter | None = None,
 ) -> Trace:
     """What the whole pipeline taught while it painted ``sittings`` (the usual ones) in bfloat16.
@@ -226,9 +208,9 @@ def observe(
     found, watched = _watched(model, sittings)
     if watched:
         steps = sum(sitting.steps for sitting in sittings[:watched])
-        tell("ranges measured before", "数值范围此前已测量", steps)
+        tell.advance(Text("ranges measured before", "数值范围此前已测量"), steps)
     if watched < len(sittings):
-        tell.begin("loading the model", "加载模型")
+        tell.announce(Text("loading the model", "加载模型"))
         pipeline = loading.load(model, uniform(model, "bfloat16"))
         for number in range(watched, len(sittings)):
             found = _watch(pipeline, model, sittings[: number + 1], found, tell)
@@ -267,7 +249,7 @@ def _watch(
 
     def after_step() -> None:
         number = len(sittings)
-        tell(f"measuring ranges, picture {number}", f"测量数值范围，第 {number} 幅")
+        tell.advance(Text(f"measuring ranges, picture {number}", f"测量数值范围，第 {number} 幅"))
         book.keep_trace(found, tape.given)
 
     def sit() -> None:
@@ -319,12 +301,12 @@ def _prove(
     for number, sitting in enumerate(_proofs(model)):
         picture = book.kept(f"{name}-{number}")
         if picture is None:
-            tell.begin(f"proving the folds: {name}", f"验证折叠：{name}")
+            tell.announce(Text(f"proving the folds: {name}", f"验证折叠：{name}"))
             pipeline = load() if pipeline is None else pipeline
             picture = paint(pipeline, model, sitting).cpu()
             book.keep(f"{name}-{number}", picture)
         pictures.append(picture)
-        tell(f"proving the folds: {name}", f"验证折叠：{name}")
+        tell.advance(Text(f"proving the folds: {name}", f"验证折叠：{name}"))
     return pictures
 
 

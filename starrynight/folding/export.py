@@ -19,8 +19,8 @@ import torch
 from starrynight import __version__
 from starrynight.errors import BadRequest, StorageError, Unfit
 from starrynight.folding import calibrate, single_file
-from starrynight.folding.calibrate import Progress, ProgressCounter
 from starrynight.folding.constraints import checkpoint_constraints
+from starrynight.i18n import Text
 from starrynight.models import load as loading
 from starrynight.models import weights
 from starrynight.models.catalogue import ModelSpec
@@ -29,6 +29,7 @@ from starrynight.numerics.fold import compose, only, read_plan, write_folded
 from starrynight.numerics.islands import inside
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Unreachable, solve
 from starrynight.numerics.trace import Trace, trace
+from starrynight.progress import OnProgress, ProgressCounter
 
 NOTE, STORY, PLAN = "FOLDED.md", "starry_fold.json", "plan.json"
 
@@ -82,7 +83,7 @@ class Written:
         return f'DiffusionPipeline.from_pretrained("{self.folder.name}", dtype={{{kept}, "default": torch.float16}})'
 
 
-def write(model: ModelSpec, out: Path, on_progress: Progress | None = None) -> Written:
+def write(model: ModelSpec, out: Path, on_progress: OnProgress | None = None) -> Written:
     """Write ``model`` folded to the folder ``out``, which must not exist.
 
     Raises BadRequest when it does, StorageError when the disk is too small or full, Unfit when nothing can be folded.
@@ -110,7 +111,7 @@ def write(model: ModelSpec, out: Path, on_progress: Progress | None = None) -> W
 
 
 def _planned(
-    model: ModelSpec, kept_at: Path, on_progress: Progress | None
+    model: ModelSpec, kept_at: Path, on_progress: OnProgress | None
 ) -> tuple[calibrate.Folds, tuple[str, ...]]:
     """The plan and its proof, made once: a run that was broken off finds them in the unfinished folder."""
     stamp = calibrate.kept_at(model).stem
@@ -128,7 +129,7 @@ def _planned(
 
 
 def plan_plain(
-    model: ModelSpec, on_progress: Progress | None = None
+    model: ModelSpec, on_progress: OnProgress | None = None
 ) -> tuple[calibrate.Folds, tuple[str, ...]]:
     """Folds that an ordinary checkpoint can carry; components that would need an island keep their weights."""
     sittings = calibrate.usual(model)
@@ -262,7 +263,7 @@ def _write_weights(
     told = replace(told, epsilons={})
     place.parent.mkdir(parents=True, exist_ok=True)
     write_folded(path, place, plan, certificate, name, dtype, rows, told,
-                 lambda tensor: tell(f"writing {tensor}", f"写出 {tensor}"))  # fmt: skip
+                 lambda tensor: tell.advance(Text(f"writing {tensor}", f"写出 {tensor}")))  # fmt: skip
 
 
 def _rewrite_config(folder: Path, name: str, plan: FoldPlan, dtype: torch.dtype) -> None:

@@ -30,6 +30,7 @@ from starrynight.painting import checking, fallback, guard, init_image, schedule
 from starrynight.painting import offload as memory
 from starrynight.painting.preview import Preview, StepRecorder
 from starrynight.painting.results import GeneratedImage, Refused, Step
+from starrynight.progress import OnProgress
 from starrynight.request import PaintRequest
 from starrynight.verdict import Verdict
 
@@ -48,7 +49,7 @@ class Painter:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
         self.arrangement = arrangement
         self.preview = Preview(pipeline)
-        self.on_folding: calibrate.Progress | None = None
+        self.on_folding: OnProgress | None = None
         self._asked: tuple[Any, ...] = ()
         self._sitting: calibrate.CalibrationSample | None = (
             None  # the picture being painted, if folds could be measured on it
@@ -75,7 +76,7 @@ class Painter:
         device: str | None = None,
         attention: str = "native",
         memory_budget: int | None = None,
-        on_folding: calibrate.Progress | None = None,
+        on_folding: OnProgress | None = None,
     ) -> Painter:
         """Fetch what is not here, check the request, load the model. ``memory_budget`` is in bytes of the device.
         Folds that the plan asks for are made the first time, which ``on_folding`` hears of.
