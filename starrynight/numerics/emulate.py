@@ -19,8 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode, _pop_mode, _push_mode
 from torch.utils._pytree import tree_leaves, tree_map
 
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-NARROW = (torch.float16, torch.bfloat16, *FLOAT8)
+from starrynight.numerics.dtypes import FLOAT8, NARROW
 
 # Ops that only cast or copy: exact in every format.
 CASTS = frozenset(

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from starrynight.errors import BadFile, StorageError, Unfit, reason
+from starrynight.numerics.dtypes import SAFETENSORS
 from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
 from starrynight.numerics.solve import FoldPlan
@@ -183,12 +184,6 @@ def write_folded(
     partial.replace(target)
 
 
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-         torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
-         torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.bool: "BOOL",
-         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}  # fmt: skip
-
-
 def _stream(
     file: Any,
     out: BinaryIO,
@@ -203,7 +198,7 @@ def _stream(
         shape = file.get_slice(name).get_shape()
         dtype = folded(name, file.get_tensor(name).reshape(-1)[:0].reshape([0] * max(1, len(shape)))).dtype
         length = math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [place, place + length]}
+        header[name] = {"dtype": SAFETENSORS[dtype], "shape": shape, "data_offsets": [place, place + length]}
         place += length
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from starrynight.numerics.dtypes import HALVES, cast
 from starrynight.numerics.modules import join
-from starrynight.numerics.trace import HALF, Trace
+from starrynight.numerics.trace import Trace
 
 
 def inside(name: str, islands: Iterable[str]) -> bool:
@@ -107,7 +108,7 @@ class Enter:
     """16-bit arguments become float32."""
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return _cast(args, HALF, torch.float32), _cast(kwargs, HALF, torch.float32)
+        return cast(args, torch.float32, HALVES), cast(kwargs, torch.float32, HALVES)
 
 
 class Leave:
@@ -117,15 +118,4 @@ class Leave:
         self.dtype = dtype
 
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return _cast(output, (torch.float32,), self.dtype)
-
-
-def _cast(value: Any, sources: tuple[torch.dtype, ...], target: torch.dtype) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(target) if value.dtype in sources else value
-    if isinstance(value, Mapping):  # model outputs are mappings that must keep their type
-        cast = {key: _cast(item, sources, target) for key, item in value.items()}
-        return type(value)(**cast) if type(value) is not dict else cast
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return type(value)(_cast(item, sources, target) for item in value)
-    return value
+        return cast(output, self.dtype, (torch.float32,))

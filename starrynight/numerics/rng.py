@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-HALVES = (torch.float16, torch.bfloat16)
+from starrynight.numerics.dtypes import HALVES
 
 
 class Float32Noise(TorchFunctionMode):

@@ -22,11 +22,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from starrynight.numerics import rules
+from starrynight.numerics.dtypes import HALVES
 from starrynight.numerics.exponents import PINNED, Exponents
 from starrynight.numerics.modules import Modules, named_tensors, tensors_in, watching
 from starrynight.numerics.rules import MASK, Call
-
-HALF = (torch.float16, torch.bfloat16)
 
 # Elements looked at for the low quantile of a tensor, and that quantile: below it, values may become subnormal.
 SAMPLE, QUANTILE = 2048, 0.1
@@ -149,7 +148,7 @@ class Tracer(TorchDispatchMode):
                 self._storages.put(tensor, exponent)
             if known is None:
                 peak, small = measure(tensor)
-                half = tensor.dtype in HALF
+                half = tensor.dtype in HALVES
                 self.trace.parameters[name] = Parameter(name, exponent, peak, small, half, kept)
 
     def _enter_module(self, name: str, module: nn.Module, inputs: Any) -> None:
@@ -173,7 +172,7 @@ class Tracer(TorchDispatchMode):
     def _cross(self, boundary: dict[int, float], tensors: Iterable[Tensor]) -> None:
         """Remember the exponents and peaks of the 16-bit tensors that enter or leave a module."""
         for tensor in tensors:
-            if tensor.dtype in HALF:
+            if tensor.dtype in HALVES:
                 exponent, peak = self._exponent(tensor), self._storages.peak(tensor)
                 boundary[exponent] = max(boundary.get(exponent, 0.0), peak)
 
@@ -224,7 +223,7 @@ class Tracer(TorchDispatchMode):
             self._storages.put(output, beside, peak)
 
     def _measure(self, site: Site, output: Tensor) -> float:
-        if output.dtype not in HALF:
+        if output.dtype not in HALVES:
             return 0.0
         peak, small = measure(output)
         if math.isnan(peak):
