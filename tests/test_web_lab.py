@@ -10,10 +10,9 @@ import pytest
 from browser import Visitor, chromium, served
 from playwright.sync_api import expect
 
-from starrynight.lab import table
+from starrynight.lab import background, table
 from starrynight.lab.plan import ExperimentPlan
 from starrynight.lab.run import ExperimentRun
-from starrynight.web import measure
 
 SOON = 240_000
 expect.set_options(timeout=SOON)
@@ -46,7 +45,7 @@ def test_a_run_is_begun_watched_and_stopped_from_its_page(small: ExperimentRun, 
     done = table.progress(stopped).done
     assert 0 < done < table.progress(stopped).total
     assert not stopped.busy
-    assert not measure.stopping(small.folder)
+    assert not background.stop_requested(small.folder)
     time.sleep(1)
     assert (
         table.progress(ExperimentRun.open(small.folder)).done == done

@@ -1,6 +1,6 @@
 """The lab 实验室: what every number format costs, as a run of starrynight.lab tells it. Table, plots, side by side.
 
-Reads a run's files through ``lab.table``; measuring is another process (measure.py). Everything is escaped.
+Reads a run's files through ``lab.table``; measuring is another process (lab.background). Everything is escaped.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import streamlit as st
 
-from starrynight.lab import table
+from starrynight.lab import background, table
 from starrynight.lab.findings import Rows, name_of, name_zh
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import PLAN, RESULTS, ExperimentRun
 from starrynight.painting.styles import styles
-from starrynight.web import components, desk, measure
+from starrynight.web import components, desk
 from starrynight.web.language import language, t, words_for
 
 EVERY = 3.0  # seconds between two looks at a run that is being measured
@@ -69,7 +69,7 @@ def read(folder: Path, size: int) -> Told:
 def empty() -> None:
     st.html(f'<p class="lead">{escape(t("lab.empty"))}</p>')
     if st.button(t("lab.begin"), type="primary", key="lab-begin"):
-        begin(measure.new_folder(table.home()))
+        begin(background.new_folder(table.home()))
 
 
 @st.fragment(run_every=1.5)
@@ -83,7 +83,7 @@ def coming(name: str) -> None:
 
 
 def begin(folder: Path) -> None:
-    measure.begin(folder)
+    background.start(folder)
     st.session_state["lab/begun"], st.session_state["lab/begun-at"] = folder.name, time.monotonic()
     desk.go("lab", run=folder.name)
 
@@ -97,7 +97,7 @@ def choose(known: list[table.Known]) -> table.Known:
         chosen = st.selectbox(t("lab.run"), names, at, key=f"lab-run/{asked}", width=320)
         st.link_button(t("lab.report"), f"/api/lab/{chosen}/report")
         if st.button(t("lab.another"), key="lab-another", help=t("lab.another.help")):
-            begin(measure.new_folder(table.home()))
+            begin(background.new_folder(table.home()))
     if chosen != asked and chosen in names:
         desk.go("lab", run=chosen)
     return known[names.index(chosen)]
@@ -120,11 +120,11 @@ def progress(folder: Path) -> None:
             st.rerun()
         if not run.busy:
             if st.button(t("lab.resume"), key="lab-resume", help=t("lab.resume.help")):
-                measure.begin(folder)
+                background.start(folder)
         elif st.button(
-            t("lab.stop"), key="lab-stop", help=t("lab.stop.help"), disabled=measure.stopping(folder)
+            t("lab.stop"), key="lab-stop", help=t("lab.stop.help"), disabled=background.stop_requested(folder)
         ):
-            measure.stop(folder)
+            background.request_stop(folder)
             st.rerun(scope="fragment")
 
 

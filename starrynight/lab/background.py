@@ -1,5 +1,7 @@
-"""Measures a lab run in a process of its own: ``python -m starrynight.web.measure FOLDER``. A new folder gets the quick
-plan; one that was begun goes on where it stopped. It looks after every measurement whether it is asked to stop.
+"""Runs an experiment in a process of its own: ``python -m starrynight.lab.background FOLDER``.
+
+A new folder gets the quick plan; a run that was begun continues where it stopped. The browser's lab page starts, stops
+and watches such processes through the run's files alone, so the server never loads torch.
 """
 
 from __future__ import annotations
@@ -14,29 +16,30 @@ from pathlib import Path
 from starrynight.errors import Cancelled
 from starrynight.storage import storing
 
-STOP = "stop"  # a file in the run's folder: whoever measures it, stop
+STOP = "stop"  # a file in the run's folder that asks its process to end
 
 
-def begin(folder: Path) -> None:
-    """Start it and leave it alone; it outlives the page, and a second one on the same run gives up by itself.
+def start(folder: Path) -> None:
+    """Start a detached process that outlives the caller; a second one on the same run exits by itself.
 
-    Raises ``StorageError`` if the folder may not be written."""
+    Its output goes to ``FOLDER.log`` beside the folder. Raises ``StorageError`` if that cannot be written.
+    """
     with storing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f"{folder.name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "starrynight.web.measure", str(folder)]
+            command = [sys.executable, "-m", "starrynight.lab.background", str(folder)]
             subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
 
-def stop(folder: Path) -> None:
-    """Ask whoever measures this run to stop after the measurement at hand; nothing is lost. Raises ``StorageError``."""
+def request_stop(folder: Path) -> None:
+    """Ask the run's process to stop after its current measurement; no result is lost. Raises ``StorageError``."""
     with storing(folder):
         (folder / STOP).touch()
 
 
-def stopping(folder: Path) -> bool:
+def stop_requested(folder: Path) -> bool:
     return (folder / STOP).exists()
 
 
@@ -50,16 +53,16 @@ def main(folder: Path) -> None:
     from starrynight.lab.run import PLAN, ExperimentRun
 
     if hasattr(os, "nice"):
-        os.nice(10)  # whoever paints meanwhile goes first
+        os.nice(10)  # painting has priority over experiments
     run = ExperimentRun.open(folder) if (folder / PLAN).is_file() else ExperimentRun.create(folder, quick())
     (folder / STOP).unlink(missing_ok=True)
 
-    def asked(_progress: runner.Progress) -> None:
-        if stopping(folder):
+    def cancel_on_request(_progress: runner.Progress) -> None:
+        if stop_requested(folder):
             raise Cancelled
 
     with contextlib.suppress(Cancelled):
-        runner.measure(run, on_progress=asked)
+        runner.measure(run, on_progress=cancel_on_request)
     (folder / STOP).unlink(missing_ok=True)
 
 
