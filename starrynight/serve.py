@@ -81,7 +81,7 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
             finally:
                 supervisor.stop()
 
-    app = api.make(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
+    app = api.create_app(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
     app.mount("/", pages)
     return app
 
@@ -134,7 +134,7 @@ def _tidying(gallery: Gallery) -> Iterator[None]:
         while not closing.is_set():
             try:
                 gallery.expire()
-                Queue(gallery).forget()
+                Queue(gallery).delete_expired()
                 Uploads().sweep(gallery.database)
             except StarryError as error:
                 log.warning("%s", error)

@@ -35,7 +35,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
 
 @pytest.fixture(scope="module")
 def app(gallery: Gallery) -> object:
-    return api.make(gallery, Queue(gallery), lambda: True)
+    return api.create_app(gallery, Queue(gallery), lambda: True)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_a_misshapen_field_is_named_in_the_callers_own_language(here: str, case:
 def test_a_decompression_bomb_and_an_endless_body_are_refused(here: str) -> None:
     refused = ask(here, "/api/uploads", png(width=30_000, height=30_000))
     assert (refused.status, refused.error["type"]) == (422, "BadFile")
-    endless = b'{"prompt": "' + b"x" * 2 * api.LARGEST_BODY + b'"}'
+    endless = b'{"prompt": "' + b"x" * 2 * api.MAX_BODY + b'"}'
     assert ask(here, "/api/jobs", endless).status == 413
 
 

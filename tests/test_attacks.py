@@ -53,7 +53,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("STARRY_HOME", str(home))
         gallery.hang(picture())
         with listening(
-            AccessMiddleware(api.make(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None))
+            AccessMiddleware(
+                api.create_app(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None)
+            )
         ) as address:
             yield address
 
@@ -134,7 +136,7 @@ def test_a_host_or_origin_that_cannot_be_read_is_refused(here: str) -> None:
 def test_the_token_leads_to_no_other_site(here: str, tmp_path: Path) -> None:
     with Gallery(tmp_path / "gallery") as gallery:
         app = AccessMiddleware(
-            api.make(gallery, Queue(gallery), lambda: True), Access.of("0.0.0.0", "sesame")
+            api.create_app(gallery, Queue(gallery), lambda: True), Access.of("0.0.0.0", "sesame")
         )
         with listening(app) as network:
             for path in ("//evil.example/", "///evil.example", "//evil.example/a"):

@@ -21,7 +21,8 @@ from starrynight.errors import Cancelled, MissingFile, StorageError
 from starrynight.gallery.schema import metadata
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
-from starrynight.jobs.leases import Lease, mourn
+from starrynight.i18n import Text
+from starrynight.jobs.leases import Lease, record_death
 from starrynight.jobs.queue import Queue
 from starrynight.request import PaintRequest
 
@@ -159,14 +160,14 @@ def test_a_queue_in_postgres(tmp_path: Path, server: str) -> None:
         ids = [queue.submit(PaintRequest(prompt=f"queue {n}", seed=n, count=2)).id for n in range(4)]
         queue.move(ids[3], 0)
         leases = [Lease(gallery.database, f"machine/{n}") for n in range(2)]
-        assert [lease.hold() for lease in leases] == [True, True]
-        assert not Lease(gallery.database, "machine/0").hold()
+        assert [lease.acquire() for lease in leases] == [True, True]
+        assert not Lease(gallery.database, "machine/0").acquire()
         with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(Lease.take, leases)
+            first, second = pool.map(Lease.claim, leases)
         assert {first.id, second.id} == {ids[3], ids[0]}
         leases[0].report(first, b"webp", picture=0, step=1, steps=8)
         leases[0].report(first, b"newer", picture=0, step=2, steps=8)
-        assert queue.look(first.id).image == b"newer"
+        assert queue.preview(first.id).image == b"newer"
 
         def note(connection, picture):
             leases[0].finish_picture(connection, first, 0, picture)
@@ -174,17 +175,17 @@ def test_a_queue_in_postgres(tmp_path: Path, server: str) -> None:
         gallery.hang(picture("queued", 50), also=note)
         queue.cancel(second.id)
         with pytest.raises(Cancelled):
-            leases[1].ask(second)
+            leases[1].check(second)
         leases[1].end(second, Cancelled())
         for _ in range(2):
-            mourn(gallery.database, leases[0].worker, ("killed", "被终止"))
-            assert leases[0].hold()
-            again = leases[0].take()
+            record_death(gallery.database, leases[0].worker, Text("killed", "被终止"))
+            assert leases[0].acquire()
+            again = leases[0].claim()
         aside = queue.get(first.id)
         assert (aside.state, len(aside.pictures), again.id) == ("set_aside", 1, ids[1])
         assert queue.counts() == {"painting": 1, "waiting": 1, "cancelled": 1, "set_aside": 1}
         assert [found.id for found in queue.list()] == [ids[1], ids[2]]
-        assert queue.forget(timedelta(seconds=-1)) == 2
+        assert queue.delete_expired(timedelta(seconds=-1)) == 2
 
 
 def _written(path: Path, data: bytes) -> Path:

@@ -16,16 +16,17 @@ from sqlalchemy import update
 from starrynight.errors import BadFile, BadRequest, Cancelled, MissingFile, StorageError, UnknownName
 from starrynight.gallery.schema import jobs, workers
 from starrynight.gallery.store import Gallery
+from starrynight.i18n import Text
 from starrynight.jobs import job as words
 from starrynight.jobs import leases, validate
-from starrynight.jobs import uploads as upload_room
-from starrynight.jobs.leases import Lease, LostLease, Taken, mourn, release
+from starrynight.jobs import uploads as upload_store
+from starrynight.jobs.leases import ClaimedJob, Lease, LostLease, record_death, release_worker
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import Uploads
 from starrynight.request import PaintRequest
 from starrynight.storage import PART_SUFFIX
 
-DEAD = ("killed by SIGKILL", "被 SIGKILL 终止")
+DEAD = Text("killed by SIGKILL", "被 SIGKILL 终止")
 
 
 @pytest.fixture
@@ -45,17 +46,17 @@ def request(prompt: str = "星夜", **more) -> PaintRequest:
 
 def lease(gallery: Gallery, device: str = "here/cpu") -> Lease:
     held = Lease(gallery.database, device)
-    assert held.hold()
+    assert held.acquire()
     return held
 
 
-def taken(held: Lease) -> Taken:
-    job = held.take()
+def taken(held: Lease) -> ClaimedJob:
+    job = held.claim()
     assert job is not None
     return job
 
 
-def hang(gallery: Gallery, held: Lease, job: Taken, index: int) -> str:
+def hang(gallery: Gallery, held: Lease, job: ClaimedJob, index: int) -> str:
     """As the worker does it: the picture and its place in the job in one transaction."""
     painting = picture(job.request.prompt, job.request.seed_of(index))
     note = lambda connection, picture: held.finish_picture(connection, job, index, picture)  # noqa: E731
@@ -76,14 +77,14 @@ def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None
     held.report(mine, b"webp", picture=0, step=2, steps=4)
     now = queue.get(job.id)
     assert (now.state, now.picture, now.step, now.progress, now.attempts) == (words.PAINTING, 0, 2, 0.25, 1)
-    assert queue.look(job.id).image == b"webp"
+    assert queue.preview(job.id).image == b"webp"
     ids = [hang(gallery, held, mine, index) for index in range(2)]
     held.report(mine, pace=2.0)
     held.end(mine)
     done = queue.get(job.id)
     assert (done.state, done.pictures, done.progress, done.error) == (words.DONE, ids, 1.0, None)
     assert done.ended
-    assert queue.look(job.id) is None
+    assert queue.preview(job.id) is None
     assert json.loads(json.dumps(done.to_dict()))["painted"][1] == {
         "index": 1,
         "picture": ids[1],
@@ -93,7 +94,7 @@ def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None
     following = queue.submit(request(count=3, steps=10, width=1000 // 8 * 8, height=1000))
     assert following.seconds_left == pytest.approx(3 * 10 * 2.0, rel=0.01)
     assert queue.submit(request()).seconds_left > following.seconds_left
-    assert held.take().id == following.id
+    assert held.claim().id == following.id
 
 
 def test_every_change_is_a_new_revision_and_watchers_see_the_end(gallery: Gallery, queue: Queue) -> None:
@@ -130,9 +131,9 @@ def test_cancelling_reaches_the_painter_and_keeps_what_hangs(gallery: Gallery, q
     held = lease(gallery)
     mine = taken(held)
     first = hang(gallery, held, mine, 0)
-    held.ask(mine)
+    held.check(mine)
     assert queue.cancel(job.id).cancelling
-    for tell in (held.ask, held.report):
+    for tell in (held.check, held.report):
         with pytest.raises(Cancelled):
             tell(mine)
     held.end(mine, Cancelled())
@@ -170,14 +171,14 @@ def test_a_job_whose_worker_dies_goes_on_and_the_second_death_sets_it_aside(
     job, other = queue.submit(request(count=3)).id, queue.submit(request()).id
     first = lease(gallery)
     hung = hang(gallery, first, taken(first), 0)
-    mourn(gallery.database, first.worker, DEAD)
+    record_death(gallery.database, first.worker, DEAD)
     back = queue.get(job)
     assert (back.state, back.position, back.deaths, back.pictures) == (words.WAITING, 0, 1, [hung])
 
     second = lease(gallery)  # the device is free at once
     mine = taken(second)
     assert (mine.id, mine.finished) == (job, {0})
-    mourn(gallery.database, second.worker, DEAD)
+    record_death(gallery.database, second.worker, DEAD)
     aside = queue.get(job)
     assert (aside.state, aside.attempts, aside.deaths, aside.pictures) == (words.SET_ASIDE, 2, 2, [hung])
     assert "killed by SIGKILL" in aside.error["en"]
@@ -195,14 +196,14 @@ def test_a_lease_that_ran_out_is_a_death_and_the_late_worker_learns_it(
     slept = lease(gallery)
     mine = taken(slept)
     other = Lease(gallery.database, "here/cpu")
-    assert not other.hold()
-    assert other.take() is None
+    assert not other.acquire()
+    assert other.claim() is None
     expire(gallery)
-    assert other.hold()
-    assert not slept.hold()
+    assert other.acquire()
+    assert not slept.acquire()
     theirs = taken(other)
     assert theirs.id == job
-    for late in (lambda: slept.ask(mine), lambda: slept.report(mine, picture=0)):
+    for late in (lambda: slept.check(mine), lambda: slept.report(mine, picture=0)):
         with pytest.raises(LostLease):
             late()
     hang(gallery, slept, mine, 0)  # it was in the middle of hanging: the picture hangs, and is noted once
@@ -218,20 +219,20 @@ def test_two_devices_paint_two_jobs_and_never_the_same(gallery: Gallery, queue: 
         queue.submit(request(name))
     held = [lease(gallery, f"here/cuda:{number}") for number in range(3)]
     with ThreadPoolExecutor(3) as pool:
-        first = list(pool.map(Lease.take, held))
-        second = list(pool.map(Lease.take, held))
+        first = list(pool.map(Lease.claim, held))
+        second = list(pool.map(Lease.claim, held))
     assert len({job.id for job in (*first, *second)}) == 6
 
 
 def test_a_worker_that_is_asked_to_stop_hands_its_job_back(gallery: Gallery, queue: Queue) -> None:
     job = queue.submit(request()).id
     for give_up in (
-        lambda held, mine: held.hand_back(mine),
-        lambda held, _: release(gallery.database, held.worker),
+        lambda held, mine: held.requeue(mine),
+        lambda held, _: release_worker(gallery.database, held.worker),
     ):
         held = lease(gallery)
         give_up(held, taken(held))
-        held.let_go()
+        held.release()
         assert (queue.get(job).state, queue.get(job).deaths) == (words.WAITING, 0)
 
 
@@ -242,8 +243,8 @@ from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import Lease
 gallery = Gallery(sys.argv[1])
 lease = Lease(gallery.database, "here/cpu")
-assert lease.hold()
-job = lease.take()
+assert lease.acquire()
+job = lease.claim()
 kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before its row":
     gallery.database.writing = kill
@@ -287,7 +288,7 @@ def test_previews_do_not_bloat_the_database(gallery: Gallery, queue: Queue, tmp_
         held.report(mine, bytes(3000), picture=0, step=step, steps=120)
     gallery.database.close()  # the last to leave folds the log into the database
     assert size() - before < 64_000
-    assert len(queue.look(mine.id).image) == 3000
+    assert len(queue.preview(mine.id).image) == 3000
 
 
 def test_a_job_that_this_version_cannot_read_fails_alone(gallery: Gallery, queue: Queue) -> None:
@@ -297,7 +298,7 @@ def test_a_job_that_this_version_cannot_read_fails_alone(gallery: Gallery, queue
         connection.execute(update(jobs).where(jobs.c.id == strange).values(request=odd))
     assert [found.request.prompt for found in queue.list()] == ["from the future", "星夜"]
     held = lease(gallery)
-    assert held.take() is None
+    assert held.claim() is None
     assert taken(held).id == good
     assert queue.get(strange).error["type"] == "BadRequest"
 
@@ -305,14 +306,14 @@ def test_a_job_that_this_version_cannot_read_fails_alone(gallery: Gallery, queue
 def test_the_queue_has_an_end_and_forgets(
     gallery: Gallery, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("starrynight.jobs.queue.MOST_WAITING", 3)
+    monkeypatch.setattr("starrynight.jobs.queue.MAX_WAITING", 3)
     ids = [queue.submit(request()).id for _ in range(3)]
     with pytest.raises(BadRequest, match="waiting already"):
         queue.submit(request())
     queue.cancel(ids[0])
     queue.submit(request())
-    assert queue.forget() == 0
-    assert queue.forget(timedelta(seconds=-1)) == 1
+    assert queue.delete_expired() == 0
+    assert queue.delete_expired(timedelta(seconds=-1)) == 1
     with pytest.raises(MissingFile):
         queue.get(ids[0])
     assert len(queue.list()) == 3
@@ -348,7 +349,7 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
         with pytest.raises(error):
             validate.validate_request(words_, gallery)
     row = gallery.hang(picture())
-    name, width, height = Uploads().take(picture(size=128).encode("webp"))
+    name, width, height = Uploads().save(picture(size=128).encode("webp"))
     assert (width, height) == (128, 128)
     assert validate.validate_request(
         {"prompt": "x", "init_image": f"picture:{row.id}"}, gallery
@@ -360,11 +361,11 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
 
 def test_an_upload_is_pixels_and_nothing_else(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path)
-    name, *_ = uploads.take(picture("a secret prompt").encode("png") + b"<script>alert(1)</script>")
+    name, *_ = uploads.save(picture("a secret prompt").encode("png") + b"<script>alert(1)</script>")
     kept = uploads.path(name).read_bytes()
     assert b"secret" not in kept
     assert b"script" not in kept
-    assert uploads.take(picture("a secret prompt").encode("png"))[0] == name
+    assert uploads.save(picture("a secret prompt").encode("png"))[0] == name
     for bad in (
         b"",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -372,7 +373,7 @@ def test_an_upload_is_pixels_and_nothing_else(tmp_path: Path) -> None:
         picture().encode()[:200],
     ):
         with pytest.raises(BadFile):
-            uploads.take(bad)
+            uploads.save(bad)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -381,7 +382,7 @@ def test_an_upload_goes_when_nobody_needs_it_and_not_before(
 ) -> None:
     uploads = Uploads(tmp_path / "uploads")
     needs = ("a waiting job", "an ended job", "a picture", "a picture in the trash", "a desk", "nobody")
-    names = {who: uploads.take(picture(seed=number).encode())[0] for number, who in enumerate(needs)}
+    names = {who: uploads.save(picture(seed=number).encode())[0] for number, who in enumerate(needs)}
     first = {who: str(uploads.path(name)) for who, name in names.items()}
     queue.submit(request(init_image=first["a waiting job"]))
     queue.cancel(queue.submit(request(init_image=first["an ended job"])).id)
@@ -407,16 +408,16 @@ def test_an_upload_asked_for_while_it_leaves_stays(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = Uploads(tmp_path / "uploads")
-    name, *_ = uploads.take(picture().encode())
+    name, *_ = uploads.save(picture().encode())
     os.utime(uploads.folder / f"{name}.png", (0, 0))
-    named = upload_room._named
+    named = upload_store._referenced_names
 
     def meanwhile(database):  # somebody hands in a wish after the sweep has looked who needs what
         found = named(database)
         uploads.path(name)
         return found
 
-    monkeypatch.setattr(upload_room, "_named", meanwhile)
+    monkeypatch.setattr(upload_store, "_referenced_names", meanwhile)
     assert uploads.sweep(gallery.database) == 0
     assert uploads.path(name).read_bytes()
 
@@ -424,4 +425,4 @@ def test_an_upload_asked_for_while_it_leaves_stays(
 def test_the_doors_to_the_queue_leave_torch_outside(tmp_path: Path) -> None:
     code = "import sys, starrynight.serve, starrynight.jobs.worker, starrynight.jobs.validate; print('torch' in sys.modules)"
     assert finished(process(code)).strip() == "False"
-    assert leases.DEATHS == 2
+    assert leases.MAX_DEATHS == 2

@@ -33,7 +33,7 @@ def worker(tmp_path: Path, studio: Studio) -> Iterator[Worker]:
         lease = Lease(gallery.database, "here/cpu")
         assert lease.hold()
         one = Worker(gallery, "cpu", lease)
-        studio.hang, one._studio = one._hang, studio
+        studio.hang, one._studio = one._save_picture, studio
         yield one
 
 
@@ -42,7 +42,7 @@ def wish(prompt: str = "星夜", **more):
 
 
 def painted(worker: Worker, job: str) -> None:
-    taken = worker.lease.take()
+    taken = worker.lease.claim()
     assert taken is not None
     assert taken.id == job
     worker.paint(taken)
@@ -67,7 +67,7 @@ def test_what_the_queue_paints_is_what_the_terminal_paints(
 def test_a_job_that_is_cancelled_while_waiting_for_its_painter_paints_nothing(worker: Worker) -> None:
     queue = Queue(worker.gallery)
     job = queue.submit(wish()).id
-    taken = worker.lease.take()
+    taken = worker.lease.claim()
     queue.cancel(job)
     worker.paint(taken)
     assert (queue.get(job).state, queue.get(job).error["type"]) == (CANCELLED, Cancelled.__name__)
@@ -114,7 +114,7 @@ def test_a_place_that_cannot_be_written_fails_the_job_in_one_sentence_and_a_retr
 def test_a_full_disk_under_everything_fails_the_job_once_there_is_room_to_say_so(worker: Worker) -> None:
     queue = Queue(worker.gallery)
     job = queue.submit(wish()).id
-    taken = worker.lease.take()
+    taken = worker.lease.claim()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     room = threading.Timer(5.0, resource.setrlimit, (resource.RLIMIT_FSIZE, (soft, hard)))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # neither a picture nor the database's log fits

@@ -1,4 +1,4 @@
-"""``make``: the HTTP application over a gallery and its queue. Whatever is mounted behind it (the pages) gets what no
+"""``create_app``: the HTTP application over a gallery and its queue. Whatever is mounted behind it (the pages) gets what no
 route here takes.
 
 Every error leaves as {"error": {...}} with the error's own status. Knows neither processes nor ports.
@@ -23,19 +23,21 @@ from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
 from starrynight.metadata.recipe import text
 
-LARGEST_BODY = 1 << 20  # bytes; a route that takes pictures says more
+MAX_BODY = 1 << 20  # bytes; a route that takes pictures says more
 
 log = logging.getLogger("starrynight.api")
 
 
-def make(gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifespan: Any = None) -> FastAPI:
+def create_app(
+    gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool], lifespan: Any = None
+) -> FastAPI:
     app = FastAPI(
         title="Starry Night 璀璨星河", version=__version__, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",  # their pages fetch scripts from elsewhere
     )  # fmt: skip
     app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
     for room in (jobs, lab, annotation_routes, pictures, state):
-        app.include_router(room.router, prefix="/api", max_body_size=LARGEST_BODY)
+        app.include_router(room.router, prefix="/api", max_body_size=MAX_BODY)
     app.add_api_route(
         "/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False
     )

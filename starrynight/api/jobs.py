@@ -15,7 +15,7 @@ from starrynight.errors import BadRequest, MissingFile
 from starrynight.jobs import validate
 from starrynight.jobs.job import ACTIVE, ENDED, Job
 from starrynight.jobs.queue import Queue as Jobs
-from starrynight.jobs.uploads import LARGEST, Uploads
+from starrynight.jobs.uploads import MAX_BYTES, Uploads
 
 router = APIRouter()
 OFTEN = 0.1  # seconds between two looks for something new
@@ -72,7 +72,7 @@ def retry(job: str, queue: Queued) -> dict[str, Any]:
 
 @router.get("/jobs/{job}/preview")
 def preview(job: str, queue: Queued) -> Response:
-    if (look := queue.look(job)) is None:
+    if (look := queue.preview(job)) is None:
         raise MissingFile("There is nothing to see of this job yet.", "这个任务还没有画面可看。")
     return Response(look.image, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
@@ -96,7 +96,7 @@ async def events(first: Annotated[Job, Depends(found)], queue: Queued) -> AsyncI
                 yield ServerSentEvent(comment="still here")
             continue
         silent = 0.0
-        job, look = await asyncio.to_thread(lambda: (queue.get(first.id), queue.look(first.id)))
+        job, look = await asyncio.to_thread(lambda: (queue.get(first.id), queue.preview(first.id)))
         seen = job.revision
         yield ServerSentEvent(event="job", data=job.to_dict(), id=str(seen))
         if look is not None and look.revision != shown:
@@ -115,7 +115,7 @@ def _preview(job: Job, image: bytes) -> dict[str, Any]:
     return {"picture": job.picture, "step": job.step, "steps": job.steps, "image": url}
 
 
-@router.post("/uploads", status_code=201, max_body_size=LARGEST + (1 << 20))
+@router.post("/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20))
 async def upload(request: Request) -> dict[str, Any]:
     """The picture's bytes as the body, or a form with ``file``. What is kept is its pixels alone."""
     if request.headers.get("content-type", "").startswith("multipart/"):
@@ -126,7 +126,7 @@ async def upload(request: Request) -> dict[str, Any]:
             data = await file.read()
     else:
         data = await request.body()
-    name, width, height = await asyncio.to_thread(Uploads().take, data)
+    name, width, height = await asyncio.to_thread(Uploads().save, data)
     return {"init_image": f"{validate.UPLOAD}{name}", "width": width, "height": height}
 
 

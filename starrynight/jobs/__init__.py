@@ -1,1 +1,4 @@
-"""The durable queue: what is to be painted, in what order, by whom, and what became of it. See docs/api.md."""
+"""The durable job queue: what waits to be painted, in which order, which worker paints it, and how it ended.
+
+docs/api.md describes it.
+"""

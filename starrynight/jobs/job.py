@@ -1,7 +1,4 @@
-"""``Job``: one request on its way through the queue, as everybody sees it; and the words for its states.
-
-A value read at one moment. Knows nothing of how it is stored, painted or shown.
-"""
+"""``Job``: an immutable snapshot of one request on its way through the queue, and the names of its states."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ ENDED = (DONE, FAILED, CANCELLED, SET_ASIDE)
 
 
 @dataclass(frozen=True)
-class Painted:
-    """Picture ``index`` of a job: ``picture`` is its id in the gallery, or None where ``error`` says why it was refused."""
+class JobPicture:
+    """Finished picture ``index`` of a job: ``picture`` is its gallery id, or None if it was refused with ``error``."""
 
     index: int
     picture: str | None
@@ -29,13 +26,15 @@ class Painted:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """``state``: waiting → painting → done, failed, cancelled or set_aside (it killed its worker twice).
+    """A job as it was when it was read from the database.
 
-    ``picture`` is the one being painted now, ``step`` how many of its ``steps`` are taken; without ``picture`` the
-    painter is being readied, and ``step`` of ``steps`` says how far, where it is known. ``painted`` are those finished,
-    in order. ``position``: how many are before it, while it waits.
-    ``seconds_left`` is an estimate from what this model took here before; None where nothing is known yet.
-    ``attempts`` counts workers that took it, ``deaths`` those that died of it. ``revision`` rises with every change.
+    ``state``: waiting → painting → done, failed, cancelled or set_aside (``leases.MAX_DEATHS`` workers died of it).
+    ``picture``: index of the picture being painted; ``step`` of its ``steps`` are taken. While ``picture`` is None the
+    model is being loaded or folded, and ``step`` of ``steps`` is that progress, if it is known.
+    ``painted``: the finished pictures by index. ``position``: number of waiting jobs ahead of it, None unless waiting.
+    ``seconds_left``: estimated from earlier jobs of the same model; None without one.
+    ``attempts``: workers that claimed it; ``deaths``: workers that died while painting it.
+    ``cancelling``: the worker has been asked to stop. ``revision`` increases with every change.
     """
 
     id: str
@@ -45,7 +44,7 @@ class Job:
     picture: int | None
     step: int | None
     steps: int | None
-    painted: tuple[Painted, ...]
+    painted: tuple[JobPicture, ...]
     position: int | None
     seconds_left: float | None
     attempts: int
@@ -63,17 +62,17 @@ class Job:
 
     @property
     def pictures(self) -> list[str]:
-        """Ids of the pictures that hang."""
+        """Gallery ids of the pictures that were saved."""
         return [one.picture for one in self.painted if one.picture]
 
     @property
     def progress(self) -> float:
-        """0 … 1, over all steps of all pictures."""
-        begun = (self.step or 0) / self.steps if self.steps and self.picture is not None else 0.0
-        return min(1.0, (len(self.painted) + begun) / self.request.count)
+        """From 0 to 1, over all steps of all pictures."""
+        current = (self.step or 0) / self.steps if self.steps and self.picture is not None else 0.0
+        return min(1.0, (len(self.painted) + current) / self.request.count)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can carry; the shape is told in docs/api.md."""
+        """The JSON object of a job; docs/api.md describes its fields."""
         return {
             "id": self.id,
             "state": self.state,
@@ -97,5 +96,5 @@ class Job:
 
 
 def error_payload(error: StarryError) -> dict[str, Any]:
-    """An error as a job and HTTP carry it: its type, its sentence in both languages, its HTTP status."""
+    """An error as the database and HTTP store it: type, message in both languages, HTTP status."""
     return {"type": type(error).__name__, "en": error.en, "zh": error.zh, "status": error.status}

@@ -1,7 +1,8 @@
-"""The worker's half of the queue: holding a device, taking a job, reporting on it, ending it; and burying the dead.
+"""The worker's half of the queue: lease a device, claim a job, report progress, end the job; and what follows a death.
 
-A worker's word counts only while it holds a job: whoever lost its lease (a machine that slept, a disk that hung) learns
-it at its next report and lets go. Painting twice would do no harm, for the same picture is the same file.
+A worker may write about a job only while the job's row names it. A worker that was taken for dead (a suspended machine,
+a stalled disk) gets ``LostLease`` at its next report and stops. Two workers painting the same job for a moment do no
+harm, because the same picture is the same file.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
 from starrynight.gallery.insert import insert_new
 from starrynight.gallery.schema import jobs, looks, painted, workers
+from starrynight.i18n import Text
 from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, error_payload
-from starrynight.jobs.queue import change, now
+from starrynight.jobs.queue import now_ms, update_job
 from starrynight.request import PaintRequest
 
-LEASE = 20_000  # ms without a sign of life after which a worker counts as dead; it gives one every quarter of that
-DEATHS = 2  # of workers, after which a job is set aside
+LEASE_MS = 20_000  # a worker that has not renewed for this long counts as dead; it renews every quarter of it
+MAX_DEATHS = 2  # one death may be an accident; a job that killed two workers would kill the next one too
 
 
 class LostLease(Exception):
-    """Somebody else holds this job now; stop painting it and say nothing of it."""
+    """Another worker has this job now. Stop painting it and write nothing about it."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A job to paint: ``finished`` are the indexes that are done already."""
+class ClaimedJob:
+    """A job to paint, except the picture indexes in ``finished``."""
 
     number: int
     id: str
@@ -40,45 +42,46 @@ class Taken:
 
 
 class Lease:
-    """One worker's hold on ``device`` ("machine/cpu") and on what it paints there."""
+    """One worker's lease on ``device`` ("machine/cpu") and on the job it paints there."""
 
     def __init__(self, database: Database, device: str, worker: str | None = None) -> None:
         self.database, self.device = database, device
         self.worker = worker or secrets.token_hex(8)
 
-    def hold(self) -> bool:
-        """Take the device, or show that we still live; False while another living worker has it."""
+    def acquire(self) -> bool:
+        """Acquire or renew the lease on the device; False while another living worker has it."""
         with self.database.reading() as connection:
-            theirs = (
+            held_by_another = (
                 workers.c.device == self.device,
                 workers.c.worker != self.worker,
-                workers.c.until > now(),
+                workers.c.until > now_ms(),
             )
-            if connection.execute(select(workers.c.worker).where(*theirs)).scalar() is not None:
+            if connection.execute(select(workers.c.worker).where(*held_by_another)).scalar() is not None:
                 return False
         with self.database.writing() as connection:
-            mine = {"worker": self.worker, "until": now() + LEASE}
-            connection.execute(insert_new(connection, workers).values(device=self.device, **mine))
-            free = (workers.c.worker == self.worker) | (workers.c.until <= now())
+            lease = {"worker": self.worker, "until": now_ms() + LEASE_MS}
+            connection.execute(insert_new(connection, workers).values(device=self.device, **lease))
+            free = (workers.c.worker == self.worker) | (workers.c.until <= now_ms())
             here = workers.c.device == self.device
-            return connection.execute(update(workers).where(here, free).values(**mine)).rowcount == 1
+            return connection.execute(update(workers).where(here, free).values(**lease)).rowcount == 1
 
-    def let_go(self) -> None:
+    def release(self) -> None:
+        """Free the device."""
         with self.database.writing() as connection:
             connection.execute(delete(workers).where(workers.c.worker == self.worker))
 
-    def take(self) -> Taken | None:
-        """The next job, now ours; None if nothing waits. First what dead workers left is put back or set aside."""
-        with self.database.reading() as connection:
-            alive = exists().where(workers.c.worker == jobs.c.worker, workers.c.until > now())
-            something = (jobs.c.state == WAITING) | ((jobs.c.state == PAINTING) & ~alive)
-            if connection.execute(select(jobs.c.number).where(something).limit(1)).scalar() is None:
+    def claim(self) -> ClaimedJob | None:
+        """Claim the next job; None if none waits. Jobs of dead workers are put back or set aside before."""
+        with self.database.reading() as connection:  # an idle worker polls without taking the write lock
+            alive = exists().where(workers.c.worker == jobs.c.worker, workers.c.until > now_ms())
+            claimable = (jobs.c.state == WAITING) | ((jobs.c.state == PAINTING) & ~alive)
+            if connection.execute(select(jobs.c.number).where(claimable).limit(1)).scalar() is None:
                 return None
         with self.database.writing() as connection:
             for (dead,) in connection.execute(
                 select(jobs.c.worker).where(jobs.c.state == PAINTING, ~alive).distinct()
             ):
-                _bury(connection, dead, ("its worker stopped answering", "工作进程失去响应"))
+                _recover_jobs(connection, dead, Text("its lease ran out", "租约到期，没有响应"))
             waiting = select(jobs).where(jobs.c.state == WAITING).order_by(jobs.c.place).limit(1)
             row = connection.execute(waiting.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
@@ -88,46 +91,57 @@ class Lease:
             except BadRequest as error:  # written by a version that allowed what this one does not
                 _end(connection, row.number, FAILED, error_payload(error))
                 return None
-            change(
+            update_job(
                 connection, row.number, state=PAINTING, worker=self.worker, attempts=row.attempts + 1,
-                started_at=row.started_at or now(), picture=None, step=0, steps=None,
+                started_at=row.started_at or now_ms(), picture=None, step=0, steps=None,
             )  # fmt: skip
             done = connection.execute(select(painted.c.nth).where(painted.c.number == row.number)).scalars()
-            return Taken(row.number, row.id, request, frozenset(done))
+            return ClaimedJob(row.number, row.id, request, frozenset(done))
 
-    def report(self, job: Taken, image: bytes | None = None, **progress: object) -> None:
-        """Note ``picture``, ``step``, ``steps``, ``pace``. Raises ``Cancelled`` if somebody asked for it, ``LostLease``."""
+    def report(self, job: ClaimedJob, image: bytes | None = None, **progress: object) -> None:
+        """Store ``picture``, ``step``, ``steps`` or ``pace``, and a preview ``image`` (WebP).
+
+        Raises ``Cancelled`` if the job is to be cancelled, ``LostLease`` if another worker has it.
+        """
         with self.database.writing() as connection:
-            self._still_ours(connection, job)
-            change(connection, job.number, **progress)
+            self._require(connection, job)
+            update_job(connection, job.number, **progress)
             if image is not None:
                 connection.execute(delete(looks).where(looks.c.number == job.number))
                 revision = select(jobs.c.revision).where(jobs.c.number == job.number).scalar_subquery()
                 connection.execute(insert(looks).values(number=job.number, revision=revision, image=image))
 
-    def ask(self, job: Taken) -> None:
-        """Raises ``Cancelled`` or ``LostLease``, as ``report`` does, without writing."""
+    def check(self, job: ClaimedJob) -> None:
+        """Raise ``Cancelled`` or ``LostLease`` as ``report`` does, without writing."""
         with self.database.reading() as connection:
-            self._still_ours(connection, job)
+            self._require(connection, job)
 
-    def finish_picture(self, connection: Connection, job: Taken, index: int, picture: str) -> None:
-        """In the transaction that hangs it, so that a hung picture is a finished one, whatever happens next."""
-        new = insert_new(connection, painted).values(number=job.number, nth=index, picture=picture)
-        connection.execute(new)
-        change(connection, job.number)
+    def finish_picture(self, connection: Connection, job: ClaimedJob, index: int, picture: str) -> None:
+        """Record a saved picture in the transaction that saves it, so that a crash keeps both or neither.
 
-    def refuse_picture(self, job: Taken, index: int, error: StarryError) -> None:
+        The lease is not checked: the picture is saved, whichever worker has the job now.
+        """
+        connection.execute(
+            insert_new(connection, painted).values(number=job.number, nth=index, picture=picture)
+        )
+        update_job(connection, job.number)
+
+    def refuse_picture(self, job: ClaimedJob, index: int, error: StarryError) -> None:
+        """Record that the guard refused picture ``index``, and why."""
         with self.database.writing() as connection:
             reason = json.dumps(error_payload(error), ensure_ascii=False)
             connection.execute(
                 insert_new(connection, painted).values(number=job.number, nth=index, error=reason)
             )
-            change(connection, job.number)
+            update_job(connection, job.number)
 
-    def end(self, job: Taken, error: StarryError | None = None) -> None:
-        """Done, or cancelled or failed for this reason. What hangs stays; a job of which nothing hangs has failed."""
+    def end(self, job: ClaimedJob, error: StarryError | None = None) -> None:
+        """End a job: cancelled or failed by ``error``; without one done, or failed if every picture was refused.
+
+        Saved pictures stay. Does nothing if another worker has the job.
+        """
         with self.database.writing() as connection:
-            if not self._holds(connection, job):
+            if self._cancelling(connection, job) is None:
                 return
             if error is None:
                 _end(connection, job.number, *_outcome(connection, job))
@@ -135,87 +149,91 @@ class Lease:
                 state = CANCELLED if isinstance(error, Cancelled) else FAILED
                 _end(connection, job.number, state, error_payload(error))
 
-    def hand_back(self, job: Taken) -> None:
-        """We are asked to stop: the job goes on with the next worker, and nobody has died of it."""
+    def requeue(self, job: ClaimedJob) -> None:
+        """Put a job back because this worker was asked to stop; it does not count as a death."""
         with self.database.writing() as connection:
-            if self._holds(connection, job):
-                _wait_again(connection, job.number)
+            if self._cancelling(connection, job) is not None:
+                _requeue(connection, job.number)
 
-    def _holds(self, connection: Connection, job: Taken) -> bool:
-        mine = (jobs.c.number == job.number, jobs.c.worker == self.worker, jobs.c.state == PAINTING)
-        return connection.execute(select(jobs.c.number).where(*mine)).scalar() is not None
+    def _cancelling(self, connection: Connection, job: ClaimedJob) -> bool | None:
+        """Whether the job is to be cancelled; None if this worker does not have it any more."""
+        ours = (jobs.c.number == job.number, jobs.c.worker == self.worker, jobs.c.state == PAINTING)
+        return connection.execute(select(jobs.c.cancelling).where(*ours)).scalar()
 
-    def _still_ours(self, connection: Connection, job: Taken) -> None:
-        mine = (jobs.c.number == job.number, jobs.c.worker == self.worker, jobs.c.state == PAINTING)
-        cancelling = connection.execute(select(jobs.c.cancelling).where(*mine)).scalar()
+    def _require(self, connection: Connection, job: ClaimedJob) -> None:
+        cancelling = self._cancelling(connection, job)
         if cancelling is None:
             raise LostLease
         if cancelling:
             raise Cancelled
 
 
-def mourn(database: Database, worker: str, how: tuple[str, str]) -> None:
-    """A supervisor saw this worker die, ``how`` in both languages: its device is free, its job goes on or is set aside."""
+def record_death(database: Database, worker: str, cause: Text) -> None:
+    """Free the device of a worker that died of ``cause``, and put its job back or set it aside."""
     with database.writing() as connection:
         connection.execute(delete(workers).where(workers.c.worker == worker))
-        _bury(connection, worker, how)
+        _recover_jobs(connection, worker, cause)
 
 
-def release(database: Database, worker: str) -> None:
-    """This worker was ended by us: its device is free and its job goes on, and nobody has died of it."""
+def release_worker(database: Database, worker: str) -> None:
+    """Free the device of a worker that was ended on purpose, and put its job back; it does not count as a death."""
     with database.writing() as connection:
         connection.execute(delete(workers).where(workers.c.worker == worker))
-        mine = select(jobs.c.number).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
-        for number in connection.execute(mine).scalars().all():
-            _wait_again(connection, number)
+        its_jobs = select(jobs.c.number).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
+        for number in connection.execute(its_jobs).scalars().all():
+            _requeue(connection, number)
 
 
-def _wait_again(connection: Connection, number: int, **more: object) -> None:
-    change(connection, number, state=WAITING, worker=None, picture=None, step=None, steps=None, **more)
+def _requeue(connection: Connection, number: int, **more: object) -> None:
+    """Back to waiting. ``place`` is unchanged, so the job is the next one again."""
+    update_job(connection, number, state=WAITING, worker=None, picture=None, step=None, steps=None, **more)
     connection.execute(delete(looks).where(looks.c.number == number))
 
 
-def _bury(connection: Connection, worker: str, how: tuple[str, str]) -> None:
-    theirs = select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
-    for row in connection.execute(
-        theirs.with_for_update()
-    ).all():  # of two who bury, one finds the other was faster
+def _recover_jobs(connection: Connection, worker: str, cause: Text) -> None:
+    """Cancel, put back or set aside what a dead worker was painting."""
+    its_jobs = select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
+    # On Postgres two processes may find the same dead worker: the row lock lets one count the death, and the other
+    # finds no row left.
+    for row in connection.execute(its_jobs.with_for_update()).all():
         deaths = row.deaths + 1
         if row.cancelling:
             _end(connection, row.number, CANCELLED, error_payload(Cancelled()))
-        elif deaths < DEATHS:
-            _wait_again(connection, row.number, deaths=deaths)
+        elif deaths < MAX_DEATHS:
+            _requeue(connection, row.number, deaths=deaths)
         else:
-            change(connection, row.number, deaths=deaths)
-            _end(connection, row.number, SET_ASIDE, error_payload(_poison(deaths, how)))
+            update_job(connection, row.number, deaths=deaths)
+            _end(connection, row.number, SET_ASIDE, error_payload(_set_aside(deaths, cause)))
 
 
-def _outcome(connection: Connection, job: Taken) -> tuple[str, dict[str, Any] | None]:
-    mine = (painted.c.number == job.number, painted.c.error.is_not(None))
-    refused = connection.execute(select(painted.c.error).where(*mine).order_by(painted.c.nth)).scalars().all()
+def _outcome(connection: Connection, job: ClaimedJob) -> tuple[str, dict[str, Any] | None]:
+    """State and error of a job all of whose pictures are finished."""
+    errors = select(painted.c.error).where(painted.c.number == job.number, painted.c.error.is_not(None))
+    refused = connection.execute(errors.order_by(painted.c.nth)).scalars().all()
     if not refused:
         return DONE, None
-    count, hung = job.request.count, job.request.count - len(refused)
-    if hung == 0:
+    count, saved = job.request.count, job.request.count - len(refused)
+    if saved == 0:
         return FAILED, json.loads(refused[0])
-    some = StarryError(
-        f"{hung} of {count} pictures hang; the others say why they do not.", f"{count} 幅中挂出 {hung} 幅；其余各有原因。"
-    )  # fmt: skip
-    return DONE, error_payload(some)
+    partial = StarryError(
+        f"{saved} of {count} pictures were painted; each of the others has its own error.",
+        f"{count} 幅中画成 {saved} 幅；其余各幅都注明了原因。",
+    )
+    return DONE, error_payload(partial)
 
 
-def _poison(deaths: int, how: tuple[str, str]) -> StarryError:
+def _set_aside(deaths: int, cause: Text) -> StarryError:
     return StarryError(
-        f"This job was set aside: {deaths} workers died while painting it (the last: {how[0]}). Try a smaller size or "
-        "another model, then retry it.",
-        f"这个任务已搁置：{deaths} 个工作进程在画它时中断（最后一次：{how[1]}）。请换小一些的尺寸或别的模型，再重试。",
+        f"This job was set aside: {deaths} workers died while painting it; the last one: {cause.en}. Try a smaller size "
+        "or another model, then retry it.",
+        f"这个任务已搁置：{deaths} 个工作进程在画它时中断；最后一次：{cause.zh}。请换小一些的尺寸或别的模型，再重试。",
     )
 
 
 def _end(connection: Connection, number: int, state: str, error: dict[str, Any] | None) -> None:
     reason = None if error is None else json.dumps(error, ensure_ascii=False)
-    change(
-        connection, number, state=state, worker=None, ended_at=now(), error=reason, picture=None, step=None,
+    update_job(
+        connection, number, state=state, worker=None, ended_at=now_ms(), error=reason, picture=None, step=None,
         cancelling=False,
     )  # fmt: skip
     connection.execute(delete(looks).where(looks.c.number == number))

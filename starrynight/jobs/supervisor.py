@@ -1,6 +1,6 @@
-"""``Supervisor``: keeps one worker process alive for a device, and tells the queue how each of them died.
+"""``Supervisor``: keeps one worker process alive for a device, and records in the queue how each worker died.
 
-Knows processes; nothing of what they paint. Does not import torch.
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -18,42 +18,44 @@ import time
 
 from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
-from starrynight.jobs.leases import mourn, release
+from starrynight.i18n import Text
+from starrynight.jobs.leases import record_death, release_worker
 
-CALM = 30.0  # seconds a worker must live for the next to be started at once
-LONGEST_PAUSE = 30.0
+STABLE_AFTER = 30.0  # seconds a worker must live for its successor to start without a pause
+MAX_PAUSE = 30.0  # seconds between two workers that die early; the pause doubles from 0.5 s
+STORAGE_RETRY = 2.0  # seconds before a failed database write is tried again
 
 log = logging.getLogger("starrynight.supervisor")
 
 
 class Supervisor:
-    """``start`` and ``stop``; between them a worker runs. ``device`` as the painter takes it (None: the best)."""
+    """Between ``start`` and ``stop`` a worker runs. ``device``: as the painter takes it; None is the best there is."""
 
     def __init__(self, gallery: Gallery, device: str | None = None) -> None:
         self.gallery, self.device = gallery, device
         self.process: subprocess.Popen[str] | None = None
         self.worker = ""
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, patience: float = 10.0) -> None:
-        """Let the worker finish its step and hand its job back; then kill it if it does not."""
-        self._ending.set()
+    def stop(self, timeout: float = 10.0) -> None:
+        """Ask the worker to finish its step and put its job back; kill it after ``timeout`` seconds."""
+        self._stopping.set()
         if process := self.process:
             with contextlib.suppress(OSError):
                 process.stdin.close()  # type: ignore[union-attr]
             try:
-                process.wait(patience)
+                process.wait(timeout)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         with contextlib.suppress(RuntimeError):  # never started
-            self._thread.join(patience)
+            self._thread.join(timeout)
         with contextlib.suppress(StorageError):
-            release(self.gallery.database, self.worker)
+            release_worker(self.gallery.database, self.worker)
 
     @property
     def alive(self) -> bool:
@@ -61,40 +63,44 @@ class Supervisor:
 
     def _keep_alive(self) -> None:
         pause = 0.0
-        while not self._ending.wait(pause):
+        while not self._stopping.wait(pause):
             self.worker, born = secrets.token_hex(8), time.monotonic()
-            code = self._spawn(self.worker).wait()
-            if self._ending.is_set():
+            cause = exit_cause(self._spawn(self.worker).wait())
+            if self._stopping.is_set():
                 return
-            log.warning("the worker ended (%s)", how(code)[0])
-            self._tell(self.worker, how(code))
+            log.warning("the worker ended (%s)", cause.en)
+            self._record(self.worker, cause)
             lived = time.monotonic() - born
-            pause = 0.0 if lived > CALM else min(LONGEST_PAUSE, pause * 2 + 0.5)
+            pause = 0.0 if lived > STABLE_AFTER else min(MAX_PAUSE, pause * 2 + 0.5)
 
     def _spawn(self, worker: str) -> subprocess.Popen[str]:
+        """Start a worker and send it one line of JSON, which ``worker.main`` reads. Its stdin stays open while we live."""
         command = [sys.executable, "-m", "starrynight.jobs.worker"]
         self.process = process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-        told = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device, "worker": worker,
-                "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
-        with contextlib.suppress(OSError):  # it may have died already; wait() will tell
-            process.stdin.write(json.dumps(told) + "\n")  # type: ignore[union-attr]
+        payload = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device, "worker": worker,
+                   "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
+        with contextlib.suppress(OSError):  # the worker died already; the caller's wait() notices
+            process.stdin.write(json.dumps(payload) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
         return process
 
-    def _tell(self, worker: str, reason: tuple[str, str]) -> None:
-        while not self._ending.is_set():
+    def _record(self, worker: str, cause: Text) -> None:
+        while not self._stopping.is_set():
             try:
-                mourn(self.gallery.database, worker, reason)
+                record_death(self.gallery.database, worker, cause)
                 return
             except StorageError as error:
                 log.warning("%s", error)
-                self._ending.wait(2.0)
+                self._stopping.wait(STORAGE_RETRY)
 
 
-def how(code: int) -> tuple[str, str]:
-    """How a process ended, in words."""
+def exit_cause(code: int) -> Text:
+    """Why a process ended, from its return code (negative: a signal, as ``subprocess`` has it)."""
     if code >= 0:
-        return f"it exited with code {code}", f"以代码 {code} 退出"
+        return Text(f"it exited with code {code}", f"以代码 {code} 退出")
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    often = (" (often: out of memory)", "（常见原因：内存不足）") if -code == signal.SIGKILL else ("", "")
-    return f"killed by {name}{often[0]}", f"被 {name} 终止{often[1]}"
+    # Linux's out-of-memory killer sends SIGKILL.
+    hint = (
+        Text(" (often: out of memory)", "（常见原因：内存不足）") if -code == signal.SIGKILL else Text("", "")
+    )
+    return Text(f"killed by {name}{hint.en}", f"被 {name} 终止{hint.zh}")

@@ -1,7 +1,7 @@
-"""Pictures that strangers hand in to begin from: decoded, drawn anew as plain PNGs, and named by their content.
+"""Uploaded pictures to start from: decoded, encoded anew as plain PNGs, and named by their content.
 
-What is kept holds pixels alone: no metadata, nothing behind the picture, no name from outside. It goes when no job and
-no picture names it any more and nobody has asked for it in a while.
+A stored file holds pixels alone: no metadata, no bytes after the picture, no name chosen by the sender. It is removed
+when no job and no recipe names it and nobody has asked for it for ``UPLOAD_RETENTION``.
 """
 
 from __future__ import annotations
@@ -25,30 +25,35 @@ from starrynight.metadata import read_pixels
 from starrynight.settings import settings
 from starrynight.storage import PART_SUFFIX, storing, write_atomic
 
-LARGEST = 32 << 20  # bytes of a file handed in
-LONGEST_SIDE = 4096  # pixels; larger ones are made smaller, for no picture painted from them is larger
-KEPT_FOR = timedelta(days=7)  # since it was last handed in or asked for: a desk may stay open over a weekend
-LEAVING = ".leaving"
+MAX_BYTES = 32 << 20
+MAX_SIDE = 4096  # pixels; larger uploads are scaled down, because no picture painted from them is larger
+UPLOAD_RETENTION = timedelta(
+    days=7
+)  # since it was last stored or asked for: a page may stay open over a weekend
+LEAVING = ".leaving"  # suffix of a file that is about to be removed
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class Uploads:
-    """In ``folder``, by default STARRY_HOME/uploads."""
+    """The uploads in ``folder``, by default STARRY_HOME/uploads."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or settings().home / "uploads"
 
-    def take(self, data: bytes) -> tuple[str, int, int]:
-        """Id, width and height of what was handed in. Raises ``BadFile`` for what is no whole PNG, JPEG or WebP picture
-        or too large, ``StorageError`` if it cannot be kept."""
-        if len(data) > LARGEST:
+    def save(self, data: bytes) -> tuple[str, int, int]:
+        """Store a picture and return its id, width and height in pixels.
+
+        Raises ``BadFile`` unless ``data`` is a whole PNG, JPEG or WebP picture within the limits, ``StorageError`` if
+        it cannot be written.
+        """
+        if len(data) > MAX_BYTES:
             raise BadFile(
-                f"The picture is larger than {LARGEST >> 20} MB; make it smaller first.",
-                f"图片超过 {LARGEST >> 20} MB；请先缩小。",
+                f"The picture is larger than {MAX_BYTES >> 20} MB; make it smaller first.",
+                f"图片超过 {MAX_BYTES >> 20} MB；请先缩小。",
             )
         image = Image.fromarray(read_pixels(data))
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
         out = io.BytesIO()
         image.save(out, "PNG")
         name = id_of(out.getvalue())
@@ -58,38 +63,41 @@ class Uploads:
         return name, image.width, image.height
 
     def path(self, name: str) -> Path:
-        """Where an upload is; asking for it keeps it a while longer. Raises ``MissingFile``."""
+        """The file of an upload; asking for it restarts its retention. Raises ``MissingFile``."""
         path = self.folder / f"{name}.png"
         if not _NAME.fullmatch(name) or not path.is_file():
             raise MissingFile(
-                "There is no such upload; hand the picture in again.", "没有这个上传；请重新上传图片。"
+                "There is no such upload; upload the picture again.", "没有这个上传；请重新上传图片。"
             )
-        with contextlib.suppress(OSError):  # a folder that may only be read is swept by nobody
+        with contextlib.suppress(OSError):  # a read-only folder is never swept
             os.utime(path)
         return path
 
-    def sweep(self, database: Database, older_than: timedelta = KEPT_FOR) -> int:
-        """Remove what was not asked for so long and is named by no job (waiting, painting or ended: it may be tried
-        again) and no recipe of a picture (it may be painted again); returns how many. A server does this once a day."""
-        before = time.time() - older_than.total_seconds()
-        old = [path for path in self._all() if _touched(path) < before]
-        needed = _named(database) if old else set()
-        leaving = [path for path in old if path.name.partition(".")[0] not in needed]
-        return sum(_remove(path, before) for path in leaving)
+    def sweep(self, database: Database, older_than: timedelta = UPLOAD_RETENTION) -> int:
+        """Remove uploads that nobody asked for within ``older_than`` and nothing names; return how many.
 
-    def _all(self) -> list[Path]:
-        """Uploads, what a killed sweep left, and what a killed process left half-written."""
+        A job in any state keeps its upload, because an ended job can be retried. So does a picture's recipe, because
+        the picture can be painted again.
+        """
+        before = time.time() - older_than.total_seconds()
+        old = [path for path in self._files() if _modified_at(path) < before]
+        needed = _referenced_names(database) if old else set()
+        unneeded = [path for path in old if path.name.partition(".")[0] not in needed]
+        return sum(_remove(path, before) for path in unneeded)
+
+    def _files(self) -> list[Path]:
+        """Uploads, and what a killed sweep or a killed write left behind."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        ours = (LEAVING, PART_SUFFIX)
+        leftovers = (LEAVING, PART_SUFFIX)
         return [
             path
             for path in found
-            if path.name.endswith(ours) or (path.suffix == ".png" and _NAME.fullmatch(path.stem))
+            if path.name.endswith(leftovers) or (path.suffix == ".png" and _NAME.fullmatch(path.stem))
         ]
 
 
-def _named(database: Database) -> set[str]:
-    """Names in the first pictures' paths of all jobs and recipes. Any 32 hex digits count: one too many does no harm."""
+def _referenced_names(database: Database) -> set[str]:
+    """Upload names in the init_image of any job or recipe. Any 32 hex digits count: keeping one too many is harmless."""
     with database.reading() as connection:
         texts = [
             text
@@ -100,21 +108,24 @@ def _named(database: Database) -> set[str]:
 
 
 def _remove(path: Path, before: float) -> bool:
-    """Aside first, then gone: whoever asked for it since we looked, and so may have put a job into the queue, made it
-    younger, and gets it back."""
+    """Rename, look at the time again, then delete.
+
+    A request that asked for the file since the sweep looked has touched it, and a job may name it by now: such a file
+    is renamed back.
+    """
     aside = path if path.name.endswith(LEAVING) else path.with_name(path.name + LEAVING)
     try:
         path.rename(aside)
-        if _touched(aside) < before:
+        if _modified_at(aside) < before:
             aside.unlink()
             return True
         aside.rename(path)
-    except OSError:  # another server sweeps here too, or it is in use; tomorrow again
+    except OSError:  # another server sweeps here too, or the file is in use; the next sweep tries again
         pass
     return False
 
 
-def _touched(path: Path) -> float:
+def _modified_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,7 +1,7 @@
-"""From words of a stranger (a page, a program on the network) to a request that may be painted.
+"""Check a request from an untrusted caller (a page, a program on the network) before it enters the queue.
 
-What a person types at their own terminal may name any file; what comes through a browser may not: a first picture is
-one that was uploaded or hangs here, a model is one that is installed, and nothing is fetched unasked.
+A user at their own terminal may name any file; a caller over HTTP may not: the picture to start from is an upload or a
+picture of the gallery, the model is installed, a LoRA is a name, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,34 +20,39 @@ from starrynight.request import PaintRequest
 from starrynight.settings import settings
 from starrynight.studio import fill
 
-PICTURE, UPLOAD = "picture:", "upload:"
+PICTURE, UPLOAD = "picture:", "upload:"  # prefixes of init_image
+
+JobRequest = Mapping[str, Any]  # the fields of a PaintRequest as an untrusted caller sends them
 
 
-def validate_request(words: Mapping[str, Any], gallery: Gallery) -> PaintRequest:
-    """A checked request: what is left out (or None) is what suits the model. ``init_image`` is "picture:ID" or
-    "upload:ID". Raises BadRequest, UnknownName, BadFile, MissingFile as one sentence."""
-    given = {name: value for name, value in words.items() if value is not None}
+def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
+    """Return the checked request; a field that is left out or None gets the model's default.
+
+    ``init_image`` is "picture:ID" or "upload:ID". Raises ``BadRequest``, ``UnknownName``, ``BadFile`` or
+    ``MissingFile``.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
     if "model" in given:
-        _installed(given["model"])
+        _check_installed(given["model"])
     if isinstance(loras := given.get("loras"), list | tuple):
         given["loras"] = tuple(tuple(lora) if isinstance(lora, list) else lora for lora in loras)
         for lora in given["loras"]:
-            _plain(lora[0] if isinstance(lora, tuple) and lora else lora)
+            _check_lora_name(lora[0] if isinstance(lora, tuple) and lora else lora)
     if "init_image" in given:
-        given["init_image"] = str(_first_picture(given["init_image"], gallery))
+        given["init_image"] = str(_init_image(given["init_image"], gallery))
     return fill(**given)
 
 
-def _installed(name: object) -> None:
-    """A name of the catalogue, or a path below STARRY_HOME/models; and it must be here."""
+def _check_installed(name: object) -> None:
+    """The model is a name of the catalogue or a path below STARRY_HOME/models, and its files are here."""
     known = isinstance(name, str) and (name.lower() in catalogue.names() or _is_below_models(name))
     if not known or not isinstance(name, str):
         raise UnknownName(catalogue.KIND, text(str(name))[:60], catalogue.names())
     model = catalogue.resolve(name)
     if not model.here:
         raise MissingFile(
-            f"{model.en} is not on this machine; fetch it first: starry models pull {model.name}",
-            f"这台机器上还没有 {model.zh}；请先获取：starry models pull {model.name}",
+            f"{model.en} is not on this machine; download it first: starry models pull {model.name}",
+            f"这台机器上还没有 {model.zh}；请先下载：starry models pull {model.name}",
         )
 
 
@@ -56,21 +61,19 @@ def _is_below_models(name: str) -> bool:
     return path.is_absolute() and path.resolve().is_relative_to(settings().models.resolve())
 
 
-def _plain(name: object) -> None:
+def _check_lora_name(name: object) -> None:
+    """No separator and no leading dot or tilde, so that the name cannot leave the LoRA folder."""
     if not isinstance(name, str) or re.search(r"[/\\]|^[.~]", name):
-        raise BadRequest(
-            "A LoRA is called by its name here, not by a path.", "此处 LoRA 请用名字，不要用路径。"
-        )
+        raise BadRequest("Give a LoRA by its name here, not by a path.", "此处 LoRA 请用名字，不要用路径。")
 
 
-def _first_picture(name: object, gallery: Gallery) -> Path:
+def _init_image(name: object, gallery: Gallery) -> Path:
     if isinstance(name, str) and name.startswith(PICTURE):
         row = gallery.get(name.removeprefix(PICTURE))
         if gallery.files.local:
             return Path(gallery.path(row))
-        return Uploads().path(
-            Uploads().take(gallery.read(row))[0]
-        )  # from a bucket, for the painter reads files
+        # The painter reads a local file; a picture in a bucket is copied to the uploads.
+        return Uploads().path(Uploads().save(gallery.read(row))[0])
     if isinstance(name, str) and name.startswith(UPLOAD):
         return Uploads().path(name.removeprefix(UPLOAD))
     raise BadRequest(

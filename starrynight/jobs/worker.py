@@ -1,9 +1,8 @@
-"""The process that paints: holds one device, takes job after job, hangs what it paints, until its parent lets go.
+"""The process that paints: it leases one device, claims job after job and saves each picture in the gallery.
 
-    python -m starrynight.jobs.worker       (its parent writes one line of JSON to its stdin, and keeps that open)
+    python -m starrynight.jobs.worker       (its parent writes one line of JSON to its stdin, and keeps stdin open)
 
-The only process of the house that imports torch for the queue. It ends when stdin does: a server that was killed leaves
-no worker behind. Knows neither HTTP nor pages.
+Only this process of the service imports torch. It exits when its stdin closes, so a killed server leaves no worker.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,94 +25,97 @@ from PIL import Image
 
 from starrynight.errors import StarryError, StorageError
 from starrynight.gallery.store import Gallery
-from starrynight.jobs.leases import LEASE, Lease, LostLease, Taken, release
+from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
 from starrynight.picture import Picture
 
 if TYPE_CHECKING:
     from starrynight.painting.painter import Step
     from starrynight.studio import Studio
 
-IDLE = 0.1  # seconds between two looks into an empty queue
-SELDOM = 0.05  # seconds between two reports at least: a fast painter must not spend its time on them
-GRACE = 5.0  # seconds to end by ourselves once our parent is gone; loading a large model takes minutes
-PATIENCE = 2.0  # seconds before trying again what a full or busy disk refused
+POLL_INTERVAL = 0.1  # seconds between two looks into an empty queue
+STANDBY_INTERVAL = 1.0  # seconds between two tries to lease a device that another worker has
+REPORT_INTERVAL = (
+    0.05  # seconds between two reports at least: each is a transaction, which slows a fast model down
+)
+SHUTDOWN_GRACE = 5.0  # seconds to stop after the parent is gone; loading a large model would take minutes
+STORAGE_RETRY = 2.0  # seconds before trying again what a full or busy disk refused
 
 log = logging.getLogger("starrynight.worker")
 
 
-class Stopped(BaseException):
-    """Our parent let go, or asked us to end; not an Exception, so that nothing on the way takes it for a failure."""
+class WorkerStopped(BaseException):
+    """The parent closed our stdin or sent SIGTERM. Not an Exception, so that no handler takes it for a failed picture."""
 
 
 class Worker:
     def __init__(self, gallery: Gallery, device: str | None, lease: Lease) -> None:
         self.gallery, self.device, self.lease = gallery, device, lease
         self.stop = threading.Event()
-        self.held = False
+        self.has_device = False
         self._studio: Studio | None = None
-        self._job: Taken | None = None
+        self._job: ClaimedJob | None = None
 
     def run(self) -> None:
-        """Until ``stop`` is set."""
-        threading.Thread(target=self._live, daemon=True).start()
+        """Paint jobs until ``stop`` is set."""
+        threading.Thread(target=self._renew_lease, daemon=True).start()
         while not self.stop.is_set():
             try:
-                if not self.held:
-                    self.held = self.lease.hold()
-                if not self.held:
-                    self.stop.wait(1.0)  # another worker has this device; we stand by
+                if not self.has_device:
+                    self.has_device = self.lease.acquire()
+                if not self.has_device:
+                    self.stop.wait(STANDBY_INTERVAL)
                     continue
-                job = self.lease.take()
+                job = self.lease.claim()
             except StorageError as error:
                 log.warning("%s", error)
-                self.stop.wait(PATIENCE)
+                self.stop.wait(STORAGE_RETRY)
                 continue
             if job is not None:
                 self.paint(job)
             elif self._studio is None:
-                self.warm_up()
+                self.preload()
             else:
-                self.stop.wait(IDLE)
-        self._insist(self.lease.let_go)
+                self.stop.wait(POLL_INTERVAL)
+        self._until_stored(self.lease.release)
 
-    def _live(self) -> None:
-        """A sign of life every quarter of a lease, however long a step takes."""
-        while not self.stop.wait(LEASE / 4000):
+    def _renew_lease(self) -> None:
+        """Renew every quarter of a lease in a thread of its own, because one step may take longer than a lease."""
+        while not self.stop.wait(LEASE_MS / 4000):
             with contextlib.suppress(StorageError):
-                if self.held:
-                    self.held = self.lease.hold()
+                if self.has_device:
+                    self.has_device = self.lease.acquire()
 
     def studio(self) -> Studio:
         from starrynight.studio import Studio
 
         if self._studio is None:
-            self._studio = Studio(self._hang, self.device, on_folding=self._folding)
+            self._studio = Studio(self._save_picture, self.device, on_folding=self._report_folding)
         return self._studio
 
-    def warm_up(self) -> None:
-        """Load the shipped painter while nobody waits: the first picture then begins at once."""
+    def preload(self) -> None:
+        """Load the shipped model while the queue is empty, so that the first picture begins at once."""
         from starrynight.studio import fill
 
         try:
             request = fill(prompt="-")
             if request.model == "firefly":
                 self.studio().ready(request)
-        except (Stopped, StarryError):
-            pass  # who asks for a picture will be told
+        except (WorkerStopped, StarryError):
+            pass  # the first job meets the same error and reports it
         except Exception:
             log.exception("readying the painter")
         self.studio()
 
-    def paint(self, job: Taken) -> None:
-        """Paint what is left of a job, and say how it ended."""
+    def paint(self, job: ClaimedJob) -> None:
+        """Paint the unfinished pictures of a job and record how it ended."""
         self._job = job
         ended = partial(self.lease.end, job)
         try:
             self._paint(job)
         except LostLease:
             return
-        except Stopped:
-            ended = partial(self.lease.hand_back, job)
+        except WorkerStopped:
+            ended = partial(self.lease.requeue, job)
         except StarryError as error:
             ended = partial(self.lease.end, job, error)
         except Exception as error:
@@ -120,75 +123,76 @@ class Worker:
             ended = partial(self.lease.end, job, _unexpected(error))
         finally:
             self._job = None
-        self._insist(ended)
+        self._until_stored(ended)
 
-    def _paint(self, job: Taken) -> None:
+    def _paint(self, job: ClaimedJob) -> None:
         studio = self.studio()
         studio.ready(job.request)
-        progress = Progress(self, job)
-        for outcome in studio.paint(job.request, progress, job.finished):
+        reporter = StepReporter(self, job)
+        for outcome in studio.paint(job.request, reporter, job.finished):
             if (error := getattr(outcome, "error", None)) is not None:
                 self.lease.refuse_picture(job, outcome.index, error)
-            progress.finished()
+            reporter.picture_finished()
 
-    def _hang(self, picture: Picture) -> Path:
+    def _save_picture(self, picture: Picture) -> Path:
         job = self._job
         assert job is not None
-        note = partial(self.lease.finish_picture, job=job, index=picture.recipe["index"])
-        row = self.gallery.hang(picture, also=note)
+        record = partial(self.lease.finish_picture, job=job, index=picture.recipe["index"])
+        row = self.gallery.hang(picture, also=record)
         return Path(self.gallery.path(row))
 
-    def _folding(self, done: int, total: int, _what: tuple[str, str]) -> None:
-        """A model's folds are made once and take their time; a job that waits for them can be cancelled all the same."""
+    def _report_folding(self, done: int, total: int, _message: tuple[str, str]) -> None:
+        """``OnProgress`` of folding a model, which may take minutes the first time; the job can be cancelled here."""
         if self.stop.is_set():
-            raise Stopped
+            raise WorkerStopped
         if self._job is not None:
             with contextlib.suppress(StorageError):
                 self.lease.report(self._job, step=done, steps=total)
 
-    def _insist(self, tell: Any) -> None:
-        """What the database must learn it learns, when its disk has room again, or another takes over."""
+    def _until_stored(self, write: Callable[[], object]) -> None:
+        """Repeat a database write until the disk takes it. A stopped worker gives up; its lease then runs out."""
         while True:
             try:
-                return tell()
+                write()
+                return
             except StorageError as error:
                 log.warning("%s", error)
-                if self.stop.wait(PATIENCE):
-                    return None
+                if self.stop.wait(STORAGE_RETRY):
+                    return
 
 
-class Progress:
-    """Called after every step: reports it with a small picture, and lets a cancelled or stopped job end here."""
+class StepReporter:
+    """Called after every step: reports it with a preview, and raises where a cancelled or stopped job ends."""
 
-    def __init__(self, worker: Worker, job: Taken) -> None:
+    def __init__(self, worker: Worker, job: ClaimedJob) -> None:
         self.worker, self.job = worker, job
-        self.begun, self.reported = time.monotonic(), 0.0
+        self.started, self.reported = time.monotonic(), 0.0
         worker.lease.report(job)
 
     def __call__(self, step: Step) -> None:
         if self.worker.stop.is_set():
-            raise Stopped
+            raise WorkerStopped
         lease = self.worker.lease
-        if time.monotonic() - self.reported < SELDOM and step.step + 1 < step.steps:
-            lease.ask(self.job)
+        if time.monotonic() - self.reported < REPORT_INTERVAL and step.step + 1 < step.steps:
+            lease.check(self.job)
             return
-        image = webp(step.preview())
-        with contextlib.suppress(StorageError):  # a report that finds no room is no reason to stop painting
+        image = encode_preview(step.preview())
+        with contextlib.suppress(StorageError):  # a full disk costs this report, not the picture
             lease.report(self.job, image, picture=step.picture, step=step.step + 1, steps=step.steps)
         self.reported = time.monotonic()
 
-    def finished(self) -> None:
-        """One more picture hangs, or was refused."""
-        took = time.monotonic() - self.begun
+    def picture_finished(self) -> None:
+        """Measure the pace (seconds per step and megapixel) from which the queue estimates how long jobs take."""
+        seconds = time.monotonic() - self.started
         request = self.job.request
         work = request.steps * request.width * request.height / 1e6
         with contextlib.suppress(StorageError):
-            self.worker.lease.report(self.job, pace=took / work)
-        self.begun = time.monotonic()
+            self.worker.lease.report(self.job, pace=seconds / work)
+        self.started = time.monotonic()
 
 
-def webp(pixels: Any) -> bytes | None:
-    """A preview as a file of a few hundred bytes."""
+def encode_preview(pixels: Any) -> bytes | None:
+    """uint8 [H, W, 3] as WebP of a few hundred bytes; None without pixels."""
     if pixels is None:
         return None
     out = io.BytesIO()
@@ -199,22 +203,23 @@ def webp(pixels: Any) -> bytes | None:
 def _unexpected(error: Exception) -> StarryError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return StarryError(
-        f"Painting failed unexpectedly ({reason}); the server's log tells more.",
-        f"作画时发生意外错误（{reason}）；服务器日志里有更多信息。",
+        f"Painting failed unexpectedly ({reason}); the server's log has the details.",
+        f"作画时发生意外错误（{reason}）；详情见服务器日志。",
     )
 
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our parent decides
-    told = json.loads(sys.stdin.readline() or "null")
-    if told is None:  # our parent died before it could say anything
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    payload = json.loads(sys.stdin.readline() or "null")
+    if payload is None:  # the parent died before it wrote anything
         return 0
     try:
-        with Gallery(told["place"], told["files"]) as gallery:
-            worker = Worker(gallery, told["device"], Lease(gallery.database, told["holds"], told["worker"]))
+        with Gallery(payload["place"], payload["files"]) as gallery:
+            lease = Lease(gallery.database, payload["holds"], payload["worker"])
+            worker = Worker(gallery, payload["device"], lease)
             signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
-            threading.Thread(target=_wait_for_the_end, args=(worker,), daemon=True).start()
+            threading.Thread(target=_exit_with_parent, args=(worker,), daemon=True).start()
             worker.run()
     except StarryError as error:
         log.error("%s", error)
@@ -222,22 +227,23 @@ def main() -> int:
     return 0
 
 
-def _wait_for_the_end(worker: Worker) -> None:
-    """Our stdin ends when our parent does. Whatever is still going on GRACE seconds later is cut off: a picture that is
-    being hung at that moment is then whole or not there, as always."""
+def _exit_with_parent(worker: Worker) -> None:
+    """Stop the worker when stdin closes, and end the process ``SHUTDOWN_GRACE`` seconds later whatever it is doing.
+
+    A picture that is being saved at that moment is saved whole or not at all.
+    """
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
     worker.stop.set()
-    time.sleep(GRACE)
+    time.sleep(SHUTDOWN_GRACE)
     with contextlib.suppress(Exception):
-        release(worker.gallery.database, worker.lease.worker)
+        release_worker(worker.gallery.database, worker.lease.worker)
     os._exit(0)
 
 
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
-    os._exit(
-        code
-    )  # all is closed; taking torch down beside our waiting threads was seen to hang (2.13, 2026-11)
+    # Everything is closed. A regular exit was seen to hang in torch's teardown while threads wait (2.13, 2026-11).
+    os._exit(code)

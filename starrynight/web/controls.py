@@ -165,7 +165,7 @@ def begin_from() -> None:
     if dropped is None:
         return
     try:
-        name, _, _ = Uploads().take(dropped.getvalue())
+        name, _, _ = Uploads().save(dropped.getvalue())
     except StarryError as error:
         st.text(f"✦ {error.message(language())}")
         return
