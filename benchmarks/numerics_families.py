@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.folding.constraints import checkpoint_constraints
-from starrynight.numerics.certify import Certificate, certify, float16_outputs, outputs, relative_error
-from starrynight.numerics.solve import FoldPlan, solve
-from starrynight.numerics.trace import trace
+from starrynight.numerics.certify import Certificate, certify_folds, float16_outputs, outputs, relative_error
+from starrynight.numerics.solve import FoldPlan, solve_folds
+from starrynight.numerics.trace import trace_modules
 
 Exercise = Callable[[nn.Module, int], object]
 
@@ -448,15 +448,15 @@ def make_loud(module: nn.Module, names: tuple[str, ...], family: Family, target:
 def plan_for(module: nn.Module, family: Family, plain: bool = False) -> FoldPlan:
     """Trace in bfloat16 over the calibration inputs and solve."""
     half = copy.deepcopy(module).bfloat16()
-    found = trace(half, lambda: [family.exercise(half, seed) for seed in CALIBRATION])
-    return solve(found, plain=checkpoint_constraints({"": module}) if plain else None)
+    found = trace_modules(half, lambda: [family.exercise(half, seed) for seed in CALIBRATION])
+    return solve_folds(found, constraints=checkpoint_constraints({"": module}) if plain else None)
 
 
 def compare(name: str, place: str, family: Family, module: nn.Module, plain: bool = False) -> Row:
     start = time.perf_counter()
     plan = plan_for(module, family, plain)
     seconds = time.perf_counter() - start
-    certificate = certify(module, plan, family.exercise, HELD_OUT)
+    certificate = certify_folds(module, plan, family.exercise, HELD_OUT)
     reference = outputs(module, family.exercise, HELD_OUT)
     plain = float16_outputs(copy.deepcopy(module), family.exercise, HELD_OUT)
     return Row(name, place, relative_error(plain, reference), certificate, seconds)

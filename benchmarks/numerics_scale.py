@@ -17,8 +17,8 @@ import torch
 from numerics_families import moment, noise
 from torch import nn
 
-from starrynight.numerics.solve import solve
-from starrynight.numerics.trace import Trace, trace
+from starrynight.numerics.solve import solve_folds
+from starrynight.numerics.trace import Trace, trace_modules
 
 
 def build(layers: int) -> nn.Module:
@@ -83,10 +83,10 @@ def main() -> None:
     steps(module, options.steps)
     plain, before = clock() - start, megabytes()
     start, found = clock(), Trace()
-    trace(module, lambda: steps(module, options.steps), into=found)
+    trace_modules(module, lambda: steps(module, options.steps), into=found)
     traced, after = clock() - start, megabytes()
     start = clock()
-    plan = solve(found)
+    plan = solve_folds(found)
     solved = clock() - start
     print(f"blocks {len(module.layers) + 4}, steps {options.steps}")
     print(

@@ -21,8 +21,7 @@ from safetensors import safe_open
 from starrynight.folding import calibrate
 from starrynight.folding.cache import calibration_cache
 from starrynight.models import catalogue
-from starrynight.numerics import tracefile
-from starrynight.numerics.solve import solve
+from starrynight.numerics.solve import solve_folds
 from starrynight.progress import ProgressCounter
 
 STARRY = Path(sys.executable).with_name("starry")
@@ -99,10 +98,10 @@ def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
         patch.setenv("STARRY_HOME", str(tmp_path / "another"))
         whole = calibrate.observe(model)
     assert computed == len(steps_computed) - computed - known
-    assert solve(resumed) == solve(whole)
+    assert solve_folds(resumed) == solve_folds(whole)
     assert resumed.sites == whole.sites
     steps_computed.clear()
-    assert tracefile.to_json(calibrate.observe(model)) == tracefile.to_json(resumed)
+    assert calibrate.observe(model).to_json() == resumed.to_json()
     assert steps_computed == [], "nothing is watched twice"
     # and the command goes on from there to its end, on a terminal that shows what it does
     out = tmp_path / "folded"
@@ -151,7 +150,7 @@ def on_a_terminal(command: list[Any], home: Path) -> tuple[str, Any]:
 def test_pictures_of_a_broken_off_proof_are_not_painted_again(
     model: catalogue.ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, paint, painted = solve(calibrate.observe(model)), calibrate.paint, []
+    plan, paint, painted = solve_folds(calibrate.observe(model)), calibrate.paint, []
 
     def counted(*words: Any) -> Any:
         painted.append(1)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from starrynight.numerics.emulate import Emulation, emulate
-from starrynight.numerics.finite import locate
+from starrynight.numerics.emulate import Emulation, emulate_module
+from starrynight.numerics.finite import locate_fault
 
 X = torch.randn(48, 64, generator=torch.Generator().manual_seed(0)) * 300
 Y = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
@@ -105,10 +105,10 @@ def conversions(module: nn.Module, x: Tensor, shape: list[int]) -> int:
 def test_weights_put_in_anothers_place_are_kept_wide_too() -> None:
     """As a replan, a rung of the ladder or a LoRA puts them; what was kept of the old ones is let go of."""
     module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
-    emulate(module, keep=False)
+    emulate_module(module, keep=False)
     assert conversions(module, X.half(), [64, 64]) > 0, "without keeping, every call converts"
     module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
-    emulate(module)
+    emulate_module(module)
     assert conversions(module, X.half(), [64, 64]) == 0
     old = module[0].weight.data
     module[0].weight.data = 2 * old
@@ -132,11 +132,11 @@ def test_a_module_that_is_emulated_whenever_it_is_called() -> None:
     module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
     with torch.no_grad(), Emulation(module):
         expected = module(Y.half())
-    emulate(module)
+    emulate_module(module)
     with torch.no_grad():
         assert torch.equal(module(Y.half()), expected)
         module[0].weight.mul_(2.0**10)  # written outside of the mode: the kept copy must not be used
-        assert locate(module, lambda: module(X.half())) == ("0", "addmm")
+        assert locate_fault(module, lambda: module(X.half())) == ("0", "addmm")
         with pytest.raises(RuntimeError):
             module(X[:, :3].half())
     assert _get_current_dispatch_mode() is None

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.errors import BadFile, Unfit
-from starrynight.numerics.certify import certify, float16_outputs, outputs, relative_error
+from starrynight.numerics.certify import certify_folds, float16_outputs, outputs, relative_error
 from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.fold import fold, fold_adapter, read_plan, write_folded
+from starrynight.numerics.fold import fold_adapter, fold_modules, read_plan, write_folded
 from starrynight.numerics.islands import cast_with_islands
-from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Unreachable, solve
-from starrynight.numerics.trace import Trace, trace
-from starrynight.numerics.widen import widen
+from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Infeasible, solve_folds, widen
+from starrynight.numerics.trace import Trace, trace_modules
 
 
 class RMSNorm(nn.Module):
@@ -78,20 +77,20 @@ def exercise(module: nn.Module, seed: int) -> Tensor:
 
 def traced(module: nn.Module) -> Trace:
     half = copy.deepcopy(module).bfloat16()
-    return trace(half, lambda: [exercise(half, seed) for seed in range(3)])
+    return trace_modules(half, lambda: [exercise(half, seed) for seed in range(3)])
 
 
 def test_an_output_that_float16_cannot_hold_is_admitted() -> None:
     module = Model()
     with torch.no_grad():
         module.head.weight.mul_(2.0**18)
-    plan = solve(traced(module))
+    plan = solve_folds(traced(module))
     assert plan.islands == ("",)
     assert not plan.fits
 
 
 def test_nothing_to_do_gives_an_empty_plan() -> None:
-    plan = solve(traced(Model()))
+    plan = solve_folds(traced(Model()))
     assert (plan.parameters, plan.epsilons, plan.islands) == ({}, {}, ())
     assert plan.fits
 
@@ -99,20 +98,20 @@ def test_nothing_to_do_gives_an_empty_plan() -> None:
 def test_the_worked_example() -> None:
     """The gated product overflows and the stream does not: up shrinks and down grows, nothing else moves."""
     found = traced(Model(up=20, down=-10))
-    plan = solve(found)
+    plan = solve_folds(found)
     power = plan.parameters["block.up.weight"]
     assert power < 0
     assert plan.parameters == {"block.up.weight": power, "block.down.weight": -power}
     assert plan.epsilons == {}
     assert plan.headroom_bits >= 1
-    assert solve(found) == plan, "the same trace must give the same plan"
+    assert solve_folds(found) == plan, "the same trace must give the same plan"
 
 
 def test_a_loud_stream_takes_its_epsilons_along() -> None:
     module = Model()
     with torch.no_grad():
         module.embed.weight.mul_(2.0**17)
-    plan = solve(traced(module))
+    plan = solve_folds(traced(module))
     power = plan.parameters["embed.weight"]
     assert power < 0
     assert plan.parameters == dict.fromkeys(("embed.weight", "embed.bias", "block.down.weight"), power)
@@ -125,20 +124,20 @@ def test_a_whispering_stream_is_raised_above_the_subnormals() -> None:
         for quiet in (module.embed.weight, module.embed.bias, module.block.down.weight):
             quiet.mul_(2.0**-20)
         module.block.norm.eps = module.norm.eps = 1e-16
-    plan = solve(traced(module))
+    plan = solve_folds(traced(module))
     assert plan.parameters["embed.weight"] > 0
     plain = relative_error(
         float16_outputs(copy.deepcopy(module), exercise, (7, 8)), outputs(module, exercise, (7, 8))
     )
-    certificate = certify(module, plan, exercise, (7, 8))
+    certificate = certify_folds(module, plan, exercise, (7, 8))
     assert certificate.holds
     assert certificate.folded_float16 < plain / 4
 
 
 def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
     module = Model(up=20)
-    plan = solve(traced(module))
-    certificate = certify(module, plan, exercise, range(50, 54))
+    plan = solve_folds(traced(module))
+    certificate = certify_folds(module, plan, exercise, range(50, 54))
     assert certificate.holds
     assert certificate.folded_float32 == 0
     assert certificate.folded_float16 < certificate.bfloat16 / 4
@@ -146,8 +145,8 @@ def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
     assert "bit for bit" in certificate.message("en")
     assert "逐位相同" in certificate.message("zh")
     there_and_back = copy.deepcopy(module)
-    fold(there_and_back, plan)
-    fold(there_and_back, plan, sign=-1)
+    fold_modules(there_and_back, plan)
+    fold_modules(there_and_back, plan, sign=-1)
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, there_and_back.get_parameter(name))
     assert there_and_back.norm.eps == module.norm.eps
@@ -155,7 +154,7 @@ def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
 
 def test_a_written_checkpoint_runs_without_this_package(tmp_path: Path) -> None:
     module = Model(up=20, down=-8)
-    plan = solve(traced(module), plain=CheckpointConstraints())
+    plan = solve_folds(traced(module), constraints=CheckpointConstraints())
     assert plan.epsilons == {}
     save_file(module.bfloat16().state_dict(), tmp_path / "bf16.safetensors", metadata={"source": "test"})
     write_folded(tmp_path / "bf16.safetensors", tmp_path / "folded.safetensors", plan, {"holds": True})
@@ -181,11 +180,11 @@ def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
         module.embed.weight.mul_(2.0**20)
         module.embed.bias.copy_(torch.ones(32))
     module.block.norm.eps = module.norm.eps = 1e-12
-    plan = solve(traced(module), plain=CheckpointConstraints())
+    plan = solve_folds(traced(module), constraints=CheckpointConstraints())
     assert plan.parameters["embed.weight"] < 0
     assert plan.epsilons == {}
     assert plan.islands == ()
-    assert certify(module, plan, exercise, (7, 8)).holds
+    assert certify_folds(module, plan, exercise, (7, 8)).holds
 
 
 def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
@@ -195,34 +194,34 @@ def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
         module.embed.weight.mul_(2.0**-9)
         module.embed.bias.mul_(2.0**-9)
     found = traced(module)
-    assert solve(found).islands == ()
-    plain = solve(found, plain=CheckpointConstraints())
+    assert solve_folds(found).islands == ()
+    plain = solve_folds(found, constraints=CheckpointConstraints())
     assert plain.epsilons == {}
     assert plain.islands != ()
-    certificate = certify(module, plain, exercise, (7, 8))
+    certificate = certify_folds(module, plain, exercise, (7, 8))
     assert certificate.holds
 
 
 def test_a_plan_for_another_model_is_refused() -> None:
     with pytest.raises(Unfit, match=r"another\.weight"):
-        fold(Model(), FoldPlan(parameters={"another.weight": 3}))
+        fold_modules(Model(), FoldPlan(parameters={"another.weight": 3}))
 
 
 def test_plans_survive_json() -> None:
-    plan = solve(traced(Model(down=20)))
+    plan = solve_folds(traced(Model(down=20)))
     assert FoldPlan.from_json(plan.to_json()) == plan
 
 
 def test_fixed_parameters_are_left_alone() -> None:
-    plan = solve(traced(Model(up=20)), fixed=lambda name: name == "block.up.weight")
+    plan = solve_folds(traced(Model(up=20)), fixed=lambda name: name == "block.up.weight")
     assert "block.up.weight" not in plan.parameters
 
 
 def test_a_lora_follows_the_folds() -> None:
     module = Model(up=20, down=-8)
-    plan = solve(traced(module))
+    plan = solve_folds(traced(module))
     other = copy.deepcopy(module)
-    fold(other, plan)
+    fold_modules(other, plan)
     assert {"block.up.weight", "block.down.weight"} <= set(plan.parameters)
     bare = exercise(module, 9)
     for target in (module, other):
@@ -258,9 +257,9 @@ class Stuck(nn.Module):
 
 def test_the_smallest_module_around_what_is_stuck_becomes_an_island() -> None:
     module = Stuck()
-    plan = solve(traced(module))
+    plan = solve_folds(traced(module))
     assert plan.islands == ("middle",)
-    certificate = certify(module, plan, exercise, (5, 6))
+    certificate = certify_folds(module, plan, exercise, (5, 6))
     assert certificate.holds
     settled = copy.deepcopy(module)
     cast_with_islands(settled, plan.islands, torch.float16)
@@ -274,18 +273,18 @@ def test_widening_is_the_inverse_of_folding(place: str) -> None:
     module, found = Model(), traced(Model())
     boundary = found.outputs["block"] if place == "stream" else found.inputs["block.down"]
     twin = copy.deepcopy(module)
-    fold(twin, widen(found, boundary, bits=18))
+    fold_modules(twin, widen(found, boundary, bits=18))
     assert torch.equal(exercise(twin, 3), exercise(module, 3))
     half = copy.deepcopy(twin).half()
     with torch.no_grad(), Emulation():
         assert not exercise(half, 3).isfinite().all()
-    plan = solve(traced(twin))
-    assert certify(twin, plan, exercise, (3, 4)).holds
+    plan = solve_folds(traced(twin))
+    assert certify_folds(twin, plan, exercise, (3, 4)).holds
 
 
 def test_what_cannot_be_widened_says_so() -> None:
     found = traced(Stuck())
-    with pytest.raises(Unreachable):
+    with pytest.raises(Infeasible):
         widen(found, found.outputs["middle.0"], bits=10)
 
 
@@ -299,8 +298,8 @@ def test_non_persistent_buffers_fold_in_memory_only() -> None:
             return self.head(self.norm(self.block(self.embed(x) + self.positions)))
 
     found = traced(Positioned())
-    assert "positions" in solve(found).parameters
-    assert "positions" not in solve(found, plain=CheckpointConstraints()).parameters
+    assert "positions" in solve_folds(found).parameters
+    assert "positions" not in solve_folds(found, constraints=CheckpointConstraints()).parameters
 
 
 def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
@@ -310,13 +309,17 @@ def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
         module.embed.weight.mul_(2.0**-9)
         module.embed.bias.mul_(2.0**-9)
     found = traced(module)
-    plan = solve(found, plain=CheckpointConstraints({"norm_eps": frozenset({"block.norm.eps", "norm.eps"})}))
+    plan = solve_folds(
+        found, constraints=CheckpointConstraints({"norm_eps": frozenset({"block.norm.eps", "norm.eps"})})
+    )
     assert plan.islands == ()
     assert plan.configs["norm_eps"] == 2 * plan.parameters["block.down.weight"] < 0
     assert plan.epsilons == dict.fromkeys(("block.norm.eps", "norm.eps"), plan.configs["norm_eps"])
-    assert certify(module, plan, exercise, (7, 8)).holds
+    assert certify_folds(module, plan, exercise, (7, 8)).holds
     assert (
-        solve(found, plain=CheckpointConstraints({"eps": frozenset({"norm.eps", "never.run.eps"})})).configs
+        solve_folds(
+            found, constraints=CheckpointConstraints({"eps": frozenset({"norm.eps", "never.run.eps"})})
+        ).configs
         == {}
     )
 
@@ -325,10 +328,10 @@ def test_what_a_header_told_of_the_epsilons_is_folded_back() -> None:
     """A widened model whose header tells its epsilons, written for tools that read no header: the original's scale."""
     module, found = Model(), traced(Model())
     wider = widen(found, found.outputs["block"], bits=18)
-    fold(module, wider)
-    plan = solve(traced(module), plain=CheckpointConstraints(told=wider.epsilons))
+    fold_modules(module, wider)
+    plan = solve_folds(traced(module), constraints=CheckpointConstraints(header_epsilons=wider.epsilons))
     assert {name: power + plan.epsilons[name] for name, power in wider.epsilons.items()} == dict.fromkeys(
         wider.epsilons, 0
     )
     assert plan.islands == ()
-    assert certify(module, plan, exercise, (7, 8)).folded_float32 == 0
+    assert certify_folds(module, plan, exercise, (7, 8)).folded_float32 == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from starrynight.numerics.finite import ClampCounter, Fault, find_fault, locate
+from starrynight.numerics.finite import ClampCounter, Fault, find_fault, locate_fault
 
 
 @pytest.mark.parametrize(("value", "kind"), [(math.nan, "NaN"), (math.inf, "+Inf"), (-math.inf, "−Inf")])
@@ -48,11 +48,11 @@ class Overflowing(nn.Module):
 
 def test_the_module_and_op_that_broke_are_named() -> None:
     module, x = Overflowing().half(), torch.ones(8, 8).half()
-    assert locate(module, lambda: module(x)) is None
+    assert locate_fault(module, lambda: module(x)) is None
     with torch.no_grad():
         module.second.weight.fill_(60000.0)
         module.second.bias.fill_(60000.0)
-    place = locate({"transformer": module}, lambda: module(x))
+    place = locate_fault({"transformer": module}, lambda: module(x))
     assert place == ("transformer.second", "addmm")
 
 
@@ -62,7 +62,7 @@ def test_nan_from_finite_numbers_is_named() -> None:
             return (x - x) / (x - x)
 
     module = nn.Sequential(nn.Linear(4, 4), Zero())
-    assert locate(module, lambda: module(torch.ones(2, 4))) == ("1", "div")
+    assert locate_fault(module, lambda: module(torch.ones(2, 4))) == ("1", "div")
 
 
 def test_a_cast_that_overflows_is_named_and_a_mask_is_not() -> None:
@@ -75,15 +75,15 @@ def test_a_cast_that_overflows_is_named_and_a_mask_is_not() -> None:
             return weights * (x.float() * 1e5).to(x.dtype)  # the product is finite, its rounding is not
 
     module = nn.Sequential(nn.Identity(), Casting())
-    assert locate(module, lambda: module(torch.ones(2, 4).half())) == ("1", "mul")
-    assert locate(module, lambda: module(torch.zeros(2, 4).half())) is None
+    assert locate_fault(module, lambda: module(torch.ones(2, 4).half())) == ("1", "mul")
+    assert locate_fault(module, lambda: module(torch.zeros(2, 4).half())) is None
 
 
 def test_a_broken_weight_is_named_itself() -> None:
     module = Overflowing()
     with torch.no_grad():
         module.third.bias[2] = math.nan
-    assert locate({"unet": module}, lambda: module(torch.ones(8, 8))) == ("unet.third", "bias")
+    assert locate_fault({"unet": module}, lambda: module(torch.ones(8, 8))) == ("unet.third", "bias")
 
 
 def test_clamps_that_bite_are_counted() -> None:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.finite import find_fault, locate
-from starrynight.numerics.fold import fold
+from starrynight.numerics.finite import find_fault, locate_fault
+from starrynight.numerics.fold import fold_modules
 from starrynight.numerics.islands import cast_with_islands
-from starrynight.numerics.solve import FoldPlan, solve
-from starrynight.numerics.trace import trace
-from starrynight.numerics.widen import widen
+from starrynight.numerics.solve import FoldPlan, solve_folds, widen
+from starrynight.numerics.trace import trace_modules
 
 NETWORKS = ("text_encoder", "transformer", "vae")
 CALIBRATION, HELD_OUT = ("星夜下的静谧村庄", 1), ("a starry night over a quiet village", 7)
@@ -59,9 +58,9 @@ def loud() -> Any:
 @pytest.fixture(scope="module")
 def plan(loud: Any) -> FoldPlan:
     half = cast(loud, torch.bfloat16)
-    found = trace(networks(half), lambda: paint(half, *CALIBRATION))
+    found = trace_modules(networks(half), lambda: paint(half, *CALIBRATION))
     assert not found.unknown_ops
-    return solve(found)
+    return solve_folds(found)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +78,10 @@ def test_a_twin_with_larger_numbers_is_the_same_function(place: str) -> None:
         return module([x.to(dtype) for x in latents], now.to(dtype), [c.to(dtype) for c in captions])[0][0]
 
     half = copy.deepcopy(transformer).bfloat16()
-    found = trace(half, lambda: run(half))
+    found = trace_modules(half, lambda: run(half))
     name, _, side = place.partition(":")
     twin = copy.deepcopy(transformer)
-    fold(twin, widen(found, (found.outputs if side == "out" else found.inputs)[name], bits=22))
+    fold_modules(twin, widen(found, (found.outputs if side == "out" else found.inputs)[name], bits=22))
     with torch.no_grad():
         assert torch.equal(run(twin), run(transformer))
         with Emulation():
@@ -94,7 +93,7 @@ def test_plain_float16_breaks_and_the_guard_says_where(loud: Any) -> None:
     with Emulation():
         picture = paint(half, *HELD_OUT)
         assert find_fault(picture, "decoder") is not None
-        place = locate(networks(half), lambda: paint(half, *HELD_OUT))
+        place = locate_fault(networks(half), lambda: paint(half, *HELD_OUT))
     # 2^24 times its own size, that weight left the range when it was cast: it is named, not the product it spoils.
     assert place == ("transformer.layers.0.feed_forward.w3", "weight")
 
@@ -104,7 +103,7 @@ def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: FoldPlan) 
     assert {name.split(".")[0] for name in plan.parameters} == {"transformer", "vae"}
     reference = paint(loud, *HELD_OUT)
     folded = copy.deepcopy(loud)
-    fold(networks(folded), plan)
+    fold_modules(networks(folded), plan)
     assert torch.equal(paint(folded, *HELD_OUT), reference)
     for name, network in networks(folded).items():
         cast_with_islands(network, plan.islands, torch.float16, prefix=name)

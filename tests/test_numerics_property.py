@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from starrynight.numerics.fold import fold
-from starrynight.numerics.solve import FoldPlan, Range, Unreachable, as_plan, immovable, solve_exponents
-from starrynight.numerics.trace import Trace, trace
-from starrynight.numerics.widen import widen
+from starrynight.numerics.fold import fold_modules
+from starrynight.numerics.solve import FoldPlan, Infeasible, Range, as_plan, immovable, solve_exponents, widen
+from starrynight.numerics.trace import Trace, trace_modules
 
 WIDTH = 8
 
@@ -130,14 +129,14 @@ def fold_at_random(
 ) -> tuple[nn.Module, Trace, FoldPlan]:
     """Fold for made-up ranges, so that every exponent that may move does move."""
     half = copy.deepcopy(module).bfloat16()
-    found = trace(half, lambda: run(half))
+    found = trace_modules(half, lambda: run(half))
     invent = random.Random(seed)
     ranges = {
         found.exponents.root(u): Range(peak=invent.uniform(16, 35)) for u in range(1, len(found.exponents))
     }
     plan = as_plan(found, solve_exponents(found, ranges, immovable(found)), {}, (), limit=15)
     folded = copy.deepcopy(module)
-    fold(folded, plan)
+    fold_modules(folded, plan)
     return folded, found, plan
 
 
@@ -177,10 +176,10 @@ def test_widening_never_changes_the_float32_function(
 ) -> None:
     module, run = network(drawn)
     half = copy.deepcopy(module).bfloat16()
-    found = trace(half, lambda: run(half))
+    found = trace_modules(half, lambda: run(half))
     twin = copy.deepcopy(module)
     try:
-        fold(twin, widen(found, found.outputs[f"layers.{place % len(drawn)}"], bits))
-    except Unreachable:
+        fold_modules(twin, widen(found, found.outputs[f"layers.{place % len(drawn)}"], bits))
+    except Infeasible:
         return
     assert same_function(module, twin, run)

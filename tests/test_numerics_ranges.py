@@ -12,15 +12,14 @@ from xml.etree import ElementTree
 import tiny
 from test_numerics_fold import Model, traced
 
-from starrynight.numerics.range_plot import range_plot
-from starrynight.numerics.ranges import LIMITS, LayerRange, breaking, layer_ranges
+from starrynight.numerics.ranges import LIMITS, LayerRange, layer_ranges, overflowing_layers, range_plot
 
 
 def test_the_layers_that_break_are_named_and_folding_brings_them_inside() -> None:
     found = {(layer.component, layer.name): layer for layer in layer_ranges(traced(Model(up=20, down=-10)))}
     loud = {name for _, name in found if name and found["block", name].headroom_bits("float16") < 0}
     assert loud == {"up"}
-    assert {layer.name for layer in breaking(list(found.values()))} == {
+    assert {layer.name for layer in overflowing_layers(list(found.values()))} == {
         "up",
         "",
     }  # the gated product is the block's own

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from starrynight.numerics.solve import solve
-from starrynight.numerics.trace import Trace, measure, trace
-from starrynight.numerics.tracefile import from_json, to_json
+from starrynight.numerics.solve import solve_folds
+from starrynight.numerics.trace import Trace, peak_and_quantile, trace_modules
 
 
 class Formula(nn.Module):
@@ -31,7 +30,7 @@ class Formula(nn.Module):
 
 def traced(formula: Callable[[Formula, Tensor], Tensor]) -> Trace:
     module = Formula(formula).bfloat16()
-    return trace(module, lambda: module(torch.rand(4, 4).bfloat16()))
+    return trace_modules(module, lambda: module(torch.rand(4, 4).bfloat16()))
 
 
 def exponents(found: Trace) -> tuple[int, int]:
@@ -91,7 +90,7 @@ def test_inference_mode_gives_the_same_equations() -> None:
         with torch.inference_mode():
             module(x)
 
-    plain, inference = trace(module, lambda: module(x)), trace(module, inferring)
+    plain, inference = trace_modules(module, lambda: module(x)), trace_modules(module, inferring)
     assert plain.exponents.relations() == inference.exponents.relations()
 
 
@@ -100,14 +99,14 @@ def test_a_parameter_that_was_never_exercised_keeps_its_scale() -> None:
     with torch.no_grad():
         module.a.mul_(2.0**30)
         module.b.mul_(2.0**-30)  # so small that a fold would be wanted
-    plan = solve(trace(module, lambda: module(torch.rand(4, 4).bfloat16())))
+    plan = solve_folds(trace_modules(module, lambda: module(torch.rand(4, 4).bfloat16())))
     assert set(plan.parameters) == {"a"}
 
 
 def test_float32_sections_are_not_constrained() -> None:
     found = traced(lambda m, x: ((x.float() * m.a.float() * 1e9) / 1e9).bfloat16() * m.b)
     assert max(site.peak for site in found.sites.values() if site.half) < 1e3
-    assert not solve(found).parameters
+    assert not solve_folds(found).parameters
 
 
 def test_masks_are_not_activations() -> None:
@@ -118,7 +117,7 @@ def test_masks_are_not_activations() -> None:
 
     found = traced(masked)
     assert max(site.peak for site in found.sites.values()) < 1e3
-    assert solve(found).islands == ()
+    assert solve_folds(found).islands == ()
 
 
 @pytest.mark.parametrize("width", [64, 60, 3840])
@@ -126,26 +125,26 @@ def test_the_low_quantile_is_not_one_channels(width: int) -> None:
     """Every (numbers ÷ samples)th number of a layer lies in its first channel where the width divides that."""
     activation = torch.ones(2048, width)
     activation[:, 0] = 1e-6
-    assert measure(activation) == (1.0, 1.0)
+    assert peak_and_quantile(activation) == (1.0, 1.0)
     activation[:, : width // 4] = 1e-6
-    assert measure(activation)[1] == pytest.approx(1e-6)
+    assert peak_and_quantile(activation)[1] == pytest.approx(1e-6)
 
 
 def test_a_trace_is_laid_aside_and_gone_on_with() -> None:
     module = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)).bfloat16()
     first = lambda: module(torch.ones(2, 8).bfloat16())  # noqa: E731
     second = lambda: module(300 * torch.eye(8).bfloat16())  # noqa: E731
-    whole = trace(module, second, into=trace(module, first))
-    again = trace(module, second, into=from_json(to_json(trace(module, first))))
-    assert to_json(again) == to_json(whole)
+    whole = trace_modules(module, second, into=trace_modules(module, first))
+    again = trace_modules(module, second, into=Trace.from_json(trace_modules(module, first).to_json()))
+    assert again.to_json() == whole.to_json()
     assert again.epsilons == whole.epsilons != {}
-    assert solve(again) == solve(whole)
+    assert solve_folds(again) == solve_folds(whole)
 
 
 def test_nan_in_the_calibration_is_named_and_does_not_reach_the_solver() -> None:
     found = traced(lambda m, x: (x * m.a - x * m.a) / 0 + m.b)
     assert found.broken == {"": "div"}
-    assert solve(found).headroom_bits > 0
+    assert solve_folds(found).headroom_bits > 0
 
 
 def test_steps_merge_and_nothing_is_kept_alive() -> None:
@@ -162,11 +161,11 @@ def test_steps_merge_and_nothing_is_kept_alive() -> None:
 
         return run
 
-    short = trace(module, steps(2))
+    short = trace_modules(module, steps(2))
     sites, unknowns = len(short.sites), len(short.exponents)
-    long = trace(module, steps(20))
+    long = trace_modules(module, steps(20))
     assert (len(long.sites), len(long.exponents)) == (sites, unknowns)
-    again = trace(module, steps(5), into=long)
+    again = trace_modules(module, steps(5), into=long)
     assert again is long
     assert (len(again.sites), len(again.exponents)) == (sites, unknowns)
 
@@ -174,5 +173,5 @@ def test_steps_merge_and_nothing_is_kept_alive() -> None:
 def test_tied_parameters_share_one_exponent() -> None:
     module = nn.ModuleDict({"one": nn.Linear(4, 4, bias=False), "two": nn.Linear(4, 4, bias=False)})
     module["two"].weight = module["one"].weight
-    found = trace(module, lambda: module["two"](module["one"](torch.rand(2, 4))))
+    found = trace_modules(module, lambda: module["two"](module["one"](torch.rand(2, 4))))
     assert found.parameters["one.weight"].exponent == found.parameters["two.weight"].exponent

@@ -287,6 +287,6 @@ def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
 ) -> None:
     """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
     stuck = FoldPlan(islands=("vae.decoder", "transformer", "text_encoder"))
-    monkeypatch.setattr(export, "solve", lambda *_, **__: stuck)
+    monkeypatch.setattr(export, "solve_folds", lambda *_, **__: stuck)
     with pytest.raises(Unfit, match="float16-folded"):
         export.plan_plain(catalogue.resolve(str(loud)))

@@ -62,7 +62,7 @@ def ranges(
         )
     from starrynight.folding import calibrate
     from starrynight.models import catalogue, download
-    from starrynight.numerics.ranges import breaking, layer_ranges
+    from starrynight.numerics.ranges import layer_ranges, overflowing_layers
     from starrynight.storage import check_writable
 
     if out is not None:
@@ -77,14 +77,13 @@ def ranges(
         print(json.dumps(told, ensure_ascii=False, indent=1))
         return
     _show(measured, everything)
-    print(_verdict(measured, len(breaking(measured))))
+    print(_verdict(measured, len(overflowing_layers(measured))))
     if out is not None:
         print(f"✦ {out}")
 
 
 def _draw(out: Path, measured: Sequence[LayerRange], name: str) -> None:
-    from starrynight.numerics.range_plot import range_plot
-    from starrynight.numerics.ranges import breaking
+    from starrynight.numerics.ranges import overflowing_layers, range_plot
     from starrynight.storage import storing, write_atomic
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")
@@ -93,7 +92,7 @@ def _draw(out: Path, measured: Sequence[LayerRange], name: str) -> None:
         t("beyond float16", "超出 float16"),
         t("peak after folding", "折叠后的峰值"),
     )
-    text = range_plot(measured, title, _verdict(measured, len(breaking(measured))), legend)
+    text = range_plot(measured, title, _verdict(measured, len(overflowing_layers(measured))), legend)
     with storing(out):
         write_atomic(out, text.encode(), overwrite=True)
 

@@ -56,11 +56,11 @@ def make(out: Path, weights: Path = SHIPPED, places: Sequence[tuple[str, str]] =
 def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> FoldPlan:
     """The plan that makes Firefly wide: traced over one short painting, then every place grown to 2^TARGET."""
     from starrynight.numerics.fold import compose
-    from starrynight.numerics.trace import trace
-    from starrynight.numerics.widen import widen
+    from starrynight.numerics.solve import widen
+    from starrynight.numerics.trace import trace_modules
 
     pipeline = _pipeline(weights)
-    found = trace({name: getattr(pipeline, name) for name in NETWORKS}, lambda: _paint(pipeline))
+    found = trace_modules({name: getattr(pipeline, name) for name in NETWORKS}, lambda: _paint(pipeline))
     plans = []
     for module, side in places:
         boundary = (found.outputs if side == "out" else found.inputs)[module]

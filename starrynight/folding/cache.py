@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
-from starrynight.numerics import tracefile
 from starrynight.numerics.trace import Trace
 from starrynight.settings import settings
 from starrynight.storage import write_cache
@@ -47,7 +46,7 @@ class CalibrationCache:
         """What was learnt, and after how many answers of the denoiser; None instead of a number: all of it."""
         try:
             told = json.loads((self.folder / "trace.json").read_text("utf-8"))
-            return tracefile.from_json(told["trace"]), told["answers"]
+            return Trace.from_json(told["trace"]), told["answers"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -56,7 +55,7 @@ class CalibrationCache:
         begin = time.monotonic()
         if answers is not None and begin - self._written < RARELY * self._took:
             return
-        text = json.dumps({"answers": answers, "trace": tracefile.to_json(trace)})
+        text = json.dumps({"answers": answers, "trace": trace.to_json()})
         write_cache(self.folder / "trace.json", text.encode())
         self._written = time.monotonic()
         self._took = self._written - begin

@@ -31,8 +31,8 @@ from starrynight.numerics import precision
 from starrynight.numerics.certify import decibels, relative_error
 from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
-from starrynight.numerics.solve import FoldPlan, solve
-from starrynight.numerics.trace import Trace, trace
+from starrynight.numerics.solve import FoldPlan, solve_folds
+from starrynight.numerics.trace import Trace, trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.settings import settings
 from starrynight.storage import write_cache
@@ -49,7 +49,7 @@ HELD_OUT = ("a sunflower field at noon, oil painting", "江雪，孤舟，水墨
 LARGE = 1_000_000_000
 
 # Which files decide what a plan comes out as: a change in one of them makes old plans stale.
-SOURCES = ("rules.py", "exponents.py", "modules.py", "trace.py", "solve.py", "islands.py")
+SOURCES = ("rules.py", "modules.py", "trace.py", "solve.py", "islands.py")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def make(
     """Trace, solve, certify and keep. ``also``: pictures to be traced besides the usual ones."""
     sittings = (*usual(model), *also)
     tell = ProgressCounter(on_progress, sum(s.steps for s in sittings) + proofs_to_paint(model))
-    plan = solve(observe(model, sittings, tell=tell))
+    plan = solve_folds(observe(model, sittings, tell=tell))
     folds = Folds(plan, sittings, certify(model, plan, tell))
     if keep:
         write_cache(kept_at(model), folds.to_json().encode())
@@ -256,7 +256,7 @@ def _watch(
         with tape.playing():
             book.keep("picture", paint(pipeline, model, sittings[-1], after_step))
 
-    trace(networks_of(pipeline), sit, into=found)
+    trace_modules(networks_of(pipeline), sit, into=found)
     book.keep_trace(found, None)
     book.forget("answer-*")
     return found

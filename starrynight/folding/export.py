@@ -27,8 +27,8 @@ from starrynight.models.catalogue import ModelSpec
 from starrynight.models.precision_plan import is_variant, weight_files
 from starrynight.numerics.fold import compose, only, read_plan, write_folded
 from starrynight.numerics.islands import inside
-from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Unreachable, solve
-from starrynight.numerics.trace import Trace, trace
+from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Infeasible, solve_folds
+from starrynight.numerics.trace import Trace, trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
 
 NOTE, STORY, PLAN = "FOLDED.md", "starry_fold.json", "plan.json"
@@ -136,8 +136,8 @@ def plan_plain(
     tell = ProgressCounter(on_progress, sum(s.steps for s in sittings) + calibrate.proofs_to_paint(model))
     found, carried, names = _watch(model, sittings, tell)
     try:
-        plan = solve(found, plain=carried, fixed=lambda name: not _written(model, name))
-    except Unreachable as error:
+        plan = solve_folds(found, constraints=carried, fixed=lambda name: not _written(model, name))
+    except Infeasible as error:
         raise Unfit(
             f"{model.en} was folded before in a way that an ordinary checkpoint cannot carry ({error}); fold the original.",
             f"{model.zh} 曾以普通检查点无法承载的方式折叠过（{error}）；请折叠原始模型。",
@@ -174,13 +174,15 @@ def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor,
     vae: Any = networks.get("vae")
     if vae is not None and hasattr(vae, "encode"):
         vae.to(torch.bfloat16)
-        trace(networks, lambda: vae.encode((2 * picture - 1).to(vae.device, torch.bfloat16)), into=found)
+        trace_modules(
+            networks, lambda: vae.encode((2 * picture - 1).to(vae.device, torch.bfloat16)), into=found
+        )
 
 
 def _carried(model: ModelSpec, networks: dict[str, torch.nn.Module], told: FoldPlan) -> CheckpointConstraints:
     """A folder's configuration carries its keys; a lone file has none that other tools would read."""
     if not model.place.is_dir():
-        return CheckpointConstraints(told=told.epsilons)
+        return CheckpointConstraints(header_epsilons=told.epsilons)
     return checkpoint_constraints(networks, told.epsilons)
 
 

@@ -22,8 +22,8 @@ from starrynight.models import weights as files
 from starrynight.models.catalogue import ModelSpec, resolve
 from starrynight.models.precision_plan import dtype_name, is_variant, role, weight_files
 from starrynight.models.weights import header
-from starrynight.numerics.emulate import emulate
-from starrynight.numerics.fold import compose, fold, fold_and_cast, fold_epsilons, only, read_plan
+from starrynight.numerics.emulate import emulate_module
+from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, read_plan
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.solve import FoldPlan
@@ -82,7 +82,7 @@ class LoadSpec:
             self.applied = compose(self.applied, told)
         if (folds := self.folding(component)) is not None:
             if component == "vae":  # its decoder is cast later, apart from its encoder
-                fold({component: network}, folds)
+                fold_modules({component: network}, folds)
             else:
                 fold_and_cast(network, folds, self.dtype(component), component)
             self.applied = compose(self.applied, folds)
@@ -252,9 +252,9 @@ def _emulate(pipeline: Any, plan: PrecisionPlan) -> None:
         if name == "vae" and "vae_decode" in roles:
             for child, half in part.named_children():
                 if is_decoding(child):
-                    emulate(half, keep=_room_for(half))
+                    emulate_module(half, keep=_room_for(half))
         elif name != "vae" and role(name) in roles:
-            emulate(part, keep=_room_for(part))
+            emulate_module(part, keep=_room_for(part))
 
 
 def _room_for(network: torch.nn.Module) -> bool:

@@ -1,17 +1,79 @@
-"""Numerics: float16's fidelity with bfloat16's safety, for any ``nn.Module`` and a callable that exercises it.
+"""Numerics: float16 with a finer fraction than bfloat16 and without overflow, for any ``nn.Module``.
 
-precision → which format each component runs in, and why (pure; no torch)
+precision → the number format of each component, with the reason (no torch)
 device    → what this machine is and how fast it multiplies in each format
+dtypes    → groups of formats, and one cast for nested values
+modules   → names of modules and tensors, hooks around every forward
 rules     → what each aten op says about the scales of its tensors
-trace     → the exponent equations and the measured ranges of a run
-tracefile → a trace as text, to go on with later
-solve     → integer exponents that bring every 16-bit tensor inside float16
-islands   → the smallest modules that stay float32 around what cannot be folded
-fold      → apply a plan, in memory or to a checkpoint; scale a LoRA with it
-certify   → prove a plan on inputs it never saw
-emulate   → a GPU's float16 (and float8) on any machine
-guard     → cheap finite checks that name the stage, step, module and op
-widen     → the inverse of a fold: the same function with larger numbers inside
+trace     → the scale equations and the measured ranges of a run
+solve     → integer exponents that bring every 16-bit tensor into float16's range
+islands   → the smallest modules that stay in float32 where no fold helps
+fold      → apply a plan in memory, to a checkpoint, to a LoRA
+certify   → compare folded float16 with float32 and bfloat16 on held-out inputs
+emulate   → a GPU's float16 (bfloat16, float8) on any machine
+finite    → find NaN and Inf, and the module and op that made them
+ranges    → the range of every layer, as data and as a plot
+rng       → noise that depends on the seed alone
 
-This room knows nothing of prompts, painters or galleries. Importing the package imports none of these files.
+The functions that users call are exported here and imported on first use, so that importing the package loads no torch.
+No exported name is also the name of a file: ``starrynight.numerics.trace`` is always the module.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starrynight.numerics.certify import Certificate, certify_folds
+    from starrynight.numerics.emulate import Emulation, emulate_module
+    from starrynight.numerics.finite import find_fault, locate_fault
+    from starrynight.numerics.fold import fold_modules, read_plan, write_folded
+    from starrynight.numerics.islands import cast_with_islands
+    from starrynight.numerics.precision import PrecisionPlan
+    from starrynight.numerics.ranges import layer_ranges, range_plot
+    from starrynight.numerics.solve import FoldPlan, solve_folds
+    from starrynight.numerics.trace import Trace, trace_modules
+
+__all__ = [
+    "Certificate",
+    "Emulation",
+    "FoldPlan",
+    "PrecisionPlan",
+    "Trace",
+    "cast_with_islands",
+    "certify_folds",
+    "emulate_module",
+    "find_fault",
+    "fold_modules",
+    "layer_ranges",
+    "locate_fault",
+    "range_plot",
+    "read_plan",
+    "solve_folds",
+    "trace_modules",
+    "write_folded",
+]
+
+_HOMES = {
+    "certify": ("Certificate", "certify_folds"),
+    "emulate": ("Emulation", "emulate_module"),
+    "finite": ("find_fault", "locate_fault"),
+    "fold": ("fold_modules", "read_plan", "write_folded"),
+    "islands": ("cast_with_islands",),
+    "precision": ("PrecisionPlan",),
+    "ranges": ("layer_ranges", "range_plot"),
+    "solve": ("FoldPlan", "solve_folds"),
+    "trace": ("Trace", "trace_modules"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

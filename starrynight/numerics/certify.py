@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.numerics.emulate import Emulation
-from starrynight.numerics.fold import fold
+from starrynight.numerics.fold import fold_modules
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.modules import tensors_in
 from starrynight.numerics.solve import FoldPlan
@@ -76,7 +76,7 @@ def decibels(error: float) -> float | None:
     return round(20 * math.log10(error), 1) if error else -999.0
 
 
-def certify(
+def certify_folds(
     module: nn.Module, plan: FoldPlan, exercise: Callable[[nn.Module, int], object], held_out: Sequence[int]
 ) -> Certificate:
     """Compare the formats of ``module`` (float32, not folded) under ``plan``.
@@ -101,7 +101,7 @@ def certify(
 def folded(module: nn.Module, plan: FoldPlan) -> nn.Module:
     """A folded copy in float32."""
     other = copy.deepcopy(module)
-    fold(other, plan)
+    fold_modules(other, plan)
     return other
 
 

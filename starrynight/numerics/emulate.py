@@ -99,7 +99,7 @@ class Emulation(TorchDispatchMode):
         return kept.values.as_strided(value.shape, value.stride(), value.storage_offset())
 
 
-def emulate(module: nn.Module, keep: bool = True) -> None:
+def emulate_module(module: nn.Module, keep: bool = True) -> None:
     """From now on ``module`` computes under ``Emulation`` whenever it is called. ``keep``: as ``Emulation``'s weights.
 
     Modes that watch (a trace, a search for faults) still see 16-bit tensors, whenever they were switched on.

@@ -1,7 +1,7 @@
 """Cheap checks that numbers are finite, and a slow one that names where they broke.
 
 ``find_fault`` looks at one tensor and costs one pass over it, so it can run at every stage of every step. Only when it
-finds something is the step run again under ``locate``, which names the module and the op. Knows nothing of
+finds something is the step run again under ``locate_fault``, which names the module and the op. Knows nothing of
 pictures or samplers; what to do about a fault is the painter's affair.
 """
 
@@ -47,7 +47,7 @@ def find_fault(tensor: Tensor, stage: str, step: int | None = None) -> Fault | N
     return None
 
 
-def locate(modules: Modules, run: Callable[[], object]) -> tuple[str, str] | None:
+def locate_fault(modules: Modules, run: Callable[[], object]) -> tuple[str, str] | None:
     """(module, op) where a NaN or Inf first arose from numbers that held none; None if ``run`` makes none.
 
     Runs ``run`` until then. A −Inf that is written as a mask is no fault. Where a module's own parameter is broken, that

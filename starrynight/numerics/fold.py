@@ -29,7 +29,7 @@ from starrynight.numerics.solve import FoldPlan
 HEADER = "starry_fold"
 
 
-def fold(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
+def fold_modules(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
 
     ``sign=-1`` takes the folds out again. Raises ``Unfit`` if the plan names a parameter that is not there.

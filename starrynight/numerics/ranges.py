@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
+from itertools import groupby
 from typing import Any
 
 from starrynight.numerics.solve import collect_ranges, immovable, solve_exponents
@@ -59,9 +61,155 @@ def layer_ranges(trace: Trace) -> list[LayerRange]:
     return list(found.values())
 
 
-def breaking(found: Sequence[LayerRange], name: str = "float16") -> list[LayerRange]:
+def overflowing_layers(found: Sequence[LayerRange], name: str = "float16") -> list[LayerRange]:
     """The layers that a format cannot hold, worst first."""
     return sorted(
         (layer for layer in found if layer.headroom_bits(name) < 0),
         key=lambda layer: layer.headroom_bits(name),
     )
+
+
+# -- the plot -------------------------------------------------------------------------------------------------------
+
+WIDTH, LEFT, RIGHT, TOP, BOTTOM, PLOT = 1280, 92, 150, 118, 74, 430
+NIGHT, DEEP, GOLD, PALE, FIRE, MOON = "#0a1230", "#050818", "#e6b94a", "#7f93c9", "#ff6b4a", "#f4e9c8"
+CAP = "#bfe3ff"
+FLOOR_BELOW, SKY_ABOVE = 2.0, 3.0
+SERIF = "'Noto Serif CJK SC','Noto Serif SC','Songti SC',Georgia,serif"
+
+# name, log2, colour, dash
+LINES = (
+    ("float16 65504", LIMITS["float16"], GOLD, ""),
+    ("float8 e4m3 448", LIMITS["float8_e4m3"], PALE, "2 5"),
+    ("float16 normal 2⁻¹⁴", NORMAL, PALE, "2 5"),
+    ("float16 least 2⁻²⁴", SUBNORMAL, PALE, "1 7"),
+)
+
+
+def range_plot(layers: Sequence[LayerRange], title: str, note: str, legend: Sequence[str]) -> str:
+    """An SVG picture: gold where float16 holds a layer, red where it breaks, a pale cap where folding brings it.
+
+    ``legend`` names these three.
+    """
+    low, high = _extent(layers)
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(layers))
+
+    def y(bits: float) -> float:
+        return TOP + PLOT * (high - bits) / (high - low)
+
+    parts = [
+        _sky(),
+        _heading(title, note),
+        _legend(legend),
+        *(_rule(*line, y(line[1])) for line in LINES if low < line[1] < high),
+    ]
+    for number, layer in enumerate(layers):
+        parts.append(_tower(layer, LEFT + number * step, step, y, low))
+    parts += _districts(layers, step)
+    parts += [_scale(bits, y(bits)) for bits in range(int(low) // 8 * 8, int(high) + 1, 8) if bits > low]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {TOP + PLOT + BOTTOM}" '
+        f'font-family="{SERIF}">{"".join(parts)}</svg>\n'
+    )
+
+
+def _extent(layers: Sequence[LayerRange]) -> tuple[float, float]:
+    """log2 at the foot and at the top: the data, and float16's own limits, in sight."""
+    finite = [layer.small for layer in layers if layer.small < 100]
+    low = max(min([NORMAL, *finite]), SUBNORMAL - 4) - FLOOR_BELOW
+    return low, max([LIMITS["float16"], *(layer.peak for layer in layers)]) + SKY_ABOVE
+
+
+def _sky() -> str:
+    height = TOP + PLOT + BOTTOM
+    stars = []
+    place = 7
+    for number in range(90):  # the same stars every time
+        place = (place * 16807) % 2147483647
+        x, level = place % WIDTH, (place // WIDTH) % (TOP + 60)
+        stars.append(
+            f'<circle cx="{x}" cy="{level}" r="{0.4 + number % 4 * 0.3:.1f}" fill="{MOON}" opacity="{0.25 + number % 5 * 0.13:.2f}"/>'
+        )
+    return (
+        f'<defs><linearGradient id="sky" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="{DEEP}"/>'
+        f'<stop offset="0.55" stop-color="{NIGHT}"/><stop offset="1" stop-color="#1b2a5c"/></linearGradient>'
+        f'<linearGradient id="gold" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="#ffdf8a"/>'
+        f'<stop offset="1" stop-color="#7a5a1c"/></linearGradient><linearGradient id="fire" x1="0" y1="0" x2="0" y2="1">'
+        f'<stop offset="0" stop-color="#ffb199"/><stop offset="0.35" stop-color="{FIRE}"/>'
+        f'<stop offset="1" stop-color="#7a2a2c"/></linearGradient></defs>'
+        f'<rect width="{WIDTH}" height="{height}" fill="url(#sky)"/>{"".join(stars)}'
+    )
+
+
+def _heading(title: str, note: str) -> str:
+    return (
+        f'<text x="{LEFT}" y="52" fill="{GOLD}" font-size="28">{escape(title)}</text>'
+        f'<text x="{LEFT}" y="82" fill="{MOON}" opacity="0.8" font-size="15">{escape(note)}</text>'
+    )
+
+
+def _legend(names: Sequence[str]) -> str:
+    parts = []
+    for number, (name, fill) in enumerate(zip(names, ("url(#gold)", "url(#fire)", CAP), strict=False)):
+        level = 40 + 20 * number
+        size, drop = (10, 9) if fill != CAP else (3, 5)
+        parts.append(
+            f'<rect x="{WIDTH - RIGHT - 60}" y="{level - drop}" width="12" height="{size}" fill="{fill}"/>'
+            f'<text x="{WIDTH - RIGHT - 40}" y="{level}" fill="{MOON}" opacity="0.8" font-size="12">{escape(name)}</text>'
+        )
+    return "".join(parts)
+
+
+def _rule(name: str, _bits: float, colour: str, dash: str, level: float) -> str:
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    width = 1.6 if not dash else 1
+    return (
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT + 6}" y1="{level:.1f}" y2="{level:.1f}" stroke="{colour}" '
+        f'stroke-width="{width}"{dashed} opacity="0.9"/>'
+        f'<text x="{WIDTH - RIGHT + 12}" y="{level + 4:.1f}" fill="{colour}" font-size="12">{escape(name)}</text>'
+    )
+
+
+def _scale(bits: int, level: float) -> str:
+    return f'<text x="{LEFT - 12}" y="{level + 4:.1f}" fill="{PALE}" font-size="12" text-anchor="end">2{_raised(bits)}</text>'
+
+
+def _raised(number: int) -> str:
+    return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] if digit.isdigit() else "⁻" for digit in str(number))
+
+
+def _tower(layer: LayerRange, x: float, step: float, y: Callable[[float], float], low: float) -> str:
+    """From the small values up to the peak; what folding makes of the peak is a pale cap across it."""
+    broken = layer.headroom_bits("float16") < 0
+    top, foot = y(layer.peak), y(max(low, min(layer.small, layer.peak)))
+    width = max(0.6, step * 0.78)
+    told = f"{layer.component}.{layer.name}: 2^{layer.peak:.1f}, {layer.headroom_bits('float16'):+.1f} bits, {layer.op}"
+    tower = (
+        f'<rect x="{x:.2f}" y="{top:.1f}" width="{width:.2f}" height="{max(1.0, foot - top):.1f}" '
+        f'fill="url(#{"fire" if broken else "gold"})" opacity="{0.95 if broken else 0.8}"><title>{escape(told)}</title></rect>'
+    )
+    if abs(layer.folded - layer.peak) < 0.5:
+        return tower
+    return (
+        tower
+        + f'<rect x="{x:.2f}" y="{y(layer.folded) - 1:.1f}" width="{width:.2f}" height="2.4" fill="{CAP}"/>'
+    )
+
+
+def _districts(layers: Sequence[LayerRange], step: float) -> list[str]:
+    """The components' names under their layers."""
+    parts, number = [], 0
+    for component, group in groupby(layers, key=lambda layer: layer.component):
+        count = len(list(group))
+        first, last = LEFT + number * step, LEFT + (number + count) * step
+        level = TOP + PLOT + 14
+        if last - first > 24:
+            parts.append(
+                f'<line x1="{first + 2:.1f}" x2="{last - 2:.1f}" y1="{level}" y2="{level}" stroke="{PALE}" opacity="0.6"/>'
+            )
+        if last - first > 70:
+            parts.append(
+                f'<text x="{(first + last) / 2:.1f}" y="{level + 24}" fill="{MOON}" font-size="15" text-anchor="middle">{escape(component)}</text>'
+            )
+        number += count
+    return parts

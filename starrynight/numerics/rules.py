@@ -8,14 +8,16 @@ always safe. Knows one op at a time; no module, no range, no plan.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from starrynight.numerics.exponents import PINNED, Exponents
 from starrynight.numerics.modules import tensors_in
+
+PINNED = 0
 
 # A mask is written as the lowest number of its format (−3.4e38 in bfloat16, −65504 in float16): it follows the
 # format and is no activation. No activation is this large: bfloat16 itself would break one product later.
@@ -24,6 +26,67 @@ MASK = 2.0**100
 # A larger constant is no epsilon: the 1 of “1 + scale” is one of the model's own numbers. Unless the module that adds it
 # calls it one: a model that was folded before may have any.
 MODEST = 1e-2
+
+
+class Exponents:
+    """Integer unknowns and the linear relations between them. Unknown 0 is the number 0.
+
+    Equal unknowns are merged at once (union-find); what remains are relations Σ coefficient · unknown = 0.
+    """
+
+    def __init__(self) -> None:
+        self._parent = [PINNED]
+        self._relations: dict[tuple[tuple[int, int], ...], None] = {}
+
+    def new(self) -> int:
+        self._parent.append(len(self._parent))
+        return len(self._parent) - 1
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def root(self, unknown: int) -> int:
+        while self._parent[unknown] != unknown:
+            self._parent[unknown] = self._parent[self._parent[unknown]]
+            unknown = self._parent[unknown]
+        return unknown
+
+    def same(self, *unknowns: int) -> None:
+        roots = sorted({self.root(unknown) for unknown in unknowns})
+        for other in roots[1:]:  # the smallest becomes the root, so that 0 stays 0
+            self._parent[other] = roots[0]
+
+    def pin(self, *unknowns: int) -> None:
+        self.same(PINNED, *unknowns)
+
+    def relate(self, *terms: tuple[int, int]) -> None:
+        """Σ coefficient · unknown = 0 over ``terms`` of (unknown, coefficient)."""
+        self._relations[terms] = None
+
+    def relations(self) -> list[dict[int, int]]:
+        """The distinct relations between roots, as {root: coefficient}, in the order they were met."""
+        distinct: dict[tuple[tuple[int, int], ...], None] = {}
+        for terms in self._relations:
+            total: Counter[int] = Counter()
+            for unknown, coefficient in terms:
+                total[self.root(unknown)] += coefficient
+            reduced = tuple(sorted((u, c) for u, c in total.items() if c and u != PINNED))
+            if reduced:
+                distinct[reduced] = None
+        return [dict(terms) for terms in distinct]
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain lists, for a file."""
+        return {"parents": self._parent, "relations": list(self._relations)}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Exponents:
+        """What ``as_data`` gave."""
+        found = cls()
+        found._parent = list(data["parents"])
+        for terms in data["relations"]:
+            found.relate(*((unknown, coefficient) for unknown, coefficient in terms))
+        return found
 
 
 class Ledger(Protocol):

@@ -1,7 +1,7 @@
-"""Choose the folds: integer exponents for parameters that bring every 16-bit tensor of a trace inside float16.
+"""Choose the folds: integer exponents for parameters that bring every 16-bit tensor of a trace into float16's range.
 
-A small mixed-integer linear programme, solved by HiGHS (``scipy.optimize.milp``). Its rows are the trace's relations
-and ranges; it knows nothing of the ops they came from, and it touches no tensor (``fold`` does).
+The choice is a small mixed-integer linear program: the trace's relations and ranges are its rows, and HiGHS solves it
+(``scipy.optimize.milp``). This file reads no op and changes no tensor; ``fold`` applies the plan.
 """
 
 from __future__ import annotations
@@ -16,44 +16,45 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.islands import find_islands, inside
+from starrynight.numerics.rules import PINNED
 from starrynight.numerics.trace import Epsilon, Trace
 
-# Largest exponent of float16 is 15 (65504 < 2^16). Staying at or below 2^13 leaves three bits for inputs that were
-# not used for calibration: at 2^15 one of two held-out pictures of Firefly's fifth sitting broke (docs/log.md).
+# log2 of the largest magnitude planned for. float16 ends at 65504 < 2^16; 2^13 leaves three bits of headroom for inputs
+# outside the calibration. With one bit (2^15) one of two held-out images of a Firefly run broke (docs/log.md).
 LIMIT = 13
 
-# float16's subnormals begin at 2^-14 and reach bfloat16's coarseness (8 bits) at 2^-17: the low quantile of every
-# tensor should stay above this.
-FLOOR = -16
+# log2 of the smallest useful magnitude. float16's subnormals begin at 2^-14 and reach bfloat16's 8 bits of precision at
+# 2^-17; the low quantile of every tensor should stay above 2^-16.
+SMALLEST = -16
 
-# No parameter is folded further, nor any other tensor further than a square of one: squares of folded tensors, as in
-# a variance, then stay inside float32's range (2^±126).
+# No parameter is folded by more than 2^32, and no other tensor by more than 2^64: squares of folded tensors, as in a
+# variance, then stay inside float32's range (2^±126).
 LARGEST_FOLD = 32
 LARGEST = 2 * LARGEST_FOLD
 
-# An epsilon that is not rescaled may stay if it is at most this share of the smallest quantity it is added to: the
-# quotient then changes by 2^-22 (2.4e-7), two of float32's last bits, in the quietest row and by less in all others.
+# An epsilon that is not rescaled is negligible if it is at most this share of the smallest quantity it is added to. The
+# square root of the sum then changes by 2^-22 (2.4e-7), two of float32's last bits, in the smallest row and by less in
+# all others.
 NEGLIGIBLE = 2.0**-21
 
-# Prices: a bit beyond the range, a bit of the small values, a bit of a fold. Of two equal ways the one that folds the
-# later parameter is cheaper, by up to TIE, so that the answer does not hang on the solver's order.
+# Objective weights for each bit out of range, each bit of small values lost to subnormals, and each bit of a fold.
+# TIE makes the fold of a later parameter cheaper, so that the plan does not depend on the solver's order.
 STUCK, COARSE, FOLD, TIE = 1e6, 100.0, 1.0, 0.1
 
 
-class Unreachable(ValueError):
-    """No choice of exponents gives the tensors the scale that was demanded."""
+class Infeasible(ValueError):
+    """No choice of exponents gives the tensors the requested scale."""
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """What to do to a model so that float16 holds it.
+    """How to change a model so that its tensors fit float16.
 
-    ``parameters``: name → p, the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p, likewise.
-    ``configs``: keys of a configuration that hold those epsilons → p, for a checkpoint that is written. ``islands``:
-    modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``headroom_bits``: bits between the
-    largest folded tensor of the calibration and 65504; infinite if nothing was held in 16 bits.
+    ``parameters``: name → p; the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p, likewise.
+    ``configs``: configuration key of those epsilons → p, for written checkpoints. ``islands``: modules that run in
+    float32. ``limit``: log2 of the largest magnitude planned for. ``headroom_bits``: bits between the largest folded
+    tensor of the calibration and 65504; infinite if no tensor was in 16 bits.
     """
 
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -65,17 +66,18 @@ class FoldPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether float16 holds everything; not so only where the model's own inputs or outputs are too large."""
+        """Whether float16 holds every tensor. False only if the model's own inputs or outputs are too large."""
         return self.headroom_bits >= 0
 
     def to_json(self) -> str:
-        """Canonical text: equal plans have equal texts. "spare" is the header's key for ``headroom_bits``."""
+        """Canonical text: equal plans give equal texts. ``headroom_bits`` is stored under the key "spare"."""
         fields = asdict(self)
         fields["spare"] = fields.pop("headroom_bits")
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> FoldPlan:
+        """Read the output of ``to_json``, of this or an earlier version."""
         fields = json.loads(text)
         fields["headroom_bits"] = fields.pop("spare", math.inf)
         return cls(**fields | {"islands": tuple(fields["islands"])})
@@ -83,51 +85,51 @@ class FoldPlan:
 
 @dataclass(frozen=True)
 class CheckpointConstraints:
-    """What an ordinary checkpoint can carry of the epsilons: whole groups, each set by one key of a configuration.
+    """Which epsilons a standard checkpoint can change: groups of them, each set by one configuration key.
 
-    ``keys``: key → the epsilons ("module.attribute") that it sets. ``told``: epsilons that the traced modules hold
-    2^power times as large as their configuration says, because a header told them to.
+    ``keys``: configuration key → the epsilons ("module.attribute") that it sets. ``header_epsilons``: epsilon → power;
+    the traced modules hold it 2^power times as large as their configuration, because a ``starry_fold`` header says so.
     """
 
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    told: Mapping[str, int] = field(default_factory=dict)
+    header_epsilons: Mapping[str, int] = field(default_factory=dict)
 
 
-def solve(
+def solve_folds(
     trace: Trace,
     limit: int = LIMIT,
-    plain: CheckpointConstraints | None = None,
+    constraints: CheckpointConstraints | None = None,
     fixed: Callable[[str], bool] = lambda name: False,
 ) -> FoldPlan:
     """The plan for a traced model. The same trace gives the same plan.
 
-    ``plain``: only folds that an ordinary checkpoint can carry, so no non-persistent buffer, and no epsilon but by its key.
-    ``fixed``: parameters, by name, that must not change. What stays out of range becomes a float32 island; the
-    programme is then solved again without what is inside, until nothing is out of range.
+    With ``constraints`` only folds that a standard checkpoint can store are used: no non-persistent buffer changes, and
+    an epsilon changes only by its configuration key. ``fixed(name)`` is true for parameters that must not change.
+    Modules that stay out of range become float32 islands; the program is then solved again without their inside.
     """
-    pinned = immovable(trace, plain is not None) | {
+    pinned = immovable(trace, constraints is not None) | {
         p.exponent for p in trace.parameters.values() if fixed(p.name)
     }
     islands: tuple[str, ...] = ()
     while True:
         ranges = collect_ranges(trace, islands)
-        exponents = solve_exponents(trace, ranges, pinned, plain=plain, limit=limit)
+        exponents = solve_exponents(trace, ranges, pinned, constraints=constraints, limit=limit)
         found = find_islands(trace, exponents, limit, islands)
         if found == islands:
             plan = as_plan(trace, exponents, ranges, islands, limit)
-            return _carried(plan, plain, exponents) if plain else plan
+            return _with_configs(plan, constraints, exponents) if constraints else plan
         islands = found
 
 
-def immovable(trace: Trace, plain: bool = False) -> set[int]:
-    """Exponents of parameters that no op of the run met, and, for a plain checkpoint, of what it does not store."""
+def immovable(trace: Trace, stored_only: bool = False) -> set[int]:
+    """Exponents of the parameters that the run never used; with ``stored_only`` also of those no checkpoint stores."""
     parameters = trace.parameters.values()
-    return {p.exponent for p in parameters if p.exponent not in trace.used or (plain and not p.kept)}
+    return {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
 
 
 @dataclass
 class Range:
-    """log2 of the largest and of the (typical) small magnitude of the tensors that share an exponent."""
+    """log2 of the largest and of the typical small magnitude of the tensors that share an exponent."""
 
     peak: float = -math.inf
     smalls: list[float] = field(default_factory=list)
@@ -140,12 +142,12 @@ class Range:
 
     @property
     def small(self) -> float:
-        """The median over tensors: one sparse tensor must not lift all others."""
+        """The median over the tensors, so that one sparse tensor does not scale up all others."""
         return float(np.median(self.smalls)) if self.smalls else math.inf
 
 
 def collect_ranges(trace: Trace, islands: Iterable[str] = ()) -> dict[int, Range]:
-    """The range of each exponent's 16-bit tensors and parameters, but for what islands hold in float32."""
+    """Root exponent → range of its 16-bit tensors and parameters, without those inside float32 islands."""
     islands = tuple(islands)
     ranges: dict[int, Range] = {}
 
@@ -159,7 +161,7 @@ def collect_ranges(trace: Trace, islands: Iterable[str] = ()) -> dict[int, Range
     for parameter in trace.parameters.values():
         if parameter.half and not inside(parameter.name, islands):
             include(parameter.exponent, parameter.peak, parameter.small)
-    for island in islands:  # what an island hands on is rounded to 16 bits again
+    for island in islands:  # its outputs are rounded to 16 bits again
         for unknown, peak in trace.outputs[island].items():
             include(unknown, peak)
     return ranges
@@ -170,87 +172,94 @@ def solve_exponents(
     ranges: Mapping[int, Range],
     pinned: Iterable[int] = (),
     demands: Mapping[int, int] | None = None,
-    plain: CheckpointConstraints | None = None,
+    constraints: CheckpointConstraints | None = None,
     limit: int = LIMIT,
 ) -> dict[int | str, int]:
-    """An integer for every root of the trace's exponents (and every key of ``plain``), at the least price.
+    """The cheapest integer for every root exponent of the trace (and every key of ``constraints``).
 
-    ``pinned`` unknowns are 0 and ``demands`` fixes others to a value; raises ``Unreachable`` if that cannot be.
+    ``pinned`` exponents are 0 and ``demands`` fixes others to a value. Raises ``Infeasible`` if that is impossible.
     """
     root = trace.exponents.root
     roots = sorted({root(u) for u in range(len(trace.exponents))} - {PINNED})
-    programme = _Programme([*roots, *(plain.keys if plain else ())])
+    allowed = constraints or CheckpointConstraints()
+    program = _Program([*roots, *allowed.keys])
     for relation in trace.exponents.relations():
-        programme.equation(relation, 0)
+        program.equation(relation, 0)
     for unknown, value in {**dict.fromkeys(pinned, 0), **(demands or {})}.items():
         if root(unknown) != PINNED:
-            programme.equation({root(unknown): 1}, value)
+            program.equation({root(unknown): 1}, value)
         elif value:
-            raise Unreachable("the tensor keeps its scale: an input, an output, or tied to one")
+            raise Infeasible("the tensor is an input or an output, or tied to one, and keeps its scale")
     for epsilon in trace.epsilons.values():
-        if plain is not None or not epsilon.attribute:
-            _bound_epsilon(programme, epsilon, root(epsilon.exponent), plain or CheckpointConstraints())
-    _bound_keys(programme, trace, plain or CheckpointConstraints())
+        # Without constraints an epsilon that a module owns is rescaled exactly and needs no row.
+        if constraints is not None or not epsilon.attribute:
+            _bound_epsilon(program, epsilon, root(epsilon.exponent), allowed)
+    _bound_keys(program, trace, allowed)
     for unknown, found in ranges.items():
         if unknown == PINNED:
             continue
         if found.peak > -math.inf:
-            programme.at_most(unknown, math.floor(limit - found.peak), STUCK)
+            program.at_most(unknown, math.floor(limit - found.peak), STUCK)
         if found.small < math.inf:
-            programme.at_least(unknown, math.ceil(FLOOR - found.small), COARSE)
+            program.at_least(unknown, math.ceil(SMALLEST - found.small), COARSE)
     folds = {root(p.exponent): place for place, p in enumerate(trace.parameters.values())}
     for unknown, place in folds.items():
         if unknown != PINNED:
             price = FOLD + TIE * (1 - place / len(trace.parameters))
-            programme.bound(unknown, -LARGEST_FOLD, LARGEST_FOLD)
-            programme.at_most(unknown, 0, price)
-            programme.at_least(unknown, 0, price)
-    return programme.solve()
+            program.bound(unknown, -LARGEST_FOLD, LARGEST_FOLD)
+            program.at_most(unknown, 0, price)
+            program.at_least(unknown, 0, price)
+    return program.solve()
 
 
-def _bound_epsilon(programme: _Programme, epsilon: Epsilon, root: int, plain: CheckpointConstraints) -> None:
-    """An epsilon goes with the quantity it is added to, or stays negligible beside it.
+def _bound_epsilon(program: _Program, epsilon: Epsilon, root: int, allowed: CheckpointConstraints) -> None:
+    """Require that an epsilon is rescaled with the quantity it is added to, or stays negligible beside it.
 
-    It can be moved by its key alone; beside a quantity that moves by 2^v it should be 2^v times what it is.
+    Only its configuration key can change it. Exact rescaling means: key power − quantity power = header power.
     """
     name = f"{epsilon.module}.{epsilon.attribute}" if epsilon.attribute else ""
     terms: dict[int | str, int] = {} if root == PINNED else {root: -1}
-    terms |= {key: 1 for key, members in plain.keys.items() if name in members}
-    told = plain.told.get(name, 0)
-    if epsilon.smallest == math.inf or not (terms or told):
+    terms |= {key: 1 for key, members in allowed.keys.items() if name in members}
+    header = allowed.header_epsilons.get(name, 0)
+    if epsilon.smallest == math.inf or not (terms or header):
         return
-    room = math.log2(NEGLIGIBLE * epsilon.smallest / epsilon.value) if epsilon.smallest > 0 else -math.inf
-    if room < 0:
-        programme.between(terms, told, told)
+    margin = math.log2(NEGLIGIBLE * epsilon.smallest / epsilon.value) if epsilon.smallest > 0 else -math.inf
+    if margin < 0:
+        program.between(terms, header, header)
     else:
-        programme.between(terms, -math.inf, told + math.floor(room))
+        program.between(terms, -math.inf, header + math.floor(margin))
 
 
-def _bound_keys(programme: _Programme, trace: Trace, plain: CheckpointConstraints) -> None:
-    """A key stays as it is unless there is need, and if it sets an epsilon that the run never met."""
-    met = {f"{epsilon.module}.{epsilon.attribute}" for epsilon in trace.epsilons.values()}
-    for key, members in plain.keys.items():
-        programme.at_most(key, 0, TIE)
-        programme.at_least(key, 0, TIE)
-        if not members <= met:
-            programme.equation({key: 1}, 0)
+def _bound_keys(program: _Program, trace: Trace, allowed: CheckpointConstraints) -> None:
+    """Keep every key at 0 if possible, and always if it sets an epsilon that the run never used."""
+    used = {f"{epsilon.module}.{epsilon.attribute}" for epsilon in trace.epsilons.values()}
+    for key, members in allowed.keys.items():
+        program.at_most(key, 0, TIE)
+        program.at_least(key, 0, TIE)
+        if not members <= used:
+            program.equation({key: 1}, 0)
 
 
-def _carried(plan: FoldPlan, plain: CheckpointConstraints, exponents: Mapping[int | str, int]) -> FoldPlan:
-    """The plan with the epsilons that the keys set, seen from what the modules hold now."""
-    powers = {name: -power for name, power in plain.told.items()}
-    for key, members in plain.keys.items():
+def _with_configs(
+    plan: FoldPlan, allowed: CheckpointConstraints, exponents: Mapping[int | str, int]
+) -> FoldPlan:
+    """The plan with its configuration keys, and the epsilons they set relative to the traced modules' values."""
+    powers = {name: -power for name, power in allowed.header_epsilons.items()}
+    for key, members in allowed.keys.items():
         for name in members:
             powers[name] = powers.get(name, 0) + exponents[key]
     return replace(
         plan,
         epsilons={name: power for name, power in sorted(powers.items()) if power},
-        configs={key: exponents[key] for key in sorted(plain.keys) if exponents[key]},
+        configs={key: exponents[key] for key in sorted(allowed.keys) if exponents[key]},
     )
 
 
-class _Programme:
-    """Rows and prices of a linear programme over integer exponents and the (continuous) bits by which they miss."""
+class _Program:
+    """A mixed-integer linear program: integer exponents, continuous slack in bits, and the cost of each.
+
+    ``at_most`` and ``at_least`` are soft: every bit by which they are violated costs their price.
+    """
 
     def __init__(self, unknowns: list[int | str]) -> None:
         self._column = {unknown: i for i, unknown in enumerate(unknowns)}
@@ -260,7 +269,7 @@ class _Programme:
         self._row_bounds: list[tuple[float, float]] = []
 
     def bound(self, unknown: int, low: int, high: int) -> None:
-        """Narrow what an unknown may be."""
+        """A hard bound on one exponent."""
         column = self._column[unknown]
         known = self._bounds[column]
         self._bounds[column] = (max(known[0], low), min(known[1], high))
@@ -270,16 +279,16 @@ class _Programme:
 
     def between(self, terms: Mapping[Any, int], low: float, high: float) -> None:
         if not terms and not low <= 0 <= high:
-            raise Unreachable("an epsilon that nothing can move has to move")
+            raise Infeasible("an epsilon that cannot be changed would have to change")
         self._row({self._column[u]: float(c) for u, c in terms.items()}, low, high)
 
     def at_most(self, unknown: int | str, bound: int, price: float) -> None:
-        self._row({self._column[unknown]: 1.0, self._miss(price): -1.0}, -math.inf, bound)
+        self._row({self._column[unknown]: 1.0, self._slack(price): -1.0}, -math.inf, bound)
 
     def at_least(self, unknown: int | str, bound: int, price: float) -> None:
-        self._row({self._column[unknown]: 1.0, self._miss(price): 1.0}, bound, math.inf)
+        self._row({self._column[unknown]: 1.0, self._slack(price): 1.0}, bound, math.inf)
 
-    def _miss(self, price: float) -> int:
+    def _slack(self, price: float) -> int:
         self._prices.append(price)
         return len(self._prices) - 1
 
@@ -303,7 +312,7 @@ class _Programme:
             options={"mip_rel_gap": 0.0},
         )
         if result.x is None:
-            raise Unreachable(result.message)
+            raise Infeasible(result.message)
         return {unknown: round(result.x[column]) for unknown, column in self._column.items()}
 
 
@@ -314,7 +323,7 @@ def as_plan(
     islands: tuple[str, ...],
     limit: int,
 ) -> FoldPlan:
-    """Exponents by name, zeros left out."""
+    """The plan by parameter and epsilon names; exponents that are 0 are left out."""
 
     def exponent(unknown: int) -> int:
         return exponents.get(trace.exponents.root(unknown), 0)
@@ -331,3 +340,24 @@ def as_plan(
         limit=limit,
         headroom_bits=round(math.log2(65504) - max(peaks), 2) if peaks else math.inf,
     )
+
+
+def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> FoldPlan:
+    """The inverse of a fold, for test twins: 16-bit tensors of ``boundary`` grow by 2^bits and no output changes.
+
+    ``boundary`` is ``trace.outputs[module]`` or ``trace.inputs[module]``. Tensors in it whose scale is fixed (an input
+    of the whole model, a constant) stay as they are. Apply the plan with ``fold_modules``. Raises ``Infeasible`` if no
+    tensor can grow.
+    """
+    roots = {trace.exponents.root(unknown) for unknown in boundary} - {PINNED}
+    movable = []
+    for root in sorted(roots):
+        try:
+            solve_exponents(trace, {}, demands={root: bits})
+            movable.append(root)
+        except Infeasible:
+            continue
+    if not movable:
+        raise Infeasible("no tensor at this boundary can change its scale")
+    exponents = solve_exponents(trace, {}, demands=dict.fromkeys(movable, bits))
+    return as_plan(trace, exponents, {}, (), limit=0)

@@ -8,11 +8,12 @@ same place of the program are merged, so memory grows with the size of the progr
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -23,9 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from starrynight.numerics import rules
 from starrynight.numerics.dtypes import HALVES
-from starrynight.numerics.exponents import PINNED, Exponents
 from starrynight.numerics.modules import Modules, named_tensors, tensors_in, watching
-from starrynight.numerics.rules import MASK, Call
+from starrynight.numerics.rules import MASK, PINNED, Call, Exponents
 
 # Elements looked at for the low quantile of a tensor, and that quantile: below it, values may become subnormal.
 SAMPLE, QUANTILE = 2048, 0.1
@@ -94,8 +94,44 @@ class Trace:
     broken: dict[str, str] = field(default_factory=dict)
     places: dict[tuple, int] = field(default_factory=dict)
 
+    def to_json(self) -> str:
+        """Equal traces have equal texts. Infinities are written as Python writes them."""
+        return json.dumps({
+            "exponents": self.exponents.as_data(),
+            "parameters": [asdict(parameter) for parameter in self.parameters.values()],
+            "sites": [[key, {**asdict(site), "exponents": sorted(site.exponents)}] for key, site in self.sites.items()],
+            "epsilons": [[key, asdict(epsilon)] for key, epsilon in self.epsilons.items()],
+            "inputs": _listed(self.inputs),
+            "outputs": _listed(self.outputs),
+            "used": sorted(self.used),
+            "unknown_ops": dict(self.unknown_ops),
+            "broken": self.broken,
+            "places": [[key, number] for key, number in self.places.items()],
+        })  # fmt: skip
 
-def trace(modules: Modules, run: Callable[[], object], into: Trace | None = None) -> Trace:
+    @classmethod
+    def from_json(cls, text: str) -> Trace:
+        """What ``to_json`` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        payload = json.loads(text)
+        parameters = [Parameter(**entry) for entry in payload["parameters"]]
+        return cls(
+            exponents=Exponents.from_data(payload["exponents"]),
+            parameters={parameter.name: parameter for parameter in parameters},
+            sites={
+                _tuple(key): Site(**{**entry, "exponents": set(entry["exponents"])})
+                for key, entry in payload["sites"]
+            },
+            epsilons={_tuple(key): Epsilon(**entry) for key, entry in payload["epsilons"]},
+            inputs={name: dict(entries) for name, entries in payload["inputs"].items()},
+            outputs={name: dict(entries) for name, entries in payload["outputs"].items()},
+            used=set(payload["used"]),
+            unknown_ops=Counter(payload["unknown_ops"]),
+            broken=payload["broken"],
+            places={_tuple(key): number for key, number in payload["places"]},
+        )
+
+
+def trace_modules(modules: Modules, run: Callable[[], object], into: Trace | None = None) -> Trace:
     """Call ``run`` and return what it taught about ``modules`` (a module, or several by name).
 
     The modules should hold bfloat16: sections that they keep in float32 are then seen as such. Inputs and outputs of
@@ -119,7 +155,7 @@ class _Frame:
 
 
 class Tracer(TorchDispatchMode):
-    """The dispatch mode behind ``trace``."""
+    """The dispatch mode behind ``trace_modules``."""
 
     def __init__(self, modules: Modules, into: Trace | None = None) -> None:
         super().__init__()
@@ -147,7 +183,7 @@ class Tracer(TorchDispatchMode):
                 exponent = known.exponent if known else self.trace.exponents.new()
                 self._storages.put(tensor, exponent)
             if known is None:
-                peak, small = measure(tensor)
+                peak, small = peak_and_quantile(tensor)
                 half = tensor.dtype in HALVES
                 self.trace.parameters[name] = Parameter(name, exponent, peak, small, half, kept)
 
@@ -225,7 +261,7 @@ class Tracer(TorchDispatchMode):
     def _measure(self, site: Site, output: Tensor) -> float:
         if output.dtype not in HALVES:
             return 0.0
-        peak, small = measure(output)
+        peak, small = peak_and_quantile(output)
         if math.isnan(peak):
             self.trace.broken.setdefault(site.module, site.op)
             return 0.0
@@ -293,7 +329,7 @@ class _Storages:
 # -- small things ------------------------------------------------------------------------------------------------
 
 
-def measure(tensor: Tensor) -> tuple[float, float]:
+def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:
     """(max|x|, low quantile of |x|) among values that are neither 0 nor a mask's; the peak is NaN if any value is."""
     if not tensor.numel() or tensor.is_complex():
         return 0.0, math.inf
@@ -325,3 +361,12 @@ def _is_view(func: Any) -> bool:
     """Outputs share the memory of an input that is not written."""
     returns = [r.alias_info for r in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in returns)
+
+
+def _listed(boundaries: Mapping[str, Mapping[int, float]]) -> dict[str, list[tuple[int, float]]]:
+    """JSON's keys are strings; these are numbers."""
+    return {name: list(peaks.items()) for name, peaks in boundaries.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

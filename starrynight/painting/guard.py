@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from starrynight.errors import BrokenNumbers, OutOfMemory
-from starrynight.numerics.finite import ClampCounter, find_fault, locate
+from starrynight.numerics.finite import ClampCounter, find_fault, locate_fault
 from starrynight.painting import fallback, offload, schedulers
 from starrynight.painting.fallback import FALLBACKS, HALVES, Component, cast
 from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, names_of
@@ -190,7 +190,7 @@ class Guard:
             return value
         with self._alone():
             fault = replace(fault, format=str(part.narrow or torch.float32)[6:]).at(
-                locate(part.networks, run)
+                locate_fault(part.networks, run)
             )
             for rung in FALLBACKS if self.recover else ():
                 if rung.name in part.climbed and not rung.grows:
@@ -203,7 +203,7 @@ class Guard:
                         return value
                     if not rung.grows:
                         break
-                    fault = again.at(locate(part.networks, run)) if again.total else fault
+                    fault = again.at(locate_fault(part.networks, run)) if again.total else fault
         raise self._refuse(fault)
 
     def _climb(self, rung: fallback.Fallback, part: Component, fault: Fault) -> str | None:
