@@ -213,15 +213,15 @@ def test_a_stopped_run_leaves_no_half_picture(
 
 def test_an_interrupt_that_python_swallows_still_stops_within_a_step() -> None:
     """As one that arrives inside a destructor does."""
-    from starrynight.cli.paint import Progress
+    from starrynight.cli.paint import PaintProgress
 
     step = Step(0, 0, 2, lambda: None, torch.zeros(1))
-    with Progress(1) as progress:
-        progress(step)
+    with PaintProgress(1) as progress:
+        progress.on_step(step)
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(Cancelled):
-            progress(step)
+            progress.on_step(step)
 
 
 def test_a_prompt_longer_than_the_model_reads_is_warned_of(home: Path, tmp_path: Path) -> None:

@@ -164,6 +164,6 @@ def test_a_model_that_no_hub_carries_says_what_to_do(
 
     place.parent.mkdir()
     place.write_bytes(b"as if it were the file")
-    assert models.standing(catalogue.resolve("kook-zimage-turbo")) == "needs z-image-turbo"
+    assert models.model_state(catalogue.resolve("kook-zimage-turbo")) == "needs z-image-turbo"
     with pytest.raises(HubUnreachable, match="z-image-turbo"):  # now its base is what is pulled
         download.pull("kook-zimage-turbo", endpoint="http://127.0.0.1:9")

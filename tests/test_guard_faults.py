@@ -18,16 +18,18 @@ import torch
 from PIL import Image
 from saboteur import ALWAYS, HALF, KINDS, LAYERS, Saboteur
 
-from starrynight import cli, studio
+from starrynight import studio
 from starrynight.cli import inspect as inspecting
 from starrynight.cli import paint as painting
 from starrynight.gallery.folder import Folder
+from starrynight.i18n import t
 from starrynight.metadata import read_recipe
 from starrynight.painting.fallback import Component
 from starrynight.painting.painter import Painter
 from starrynight.painting.results import GeneratedImage, Refused
 from starrynight.picture import Picture
 from starrynight.request import PaintRequest
+from starrynight.settings import settings
 from starrynight.storage import write_cache
 from starrynight.verdict import STAGES, Verdict
 
@@ -327,9 +329,9 @@ def test_the_recipe_of_a_hung_picture_tells_the_rung(
     assert line.endswith("float32 islands (transformer.layers.1.feed_forward.w2)")
     (line,) = verdict.recoveries("zh")
     assert "第 2 步" in line
-    told = verdict.attempts[0].message(cli.LANG)
-    assert told in painting.line(hung)
-    assert told in dict(inspecting.facts(read_recipe(hung.place)))[cli.t("mended", "修复")]
+    told = verdict.attempts[0].message(settings().lang)
+    assert told in painting.picture_line(hung)
+    assert told in dict(inspecting.facts(read_recipe(hung.place)))[t("mended", "修复")]
     assert Picture(hung.picture.pixels, hung.picture.recipe).verdict == verdict
 
 

@@ -1,9 +1,10 @@
-"""``starry doctor``: what this machine is, how fast it really multiplies in each format, and what will be used."""
+"""``starry doctor``: the device, its measured speed in each number format, and the formats a model will use."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import app, page, t
+from starrynight.cli.terminal import JSON, app, help_page
+from starrynight.i18n import t
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from starrynight.numerics.precision import Device, PrecisionPlan
 
-HELP = page(
+HELP = help_page(
     (
         "Examine this machine: device, number formats (measured), memory, and what will be used and why.",
         "检查这台机器：设备、实测的数值格式、内存，以及将用什么、为什么。",
@@ -29,7 +31,7 @@ HELP = page(
     "starry doctor --json",
 )
 
-# What is worth having beside the core: import name → (when it matters, what for, how to get it).
+# Optional packages: import name → (device kind that needs it, "" for any; its purpose; how to install it).
 OPTIONAL = {
     "xformers": (
         "cuda",
@@ -47,36 +49,40 @@ OPTIONAL = {
 @app.command(help=HELP)
 def doctor(
     model: str | None = typer.Option(
-        None, "--model", "-m", help=t("Whose precision to choose.", "为哪个模型选择精度。")
+        None, "--model", "-m", help=t("The model to choose formats for.", "为哪个模型选择精度。")
     ),
-    as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
+    as_json: bool = JSON,
 ) -> None:
     from starrynight.models import catalogue, precision_plan
     from starrynight.numerics.device import probe
 
-    chosen = catalogue.resolve(model or catalogue.default())
+    model_spec = catalogue.resolve(model or catalogue.default())
     device = probe()
-    plan = precision_plan.choose(chosen, device=None, asked="auto")
+    plan = precision_plan.choose(model_spec, device=None, asked="auto")
     if as_json:
-        found = {
+        report = {
             "device": asdict(device),
-            "model": chosen.name,
+            "model": model_spec.name,
             "plan": plan.to_dict(),
-            "missing": missing(device.kind),
+            "missing": missing_packages(device.kind),
         }
-        print(json.dumps(found | {"home": home(settings().home)}, ensure_ascii=False, indent=2, default=str))
+        print(
+            json.dumps(
+                report | {"home": storage_facts(settings().home)}, ensure_ascii=False, indent=2, default=str
+            )
+        )
         return
     from rich.console import Console
 
     console = Console(highlight=False)
-    show_machine(console, device)
-    show_rates(console, device)
-    show_plan(console, t(chosen.en, chosen.zh), plan)
-    show_missing(console, missing(device.kind))
+    _print_machine(console, device)
+    _print_rates(console, device)
+    _print_plan(console, t(model_spec.en, model_spec.zh), plan)
+    _print_missing(console, missing_packages(device.kind))
 
 
-def missing(kind: str) -> list[dict[str, str]]:
-    """Optional packages that are not installed and would matter on this kind of device."""
+def missing_packages(kind: str) -> list[dict[str, str]]:
+    """The optional packages that this kind of device would use and that are not installed."""
     return [
         {"package": name, "for": purpose, "install": command}
         for name, (needs, purpose, command) in OPTIONAL.items()
@@ -84,27 +90,27 @@ def missing(kind: str) -> list[dict[str, str]]:
     ]
 
 
-def home(folder: Path) -> dict[str, Any]:
-    """Where everything is kept, the bytes free there, and whether it may be written."""
-    import os
-
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+def storage_facts(folder: Path) -> dict[str, Any]:
+    """STARRY_HOME, the free bytes on its disk, and whether it can be written to. It need not exist yet."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return {
         "folder": str(folder),
-        "free": shutil.disk_usage(there).free,
-        "writable": os.access(there, os.W_OK),
+        "free": shutil.disk_usage(existing).free,
+        "writable": os.access(existing, os.W_OK),
     }
 
 
-def show_machine(console: Console, device: Device) -> None:
+def _print_machine(console: Console, device: Device) -> None:
     from starrynight.studio import versions
 
-    place = home(settings().home)
+    place = storage_facts(settings().home)
     memory = f" · {device.memory / 2**30:.0f} GB" if device.memory else ""
-    may = "" if place["writable"] else t(" · NOT WRITABLE", " · 不可写")
+    warning = "" if place["writable"] else t(" · NOT WRITABLE", " · 不可写")
     rows = {
         t("device", "设备"): f"{device.kind} · {device.name}{memory}",
-        t("kept in", "存放于"): f"{place['folder']} · {place['free'] / 1e9:.0f} GB {t('free', '可用')}{may}",
+        t(
+            "kept in", "存放于"
+        ): f"{place['folder']} · {place['free'] / 1e9:.0f} GB {t('free', '可用')}{warning}",
         t("versions", "版本"): " · ".join(f"{name} {number}" for name, number in versions().items()),
     }
     for label, value in rows.items():
@@ -112,8 +118,8 @@ def show_machine(console: Console, device: Device) -> None:
         console.print(value, markup=False)
 
 
-def show_rates(console: Console, device: Device) -> None:
-    """A bar per format, from this run's measurement: where people would rather look than read."""
+def _print_rates(console: Console, device: Device) -> None:
+    """One bar for each format, as long as its measured speed compared with the fastest."""
     if not device.rates:
         return
     console.print(
@@ -126,7 +132,7 @@ def show_rates(console: Console, device: Device) -> None:
         console.print(f"  {name:<9} [gold1]{bar:<32}[/] {rate:8.1f}  [dim]{note}[/]")
 
 
-def show_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
+def _print_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
     from rich.markup import escape
 
     title = escape(title)  # a folder may be called anything
@@ -137,7 +143,7 @@ def show_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
         )
 
 
-def show_missing(console: Console, packages: list[dict[str, str]]) -> None:
+def _print_missing(console: Console, packages: list[dict[str, str]]) -> None:
     console.print()
     if not packages:
         console.print(t("Nothing is missing.", "什么都不缺。"))

@@ -1,4 +1,4 @@
-"""``starry inspect``: what a picture's file says of itself, whichever tool wrote it, and how to paint it again."""
+"""``starry inspect``: the recipe in a picture's file, whichever tool wrote it, and the command that paints it again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
-from starrynight.cli import app, page, plain, t
+from starrynight.cli.terminal import app, help_page, plain
+from starrynight.i18n import t
 from starrynight.verdict import Verdict
 
-HELP = page(
+HELP = help_page(
     (
         "Read the recipe in a picture: ours, A1111's, ComfyUI's or InvokeAI's.",
         "读出图片里的配方：本工具、A1111、ComfyUI 或 InvokeAI 写的都可以。",
@@ -40,11 +41,11 @@ def inspect(
     elif as_json:
         print(json.dumps(recipe.raw, ensure_ascii=False, indent=2))
     else:
-        show(facts(recipe), recipe.command() if recipe.prompt else "")
+        _print_facts(facts(recipe), recipe.command() if recipe.prompt else "")
 
 
 def facts(recipe: Any) -> list[tuple[str, str]]:
-    """(label, value) for whatever the recipe knows, in reading order."""
+    """(label, value) of every entry that the recipe has, in reading order."""
     size = f"{recipe.width}×{recipe.height}" if recipe.width and recipe.height else None
     loras = ", ".join(f"{name} × {weight:g}" for name, weight in recipe.loras)
     seed = recipe.seed
@@ -62,11 +63,13 @@ def facts(recipe: Any) -> list[tuple[str, str]]:
         (t("model", "模型"), recipe.model),
         ("LoRA", loras),
     ]
-    return [(label, str(value)) for label, value in [*rows, *ours(recipe.raw)] if value not in (None, "")]
+    return [
+        (label, str(value)) for label, value in [*rows, *_our_facts(recipe.raw)] if value not in (None, "")
+    ]
 
 
-def ours(raw: dict[str, Any]) -> list[tuple[str, str]]:
-    """What only our own files tell: the format of each component with its reason, and the verdict."""
+def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """What only our own recipes hold: each component's number format with the reason, and the verdict."""
     if "starry_night" not in raw:
         return []
     plan, verdict = raw.get("plan") or {}, raw.get("verdict") or {}
@@ -78,31 +81,31 @@ def ours(raw: dict[str, Any]) -> list[tuple[str, str]]:
         )
         for component, choice in plan.items()
     ]
-    said = {"hang": t("checked, sound", "已检查，完好"), "unchecked": t("not checked", "未检查")}
+    outcomes = {"hang": t("checked, sound", "已检查，完好"), "unchecked": t("not checked", "未检查")}
     outcome = str(verdict.get("outcome"))
     reasons = "; ".join(map(str, verdict.get("reasons") or ()))
-    rows.append((t("verdict", "检查"), said.get(outcome, outcome) + (f" ({reasons})" if reasons else "")))
-    return [*rows, *((t("mended", "修复"), line) for line in mends(verdict)), *clamped(verdict)]
+    rows.append((t("verdict", "检查"), outcomes.get(outcome, outcome) + (f" ({reasons})" if reasons else "")))
+    return [*rows, *((t("mended", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
 
 
-def mends(verdict: dict[str, Any]) -> list[str]:
-    """Where numbers broke and what helped; nothing where a stranger's file says it in another form."""
+def _recoveries(verdict: dict[str, Any]) -> list[str]:
+    """The recovered faults; none if the file does not hold a verdict in our form."""
     try:
         return Verdict.from_dict(verdict).recoveries(t("en", "zh"))
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
 
 
-def clamped(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+def _clamped(verdict: dict[str, Any]) -> list[tuple[str, str]]:
     clamps = verdict.get("clamps")
     if not isinstance(clamps, dict):
         return []
-    told = ", ".join(f"{place}: {count}" for place, count in clamps.items())
-    return [(t("clamped", "截断"), told or t("nothing", "没有"))]
+    counts = ", ".join(f"{place}: {count}" for place, count in clamps.items())
+    return [(t("clamped", "截断"), counts or t("nothing", "没有"))]
 
 
-def show(rows: list[tuple[str, str]], command: str) -> None:
-    """A table, then the command alone on its line so that it can be copied."""
+def _print_facts(rows: list[tuple[str, str]], command: str) -> None:
+    """Print a table, then the command on a line of its own, so that it can be copied."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -112,7 +115,9 @@ def show(rows: list[tuple[str, str]], command: str) -> None:
     table.add_column(style="gold1", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in rows:
-        table.add_row(label, Text(plain(value)))  # Text: a prompt with [brackets] is not markup
+        table.add_row(
+            label, Text(plain(value))
+        )  # Text, because a prompt may contain [brackets], which are rich's markup
     console.print(table)
     if command:
         console.print(f"\n[gold1]{t('Paint it again', '再画一遍')}[/]")

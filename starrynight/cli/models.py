@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli import LANG, app, page, progress_bar, t
+from starrynight.cli.terminal import ProgressBar, app, help_page
+from starrynight.cli.usage import CommandGroup
+from starrynight.i18n import t
+from starrynight.settings import settings
 
 if TYPE_CHECKING:
     from starrynight.models.catalogue import ModelSpec
 
-models_app = typer.Typer(
+models_app = CommandGroup(
     help=t(
         "The models there are; `starry models pull NAME` fetches one.",
         "有哪些模型；`starry models pull 名字` 下载一个。",
@@ -19,6 +22,7 @@ models_app = typer.Typer(
     invoke_without_command=True,
 )
 app.add_typer(models_app, name="models")
+LANGUAGES = {"zh": t("Chinese", "中文"), "en": t("English", "英文")}
 
 
 @models_app.callback()
@@ -28,7 +32,7 @@ def models(context: typer.Context) -> None:
 
 
 def table() -> None:
-    """Two lines for each, and a third where the user must do something; no line is cut, whatever the terminal's width."""
+    """Print two lines for each model, and a third if the user must act. No line is cut, whatever the terminal's width."""
     from rich.console import Console
     from rich.text import Text
 
@@ -41,14 +45,14 @@ def table() -> None:
             f"  {model.steps:>2} 步  CFG {model.guidance:g}  ",
         )
         star = "★ " if model.name == chosen else "  "
-        state = (standing(model), "gold1" if model.here else "dim")
+        state = (model_state(model), "gold1" if model.here else "dim")
         console.print(Text.assemble((f"{star}{model.name:<17}", "bold"), "  ", habits, state))
         title = t(model.en, model.zh)
         about = [title] if title.lower() != model.name else []
-        reads = t(", ", "、").join(READS[lang] for lang in model.languages)
+        reads = t(", ", "、").join(LANGUAGES[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
         if model.hub is None and not model.place.exists():
-            console.print(Text("    " + download.by_hand(model).message(LANG)))
+            console.print(Text("    " + download.by_hand(model).message(settings().lang)))
     console.print(
         Text(
             t(
@@ -60,11 +64,8 @@ def table() -> None:
     )
 
 
-READS = {"zh": t("Chinese", "中文"), "en": t("English", "英文")}
-
-
-def standing(model: ModelSpec) -> str:
-    """Whether it can be painted with, and if not, what is missing."""
+def model_state(model: ModelSpec) -> str:
+    """Whether the model is installed, and if not, what is missing."""
     if model.here:
         return t("here", "本机已有")
     if model.hub is None and not model.place.exists():
@@ -75,7 +76,7 @@ def standing(model: ModelSpec) -> str:
 
 
 @models_app.command(
-    help=page(
+    help=help_page(
         (
             "Fetch a model into STARRY_HOME, going on where an earlier try stopped, and check it.",
             "把模型下载到 STARRY_HOME，断点续传并校验。",
@@ -90,17 +91,12 @@ def pull(
     ),
     source: str = typer.Option("hub", "--source", help=t("hub or modelscope.", "hub 或 modelscope。")),
 ) -> None:
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-
     from starrynight.models import download
 
-    columns = (TextColumn("[gold1]{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with progress_bar(*columns) as bar:
-        task = bar.add_task(escape(name), total=None)
+    with ProgressBar(name) as bar:
 
         def on_progress(done: int, total: int, file: str) -> None:
-            bar.update(task, completed=done, total=total, description=escape(f"{name} · {file}"))
+            bar.update(done, total, message=f"{file} · {done / 1e9:.2f}/{total / 1e9:.2f} GB")
 
         place = download.pull(name, source, on_progress)
     print(f"✦ {name} → {place}")

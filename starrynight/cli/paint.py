@@ -1,4 +1,4 @@
-"""``starry paint``: from a prompt to pictures, with a bar that moves every step and one line for each picture."""
+"""``starry paint``: paints a prompt, with a progress bar over all steps and one line for each picture."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import app, page, progress_bar, t
+from starrynight.cli.terminal import DEVICE, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.errors import BadRequest, Cancelled
+from starrynight.i18n import t
 from starrynight.request import shown
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from starrynight.painting.results import Refused, Step
     from starrynight.picture import Picture
+    from starrynight.request import PaintRequest
     from starrynight.studio import SavedPicture
 
-HELP = page(
+HELP = help_page(
     ("Paint a line of poetry.", "画一行诗。"),
     t(
         'starry paint "a starry night over a quiet village" --style oil',
@@ -42,80 +44,74 @@ HELP = page(
 )
 
 
+STYLE = typer.Option(
+    None, "--style", "-s", help=t("A style: oil, ink, monet …", "风格：oil 油画、ink 水墨、monet 莫奈……")
+)
+SEED = typer.Option(
+    None, help=t("One seed is one picture; drawn when left out.", "同一种子，同一幅画；不给则随机。")
+)
+SIZE = typer.Option(None, help=t("WIDTHxHEIGHT in pixels, or one number.", "宽x高（像素），或一个数。"))
+PRECISION = typer.Option(
+    None,
+    help=t(
+        "auto, bfloat16, float16, float16-folded or float32.",
+        "auto、bfloat16、float16、 float16-folded（折叠）或 float32。",
+    ),
+)
+LORA = typer.Option(
+    [], help=t("NAME or FILE, with :WEIGHT; may be given again.", "名字或文件，可带 :权重；可重复。")
+)
+SAMPLER = typer.Option(None, help=t("The model's own when left out.", "采样器；不给则用模型自带的。"))
+STRENGTH = typer.Option(
+    None, help=t("How far to leave it, above 0 up to 1.", "离开起点多远，大于 0，至多 1。")
+)
+CLAMPS = typer.Option(
+    False,
+    "--clamps",
+    help=t(
+        "Count the numbers that the libraries' own clamps change (slower).", "统计各库自行截断的数（较慢）。"
+    ),
+)
+OUT = typer.Option(
+    None,
+    "--out",
+    "-o",
+    help=t(
+        "A file (.png .jpg .webp) or a folder, instead of the gallery.",
+        "文件（.png .jpg .webp）或文件夹；写在那里而不挂进画廊。",
+    ),
+)
+
+
 @app.command(help=HELP)
 def paint(
     prompt: str = typer.Argument(help=t("What to paint, in Chinese or English.", "要画什么，中文英文皆可。")),
-    style: str | None = typer.Option(
-        None, "--style", "-s", help=t("A style: oil, ink, monet …", "风格：oil 油画、ink 水墨、monet 莫奈……")
-    ),
-    seed: int | None = typer.Option(
-        None, help=t("One seed is one picture; drawn when left out.", "同一种子，同一幅画；不给则随机。")
-    ),
-    size: str | None = typer.Option(
-        None, help=t("WIDTHxHEIGHT in pixels, or one number.", "宽x高（像素），或一个数。")
-    ),
+    style: str | None = STYLE,
+    seed: int | None = SEED,
+    size: str | None = SIZE,
     steps: int | None = typer.Option(None, help=t("Denoising steps.", "去噪步数。")),
     guidance: float | None = typer.Option(
         None, help=t("Classifier-free guidance.", "提示词引导强度（CFG）。")
     ),
     count: int | None = typer.Option(None, "-n", "--count", help=t("How many pictures.", "画几幅。")),
-    model: str | None = typer.Option(
-        None,
-        "--model",
-        "-m",
-        help=t(
-            "A name of `starry models`, a hub id, a folder or a .safetensors file.",
-            "`starry models` 里的名字、模型库 id、文件夹或 .safetensors 文件。",
-        ),
-    ),
-    precision: str | None = typer.Option(
-        None,
-        help=t(
-            "auto, bfloat16, float16, float16-folded or float32.",
-            "auto、bfloat16、float16、 float16-folded（折叠）或 float32。",
-        ),
-    ),
-    lora: list[str] = typer.Option(
-        [], help=t("NAME or FILE, with :WEIGHT; may be given again.", "名字或文件，可带 :权重；可重复。")
-    ),
+    model: str | None = typer.Option(None, "--model", "-m", help=MODEL_HELP),
+    precision: str | None = PRECISION,
+    lora: list[str] = LORA,
     negative: str | None = typer.Option(None, help=t("What to keep out of the picture.", "画面里不要什么。")),
-    sampler: str | None = typer.Option(
-        None, help=t("The model's own when left out.", "采样器；不给则用模型自带的。")
-    ),
+    sampler: str | None = SAMPLER,
     init_image: Path | None = typer.Option(None, help=t("A picture to begin from.", "以这张图为起点。")),
-    strength: float | None = typer.Option(
-        None, help=t("How far to leave it, above 0 up to 1.", "离开起点多远，大于 0，至多 1。")
-    ),
+    strength: float | None = STRENGTH,
     attention: str = typer.Option(
         "native", help=t("native (SDPA) or xformers.", "native（SDPA）或 xformers。")
     ),
-    device: str | None = typer.Option(
-        None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
-    ),
-    clamps: bool = typer.Option(
-        False,
-        "--clamps",
-        help=t(
-            "Count the numbers that the libraries' own clamps change (slower).",
-            "统计各库自行截断的数（较慢）。",
-        ),
-    ),
-    out: Path | None = typer.Option(
-        None,
-        "--out",
-        "-o",
-        help=t(
-            "A file (.png .jpg .webp) or a folder, instead of the gallery.",
-            "文件（.png .jpg .webp）或文件夹；写在那里而不挂进画廊。",
-        ),
-    ),
+    device: str | None = DEVICE,
+    clamps: bool = CLAMPS,
+    out: Path | None = OUT,
     overwrite: bool = typer.Option(
         False, "--overwrite", help=t("Replace files of that name.", "覆盖同名文件。")
     ),
 ) -> None:
     from starrynight import studio
-    from starrynight.models import catalogue
-    from starrynight.painting import checking
 
     width, height = parse_size(size)
     request = studio.fill(
@@ -123,31 +119,42 @@ def paint(
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
     )  # fmt: skip
-    hang = hanger(out, request.count, overwrite)
-    warned = checking.warnings_for(request, catalogue.resolve(request.model))
-    for warning in warned:
-        print(f"! {t(*warning)}", file=sys.stderr)
-    with Progress(request.count) as progress:
+    hang = _destination(out, request.count, overwrite)
+    warned = _warn_before_loading(request)
+    with PaintProgress(request.count) as progress:
         refused = []
-        room = studio.Studio(hang, device, attention, progress.folding, count_clamps=clamps)
-        for warning in room.ready(request).warnings(
-            request
-        ):  # its tokenizer knows more: how long the prompt is
+        painters = studio.Studio(hang, device, attention, progress.on_folding, count_clamps=clamps)
+        # The loaded model's tokenizer can warn of more, such as a prompt that is too long.
+        for warning in painters.ready(request).warnings(request):
             if warning not in warned:
-                progress.warn(f"! {t(*warning)}")
-        for outcome in room.paint(request, progress):
+                progress.print(f"! {t(*warning)}", sys.stderr)
+        for outcome in painters.paint(request, progress.on_step):
             if isinstance(outcome, studio.SavedPicture):
-                progress.message(line(outcome))
+                progress.print(picture_line(outcome), sys.stdout)
                 continue
             refused.append(outcome)
             if request.count > 1:
-                progress.warn(refusal(outcome, request.count))
+                progress.print(_refusal(outcome, request.count), sys.stderr)
     if error := studio.account(refused, request.count):
         raise error
 
 
-def hanger(out: Path | None, count: int, overwrite: bool) -> Callable[[Picture], Path]:
-    """Into the gallery; or, where the user named a place, there and only there. Raises before anything is painted."""
+def _warn_before_loading(request: PaintRequest) -> list[tuple[str, str]]:
+    """Print what can be warned of before the model is loaded. Returns the warnings (en, zh)."""
+    from starrynight.models import catalogue
+    from starrynight.painting import checking
+
+    warnings = checking.warnings_for(request, catalogue.resolve(request.model))
+    for warning in warnings:
+        print(f"! {t(*warning)}", file=sys.stderr)
+    return warnings
+
+
+def _destination(out: Path | None, count: int, overwrite: bool) -> Callable[[Picture], Path]:
+    """What saves a finished picture and returns its path: the gallery, or a folder or file if the user names one.
+
+    Raises before anything is painted if the place cannot be written to.
+    """
     from starrynight.gallery.folder import Folder
     from starrynight.gallery.store import Gallery
 
@@ -172,7 +179,7 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
 
 
 def parse_lora(text: str) -> tuple[str, float]:
-    """ "moonlight:0.8" is ("moonlight", 0.8); without a weight it is 1. A drive letter's colon is no weight."""
+    """ "moonlight:0.8" is ("moonlight", 0.8); the weight is 1 if left out. The colon of a drive letter is not taken for a weight's."""
     name, colon, weight = text.rpartition(":")
     try:
         return (name, float(weight)) if colon and name else (text, 1.0)
@@ -180,93 +187,68 @@ def parse_lora(text: str) -> tuple[str, float]:
         return text, 1.0
 
 
-class Progress:
-    """A bar over all steps of all pictures. On a terminal it moves; in a pipe it is silent. Calling it is a step.
+class PaintProgress(ProgressBar):
+    """A bar over all steps of all pictures, which also remembers Ctrl-C.
 
-    While it is entered, Ctrl-C is also remembered: an interrupt that arrives inside a destructor or a weak reference's
-    callback is swallowed by Python, and would otherwise be lost.
+    Python swallows a KeyboardInterrupt that is raised inside a destructor or a weak reference's callback. ``on_step``
+    therefore raises Cancelled if an interrupt came before it.
     """
 
     def __init__(self, count: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
+        super().__init__(t("loading the model", "正在载入模型"))
         self.count, self.interrupted = count, False
-        self.out = Console(soft_wrap=True, highlight=False)
-        columns = (
-            "[gold1]{task.description}",
-            BarColumn(style="grey23", complete_style="gold1", finished_style="gold1"),
-        )
-        self.bar = progress_bar(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn())
-        self.task = self.bar.add_task(t("readying the painter", "请画家就位"), total=None, note="")
 
-    def __enter__(self) -> Progress:
-        self.before = signal.signal(signal.SIGINT, self.interrupt)
-        self.bar.start()
-        return self
+    def __enter__(self) -> PaintProgress:
+        self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        return super().__enter__()
 
-    def __exit__(self, *_: Any) -> None:
-        self.bar.stop()
-        signal.signal(signal.SIGINT, self.before)
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        signal.signal(signal.SIGINT, self._handler)
 
-    def interrupt(self, *_: Any) -> None:
-        """At once where that can be; else at the next step."""
+    def _interrupt(self, *_: Any) -> None:
         self.interrupted = True
         raise KeyboardInterrupt
 
-    def __call__(self, step: Step) -> None:
+    def on_step(self, step: Step) -> None:
         if self.interrupted:
             raise Cancelled
-        done = step.picture * step.steps + step.step + 1
-        which = t(f"picture {step.picture + 1}/{self.count}", f"第 {step.picture + 1}/{self.count} 幅")
-        note = t(f"step {step.step + 1}/{step.steps}", f"第 {step.step + 1}/{step.steps} 步")
-        self.bar.update(
-            self.task, description=which, completed=done, total=self.count * step.steps, note=note
+        self.update(
+            step.picture * step.steps + step.step + 1,
+            self.count * step.steps,
+            title=t(f"picture {step.picture + 1}/{self.count}", f"第 {step.picture + 1}/{self.count} 幅"),
+            message=t(f"step {step.step + 1}/{step.steps}", f"第 {step.step + 1}/{step.steps} 步"),
         )
 
-    def folding(self, done: int, total: int, doing: tuple[str, str]) -> None:
-        """Folds are being made, once for each model."""
-        which = t("folding the model for float16, once", "为 float16 折叠模型，只需一次")
-        self.bar.update(self.task, description=which, completed=done, total=total, note=t(*doing))
-
-    def message(self, sentence: str) -> None:
-        """One line on stdout, above the bar."""
-        from rich.text import Text
-
-        self.bar.stop()
-        self.out.print(Text(sentence))
-        self.bar.start()
-
-    def warn(self, sentence: str) -> None:
-        """One line on stderr, above the bar."""
-        self.bar.stop()
-        print(sentence, file=sys.stderr)
-        self.bar.start()
+    def on_folding(self, done: int, total: int, message: tuple[str, str]) -> None:
+        """An ``OnProgress`` for the folding of a model, which happens once."""
+        title = t("folding the model for float16, once", "为 float16 折叠模型，只需一次")
+        self.update(done, total, title=title, message=t(*message))
 
 
-def line(hung: SavedPicture) -> str:
-    """File, seed, precision and why: what the user needs to find this picture and paint it again."""
-    recipe = hung.picture.recipe
-    painter = (
+def picture_line(saved: SavedPicture) -> str:
+    """Path, seed, number format with its reason, and what the guard did."""
+    recipe = saved.picture.recipe
+    main = (
         recipe["plan"].get("transformer") or recipe["plan"].get("unet") or next(iter(recipe["plan"].values()))
     )
-    reason = t(painter["reason_en"], painter["reason_zh"])
-    verdict = hung.picture.verdict
+    reason = t(main["reason_en"], main["reason_zh"])
+    verdict = saved.picture.verdict
     notes = [] if verdict.outcome == "hang" else [t("not checked", "未检查")]
     notes += [
-        t(f"mended: {rung.message('en')}", f"已修复：{rung.message('zh')}")
-        for rung in verdict.attempts
-        if rung.recovered
+        t(f"mended: {attempt.message('en')}", f"已修复：{attempt.message('zh')}")
+        for attempt in verdict.attempts
+        if attempt.recovered
     ]
     if verdict.clamps is not None:
         count = sum(verdict.clamps.values())
         notes.append(t(f"{count} numbers clamped", f"有 {count} 个数被截断"))
-    facts = [f"{t('seed', '种子')} {recipe['seed']}", f"{painter['format']}{t(': ', '：')}{reason}", *notes]
-    return f"✦ {hung.place}  {' · '.join(facts)}"
+    facts = [f"{t('seed', '种子')} {recipe['seed']}", f"{main['format']}{t(': ', '：')}{reason}", *notes]
+    return f"✦ {saved.place}  {' · '.join(facts)}"
 
 
-def refusal(refused: Refused, count: int) -> str:
-    """Which picture does not hang, and why."""
+def _refusal(refused: Refused, count: int) -> str:
+    """Which picture is not saved, and why."""
     number, seed = refused.index + 1, refused.seed
     return t(
         f"✗ picture {number} of {count} (seed {seed}): {refused.error.en}",

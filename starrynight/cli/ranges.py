@@ -1,4 +1,4 @@
-"""``starry ranges``: how large every layer's numbers get, and where which format breaks: a table and a picture."""
+"""``starry ranges`` and ``starry fold``: how large each layer's values get, and a model that float16 can hold."""
 
 from __future__ import annotations
 
@@ -9,51 +9,53 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli import app, followed, t
+from starrynight.cli.terminal import JSON, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.errors import BadRequest
+from starrynight.i18n import t
+from starrynight.request import shown
 
 if TYPE_CHECKING:
     from starrynight.numerics.ranges import LayerRange
 
-HELP = t(
-    """Measure every layer's numbers while the model paints, against each format's limits: where it breaks, bits to spare.
+LAYERS = 6  # shown of each component unless all are asked for
+RANGES_HELP = help_page(
+    (
+        "Measure every layer's numbers while the model paints, against each format's limits: where it breaks, bits to spare.",
+        "测量作画时每一层数值的大小，与各格式的上限相比：哪里溢出，余几位。",
+    ),
+    "starry ranges firefly",
+    "starry ranges z-image-turbo -o ranges.svg",
+    "starry ranges firefly --all --json",
+)
+FOLD_HELP = help_page(
+    (
+        """Write a model whose numbers float16 can hold: the same function, weights multiplied by powers of two.
 
-    [bold]Examples[/bold]
+It measures the model over a few pictures first (minutes on a CPU for a large one), proves the result on other prompts, and writes the proof beside the weights. Run again, it goes on where it was stopped.""",
+        """写出一个数值不超出 float16 的模型：函数不变，只是权重乘以 2 的幂。
 
-    starry ranges firefly
-
-    starry ranges z-image-turbo -o ranges.svg
-
-    starry ranges firefly --all --json""",
-    """测量作画时每一层数值的大小，与各格式的上限相比：哪里溢出，余几位。
-
-    [bold]例子[/bold]
-
-    starry ranges firefly
-
-    starry ranges z-image-turbo -o ranges.svg
-
-    starry ranges firefly --all --json""",
+先在几幅画上测量数值范围（大模型在 CPU 上需数分钟），再用其他提示词验证，并把证明写在权重旁边。中断后再次运行会接着做。""",
+    ),
+    "starry fold z-image-turbo -o z-image-turbo-float16",
+    "starry fold firefly --to float16 -o firefly-float16 --json",
+    (
+        "starry fold fine-tune.safetensors -o folded",
+        "a ComfyUI file stays a ComfyUI file",
+        "ComfyUI 的文件仍写成 ComfyUI 的布局",
+    ),
 )
 
-# Layers shown of each component unless all are asked for.
-SHOWN = 6
 
-
-@app.command(help=HELP)
+@app.command(help=RANGES_HELP)
 def ranges(
-    model: str = typer.Argument(
-        "firefly",
-        help=t(
-            "A name of `starry models`, a hub id, a folder or a .safetensors file.",
-            "`starry models` 里的名字、模型库 id、文件夹或 .safetensors 文件。",
-        ),
-    ),
+    model: str = typer.Argument("firefly", help=MODEL_HELP),
     out: Path | None = typer.Option(
         None, "--out", "-o", help=t("Draw the picture here (.svg).", "把图画到这里（.svg）。")
     ),
-    everything: bool = typer.Option(False, "--all", help=t("Every layer, not the loudest.", "列出每一层。")),
-    as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
+    everything: bool = typer.Option(
+        False, "--all", help=t("Every layer, not only the largest.", "列出每一层。")
+    ),
+    as_json: bool = JSON,
 ) -> None:
     if out is not None and out.suffix.lower() != ".svg":
         raise BadRequest(
@@ -62,28 +64,30 @@ def ranges(
         )
     from starrynight.folding import calibrate
     from starrynight.models import catalogue, download
-    from starrynight.numerics.ranges import layer_ranges, overflowing_layers
+    from starrynight.numerics.ranges import layer_ranges
     from starrynight.storage import check_writable
 
     if out is not None:
         check_writable(out)
     found = download.fetch(catalogue.resolve(model))
-    with followed(t(f"watching {found.en} paint", f"观察 {found.zh} 作画")) as on_progress:
+    with ProgressBar(t(f"measuring {found.en}", f"测量 {found.zh}")) as on_progress:
         measured = layer_ranges(calibrate.observe(found, on_progress=on_progress))
+    summary = _summary(measured)
     if out is not None:
-        _draw(out, measured, t(found.en, found.zh))
+        _draw(out, measured, t(found.en, found.zh), summary)
     if as_json:
-        told = {"model": found.name, "layers": [layer.to_dict() for layer in measured]}
-        print(json.dumps(told, ensure_ascii=False, indent=1))
+        payload = {"model": found.name, "layers": [layer.to_dict() for layer in measured]}
+        print(json.dumps(payload, ensure_ascii=False, indent=1))
         return
-    _show(measured, everything)
-    print(_verdict(measured, len(overflowing_layers(measured))))
+    _print_table(measured, everything)
+    print(summary)
     if out is not None:
         print(f"✦ {out}")
 
 
-def _draw(out: Path, measured: Sequence[LayerRange], name: str) -> None:
-    from starrynight.numerics.ranges import overflowing_layers, range_plot
+def _draw(out: Path, measured: Sequence[LayerRange], name: str, summary: str) -> None:
+    """Write the plot as SVG. Raises StorageError."""
+    from starrynight.numerics.ranges import range_plot
     from starrynight.storage import storing, write_atomic
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")
@@ -92,17 +96,18 @@ def _draw(out: Path, measured: Sequence[LayerRange], name: str) -> None:
         t("beyond float16", "超出 float16"),
         t("peak after folding", "折叠后的峰值"),
     )
-    text = range_plot(measured, title, _verdict(measured, len(overflowing_layers(measured))), legend)
+    text = range_plot(measured, title, summary, legend)
     with storing(out):
         write_atomic(out, text.encode(), overwrite=True)
 
 
-def _verdict(measured: Sequence[LayerRange], broken: int) -> str:
-    """One sentence: float16 as it is, and folded."""
-    from starrynight.numerics.ranges import LIMITS
+def _summary(measured: Sequence[LayerRange]) -> str:
+    """One sentence: whether float16 holds every layer, before and after folding."""
+    from starrynight.numerics.ranges import LIMITS, overflowing_layers
 
     if not measured:
         return t("Nothing ran in 16 bits.", "没有任何 16 位计算。")
+    broken = len(overflowing_layers(measured))
     worst = max(measured, key=lambda layer: layer.peak)
     left = LIMITS["float16"] - max(layer.folded for layer in measured)
     if not broken:
@@ -119,8 +124,8 @@ def _verdict(measured: Sequence[LayerRange], broken: int) -> str:
     )
 
 
-def _show(measured: Sequence[LayerRange], everything: bool) -> None:
-    """The loudest layers of each component, or all of them in the order in which they run."""
+def _print_table(measured: Sequence[LayerRange], everything: bool) -> None:
+    """Print the layers with the largest values of each component, or all in the order in which they run."""
     from rich.console import Console
     from rich.table import Table
 
@@ -131,13 +136,13 @@ def _show(measured: Sequence[LayerRange], everything: bool) -> None:
         table.add_column(heading, justify=side, no_wrap=True, min_width=width)  # type: ignore[arg-type]
     for component in dict.fromkeys(layer.component for layer in measured):
         own = [layer for layer in measured if layer.component == component]
-        shown = own if everything else sorted(own, key=lambda layer: -layer.peak)[:SHOWN]
+        shown = own if everything else sorted(own, key=lambda layer: -layer.peak)[:LAYERS]
         table.add_row(f"[gold1]{component}[/]")
         for layer in shown:
             table.add_row(*_row(layer))
         if len(shown) < len(own):
             table.add_row(
-                f"[dim]  {t(f'… {len(own) - len(shown)} quieter layers (--all)', f'……另有 {len(own) - len(shown)} 层更安静（--all）')}[/]"
+                f"[dim]  {t(f'… {len(own) - len(shown)} more layers with smaller values (--all)', f'……另有 {len(own) - len(shown)} 层数值较小（--all）')}[/]"
             )
     Console(highlight=False).print(table)
     print(t("Bits to spare in each format; negative is an overflow.", "各格式的余量（位）；负数即溢出。"))
@@ -157,3 +162,35 @@ def _row(layer: LayerRange) -> list[str]:
     )
     return [f"  {layer.name or layer.component}", f"{2**layer.peak:.3g}", bits(spare), bits(LIMITS["float16"] - layer.folded),
             bits(layer.headroom_bits("float8_e5m2")), bits(layer.headroom_bits("float8_e4m3")), bar]  # fmt: skip
+
+
+@app.command(help=FOLD_HELP)
+def fold(
+    model: str = typer.Argument(help=MODEL_HELP),
+    out: Path = typer.Option(..., "--out", "-o", help=t("A new folder.", "一个新文件夹。")),
+    to: str = typer.Option("float16", "--to", help=t("float16.", "float16。")),
+    as_json: bool = JSON,
+) -> None:
+    if to != "float16":
+        raise BadRequest(
+            f"Cannot fold for “{shown(to)}”; float16 is the only format whose range is too small.",
+            f"不能折叠到“{shown(to)}”；只有 float16 的范围不够，需要折叠。",
+        )
+    from starrynight.folding import export
+    from starrynight.models import catalogue, download
+
+    found = download.fetch(catalogue.resolve(model))
+    with ProgressBar(t(f"folding {found.en}", f"折叠 {found.zh}")) as on_progress:
+        written = export.write(found, out, on_progress)
+    if as_json:
+        payload = {
+            "folder": str(out),
+            "certificate": written.certificate,
+            "float32": list(written.kept),
+            "load": written.loading,
+        }
+        print(
+            json.dumps(payload | {"plan": json.loads(written.plan.to_json())}, ensure_ascii=False, indent=2)
+        )
+        return
+    print(f"✦ {out}\n{t(written.message('en'), written.message('zh'))}\n{written.loading}")

@@ -1,0 +1,372 @@
+"""``starry gallery``: search the saved pictures, check them, import, export and delete them. One line says what was done."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from starrynight.cli.terminal import ProgressBar, app, help_page, plain
+from starrynight.cli.usage import CommandGroup
+from starrynight.errors import BadFile, BadRequest, StarryError
+from starrynight.i18n import t
+from starrynight.settings import settings
+
+if TYPE_CHECKING:
+    from starrynight.gallery.rows import Row
+    from starrynight.gallery.store import Gallery
+
+gallery_app = CommandGroup(
+    help=t(
+        "What hangs in the gallery: search, verify, rebuild, import, export, trash.",
+        "画廊里挂着的画：搜索、校验、重建、导入、导出、回收站。",
+    ),
+    invoke_without_command=True,
+)
+app.add_typer(gallery_app, name="gallery")
+
+trash_app = CommandGroup(
+    help=t(
+        "What was thrown away, kept for 30 days; alone it lists them.",
+        "丢弃的画保留 30 天；不带子命令时列出它们。",
+    ),
+    invoke_without_command=True,
+)
+gallery_app.add_typer(trash_app, name="trash")
+
+FACETS = {
+    "style": t("styles", "风格"),
+    "model": t("models", "模型"),
+    "precision": t("precision", "精度"),
+    "verdict": t("verdicts", "判定"),
+    "tool": t("painted with", "作画工具"),
+}
+FACET_VALUES = 8  # shown of each facet
+FOUND = 20  # pictures that a search prints by default
+
+TEXT = typer.Argument(
+    "", help=t("Words or parts of words, in Chinese or English.", "词或词的一部分，中文英文皆可。")
+)
+STYLE = typer.Option(None, "--style", "-s", help=t("Only this style.", "只找这种风格。"))
+MODEL = typer.Option(None, "--model", "-m", help=t("Only this model.", "只找这个模型。"))
+PRECISION = typer.Option(None, help=t("Only this format.", "只找这种精度。"))
+TAG = typer.Option(None, help=t("Only what has this tag.", "只找带这个标签的。"))
+COLLECTION = typer.Option(None, help=t("Only this collection.", "只找这个画集。"))
+STARRED = typer.Option(False, "--starred", help=t("Only what has a star.", "只找加星的。"))
+IDS = typer.Argument(
+    help=t(
+        "Ids of pictures, or how they begin (4 characters or more).", "图片 id，或其开头（至少 4 个字符）。"
+    )
+)
+EMPTY_TRASH = t("The trash is empty.", "回收站是空的。")
+
+
+@gallery_app.callback()
+def gallery(context: typer.Context) -> None:
+    """Without a subcommand: how many pictures there are, where they are, and of which kinds."""
+    if context.invoked_subcommand is not None:
+        return
+    from starrynight.gallery.search import Query
+
+    with _open() as store:
+        count, trashed, root = store.count(), store.count(Query(trashed=True)), store.files.root
+        facets = store.facets()
+    more = t(f"; {trashed} in the trash", f"；回收站里有 {trashed} 幅") if trashed else ""
+    hang = "picture hangs" if count == 1 else "pictures hang"
+    print(t(f"✦ {count} {hang} in {root}", f"✦ {root} 挂着 {count} 幅画") + more)
+    for name, values in facets.items():
+        if values:
+            shown = [f"{value} {n}" for value, n in list(values.items())[:FACET_VALUES]]
+            print(f"  {FACETS[name]}{t(': ', '：')}{' · '.join(shown)}")
+    old = settings().pictures  # where pictures were put before there was a gallery
+    if not count and old.is_dir() and any(old.iterdir()):
+        print(t(f"  Pictures of before are in {old}; hang them with: starry gallery import",
+                f"  以前的画在 {old}；用 starry gallery import 把它们挂上"))  # fmt: skip
+
+
+@gallery_app.command(
+    help=help_page(
+        ("Find pictures, the last hung first.", "查找图片，最近挂上的在前。"),
+        "starry gallery search 星夜",
+        'starry gallery search "quiet village" --style ink --starred',
+        "starry gallery search --like 6ded50f2 --json",
+    )
+)
+def search(
+    text: str = TEXT,
+    style: str | None = STYLE,
+    model: str | None = MODEL,
+    precision: str | None = PRECISION,
+    tag: str | None = TAG,
+    collection: str | None = COLLECTION,
+    starred: bool = STARRED,
+    like: str | None = typer.Option(
+        None, help=t("The id of a picture to be like.", "与这幅画（给出 id）相像的。")
+    ),
+    colour: str | None = typer.Option(None, help=t("A colour, as #1f3b73.", "颜色，例如 #1f3b73。")),
+    limit: int = typer.Option(
+        FOUND, "-n", "--limit", help=t("How many to show.", "最多显示几幅。"), min=1, max=500
+    ),
+    as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
+) -> None:
+    from starrynight.gallery.search import Query
+
+    with _open() as store:
+        query = Query(
+            text=text, style=style, model=model, precision=precision, tag=tag, collection=collection,
+            starred=starred or None, like=store.get(like).id if like else None, colour=colour,
+        )  # fmt: skip
+        rows = store.search(query, limit=limit).rows
+        if as_json:
+            found = [asdict(row) | {"path": store.path(row)} for row in rows]
+            print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+            return
+        more = store.count(query) - len(rows)
+    _print_rows(rows)
+    if not rows:
+        print(t("No picture is found by that.", "没有找到这样的画。"))
+    if more > 0:
+        print(t(f"… and {more} more; -n shows them", f"……还有 {more} 幅，可用 -n 显示"))
+
+
+@gallery_app.command(
+    help=help_page(
+        ("Prove that every picture is whole and can be found. Reads every file; changes nothing.",
+         "证明每一幅画都完好、都找得到。会读遍所有文件，不作任何改动。"),
+        "starry gallery verify",
+    )
+)  # fmt: skip
+def verify() -> None:
+    with _open() as store, ProgressBar(t("reading", "正在读取")) as bar:
+        report = store.verify(bar)
+    for names, en, zh in (
+        (report.missing, "its file is missing", "文件缺失"),
+        (report.corrupt, "changed since it was hung", "挂上之后被改动过"),
+        (report.orphans, "a picture without a row; `starry gallery rebuild` adopts it", "没有记录的图片；`starry gallery rebuild` 会收回"),
+        (report.strangers, "not one of ours (harmless)", "不是画廊的文件（无害）"),
+    ):  # fmt: skip
+        for name in names:
+            print(f"  {name}: {t(en, zh)}")
+    if not report.index_sound:
+        print(t("  The search index is not sound; `starry gallery rebuild` makes it anew.",
+                "  搜索索引不完好；`starry gallery rebuild` 会重建。"))  # fmt: skip
+    if not report.ok:
+        raise BadFile(
+            f"{report.pictures} pictures: {len(report.missing)} missing, {len(report.corrupt)} changed, "
+            f"{len(report.orphans)} without a row. `starry gallery rebuild` mends what can be mended.",
+            f"{report.pictures} 幅画：缺失 {len(report.missing)}，被改动 {len(report.corrupt)}，"
+            f"没有记录 {len(report.orphans)}。`starry gallery rebuild` 会修复能修复的。",
+        )
+    print(t(f"✦ {report.pictures} pictures, all whole", f"✦ {report.pictures} 幅画，全部完好"))
+
+
+@gallery_app.command(
+    help=help_page(
+        ("Make the index again from the pictures themselves; a broken database is set aside, never deleted.",
+         "根据图片本身重建索引；损坏的数据库会改名留存，绝不删除。"),
+        "starry gallery rebuild",
+    )
+)  # fmt: skip
+def rebuild() -> None:
+    from starrynight.gallery.store import Gallery
+
+    with ProgressBar(t("reading", "正在读取")) as bar:
+        rebuilt = Gallery.mend(on_picture=bar)
+    _print_refused(rebuilt.refused)
+    print(t(f"✦ {rebuilt.kept} pictures read anew, {rebuilt.adopted} found again, {len(rebuilt.refused)} refused",
+            f"✦ 重新读取 {rebuilt.kept} 幅，找回 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
+    if rebuilt.refused:
+        raise typer.Exit(BadFile.exit_code)
+
+
+@gallery_app.command(
+    "import",
+    help=help_page(
+        ("Hang the pictures of a folder: ours, A1111's, ComfyUI's, InvokeAI's. Stopped, it goes on where it was.",
+         "把文件夹里的画挂上：我们的、A1111 的、ComfyUI 的、InvokeAI 的。中断后再次运行即可继续。"),
+        ("starry gallery import", "the pictures of before, in STARRY_HOME/pictures", "STARRY_HOME/pictures 里以前的画"),
+        "starry gallery import ~/stable-diffusion/outputs",
+        ("starry gallery import ~/photos --bare", "those without a recipe too", "没有配方的也要"),
+    ),
+)  # fmt: skip
+def import_(
+    folder: Path | None = typer.Argument(
+        None,
+        help=t(
+            "A folder, or one picture. Left out: STARRY_HOME/pictures.",
+            "文件夹或一张图；默认 STARRY_HOME/pictures。",
+        ),
+    ),
+    bare: bool = typer.Option(
+        False, "--bare", help=t("Take pictures without a recipe too.", "没有配方的也收。")
+    ),
+) -> None:
+    with _open() as store, ProgressBar(t("hanging", "正在挂画")) as bar:
+        gathered = store.gather(folder or settings().pictures, bare, _counter(bar))
+    _print_refused(gathered.refused)
+    print(t(f"✦ {gathered.hung} hung, {gathered.already} hung already, {len(gathered.refused)} refused",
+            f"✦ 新挂 {gathered.hung} 幅，已在墙上 {gathered.already} 幅，拒绝 {len(gathered.refused)} 个"))  # fmt: skip
+    if gathered.refused and not gathered.hung and not gathered.already:
+        raise typer.Exit(BadFile.exit_code)
+
+
+@gallery_app.command(
+    help=help_page(
+        ("Write what a search finds as a zip: pictures, their recipes, and a page to look at them.",
+         "把搜索到的画打包成 zip：图片、配方，以及一页可以打开看的画墙。"),
+        "starry gallery export -o everything.zip",
+        "starry gallery export 星夜 --style ink -o ink.zip",
+    )
+)  # fmt: skip
+def export(
+    text: str = TEXT,
+    out: Path = typer.Option(..., "--out", "-o", help=t("The zip to write.", "要写的 zip 文件。")),
+    style: str | None = STYLE,
+    model: str | None = MODEL,
+    precision: str | None = PRECISION,
+    tag: str | None = TAG,
+    collection: str | None = COLLECTION,
+    starred: bool = STARRED,
+) -> None:
+    from starrynight.gallery.search import Query
+
+    query = Query(
+        text=text, style=style, model=model, precision=precision, tag=tag, collection=collection, starred=starred or None
+    )  # fmt: skip
+    with _open() as store:
+        if not (count := store.count(query)):
+            raise BadRequest(
+                "No picture is found by that, so no zip was written; see `starry gallery`.",
+                "没有找到这样的画，因此没有写 zip；可用 `starry gallery` 看看有什么。",
+            )
+        with ProgressBar(t("packing", "正在打包")) as bar:
+            exported = store.export(query, out, _counter(bar, count), settings().lang)
+    for name in exported.lost:
+        print(f"  {name}: {t('its file cannot be read', '文件无法读取')}")
+    print(t(f"✦ {exported.pictures} pictures → {out}", f"✦ {exported.pictures} 幅画 → {out}"))
+    if exported.lost:
+        raise typer.Exit(BadFile.exit_code)
+
+
+@trash_app.callback()
+def trash(context: typer.Context) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from starrynight.gallery.search import Query
+
+    with _open() as store:
+        rows = list(store.every(Query(trashed=True)))
+    _print_rows(rows)
+    if not rows:
+        print(EMPTY_TRASH)
+
+
+@trash_app.command(
+    help=help_page(
+        ("Throw pictures away; `starry gallery trash restore` undoes it for 30 days.",
+         "丢弃图片；30 天内可用 `starry gallery trash restore` 恢复。"),
+        "starry gallery trash throw 6ded50f2",
+    )
+)  # fmt: skip
+def throw(ids: list[str] = IDS) -> None:
+    with _open() as store:
+        store.trash.throw(_whole_ids(store, ids))
+    print(t(f"✦ {len(ids)} in the trash", f"✦ 已丢弃 {len(ids)} 幅"))
+
+
+@trash_app.command(
+    help=help_page(
+        ("Bring pictures back from the trash, stars, tags and all.", "从回收站恢复图片，星标、标签等一并恢复。"),
+        "starry gallery trash restore 6ded50f2",
+    )
+)  # fmt: skip
+def restore(ids: list[str] = IDS) -> None:
+    with _open() as store:
+        store.trash.bring_back(_whole_ids(store, ids))
+    print(t(f"✦ back on the wall: {len(ids)}", f"✦ 已恢复 {len(ids)} 幅"))
+
+
+@trash_app.command(
+    help=help_page(
+        ("Part for good from what was thrown away. This cannot be undone.", "永久删除丢弃的画。此操作无法撤销。"),
+        ("starry gallery trash empty --days 30", "what has lain there so long", "只删已放满 30 天的"),
+        ("starry gallery trash empty --yes", "everything, without asking", "全部删除，不再询问"),
+    )
+)  # fmt: skip
+def empty(
+    days: float = typer.Option(
+        0, help=t("Only what was thrown away so many days ago.", "只删丢弃满这么多天的。"), min=0, max=36_500
+    ),
+    yes: bool = typer.Option(False, "--yes", "-y", help=t("Do not ask.", "不再询问。")),
+) -> None:
+    from starrynight.gallery.search import Query
+
+    with _open() as store:
+        if not (count := store.count(Query(trashed=True))):
+            print(EMPTY_TRASH)
+            return
+        if not yes and not _confirmed(count):
+            raise BadRequest(
+                "Nothing was deleted; say --yes to delete.", "没有删除任何图片；加上 --yes 即可删除。"
+            )
+        deleted = store.trash.empty(timedelta(days=days))
+    print(t(f"✦ {deleted} gone for good", f"✦ 永久删除 {deleted} 幅"))
+
+
+def _confirmed(count: int) -> bool:
+    """Ask at a terminal; in a pipe the answer is no."""
+    return sys.stdin.isatty() and typer.confirm(
+        t(f"Part for good from up to {count} pictures?", f"最多永久删除 {count} 幅画，确定吗？")
+    )
+
+
+def _open() -> Gallery:
+    from starrynight.gallery.store import Gallery
+
+    return Gallery()
+
+
+def _whole_ids(store: Gallery, prefixes: list[str]) -> list[str]:
+    """The ids that begin so. Raises if one is not there, before anything is changed."""
+    return [store.get(prefix).id for prefix in prefixes]
+
+
+def _counter(bar: ProgressBar, total: int | None = None) -> Callable[[str], None]:
+    """A listener that moves ``bar`` by one for each name. ``total`` is None where it is unknown."""
+    done = 0
+
+    def count(_name: str) -> None:
+        nonlocal done
+        done += 1
+        bar(done, total)
+
+    return count
+
+
+def _print_refused(refused: Iterable[tuple[str, StarryError]]) -> None:
+    for name, error in refused:
+        print(f"  {name}: {error.message(settings().lang)}")
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    """A line for each picture: id, time, then what it shows. Its texts are printed as text, never as markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for row in rows:
+        when = f"  {row.made_at.astimezone():%Y-%m-%d %H:%M}  "
+        console.print(Text.assemble((row.id[:8], "gold1"), when, plain(_summary(row))))
+
+
+def _summary(row: Row) -> str:
+    facts = [row.prompt.replace("\n", " ")[:80] or row.tool, row.style, row.precision]
+    star = "★ " if row.starred else ""
+    tags = " ".join(f"#{tag}" for tag in row.tags)
+    return star + " · ".join(fact for fact in (*facts, tags) if fact)

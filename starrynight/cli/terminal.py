@@ -1,0 +1,120 @@
+"""What the commands share: the application, help pages, the progress bar, and messages on stderr.
+
+Each command's module imports this one; it imports none of them. It imports neither torch nor, before a bar is drawn,
+rich.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Self, TextIO
+
+import typer
+
+from starrynight import __version__
+from starrynight.cli.usage import CommandGroup
+from starrynight.errors import StarryError
+from starrynight.i18n import t
+from starrynight.settings import settings
+
+app = CommandGroup(
+    name="starry",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=t(
+        "Starry Night: paint a line of poetry, in Chinese or English. Never a black picture.",
+        "璀璨星河：一行诗，一幅画。中文英文皆可，绝不给你一张黑图。",
+    ),
+)
+
+
+# Shared by several commands.
+DEVICE = typer.Option(
+    None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
+)
+JSON = typer.Option(False, "--json", help=t("For machines.", "供程序读取。"))
+MODEL_HELP = t(
+    "A name of `starry models`, a hub id, a folder or a .safetensors file.",
+    "`starry models` 里的名字、模型库 id、文件夹或 .safetensors 文件。",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"starry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def starry(
+    version: bool = typer.Option(
+        False,
+        "--version",
+        is_eager=True,
+        callback=_print_version,
+        help=t("Print the version and stop.", "显示版本。"),
+    ),
+) -> None:
+    pass
+
+
+def help_page(what: tuple[str, str], *examples: str | tuple[str, str, str]) -> str:
+    """A command's help: what it does, then examples. An example is a command, or a command and a note (en, zh)."""
+    heading = t("Example" if len(examples) == 1 else "Examples", "例子")
+    lines = [one if isinstance(one, str) else f"{one[0]}    {t(*one[1:])}" for one in examples]
+    return "\n\n".join([t(*what), f"[bold]{heading}[/bold]", *lines])
+
+
+def print_error(error: StarryError) -> int:
+    """One message on stderr. Returns the error's exit code."""
+    print(f"✗ {error.message(settings().lang)}", file=sys.stderr)
+    return error.exit_code
+
+
+def plain(text: str) -> str:
+    """Text from a file, without the characters that reverse the reading direction: they can disguise a name."""
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
+
+
+class ProgressBar:
+    """A progress bar on stderr, drawn only if stderr is a terminal. Calling it is an ``OnProgress``.
+
+    ``timed``: estimate the time left from the speed so far.
+    """
+
+    def __init__(self, title: str, timed: bool = True) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        stderr = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}", style="gold1", markup=False),
+            BarColumn(style="grey23", complete_style="gold1", finished_style="gold1"),
+            TextColumn("{task.fields[message]}", markup=False),
+            *([TimeRemainingColumn()] if timed else []),
+        )
+        self._bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+        self._task = self._bar.add_task(title, total=None, message="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int | None, message: tuple[str, str] | None = None) -> None:
+        count = f"{done}/{total}" if total else str(done)
+        self.update(done, total, message=t(*message) if message else count)
+
+    def update(self, done: int, total: int | None, *, title: str | None = None, message: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, description=title, message=message)
+
+    def print(self, line: str, file: TextIO) -> None:
+        """Print one line above the bar."""
+        self._bar.stop()
+        print(line, file=file, flush=True)
+        self._bar.start()
