@@ -33,7 +33,7 @@ app = CommandGroup(
 
 # Shared by several commands.
 DEVICE = typer.Option(
-    None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps……；不给则自动选择。")
+    None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps…… 不给则自动选择。")
 )
 JSON = typer.Option(False, "--json", help=t("For machines.", "供程序读取。"))
 MODEL_HELP = t(
