@@ -23,9 +23,9 @@ from starrynight.gallery import database
 from starrynight.gallery.database import STEPS, BrokenDatabase
 from starrynight.gallery.files import Files
 from starrynight.gallery.rows import describe
-from starrynight.gallery.schema import metadata
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
+from starrynight.jobs.schema import metadata
 from starrynight.storage import PART_SUFFIX
 
 BETWEEN_FILE_AND_ROW = """
@@ -350,7 +350,8 @@ def test_a_gallery_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pat
         assert connection.execute("SELECT count(*) FROM pictures").fetchone() == (1,)
 
 
-def test_the_steps_make_just_the_tables_that_the_code_reads(tmp_path: Path) -> None:
+def test_the_migrations_create_exactly_the_tables_of_the_gallery_and_of_the_queue(tmp_path: Path) -> None:
+    assert {"pictures", "jobs", "workers"} <= set(metadata.tables)
     with Gallery(tmp_path) as gallery, gallery.database.engine.connect() as connection:
         options = {
             "include_name": lambda name, kind, _: not (kind == "table" and name.startswith("concordance"))

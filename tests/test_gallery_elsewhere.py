@@ -18,12 +18,12 @@ from alembic.migration import MigrationContext
 from hung import picture
 
 from starrynight.errors import Cancelled, MissingFile, StorageError
-from starrynight.gallery.schema import metadata
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.leases import Lease, record_death
 from starrynight.jobs.queue import Queue
+from starrynight.jobs.schema import metadata
 from starrynight.request import PaintRequest
 
 KEYS = {"key": "key", "secret": "secret", "client_kwargs": {"region_name": "us-east-1"}}

@@ -14,7 +14,6 @@ from hung import finished, picture, process
 from sqlalchemy import update
 
 from starrynight.errors import BadFile, BadRequest, Cancelled, MissingFile, StorageError, UnknownName
-from starrynight.gallery.schema import jobs, workers
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs import job as words
@@ -22,6 +21,7 @@ from starrynight.jobs import leases, validate
 from starrynight.jobs import uploads as upload_store
 from starrynight.jobs.leases import ClaimedJob, Lease, LostLease, record_death, release_worker
 from starrynight.jobs.queue import Queue
+from starrynight.jobs.schema import jobs, workers
 from starrynight.jobs.uploads import Uploads
 from starrynight.request import PaintRequest
 from starrynight.storage import PART_SUFFIX

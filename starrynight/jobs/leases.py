@@ -17,10 +17,10 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
 from starrynight.gallery.insert import insert_new
-from starrynight.gallery.schema import jobs, looks, painted, workers
 from starrynight.i18n import Text
 from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, error_payload
 from starrynight.jobs.queue import now_ms, update_job
+from starrynight.jobs.schema import jobs, looks, painted, workers
 from starrynight.request import PaintRequest
 
 LEASE_MS = 20_000  # a worker that has not renewed for this long counts as dead; it renews every quarter of it

@@ -19,9 +19,9 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 from starrynight.errors import BadRequest, Cancelled, MissingFile
 from starrynight.gallery.database import Database
 from starrynight.gallery.rows import moment
-from starrynight.gallery.schema import jobs, looks, painted
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, JobPicture, error_payload
+from starrynight.jobs.schema import jobs, looks, painted
 from starrynight.metadata.recipe import text
 from starrynight.request import MAX_TEXT, PaintRequest
 

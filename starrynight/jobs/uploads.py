@@ -20,7 +20,8 @@ from sqlalchemy import select
 from starrynight.errors import BadFile, MissingFile
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
-from starrynight.gallery.schema import jobs, recipes
+from starrynight.gallery.schema import recipes
+from starrynight.jobs.schema import jobs
 from starrynight.metadata import read_pixels
 from starrynight.settings import settings
 from starrynight.storage import PART_SUFFIX, storing, write_atomic
