@@ -1,8 +1,8 @@
-"""A finished picture: pixels and the recipe that paints them again, encoded as PNG, JPEG or WebP and written whole.
+"""A finished picture, its recipe, and the files it becomes: PNG, JPEG or WebP, written whole or not at all.
 
-Same picture, same bytes: nothing here looks at a clock. Every file carries the A1111 text (what other tools read), our
-full recipe (what we read), and XMP that says it was painted by a model. Does NOT know how a picture is painted, judged
-or kept; reading files back is ``starrynight.metadata``'s part.
+A file contains the A1111 text (for other tools), the full recipe (for this one) and XMP that marks the picture as made
+by a model. No file contains a date, so the same picture gives the same bytes. ``convert`` re-encodes existing files.
+Painting, checking and storing pictures belong to other packages; ``starrynight.metadata`` reads the texts back.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from starrynight.errors import BadRequest
-from starrynight.metadata import a1111, xmp
-from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER
+from starrynight.errors import BadRequest, NoRecipe
+from starrynight.metadata import OURS, a1111, read_pixels, read_recipe, xmp
+from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER, open_picture, read_texts, xmp_packet
 from starrynight.request import MAX_TEXT, PaintRequest
 from starrynight.storage import storing, write_atomic
+from starrynight.text import plain_json
 from starrynight.verdict import Verdict
 
 RECIPE_VERSION = 1
+FORMATS = ("png", "jpeg", "webp")
 SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
 
-_APP1_LIMIT = 65533  # bytes after a JPEG segment's two-byte length
+_APP1_LIMIT = 65533  # bytes after the two-byte length of a JPEG segment
 
 
 def make_recipe(
@@ -46,11 +48,11 @@ def make_recipe(
     verdict: Verdict | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The recipe of picture ``index`` of ``request``: plain values, JSON's own.
+    """The recipe of picture ``index`` of ``request``, as JSON-compatible values.
 
     ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the one used.
-    ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``{component: {"format", "reason_en", "reason_zh", …}}``, which is
-    ``PrecisionPlan.to_dict()``. ``versions``: ``{package: version}``, "starry-night" among them.
+    ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``PrecisionPlan.to_dict()``, which is ``{component: {"format",
+    "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with "starry-night".
     """
     return {
         "starry_night": RECIPE_VERSION,
@@ -69,8 +71,8 @@ def make_recipe(
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: as ``make_recipe`` gives it. ``producer``: who the AIGC label of
-    GB 45438-2025 names as the maker; ``label=False`` leaves that label out (where another law applies).
+    """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: from ``make_recipe``. ``producer``: the maker named in the AIGC label
+    of GB 45438-2025; ``label=False`` omits that label, for other jurisdictions.
     """
 
     pixels: np.ndarray
@@ -83,12 +85,12 @@ class Picture:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"a picture is uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         if self.recipe.get("starry_night") != RECIPE_VERSION:
-            raise ValueError("a recipe is what make_recipe makes")
+            raise ValueError("the recipe must come from make_recipe")
         object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
 
     @property
     def id(self) -> str:
-        """32 hex digits of the SHA-256 over size, pixels and recipe: one content, one id, in whichever format."""
+        """32 hex digits of the SHA-256 over size, pixels and recipe; the file format does not change it."""
         digest = hashlib.sha256(f"starry night {self.pixels.shape[0]}x{self.pixels.shape[1]}\n".encode())
         digest.update(self.pixels.data)
         digest.update(self._json().encode())
@@ -104,33 +106,32 @@ class Picture:
 
     @property
     def request(self) -> PaintRequest:
-        """The request this picture answers (it may have asked for more than one)."""
+        """The request this picture belongs to; its ``count`` may be above 1."""
         return PaintRequest.from_dict(self.recipe["request"])
 
-    def encode(self, kind: str = "png", *, quality: int | None = None, lossless: bool = False) -> bytes:
-        """The file as bytes. ``kind``: png, jpeg (4:4:4, quality 95) or webp (quality 90, or ``lossless``).
+    def encode(self, format: str = "png", *, quality: int | None = None, lossless: bool = False) -> bytes:  # noqa: A002
+        """The file as bytes. ``format``: png, jpeg (4:4:4, quality 95) or webp (quality 90, or ``lossless``).
 
-        Raises ``BadRequest`` for another kind or a quality outside 1..100.
+        Raises ``BadRequest`` for another format, a quality outside 1..100, or prompts too long for EXIF.
         """
-        if quality is not None and not 1 <= quality <= 100:
-            raise BadRequest(
-                f"quality is a number from 1 to 100, not {quality}.",
-                f"quality 应当是 1 到 100 之间的数，而不是 {quality}。",
-            )
-        image, out = Image.fromarray(self.pixels), io.BytesIO()
-        if kind == "png":
-            image.save(out, "PNG", pnginfo=self._png_texts())
-        elif kind == "jpeg":
-            segments = self._jpeg_xmp()
-            quality = quality or JPEG_QUALITY
-            image.save(out, "JPEG", quality=quality, subsampling=0, exif=self._exif(), extra=segments)
-        elif kind == "webp":
-            packet = xmp.packet(*self._marks(), self._recipe_element())
-            quality = quality or WEBP_QUALITY
-            image.save(out, "WEBP", quality=quality, lossless=lossless, exif=self._exif(), xmp=packet)
-        else:
-            raise _unknown_format(kind)
-        return out.getvalue()
+        text, software = a1111.write(self.recipe), a1111.software(self.recipe)
+        marks = [
+            xmp.element("xmp:CreatorTool", software),
+            xmp.element("Iptc4xmpExt:DigitalSourceType", xmp.SOURCE_TYPE),
+        ]
+        if self.label:
+            marks.append(xmp.element("TC260:AIGC", xmp.aigc_label(self.producer, self.id)))
+        marks.append(xmp.description(self.recipe["prompt"][:MAX_TEXT]))
+        if format == "png":
+            texts = {
+                "parameters": text,
+                "starry_night": self._json(),
+                "XML:com.adobe.xmp": xmp.packet(*marks).decode(),
+            }
+            return _encode(self.pixels, format, texts=texts)
+        recipe = xmp.element("starry:Recipe", self._json())
+        packets = _split(marks, recipe) if format == "jpeg" else [xmp.packet(*marks, recipe)]
+        return _encode(self.pixels, format, quality, lossless, exif=_exif(text, software), packets=packets)
 
     def write(
         self,
@@ -140,10 +141,10 @@ class Picture:
         quality: int | None = None,
         lossless: bool = False,
     ) -> Path:
-        """Write the file whole or not at all; returns the path it got.
+        """Write the file whole or not at all and return its path.
 
-        The suffix says the format; a missing folder is made. A name already taken is left alone and "-2", "-3" …
-        added, unless ``overwrite``. Raises ``BadRequest`` (suffix), ``StorageError`` (full disk, no permission …).
+        The suffix selects the format; a missing folder is made. If the name is taken, "-2", "-3" … is appended, unless
+        ``overwrite``. Raises ``BadRequest`` (suffix) or ``StorageError`` (full disk, no permission …).
         """
         path = Path(path)
         data = self.encode(format_of(path), quality=quality, lossless=lossless)
@@ -151,67 +152,37 @@ class Picture:
             return write_atomic(path, data, overwrite=overwrite)
 
     def _json(self) -> str:
-        return xmp.plain_json(self.recipe, sort_keys=True)
+        return plain_json(self.recipe, sort_keys=True)
 
-    def _marks(self) -> list[str]:
-        """The XMP that every file carries: which tool, painted by a model, the label, the words."""
-        marks = [
-            xmp.element("xmp:CreatorTool", a1111.software(self.recipe)),
-            xmp.element("Iptc4xmpExt:DigitalSourceType", xmp.SOURCE_TYPE),
-        ]
-        if self.label:
-            marks.append(xmp.element("TC260:AIGC", xmp.aigc_label(self.producer, self.id)))
-        return [*marks, xmp.description(self.recipe["prompt"][:MAX_TEXT])]
 
-    def _recipe_element(self) -> str:
-        return xmp.element("starry:Recipe", self._json())
+def convert(data: bytes, source_format: str, target_format: str, quality: int | None = None) -> bytes:
+    """The picture file ``data`` in another format or quality, with its recipe; unchanged if neither differs.
 
-    def _png_texts(self) -> PngInfo:
-        """iTXt, for tEXt is Latin-1 alone. Uncompressed, so that a look into the file finds them."""
-        info = PngInfo()
-        info.add_itxt("parameters", a1111.write(self.recipe))
-        info.add_itxt("starry_night", self._json())
-        info.add_itxt("XML:com.adobe.xmp", xmp.packet(*self._marks()).decode())
-        return info
-
-    def _exif(self) -> bytes:
-        """Software, and UserComment as EXIF's UNICODE: a TIFF of two directories, big-endian as A1111's, since some
-        readers take UserComment's byte order from it. By hand, for Pillow writes UserComment as BYTE, not UNDEFINED.
-        """
-        software = a1111.software(self.recipe).encode("ascii", "replace") + b"\0"
-        room = len(software) + len(software) % 2  # directories begin on even offsets
-        comment = b"UNICODE\0" + a1111.write(self.recipe).encode("utf-16-be")
-        # An entry: tag, type (2 text, 4 number, 7 undefined), length, value or its offset. A directory of n entries
-        # takes 2 + 12 n + 4 bytes; the first begins at 8.
-        exif_at = 8 + 30 + room
-        main = struct.pack(">HHHIIHHIII", 2, 0x0131, 2, len(software), 38, 0x8769, 4, 1, exif_at, 0)
-        exif = struct.pack(">HHHIII", 1, 0x9286, 7, len(comment), exif_at + 18, 0)
-        data = b"Exif\0\0MM\0*\0\0\0\x08" + main + software.ljust(room, b"\0") + exif + comment
-        if len(data) > _APP1_LIMIT:
-            raise BadRequest(
-                "The prompts are too long for the EXIF of a JPEG or WebP file; write a PNG.",
-                "提示词太长，JPEG 和 WebP 文件的 EXIF 放不下；请改存为 PNG。",
-            )
+    Raises ``BadRequest`` for an unknown format, a quality outside 1..100, or texts too long for the format; ``BadFile``
+    for a damaged file.
+    """
+    _check(target_format, quality)
+    if target_format == source_format and quality is None:
         return data
-
-    def _jpeg_xmp(self) -> bytes:
-        """APP1 segments: one packet if it fits 64 KB, else the marks in it and the recipe in its extension."""
-        packet = xmp.packet(*self._marks(), self._recipe_element())
-        if len(XMP_HEADER) + len(packet) <= _APP1_LIMIT:
-            return _app1(XMP_HEADER + packet)
-        extension = xmp.packet(self._recipe_element())
-        guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
-        main = xmp.packet(*self._marks(), xmp.element("xmpNote:HasExtendedXMP", guid))
-        head = EXTENSION_HEADER + guid.encode() + len(extension).to_bytes(4, "big")
-        step = _APP1_LIMIT - len(head) - 4
-        return _app1(XMP_HEADER + main) + b"".join(
-            _app1(head + at.to_bytes(4, "big") + extension[at : at + step])
-            for at in range(0, len(extension), step)
-        )
+    pixels = read_pixels(data)
+    try:
+        recipe = read_recipe(data)
+    except NoRecipe:
+        recipe = None
+    if recipe is not None and recipe.tool == OURS:
+        return Picture(pixels, recipe.raw).encode(target_format, quality=quality)
+    # Another tool's picture keeps its XMP (whichever label it contains) and its A1111 text; no label is added.
+    opened = open_picture(data)
+    found, packet = read_texts(opened, whole_file=True).found, xmp_packet(opened)
+    text = found.get("parameters") or found.get("UserComment") or ""
+    if target_format == "png":
+        texts = {"parameters": text, "XML:com.adobe.xmp": packet.decode("utf-8", "replace")}
+        return _encode(pixels, target_format, texts=texts)
+    return _encode(pixels, target_format, quality, exif=_exif(text), packets=[packet] if packet else [])
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """png, jpeg or webp, by the suffix; raises ``BadRequest`` for another, so ask before painting."""
+    """png, jpeg or webp, from the suffix. Raises ``BadRequest`` for another; callers ask before they paint."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise _unknown_format(suffix or str(path))
@@ -220,10 +191,103 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 def _unknown_format(name: str) -> BadRequest:
     return BadRequest(
-        f"“{name}” is not a format pictures are written in; use .png, .jpg or .webp.",
+        f"Pictures cannot be written as “{name}”; use .png, .jpg or .webp.",
         f"图片不能写成“{name}”格式；请用 .png、.jpg 或 .webp。",
     )
 
 
-def _app1(body: bytes) -> bytes:
+def _check(format: str, quality: int | None) -> None:  # noqa: A002
+    if quality is not None and not 1 <= quality <= 100:
+        raise BadRequest(
+            f"quality must be a number from 1 to 100, not {quality}.",
+            f"quality 应当是 1 到 100 之间的数，而不是 {quality}。",
+        )
+    if format not in FORMATS:
+        raise _unknown_format(format)
+
+
+def _encode(
+    pixels: np.ndarray,
+    format: str,  # noqa: A002
+    quality: int | None = None,
+    lossless: bool = False,
+    *,
+    texts: Mapping[str, str] | None = None,
+    exif: bytes = b"",
+    packets: list[bytes] | None = None,
+) -> bytes:
+    """Pixels, uint8 [H, W, 3], as a file. ``texts``: of a PNG. ``exif``, ``packets`` (XMP): of a JPEG or WebP."""
+    _check(format, quality)
+    image, out, packets = Image.fromarray(pixels), io.BytesIO(), packets or []
+    if format == "png":
+        info = PngInfo()
+        for key, text in (texts or {}).items():
+            if text:
+                info.add_itxt(
+                    key, text
+                )  # tEXt holds Latin-1 only; uncompressed, so that a search in the file finds it
+        image.save(out, "PNG", pnginfo=info)
+    elif format == "jpeg":
+        segments = b"".join(map(_app1, packets))
+        image.save(out, "JPEG", quality=quality or JPEG_QUALITY, subsampling=0, exif=exif, extra=segments)
+    else:
+        packet = packets[0] if packets else b""
+        image.save(out, "WEBP", quality=quality or WEBP_QUALITY, lossless=lossless, exif=exif, xmp=packet)
+    return out.getvalue()
+
+
+def _exif(text: str, software: str = "") -> bytes:
+    """EXIF with Software (if given) and ``text`` as a UserComment of code UNICODE; nothing without text.
+
+    Built by hand because Pillow writes UserComment as BYTE instead of UNDEFINED. A TIFF of two directories, big-endian as
+    A1111 writes it: some readers take UserComment's byte order from the TIFF header.
+    """
+    if not text:
+        return b""
+    name = software.encode("ascii", "replace") + b"\0" if software else b""
+    padded = len(name) + len(name) % 2  # a directory begins at an even offset
+    comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
+    # An entry: tag, type (2 ASCII, 4 LONG, 7 UNDEFINED), length, value or its offset. A directory of n entries takes
+    # 2 + 12 n + 4 bytes; the first begins at offset 8.
+    count = 2 if software else 1
+    name_at = 8 + 2 + 12 * count + 4
+    entries = struct.pack(">HHII", 0x0131, 2, len(name), name_at) if software else b""
+    entries += struct.pack(">HHII", 0x8769, 4, 1, name_at + padded)
+    main = struct.pack(">H", count) + entries + bytes(4)
+    directory = struct.pack(">HHHIII", 1, 0x9286, 7, len(comment), name_at + padded + 18, 0)
+    data = b"Exif\0\0MM\0*\0\0\0\x08" + main + name.ljust(padded, b"\0") + directory + comment
+    if len(data) > _APP1_LIMIT:
+        raise _too_long()
+    return data
+
+
+def _split(marks: list[str], recipe: str) -> list[bytes]:
+    """A JPEG's XMP: one packet if it fits a segment, else the marks in it and the recipe in extension segments.
+
+    XMP specification part 3, 1.1.3.1: the packet names its extension by MD5; each segment holds length and offset.
+    """
+    packet = xmp.packet(*marks, recipe)
+    if len(XMP_HEADER) + len(packet) <= _APP1_LIMIT:
+        return [packet]
+    extension = xmp.packet(recipe)
+    guid = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper()
+    main = xmp.packet(*marks, xmp.element("xmpNote:HasExtendedXMP", guid))
+    head = EXTENSION_HEADER + guid.encode() + len(extension).to_bytes(4, "big")
+    step = _APP1_LIMIT - len(head) - 4
+    offsets = range(0, len(extension), step)
+    return [main, *(head + at.to_bytes(4, "big") + extension[at : at + step] for at in offsets)]
+
+
+def _app1(packet: bytes) -> bytes:
+    """A packet (or extension part) as a JPEG segment."""
+    body = packet if packet.startswith(EXTENSION_HEADER) else XMP_HEADER + packet
+    if len(body) > _APP1_LIMIT:
+        raise _too_long()
     return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _too_long() -> BadRequest:
+    return BadRequest(
+        "The texts are too long for the metadata of this format; write a PNG.",
+        "文字太长，这种格式的元数据放不下；请改存为 PNG。",
+    )

@@ -1,7 +1,7 @@
-"""What somebody asks for, settled once: a frozen, validated ``PaintRequest`` with a canonical form and an id.
+"""A request for pictures: a frozen, validated ``PaintRequest`` with a canonical form and an id.
 
-Knows the limits that hold for every painter. It does NOT know which models, styles, samplers or LoRAs exist, which
-sizes a model was built for (it offers ``check_size`` to those who do), or whether ``init_image`` is there to be read.
+Checks the limits that hold for every model. Which models, styles, samplers and LoRAs exist, which sizes a model accepts
+(``check_size`` is for its caller) and whether ``init_image`` can be read are checked by ``painting``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import itertools
 import json
 import numbers
 import os
-import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -21,29 +20,32 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from starrynight.errors import BadRequest, UnknownName, WrongSize
+from starrynight.i18n import Text
+from starrynight.text import UNPRINTABLE, excerpt, unix_newlines
 
 PRECISIONS = ("auto", "bfloat16", "float16", "float16-folded", "float32")
 MAX_TEXT = 4000  # characters; ten times what the longest text encoder of the catalogue reads, 2026-11
 MAX_NAME = 1000  # characters of a model's name or path
 MAX_LORAS = 16
-MAX_SEED = 2**63 - 1  # what a database's signed integer and torch's generator both hold
-LOWEST_SIZE, HIGHEST_SIZE = 64, 4096
+MAX_SEED = 2**63 - 1  # the largest integer that both SQLite and torch's generator hold
+LOWEST_SIZE, HIGHEST_SIZE = 64, 4096  # pixels
 STRENGTH = 0.6
-
-# What neither XML 1.0 nor UTF-8 can carry, and what would drive a terminal: controls but newline and tab,
-# lone surrogates, and the two non-characters.
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 Lora = tuple[str, float]
 
 
+def random_seed() -> int:
+    """A seed of 32 bits: short enough to type, exact in JavaScript, and all that torch's CPU generator reads."""
+    return secrets.randbelow(2**32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PaintRequest:
-    """One wish, from which picture ``i`` of ``count`` is painted with ``seed_of(i)``.
+    """A request for ``count`` pictures; picture ``i`` is painted with ``seed_of(i)``.
 
-    Texts are NFC-normalised and stripped; sizes are pixels; ``guidance`` is the classifier-free guidance scale;
-    ``strength`` in (0, 1] says how much of ``init_image`` is painted over. A missing seed is drawn here, once.
-    Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) naming the field and what it may be.
+    Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance scale.
+    ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A missing seed is
+    drawn once, here. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the field and its valid values.
     """
 
     prompt: str
@@ -63,53 +65,54 @@ class PaintRequest:
     strength: float = STRENGTH
 
     def __post_init__(self) -> None:
-        settle = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 - frozen, set only here
-        settle("prompt", _text("prompt", self.prompt))
-        if not self.prompt:
-            raise BadRequest("The prompt is empty; say what to paint.", "提示词是空的；请写下想画什么。")
-        settle("negative_prompt", _text("negative_prompt", self.negative_prompt))
-        settle("model", _name("model", self.model))
-        for field in ("style", "sampler"):
-            if getattr(self, field) is not None:
-                settle(field, _name(field, getattr(self, field)))
-        if self.init_image is not None:
-            settle("init_image", _name("init_image", _path(self.init_image)))
-        settle("width", _size("width", self.width))
-        settle("height", _size("height", self.height))
-        settle("steps", _whole("steps", self.steps, 1, 150))
-        settle("count", _whole("count", self.count, 1, 64))
-        settle("guidance", _real("guidance", self.guidance, 0, 30))
-        settle("strength", _strength(self.strength, self.init_image))
-        settle("seed", _seed(self.seed, self.count))
-        settle("loras", _loras(self.loras))
+        checked = {
+            "prompt": _prompt(self.prompt),
+            "negative_prompt": _text("negative_prompt", self.negative_prompt),
+            "model": _name("model", self.model),
+            "style": None if self.style is None else _name("style", self.style),
+            "sampler": None if self.sampler is None else _name("sampler", self.sampler),
+            "init_image": (
+                image := None if self.init_image is None else _name("init_image", _path(self.init_image))
+            ),
+            "width": _size("width", self.width),
+            "height": _size("height", self.height),
+            "steps": _whole("steps", self.steps, 1, 150),
+            "count": (count := _whole("count", self.count, 1, 64)),
+            "guidance": _real("guidance", self.guidance, 0, 30),
+            "strength": _strength(self.strength, image),
+            "seed": _seed(self.seed, count),
+            "loras": _loras(self.loras),
+        }
         if self.precision not in PRECISIONS:
-            raise UnknownName(("precision", "精度"), shown(self.precision), PRECISIONS)
+            raise UnknownName(Text("precision", "精度"), excerpt(self.precision), PRECISIONS)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def seed_of(self, index: int) -> int:
-        """The seed of picture ``index`` of this request."""
+        """The seed of picture ``index``. Raises IndexError outside 0..count-1."""
         if not 0 <= index < self.count:
             raise IndexError(f"picture {index} of a request for {self.count}")
         assert self.seed is not None  # drawn in __post_init__
         return self.seed + index
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can carry; ``from_dict`` takes them back."""
+        """JSON-compatible values; ``from_dict`` reads them."""
         return dataclasses.asdict(self) | {"loras": [list(lora) for lora in self.loras]}
 
     def canonical(self) -> str:
-        """The one JSON text of this request: sorted keys, no spaces, characters as themselves."""
+        """The request as JSON with sorted keys, no spaces, and non-ASCII characters unescaped."""
         return json.dumps(
             self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
         )
 
     @property
     def id(self) -> str:
-        """First 16 hex digits of the SHA-256 of ``canonical()``: equal requests, and only they, share it."""
+        """First 16 hex digits of the SHA-256 of ``canonical()``. Equal requests have equal ids."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PaintRequest:
-        """Build from plain values; a field nobody knows is refused with the nearest that exist."""
+        """A request from JSON-compatible values. Raises ``BadRequest`` for an unknown field, with similar names."""
         if not isinstance(values, Mapping):
             raise BadRequest("A request is an object of named fields.", "请求应当是一组带名字的字段。")
         known = [field.name for field in dataclasses.fields(cls)]
@@ -117,20 +120,20 @@ class PaintRequest:
             if name not in known:
                 near = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5) or known
                 raise BadRequest(
-                    f"A request has no field “{shown(name)}”; it has {', '.join(near)}.",
-                    f"请求里没有“{shown(name)}”这一项；可用的有：{'、'.join(near)}。",
+                    f"A request has no field “{excerpt(name)}”. Did you mean {', '.join(near)}?",
+                    f"请求里没有“{excerpt(name)}”这一项。是不是：{'、'.join(near)}？",
                 )
         return cls(**{"prompt": "", **values})
 
     def replace(self, **changes: Any) -> PaintRequest:
-        """The same request but for ``changes``, validated again."""
+        """A copy with ``changes``, validated again."""
         return self.from_dict(self.to_dict() | changes)
 
 
 def check_size(width: int, height: int, multiple: int, low: int, high: int) -> None:
-    """Refuse aloud a size that is not a multiple of ``multiple`` within ``low``..``high`` (pixels, both sides).
+    """Raise ``WrongSize`` unless both sides are multiples of ``multiple`` in ``low``..``high`` (pixels).
 
-    Never rounds: ``WrongSize`` names up to three of the nearest sizes that fit.
+    Nothing is rounded; the message lists up to three of the nearest valid sizes.
     """
     if all(low <= side <= high and side % multiple == 0 for side in (width, height)):
         return
@@ -140,66 +143,61 @@ def check_size(width: int, height: int, multiple: int, low: int, high: int) -> N
     )[:3]
     sizes = [f"{w}×{h}" for w, h in near]
     raise WrongSize(
-        f"{width}×{height} does not fit this model: width and height are multiples of {multiple} from {low} to {high}; "
-        f"nearest: {', '.join(sizes)}.",
+        f"{width}×{height} does not fit this model: width and height must be multiples of {multiple} from {low} to "
+        f"{high}; nearest: {', '.join(sizes)}.",
         f"{width}×{height} 不适合这个模型：宽和高须为 {multiple} 的倍数，范围 {low} 到 {high}；"
         f"最接近的尺寸：{'、'.join(sizes)}。",
     )
 
 
 def _nearest(side: int, multiple: int, low: int, high: int) -> list[int]:
-    """The allowed sides just below and just above ``side`` (one of them when it fits or lies outside)."""
+    """The valid sides just below and just above ``side``; one value if ``side`` is valid or out of range."""
     first, last = -(-low // multiple) * multiple, high // multiple * multiple
-    below = side // multiple * multiple
-    return sorted(
-        {min(max(candidate, first), last) for candidate in (below, -(-side // multiple) * multiple)}
-    )
-
-
-def shown(value: object) -> str:
-    """``value`` as a sentence may quote it: short, on one line, and never an error of its own."""
-    if isinstance(value, int) and value.bit_length() > 200:
-        return "an enormous number"  # beyond 4300 digits Python refuses to print it
-    text = _FORBIDDEN.sub("?", value if isinstance(value, str) else repr(value)).replace("\n", " ")
-    return text if len(text) <= 60 else text[:57] + "…"
+    below, above = side // multiple * multiple, -(-side // multiple) * multiple
+    return sorted({min(max(candidate, first), last) for candidate in (below, above)})
 
 
 def _checked(field: str, value: object, limit: int) -> str:
     if not isinstance(value, str):
         raise BadRequest(
-            f"{field} is text, not {shown(value)}.", f"{field} 应当是文字，而不是 {shown(value)}。"
+            f"{field} must be text, not {excerpt(value)}.", f"{field} 应当是文字，而不是 {excerpt(value)}。"
         )
     if len(value) > limit:
         raise BadRequest(
-            f"{field} is {len(value)} characters long; at most {limit} are read.",
-            f"{field} 长达 {len(value)} 个字符；最多读取 {limit} 个。",
+            f"{field} has {len(value)} characters; the limit is {limit}. Shorten it.",
+            f"{field} 长达 {len(value)} 个字符，上限为 {limit} 个；请缩短。",
         )
-    if found := _FORBIDDEN.search(value):
+    if found := UNPRINTABLE.search(value):
         code = f"U+{ord(found[0]):04X}"
         raise BadRequest(
-            f"{field} holds a character that cannot be written ({code}, at {found.start()}); remove it.",
-            f"{field} 含有无法书写的字符（{code}，位置 {found.start()}）；请删去它。",
+            f"{field} contains an unprintable character ({code} at position {found.start()}); remove it.",
+            f"{field} 含有不可打印的字符（{code}，位置 {found.start()}）；请删去它。",
         )
     return value
 
 
 def _text(field: str, value: object) -> str:
-    if (
-        isinstance(value, str) and len(value) <= 4 * MAX_TEXT
-    ):  # beyond that the normaliser need not work for nothing
-        value = unicodedata.normalize("NFC", value.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    # A text far beyond the limit is refused below, so it is not worth normalising.
+    if isinstance(value, str) and len(value) <= 4 * MAX_TEXT:
+        value = unicodedata.normalize("NFC", unix_newlines(value)).strip()
     return _checked(field, value, MAX_TEXT)
 
 
+def _prompt(value: object) -> str:
+    if not (prompt := _text("prompt", value)):
+        raise BadRequest("The prompt is empty; describe the picture.", "提示词是空的；请写下想画什么。")
+    return prompt
+
+
 def _name(field: str, value: object) -> str:
-    """A name or a path, exactly as given: a file's name need not be NFC."""
+    """A name or path, unchanged: file names need not be NFC."""
     name = _checked(field, value, MAX_NAME)
     if not name.strip():
         raise BadRequest(
-            f"{field} is empty; name one or leave it out.", f"{field} 是空的；请写明，或者不写这一项。"
+            f"{field} is empty; give a name or leave it out.", f"{field} 是空的；请写明，或者不写这一项。"
         )
     if "\n" in name or "\t" in name:
-        raise BadRequest(f"{field} is a name on one line.", f"{field} 应当是一行以内的名字。")
+        raise BadRequest(f"{field} must be one line without tabs.", f"{field} 应当是一行文字，不含制表符。")
     return name
 
 
@@ -208,7 +206,7 @@ def _path(value: object) -> object:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # numpy's integers too
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # includes numpy's integers
 
 
 def _is_real(value: object) -> TypeGuard[float]:
@@ -218,20 +216,20 @@ def _is_real(value: object) -> TypeGuard[float]:
 def _whole(field: str, value: object, low: int, high: int) -> int:
     if not _is_whole(value) or not low <= value <= high:
         raise BadRequest(
-            f"{field} is a whole number from {low} to {high}, not {shown(value)}.",
-            f"{field} 应当是 {low} 到 {high} 之间的整数，而不是 {shown(value)}。",
+            f"{field} must be a whole number from {low} to {high}, not {excerpt(value)}.",
+            f"{field} 应当是 {low} 到 {high} 之间的整数，而不是 {excerpt(value)}。",
         )
     return int(value)
 
 
 def _real(field: str, value: object, low: float, high: float) -> float:
-    # NaN fails every comparison, so it is refused by the same test as a value out of range.
+    # NaN fails every comparison, so this test refuses it as well.
     if not _is_real(value) or not low <= value <= high:
         raise BadRequest(
-            f"{field} is a number from {low:g} to {high:g}, not {shown(value)}.",
-            f"{field} 应当是 {low:g} 到 {high:g} 之间的数，而不是 {shown(value)}。",
+            f"{field} must be a number from {low:g} to {high:g}, not {excerpt(value)}.",
+            f"{field} 应当是 {low:g} 到 {high:g} 之间的数，而不是 {excerpt(value)}。",
         )
-    return float(value) + 0.0  # -0.0 and 0.0 are one request
+    return float(value) + 0.0  # turns -0.0 into 0.0, so that both give one id
 
 
 def _size(field: str, value: object) -> int:
@@ -245,44 +243,44 @@ def _strength(value: object, init_image: str | None) -> float:
     strength = _real("strength", value, 0, 1)
     if strength == 0:
         raise BadRequest(
-            "strength is above 0: at 0 the picture would stay as it is.",
+            "strength must be above 0; at 0 the picture would not change.",
             "strength 必须大于 0：等于 0 时画面不会有任何改变。",
         )
     if init_image is None and strength != STRENGTH:
         raise BadRequest(
-            "strength says how much of init_image to paint over; name an init_image or leave strength out.",
-            "strength 表示重画 init_image 的程度；请给出 init_image，或者不写 strength。",
+            "strength applies to init_image only; give an init_image or leave strength out.",
+            "strength 只对 init_image 起作用；请给出 init_image，或者不写 strength。",
         )
     return strength
 
 
 def _seed(value: object, count: int) -> int:
     if value is None:
-        return secrets.randbelow(2**32)  # short enough to retype, and exact in JavaScript
+        return random_seed()
     highest = MAX_SEED - count + 1  # picture i is painted with seed + i
     if not _is_whole(value) or not 0 <= value <= highest:
         raise BadRequest(
-            f"seed is a whole number from 0 to {highest}, not {shown(value)}; leave it out and one is drawn for you.",
-            f"seed 应当是 0 到 {highest} 之间的整数，而不是 {shown(value)}；不写它，就会随机抽取一个。",
+            f"seed must be a whole number from 0 to {highest}, not {excerpt(value)}; leave it out for a random seed.",
+            f"seed 应当是 0 到 {highest} 之间的整数，而不是 {excerpt(value)}；不写它，就会随机抽取一个。",
         )
     return int(value)
 
 
 def _loras(values: object) -> tuple[Lora, ...]:
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
-        values = [values]  # fails below with the sentence that shows the right form
-    settled = []
+        values = [values]  # refused below, with the message that shows the right form
+    loras = []
     for item in values:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise BadRequest(
-                f"Each LoRA is a name (or path) and a weight, not {shown(item)}.",
-                f"每个 LoRA 应当是一个名字（或路径）加一个权重，而不是 {shown(item)}。",
+                f"Each LoRA must be a name (or path) and a weight, not {excerpt(item)}.",
+                f"每个 LoRA 应当是一个名字（或路径）加一个权重，而不是 {excerpt(item)}。",
             )
         name = _name("LoRA", _path(item[0]))
-        settled.append((name, _real(f"LoRA “{shown(name)}”", item[1], -4, 4)))
-    if len(settled) > MAX_LORAS:
+        loras.append((name, _real(f"LoRA “{excerpt(name)}”", item[1], -4, 4)))
+    if len(loras) > MAX_LORAS:
         raise BadRequest(
-            f"{len(settled)} LoRAs are too many; at most {MAX_LORAS} are stacked.",
-            f"{len(settled)} 个 LoRA 太多了；最多叠加 {MAX_LORAS} 个。",
+            f"{len(loras)} LoRAs are too many; the limit is {MAX_LORAS}.",
+            f"{len(loras)} 个 LoRA 太多了；上限为 {MAX_LORAS} 个。",
         )
-    return tuple(settled)
+    return tuple(loras)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starrynight.errors import BadRequest
-from starrynight.request import shown
+from starrynight.text import excerpt
 
 # What a value should be, by the first word of the error's kind (int_parsing, int_type, int_from_float …).
 SHAPES = {
@@ -32,7 +32,7 @@ BOUNDS = {
 
 def validation_error(field: str, error: Mapping[str, Any]) -> BadRequest:
     """The sentence for one of pydantic's errors, met at ``field``."""
-    kind, value = str(error["type"]), shown(error.get("input"))
+    kind, value = str(error["type"]), excerpt(error.get("input"))
     if kind == "missing":
         return BadRequest(f"{field} is missing.", f"缺少 {field}。")
     if kind in BOUNDS:

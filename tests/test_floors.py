@@ -22,6 +22,7 @@ WORDS = {
     "storage",
     "settings",
     "request",
+    "text",
     "validation_messages",
     "picture",
     "metadata",

@@ -21,7 +21,7 @@ from starrynight.api import jobs, lab, pictures, state
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
-from starrynight.metadata.recipe import text
+from starrynight.text import clean
 
 MAX_BODY = 1 << 20  # bytes; a route that takes pictures says more
 
@@ -74,14 +74,14 @@ def _misshapen(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return answer(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
-    field = ".".join(text(str(part))[:60] for part in first["loc"][1:]) or "body"
+    field = ".".join(clean(str(part))[:60] for part in first["loc"][1:]) or "body"
     return answer(request, validation_messages.validation_error(field, first), param=field)
 
 
 def _plain(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: no such route, no such method, too long a body."""
     assert isinstance(error, HTTPException)
-    asked = f"{request.method} {text(request.url.path)[:100]}"
+    asked = f"{request.method} {clean(request.url.path)[:100]}"
     en, zh = _PLAIN.get(error.status_code, (f"{error.detail}: {asked}.", f"请求被拒绝：{asked}。"))
     return answer(request, BadRequest(en.format(asked), zh.format(asked)), error.status_code)
 

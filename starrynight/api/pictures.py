@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from starrynight.api import convert
 from starrynight.gallery.files import SUFFIXES
 from starrynight.gallery.folder import slug
 from starrynight.gallery.search import Query as Sought
 from starrynight.gallery.store import Gallery
+from starrynight.picture import convert
 
 router = APIRouter()
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -98,7 +98,7 @@ def download(picture: str, gallery: Hung, format: str | None = None, quality: in
     """As an attachment with a readable name; in its own format byte for byte, in another with its recipe."""
     row = gallery.get(picture)
     kind = format or row.format
-    data = convert.converted(gallery.read(row), row.format, kind, quality)
+    data = convert(gallery.read(row), row.format, kind, quality)
     name = f"{slug(row.prompt)}-{row.id[:8]}{SUFFIXES[kind]}"
     plain = f"starry-{row.id[:8]}{SUFFIXES[kind]}"
     attached = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli.terminal import ProgressBar, app, help_page, plain
+from starrynight.cli.terminal import ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import BadFile, BadRequest, StarryError
 from starrynight.i18n import t
 from starrynight.settings import settings
+from starrynight.text import without_bidi
 
 if TYPE_CHECKING:
     from starrynight.gallery.rows import Row
@@ -362,7 +363,7 @@ def _print_rows(rows: Sequence[Row]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for row in rows:
         when = f"  {row.made_at.astimezone():%Y-%m-%d %H:%M}  "
-        console.print(Text.assemble((row.id[:8], "gold1"), when, plain(_summary(row))))
+        console.print(Text.assemble((row.id[:8], "gold1"), when, without_bidi(_summary(row))))
 
 
 def _summary(row: Row) -> str:

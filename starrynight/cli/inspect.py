@@ -8,8 +8,9 @@ from typing import Any
 
 import typer
 
-from starrynight.cli.terminal import app, help_page, plain
+from starrynight.cli.terminal import app, help_page
 from starrynight.i18n import t
+from starrynight.text import without_bidi
 from starrynight.verdict import Verdict
 
 HELP = help_page(
@@ -49,8 +50,8 @@ def facts(recipe: Any) -> list[tuple[str, str]]:
     size = f"{recipe.width}×{recipe.height}" if recipe.width and recipe.height else None
     loras = ", ".join(f"{name} × {weight:g}" for name, weight in recipe.loras)
     seed = recipe.seed
-    if recipe.heard != seed:
-        seed = f"{seed}{t(f' (torch heard {recipe.heard} of it)', f'（torch 只听到 {recipe.heard}）')}"
+    if recipe.effective_seed != seed:
+        seed = f"{seed}{t(f' (torch uses {recipe.effective_seed})', f'（torch 实际使用 {recipe.effective_seed}）')}"
     rows = [
         (t("painted by", "工具"), recipe.tool),
         (t("prompt", "提示词"), recipe.prompt),
@@ -116,7 +117,7 @@ def _print_facts(rows: list[tuple[str, str]], command: str) -> None:
     table.add_column(overflow="fold")
     for label, value in rows:
         table.add_row(
-            label, Text(plain(value))
+            label, Text(without_bidi(value))
         )  # Text, because a prompt may contain [brackets], which are rich's markup
     console.print(table)
     if command:

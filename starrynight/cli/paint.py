@@ -12,7 +12,7 @@ import typer
 from starrynight.cli.terminal import DEVICE, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.errors import BadRequest, Cancelled
 from starrynight.i18n import t
-from starrynight.request import shown
+from starrynight.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,8 +172,8 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
     sides = text.lower().replace("×", "x").replace("*", "x").split("x")
     if len(sides) > 2 or not all(side.strip().isdecimal() and len(side) < 10 for side in sides):
         raise BadRequest(
-            f"“{shown(text)}” is not a size; write it as 512x256, or 256 for a square.",
-            f"“{shown(text)}”不是尺寸；请写成 512x256，或用 256 表示正方形。",
+            f"“{excerpt(text)}” is not a size; write it as 512x256, or 256 for a square.",
+            f"“{excerpt(text)}”不是尺寸；请写成 512x256，或用 256 表示正方形。",
         )
     return int(sides[0]), int(sides[-1])
 

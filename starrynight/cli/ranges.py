@@ -12,7 +12,7 @@ import typer
 from starrynight.cli.terminal import JSON, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.errors import BadRequest
 from starrynight.i18n import t
-from starrynight.request import shown
+from starrynight.text import excerpt
 
 if TYPE_CHECKING:
     from starrynight.numerics.ranges import LayerRange
@@ -173,8 +173,8 @@ def fold(
 ) -> None:
     if to != "float16":
         raise BadRequest(
-            f"Cannot fold for “{shown(to)}”; float16 is the only format whose range is too small.",
-            f"不能折叠到“{shown(to)}”；只有 float16 的范围不够，需要折叠。",
+            f"Cannot fold for “{excerpt(to)}”; float16 is the only format whose range is too small.",
+            f"不能折叠到“{excerpt(to)}”；只有 float16 的范围不够，需要折叠。",
         )
     from starrynight.folding import export
     from starrynight.models import catalogue, download

@@ -6,7 +6,6 @@ rich.
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Self, TextIO
 
@@ -72,11 +71,6 @@ def print_error(error: StarryError) -> int:
     """One message on stderr. Returns the error's exit code."""
     print(f"✗ {error.message(settings().lang)}", file=sys.stderr)
     return error.exit_code
-
-
-def plain(text: str) -> str:
-    """Text from a file, without the characters that reverse the reading direction: they can disguise a name."""
-    return re.sub("[\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
 
 
 class ProgressBar:

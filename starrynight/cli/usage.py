@@ -16,8 +16,8 @@ from typer.core import TyperCommand, TyperGroup
 from starrynight import validation_messages
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text, is_chinese, t
-from starrynight.request import shown
 from starrynight.settings import settings
+from starrynight.text import excerpt
 
 
 class _TwoLanguages:
@@ -63,7 +63,7 @@ class Command(_TwoLanguages, TyperCommand):
     def parse_args(self, context: Any, words: list[str]) -> list[str]:
         rest = super().parse_args(context, words)
         if rest:
-            extra = " ".join(map(shown, rest))
+            extra = " ".join(map(excerpt, rest))
             raise bad_usage(context, Text(
                 f"There are words too many: {extra}; put what belongs together in quotes.",
                 f"多出了几个词：{extra}；属于同一句的请放进引号。",
@@ -76,7 +76,7 @@ class Group(_TwoLanguages, TyperGroup):
         name = words[0]
         if self.get_command(context, name) is None:
             near = difflib.get_close_matches(name.lower(), self.commands, n=2, cutoff=0.6)
-            unknown = Text(f"There is no command “{shown(name)}”", f"没有命令“{shown(name)}”")
+            unknown = Text(f"There is no command “{excerpt(name)}”", f"没有命令“{excerpt(name)}”")
             raise bad_usage(context, _with_suggestions(unknown, near))
         return super().resolve_command(context, words)
 
@@ -104,7 +104,7 @@ def usage_error(error: Any, context: Any) -> BadRequest:
             name = _spelling(error.param)
             message = Text(f"{name} is missing.", f"缺少 {name}。")
         case "NoSuchOption":
-            name = shown(error.option_name)
+            name = excerpt(error.option_name)
             unknown = Text(f"There is no option {name}", f"没有选项 {name}")
             message = _with_suggestions(unknown, sorted(error.possibilities or ()))
         case "BadOptionUsage":

@@ -13,7 +13,7 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.insert import insert_new
 from starrynight.gallery.rows import tell
 from starrynight.gallery.schema import collected, collections, pictures, recipes, tags
-from starrynight.metadata.recipe import text
+from starrynight.text import clean
 
 LONGEST_TAG, LONGEST_COLLECTION, LONGEST_NOTE = 64, 100, 4000  # characters
 MOST_TAGS = 64  # of one picture
@@ -32,7 +32,7 @@ class Marks:
 
     def note(self, picture: str, note: str) -> None:
         """Replace the note; "" removes it."""
-        note = text(note)
+        note = clean(note)
         if len(note) > LONGEST_NOTE:
             raise BadRequest(
                 f"A note has at most {LONGEST_NOTE} characters, not {len(note)}.",
@@ -124,7 +124,7 @@ def numbers(connection: Connection, ids: Iterable[str]) -> list[int]:
 
 
 def unknown(picture: str) -> MissingFile:
-    shown = text(picture)[:40]
+    shown = clean(picture)[:40]
     return MissingFile(
         f"No picture “{shown}” hangs in this gallery; search for it with `starry gallery search`.",
         f"这座画廊里没有图片“{shown}”；可用 `starry gallery search` 查找。",
@@ -132,7 +132,7 @@ def unknown(picture: str) -> MissingFile:
 
 
 def ambiguous(beginning: str) -> MissingFile:
-    shown = text(beginning)[:40]
+    shown = clean(beginning)[:40]
     return MissingFile(
         f"The ids of several pictures begin with “{shown}”; give more of the one that is meant.",
         f"有好几幅图片的 id 以“{shown}”开头；请多写几个字符。",
@@ -156,7 +156,7 @@ def _add(connection: Connection, table: Table, rows: list[dict]) -> None:
 
 
 def _name(value: str, longest: int, what: tuple[str, str]) -> str:
-    name = " ".join(text(value).split())
+    name = " ".join(clean(value).split())
     if not 0 < len(name) <= longest:
         raise BadRequest(
             f"The name of a {what[0]} has 1 to {longest} characters.",
@@ -168,6 +168,6 @@ def _name(value: str, longest: int, what: tuple[str, str]) -> str:
 def _collection(connection: Connection, name: str) -> int:
     found = connection.execute(select(collections.c.collection).where(collections.c.name == name)).scalar()
     if found is None:
-        shown = text(name)[:LONGEST_COLLECTION]
+        shown = clean(name)[:LONGEST_COLLECTION]
         raise MissingFile(f"There is no collection “{shown}”.", f"没有名为“{shown}”的画集。")
     return found

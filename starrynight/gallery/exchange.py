@@ -24,9 +24,9 @@ from starrynight.gallery.folder import slug
 from starrynight.gallery.insert import keep
 from starrynight.gallery.rows import Facts, Row, describe
 from starrynight.metadata.files import read_bytes
-from starrynight.metadata.recipe import text
 from starrynight.picture import SUFFIXES
 from starrynight.storage import PART_SUFFIX, storage_error
+from starrynight.text import clean
 
 _FIRST_DAY, _LAST_DAY = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)  # that a zip can name
 
@@ -114,7 +114,7 @@ def _pictures_in(source: Path) -> Iterator[Path]:
 def _shown(path: Path, source: Path) -> str:
     """The path below ``source``, without what would drive a terminal or is no text."""
     below = path.name if path == source else str(path.relative_to(source))
-    return text(below.encode("utf-8", "replace").decode()) or "?"
+    return clean(below.encode("utf-8", "replace").decode()) or "?"
 
 
 def _read(path: Path, bare: bool) -> tuple[bytes, Facts, float]:

@@ -20,8 +20,7 @@ from starrynight.gallery import tokens
 from starrynight.gallery.files import id_of
 from starrynight.gallery.similarity import look
 from starrynight.metadata import OURS, Recipe, read_pixels, read_recipe
-from starrynight.metadata.recipe import text
-from starrynight.metadata.xmp import plain_json
+from starrynight.text import clean, plain_json
 from starrynight.verdict import OUTCOMES
 
 LONGEST_PROMPT = 10_000  # characters kept in the row; the file keeps all
@@ -94,7 +93,7 @@ def tell(columns: Mapping[Any, Any], recipe: str, *added: str) -> str:
     """What the search reads of a row: the prompt as it was typed and as the model read it (a style adds its own words),
     the style, and what people ``added``. Not the negative prompt, which says what the picture does not show, nor the
     names of tools and models: "night" would find all that Starry Night painted."""
-    whole_prompt = text(json.loads(recipe).get("prompt"))[:LONGEST_PROMPT]
+    whole_prompt = clean(json.loads(recipe).get("prompt"))[:LONGEST_PROMPT]
     prompts = dict.fromkeys((columns["prompt"], whole_prompt))
     return tokens.write(*prompts, columns["style"] or "", *added)
 
@@ -133,7 +132,7 @@ def kind_of(data: bytes) -> str:
 def _said(recipe: Recipe) -> dict[str, Any]:
     raw = recipe.raw if recipe.tool == OURS else {}
     verdict = _under(raw, "verdict").get("outcome")
-    typed = text(_under(raw, "request").get("prompt"))
+    typed = clean(_under(raw, "request").get("prompt"))
     small = recipe.steps is not None and recipe.steps < 2**31
     return {
         "tool": recipe.tool,
@@ -157,7 +156,7 @@ def _under(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _name(value: object) -> str | None:
     """One line, not too long, or nothing."""
-    return " ".join(text(value).split())[:LONGEST_NAME] or None
+    return " ".join(clean(value).split())[:LONGEST_NAME] or None
 
 
 def _precision(plan: Mapping[str, Any]) -> str | None:

@@ -22,8 +22,8 @@ from starrynight.gallery.rows import moment
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, JobPicture, error_payload
 from starrynight.jobs.schema import jobs, looks, painted
-from starrynight.metadata.recipe import text
 from starrynight.request import MAX_TEXT, PaintRequest
+from starrynight.text import clean
 
 MAX_LISTED = 500
 MAX_WAITING = 1000  # hours of work; the limit keeps a runaway client from filling the disk
@@ -169,7 +169,7 @@ class Queue:
 
 
 def unknown_job(job: str) -> MissingFile:
-    shown = text(job)[:40]
+    shown = clean(job)[:40]
     return MissingFile(
         f"There is no job “{shown}”; see the list of jobs.", f"没有任务“{shown}”；请查看任务列表。"
     )

@@ -14,11 +14,11 @@ from typing import Any
 from starrynight.errors import BadRequest, MissingFile, UnknownName
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
-from starrynight.metadata.recipe import text
 from starrynight.models import catalogue
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
 from starrynight.studio import fill
+from starrynight.text import clean
 
 PICTURE, UPLOAD = "picture:", "upload:"  # prefixes of init_image
 
@@ -47,7 +47,7 @@ def _check_installed(name: object) -> None:
     """The model is a name of the catalogue or a path below STARRY_HOME/models, and its files are here."""
     known = isinstance(name, str) and (name.lower() in catalogue.names() or _is_below_models(name))
     if not known or not isinstance(name, str):
-        raise UnknownName(catalogue.KIND, text(str(name))[:60], catalogue.names())
+        raise UnknownName(catalogue.KIND, clean(str(name))[:60], catalogue.names())
     model = catalogue.resolve(name)
     if not model.here:
         raise MissingFile(

@@ -1,8 +1,8 @@
-"""Reading ComfyUI's pictures: the API graph in the ``prompt`` field, walked from the saved picture to its sampler.
+"""Read ComfyUI's recipe: the API graph in the ``prompt`` field, followed from the saved picture to its sampler.
 
-A graph is ``{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}``. Whatever a node is called, an
-input that is a two-item list leads to another node; so custom nodes are passed through rather than listed.
-Does NOT run anything, and believes nothing: links may be missing, circular or of the wrong type.
+A graph is ``{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}``. An input that is a two-item
+list is a link to another node, whatever the node's class; so custom nodes need no table.
+The graph is untrusted: links may be missing, circular or of the wrong type. No node is executed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from starrynight.metadata.recipe import Recipe, real, text, whole
+from starrynight.metadata.recipe import Recipe, real, whole
+from starrynight.text import clean
 
 TOOL = "ComfyUI"
-# The graph is a stranger's: bounds on the nodes walked for one answer, and on the samplers asked.
+# Bounds for a hostile graph: nodes visited per question, and samplers considered.
 MAX_VISITS, MAX_SAMPLERS = 10_000, 20
 _TEXTS = (
     "text",
@@ -28,7 +29,7 @@ _TEXTS = (
     "populated_text",
 )
 _NUMBERS = ("value", "seed", "noise_seed", "int", "float", "number", "Number")
-_NOT_WORDS = ("clip", "model", "vae", "image", "pixels", "control_net", "mask", "samples", "latent")
+_NOT_TEXT = ("clip", "model", "vae", "image", "pixels", "control_net", "mask", "samples", "latent")
 _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name")
 
 Inputs = Mapping[str, Any]
@@ -40,26 +41,26 @@ def read(graph: Any) -> Recipe | None:
         return None
     nodes = {str(name): node["inputs"] for name, node in graph.items() if _is_node(node)}
     kinds = {str(name): str(node["class_type"]) for name, node in graph.items() if _is_node(node)}
-    walk = _Walk(nodes, kinds)
-    sampler = walk.base_sampler()
+    search = _Graph(nodes, kinds)
+    sampler = search.base_sampler()
     if sampler is None:
         return None
-    guider = walk.inputs(sampler.get("guider")) or sampler
-    sigmas = walk.inputs(sampler.get("sigmas")) or sampler
-    noise = walk.inputs(sampler.get("noise")) or sampler
+    guider = search.inputs(sampler.get("guider")) or sampler
+    sigmas = search.inputs(sampler.get("sigmas")) or sampler
+    noise = search.inputs(sampler.get("noise")) or sampler
     positive = guider.get("positive", guider.get("conditioning"))
-    model, loras = walk.model(guider.get("model", sampler.get("model")))
-    width, height = walk.size(sampler.get("latent_image", sampler.get("latent")))
-    guidance = walk.number(guider.get("cfg"), real)
-    name = sampler.get("sampler_name") or (walk.inputs(sampler.get("sampler")) or {}).get("sampler_name")
+    model, loras = search.model(guider.get("model", sampler.get("model")))
+    width, height = search.size(sampler.get("latent_image", sampler.get("latent")))
+    guidance = search.number(guider.get("cfg"), real)
+    name = sampler.get("sampler_name") or (search.inputs(sampler.get("sampler")) or {}).get("sampler_name")
     return Recipe(
         tool=TOOL,
-        prompt=walk.words(positive, 0),
-        negative_prompt=walk.words(guider.get("negative"), 1),
-        seed=walk.number(noise.get("noise_seed", noise.get("seed")), whole),
-        steps=walk.number(sigmas.get("steps"), whole),
-        sampler=text(name) or None,
-        guidance=walk.flux_guidance(positive) if guidance is None else guidance,
+        prompt=search.texts(positive, 0),
+        negative_prompt=search.texts(guider.get("negative"), 1),
+        seed=search.number(noise.get("noise_seed", noise.get("seed")), whole),
+        steps=search.number(sigmas.get("steps"), whole),
+        sampler=clean(name) or None,
+        guidance=search.flux_guidance(positive) if guidance is None else guidance,
         width=width,
         height=height,
         model=model,
@@ -82,8 +83,8 @@ def _is_sampler(inputs: Inputs) -> bool:
     )
 
 
-class _Walk:
-    """Questions to one graph. Each is answered by following links upstream, nearest first, no node twice."""
+class _Graph:
+    """Searches of one graph: each follows links upstream, nearest first, and visits a node once."""
 
     def __init__(self, nodes: Mapping[str, Inputs], kinds: Mapping[str, str]) -> None:
         self.nodes, self.kinds = nodes, kinds
@@ -94,7 +95,7 @@ class _Walk:
     def upstream(
         self, start: list[str], skip: tuple[str, ...] = (), only: tuple[str, ...] = ()
     ) -> Iterator[str]:
-        """Node ids from ``start`` on, through inputs not named in ``skip`` (or just those named in ``only``)."""
+        """Node ids upstream of ``start``, through inputs not named in ``skip`` (or only those named in ``only``)."""
         seen, queue = set(start), list(start)
         for node in queue:
             if len(seen) > MAX_VISITS:
@@ -108,7 +109,7 @@ class _Walk:
                     queue.append(target)
 
     def base_sampler(self) -> Inputs | None:
-        """The first sampler of the saved picture's chain: the one whose seed and size began it."""
+        """The first sampler in the saved picture's chain: its seed and size started the picture."""
         ends = [name for name, kind in self.kinds.items() if "SaveImage" in kind] or list(self.nodes)
         samplers = [node for node in self.upstream(ends) if _is_sampler(self.nodes[node])]
         for node in samplers[:MAX_SAMPLERS]:
@@ -118,7 +119,7 @@ class _Walk:
         return self.nodes[samplers[-1]] if samplers else None
 
     def number(self, value: object, kind: Any) -> Any:
-        """``value`` itself, or what the primitive node behind its link holds."""
+        """``value`` itself, or the value of the primitive node it links to, converted by ``kind``."""
         for _ in range(8):
             inputs = self.inputs(value)
             if inputs is None:
@@ -126,8 +127,8 @@ class _Walk:
             value = next((inputs[name] for name in _NUMBERS if name in inputs), None)
         return kind(value)
 
-    def words(self, link: object, output: int) -> str:
-        """The texts behind a conditioning link, joined by commas. ``output``: 0 the positive side, 1 the negative."""
+    def texts(self, link: object, output: int) -> str:
+        """The texts upstream of a conditioning link, joined by commas. ``output``: 0 positive, 1 negative."""
         side, other = ("positive", "negative") if output == 0 else ("negative", "positive")
         start = _target(link)
         found: dict[str, None] = {}
@@ -137,9 +138,9 @@ class _Walk:
             inputs = self.nodes.get(node, {})
             if len(seen) > MAX_VISITS or self.kinds.get(node) == "ConditioningZeroOut":
                 continue
-            two_sided = "positive" in inputs and "negative" in inputs  # a ControlNet applies to both at once
-            for name in [side] if two_sided else [n for n in inputs if n not in _NOT_WORDS and n != other]:
-                if (name == side or name in _TEXTS) and (words := text(inputs[name])):
+            two_sided = "positive" in inputs and "negative" in inputs  # a ControlNet passes both through
+            for name in [side] if two_sided else [n for n in inputs if n not in _NOT_TEXT and n != other]:
+                if (name == side or name in _TEXTS) and (words := clean(inputs[name])):
                     found[words] = None
                 elif (target := _target(inputs[name])) and target not in seen:
                     seen.add(target)
@@ -148,20 +149,20 @@ class _Walk:
 
     def flux_guidance(self, link: object) -> float | None:
         start = _target(link)
-        nodes = self.upstream([start] if start else [], skip=_NOT_WORDS)
+        nodes = self.upstream([start] if start else [], skip=_NOT_TEXT)
         return next(
             (real(self.nodes[n]["guidance"]) for n in nodes if "guidance" in self.nodes.get(n, {})), None
         )
 
     def model(self, link: object) -> tuple[str | None, tuple[tuple[str, float], ...]]:
-        """The checkpoint's name and the LoRAs laid over it on the way."""
+        """The checkpoint's name, and the (name, weight) of each LoRA between it and the sampler."""
         start, loras = _target(link), []
         for node in self.upstream([start] if start else [], skip=("clip", "vae")):
             inputs = self.nodes.get(node, {})
-            if lora := text(inputs.get("lora_name")):
+            if lora := clean(inputs.get("lora_name")):
                 weight = self.number(inputs.get("strength_model", inputs.get("strength", 1.0)), real)
                 loras.append((lora, 1.0 if weight is None else weight))
-            if name := next((text(inputs[key]) for key in _MODELS if text(inputs.get(key))), None):
+            if name := next((clean(inputs[key]) for key in _MODELS if clean(inputs.get(key))), None):
                 return name, tuple(reversed(loras))
         return None, tuple(reversed(loras))
 
@@ -176,12 +177,7 @@ class _Walk:
 
 
 def _target(link: object) -> str | None:
-    """The node a link leads to, or ``None`` if the value is no link."""
-    if (
-        isinstance(link, list)
-        and len(link) == 2
-        and isinstance(link[0], str | int)
-        and isinstance(link[1], int)
-    ):
-        return str(link[0])
-    return None
+    """The id of the linked node, or ``None`` if the value is not a link."""
+    if not isinstance(link, list) or len(link) != 2:
+        return None
+    return str(link[0]) if isinstance(link[0], str | int) and isinstance(link[1], int) else None

@@ -1,8 +1,7 @@
-"""Opening a picture file that may be anything: its pixels, and the texts in it that could be a recipe.
+"""Open an untrusted picture file: its pixels, and the texts in it that may be a recipe.
 
-The only place that lets a decoder loose on a stranger's bytes: PNG, JPEG and WebP alone, with bounds on the file, the
-pixels and each text; whatever the decoder throws leaves here as a ``BadFile`` with one sentence.
-Does NOT know what the texts mean.
+The only module that decodes untrusted bytes: PNG, JPEG and WebP only, with limits on the size of the file, the number of
+pixels and the length of each text. Every error of the decoder becomes a ``BadFile``. Does not interpret the texts.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from starrynight.metadata import xmp
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_FILE = 256 << 20  # bytes; 8192² × 3 colours, uncompressed, are 192 MB
-MAX_PIXELS = 80_000_000  # 8192² and a little; decoded it is 240 MB. Pillow itself warns from 89 million on
-MAX_TEXT = 4 << 20  # characters of one text: a node of a ComfyUI graph takes a few hundred
+MAX_PIXELS = 80_000_000  # just above 8192²; 240 MB when decoded. Pillow itself warns above 89 million
+MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a few hundred
 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
@@ -36,30 +35,20 @@ _EXIF_TEXTS = (
     0x010F,
     0x0110,
 )  # ImageDescription, Make, Model: ComfyUI writes "prompt:{…}" into these
-# What Pillow's decoders raise on broken input (UnidentifiedImageError and zlib's are among their subclasses).
+# The errors of Pillow's decoders on broken input; UnidentifiedImageError is an OSError.
 _BROKEN = (
-    *(
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-    ),
-    *(struct.error, zlib.error, MemoryError, RecursionError, Image.DecompressionBombError),
-)
+    OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError,
+    struct.error, zlib.error, MemoryError, RecursionError, Image.DecompressionBombError,
+)  # fmt: skip
 
 Source = str | os.PathLike[str] | bytes
 
 
 @dataclass
 class Texts:
-    """The texts of one file by field: PNG keywords, "UserComment" and "prompt" (EXIF), "starry:…" and others (XMP).
+    """``found``: the texts of one file by field: PNG keywords, "UserComment" and "prompt" (EXIF), "starry:…" (XMP).
 
-    ``dropped``: fields there were, but too long or garbled to be read.
+    ``dropped``: the fields that are too long or broken.
     """
 
     found: dict[str, str] = field(default_factory=dict)
@@ -73,7 +62,7 @@ class Texts:
 
 
 def read_bytes(source: Source) -> tuple[str, bytes]:
-    """A name to call the file by in sentences, and its bytes. Raises ``MissingFile``, ``BadFile``, ``StorageError``."""
+    """The file's name for messages, and its bytes. Raises ``MissingFile``, ``BadFile``, ``StorageError``."""
     if isinstance(source, bytes):
         return "The picture", source
     path = Path(source)
@@ -82,31 +71,32 @@ def read_bytes(source: Source) -> tuple[str, bytes]:
             raise MissingFile(f"There is no file {path}; check the path.", f"没有文件 {path}；请检查路径。")
         if not path.is_file():
             raise BadFile(
-                f"{path} is a folder or a device, not a file.", f"{path} 是文件夹或设备，不是文件。"
+                f"{path} is a folder or a device, not a file; give a file.",
+                f"{path} 是文件夹或设备，不是文件；请给出一个文件。",
             )
         if path.stat().st_size > MAX_FILE:
             raise BadFile(
-                f"{path} is larger than {MAX_FILE >> 20} MB; no picture of ours is.",
-                f"{path} 超过 {MAX_FILE >> 20} MB；这里不读取这么大的图片。",
+                f"{path} is larger than {MAX_FILE >> 20} MB, the limit for a picture; make it smaller first.",
+                f"{path} 超过图片的上限 {MAX_FILE >> 20} MB；请先缩小。",
             )
         return str(path), path.read_bytes()
     except ValueError:
-        raise MissingFile("The path of the file is not a path.", "文件路径不是有效的路径。") from None
+        raise MissingFile("The file's path is not valid; check it.", "文件路径无效；请检查。") from None
     except OSError as error:
         en, zh = reason(error)
         raise StorageError(f"{path} cannot be read: {en}.", f"无法读取 {path}：{zh}。") from error
 
 
 def open_picture(source: Source) -> Image.Image:
-    """The picture with its header read and its pixels not yet decoded. Raises ``BadFile`` and what ``read_bytes`` does."""
+    """The picture with its header read and its pixels not yet decoded. Raises ``BadFile`` and ``read_bytes``' errors."""
     name, data = read_bytes(source)
     if data.startswith(b"version https://git-lfs"):
         raise LfsPointer(
-            f"{name} is a note left by Git LFS, not the picture; run `git lfs pull`.",
-            f"{name} 只是 Git LFS 留下的指针，不是图片；请运行 `git lfs pull`。",
+            f"{name} is a Git LFS pointer, not the picture; run `git lfs pull`.",
+            f"{name} 只是 Git LFS 指针，不是图片；请运行 `git lfs pull`。",
         )
     try:
-        with _quiet():
+        with _no_warnings():
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except _BROKEN as error:
         if isinstance(error, Image.DecompressionBombError):
@@ -114,7 +104,8 @@ def open_picture(source: Source) -> Image.Image:
         if data.startswith(_MAGIC):
             raise _broken(name) from error
         raise BadFile(
-            f"{name} is not a PNG, JPEG or WebP picture.", f"{name} 不是 PNG、JPEG 或 WebP 图片。"
+            f"{name} is not a PNG, JPEG or WebP picture; convert it first.",
+            f"{name} 不是 PNG、JPEG 或 WebP 图片；请先转换格式。",
         ) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise _too_large(name)
@@ -122,11 +113,11 @@ def open_picture(source: Source) -> Image.Image:
 
 
 def read_pixels(source: Source) -> np.ndarray:
-    """The pixels, uint8 [H, W, 3], upright (EXIF orientation applied), transparency laid over white."""
+    """The pixels, uint8 [H, W, 3], with EXIF orientation applied and transparency composited over white."""
     name = "The picture" if isinstance(source, bytes) else str(source)
     picture = open_picture(source)
     try:
-        with _quiet():
+        with _no_warnings():
             upright = ImageOps.exif_transpose(picture)
         if upright.has_transparency_data:
             over = upright.convert("RGBA")
@@ -137,11 +128,11 @@ def read_pixels(source: Source) -> np.ndarray:
 
 
 def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
-    """The texts in the file. A PNG's may lie behind its pixels: ``whole_file`` decodes it to reach them."""
+    """The texts in the file. ``whole_file`` also decodes the pixels, for the texts that follow them in a PNG."""
     texts = Texts()
     if whole_file:
         try:
-            with _quiet():
+            with _no_warnings():
                 picture.load()
         except _BROKEN:
             texts.dropped.append("the rest of the file")
@@ -156,14 +147,14 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
     return texts
 
 
-def _quiet() -> warnings.catch_warnings[None]:
-    """Pillow warns of what our own bounds and sentences deal with."""
+def _no_warnings() -> warnings.catch_warnings[None]:
+    """Silences Pillow's warnings; this module's own limits and errors cover their causes."""
     return warnings.catch_warnings(action="ignore")
 
 
 def _read_exif(data: bytes, texts: Texts) -> None:
     try:
-        with _quiet():
+        with _no_warnings():
             exif = Image.Exif()
             exif.load(data)
             comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
@@ -179,7 +170,7 @@ def _read_exif(data: bytes, texts: Texts) -> None:
 
 
 def _user_comment(data: bytes) -> str:
-    """EXIF 2.3: eight bytes name the character code. UNICODE's byte order is unsaid; A1111 writes big-endian."""
+    """EXIF 2.3: eight bytes name the character code. For UNICODE the byte order is unspecified; A1111 is big-endian."""
     code, body = data[:8], data[8:]
     if code == b"UNICODE\0":
         if body[:2] in (b"\xfe\xff", b"\xff\xfe"):
@@ -189,10 +180,15 @@ def _user_comment(data: bytes) -> str:
     return (body if code in (b"ASCII\0\0\0", bytes(8)) else data).decode("utf-8", "replace").rstrip("\0")
 
 
-def _xmp_packets(picture: Image.Image) -> list[bytes]:
-    """The packet, and in JPEG the extension that continues it (XMP specification part 3, 1.1.3.1)."""
+def xmp_packet(picture: Image.Image) -> bytes:
+    """The picture's XMP packet; b"" if there is none."""
     packet = picture.info.get("xmp", picture.info.get("XML:com.adobe.xmp", b""))
-    packets = [packet.encode("utf-8", "replace") if isinstance(packet, str) else bytes(packet)]
+    return packet.encode("utf-8", "replace") if isinstance(packet, str) else bytes(packet)
+
+
+def _xmp_packets(picture: Image.Image) -> list[bytes]:
+    """The packet, and in a JPEG the extension that continues it (XMP specification part 3, 1.1.3.1)."""
+    packets = [xmp_packet(picture)]
     parts = [body for _, body in getattr(picture, "applist", []) if body.startswith(EXTENSION_HEADER)]
     head = len(EXTENSION_HEADER)
     pieces: dict[bytes, list[tuple[int, bytes]]] = {}
@@ -201,21 +197,21 @@ def _xmp_packets(picture: Image.Image) -> list[bytes]:
             offset = int.from_bytes(part[head + 36 : head + 40], "big")
             pieces.setdefault(part[head : head + 32], []).append((offset, part[head + 40 :]))
     for guid, found in pieces.items():
-        if guid in packets[0]:  # the packet says which extension is its own
+        if guid in packets[0]:  # the packet names its extension
             packets.append(b"".join(body for _, body in sorted(found)))
     return [packet for packet in packets if packet]
 
 
 def _broken(name: str) -> BadFile:
     return BadFile(
-        f"{name} is truncated or broken; fetch or save it again.",
-        f"{name} 被截断或已损坏；请重新获取或保存。",
+        f"{name} is truncated or broken; download or save it again.",
+        f"{name} 被截断或已损坏；请重新下载或保存。",
     )
 
 
 def _too_large(name: str) -> BadFile:
     millions = MAX_PIXELS // 1_000_000
     return BadFile(
-        f"{name} claims more than {millions} million pixels; make it smaller first.",
-        f"{name} 声称超过 {millions} 百万像素；请先缩小。",
+        f"{name} has more than {millions} million pixels; make it smaller first.",
+        f"{name} 超过 {millions} 百万像素；请先缩小。",
     )

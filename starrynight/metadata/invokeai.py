@@ -1,7 +1,7 @@
-"""Reading InvokeAI's pictures: the JSON in the PNG field ``invokeai_metadata`` (InvokeAI 3 and later).
+"""Read InvokeAI's recipe: the JSON in the PNG field ``invokeai_metadata`` (InvokeAI 3 and later).
 
-Its models and LoRAs are objects whose name lies under ``name`` (since 4) or ``model_name`` (3).
-Does NOT read the formats of InvokeAI 2 and earlier (``sd-metadata``, ``Dream``).
+A model or LoRA is an object with its name under ``name`` (since version 4) or ``model_name`` (version 3).
+The formats of InvokeAI 2 and earlier (``sd-metadata``, ``Dream``) are not supported.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starrynight.metadata.recipe import Recipe, real, text, whole
+from starrynight.metadata.recipe import Recipe, real, whole
+from starrynight.text import clean
 
 TOOL = "InvokeAI"
 _KEYS = ("positive_prompt", "generation_mode", "seed", "model", "app_version")
@@ -22,11 +23,11 @@ def read(content: Any) -> Recipe | None:
     guidance = real(content.get("cfg_scale"))
     return Recipe(
         tool=TOOL,
-        prompt=text(content.get("positive_prompt")),
-        negative_prompt=text(content.get("negative_prompt")),
+        prompt=clean(content.get("positive_prompt")),
+        negative_prompt=clean(content.get("negative_prompt")),
         seed=whole(content.get("seed")),
         steps=whole(content.get("steps")),
-        sampler=text(content.get("scheduler")) or None,
+        sampler=clean(content.get("scheduler")) or None,
         guidance=real(content.get("guidance")) if guidance is None else guidance,
         width=whole(content.get("width")),
         height=whole(content.get("height")),
@@ -38,8 +39,8 @@ def read(content: Any) -> Recipe | None:
 
 def _name(model: object) -> str | None:
     if not isinstance(model, Mapping):
-        return text(model) or None
-    return text(model.get("name")) or text(model.get("model_name")) or None
+        return clean(model) or None
+    return clean(model.get("name")) or clean(model.get("model_name")) or None
 
 
 def _loras(items: object) -> tuple[tuple[str, float], ...]:

@@ -1,7 +1,7 @@
-"""``Recipe``: how a picture was painted, in one shape whichever tool wrote it, and how to paint it again here.
+"""``Recipe``: how a picture was painted, in one shape for every tool, and how to paint it again here.
 
-Does NOT know any file format. Everything in a recipe came out of a file somebody else may have forged, so texts are
-cleaned of what could drive a terminal, and numbers are believed only when they are numbers.
+Also reads this package's own recipe (the JSON of ``picture.make_recipe``). A file may be forged, so texts are cleaned of
+control characters and a number counts only if it has the right type and range. Knows no file format.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from starrynight.errors import BadRequest
 from starrynight.request import PaintRequest
+from starrynight.text import clean
 
 OURS = "Starry Night"
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict()
-_OF_THE_MODEL = ("model", "steps", "guidance", "seed")
+_MODEL_DEPENDENT = ("model", "steps", "guidance", "seed")  # their defaults differ from model to model
 _OPTIONS = {
     "model": "--model",
     "steps": "--steps",
@@ -36,10 +36,10 @@ _OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one picture's file says of itself. ``None`` means the file does not say.
+    """The recipe in one picture file. ``None``: the file does not state the value.
 
-    ``prompt`` is the whole text the model read (style and all). ``width`` and ``height`` are pixels. ``raw`` holds
-    the parsed metadata for those who want the rest: for our own files, the full recipe of ``picture.make_recipe``.
+    ``prompt`` is the whole text the model read, style included. ``width`` and ``height`` are pixels. ``raw`` is the
+    parsed metadata; in this package's own files, the full recipe of ``picture.make_recipe``.
     """
 
     tool: str
@@ -56,65 +56,96 @@ class Recipe:
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
-    def heard(self) -> int | None:
-        """The seed that starts the same noise here. Other tools draw seeds of 64 bits (ComfyUI) and hand them to torch,
-        whose CPU generator drops the upper 32; here the upper half counts (painting/noise.py), so it is dropped for them.
+    def effective_seed(self) -> int | None:
+        """The seed that draws the same noise here.
+
+        Other tools draw 64-bit seeds (ComfyUI) and pass them to torch, whose CPU generator ignores the upper 32 bits.
+        ``numerics/rng.py`` uses all bits, so the upper half of another tool's seed is dropped.
         """
         return self.seed if self.seed is None or self.tool == OURS else self.seed % 2**32
 
     def request(self) -> dict[str, Any]:
         """The fields of a ``PaintRequest`` that paints this picture again; ``PaintRequest(**recipe.request())``.
 
-        From our own files: every field. From other tools: only what means the same here (prompts, seed, steps,
-        guidance, size, each if within our limits), since their models, samplers and LoRAs go by other names; the seed
-        as ``heard``.
+        From this package's files: every field. From other tools: only the fields that mean the same here (prompts,
+        ``effective_seed``, steps, guidance, size) and are within this package's limits; their models, samplers and LoRAs
+        have other names.
         """
-        if self.tool == OURS and (whole_request := _our_request(self.raw.get("request"))):
-            return whole_request | {
-                "seed": whole_request["seed"] if self.seed is None else self.seed,
-                "count": 1,
-            }
+        if self.tool == OURS and (own := _own_request(self.raw.get("request"))):
+            return own | {"seed": own["seed"] if self.seed is None else self.seed, "count": 1}
         fields = {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
-            "seed": self.heard,
+            "seed": self.effective_seed,
             "steps": self.steps,
             "guidance": self.guidance,
             "width": self.width,
             "height": self.height,
         }
-        return {name: value for name, value in fields.items() if value is not None and _fits(name, value)}
+        return {name: value for name, value in fields.items() if value is not None and _is_valid(name, value)}
 
     def command(self) -> str:
-        """The shell command (quoted for a POSIX shell) that paints this picture again."""
+        """The shell command (quoted for a POSIX shell) that paints this picture again. Raises BadRequest."""
         known = self.request()
         if "prompt" not in known:
-            raise BadRequest("The recipe has no prompt to paint from.", "这份配方里没有可以作画的提示词。")
-        options = (
-            [("--size", f"{known['width']}x{known['height']}")] if {"width", "height"} <= known.keys() else []
-        )
+            raise BadRequest(
+                "The recipe has no prompt, so there is no command to paint it again.",
+                "这份配方里没有提示词，因此没有可以重画它的命令。",
+            )
+        options = []
+        if {"width", "height"} <= known.keys():
+            options.append(("--size", f"{known['width']}x{known['height']}"))
         for name, option in _OPTIONS.items():
-            # What is said by every model alike may go without saying; a model has steps and guidance of its own.
-            if name in known and (name in _OF_THE_MODEL or known[name] != _DEFAULTS[name]):
+            if name in known and (name in _MODEL_DEPENDENT or known[name] != _DEFAULTS[name]):
                 value = known[name]
                 options.append((option, _number(value) if isinstance(value, float) else str(value)))
         options += [("--lora", f"{name}:{_number(weight)}") for name, weight in known.get("loras", ())]
         words = ["starry", "paint", *(word for pair in options for word in _option(*pair))]
-        # A prompt that begins with a dash is not an option.
+        # "--" keeps a prompt that begins with a dash from being read as an option.
         return shlex.join([*words, *(["--"] if known["prompt"].startswith("-") else []), known["prompt"]])
 
 
-def _option(name: str, value: str) -> list[str]:
-    return [f"{name}={value}"] if value.startswith("-") else [name, value]
+def read_own(content: Any) -> Recipe | None:
+    """The recipe in the parsed JSON of ``picture.make_recipe``, or ``None`` if it is something else.
+
+    Reads the fields this version knows; those of a newer version stay in ``raw``.
+    """
+    if not isinstance(content, Mapping) or not whole(content.get("starry_night")):
+        return None
+    request = content.get("request")
+    asked: Mapping[str, Any] = request if isinstance(request, Mapping) else {}
+    model = content.get("model")
+    name = clean(model.get("name")) if isinstance(model, Mapping) else ""
+    seed = whole(content.get("seed"))
+    return Recipe(
+        tool=OURS,
+        prompt=clean(content.get("prompt")) or clean(asked.get("prompt")),
+        negative_prompt=clean(content.get("negative_prompt", asked.get("negative_prompt"))),
+        seed=whole(asked.get("seed")) if seed is None else seed,
+        steps=whole(asked.get("steps")),
+        sampler=clean(content.get("sampler")) or clean(asked.get("sampler")) or None,
+        guidance=real(asked.get("guidance")),
+        width=whole(asked.get("width")),
+        height=whole(asked.get("height")),
+        model=name or clean(asked.get("model")) or None,
+        loras=_own_loras(asked.get("loras")),
+        raw=dict(content),
+    )
 
 
-def _number(value: float) -> str:
-    """As short as it can be without changing the value."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+def _own_loras(items: object) -> tuple[tuple[str, float], ...]:
+    pairs = (
+        [item for item in items if isinstance(item, list) and len(item) == 2]
+        if isinstance(items, list)
+        else []
+    )
+    return tuple(
+        (clean(name), w) for name, weight in pairs if (w := real(weight)) is not None and clean(name)
+    )
 
 
-def _our_request(values: object) -> dict[str, Any] | None:
-    """The fields of a request of ours that this version knows, if together they are a valid one."""
+def _own_request(values: object) -> dict[str, Any] | None:
+    """The known fields of one of this package's requests, if together they are valid."""
     if not isinstance(values, Mapping):
         return None
     try:
@@ -123,7 +154,7 @@ def _our_request(values: object) -> dict[str, Any] | None:
         return None
 
 
-def _fits(name: str, value: object) -> bool:
+def _is_valid(name: str, value: object) -> bool:
     try:
         PaintRequest.from_dict({"prompt": "-", name: value})
     except BadRequest:
@@ -131,15 +162,17 @@ def _fits(name: str, value: object) -> bool:
     return True
 
 
-def text(value: object) -> str:
-    """``value`` if it is text, without control characters or halves of characters; "" if it is anything else."""
-    if not isinstance(value, str):
-        return ""
-    return _UNPRINTABLE.sub("", value.replace("\r\n", "\n").replace("\r", "\n")).strip()
+def _option(name: str, value: str) -> list[str]:
+    return [f"{name}={value}"] if value.startswith("-") else [name, value]
+
+
+def _number(value: float) -> str:
+    """The shortest text that parses to ``value``."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def whole(value: object) -> int | None:
-    """``value`` as a non-negative whole number of at most 64 bits, if it is one (or is the text of one)."""
+    """``value`` as an integer in 0..2⁶⁴−1; also from its decimal text or an integral float. Else ``None``."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,20}\s*", value, re.ASCII):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -150,7 +183,7 @@ def whole(value: object) -> int | None:
 
 
 def real(value: object) -> float | None:
-    """``value`` as a finite number, if it is one (or is the text of one)."""
+    """``value`` as a finite float; also from its text. Else ``None``."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

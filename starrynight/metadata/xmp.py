@@ -1,27 +1,26 @@
-"""The XMP packet of our pictures: building it, and reading our recipe back from a packet anybody may have written.
+"""The XMP packet of a picture: building it, and reading the recipe from an untrusted one.
 
-It says, in the words photo tools and the law know, that the picture was painted by a model: IPTC's DigitalSourceType
+The packet marks the picture as made by a model, in two standard forms: IPTC's DigitalSourceType
 (https://cv.iptc.org/newscodes/digitalsourcetype/) and the AIGC label of GB 45438-2025 (China, in force 2025-09-01,
-appendix E: one JSON text in the namespace of TC260). Our recipe travels in a namespace of our own.
-Does NOT know in which file the packet lies, nor what a recipe holds.
+appendix E: one JSON text in the namespace of TC260). The recipe has a namespace of its own.
+Knows neither the file that contains the packet nor the fields of a recipe.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from typing import Any
 from xml.etree.ElementTree import ParseError
 from xml.sax.saxutils import escape
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from starrynight.text import plain_json
+
 NAMESPACE = "urn:starry-night:recipe/1.0/"
 AIGC_NAMESPACE = "http://www.tc260.org.cn/ns/AIGC/1.0/"
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-MAX_PACKET = 4 << 20  # bytes; ours are the recipe and little else; photo editors keep histories there
+MAX_PACKET = 4 << 20  # bytes; a recipe takes a few KB, but photo editors store edit histories here
 
 _PREFIXES = {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
@@ -35,7 +34,7 @@ _PREFIXES = {
 
 
 def aigc_label(producer: str, produce_id: str) -> str:
-    """GB 45438-2025's implicit label. Label "1": made by AI. Whoever passes the picture on fills the Propagator's."""
+    """GB 45438-2025's implicit label. Label "1": made by AI. A distributor fills in the Propagator fields."""
     label = {
         "Label": "1",
         "ContentProducer": producer,
@@ -48,19 +47,13 @@ def aigc_label(producer: str, produce_id: str) -> str:
     return plain_json(label)
 
 
-def plain_json(value: Any, sort_keys: bool = False) -> str:
-    """``value`` as JSON without spaces; characters as themselves, but for those no XML or UTF-8 can hold."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False)
-    return re.sub(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
 def description(prompt: str) -> str:
     """The prompt as ``dc:description``, which photo tools show under the picture."""
     return f'<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{escape(prompt)}</rdf:li></rdf:Alt></dc:description>'
 
 
 def element(name: str, text: str) -> str:
-    """One property; ``text`` is never markup."""
+    """One property; ``text`` is escaped."""
     return f"<{name}>{escape(text)}</{name}>"
 
 
@@ -79,9 +72,9 @@ def packet(*properties: str) -> bytes:
 
 
 def read(data: bytes) -> dict[str, str]:
-    """Properties of a packet by prefixed name ("starry:Recipe"), ours and the labels'; {} if it cannot be trusted.
+    """The properties of a packet in the known namespaces, by prefixed name ("starry:Recipe").
 
-    Entities and document types are refused (an XML bomb needs them), as is what is not XML or is far too long.
+    {} if the packet is longer than ``MAX_PACKET``, not XML, or has a document type or entities, as XML bombs do.
     """
     if len(data) > MAX_PACKET:
         return {}
@@ -94,10 +87,8 @@ def read(data: bytes) -> dict[str, str]:
         pairs: Mapping[str, str | None] = {
             child.tag: "".join(child.itertext()).strip() for child in description_node
         }
-        for key, value in [
-            *description_node.attrib.items(),
-            *pairs.items(),
-        ]:  # photo tools rewrite one as the other
+        # Photo tools rewrite elements as attributes and the reverse.
+        for key, value in [*description_node.attrib.items(), *pairs.items()]:
             for prefix, uri in _PREFIXES.items():
                 if isinstance(key, str) and key.startswith(f"{{{uri}}}"):
                     found[f"{prefix}:{key.removeprefix(f'{{{uri}}}')}"] = value or ""

@@ -6,7 +6,6 @@ a picture's words back. Knows nothing of queues.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from starrynight.jobs.uploads import Uploads
 from starrynight.models import catalogue
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.styles import styles
-from starrynight.request import PRECISIONS
+from starrynight.request import PRECISIONS, random_seed
 from starrynight.settings import settings
 from starrynight.web import components
 from starrynight.web.language import language, t
@@ -96,7 +95,7 @@ def step_of(painter: ModelSpec) -> int:
 def seed_and_count() -> None:
     if "seed_next" in st.session_state:
         st.session_state["seed"] = st.session_state.pop("seed_next")
-    st.session_state.setdefault("seed", str(secrets.randbelow(2**32)))
+    st.session_state.setdefault("seed", str(random_seed()))
     with st.container(horizontal=True, vertical_alignment="bottom", key="seeds"):
         st.text_input(
             t("seed"), key="seed", persist_state="session", max_chars=19, help=t("seed.help"), width=190
@@ -113,7 +112,7 @@ def seed_and_count() -> None:
 
 
 def throw_dice() -> None:
-    st.session_state["seed"] = str(secrets.randbelow(2**32))
+    st.session_state["seed"] = str(random_seed())
 
 
 def more() -> None:
@@ -204,7 +203,7 @@ def wish() -> dict[str, Any]:
         "init_image": state.get("init_image"), "strength": state.get("strength") if state.get("init_image") else None,
     }  # fmt: skip
     if not state.get("locked"):
-        state["seed_next"] = str(secrets.randbelow(2**32))
+        state["seed_next"] = str(random_seed())
     return found
 
 

@@ -56,7 +56,7 @@ def again(picture: str, vary: bool) -> Job:
 
 def seed_of(row: Row) -> int | None:
     """The seed that starts this picture here, whichever tool painted it."""
-    return Recipe(tool=row.tool, seed=row.seed).heard
+    return Recipe(tool=row.tool, seed=row.seed).effective_seed
 
 
 def first_picture(path: object) -> str | None:

@@ -6,7 +6,6 @@ or another visitor needs to watch. Knows nothing of how the queue is worked off.
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import streamlit as st
@@ -14,7 +13,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.jobs.job import Job
 from starrynight.painting.styles import styles
-from starrynight.request import PaintRequest
+from starrynight.request import PaintRequest, random_seed
 from starrynight.web import components, controls, desk
 from starrynight.web.language import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
@@ -152,7 +151,7 @@ def vary(name: str) -> None:
     """The same wish with another seed."""
     try:
         request: PaintRequest = desk.queue().get(name).request
-        seed = secrets.randbelow(2**32)
+        seed = random_seed()
         job = desk.queue().submit(request.replace(seed=seed))
     except StarryError as error:
         desk.complain(error)

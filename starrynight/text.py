@@ -1,0 +1,46 @@
+"""Text from outside the program: cleaning it, and quoting it in a message. The one home of both.
+
+Texts in requests, uploads and other people's files may hold control characters that drive a terminal, and characters
+that XML 1.0 or UTF-8 cannot carry. A request refuses such characters (``request``), a file's texts are cleaned of them
+(``clean``), a message shows a placeholder (``excerpt``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# Control characters except newline and tab, lone surrogates (half of a UTF-16 pair), and two non-characters.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Unicode's bidirectional overrides, embeddings and isolates: they reorder the letters after them.
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_EXCERPT = 60  # characters
+
+
+def unix_newlines(value: str) -> str:
+    return value.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def clean(value: object) -> str:
+    """``value`` without unprintable characters and outer whitespace; "" if it is not text."""
+    return UNPRINTABLE.sub("", unix_newlines(value)).strip() if isinstance(value, str) else ""
+
+
+def excerpt(value: object) -> str:
+    """``value`` as a message quotes it: one line of at most 60 characters. Never raises."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "an enormous number"  # Python refuses to print integers beyond 4300 digits
+    text = UNPRINTABLE.sub("?", value if isinstance(value, str) else repr(value)).replace("\n", " ")
+    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 3] + "…"
+
+
+def without_bidi(text: str) -> str:
+    """``text`` with bidirectional controls replaced by U+FFFD, so that a terminal cannot show one word as another."""
+    return _BIDI.sub("\ufffd", text)
+
+
+def plain_json(value: Any, sort_keys: bool = False) -> str:
+    """``value`` as JSON without spaces. Characters stand as themselves; those no XML or UTF-8 can hold are escaped."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False)
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
