@@ -190,6 +190,7 @@ WRONG = {
     "a model that is not here": ("/api/jobs", {"prompt": "x", "model": "sdxl"}, 404, "MissingFile"),
     "a file of ours as the first picture": ("/api/jobs", {"prompt": "x", "init_image": "/etc/passwd"}, 400, "BadRequest"),
     "no JSON": ("/api/jobs", b"{", 400, "BadRequest"),
+    "no UTF-8, at an address with braces": ("/api/jobs/%7Bx%7D/move", b"\xff", 400, "BadRequest"),
     "JSON that is no object": ("/api/jobs", [1], 400, "BadRequest"),
     "an infinite number": ("/api/jobs", b'{"prompt": "x", "guidance": Infinity}', 400, "BadRequest"),
     "half a character": ("/api/jobs", b'{"prompt": "\\ud800"}', 400, "BadRequest"),
@@ -211,7 +212,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_told_in_one_shape_with_its_own_status(here: str, case: str) -> None:
     path, body, status, kind = WRONG[case]
-    headers = {"Content_Type": "application/json"} if path == "/api/jobs" else {}
+    headers = {"Content_Type": "application/json"} if path.startswith("/api/jobs") else {}
     answer = ask(here, path, body, Accept_Language="zh-CN,zh;q=0.9", **headers)
     assert (answer.status, answer.error["type"]) == (status, kind), answer.body
     assert answer.error["message"] == answer.error["zh"]
@@ -281,6 +282,8 @@ def test_foreign_pages_are_refused(here: str) -> None:
         assert ask(here, "/api/health", Host=host).status == 200, host
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://localhost"):
         assert ask(here, "/api/jobs", {"prompt": "x"}, Origin=origin).status == 403, origin
+    refused = ask(here, "/api/health", Origin="null", Accept_Language="zh")
+    assert refused.error["message"] == refused.error["zh"]
     assert ask(here, "/api/health", Origin=here).status == 200
     assert ask(here, "/api/pictures", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403
     assert ask(here, "/api/health", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200

@@ -1,1 +1,28 @@
-"""The door for programs and pages: HTTP on this machine. It translates words into calls and answers in JSON; docs/api.md."""
+"""The HTTP interface: it translates requests into calls of gallery and queue, and answers in JSON. See docs/api.md.
+
+The names of route functions appear in /api/openapi.json as operation ids, so renaming one breaks generated clients.
+"""
+
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+
+from starrynight.i18n import Text
+
+
+def error_response(
+    caller: HTTPConnection, kind: str, error: Text, status: int, param: str | None = None
+) -> JSONResponse:
+    """The JSON object of every error. ``message`` is in the language of ``?lang=`` or ``Accept-Language``.
+
+    ``kind``: the error's type. ``param``: the field at fault, if it is known.
+    """
+    lang = caller.query_params.get("lang") or caller.headers.get("accept-language", "")
+    body = {
+        "message": error.to(lang),
+        "type": kind,
+        "param": param,
+        "code": None,
+        "en": error.en,
+        "zh": error.zh,
+    }
+    return JSONResponse({"error": body}, status, headers={"X-Content-Type-Options": "nosniff"})

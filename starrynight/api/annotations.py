@@ -1,4 +1,4 @@
-"""Routes for what people say of pictures: stars, notes, tags, collections, the trash; and what there is to filter by."""
+"""Routes of a user's annotations (stars, notes, tags, collections, the trash) and of the gallery's filters."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from starrynight.api.pictures import Asked, Hung
+from starrynight.api.pictures import TheGallery, TheQuery
 from starrynight.errors import BadRequest
 
 router = APIRouter()
-MOST = 1000  # pictures in one request
+MAX_PICTURES = 1000  # in one request
 Pictures = Annotated[list[str], Body(embed=True)]
 
 
 @router.get("/facets")
-def facets(gallery: Hung) -> dict[str, dict[str, int]]:
-    """Each filter's values, collections and tags, and how many pictures outside the trash have them."""
+def facets(gallery: TheGallery) -> dict[str, dict[str, int]]:
+    """The values of each filter, the collections and the tags, each with its number of pictures outside the trash."""
     return gallery.facets() | {
         "collections": gallery.marks.all_collections(),
         "tags": gallery.marks.all_tags(),
@@ -24,59 +24,65 @@ def facets(gallery: Hung) -> dict[str, dict[str, int]]:
 
 
 @router.get("/pictures/count")
-def count(gallery: Hung, query: Asked) -> dict[str, int]:
-    """How many ``GET /pictures`` would find, page after page."""
+def count(gallery: TheGallery, query: TheQuery) -> dict[str, int]:
+    """The number of pictures that ``GET /pictures`` finds on all pages."""
     return {"count": gallery.count(query)}
 
 
 @router.post("/stars")
-def star(pictures: Pictures, gallery: Hung, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
-    gallery.marks.star(_few(pictures), starred)
+def star(pictures: Pictures, gallery: TheGallery, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
+    gallery.marks.star(_checked(pictures), starred)
     return {"starred": starred}
 
 
 @router.put("/pictures/{picture}/note")
-def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: Hung) -> dict[str, str]:
+def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: TheGallery) -> dict[str, str]:
     gallery.marks.note(picture, note)
     return {"note": gallery.get(picture).note}
 
 
 @router.post("/tags")
 def tag(
-    name: Annotated[str, Body()], pictures: Pictures, gallery: Hung, remove: Annotated[bool, Body()] = False
+    name: Annotated[str, Body()],
+    pictures: Pictures,
+    gallery: TheGallery,
+    remove: Annotated[bool, Body()] = False,
 ) -> dict[str, int]:
-    (gallery.marks.untag if remove else gallery.marks.tag)(_few(pictures), name)
+    (gallery.marks.untag if remove else gallery.marks.tag)(_checked(pictures), name)
     return gallery.marks.all_tags()
 
 
 @router.post("/collections")
 def collect(
-    name: Annotated[str, Body()], pictures: Pictures, gallery: Hung, remove: Annotated[bool, Body()] = False
+    name: Annotated[str, Body()],
+    pictures: Pictures,
+    gallery: TheGallery,
+    remove: Annotated[bool, Body()] = False,
 ) -> dict[str, int]:
-    (gallery.marks.uncollect if remove else gallery.marks.collect)(name, _few(pictures))
+    (gallery.marks.uncollect if remove else gallery.marks.collect)(name, _checked(pictures))
     return gallery.marks.all_collections()
 
 
 @router.post("/trash")
-def throw(pictures: Pictures, gallery: Hung) -> dict[str, Any]:
-    """Out of sight; ``restore`` undoes it for thirty days."""
-    gallery.trash.throw(_few(pictures))
+def throw(pictures: Pictures, gallery: TheGallery) -> dict[str, Any]:
+    """Move pictures to the trash; ``restore`` brings them back within thirty days."""
+    gallery.trash.throw(_checked(pictures))
     return {"thrown": len(pictures)}
 
 
 @router.post("/trash/restore")
-def restore(pictures: Pictures, gallery: Hung) -> dict[str, Any]:
-    gallery.trash.bring_back(_few(pictures))
+def restore(pictures: Pictures, gallery: TheGallery) -> dict[str, Any]:
+    gallery.trash.bring_back(_checked(pictures))
     return {"restored": len(pictures)}
 
 
 @router.delete("/trash")
-def empty(gallery: Hung) -> dict[str, int]:
-    """Part for good with all that lies in the trash."""
+def empty(gallery: TheGallery) -> dict[str, int]:
+    """Delete the pictures in the trash permanently."""
     return {"gone": gallery.trash.empty()}
 
 
-def _few(pictures: list[str]) -> list[str]:
-    if len(pictures) > MOST:
-        raise BadRequest(f"At most {MOST} pictures at once.", f"一次最多 {MOST} 幅画。")
+def _checked(pictures: list[str]) -> list[str]:
+    if len(pictures) > MAX_PICTURES:
+        raise BadRequest(f"At most {MAX_PICTURES} pictures at once.", f"一次最多 {MAX_PICTURES} 幅画。")
     return pictures

@@ -1,4 +1,4 @@
-"""Routes of the queue: ask for pictures, watch them come, cancel, reorder, retry; hand in pictures to begin from."""
+"""Routes of the queue: submit, watch, cancel, reorder and retry jobs; upload pictures to start from."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from starlette.datastructures import UploadFile
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.jobs import validate
 from starrynight.jobs.job import ACTIVE, ENDED, Job
-from starrynight.jobs.queue import Queue as Jobs
+from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
 
 router = APIRouter()
-OFTEN = 0.1  # seconds between two looks for something new
-QUIET = 15.0  # seconds of silence after which a comment keeps the connection
+POLL_INTERVAL = 0.1  # seconds between two reads of a job's revision
+KEEPALIVE = 15.0  # seconds without an event after which a comment keeps proxies from closing the connection
 
 
-def queue_of(request: Request) -> Jobs:
+def queue_of(request: Request) -> Queue:
     return request.app.state.queue
 
 
-Queued = Annotated[Jobs, Depends(queue_of)]
+TheQueue = Annotated[Queue, Depends(queue_of)]
 
 
 @router.post("/jobs", status_code=201)
-def submit(words: Annotated[dict[str, Any], Body()], request: Request, queue: Queued) -> dict[str, Any]:
-    """The fields of a PaintRequest; only ``prompt`` must be there."""
-    return queue.submit(validate.validate_request(words, request.app.state.gallery)).to_dict()
+def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: TheQueue) -> dict[str, Any]:
+    """The body is the fields of a PaintRequest; only ``prompt`` is required."""
+    return queue.submit(validate.validate_request(fields, request.app.state.gallery)).to_dict()
 
 
 @router.get("/jobs")
 def listed(
-    queue: Queued, state: str = "active", limit: Annotated[int, Query(ge=1, le=500)] = 100
+    queue: TheQueue, state: str = "active", limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> dict[str, Any]:
-    """``state``: active, ended, all, or one state."""
+    """``state``: active, ended, all, or the name of one state."""
     known = {"active": ACTIVE, "ended": ENDED, "all": (*ACTIVE, *ENDED)}
     states = known.get(state, (state,))
     if not set(states) <= {*ACTIVE, *ENDED}:
@@ -51,60 +51,60 @@ def listed(
 
 
 @router.get("/jobs/{job}")
-def one(job: str, queue: Queued) -> dict[str, Any]:
+def one(job: str, queue: TheQueue) -> dict[str, Any]:
     return queue.get(job).to_dict()
 
 
 @router.post("/jobs/{job}/cancel")
-def cancel(job: str, queue: Queued) -> dict[str, Any]:
+def cancel(job: str, queue: TheQueue) -> dict[str, Any]:
     return queue.cancel(job).to_dict()
 
 
 @router.post("/jobs/{job}/move")
-def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: Queued) -> dict[str, Any]:
+def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: TheQueue) -> dict[str, Any]:
     return queue.move(job, position).to_dict()
 
 
 @router.post("/jobs/{job}/retry")
-def retry(job: str, queue: Queued) -> dict[str, Any]:
+def retry(job: str, queue: TheQueue) -> dict[str, Any]:
     return queue.retry(job).to_dict()
 
 
 @router.get("/jobs/{job}/preview")
-def preview(job: str, queue: Queued) -> Response:
-    if (look := queue.preview(job)) is None:
-        raise MissingFile("There is nothing to see of this job yet.", "这个任务还没有画面可看。")
-    return Response(look.image, media_type="image/webp", headers={"Cache-Control": "no-store"})
+def preview(job: str, queue: TheQueue) -> Response:
+    if (newest := queue.preview(job)) is None:
+        raise MissingFile("This job has no preview yet.", "这个任务还没有预览。")
+    return Response(newest.image, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
-def found(job: str, queue: Queued) -> Job:
-    """Before the stream begins, so that an unknown job is a 404 and not a stream."""
+def found(job: str, queue: TheQueue) -> Job:
+    """Read the job before the stream begins, so that an unknown job is a 404 and not an empty stream."""
     return queue.get(job)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
-async def events(first: Annotated[Job, Depends(found)], queue: Queued) -> AsyncIterator[ServerSentEvent]:
-    """``job`` on every change, ``preview`` and ``picture`` as they come, ``ended`` at last."""
+async def events(first: Annotated[Job, Depends(found)], queue: TheQueue) -> AsyncIterator[ServerSentEvent]:
+    """Server-Sent Events: ``job`` after every change, ``preview``, ``picture`` for each finished one, ``ended`` last."""
     yield ServerSentEvent(retry=1000, comment="starry night")
-    seen, shown, hung, silent = -1, -1, 0, 0.0
+    seen, shown, finished, silent = -1, -1, 0, 0.0
     while True:
         if await asyncio.to_thread(queue.revision, first.id) == seen:
-            await asyncio.sleep(OFTEN)
-            silent += OFTEN
-            if silent >= QUIET:
+            await asyncio.sleep(POLL_INTERVAL)
+            silent += POLL_INTERVAL
+            if silent >= KEEPALIVE:
                 silent = 0.0
                 yield ServerSentEvent(comment="still here")
             continue
         silent = 0.0
-        job, look = await asyncio.to_thread(lambda: (queue.get(first.id), queue.preview(first.id)))
+        job, newest = await asyncio.to_thread(lambda: (queue.get(first.id), queue.preview(first.id)))
         seen = job.revision
         yield ServerSentEvent(event="job", data=job.to_dict(), id=str(seen))
-        if look is not None and look.revision != shown:
-            shown = look.revision
-            yield ServerSentEvent(event="preview", data=_preview(job, look.image))
-        for painted in job.painted[hung:]:
-            yield ServerSentEvent(event="picture", data=vars(painted))
-        hung = len(job.painted)
+        if newest is not None and newest.revision != shown:
+            shown = newest.revision
+            yield ServerSentEvent(event="preview", data=_preview(job, newest.image))
+        for picture in job.painted[finished:]:
+            yield ServerSentEvent(event="picture", data=vars(picture))
+        finished = len(job.painted)
         if job.ended:
             yield ServerSentEvent(event="ended", data=job.to_dict())
             return
@@ -117,12 +117,12 @@ def _preview(job: Job, image: bytes) -> dict[str, Any]:
 
 @router.post("/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20))
 async def upload(request: Request) -> dict[str, Any]:
-    """The picture's bytes as the body, or a form with ``file``. What is kept is its pixels alone."""
+    """The body is the picture, or a form with ``file``. Only its pixels are kept."""
     if request.headers.get("content-type", "").startswith("multipart/"):
         async with request.form(max_files=1, max_fields=1) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
-                raise BadRequest("The form has no file called “file”.", "表单里没有名为“file”的文件。")
+                raise BadRequest("The form has no file in its field “file”.", "表单的“file”字段里没有文件。")
             data = await file.read()
     else:
         data = await request.body()
@@ -132,6 +132,6 @@ async def upload(request: Request) -> dict[str, Any]:
 
 @router.get("/uploads/{name}")
 def uploaded(name: str) -> Response:
-    """To show what was handed in."""
+    """An upload, as it was stored."""
     data = Uploads().path(name).read_bytes()
     return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})

@@ -1,4 +1,4 @@
-"""Routes of the lab: a run's pictures and its report, as files. What they say in numbers is starrynight.lab.table's."""
+"""Routes of the lab: the report and the pictures of a run on this machine, as files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starrynight.lab import table
 from starrynight.lab.run import PLAN, ExperimentRun
 
 router = APIRouter()
-# The report is one page of our own making with its scripts inside it: they may run, and reach nothing.
+# The report is an HTML page with inline scripts. They may run, but load nothing and reach no other page.
 REPORT = HEADERS | {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "sandbox allow-scripts",
@@ -39,7 +39,7 @@ def picture(run: str, name: str) -> Response:
 
 
 def found(name: str) -> ExperimentRun:
-    """A run of this machine, by its folder's name alone."""
+    """The run in the folder ``name`` below the lab's home. The name cannot leave that folder. Raises ``MissingFile``."""
     folder: Path = table.home() / name
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".") or not (folder / PLAN).is_file():
         raise MissingFile(

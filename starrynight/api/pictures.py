@@ -1,4 +1,4 @@
-"""Routes of the gallery: search, one picture, its file, thumbnail, recipe, and the file in another format."""
+"""Routes of the gallery: search, one picture, its file, thumbnail and recipe, and a download in any format."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from starrynight.gallery.files import SUFFIXES
 from starrynight.gallery.folder import slug
-from starrynight.gallery.search import Query as Sought
+from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
 from starrynight.picture import convert
 
 router = APIRouter()
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-# A file is a picture and nothing else, whatever it holds; it never changes, for its name is its content.
+# A browser must treat the file as a picture, whatever bytes it holds. It is immutable, because its id is its content.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -30,10 +30,10 @@ def gallery_of(request: Request) -> Gallery:
     return request.app.state.gallery
 
 
-Hung = Annotated[Gallery, Depends(gallery_of)]
+TheGallery = Annotated[Gallery, Depends(gallery_of)]
 
 
-def sought(
+def gallery_query(
     text: str = "",
     style: str | None = None,
     model: str | None = None,
@@ -47,59 +47,64 @@ def sought(
     since: datetime | None = None,
     until: datetime | None = None,
     trashed: bool = False,
-) -> Sought:
-    """What is asked for, from the address."""
-    return Sought(
+) -> GalleryQuery:
+    """The search that the URL's query string describes."""
+    return GalleryQuery(
         text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
         collection=collection, like=like, colour=colour, since=since, until=until, trashed=trashed,
     )  # fmt: skip
 
 
-Asked = Annotated[Sought, Depends(sought)]
+TheQuery = Annotated[GalleryQuery, Depends(gallery_query)]
 
 
 @router.get("/pictures")
 def search(
-    gallery: Hung,
-    query: Asked,
+    gallery: TheGallery,
+    query: TheQuery,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
 ) -> dict[str, Any]:
-    """A page of what hangs, newest first; ``next`` is the ``after`` of the following page."""
+    """A page of pictures, newest first; pass ``next`` as ``after`` to get the following page."""
     page = gallery.search(query, after, limit)
     return {"pictures": [asdict(row) for row in page.rows], "next": page.next}
 
 
 @router.get("/pictures/{picture}")
-def one(picture: str, gallery: Hung) -> dict[str, Any]:
+def one(picture: str, gallery: TheGallery) -> dict[str, Any]:
     return asdict(gallery.get(picture))
 
 
 @router.get("/pictures/{picture}/recipe")
-def recipe(picture: str, gallery: Hung) -> dict[str, Any]:
-    """All the file says of its making."""
+def recipe(picture: str, gallery: TheGallery) -> dict[str, Any]:
+    """The recipe stored in the file."""
     return gallery.recipe(gallery.get(picture).id)
 
 
 @router.get("/pictures/{picture}/file")
-def file(picture: str, gallery: Hung) -> Response:
+def file(picture: str, gallery: TheGallery) -> Response:
     row = gallery.get(picture)
     return Response(gallery.read(row), media_type=TYPES[row.format], headers=HEADERS)
 
 
 @router.get("/pictures/{picture}/thumb")
-def thumb(picture: str, gallery: Hung, size: int = 512) -> Response:
+def thumb(picture: str, gallery: TheGallery, size: int = 512) -> Response:
     """WebP; ``size`` is 256, 512 or 1024."""
     return Response(gallery.thumbnail(gallery.get(picture), size), media_type="image/webp", headers=HEADERS)
 
 
 @router.get("/pictures/{picture}/download")
-def download(picture: str, gallery: Hung, format: str | None = None, quality: int | None = None) -> Response:  # noqa: A002
-    """As an attachment with a readable name; in its own format byte for byte, in another with its recipe."""
+def download(
+    picture: str,
+    gallery: TheGallery,
+    format: str | None = None,  # noqa: A002
+    quality: int | None = None,
+) -> Response:
+    """The file as an attachment with a readable name: byte for byte, or converted to ``format`` with its recipe."""
     row = gallery.get(picture)
     kind = format or row.format
     data = convert(gallery.read(row), row.format, kind, quality)
     name = f"{slug(row.prompt)}-{row.id[:8]}{SUFFIXES[kind]}"
-    plain = f"starry-{row.id[:8]}{SUFFIXES[kind]}"
-    attached = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
-    return Response(data, media_type=TYPES[kind], headers=HEADERS | {"Content-Disposition": attached})
+    ascii_name = f"starry-{row.id[:8]}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
+    attachment = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
+    return Response(data, media_type=TYPES[kind], headers=HEADERS | {"Content-Disposition": attachment})
