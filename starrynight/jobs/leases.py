@@ -20,7 +20,7 @@ from starrynight.gallery.insert import insert_new
 from starrynight.i18n import Text
 from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, error_payload
 from starrynight.jobs.queue import now_ms, update_job
-from starrynight.jobs.schema import jobs, looks, painted, workers
+from starrynight.jobs.schema import jobs, painted, previews, workers
 from starrynight.request import PaintRequest
 
 LEASE_MS = 20_000  # a worker that has not renewed for this long counts as dead; it renews every quarter of it
@@ -107,9 +107,9 @@ class Lease:
             self._require(connection, job)
             update_job(connection, job.number, **progress)
             if image is not None:
-                connection.execute(delete(looks).where(looks.c.number == job.number))
+                connection.execute(delete(previews).where(previews.c.number == job.number))
                 revision = select(jobs.c.revision).where(jobs.c.number == job.number).scalar_subquery()
-                connection.execute(insert(looks).values(number=job.number, revision=revision, image=image))
+                connection.execute(insert(previews).values(number=job.number, revision=revision, image=image))
 
     def check(self, job: ClaimedJob) -> None:
         """Raise ``Cancelled`` or ``LostLease`` as ``report`` does, without writing."""
@@ -187,7 +187,7 @@ def release_worker(database: Database, worker: str) -> None:
 def _requeue(connection: Connection, number: int, **more: object) -> None:
     """Back to waiting. ``place`` is unchanged, so the job is the next one again."""
     update_job(connection, number, state=WAITING, worker=None, picture=None, step=None, steps=None, **more)
-    connection.execute(delete(looks).where(looks.c.number == number))
+    connection.execute(delete(previews).where(previews.c.number == number))
 
 
 def _recover_jobs(connection: Connection, worker: str, cause: Text) -> None:
@@ -236,4 +236,4 @@ def _end(connection: Connection, number: int, state: str, error: dict[str, Any] 
         connection, number, state=state, worker=None, ended_at=now_ms(), error=reason, picture=None, step=None,
         cancelling=False,
     )  # fmt: skip
-    connection.execute(delete(looks).where(looks.c.number == number))
+    connection.execute(delete(previews).where(previews.c.number == number))

@@ -21,7 +21,7 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.rows import moment
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, JobPicture, error_payload
-from starrynight.jobs.schema import jobs, looks, painted
+from starrynight.jobs.schema import jobs, painted, previews
 from starrynight.request import MAX_TEXT, PaintRequest
 from starrynight.text import clean
 
@@ -101,7 +101,7 @@ class Queue:
     def preview(self, job: str) -> JobPreview | None:
         """The newest preview; None before the first step and after the job has ended."""
         with self.database.reading() as connection:
-            newest = select(looks.c.revision, looks.c.image).join(jobs).where(jobs.c.id == job)
+            newest = select(previews.c.revision, previews.c.image).join(jobs).where(jobs.c.id == job)
             found = connection.execute(newest).one_or_none()
         return None if found is None else JobPreview(*found)
 

@@ -65,7 +65,7 @@ painted = Table(
     Column("error", Text),  # JSON, of a refused picture
 )  # fmt: skip
 
-looks = Table(
+previews = Table(
     "looks", metadata,
     _job(),
     Column("revision", BigInteger, nullable=False),
