@@ -1,20 +1,21 @@
-"""The whole error tree, on one page. Every error a user can meet says, in English and Chinese, what happened
-and what to do next. This file knows no other file; doors catch by type and use ``exit_code`` or ``status``.
+"""The complete tree of errors that users see. Every message states the cause and the next step, in English and Chinese.
+
+Interfaces catch by type: ``exit_code`` is the shell's, ``status`` is HTTP's.
 
 StarryError
-├── BadRequest        the words cannot be painted: empty prompt, wrong size, steps out of range
-│   ├── UnknownName   a model, style, sampler or LoRA nobody has heard of (with the nearest names)
-│   └── WrongSize     a size that does not fit the model (with the nearest sizes that do)
-├── BadFile           a file is missing, truncated, of the wrong kind, or must not be trusted
+├── BadRequest        the request is invalid: empty prompt, wrong size, steps out of range
+│   ├── UnknownName   no model, style, sampler or LoRA has this name (with the nearest names)
+│   └── WrongSize     the size does not fit the model (with the nearest valid sizes)
+├── BadFile           the file is missing, truncated, of the wrong type or unsafe
 │   ├── MissingFile
-│   ├── PickledFile   a checkpoint that could run code when opened
-│   ├── LfsPointer    a note left by Git LFS in place of the weights
-│   └── NoRecipe      a picture that does not say how it was painted
+│   ├── PickledFile   a pickled checkpoint, which can run code when opened
+│   ├── LfsPointer    a Git LFS pointer in place of the file
+│   └── NoRecipe      a picture without a recipe
 ├── Unfit             a LoRA that fits no layer, a checkpoint of another architecture
-├── HubUnreachable    a model is not here and its hub does not answer
-├── MissingPackage    an optional package is needed
-├── StorageError      the disk is full, or the folder may not be written
-├── BrokenNumbers     the guard saw NaN or Inf and no rung of the ladder helped
+├── HubUnreachable    the model is not on this machine and its hub does not answer
+├── MissingPackage    an optional package is not installed
+├── StorageError      the disk is full, or the folder is not writable
+├── BrokenNumbers     the guard found NaN or Inf and no fallback recovered
 ├── OutOfMemory
 └── Cancelled
 """
@@ -26,7 +27,9 @@ import errno
 from collections.abc import Iterable
 from typing import Any
 
-# What the system says of a file or a port, where it speaks English alone.
+from starrynight.i18n import Text
+
+# The Chinese for the system's messages about files and ports, which are English only.
 _REASONS = {
     errno.ENOENT: "路径不存在",
     errno.ENOTDIR: "路径中有一段不是文件夹",
@@ -45,14 +48,14 @@ _REASONS = {
 }
 
 
-def reason(error: OSError) -> tuple[str, str]:
-    """Why the system refused, in English and Chinese."""
+def reason(error: OSError) -> Text:
+    """The system's message, in both languages where a translation is known."""
     en = error.strerror or type(error).__name__
-    return en, _REASONS.get(error.errno or 0, en)
+    return Text(en, _REASONS.get(error.errno or 0, en))
 
 
 class StarryError(Exception):
-    """One clear sentence in each language. ``exit_code`` is for the shell, ``status`` for HTTP."""
+    """The message in both languages, the shell's exit code and the HTTP status."""
 
     exit_code = 1
     status = 500
@@ -62,8 +65,8 @@ class StarryError(Exception):
         self.en, self.zh = en, zh
 
     def message(self, lang: str) -> str:
-        """The sentence in ``lang`` ("zh" or anything else for English)."""
-        return self.zh if lang.startswith("zh") else self.en
+        """The message in ``lang``; see ``Text.to``."""
+        return Text(self.en, self.zh).to(lang)
 
 
 class BadRequest(StarryError):
@@ -71,13 +74,17 @@ class BadRequest(StarryError):
 
 
 class UnknownName(BadRequest):
-    """``what`` is a kind of thing (model, style …) in both languages, e.g. ``("style", "风格")``."""
+    """No ``what`` is called ``name``. ``what``: a kind of thing, e.g. ``Text("style", "风格")``. ``known``: valid names.
+
+    ``hint``: a sentence to append. ``near`` keeps the similar names.
+    """
 
     status = 404
 
     def __init__(
         self, what: tuple[str, str], name: str, known: Iterable[str], hint: tuple[str, str] = ("", "")
     ) -> None:
+        (what_en, what_zh), (hint_en, hint_zh) = what, hint
         names = sorted(set(known))
         near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         self.name, self.near = name, near
@@ -89,8 +96,8 @@ class UnknownName(BadRequest):
         else:
             en, zh = "none are installed.", "目前一个也没有。"
         super().__init__(
-            f"There is no {what[0]} called “{name}”; {en}{' ' + hint[0] if hint[0] else ''}",
-            f"没有名为“{name}”的{what[1]}；{zh}{hint[1]}",
+            f"There is no {what_en} called “{name}”; {en}{' ' + hint_en if hint_en else ''}",
+            f"没有名为“{name}”的{what_zh}；{zh}{hint_zh}",
         )
 
 
@@ -135,7 +142,7 @@ class StorageError(StarryError):
 
 
 class BrokenNumbers(StarryError):
-    """``fault``: where and how, as ``verdict.Fault`` has it, if it is known."""
+    """``fault``: the ``verdict.Fault`` with stage, step and module, where known."""
 
     exit_code, status = 6, 500
     fault: Any = None

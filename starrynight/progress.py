@@ -1,7 +1,7 @@
-"""The one shape in which long work reports how far it is: ``on_progress(done, total, message)``.
+"""How long work reports its progress: ``on_progress(done, total, message)``.
 
-``done`` and ``total`` count whatever the work is made of (steps, bytes, pictures). The message says what is going on now.
-A callback may raise ``errors.Cancelled``, which ends the work.
+``done`` and ``total`` count units of work (steps, bytes, pictures); the message names the current one. A callback may
+raise ``errors.Cancelled`` to stop the work.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ OnProgress = Callable[[int, int, Text], None]
 
 
 class ProgressCounter:
-    """Counts finished units and reports each change; without a callback it only counts."""
+    """Counts finished units and reports each change to ``on_progress``, if there is one."""
 
     def __init__(self, on_progress: OnProgress | None, total: int) -> None:
         self.on_progress, self.total, self.done = on_progress, total, 0
@@ -25,6 +25,6 @@ class ProgressCounter:
         self.announce(message)
 
     def announce(self, message: Text) -> None:
-        """Report what is going on now, before the next unit is finished."""
+        """Report the current unit without counting it."""
         if self.on_progress is not None:
             self.on_progress(min(self.done, self.total), self.total, message)

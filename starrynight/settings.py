@@ -1,6 +1,6 @@
-"""The only reader of environment variables. Everything the product keeps lies under one folder, ``STARRY_HOME``.
+"""The only reader of environment variables; every setting from outside is listed here.
 
-Knows nothing of models or pictures; a value that is not here is not configurable from outside.
+All files of the product are under one folder, ``STARRY_HOME``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """``home``: the folder that holds pictures, models, LoRAs, plans and caches. ``lang``: "zh" or "en".
-    ``producer``: who GB 45438-2025's AIGC label names as the maker. ``hub_endpoint``: a mirror of the model hub.
+    """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the maker in the AIGC
+    label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub.
     """
 
     home: Path
@@ -40,7 +40,7 @@ class Settings:
 
 
 def terminal_language(environ: dict[str, str] | os._Environ[str] = os.environ) -> str:
-    """ "zh" when STARRY_LANG or the POSIX locale variables (in POSIX order) name Chinese, else "en"."""
+    """ "zh" if STARRY_LANG or the POSIX locale variables, in POSIX order, name Chinese; else "en"."""
     for variable in ("STARRY_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := environ.get(variable):
             return "zh" if value.lower().startswith("zh") else "en"
@@ -48,7 +48,7 @@ def terminal_language(environ: dict[str, str] | os._Environ[str] = os.environ) -
 
 
 def settings() -> Settings:
-    """Read the environment now; cheap, so nobody keeps a stale copy."""
+    """The settings of the current environment. Cheap, so callers read them anew instead of keeping a copy."""
     home = os.environ.get("STARRY_HOME")
     return Settings(
         home=Path(home).expanduser() if home else Path.home() / ".starrynight",

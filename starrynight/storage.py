@@ -1,7 +1,7 @@
-"""Write a file whole or not at all, and name what went wrong in one sentence.
+"""Atomic file writes, and the messages for a failed one.
 
-Every part of the product that writes a file calls ``write_atomic``; a cache, which may fail without harm, calls
-``write_cache``. Both write a temporary file in the same folder, sync it and rename it.
+Every file is written with ``write_atomic``, or with ``write_cache`` where a failure does no harm. Both write a temporary
+file in the same folder, sync it and rename it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from pathlib import Path
 
 from starrynight.errors import StarryError, StorageError, reason
 
-PART_SUFFIX = ".starry-part"  # of a file being written; one that outlives its run may be deleted
+PART_SUFFIX = ".starry-part"  # of a file being written; a leftover of a killed run may be deleted
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def check_writable(path: Path) -> None:
-    """Try the folder a file will be written to before the work that fills it. Makes the folder; raises StorageError."""
+    """Make the folder of ``path`` and test that it is writable, before work whose result goes there.
+
+    Raises StorageError.
+    """
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -30,10 +33,10 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes, *, overwrite: bool) -> Path:
-    """A temporary file in the same folder, synced, then renamed: at ``path`` stands the whole file or none.
+    """Write a temporary file in the same folder, sync it and rename it, so that ``path`` is the whole file or absent.
 
-    Makes the folder. A name already taken becomes "-2", "-3" … unless ``overwrite``; returns the one it got. Raises
-    OSError as it comes: ``storage_error`` has the sentence for it.
+    Makes the folder. If the name is taken, "-2", "-3" … is appended, unless ``overwrite``. Returns the path used. Raises
+    OSError; ``storage_error`` turns it into a message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
@@ -53,8 +56,10 @@ def write_atomic(path: Path, data: bytes, *, overwrite: bool) -> Path:
 
 
 def _take_free_name(part: Path, path: Path) -> Path:
-    """Give ``part`` the first free of "name", "name-2" … and return it. Linking fails where a file stands, even one
-    another run put there this instant."""
+    """Move ``part`` to the first free name of "name", "name-2" … and return it.
+
+    A hard link fails if the name exists, so two processes cannot take the same one.
+    """
     number = 1
     while True:
         name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
@@ -66,14 +71,14 @@ def _take_free_name(part: Path, path: Path) -> Path:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
-            if not name.exists():  # a file system without hard links: the next best
+            if not name.exists():  # no hard links here (FAT): a rename, though another process may be faster
                 os.rename(part, name)
                 return name
             number += 1
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where a folder can be synced."""
+    """Make the new name durable, on systems that can sync a folder."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -83,10 +88,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_cache(path: Path, data: bytes) -> bool:
-    """``write_atomic`` for files that can be made again: a folder that cannot be written to is no error.
-
-    Returns whether the file was written.
-    """
+    """``write_atomic`` for a file that can be made again. Returns whether it was written; never raises OSError."""
     try:
         write_atomic(path, data, overwrite=True)
     except OSError:
@@ -96,7 +98,7 @@ def write_cache(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """While ``path`` is written: an OSError becomes a StorageError with its sentence."""
+    """Turn an OSError raised while ``path`` is written into its StorageError."""
     try:
         yield
     except OSError as error:
@@ -104,7 +106,7 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def storage_error(path: Path, error: OSError) -> StarryError:
-    """The sentence for an ``OSError`` met while writing ``path``."""
+    """The StorageError for an OSError raised while writing ``path``."""
     if error.errno in _FULL:
         return StorageError(
             f"The disk (or your quota) is full; {path} was not written. Free some space and try again.",
@@ -116,4 +118,6 @@ def storage_error(path: Path, error: OSError) -> StarryError:
             f"没有写入 {path.parent} 的权限；请换一个文件夹，或修改其权限。",
         )
     en, zh = reason(error)
-    return StorageError(f"{path} cannot be written: {en}.", f"无法写入 {path}：{zh}。")
+    return StorageError(
+        f"{path} cannot be written: {en}. Choose another path.", f"无法写入 {path}：{zh}。请换一个路径。"
+    )

@@ -1,7 +1,6 @@
-"""A value that is not of the shape that is wanted, in one sentence of each language.
+"""Pydantic's validation errors as messages in both languages, shared by every interface that validates with it.
 
-FastAPI and Typer both check shapes with pydantic, whose own sentences are English alone; here its kinds of errors
-(https://docs.pydantic.dev/latest/errors/validation_errors/) are told anew. Knows no door and no field.
+Pydantic's own messages are English only. Its error types: https://docs.pydantic.dev/latest/errors/validation_errors/
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Any
 from starrynight.errors import BadRequest
 from starrynight.text import excerpt
 
-# What a value should be, by the first word of the error's kind (int_parsing, int_type, int_from_float …).
-SHAPES = {
+# The expected type, by the first word of the error's type (int_parsing, int_type, int_from_float …).
+EXPECTED = {
     "int": ("a whole number", "整数"),
     "float": ("a number", "数"),
     "finite": ("a finite number", "有限的数"),
@@ -31,16 +30,18 @@ BOUNDS = {
 
 
 def validation_error(field: str, error: Mapping[str, Any]) -> BadRequest:
-    """The sentence for one of pydantic's errors, met at ``field``."""
+    """The message for one of pydantic's errors at ``field``."""
     kind, value = str(error["type"]), excerpt(error.get("input"))
     if kind == "missing":
         return BadRequest(f"{field} is missing.", f"缺少 {field}。")
     if kind in BOUNDS:
         name, en, zh = BOUNDS[kind]
         bound = f"{error['ctx'][name]:g}"
-        return BadRequest(f"{field} is {en} {bound}, not {value}.", f"{field} {zh} {bound}，而不是 {value}。")
-    if shape := SHAPES.get(kind.split("_")[0]):
         return BadRequest(
-            f"{field} is {shape[0]}, not {value}.", f"{field} 应当是{shape[1]}，而不是 {value}。"
+            f"{field} must be {en} {bound}, not {value}.", f"{field} {zh} {bound}，而不是 {value}。"
         )
-    return BadRequest(f"{field} cannot be read: {value}.", f"{field} 无法读懂：{value}。")
+    if expected := EXPECTED.get(kind.split("_")[0]):
+        return BadRequest(
+            f"{field} must be {expected[0]}, not {value}.", f"{field} 应当是{expected[1]}，而不是 {value}。"
+        )
+    return BadRequest(f"{field} is not valid: {value}.", f"{field} 无效：{value}。")

@@ -1,6 +1,6 @@
-"""The guard's verdict on a picture: whether it may hang, where its numbers broke, and which fallback helped.
+"""The guard's verdict on a picture: whether it is delivered, where NaN or Inf arose, and which fallback recovered.
 
-Plain values and sentences in English and Chinese, for a picture's recipe and for doors. Knows no tensor.
+Plain values with messages in English and Chinese, for the recipe and the interfaces. Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,39 +9,41 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from starrynight.i18n import Text, is_chinese
+
 OUTCOMES = ("hang", "refuse", "unchecked")
 
-# The stages that the guard checks, in the order a picture passes them.
+# The stages that the guard checks, in the order of the pipeline.
 STAGES = {
-    "prompt": ("the prompt's embeddings", "提示词编码"),
-    "encoder": ("the encoded first picture", "起始图编码"),
-    "prediction": ("the prediction", "预测"),
-    "guidance": ("the guided prediction", "引导后的预测"),
-    "latents": ("the latents", "潜变量"),
-    "decoder": ("the decoder's output", "解码器输出"),
-    "picture": ("the picture", "画面"),
+    "prompt": Text("the prompt's embeddings", "提示词编码"),
+    "encoder": Text("the encoded initial image", "起始图编码"),
+    "prediction": Text("the prediction", "预测"),
+    "guidance": Text("the guided prediction", "引导后的预测"),
+    "latents": Text("the latents", "潜变量"),
+    "decoder": Text("the decoder's output", "解码器输出"),
+    "picture": Text("the picture", "画面"),
 }
 
 # The fallbacks, in the order they are tried.
 FALLBACK_NAMES = {
-    "replan": ("folds planned anew", "按新的数值范围重新折叠"),
-    "decoder": ("the decoder in float32", "解码器改用 float32"),
-    "islands": ("float32 islands", "float32 小岛"),
-    "bfloat16": ("bfloat16", "改用 bfloat16"),
-    "float32": ("float32", "改用 float32"),
-    "attention": ("another attention back end", "更换注意力后端"),
-    "sampler": ("the conservative sampler", "改用保守采样器"),
+    "replan": Text("folds planned anew", "按新的数值范围重新折叠"),
+    "decoder": Text("the decoder in float32", "解码器改用 float32"),
+    "islands": Text("float32 islands", "float32 小岛"),
+    "bfloat16": Text("bfloat16", "改用 bfloat16"),
+    "float32": Text("float32", "改用 float32"),
+    "attention": Text("another attention back end", "更换注意力后端"),
+    "sampler": Text("the conservative sampler", "改用保守采样器"),
 }
 
 # The detail of a fallback that ran out of memory.
-OUT_OF_MEMORY = ("out of memory", "内存不足")
+OUT_OF_MEMORY = Text("out of memory", "内存不足")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Numbers that broke: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf") at a stage, in a step (from 0).
+    """Non-finite numbers at a stage: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf"). ``step`` counts from 0.
 
-    ``module`` and ``op`` say where they arose, once that is known; ``format`` what they were held in.
+    ``module`` and ``op``: where they arose, once located. ``format``: the number format there.
     """
 
     stage: str
@@ -54,18 +56,18 @@ class Fault:
     format: str = ""
 
     def at(self, place: tuple[str, str] | None) -> Fault:
-        """The same fault with its place."""
+        """A copy with (module, op) set; unchanged without a place."""
         return replace(self, module=place[0], op=place[1]) if place else self
 
     def message(self, lang: str) -> str:
         """One line: “NaN in 12 of 4096 numbers of the prediction, step 3 (float16): layers.7.feed_forward.w2, mm”."""
-        stage = STAGES.get(self.stage, (self.stage, self.stage))
-        if lang.startswith("zh"):
-            text = f"{stage[1]}的 {self.total} 个数中有 {self.count} 个 {self.kind}"
+        stage = STAGES.get(self.stage, Text(self.stage, self.stage)).to(lang)
+        if is_chinese(lang):
+            text = f"{stage}的 {self.total} 个数中有 {self.count} 个 {self.kind}"
             text += f"，第 {self.step + 1} 步" if self.step is not None else ""
             text += f"（{self.format}）" if self.format else ""
             return text + (f"：{self.module or '模型之外'}，{self.op}" if self.op else "")
-        text = f"{self.kind} in {self.count} of {self.total} numbers of {stage[0]}"
+        text = f"{self.kind} in {self.count} of {self.total} numbers of {stage}"
         text += f", step {self.step + 1}" if self.step is not None else ""
         text += f" ({self.format})" if self.format else ""
         return text + (f": {self.module or 'outside the model'}, {self.op}" if self.op else "")
@@ -73,8 +75,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class FallbackAttempt:
-    """A fallback that was tried because of ``fault``. ``recovered``: the numbers were finite after it. ``detail``: which
-    islands, which attention back end, which scheduler.
+    """One fallback tried because of ``fault``. ``recovered``: the numbers were finite afterwards. ``detail``: the islands,
+    attention back end or scheduler it used.
     """
 
     name: str
@@ -83,34 +85,29 @@ class FallbackAttempt:
     detail: str = ""
 
     def message(self, lang: str) -> str:
-        """The fallback's name, with the detail where there is one: “float32 islands (transformer.layers.0)”."""
-        chinese = lang.startswith("zh")
-        text = FALLBACK_NAMES.get(self.name, (self.name, self.name))[chinese]
+        """The fallback's name, with its detail if there is one: “float32 islands (transformer.layers.0)”."""
+        text = FALLBACK_NAMES.get(self.name, Text(self.name, self.name)).to(lang)
         if not self.detail:
             return text
-        detail = OUT_OF_MEMORY[chinese] if self.detail == OUT_OF_MEMORY[0] else self.detail
-        return f"{text}（{detail}）" if chinese else f"{text} ({detail})"
+        detail = OUT_OF_MEMORY.to(lang) if self.detail == OUT_OF_MEMORY.en else self.detail
+        return f"{text}（{detail}）" if is_chinese(lang) else f"{text} ({detail})"
 
     def to_dict(self) -> dict[str, Any]:
-        """For the recipe; "mended" is the recipe's key for ``recovered``."""
-        return {
-            "name": self.name,
-            "fault": asdict(self.fault),
-            "mended": self.recovered,
-            "detail": self.detail,
-        }
+        """JSON-compatible values for the recipe, whose key for ``recovered`` is "mended"."""
+        fault = asdict(self.fault)
+        return {"name": self.name, "fault": fault, "mended": self.recovered, "detail": self.detail}
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> FallbackAttempt:
-        """What ``to_dict`` gave. Raises TypeError or KeyError for anything else."""
+        """The inverse of ``to_dict``. Raises TypeError or KeyError for other values."""
         fields = {"recovered" if key == "mended" else key: value for key, value in payload.items()}
         return cls(**{**fields, "fault": Fault(**payload["fault"])})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``outcome`` is "hang", "refuse" or "unchecked"; ``reasons`` are sentences; ``attempts`` is every fallback tried, in
-    order. ``clamps`` counts the numbers that the libraries' own clamps changed, by "module op"; None: not counted.
+    """``outcome``: "hang" (delivered), "refuse" or "unchecked". ``reasons``: messages. ``attempts``: all fallbacks tried, in
+    order. ``clamps``: how many numbers the libraries' own clamps changed, by "module op"; None: not counted.
     """
 
     outcome: str = "unchecked"
@@ -125,7 +122,7 @@ class Verdict:
         object.__setattr__(self, "attempts", tuple(self.attempts))
 
     def to_dict(self) -> dict[str, Any]:
-        """For the recipe; "rungs" is the recipe's key for ``attempts``. Empty entries are left out."""
+        """JSON-compatible values for the recipe, whose key for ``attempts`` is "rungs". Empty entries are left out."""
         payload: dict[str, Any] = {"outcome": self.outcome, "reasons": list(self.reasons)}
         if self.attempts:
             payload["rungs"] = [attempt.to_dict() for attempt in self.attempts]
@@ -135,14 +132,12 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> Verdict:
-        """What ``to_dict`` gave. Raises ValueError, TypeError or KeyError for anything else."""
-        attempts = [FallbackAttempt.from_dict(attempt) for attempt in payload.get("rungs", ())]
-        return cls(
-            payload["outcome"], tuple(payload.get("reasons", ())), tuple(attempts), payload.get("clamps")
-        )
+        """The inverse of ``to_dict``. Raises ValueError, TypeError or KeyError for other values."""
+        attempts = tuple(FallbackAttempt.from_dict(attempt) for attempt in payload.get("rungs", ()))
+        return cls(payload["outcome"], tuple(payload.get("reasons", ())), attempts, payload.get("clamps"))
 
     def recoveries(self, lang: str) -> list[str]:
-        """One line for each recovered fault: where it was, and which fallback helped."""
+        """One line for each recovered fault: where it arose, and the fallback that recovered."""
         return [
             f"{attempt.fault.message(lang)} → {attempt.message(lang)}"
             for attempt in self.attempts
@@ -151,5 +146,5 @@ class Verdict:
 
 
 def names_of(attempts: Iterable[FallbackAttempt], lang: str) -> str:
-    """The fallbacks' names in order, each once."""
-    return ("、" if lang.startswith("zh") else ", ").join(dict.fromkeys(a.message(lang) for a in attempts))
+    """The fallbacks' names in order, without repeats."""
+    return ("、" if is_chinese(lang) else ", ").join(dict.fromkeys(a.message(lang) for a in attempts))
