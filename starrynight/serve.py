@@ -1,6 +1,7 @@
-"""``starry open``: one process that serves the pages, the API, events and thumbnails, and keeps a worker painting.
+"""``starry open``: one process that serves the pages and the API at one address and supervises the worker process.
 
-The one place where the doors meet: it puts them behind one address and says who may come in. Knows no route and no page.
+It composes what other packages provide: the API's application, Streamlit's pages behind it, access control in front of
+both, the supervisor, and a daily cleanup.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from starrynight.api.access import LOOPBACK, Access, AccessMiddleware
 from starrynight.errors import StarryError, StorageError, reason
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
+from starrynight.i18n import t
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
 from starrynight.jobs.uploads import Uploads
 
 PORT = 8470
 PAGES = Path(starrynight.__file__).parent / "web" / "app.py"
-A_DAY = 86_400.0  # seconds
-GOODBYE = 3  # seconds that open connections get when the server ends
+CLEANUP_INTERVAL = 86_400.0  # seconds
+SHUTDOWN_TIMEOUT = 3  # seconds that open connections (events, sockets) get when the server ends
 
 log = logging.getLogger("starrynight.serve")
 
@@ -42,39 +44,45 @@ def serve(
     device: str | None = None,
     lang: str = "en",
 ) -> None:
-    """Until Ctrl-C. Raises ``StorageError`` for a gallery that cannot be opened or a port that is taken."""
+    """Serve until Ctrl-C; if the studio is open at this address already, only show it. ``lang``: of what is printed.
+
+    A host other than loopback gets a new access token. Raises ``StorageError`` for a gallery that cannot be opened or a
+    port that is taken.
+    """
     import uvicorn
 
-    if is_open(host, port):
-        return announce(_address(host, port), browser)
+    if is_running(host, port):
+        return show(_address(host, port), browser)
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
-    with Gallery() as gallery, _listening(host, port) as listener, _tidying(gallery):
+    with Gallery() as gallery, _listening(host, port) as listener, _daily_cleanup(gallery):
         app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), Access.of(host, token))
         config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=GOODBYE, proxy_headers=False, server_header=False
+            app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT, proxy_headers=False,
+            server_header=False,
         )  # fmt: skip
-        announce(_address(host, listener.getsockname()[1], token), browser)
+        show(_address(host, listener.getsockname()[1], token), browser)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
         left = Queue(gallery).counts().get("waiting", 0)
-    goodbye = (
-        ("Closed.", "已关闭。"),
-        (f" {left} jobs wait for the next time.", f"还有 {left} 个任务，下次打开时继续。"),
+    waiting = t(
+        f" Waiting jobs: {left}; the next `starry open` paints them.",
+        f"还有 {left} 个任务，下次打开时继续。",
+        lang,
     )
-    print("✦ " + "".join(part[lang == "zh"] for part in goodbye[: 2 if left else 1]), flush=True)
+    print("✦ " + t("Closed.", "已关闭。", lang) + (waiting if left else ""), flush=True)
     return None
 
 
 def build(gallery: Gallery, supervisor: Supervisor) -> Any:
-    """The whole application, pages and all; the worker lives as long as it does."""
+    """The API with the pages mounted behind it. The supervisor runs while the application does."""
     import streamlit
 
     pages = streamlit.App(PAGES)
-    within = pages.lifespan()
+    pages_lifespan = pages.lifespan()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
-        async with within(app):
+        async with pages_lifespan(app):
             supervisor.start()
             try:
                 yield
@@ -86,14 +94,15 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
     return app
 
 
-def announce(address: str, browser: bool) -> None:
+def show(address: str, browser: bool) -> None:
+    """Print the address (scripts read this line) and open it in the browser if wanted."""
     print(f"✦ {address}", flush=True)
     if browser:
         webbrowser.open(address)
 
 
-def is_open(host: str, port: int) -> bool:
-    """Whether the studio is open here already: then there is nothing to start, only to show."""
+def is_running(host: str, port: int) -> bool:
+    """Whether a studio answers at this address of this machine."""
     if not port or host not in LOOPBACK:
         return False
     try:
@@ -110,11 +119,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(128)  # who comes before the server is ready waits, and is not turned away
+        listener.listen(128)  # a browser that connects before uvicorn is ready waits instead of being refused
     except OSError as error:
         listener.close()
         raise StorageError(
-            f"Nothing can listen on {host}:{port} ({error.strerror}); choose another with --port.",
+            f"Cannot listen on {host}:{port} ({error.strerror}); choose another port with --port.",
             f"无法监听 {host}:{port}（{reason(error)[1]}）；可用 --port 换一个端口。",
         ) from error
     with listener:
@@ -122,14 +131,13 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _tidying(gallery: Gallery) -> Iterator[None]:
-    """Once a day, what has lain in the trash long enough goes, and so do jobs long ended and uploads nobody needs."""
+def _daily_cleanup(gallery: Gallery) -> Iterator[None]:
+    """Once a day, delete expired pictures of the trash, expired jobs, and uploads that nothing needs."""
     closing = threading.Event()
 
-    def tidy() -> None:
-        with contextlib.suppress(
-            StarryError
-        ):  # the first question about likeness reads all looks; it is asked now
+    def clean_up() -> None:
+        # The first similarity search reads every stored hash and palette; doing it now keeps the first visitor's fast.
+        with contextlib.suppress(StarryError):
             gallery.count(Query(colour="#000000"))
         while not closing.is_set():
             try:
@@ -138,18 +146,18 @@ def _tidying(gallery: Gallery) -> Iterator[None]:
                 Uploads().sweep(gallery.database)
             except StarryError as error:
                 log.warning("%s", error)
-            closing.wait(A_DAY)
+            closing.wait(CLEANUP_INTERVAL)
 
-    thread = threading.Thread(target=tidy, daemon=True)
+    thread = threading.Thread(target=clean_up, daemon=True)
     thread.start()
     try:
         yield
     finally:
         closing.set()
-        thread.join(GOODBYE)
+        thread.join(SHUTDOWN_TIMEOUT)
 
 
 def _address(host: str, port: int, token: str | None = None) -> str:
-    """One that a browser on this machine can open."""
+    """A URL that a browser on this machine can open; with ``token`` in its query if there is one."""
     name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/" + (f"?token={token}" if token else "")

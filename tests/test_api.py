@@ -116,7 +116,7 @@ def test_opening_it_again_shows_it_and_a_taken_port_is_one_sentence(server: Open
         assert taken.process.wait(60) == StorageError.exit_code
         taken.close()
     said = (tmp_path / "server.log").read_text("utf-8")
-    assert said.startswith("✗ Nothing can listen on")
+    assert said.startswith("✗ Cannot listen on")
     assert said.count("\n") == 1
 
 
