@@ -10,15 +10,31 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from starrynight.errors import StarryError, StorageError, reason
 
 PART_SUFFIX = ".starry-part"  # of a file being written; a leftover of a killed run may be deleted
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class DiskState(NamedTuple):
+    """``free`` bytes for this user on the disk of ``folder``, and whether ``folder`` can be written to."""
+
+    folder: Path
+    free: int
+    writable: bool
+
+
+def disk_state(path: Path) -> DiskState:
+    """The state of the disk that ``path`` is on, or would be: ``folder`` is the nearest of its parents that exists."""
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return DiskState(folder, shutil.disk_usage(folder).free, os.access(folder, os.W_OK))
 
 
 def check_writable(path: Path) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,6 +12,7 @@ import typer
 from starrynight.cli.terminal import JSON, app, help_page
 from starrynight.i18n import t
 from starrynight.settings import settings
+from starrynight.storage import disk_state
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +21,8 @@ if TYPE_CHECKING:
 
 HELP = help_page(
     (
-        "Examine this machine: device, number formats (measured), memory, and what will be used and why.",
-        "检查这台机器：设备、实测的数值格式、内存，以及将用什么、为什么。",
+        "Examine this machine: device, measured speed of each number format, memory, and the formats that will be used and why.",
+        "检查这台机器：设备、各数值格式的实测速度、内存，以及将用的格式与理由。",
     ),
     "starry doctor",
     "starry doctor --model z-image-turbo",
@@ -40,7 +38,7 @@ OPTIONAL = {
     ),
     "cv2": (
         "",
-        t("draw Firefly's paintings and train it", "绘制萤火的训练画并训练它"),
+        t("draw Firefly's training pictures and train it", "绘制萤火的训练画并训练它"),
         "pip install 'starry-night[train]'",
     ),
 }
@@ -60,17 +58,16 @@ def doctor(
     device = probe()
     plan = precision_plan.choose(model_spec, device=None, asked="auto")
     if as_json:
+        home = settings().home
+        disk = disk_state(home)
         report = {
             "device": asdict(device),
             "model": model_spec.name,
             "plan": plan.to_dict(),
             "missing": missing_packages(device.kind),
+            "home": {"folder": str(home), "free": disk.free, "writable": disk.writable},
         }
-        print(
-            json.dumps(
-                report | {"home": storage_facts(settings().home)}, ensure_ascii=False, indent=2, default=str
-            )
-        )
+        print(json.dumps(report, ensure_ascii=False, indent=2, default=str))
         return
     from rich.console import Console
 
@@ -90,27 +87,16 @@ def missing_packages(kind: str) -> list[dict[str, str]]:
     ]
 
 
-def storage_facts(folder: Path) -> dict[str, Any]:
-    """STARRY_HOME, the free bytes on its disk, and whether it can be written to. It need not exist yet."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return {
-        "folder": str(folder),
-        "free": shutil.disk_usage(existing).free,
-        "writable": os.access(existing, os.W_OK),
-    }
-
-
 def _print_machine(console: Console, device: Device) -> None:
     from starrynight.studio import versions
 
-    place = storage_facts(settings().home)
+    home = settings().home
+    disk = disk_state(home)
     memory = f" · {device.memory / 2**30:.0f} GB" if device.memory else ""
-    warning = "" if place["writable"] else t(" · NOT WRITABLE", " · 不可写")
+    warning = "" if disk.writable else t(" · NOT WRITABLE", " · 不可写")
     rows = {
         t("device", "设备"): f"{device.kind} · {device.name}{memory}",
-        t(
-            "kept in", "存放于"
-        ): f"{place['folder']} · {place['free'] / 1e9:.0f} GB {t('free', '可用')}{warning}",
+        t("storage", "存放于"): f"{home} · {disk.free / 1e9:.0f} GB {t('free', '可用')}{warning}",
         t("versions", "版本"): " · ".join(f"{name} {number}" for name, number in versions().items()),
     }
     for label, value in rows.items():
@@ -136,7 +122,9 @@ def _print_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
     from rich.markup import escape
 
     title = escape(title)  # a folder may be called anything
-    console.print(f"\n[gold1]{t(f'What {title} will run in, and why', f'{title} 将使用的精度与理由')}[/]")
+    console.print(
+        f"\n[gold1]{t(f'The formats that {title} will run in, and why', f'{title} 将使用的精度与理由')}[/]"
+    )
     for choice in plan:
         console.print(
             f"  {choice.component:<13} {choice.format:<15} [dim]{t(choice.reason_en, choice.reason_zh)}[/]"

@@ -1,4 +1,4 @@
-"""``starry gallery``: search the saved pictures, check them, import, export and delete them. One line says what was done."""
+"""``starry gallery``: searches, checks, imports, exports and deletes saved pictures. The last line printed is the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli.terminal import ProgressBar, app, help_page
+from starrynight.cli.terminal import JSON, ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import BadFile, BadRequest, StarryError
 from starrynight.i18n import t
@@ -34,7 +34,7 @@ app.add_typer(gallery_app, name="gallery")
 
 trash_app = CommandGroup(
     help=t(
-        "What was thrown away, kept for 30 days; alone it lists them.",
+        "The trash, which keeps pictures for 30 days; without a subcommand it lists them.",
         "丢弃的画保留 30 天；不带子命令时列出它们。",
     ),
     invoke_without_command=True,
@@ -57,13 +57,11 @@ TEXT = typer.Argument(
 STYLE = typer.Option(None, "--style", "-s", help=t("Only this style.", "只找这种风格。"))
 MODEL = typer.Option(None, "--model", "-m", help=t("Only this model.", "只找这个模型。"))
 PRECISION = typer.Option(None, help=t("Only this format.", "只找这种精度。"))
-TAG = typer.Option(None, help=t("Only what has this tag.", "只找带这个标签的。"))
+TAG = typer.Option(None, help=t("Only pictures with this tag.", "只找带这个标签的。"))
 COLLECTION = typer.Option(None, help=t("Only this collection.", "只找这个画集。"))
-STARRED = typer.Option(False, "--starred", help=t("Only what has a star.", "只找加星的。"))
+STARRED = typer.Option(False, "--starred", help=t("Only starred pictures.", "只找加星的。"))
 IDS = typer.Argument(
-    help=t(
-        "Ids of pictures, or how they begin (4 characters or more).", "图片 id，或其开头（至少 4 个字符）。"
-    )
+    help=t("Picture ids, or at least their first 4 characters.", "图片 id，或其开头（至少 4 个字符）。")
 )
 EMPTY_TRASH = t("The trash is empty.", "回收站是空的。")
 
@@ -85,15 +83,15 @@ def gallery(context: typer.Context) -> None:
         if values:
             shown = [f"{value} {n}" for value, n in list(values.items())[:FACET_VALUES]]
             print(f"  {FACETS[name]}{t(': ', '：')}{' · '.join(shown)}")
-    old = settings().pictures  # where pictures were put before there was a gallery
+    old = settings().pictures  # where versions before the gallery saved pictures
     if not count and old.is_dir() and any(old.iterdir()):
-        print(t(f"  Pictures of before are in {old}; hang them with: starry gallery import",
+        print(t(f"  Earlier pictures are in {old}; hang them with: starry gallery import",
                 f"  以前的画在 {old}；用 starry gallery import 把它们挂上"))  # fmt: skip
 
 
 @gallery_app.command(
     help=help_page(
-        ("Find pictures, the last hung first.", "查找图片，最近挂上的在前。"),
+        ("Find pictures, newest first.", "查找图片，最近挂上的在前。"),
         "starry gallery search 星夜",
         'starry gallery search "quiet village" --style ink --starred',
         "starry gallery search --like 6ded50f2 --json",
@@ -108,13 +106,15 @@ def search(
     collection: str | None = COLLECTION,
     starred: bool = STARRED,
     like: str | None = typer.Option(
-        None, help=t("The id of a picture to be like.", "与这幅画（给出 id）相像的。")
+        None, help=t("Find pictures similar to this one (its id).", "找与这幅画（给出 id）相像的。")
     ),
-    colour: str | None = typer.Option(None, help=t("A colour, as #1f3b73.", "颜色，例如 #1f3b73。")),
+    colour: str | None = typer.Option(
+        None, help=t("Find pictures of this colour, for example #1f3b73.", "找这种颜色的画，例如 #1f3b73。")
+    ),
     limit: int = typer.Option(
         FOUND, "-n", "--limit", help=t("How many to show.", "最多显示几幅。"), min=1, max=500
     ),
-    as_json: bool = typer.Option(False, "--json", help=t("For machines.", "供程序读取。")),
+    as_json: bool = JSON,
 ) -> None:
     from starrynight.gallery.search import Query
 
@@ -131,14 +131,14 @@ def search(
         more = store.count(query) - len(rows)
     _print_rows(rows)
     if not rows:
-        print(t("No picture is found by that.", "没有找到这样的画。"))
+        print(t("No picture matches.", "没有找到这样的画。"))
     if more > 0:
-        print(t(f"… and {more} more; -n shows them", f"……还有 {more} 幅，可用 -n 显示"))
+        print(t(f"… and {more} more; -n raises the limit", f"……还有 {more} 幅，可用 -n 显示"))
 
 
 @gallery_app.command(
     help=help_page(
-        ("Prove that every picture is whole and can be found. Reads every file; changes nothing.",
+        ("Check that every picture is intact and in the index. Reads every file; changes nothing.",
          "证明每一幅画都完好、都找得到。会读遍所有文件，不作任何改动。"),
         "starry gallery verify",
     )
@@ -148,29 +148,29 @@ def verify() -> None:
         report = store.verify(bar)
     for names, en, zh in (
         (report.missing, "its file is missing", "文件缺失"),
-        (report.corrupt, "changed since it was hung", "挂上之后被改动过"),
-        (report.orphans, "a picture without a row; `starry gallery rebuild` adopts it", "没有记录的图片；`starry gallery rebuild` 会收回"),
-        (report.strangers, "not one of ours (harmless)", "不是画廊的文件（无害）"),
+        (report.corrupt, "changed since it was saved", "挂上之后被改动过"),
+        (report.orphans, "a picture that is not in the database; `starry gallery rebuild` adds it", "数据库里没有的图片；`starry gallery rebuild` 会补上"),
+        (report.strangers, "not a file of the gallery (harmless)", "不是画廊的文件（无害）"),
     ):  # fmt: skip
         for name in names:
             print(f"  {name}: {t(en, zh)}")
     if not report.index_sound:
-        print(t("  The search index is not sound; `starry gallery rebuild` makes it anew.",
-                "  搜索索引不完好；`starry gallery rebuild` 会重建。"))  # fmt: skip
+        print(t("  The search index is damaged; `starry gallery rebuild` rebuilds it.",
+                "  搜索索引已损坏；`starry gallery rebuild` 会重建。"))  # fmt: skip
     if not report.ok:
         raise BadFile(
             f"{report.pictures} pictures: {len(report.missing)} missing, {len(report.corrupt)} changed, "
-            f"{len(report.orphans)} without a row. `starry gallery rebuild` mends what can be mended.",
+            f"{len(report.orphans)} not in the database. `starry gallery rebuild` repairs what it can.",
             f"{report.pictures} 幅画：缺失 {len(report.missing)}，被改动 {len(report.corrupt)}，"
-            f"没有记录 {len(report.orphans)}。`starry gallery rebuild` 会修复能修复的。",
+            f"数据库里没有 {len(report.orphans)}。`starry gallery rebuild` 会修复能修复的。",
         )
-    print(t(f"✦ {report.pictures} pictures, all whole", f"✦ {report.pictures} 幅画，全部完好"))
+    print(t(f"✦ {report.pictures} pictures, all intact", f"✦ {report.pictures} 幅画，全部完好"))
 
 
 @gallery_app.command(
     help=help_page(
-        ("Make the index again from the pictures themselves; a broken database is set aside, never deleted.",
-         "根据图片本身重建索引；损坏的数据库会改名留存，绝不删除。"),
+        ("Rebuild the database from the picture files. A broken database is renamed and kept, never deleted.",
+         "根据图片文件重建数据库；损坏的数据库会改名留存，绝不删除。"),
         "starry gallery rebuild",
     )
 )  # fmt: skip
@@ -180,8 +180,8 @@ def rebuild() -> None:
     with ProgressBar(t("reading", "正在读取")) as bar:
         rebuilt = Gallery.mend(on_picture=bar)
     _print_refused(rebuilt.refused)
-    print(t(f"✦ {rebuilt.kept} pictures read anew, {rebuilt.adopted} found again, {len(rebuilt.refused)} refused",
-            f"✦ 重新读取 {rebuilt.kept} 幅，找回 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
+    print(t(f"✦ {rebuilt.kept} pictures read again, {rebuilt.adopted} added, {len(rebuilt.refused)} refused",
+            f"✦ 重新读取 {rebuilt.kept} 幅，补上 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
     if rebuilt.refused:
         raise typer.Exit(BadFile.exit_code)
 
@@ -189,37 +189,37 @@ def rebuild() -> None:
 @gallery_app.command(
     "import",
     help=help_page(
-        ("Hang the pictures of a folder: ours, A1111's, ComfyUI's, InvokeAI's. Stopped, it goes on where it was.",
+        ("Hang a folder's pictures: ours, A1111's, ComfyUI's or InvokeAI's. Run again after an interruption, it continues.",
          "把文件夹里的画挂上：我们的、A1111 的、ComfyUI 的、InvokeAI 的。中断后再次运行即可继续。"),
-        ("starry gallery import", "the pictures of before, in STARRY_HOME/pictures", "STARRY_HOME/pictures 里以前的画"),
+        ("starry gallery import", "the pictures in STARRY_HOME/pictures, from before the gallery", "STARRY_HOME/pictures 里以前的画"),
         "starry gallery import ~/stable-diffusion/outputs",
-        ("starry gallery import ~/photos --bare", "those without a recipe too", "没有配方的也要"),
+        ("starry gallery import ~/photos --bare", "also pictures without a recipe", "没有配方的也要"),
     ),
 )  # fmt: skip
 def import_(
     folder: Path | None = typer.Argument(
         None,
         help=t(
-            "A folder, or one picture. Left out: STARRY_HOME/pictures.",
+            "A folder, or one picture. Default: STARRY_HOME/pictures.",
             "文件夹或一张图；默认 STARRY_HOME/pictures。",
         ),
     ),
     bare: bool = typer.Option(
-        False, "--bare", help=t("Take pictures without a recipe too.", "没有配方的也收。")
+        False, "--bare", help=t("Also import pictures without a recipe.", "没有配方的也收。")
     ),
 ) -> None:
     with _open() as store, ProgressBar(t("hanging", "正在挂画")) as bar:
         gathered = store.gather(folder or settings().pictures, bare, _counter(bar))
     _print_refused(gathered.refused)
-    print(t(f"✦ {gathered.hung} hung, {gathered.already} hung already, {len(gathered.refused)} refused",
-            f"✦ 新挂 {gathered.hung} 幅，已在墙上 {gathered.already} 幅，拒绝 {len(gathered.refused)} 个"))  # fmt: skip
+    print(t(f"✦ {gathered.hung} hung, {gathered.already} already in the gallery, {len(gathered.refused)} refused",
+            f"✦ 新挂 {gathered.hung} 幅，已在画廊 {gathered.already} 幅，拒绝 {len(gathered.refused)} 个"))  # fmt: skip
     if gathered.refused and not gathered.hung and not gathered.already:
         raise typer.Exit(BadFile.exit_code)
 
 
 @gallery_app.command(
     help=help_page(
-        ("Write what a search finds as a zip: pictures, their recipes, and a page to look at them.",
+        ("Write the pictures that a search finds to a zip, with their recipes and an HTML page that shows them.",
          "把搜索到的画打包成 zip：图片、配方，以及一页可以打开看的画墙。"),
         "starry gallery export -o everything.zip",
         "starry gallery export 星夜 --style ink -o ink.zip",
@@ -243,7 +243,7 @@ def export(
     with _open() as store:
         if not (count := store.count(query)):
             raise BadRequest(
-                "No picture is found by that, so no zip was written; see `starry gallery`.",
+                "No picture matches, so no zip was written; `starry gallery` shows what there is.",
                 "没有找到这样的画，因此没有写 zip；可用 `starry gallery` 看看有什么。",
             )
         with ProgressBar(t("packing", "正在打包")) as bar:
@@ -270,7 +270,7 @@ def trash(context: typer.Context) -> None:
 
 @trash_app.command(
     help=help_page(
-        ("Throw pictures away; `starry gallery trash restore` undoes it for 30 days.",
+        ("Move pictures to the trash; within 30 days `starry gallery trash restore` brings them back.",
          "丢弃图片；30 天内可用 `starry gallery trash restore` 恢复。"),
         "starry gallery trash throw 6ded50f2",
     )
@@ -278,31 +278,34 @@ def trash(context: typer.Context) -> None:
 def throw(ids: list[str] = IDS) -> None:
     with _open() as store:
         store.trash.throw(_whole_ids(store, ids))
-    print(t(f"✦ {len(ids)} in the trash", f"✦ 已丢弃 {len(ids)} 幅"))
+    print(t(f"✦ {len(ids)} moved to the trash", f"✦ 已丢弃 {len(ids)} 幅"))
 
 
 @trash_app.command(
     help=help_page(
-        ("Bring pictures back from the trash, stars, tags and all.", "从回收站恢复图片，星标、标签等一并恢复。"),
+        ("Bring pictures back from the trash, with their stars and tags.", "从回收站恢复图片，星标、标签等一并恢复。"),
         "starry gallery trash restore 6ded50f2",
     )
 )  # fmt: skip
 def restore(ids: list[str] = IDS) -> None:
     with _open() as store:
         store.trash.bring_back(_whole_ids(store, ids))
-    print(t(f"✦ back on the wall: {len(ids)}", f"✦ 已恢复 {len(ids)} 幅"))
+    print(t(f"✦ {len(ids)} restored", f"✦ 已恢复 {len(ids)} 幅"))
 
 
 @trash_app.command(
     help=help_page(
-        ("Part for good from what was thrown away. This cannot be undone.", "永久删除丢弃的画。此操作无法撤销。"),
-        ("starry gallery trash empty --days 30", "what has lain there so long", "只删已放满 30 天的"),
-        ("starry gallery trash empty --yes", "everything, without asking", "全部删除，不再询问"),
+        ("Delete the pictures in the trash for good. This cannot be undone.", "永久删除丢弃的画。此操作无法撤销。"),
+        ("starry gallery trash empty --days 30", "only those that have been there for 30 days", "只删已放满 30 天的"),
+        ("starry gallery trash empty --yes", "all of them, without asking", "全部删除，不再询问"),
     )
 )  # fmt: skip
 def empty(
     days: float = typer.Option(
-        0, help=t("Only what was thrown away so many days ago.", "只删丢弃满这么多天的。"), min=0, max=36_500
+        0,
+        help=t("Only pictures that have been in the trash for so many days.", "只删丢弃满这么多天的。"),
+        min=0,
+        max=36_500,
     ),
     yes: bool = typer.Option(False, "--yes", "-y", help=t("Do not ask.", "不再询问。")),
 ) -> None:
@@ -314,16 +317,16 @@ def empty(
             return
         if not yes and not _confirmed(count):
             raise BadRequest(
-                "Nothing was deleted; say --yes to delete.", "没有删除任何图片；加上 --yes 即可删除。"
+                "Nothing was deleted; add --yes to delete.", "没有删除任何图片；加上 --yes 即可删除。"
             )
         deleted = store.trash.empty(timedelta(days=days))
-    print(t(f"✦ {deleted} gone for good", f"✦ 永久删除 {deleted} 幅"))
+    print(t(f"✦ {deleted} deleted for good", f"✦ 永久删除 {deleted} 幅"))
 
 
 def _confirmed(count: int) -> bool:
     """Ask at a terminal; in a pipe the answer is no."""
     return sys.stdin.isatty() and typer.confirm(
-        t(f"Part for good from up to {count} pictures?", f"最多永久删除 {count} 幅画，确定吗？")
+        t(f"Delete up to {count} pictures for good?", f"最多永久删除 {count} 幅画，确定吗？")
     )
 
 
@@ -334,12 +337,12 @@ def _open() -> Gallery:
 
 
 def _whole_ids(store: Gallery, prefixes: list[str]) -> list[str]:
-    """The ids that begin so. Raises if one is not there, before anything is changed."""
+    """The full ids. Raises UnknownName for a prefix that matches none, before anything is changed."""
     return [store.get(prefix).id for prefix in prefixes]
 
 
 def _counter(bar: ProgressBar, total: int | None = None) -> Callable[[str], None]:
-    """A listener that moves ``bar`` by one for each name. ``total`` is None where it is unknown."""
+    """A callback that advances ``bar`` by one per call. ``total`` is None if it is unknown."""
     done = 0
 
     def count(_name: str) -> None:
@@ -356,7 +359,7 @@ def _print_refused(refused: Iterable[tuple[str, StarryError]]) -> None:
 
 
 def _print_rows(rows: Sequence[Row]) -> None:
-    """A line for each picture: id, time, then what it shows. Its texts are printed as text, never as markup."""
+    """Print one line for each picture: id, time, then its description as plain text, never as rich's markup."""
     from rich.console import Console
     from rich.text import Text
 

@@ -28,7 +28,7 @@ HELP = help_page(
 def inspect(
     file: Path = typer.Argument(help=t("A PNG, JPEG or WebP file.", "PNG、JPEG 或 WebP 文件。")),
     as_json: bool = typer.Option(
-        False, "--json", help=t("Everything, for machines.", "全部内容，供程序读取。")
+        False, "--json", help=t("Print everything as JSON.", "以 JSON 输出全部内容。")
     ),
     command: bool = typer.Option(
         False, "--command", help=t("Only the command that paints it again.", "只输出重画它的命令。")
@@ -82,11 +82,11 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
         )
         for component, choice in plan.items()
     ]
-    outcomes = {"hang": t("checked, sound", "已检查，完好"), "unchecked": t("not checked", "未检查")}
+    outcomes = {"hang": t("checked, no fault", "已检查，完好"), "unchecked": t("not checked", "未检查")}
     outcome = str(verdict.get("outcome"))
     reasons = "; ".join(map(str, verdict.get("reasons") or ()))
     rows.append((t("verdict", "检查"), outcomes.get(outcome, outcome) + (f" ({reasons})" if reasons else "")))
-    return [*rows, *((t("mended", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
+    return [*rows, *((t("recovered", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
 
 
 def _recoveries(verdict: dict[str, Any]) -> list[str]:

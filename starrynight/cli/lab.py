@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,32 +25,31 @@ lab_app = CommandGroup(
 app.add_typer(lab_app, name="lab")
 
 QUICK = typer.Option(
-    False, "--quick", help=t("A small full report, in minutes.", "几分钟内的一份小而全的报告。")
+    False, "--quick", help=t("A small run with a full report, in minutes.", "几分钟内的一份小而全的报告。")
 )
 MODELS = typer.Option(
     [],
     "--model",
     "-m",
-    help=t(
-        "May be given again; firefly and its wide twin when left out.", "可重复；不给则为萤火及其宽孪生。"
-    ),
+    help=t("Can be repeated; by default firefly and its wide twin.", "可重复；不给则为萤火及其宽孪生。"),
 )
 FORMATS = typer.Option(
     None,
     help=t(
-        "Of float16, float16-folded, bfloat16, float8; float32 is always there.",
+        "Some of float16, float16-folded, bfloat16, float8; float32 is always included.",
         "从 float16、float16-folded、bfloat16、float8 中选；float32 总在其中。",
     ),
 )
 PICTURES = typer.Option(
     None,
     help=t(
-        "In how many pictures of each model broken ones are counted, float16 and bfloat16; 50 when left out.",
-        "float16 与 bfloat16 各画多少幅来数坏画；不给则为 50。",
+        "Pictures of each model, in float16 and in bfloat16, that estimate how many break; by default 50.",
+        "每个模型用 float16 与 bfloat16 各画多少幅来估计坏画的比例；默认 50。",
     ),
 )
 CLAIMS = typer.Option(
-    None, help=t("Only these, as C5,C9; all when left out.", "只查这几条，如 C5,C9；不给则全部。")
+    None,
+    help=t("Only these claims, for example C5,C9; by default all.", "只查这几条，如 C5,C9；不给则全部。"),
 )
 COLOURS = {"reproduced": "green3", "not reproduced": "indian_red1", "needs hardware": "sky_blue2"}
 
@@ -59,7 +57,7 @@ COLOURS = {"reproduced": "green3", "not reproduced": "indian_red1", "needs hardw
 @lab_app.command(
     help=help_page(
         (
-            "Paint the same pictures in every number format and measure the difference; a killed run goes on where it was.",
+            "Paint the same pictures in every number format and measure the differences. A killed run continues where it stopped.",
             "用每种数值格式画同样的画，测量差别；中断之后从原处继续。",
         ),
         "starry lab run --quick -o my-run",
@@ -71,7 +69,7 @@ COLOURS = {"reproduced": "green3", "not reproduced": "indian_red1", "needs hardw
         ),
         (
             "starry lab run --claims C5,C9 --seeds 1 --pictures 100",
-            "# only: how many pictures break",
+            "# only how many pictures break",
             "# 只问：有多少幅会坏",
         ),
     )
@@ -80,12 +78,12 @@ def run(
     quick: bool = QUICK,
     model: list[str] = MODELS,
     formats: str | None = FORMATS,
-    prompts: int | None = typer.Option(None, help=t("How many prompts, 1 to 10.", "几条提示词，1 到 10。")),
+    prompts: int | None = typer.Option(None, help=t("Number of prompts, 1 to 10.", "几条提示词，1 到 10。")),
     seeds: int | None = typer.Option(None, help=t("Seeds for each prompt.", "每条提示词几个种子。")),
     pictures: int | None = PICTURES,
     claims: str | None = CLAIMS,
     size: int | None = typer.Option(
-        None, help=t("Pixels a side; what suits the model.", "边长（像素）；不给则随模型。")
+        None, help=t("Pixels a side; by default the model's own.", "边长（像素）；不给则随模型。")
     ),
     steps: int | None = typer.Option(None, help=t("Denoising steps.", "去噪步数。")),
     device: str | None = DEVICE,
@@ -111,9 +109,9 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | None) -> None:
     """Bring the run in ``out`` to its end, and print its verdicts. None is a new folder in STARRY_HOME."""
-    from starrynight.lab import runner, table
+    from starrynight.lab import background, runner, table
 
-    folder = out or table.home() / time.strftime("%Y%m%d-%H%M%S")
+    folder = out or background.new_folder(table.home())
     experiment = _open_run(folder, quick, plan)
     print(f"✦ {folder}")
     with ProgressBar("", timed=False) as bar:
@@ -132,7 +130,7 @@ def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | 
 
 
 def _open_run(folder: Path, quick: bool, changes: dict[str, Any]) -> ExperimentRun:
-    """The run in ``folder``, its plan extended by ``changes``; a new one if there is none."""
+    """The run in ``folder`` with its plan extended by ``changes``, or a new run."""
     from dataclasses import replace
 
     from starrynight.lab import plan as plans
@@ -144,7 +142,7 @@ def _open_run(folder: Path, quick: bool, changes: dict[str, Any]) -> ExperimentR
 
 
 def _print_verdicts(experiment: ExperimentRun) -> None:
-    """One line for each claim with its verdict, one for the answer, and where the report is."""
+    """Print each claim with its verdict and the answer in a line, then the report's path."""
     from rich.console import Console
 
     from starrynight.lab import table
@@ -182,12 +180,17 @@ def report(
 @lab_app.command(
     "list",
     help=help_page(
-        ("The runs on this machine, and how far each is.", "本机上的实验，以及各自的进度。"),
+        ("List the runs on this machine and the progress of each.", "本机上的实验，以及各自的进度。"),
         "starry lab list",
     ),
 )
 def list_runs(
-    folder: Path | None = typer.Argument(None, help=t("Look here instead.", "改在此处寻找。")),
+    folder: Path | None = typer.Argument(
+        None,
+        help=t(
+            "The folder to look in, instead of STARRY_HOME/lab.", "在这个文件夹里找，而不是 STARRY_HOME/lab。"
+        ),
+    ),
 ) -> None:
     from starrynight.lab import table
 
@@ -196,7 +199,7 @@ def list_runs(
         place = folder or table.home()
         print(
             t(
-                f"No runs in {place}; begin one: starry lab run --quick.",
+                f"No runs in {place}; start one: starry lab run --quick.",
                 f"{place} 里还没有实验；开始一次：starry lab run --quick。",
             )
         )
@@ -208,8 +211,8 @@ def list_runs(
 @lab_app.command(
     help=help_page(
         (
-            "Which precision to use for a model on this device, and what it costs: a paragraph with numbers.",
-            "这台机器上某个模型该用哪种精度、代价是什么：一段带数字的话。",
+            "Recommend a precision for a model on this device, with its measured costs.",
+            "推荐某个模型在这台机器上该用的精度，并给出实测的代价。",
         ),
         "starry lab advise firefly",
         "starry lab advise z-image-turbo --measure",
@@ -219,7 +222,7 @@ def advise(
     model: str = typer.Argument(help=MODEL_HELP),
     device: str | None = DEVICE,
     measure: bool = typer.Option(
-        False, "--measure", help=t("Measure first, unless a run already has.", "若尚无实验，先测量。")
+        False, "--measure", help=t("Measure first if no run has yet.", "若尚无实验，先测量。")
     ),
 ) -> None:
     from starrynight.lab import advice

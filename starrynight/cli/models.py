@@ -1,4 +1,4 @@
-"""``starry models``: the catalogue as a table, and ``starry models pull`` to fetch one of them."""
+"""``starry models``: the catalogue as a list; ``starry models pull`` downloads one of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 models_app = CommandGroup(
     help=t(
-        "The models there are; `starry models pull NAME` fetches one.",
+        "List the models; `starry models pull NAME` downloads one.",
         "有哪些模型；`starry models pull 名字` 下载一个。",
     ),
     invoke_without_command=True,
@@ -56,7 +56,7 @@ def table() -> None:
     console.print(
         Text(
             t(
-                "\n★ is used when none is named. A hub id, a folder with model_index.json or a .safetensors file will do too.",
+                "\n★ is the default. A hub id, a folder with model_index.json or a .safetensors file works too.",
                 "\n★ 为默认模型。也可以用模型库 id、含 model_index.json 的文件夹或 .safetensors 文件。",
             ),
             "dim",
@@ -67,18 +67,18 @@ def table() -> None:
 def model_state(model: ModelSpec) -> str:
     """Whether the model is installed, and if not, what is missing."""
     if model.here:
-        return t("here", "本机已有")
+        return t("installed", "本机已有")
     if model.hub is None and not model.place.exists():
-        return t("your own file", "需自备文件")
+        return t("needs your own file", "需自备文件")
     if model.base and model.place.exists():
         return t(f"needs {model.base}", f"还缺底座 {model.base}")
-    return t(f"to pull: {model.bytes / 1e9:.1f} GB", f"可下载：{model.bytes / 1e9:.1f} GB")
+    return t(f"to download: {model.bytes / 1e9:.1f} GB", f"可下载：{model.bytes / 1e9:.1f} GB")
 
 
 @models_app.command(
     help=help_page(
         (
-            "Fetch a model into STARRY_HOME, going on where an earlier try stopped, and check it.",
+            "Download a model into STARRY_HOME and check it. An interrupted download continues.",
             "把模型下载到 STARRY_HOME，断点续传并校验。",
         ),
         "starry models pull z-image-turbo",

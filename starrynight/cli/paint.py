@@ -48,7 +48,8 @@ STYLE = typer.Option(
     None, "--style", "-s", help=t("A style: oil, ink, monet …", "风格：oil 油画、ink 水墨、monet 莫奈……")
 )
 SEED = typer.Option(
-    None, help=t("One seed is one picture; drawn when left out.", "同一种子，同一幅画；不给则随机。")
+    None,
+    help=t("The same seed gives the same picture; random by default.", "同一种子，同一幅画；不给则随机。"),
 )
 SIZE = typer.Option(None, help=t("WIDTHxHEIGHT in pixels, or one number.", "宽x高（像素），或一个数。"))
 PRECISION = typer.Option(
@@ -59,17 +60,20 @@ PRECISION = typer.Option(
     ),
 )
 LORA = typer.Option(
-    [], help=t("NAME or FILE, with :WEIGHT; may be given again.", "名字或文件，可带 :权重；可重复。")
+    [], help=t("NAME or FILE, with :WEIGHT if you like; can be repeated.", "名字或文件，可带 :权重；可重复。")
 )
-SAMPLER = typer.Option(None, help=t("The model's own when left out.", "采样器；不给则用模型自带的。"))
+SAMPLER = typer.Option(
+    None, help=t("The scheduler; by default the model's own.", "采样器；不给则用模型自带的。")
+)
 STRENGTH = typer.Option(
-    None, help=t("How far to leave it, above 0 up to 1.", "离开起点多远，大于 0，至多 1。")
+    None,
+    help=t("How much of --init-image is repainted: above 0, up to 1.", "起始图重画的程度：大于 0，至多 1。"),
 )
 CLAMPS = typer.Option(
     False,
     "--clamps",
     help=t(
-        "Count the numbers that the libraries' own clamps change (slower).", "统计各库自行截断的数（较慢）。"
+        "Count the values that the libraries' own clamps change (slower).", "统计各库自行截断的数（较慢）。"
     ),
 )
 OUT = typer.Option(
@@ -77,7 +81,7 @@ OUT = typer.Option(
     "--out",
     "-o",
     help=t(
-        "A file (.png .jpg .webp) or a folder, instead of the gallery.",
+        "Save to this file (.png .jpg .webp) or folder, not to the gallery.",
         "文件（.png .jpg .webp）或文件夹；写在那里而不挂进画廊。",
     ),
 )
@@ -97,9 +101,13 @@ def paint(
     model: str | None = typer.Option(None, "--model", "-m", help=MODEL_HELP),
     precision: str | None = PRECISION,
     lora: list[str] = LORA,
-    negative: str | None = typer.Option(None, help=t("What to keep out of the picture.", "画面里不要什么。")),
+    negative: str | None = typer.Option(
+        None, help=t("What the picture should not show.", "画面里不要什么。")
+    ),
     sampler: str | None = SAMPLER,
-    init_image: Path | None = typer.Option(None, help=t("A picture to begin from.", "以这张图为起点。")),
+    init_image: Path | None = typer.Option(
+        None, help=t("A picture to start from (img2img).", "以这张图为起点（图生图）。")
+    ),
     strength: float | None = STRENGTH,
     attention: str = typer.Option(
         "native", help=t("native (SDPA) or xformers.", "native（SDPA）或 xformers。")
@@ -236,13 +244,13 @@ def picture_line(saved: SavedPicture) -> str:
     verdict = saved.picture.verdict
     notes = [] if verdict.outcome == "hang" else [t("not checked", "未检查")]
     notes += [
-        t(f"mended: {attempt.message('en')}", f"已修复：{attempt.message('zh')}")
+        t(f"recovered: {attempt.message('en')}", f"已修复：{attempt.message('zh')}")
         for attempt in verdict.attempts
         if attempt.recovered
     ]
     if verdict.clamps is not None:
         count = sum(verdict.clamps.values())
-        notes.append(t(f"{count} numbers clamped", f"有 {count} 个数被截断"))
+        notes.append(t(f"{count} values clamped", f"有 {count} 个数被截断"))
     facts = [f"{t('seed', '种子')} {recipe['seed']}", f"{main['format']}{t(': ', '：')}{reason}", *notes]
     return f"✦ {saved.place}  {' · '.join(facts)}"
 

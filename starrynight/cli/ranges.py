@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LAYERS = 6  # shown of each component unless all are asked for
 RANGES_HELP = help_page(
     (
-        "Measure every layer's numbers while the model paints, against each format's limits: where it breaks, bits to spare.",
+        "Measure every layer's values while the model paints, and compare them with each format's limits: overflows and headroom in bits.",
         "测量作画时每一层数值的大小，与各格式的上限相比：哪里溢出，余几位。",
     ),
     "starry ranges firefly",
@@ -29,9 +29,9 @@ RANGES_HELP = help_page(
 )
 FOLD_HELP = help_page(
     (
-        """Write a model whose numbers float16 can hold: the same function, weights multiplied by powers of two.
+        """Write a model whose values fit float16: the same function, with weights multiplied by powers of two.
 
-It measures the model over a few pictures first (minutes on a CPU for a large one), proves the result on other prompts, and writes the proof beside the weights. Run again, it goes on where it was stopped.""",
+It measures the model over a few pictures first (minutes on a CPU for a large one), proves the result on other prompts, and writes the proof beside the weights. Run again after an interruption, it continues.""",
         """写出一个数值不超出 float16 的模型：函数不变，只是权重乘以 2 的幂。
 
 先在几幅画上测量数值范围（大模型在 CPU 上需数分钟），再用其他提示词验证，并把证明写在权重旁边。中断后再次运行会接着做。""",
@@ -40,7 +40,7 @@ It measures the model over a few pictures first (minutes on a CPU for a large on
     "starry fold firefly --to float16 -o firefly-float16 --json",
     (
         "starry fold fine-tune.safetensors -o folded",
-        "a ComfyUI file stays a ComfyUI file",
+        "a ComfyUI file keeps its layout",
         "ComfyUI 的文件仍写成 ComfyUI 的布局",
     ),
 )
@@ -50,7 +50,7 @@ It measures the model over a few pictures first (minutes on a CPU for a large on
 def ranges(
     model: str = typer.Argument("firefly", help=MODEL_HELP),
     out: Path | None = typer.Option(
-        None, "--out", "-o", help=t("Draw the picture here (.svg).", "把图画到这里（.svg）。")
+        None, "--out", "-o", help=t("Write a plot to this file (.svg).", "把图画到这里（.svg）。")
     ),
     everything: bool = typer.Option(
         False, "--all", help=t("Every layer, not only the largest.", "列出每一层。")
@@ -59,7 +59,7 @@ def ranges(
 ) -> None:
     if out is not None and out.suffix.lower() != ".svg":
         raise BadRequest(
-            f"The picture is an SVG; name it {out.with_suffix('.svg').name}.",
+            f"The plot is an SVG file; name it {out.with_suffix('.svg').name}.",
             f"图是 SVG 格式；请命名为 {out.with_suffix('.svg').name}。",
         )
     from starrynight.folding import calibrate
@@ -92,8 +92,8 @@ def _draw(out: Path, measured: Sequence[LayerRange], name: str, summary: str) ->
 
     title = t(f"{name}: every layer's range", f"{name}：每一层的数值范围")
     legend = (
-        t("held by float16", "float16 容得下"),
-        t("beyond float16", "超出 float16"),
+        t("fits float16", "float16 容得下"),
+        t("exceeds float16", "超出 float16"),
         t("peak after folding", "折叠后的峰值"),
     )
     text = range_plot(measured, title, summary, legend)
@@ -106,18 +106,18 @@ def _summary(measured: Sequence[LayerRange]) -> str:
     from starrynight.numerics.ranges import LIMITS, overflowing_layers
 
     if not measured:
-        return t("Nothing ran in 16 bits.", "没有任何 16 位计算。")
+        return t("No operation ran in 16 bits.", "没有任何 16 位计算。")
     broken = len(overflowing_layers(measured))
     worst = max(measured, key=lambda layer: layer.peak)
     left = LIMITS["float16"] - max(layer.folded for layer in measured)
     if not broken:
         spare = worst.headroom_bits("float16")
         return t(
-            f"float16 holds all {len(measured)} layers, with {spare:.1f} bits to spare at {worst.component}.{worst.name}.",
+            f"float16 holds all {len(measured)} layers, with {spare:.1f} bits of headroom at {worst.component}.{worst.name}.",
             f"float16 容得下全部 {len(measured)} 层，最紧处 {worst.component}.{worst.name} 还余 {spare:.1f} 位。",
         )
     return t(
-        f"float16 breaks in {broken} of {len(measured)} layers, by up to {-worst.headroom_bits('float16'):.1f} bits at "
+        f"float16 overflows in {broken} of {len(measured)} layers, by up to {-worst.headroom_bits('float16'):.1f} bits at "
         f"{worst.component}.{worst.name}; folded, {left:+.1f} bits remain.",
         f"float16 在 {len(measured)} 层中的 {broken} 层溢出，最多超出 {-worst.headroom_bits('float16'):.1f} 位（{worst.component}.{worst.name}）；"
         f"折叠后余量 {left:+.1f} 位。",
@@ -145,7 +145,12 @@ def _print_table(measured: Sequence[LayerRange], everything: bool) -> None:
                 f"[dim]  {t(f'… {len(own) - len(shown)} more layers with smaller values (--all)', f'……另有 {len(own) - len(shown)} 层数值较小（--all）')}[/]"
             )
     Console(highlight=False).print(table)
-    print(t("Bits to spare in each format; negative is an overflow.", "各格式的余量（位）；负数即溢出。"))
+    print(
+        t(
+            "Headroom in each format, in bits; a negative number is an overflow.",
+            "各格式的余量（位）；负数即溢出。",
+        )
+    )
 
 
 def _row(layer: LayerRange) -> list[str]:

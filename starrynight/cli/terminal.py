@@ -32,9 +32,9 @@ app = CommandGroup(
 
 # Shared by several commands.
 DEVICE = typer.Option(
-    None, help=t("cpu, cuda, mps …; found when left out.", "cpu、cuda、mps…… 不给则自动选择。")
+    None, help=t("cpu, cuda, mps …; by default the best there is.", "cpu、cuda、mps…… 不给则自动选择。")
 )
-JSON = typer.Option(False, "--json", help=t("For machines.", "供程序读取。"))
+JSON = typer.Option(False, "--json", help=t("Print JSON.", "输出 JSON，供程序读取。"))
 MODEL_HELP = t(
     "A name of `starry models`, a hub id, a folder or a .safetensors file.",
     "`starry models` 里的名字、模型库 id、文件夹或 .safetensors 文件。",
@@ -54,7 +54,7 @@ def starry(
         "--version",
         is_eager=True,
         callback=_print_version,
-        help=t("Print the version and stop.", "显示版本。"),
+        help=t("Print the version and exit.", "显示版本。"),
     ),
 ) -> None:
     pass

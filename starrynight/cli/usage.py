@@ -65,7 +65,7 @@ class Command(_TwoLanguages, TyperCommand):
         if rest:
             extra = " ".join(map(excerpt, rest))
             raise bad_usage(context, Text(
-                f"There are words too many: {extra}; put what belongs together in quotes.",
+                f"Unexpected arguments: {extra}; put words that belong together in quotes.",
                 f"多出了几个词：{extra}；属于同一句的请放进引号。",
             ))  # fmt: skip
         return rest

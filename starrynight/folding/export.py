@@ -30,6 +30,7 @@ from starrynight.numerics.islands import inside
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Infeasible, solve_folds
 from starrynight.numerics.trace import Trace, trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
+from starrynight.storage import disk_state
 
 NOTE, STORY, PLAN = "FOLDED.md", "starry_fold.json", "plan.json"
 
@@ -212,8 +213,8 @@ def _sources(model: ModelSpec) -> list[Path]:
 
 def _check_room(out: Path, sources: list[Path]) -> None:
     """Twice the files' size is enough even if all of it has to become float32."""
-    there = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
-    needed, free = 2 * sum(path.stat().st_size for path in sources), shutil.disk_usage(there).free
+    there, free, _ = disk_state(out)
+    needed = 2 * sum(path.stat().st_size for path in sources)
     if free < needed:
         raise StorageError(
             f"Writing may take {needed / 1e9:.1f} GB and {there} has {free / 1e9:.1f} GB free; name another place with -o.",

@@ -44,7 +44,8 @@ def stop_requested(folder: Path) -> bool:
 
 
 def new_folder(home: Path) -> Path:
-    return home / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    """A folder named by the time, so that sorting by name is sorting by age."""
+    return home / f"{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def main(folder: Path) -> None:

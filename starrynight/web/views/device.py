@@ -7,8 +7,6 @@ be called anything.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from html import escape
@@ -19,6 +17,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.models import catalogue
 from starrynight.settings import settings
+from starrynight.storage import disk_state
 from starrynight.web import desk
 from starrynight.web.language import language, t
 
@@ -105,8 +104,7 @@ def t_part(part: str) -> str:
 
 def kept() -> str:
     folder = settings().home
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    _, free, writable = disk_state(folder)
     try:
         pictures = desk.gallery().count()
         sizes = [row.size for row in desk.gallery().search(limit=60).rows]
@@ -115,7 +113,7 @@ def kept() -> str:
     said = t("device.kept.said", n=f"{pictures:,}", gb=f"{free / 1e9:,.0f}")
     if sizes:  # as large as the newest are
         said += t("device.kept.room", more=f"{free * len(sizes) // sum(sizes):,}")
-    warning = "" if os.access(there, os.W_OK) else f'<p class="bad">{escape(t("device.kept.readonly"))}</p>'
+    warning = "" if writable else f'<p class="bad">{escape(t("device.kept.readonly"))}</p>'
     return f"<p>{escape(said)}</p>{warning}<code>{escape(str(folder))}</code>"
 
 
