@@ -82,7 +82,8 @@ def test_a_command_line_that_cannot_be_read_gets_one_sentence_of_one_language(
     assert not list(tmp_path.glob("*.zip"))
 
 
-HELPED = [[], ["paint"], ["inspect"], ["models"], ["models", "pull"], ["doctor"], ["open"], ["gallery", "search"],
+HELPED = [[], ["paint"], ["inspect"], ["models"], ["models", "pull"], ["doctor"], ["open"], ["fold"], ["ranges"], ["lab"],
+          ["lab", "run"], ["lab", "report"], ["lab", "list"], ["lab", "advise"], ["gallery"], ["gallery", "search"],
           ["gallery", "verify"], ["gallery", "rebuild"], ["gallery", "import"], ["gallery", "export"], ["gallery", "trash"],
           ["gallery", "trash", "throw"], ["gallery", "trash", "restore"], ["gallery", "trash", "empty"]]  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HELP = help_page(
     (
         "Examine this machine: device, measured speed of each number format, memory, and the formats that will be used and why.",
-        "检查这台机器：设备、各数值格式的实测速度、内存，以及将用的格式与理由。",
+        "检查这台机器：设备、各格式的实测速度、内存，将用的精度与理由。",
     ),
     "starry doctor",
     "starry doctor --model z-image-turbo",
