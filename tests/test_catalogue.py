@@ -1,4 +1,4 @@
-"""The catalogue, the styles and the warnings: names in two languages, and all of it without torch."""
+"""The catalogue, the styles and the warnings: names in both languages, without importing torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(model, prompt="a starry night", **more) -> PaintRequest:
     return PaintRequest(prompt=prompt, model=model, **(words | more))
 
 
-def test_every_row_can_be_asked_for_as_it_stands():
+def test_every_model_accepts_its_own_defaults():
     assert catalogue.names()[0] == "firefly"
     for row in catalogue.MODELS:
         checking.check(ask(row.name), catalogue.resolve(row.name))
@@ -39,7 +39,7 @@ def test_every_row_can_be_asked_for_as_it_stands():
         assert row.zh
 
 
-def test_names_are_found_and_missed_names_meet_their_nearest():
+def test_an_unknown_name_is_answered_with_similar_ones():
     assert catalogue.resolve("SDXL").name == "sdxl"
     with pytest.raises(UnknownName, match="z-image-turbo") as caught:
         catalogue.resolve("z-image-trubo")
@@ -49,7 +49,7 @@ def test_names_are_found_and_missed_names_meet_their_nearest():
     assert row.place.name == "someone--their-model"
 
 
-def test_local_things_that_are_no_models_are_named(tmp_path):
+def test_files_and_folders_that_are_not_models_are_named(tmp_path):
     with pytest.raises(MissingFile):
         catalogue.resolve(str(tmp_path / "none.safetensors"))
     with pytest.raises(BadFile, match=r"model_index\.json"):
@@ -59,7 +59,7 @@ def test_local_things_that_are_no_models_are_named(tmp_path):
         catalogue.resolve(str(tmp_path / "notes.txt"))
 
 
-def test_what_can_be_no_path_is_no_accident():
+def test_a_name_that_cannot_be_a_path_is_refused():
     with pytest.raises(MissingFile):
         catalogue.resolve("~nobody-of-that-name/model")
     with pytest.raises(UnknownName):
@@ -69,14 +69,14 @@ def test_what_can_be_no_path_is_no_accident():
     assert len(caught.value.en) < 250
 
 
-def test_a_folder_tells_its_own_multiple_and_kind(tmp_path):
+def test_a_folder_determines_its_size_multiple_and_prediction_type(tmp_path):
     flow = catalogue.resolve(str(tiny.save("zimage", tmp_path / "z")))
     noise = catalogue.resolve(str(tiny.save("sd", tmp_path / "s")))
     assert (flow.flow, flow.multiple) == (True, 4)
     assert (noise.flow, noise.multiple) == (False, 2)
 
 
-def test_the_default_downloads_nothing(home, tmp_path):
+def test_the_default_model_needs_no_download(home, tmp_path):
     assert catalogue.default() == "firefly"
     tiny.save("zimage", home / "models" / "z-image-turbo")
     import torch
@@ -84,7 +84,7 @@ def test_the_default_downloads_nothing(home, tmp_path):
     assert catalogue.default() == ("z-image-turbo" if torch.accelerator.is_available() else "firefly")
 
 
-def test_sizes_are_refused_aloud_with_the_nearest():
+def test_a_wrong_size_is_refused_with_the_nearest_sizes():
     with pytest.raises(WrongSize, match="1008×1024"):
         checking.check(ask("z-image-turbo", width=1000), catalogue.resolve("z-image-turbo"))
     checking.check(ask("sdxl", width=1000), catalogue.resolve("sdxl"))
@@ -93,12 +93,12 @@ def test_sizes_are_refused_aloud_with_the_nearest():
 # Styles
 
 
-def test_the_ten_styles_firefly_is_trained_on():
+def test_the_styles_are_the_ten_that_firefly_is_trained_on():
     ten = "oil monet dunhuang ink watercolor cyberpunk ukiyoe pointillism pastel papercut"
     assert list(styles.styles()) == ten.split()
 
 
-def test_no_alias_means_two_styles():
+def test_an_alias_belongs_to_one_style():
     words = [word.lower() for style in styles.styles().values() for word in {style.key, *style.aliases}]
     assert len(words) == len(set(words))
     for style in styles.styles().values():
@@ -107,7 +107,7 @@ def test_no_alias_means_two_styles():
             assert styles.find(word) is style
 
 
-def test_the_prompts_language_picks_the_words():
+def test_the_prompts_language_selects_the_preset():
     assert styles.styled("星夜下的静谧村庄。", "oil")[0] == "星夜下的静谧村庄，油画，梵高风格，厚重的笔触"
     prompt, negative = styles.styled("a quiet village.", "敦煌")
     assert prompt == "a quiet village, Dunhuang cave mural, mineral pigments, weathered plaster"
@@ -116,7 +116,7 @@ def test_the_prompts_language_picks_the_words():
     assert [styles.language(text) for text in ("Starry 星", "ночь 123", "𠮷")] == ["zh", "en", "zh"]
 
 
-def test_an_unknown_style_meets_its_nearest():
+def test_an_unknown_style_is_answered_with_similar_ones():
     with pytest.raises(UnknownName, match="watercolor"):
         styles.find("watercolr")
     with pytest.raises(UnknownName, match="水墨"):
@@ -125,7 +125,7 @@ def test_an_unknown_style_meets_its_nearest():
         styles.find("zzzz")
 
 
-def test_firefly_is_not_given_negative_words_it_never_learned():
+def test_firefly_gets_no_negative_prompt_from_a_style():
     request = ask("firefly", style="ink", negative_prompt="fog")
     assert checking.negative_of(request, catalogue.resolve("firefly")) == "fog"
     assert checking.negative_of(request, catalogue.resolve("sdxl")).startswith("fog, photograph")
@@ -135,7 +135,7 @@ def test_firefly_is_not_given_negative_words_it_never_learned():
 
 
 @pytest.mark.parametrize("model", ["sd-turbo", "sdxl", "flux-schnell"])
-def test_a_chinese_prompt_for_an_english_reader_is_warned_of(model):
+def test_a_chinese_prompt_for_an_english_text_encoder_gives_a_warning(model):
     (warning,) = warnings_for(ask(model, prompt="星夜"))
     assert "only English" in warning[0]
     assert "只懂英文" in warning[1]
@@ -143,16 +143,16 @@ def test_a_chinese_prompt_for_an_english_reader_is_warned_of(model):
     assert warnings_for(ask("firefly", prompt="星夜")) == []
 
 
-def test_guidance_a_distilled_model_ignores_is_warned_of():
+def test_guidance_for_a_distilled_model_gives_a_warning():
     assert "0" in warnings_for(ask("flux-schnell", guidance=3.5))[0][0]
     assert any("negative" in warning[0] for warning in warnings_for(ask("sd-turbo", negative_prompt="fog")))
     assert warnings_for(ask("kook-zimage-turbo", guidance=2.0)) == []
 
 
-def test_names_and_warnings_need_no_torch():
-    """`starry --help`, `starry models` and every refusal come before the eight seconds of importing."""
+def test_names_and_warnings_import_no_torch():
+    """Importing torch takes seconds; `starry --help`, `starry models` and every refusal must not wait for it."""
     script = (
-        "import sys; from starrynight.painting import catalogue, checking, hub; "
+        "import sys; from starrynight.models import catalogue, download; from starrynight.painting import checking; "
         "from starrynight.request import PaintRequest; "
         "checking.check(PaintRequest(prompt='星', style='ink'), catalogue.resolve('firefly')); "
         "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
@@ -161,7 +161,7 @@ def test_names_and_warnings_need_no_torch():
     assert out.stdout.strip() == "[]"
 
 
-def test_a_transformer_with_few_positions_bounds_size_and_prompt(tmp_path):
+def test_a_transformers_position_table_limits_size_and_prompt(tmp_path):
     folder = tiny.save("zimage", tmp_path / "short")
     tiny.rewrite_json(folder / "transformer" / "config.json", axes_lens=[98, 32, 48])
     model = catalogue.resolve(str(folder))
@@ -169,7 +169,5 @@ def test_a_transformer_with_few_positions_bounds_size_and_prompt(tmp_path):
     with pytest.raises(WrongSize, match="128×64"):
         checking.check(ask(str(folder), width=132, height=64), model)
     firefly = catalogue.resolve("firefly")
-    assert (firefly.largest, firefly.max_tokens) == (
-        1024,
-        512,
-    )  # its own bound is nearer than 512 patches of 16
+    # Its own limit is below that of its positions, 512 patches of 16.
+    assert (firefly.largest, firefly.max_tokens) == (1024, 512)

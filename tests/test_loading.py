@@ -28,8 +28,7 @@ from starrynight.errors import (
     Unfit,
     UnknownName,
 )  # fmt: skip
-from starrynight.models import catalogue, load, precision_plan, single_file
-from starrynight.models import download as hub
+from starrynight.models import catalogue, download, load, precision_plan, single_file
 from starrynight.models import weights as files
 from starrynight.painting import offload
 from starrynight.painting.painter import Painter
@@ -216,7 +215,7 @@ def test_kook_is_read_from_the_models_folder(zimage, fine_tune, home):
     copy(zimage, home / "models" / "z-image-turbo")
     assert not catalogue.resolve("kook-zimage-turbo").here
     with pytest.raises(MissingFile, match=r"kook-zimage-turbo\.safetensors"):
-        hub.pull("kook-zimage-turbo")
+        download.pull("kook-zimage-turbo")
     safetensors.torch.save_file(fine_tune, home / "models" / "kook-zimage-turbo.safetensors")
     model = catalogue.resolve("kook-zimage-turbo")
     assert model.here
@@ -466,11 +465,14 @@ def test_out_of_memory_is_told_from_other_errors():
     assert offload.out_of_memory(caught.value)
 
 
-# Hubs: a real server on this machine
+# Downloads, from an HTTP server on this machine
 
 
-class Shelf(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.root`` the way a hub and ModelScope list and send files, with ranges."""
+class HubHandler(http.server.BaseHTTPRequestHandler):
+    """Lists and sends the files of ``server.root`` as the hub and ModelScope do, with ranges.
+
+    ``server.drop``: files whose first answer ends half-way. ``server.spoil``: files sent as zeros.
+    """
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
@@ -511,7 +513,7 @@ class Shelf(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         sent = data[start:]
         if ranges and self.server.drop in self.path and not asked:
-            sent = sent[: len(sent) // 2]  # the line goes dead half-way
+            sent = sent[: len(sent) // 2]  # the connection ends half-way
         self.wfile.write(sent)
 
     def log_message(self, *_):
@@ -519,13 +521,13 @@ class Shelf(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def shelf(zimage, tmp_path):
-    root = copy(zimage, tmp_path / "shelf")
+def hub(zimage, tmp_path):
+    root = copy(zimage, tmp_path / "hub")
     (root / "README.md").write_text("hello")
-    (root / "whole.safetensors").write_bytes(b"a whole checkpoint nobody needs")
+    (root / "whole.safetensors").write_bytes(b"a whole checkpoint")
     (root / "transformer" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"a variant")
     (root / "transformer" / "model.onnx").write_bytes(b"another format")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shelf)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
     server.root, server.asked, server.drop, server.spoil = root, [], "\0", "\0"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -537,10 +539,10 @@ def url(server) -> str:
     return f"http://127.0.0.1:{server.server_address[1]}"
 
 
-def test_a_model_is_pulled_through_the_mirror_and_painted_with(shelf, monkeypatch, home):
-    monkeypatch.setenv("HF_ENDPOINT", url(shelf))
+def test_a_model_is_pulled_from_a_mirror_and_paints(hub, monkeypatch, home):
+    monkeypatch.setenv("HF_ENDPOINT", url(hub))
     seen = []
-    folder = hub.pull("someone/tiny", on_progress=lambda done, total, name: seen.append((done, total)))
+    folder = download.pull("someone/tiny", on_progress=lambda done, total, name: seen.append((done, total)))
     assert folder == home / "models" / "someone--tiny"
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] > 0
@@ -552,17 +554,17 @@ def test_a_model_is_pulled_through_the_mirror_and_painted_with(shelf, monkeypatc
     assert paint("someone/tiny").shape == (64, 64, 3)
 
 
-def test_modelscope_resumes_where_the_line_went_dead(shelf, zimage, home):
-    shelf.drop = "diffusion_pytorch_model"
-    folder = hub.pull("someone/tiny", source="modelscope", endpoint=url(shelf))
+def test_a_dropped_connection_resumes_within_the_file(hub, zimage, home):
+    hub.drop = "diffusion_pytorch_model"
+    folder = download.pull("someone/tiny", source="modelscope", endpoint=url(hub))
     assert weights(folder).read_bytes() == weights(zimage).read_bytes()
     resumed = [
-        start for path, start in shelf.asked if "transformer%2Fdiff" in path or "transformer/diff" in path
+        start for path, start in hub.asked if "transformer%2Fdiff" in path or "transformer/diff" in path
     ]
     assert resumed == [0, weights(zimage).stat().st_size // 2]
 
 
-def test_a_killed_pull_is_no_model_and_goes_on(shelf, home):
+def test_an_interrupted_pull_leaves_no_model_and_resumes(hub, home):
     calls = []
 
     def kill(done, total, name):
@@ -571,24 +573,24 @@ def test_a_killed_pull_is_no_model_and_goes_on(shelf, home):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.pull("someone/tiny", source="modelscope", endpoint=url(shelf), on_progress=kill)
+        download.pull("someone/tiny", source="modelscope", endpoint=url(hub), on_progress=kill)
     assert not catalogue.resolve("someone/tiny").here
-    before = {path for path, _ in shelf.asked}
-    shelf.asked.clear()
-    hub.pull("someone/tiny", source="modelscope", endpoint=url(shelf))
-    again = {path for path, _ in shelf.asked} & before
-    assert len(again) <= 2  # the listing, and at most the file that was on its way
+    before = {path for path, _ in hub.asked}
+    hub.asked.clear()
+    download.pull("someone/tiny", source="modelscope", endpoint=url(hub))
+    again = {path for path, _ in hub.asked} & before
+    assert len(again) <= 2  # the listing, and at most the unfinished file
     assert catalogue.resolve("someone/tiny").here
 
 
-def test_a_spoiled_file_is_refused_and_not_kept(shelf, home):
-    shelf.spoil = "diffusion_pytorch_model"
+def test_a_file_with_a_wrong_checksum_is_refused_and_deleted(hub, home):
+    hub.spoil = "diffusion_pytorch_model"
     with pytest.raises(BadFile, match="SHA-256"):
-        hub.pull("someone/tiny", source="modelscope", endpoint=url(shelf))
+        download.pull("someone/tiny", source="modelscope", endpoint=url(hub))
     assert not list(home.rglob("diffusion_pytorch_model*"))
 
 
-def test_a_hub_that_does_not_answer_says_what_to_do(monkeypatch):
+def test_an_unreachable_hub_names_the_next_steps(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubUnreachable) as caught:
         Painter.ready(PaintRequest(**ASK, model="someone/tiny"))
@@ -599,15 +601,15 @@ def test_a_hub_that_does_not_answer_says_what_to_do(monkeypatch):
 
 def test_an_unknown_source_is_refused():
     with pytest.raises(UnknownName, match="modelscope"):
-        hub.pull("sdxl", source="modelscop")
+        download.pull("sdxl", source="modelscop")
 
 
-def test_a_model_the_hub_has_not_is_missing(shelf):
+def test_a_model_that_the_hub_lacks_is_a_missing_file(hub):
     with pytest.raises(MissingFile, match="404"):
-        hub.pull("nobody/nothing", endpoint=url(shelf))
+        download.pull("nobody/nothing", endpoint=url(hub))
 
 
 @pytest.mark.parametrize("path", ["../evil.safetensors", "/etc/evil.json", "a/../../b.json", "a\\b.json"])
-def test_a_listing_cannot_write_outside_the_model(path):
+def test_a_listing_cannot_write_outside_the_models_folder(path):
     with pytest.raises(BadFile):
-        hub._safe(path)
+        download._safe_path(path)

@@ -12,6 +12,7 @@ from starrynight.i18n import t
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
+    from starrynight import i18n
     from starrynight.models.catalogue import ModelSpec
 
 models_app = CommandGroup(
@@ -52,7 +53,7 @@ def table() -> None:
         reads = t(", ", "、").join(LANGUAGES[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
         if model.hub is None and not model.place.exists():
-            console.print(Text("    " + download.by_hand(model).message(settings().lang)))
+            console.print(Text("    " + download.not_on_a_hub(model).message(settings().lang)))
     console.print(
         Text(
             t(
@@ -95,8 +96,8 @@ def pull(
 
     with ProgressBar(name) as bar:
 
-        def on_progress(done: int, total: int, file: str) -> None:
-            bar.update(done, total, message=f"{file} · {done / 1e9:.2f}/{total / 1e9:.2f} GB")
+        def on_progress(done: int, total: int, file: i18n.Text) -> None:
+            bar.update(done, total, message=f"{file.en} · {done / 1e9:.2f}/{total / 1e9:.2f} GB")
 
         place = download.pull(name, source, on_progress)
     print(f"✦ {name} → {place}")
