@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from starrynight.errors import BadRequest, UnknownName
 from starrynight.lab import advice, plan, report, table
-from starrynight.lab.experiments import NAMES, experiment, points
+from starrynight.lab.experiments import EXPERIMENTS, points
 from starrynight.lab.findings import REFUTED, Rows
 from starrynight.lab.plan import ExperimentPlan, Point
 from starrynight.lab.run import RESULTS, ExperimentRun, number, read_rows
@@ -41,13 +41,13 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipe
 from transformers import PreTrainedTokenizerFast, Qwen3Model
 from pathlib import Path
 from starrynight.lab import runner
-from starrynight.lab.run import Run
+from starrynight.lab.run import ExperimentRun
 import starrynight.painting.painter
 for line in sys.stdin:
     child = os.fork()
     if not child:
         try:
-            runner.measure(Run.open(Path(line.strip())), "cpu")
+            runner.measure(ExperimentRun.open(Path(line.strip())), "cpu")
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -253,13 +253,13 @@ def test_tensor_counted_peak_is_the_sum_by_hand() -> None:
     import torch
     from torch import nn
 
-    from starrynight.lab.counting import Counter
+    from starrynight.lab.instruments import MemoryCounter
 
     found = {}
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         network = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 256)).to(dtype)
         x = torch.ones(64, 256, dtype=dtype)
-        counter = Counter(network.parameters())
+        counter = MemoryCounter(network.parameters())
         with torch.no_grad(), counter, counter.phases({"relu": [network[1]], "last": [network[2]]}):
             network(x)
         size = x.element_size()
@@ -273,7 +273,7 @@ def test_tensor_counted_peak_is_the_sum_by_hand() -> None:
 def test_the_formats_are_what_torch_says() -> None:
     import torch
 
-    found = experiment("facts").measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
+    found = EXPERIMENTS["facts"].measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
     for name, facts in found.items():
         truth = torch.finfo(getattr(torch, name))
         assert facts["largest"] == truth.max
@@ -284,14 +284,14 @@ def test_the_formats_are_what_torch_says() -> None:
 
 
 def test_all_experiments_have_one_shape() -> None:
-    ids = [claim for name in NAMES for claim in experiment(name).CLAIMS]
+    ids = [claim for one in EXPERIMENTS.values() for claim in one.claims]
     assert sorted(ids) == sorted({*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"})
-    for name in NAMES:
-        one = experiment(name)
-        assert one.PER in ("machine", "model", "format", "picture", "attempt")
-        assert isinstance(one.REFERENCE, bool)
-        assert isinstance(one.TWIN, bool)
-        assert len(one.QUESTION) == 2
+    for name, one in EXPERIMENTS.items():
+        assert one.name == name
+        assert one.per in ("machine", "model", "format", "picture", "attempt")
+        assert isinstance(one.reference, bool)
+        assert isinstance(one.twin, bool)
+        assert all(one.question)
 
 
 # -- the report ------------------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def opened(browser: Any, page: Path, width: int = 1280) -> tuple[Any, list[str]]
 
 
 def test_the_report_in_a_real_browser(killed: tuple[ExperimentRun, list[bytes]], browser: Any) -> None:
-    page = table.report(killed[0])
+    page = report.latest(killed[0])
     assert page.stat().st_size < 5_000_000
     tab, wrong = opened(browser, page)
     assert tab.locator("details.claim").count() == 23
@@ -363,7 +363,7 @@ def test_the_report_in_a_real_browser(killed: tuple[ExperimentRun, list[bytes]],
 def test_the_report_on_a_phone_does_not_overflow(
     killed: tuple[ExperimentRun, list[bytes]], browser: Any
 ) -> None:
-    tab, wrong = opened(browser, table.report(killed[0]), width=390)
+    tab, wrong = opened(browser, report.latest(killed[0]), width=390)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert wrong == []
 
@@ -403,7 +403,7 @@ def test_hostile_words_stay_words(
             row["experiment"], hostile if row["model"] else "", row["format"], row["prompt"], row["seed"]
         )
         run.add(point, row["result"], 1.0, 1.0, 0.0)
-    tab, wrong = opened(browser, table.report(run))
+    tab, wrong = opened(browser, report.latest(run))
     assert tab.title() == "精度实验室 · The precision lab"
     assert tab.locator("details.claim").count() == 23
     assert wrong == []
@@ -443,7 +443,7 @@ def test_a_broken_model_still_gets_a_report(runners: Runners, browser: Any, tmp_
     assert all(picture["refused"] and picture["path"] is None for picture in shown)
     black = next(row for row in table.table(run) if row["id"] == "C5")
     assert black["figures"][str(model)]["float32"].startswith("1/1: 100 %")
-    tab, wrong = opened(browser, table.report(run))
+    tab, wrong = opened(browser, report.latest(run))
     tab.get_by_role("button", name="English").click()
     assert "NaN" in tab.locator(".refusal").inner_text()
     assert wrong == []
@@ -451,7 +451,7 @@ def test_a_broken_model_still_gets_a_report(runners: Runners, browser: Any, tmp_
 
 def test_quick_is_a_full_plan() -> None:
     small = plan.quick()
-    assert {point.experiment for point in points(small)} == set(NAMES)
+    assert {point.experiment for point in points(small)} == set(EXPERIMENTS)
     assert set(small.models) == {"firefly", plan.WIDE}
 
 

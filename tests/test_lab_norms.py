@@ -9,9 +9,9 @@ import pytest
 import tiny
 import torch
 
-from starrynight.lab import block_groups, formats, levels
+from starrynight.lab import formats, instruments
 from starrynight.lab.bench import Bench
-from starrynight.lab.experiments import norms
+from starrynight.lab.experiments import layers
 from starrynight.lab.findings import Rows
 from starrynight.lab.plan import ExperimentPlan, Point
 from starrynight.lab.run import ExperimentRun
@@ -58,8 +58,8 @@ def judged(bench: Bench) -> Any:
     with run.measuring():
         for format_ in run.plan.formats:
             point = Point("norms", model, format_)
-            run.add(point, norms.measure(bench, point), 1.0, 1.0, 0.0)
-    return norms.judge(Rows(run))[0]
+            run.add(point, layers.measure_norms(bench, point), 1.0, 1.0, 0.0)
+    return layers.judge_norms(Rows(run))[0]
 
 
 def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_path: Path) -> None:
@@ -67,43 +67,47 @@ def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_p
     rows = Rows(ExperimentRun.open(tmp_path / "run"))
     for format_ in ("float32", "float16", "bfloat16"):
         found = rows.result("norms", str(unet), format_)
-        assert list(found["layers"]) == list(block_groups.NAMED)
+        assert list(found["layers"]) == list(instruments.CLAIMED_LAYERS)
         assert (found["levels"], found["of"], found["broke"]) == (LEVELS, 1000, False)
         for notes in found["layers"].values():
             assert [len(notes[k]) for k in ("weight", "mean", "std", "norm")] == [2, LEVELS, LEVELS, LEVELS]
             assert len(set(notes["mean"])) > LEVELS // 2  # every level is another one
-    assert f"Walked: {LEVELS} of the 1000 levels of training noise" in finding.why[0]
-    assert "measured on the layers that the claim names (down_blocks.1.resnets.0.norm1" in finding.why[0]
-    assert "测的就是所称的三层" in finding.why[1]
+    assert f"Walked: {LEVELS} of the 1000 levels of training noise" in finding.explanation[0]
+    assert (
+        "measured on the layers that the claim names (down_blocks.1.resnets.0.norm1" in finding.explanation[0]
+    )
+    assert "测的就是所称的三层" in finding.explanation[1]
 
 
 def test_a_unet_without_those_layers_says_so(tmp_path: Path) -> None:
-    names = block_groups.three_layers(tiny.sd().unet)
+    names = instruments.three_layers(tiny.sd().unet)
     assert names == [
         "down_blocks.1.resnets.0.norm1", "mid_block.attentions.0.proj_out", "up_blocks.1.resnets.1.conv2"
     ]  # fmt: skip
-    assert names != list(block_groups.NAMED)
-    where, _ = norms._where({"layers": names, "unet": True, "named": False})
+    assert names != list(instruments.CLAIMED_LAYERS)
+    where, _ = layers._describe_layers({"layers": names, "unet": True, "named": False})
     assert "lacks the layers that the claim names" in where
 
 
-@pytest.mark.parametrize(("family", "told"), [("sd", (1, 0)), ("zimage", (-0.001, 1)), ("flux", (0.001, 0))])
+@pytest.mark.parametrize(
+    ("family", "time_line"), [("sd", (1, 0)), ("zimage", (-0.001, 1)), ("flux", (0.001, 0))]
+)
 def test_what_time_a_denoiser_hears_is_read_off_its_pipeline(
-    family: str, told: tuple[float, float], tmp_path: Path
+    family: str, time_line: tuple[float, float], tmp_path: Path
 ) -> None:
     place = bench(tiny.save(family, tmp_path / family), tmp_path / "run")
     model = place.plan.models[0]
-    hand = place.hand(model, "float32")
-    walk = levels.walk(hand, place.request(model))
-    assert walk.told == (pytest.approx(told[0], abs=1e-6), pytest.approx(told[1], abs=1e-5))
-    assert walk.levels == 1000
-    times = walk.times(1000)
+    painter = place.painter(model, "float32")
+    sweep = instruments.noise_sweep(painter, place.request(model))
+    assert sweep.time_line == (pytest.approx(time_line[0], abs=1e-6), pytest.approx(time_line[1], abs=1e-5))
+    assert sweep.levels == 1000
+    times = sweep.times(1000)
     assert len({float(time) for time in times}) == 1000
-    latents, named = next(walk.calls(times[:2], torch.float32))
+    latents, named = next(sweep.calls(times[:2], torch.float32))
     with torch.no_grad():
-        out = hand.painter.denoiser(latents, **named)[0]
+        out = painter.denoiser(latents, **named)[0]
     assert len(out) == 2  # both levels were understood as pictures of one batch
-    noise = torch.randn(walk.latents.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(sweep.latents.shape, generator=torch.Generator().manual_seed(0))
     likeness = torch.nn.functional.cosine_similarity(latents[0].flatten(), noise.flatten(), dim=0)
     assert likeness > 0.99  # at the noisiest level hardly anything but noise is left
-    assert formats.fit(latents, torch.float16)[0].dtype == torch.float16
+    assert formats.cast_arguments(latents, torch.float16)[0].dtype == torch.float16

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from starrynight.lab.claims import CLAIMS
-from starrynight.lab.experiments import NAMES, experiment
+from starrynight.lab.experiments import EXPERIMENTS
 from starrynight.lab.findings import HARDWARE, MEASURED, REFUTED, REPRODUCED, UNDECIDED, Finding, Rows
-from starrynight.lab.plan import WIDE, ExperimentPlan, Point
+from starrynight.lab.plan import CLAIMS, WIDE, ExperimentPlan, Point
 from starrynight.lab.run import ExperimentRun, plain
 
 MB = 2**20
@@ -56,14 +55,14 @@ class Made:
         return self
 
     def judged(self, claim: str) -> Finding:
-        found = [f for name in NAMES for f in experiment(name).judge(Rows(self.run)) if f.claim == claim]
+        found = [f for one in EXPERIMENTS.values() for f in one.judge(Rows(self.run)) if f.claim == claim]
         assert len(found) == 1, claim
         return found[0]
 
 
 @cache
 def probed() -> dict[str, Any]:
-    return experiment("facts").measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
+    return EXPERIMENTS["facts"].measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
 
 
 def sized(weights: int, one: int) -> dict[str, Any]:
@@ -264,10 +263,10 @@ def test_a_verdict_and_its_cause_turn_with_the_numbers(
 ) -> None:
     first, second = one.judged(claim), other.judged(claim)
     assert (first.outcome, second.outcome) == (outcome, instead), (first, second)
-    assert said in first.why[0], first.why[0]
-    assert told in second.why[0], second.why[0]
-    assert told not in first.why[0]
-    assert first.why[1] != second.why[1]  # in Chinese too
+    assert said in first.explanation[0], first.explanation[0]
+    assert told in second.explanation[0], second.explanation[0]
+    assert told not in first.explanation[0]
+    assert first.explanation[1] != second.explanation[1]  # in Chinese too
 
 
 def test_every_claim_is_turned_but_those_without_a_side() -> None:
@@ -278,17 +277,17 @@ def test_every_claim_is_turned_but_those_without_a_side() -> None:
 def test_too_few_pairs_settle_nothing_and_say_how_many_it_takes() -> None:
     found = colours(0.02, 0.16, 30, count=5).judged("C3")
     assert found.outcome == UNDECIDED
-    assert "5 pairs are too few: an interval takes 6" in found.why[0]
-    assert "too few" not in colours(0.02, 0.16, 30, count=6).judged("C3").why[0]
+    assert "5 pairs are too few: an interval takes 6" in found.explanation[0]
+    assert "too few" not in colours(0.02, 0.16, 30, count=6).judged("C3").explanation[0]
 
 
 def test_too_few_pictures_settle_no_rate_and_say_how_many_it_takes() -> None:
     few, enough = tried(0, count=10), tried(0, count=42)
     assert few.judged("C5").outcome == UNDECIDED
-    assert "Firefly (0 %) takes 42; 10 were painted" in few.judged("C5").why[0]
+    assert "Firefly (0 %) takes 42; 10 were painted" in few.judged("C5").explanation[0]
     assert enough.judged("C5").outcome == REFUTED
     assert few.judged("C9").outcome == UNDECIDED
-    assert "Firefly (0 %) takes 24" in few.judged("C9").why[0]
+    assert "Firefly (0 %) takes 24" in few.judged("C9").explanation[0]
     assert tried(0, count=24).judged("C9").outcome == REFUTED
 
 
@@ -296,12 +295,12 @@ def test_bfloat16_that_breaks_refutes_its_never() -> None:
     for claim, made in (("C5", tried(7, brain=3)), ("C9", tried(12, brain=3))):
         found = made.judged(claim)
         assert found.outcome == REFUTED
-        assert "Firefly 3 of 100" in found.why[0]
+        assert "Firefly 3 of 100" in found.explanation[0]
 
 
 def test_what_folding_mends_is_counted() -> None:
     made = tried(100, peak=1e7)
-    assert "Folded float16" not in made.judged("C5").why[0]
+    assert "Folded float16" not in made.judged("C5").explanation[0]
     for at in range(PAIRS):
         made.put(
             "refusals",
@@ -309,7 +308,7 @@ def test_what_folding_mends_is_counted() -> None:
             format_="float16-folded",
             at=at,
         )
-    assert "Folded float16 broke 0 of 10 pictures (Firefly)" in made.judged("C5").why[0]
+    assert "Folded float16 broke 0 of 10 pictures (Firefly)" in made.judged("C5").explanation[0]
 
 
 def test_offload_counts_what_is_outside_the_largest_component() -> None:
@@ -319,12 +318,12 @@ def test_offload_counts_what_is_outside_the_largest_component() -> None:
         .judged("C12")
     )
     assert parts.outcome == HARDWARE
-    assert "here there are 3·10⁶" in parts.why[0]
+    assert "here there are 3·10⁶" in parts.explanation[0]
 
 
 def test_a_weight_that_changed_on_the_way_is_said() -> None:
-    assert "No weight's norm moved" in walked(1.0).judged("C7").why[0]
-    assert "The weights of a, b, c changed" in walked(1.0, weight=0.5).judged("C7").why[0]
+    assert "No weight's norm moved" in walked(1.0).judged("C7").explanation[0]
+    assert "The weights of a, b, c changed" in walked(1.0, weight=0.5).judged("C7").explanation[0]
 
 
 def test_the_twin_is_judged_beside_firefly() -> None:
@@ -341,7 +340,7 @@ def test_the_twin_is_judged_beside_firefly() -> None:
             broke = format_ == "float16" and model == WIDE
             found = {"refused": broke, "stage": "", "step": 0 if broke else None, "module": "", "why": None}
             made.put("refusals", found, model, format_, 0)
-    assert made.judged("C5").gist[0].startswith("It is the range, not luck: all break")
-    why = made.judged("X3").why[0]
+    assert made.judged("C5").summary[0].startswith("It is the range, not luck: all break")
+    why = made.judged("X3").explanation[0]
     assert "Firefly reaches 8000 in float32, inside that, and float16 stays finite" in why
     assert "wide twin reaches 10⁷ in float32, beyond that, and float16 meets Inf or NaN" in why

@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 
 from starrynight.gallery.store import Gallery
 from starrynight.lab import table
-from starrynight.lab.experiments import facts, points
+from starrynight.lab.experiments import EXPERIMENTS, points
 from starrynight.lab.plan import quick
 from starrynight.lab.run import ExperimentRun
 from starrynight.picture import Picture, Verdict, make_recipe
@@ -40,7 +40,7 @@ def measure() -> None:
     run = ExperimentRun.create(table.home() / "small", quick(prompts=1))
     for point in points(run.plan):
         if point.experiment == "facts":
-            run.add(point, facts.measure(None, point), 0.1, 0.1, time.time())
+            run.add(point, EXPERIMENTS["facts"].measure(None, point), 0.1, 0.1, time.time())
         elif (
             point.experiment == "refusals"
             and point.model == "firefly"

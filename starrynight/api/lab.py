@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 
 from starrynight.api.pictures import HEADERS
 from starrynight.errors import MissingFile
+from starrynight.lab import report as reports
 from starrynight.lab import table
 from starrynight.lab.run import PLAN, ExperimentRun
 
@@ -24,7 +25,7 @@ REPORT = HEADERS | {
 @router.get("/lab/{run}/report")
 def report(run: str) -> Response:
     return Response(
-        table.report(found(run)).read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT
+        reports.latest(found(run)).read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT
     )
 
 

@@ -116,7 +116,7 @@ def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | 
     print(f"✦ {folder}")
     with ProgressBar("", timed=False) as bar:
 
-        def on_progress(progress: runner.Progress) -> None:
+        def on_progress(progress: runner.RunProgress) -> None:
             point = progress.point
             title = " · ".join(filter(None, (point.experiment, point.format))) if point else ""
             left = f"{int(progress.left // 60)}:{int(progress.left % 60):02d}" if progress.left else ""
@@ -145,6 +145,7 @@ def _print_verdicts(experiment: ExperimentRun) -> None:
     """Print each claim with its verdict and the answer in a line, then the report's path."""
     from rich.console import Console
 
+    from starrynight.lab import report as reports
     from starrynight.lab import table
 
     console, lang = Console(highlight=False), settings().lang
@@ -154,7 +155,7 @@ def _print_verdicts(experiment: ExperimentRun) -> None:
         console.print(row["verdict"][lang], style="dim")
         if row["gist"][lang]:
             console.print(f"      {row['gist'][lang]}", style="dim", markup=False)
-    print(f"✦ {table.report(experiment)}")
+    print(f"✦ {reports.latest(experiment)}")
 
 
 @lab_app.command(
@@ -170,11 +171,10 @@ def report(
     folder: Path = typer.Argument(metavar="RUN", help=t("The run's folder.", "实验的文件夹。")),
 ) -> None:
     from starrynight.lab import report as reports
-    from starrynight.lab import table
     from starrynight.lab.run import ExperimentRun
 
     reports.write(ExperimentRun.open(folder))
-    print(f"✦ {folder / table.REPORT}")
+    print(f"✦ {folder / reports.PAGE}")
 
 
 @lab_app.command(

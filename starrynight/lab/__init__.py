@@ -1,19 +1,19 @@
-"""The precision lab: what every number format costs, as experiments over the studio, with verdicts and a report.
+"""The precision lab: what every number format costs, as experiments with verdicts on published claims and a report.
 
-claims       → what is claimed, in both languages
-plan         → models × formats × prompts × seeds; points
-run          → the folder: rows, pictures, resumable
-runner       → measures what is missing
-bench        → hands in every format, paintings painted once
-formats      → a painter in a given format
-experiments/ → one question a file, one shape
+plan         → the claims; models × formats × prompts × seeds; points
+run          → a run's folder: rows and pictures, resumable
+runner       → measures the points that are missing
+background   → runs an experiment in a process of its own
+bench        → painters in every format, and each painting made once
+formats      → loads a model as a painter in one format
+experiments/ → the registry, and what each experiment measures and concludes
+instruments  → blocks, noise levels and live tensors of a network (imports torch)
 metrics      → how one picture differs from another
-stats        → intervals
-counting     → memory from live tensors
-findings     → verdicts, and the rows they are drawn from
-table        → a run as data, for doors
+stats        → estimates with intervals
+findings     → verdicts, and the rows they are computed from
+table        → a run as data, for interfaces
 report/      → HTML, Markdown, JSON
-advise       → which precision for this model here, in a paragraph with numbers
+advice       → which precision to use for a model here, in a paragraph with numbers
 
-This room knows nothing of terminals, servers or the gallery. Importing the package imports none of these files.
+The lab knows no terminal, server or gallery. Importing the package imports none of these modules.
 """

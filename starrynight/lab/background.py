@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
     run = ExperimentRun.open(folder) if (folder / PLAN).is_file() else ExperimentRun.create(folder, quick())
     (folder / STOP).unlink(missing_ok=True)
 
-    def cancel_on_request(_progress: runner.Progress) -> None:
+    def cancel_on_request(_progress: runner.RunProgress) -> None:
         if stop_requested(folder):
             raise Cancelled
 

@@ -1,7 +1,7 @@
-"""The bench that experiments work at: hands ready for every format, and each painting painted once.
+"""What experiments measure with: painters ready in every format, and paintings that are each made once.
 
-A painting is kept in the run's ``raw`` folder with its float pixels and the latents of every step, so that a run that
-was killed goes on from there, and every experiment measures the same one. Knows the painter; judges nothing.
+A painting is kept in the run's ``raw`` folder with its float pixels and the latents of every step. A killed run resumes
+from there, and every experiment measures the same painting.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.errors import BrokenNumbers
+from starrynight.i18n import Text
 from starrynight.lab import formats
 from starrynight.lab.metrics import eight_bits
 from starrynight.lab.plan import PROMPTS, REFERENCE, Point
@@ -27,73 +28,78 @@ if TYPE_CHECKING:
     from starrynight.painting.painter import Step
 
 FIRST_SEED = 1
-# Hands kept ready may take this share of the machine's memory; beyond it the oldest is let go.
+# Loaded painters may take this share of the machine's memory; beyond it the oldest is dropped.
 MEMORY_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Painting:
-    """``pixels`` float32 [H, W, 3], None if the painter refused; ``latents`` float32 [steps seen, …].
+    """``pixels``: float32 [H, W, 3], None if the guard refused the picture. ``latents``: float32 [steps done, …].
 
-    ``refusal`` says why in English and Chinese; ``stage``, ``step`` (from 0) and ``module`` where, as far as it is
-    known. ``seconds`` of wall time.
+    ``seconds``: wall time. ``refusal``: the guard's message. ``stage``, ``step`` (from 0) and ``module``: where the numbers
+    broke, as far as it is known.
     """
 
     pixels: np.ndarray | None
     latents: np.ndarray
     seconds: float
-    refusal: tuple[str, str] | None = None
+    refusal: Text | None = None
     stage: str = ""
     step: int | None = None
     module: str = ""
 
 
 class Bench:
-    """Hands and paintings for one run."""
+    """Painters and paintings of one run."""
 
     def __init__(self, run: ExperimentRun, device: str | None = None) -> None:
         self.run, self.plan, self.device = run, run.plan, device
-        self._hands: dict[tuple[str, str], FormatPainter] = {}
+        self._painters: dict[tuple[str, str], FormatPainter] = {}
 
     def request(self, model: str, prompt: int = 0, seed: int = 0) -> PaintRequest:
-        """What is asked of a model for picture (prompt, seed) of the plan."""
+        """The request for picture (``prompt``, ``seed``) of the plan; ``load_painter`` sets its precision."""
         from starrynight.studio import fill
 
         text, style = PROMPTS[prompt]
         plan = self.plan
         return fill(
-            prompt=text, style=style, seed=FIRST_SEED + seed, model=formats.place_of(model), precision="float32",
+            prompt=text, style=style, seed=FIRST_SEED + seed, model=formats.catalogue_name(model), precision="float32",
             width=plan.size, height=plan.size, steps=plan.steps,
         )  # fmt: skip
 
-    def hand(self, model: str, format_: str) -> FormatPainter:
-        """A painter of ``model`` in ``format_``, kept while memory allows."""
-        wanted = (model, format_)
-        if wanted not in self._hands:
-            self._make_room()
-            self._hands[wanted] = formats.ready(model, format_, self.request(model), self.device)
-        return self._hands[wanted]
+    def painter(self, model: str, format_: str) -> FormatPainter:
+        """A painter of ``model`` in ``format_``, loaded on first use and kept while memory allows."""
+        key = (model, format_)
+        if key not in self._painters:
+            self._drop_oldest()
+            self._painters[key] = formats.load_painter(model, format_, self.request(model), self.device)
+        return self._painters[key]
 
-    def _make_room(self) -> None:
+    def _drop_oldest(self) -> None:
         import psutil
 
+        def bytes_of(painter: FormatPainter) -> int:
+            return painter.bytes * (
+                3 if painter.emulated else 1
+            )  # an emulation keeps float32 copies of 16-bit weights
+
         allowed = MEMORY_SHARE * psutil.virtual_memory().total
-        while self._hands and sum(h.bytes * (3 if h.emulated else 1) for h in self._hands.values()) > allowed:
-            del self._hands[next(iter(self._hands))]
+        while self._painters and sum(map(bytes_of, self._painters.values())) > allowed:
+            del self._painters[next(iter(self._painters))]
 
     def reference(self, point: Point) -> Painting:
         """The float32 painting of the same model, prompt and seed."""
         return self.painting(Point("", point.model, REFERENCE, point.prompt, point.seed))
 
     def painting(self, point: Point) -> Painting:
-        """The painting of a point: from the raw folder, or painted now and kept there."""
+        """The painting of a point, read from the raw folder; painted and kept there if it is missing."""
         assert point.prompt is not None
         assert point.seed is not None
         kept = self.run.raw(point.model, point.format, point.prompt, point.seed)
         if not kept.is_file():
             painting = self._paint(point)
             if painting.pixels is not None:
-                self._hang(point, painting.pixels)
+                self._write_png(point, painting.pixels)
             write_atomic(kept, packed(painting), overwrite=True)
         return unpacked(kept.read_bytes())
 
@@ -101,24 +107,24 @@ class Bench:
         assert point.prompt is not None
         assert point.seed is not None
         request = self.request(point.model, point.prompt, point.seed)
-        hand = self.hand(point.model, point.format)
+        painter = self.painter(point.model, point.format)
         latents: list[np.ndarray] = []
 
-        def watch(step: Step) -> None:
+        def keep_latents(step: Step) -> None:
             latents.append(step.latents.detach().float().cpu().numpy().copy())
 
         start = time.perf_counter()
         pixels, refusal, fault = None, None, None
         try:
-            pixels = formats.paint(hand, request, watch)
+            pixels = formats.paint(painter, request, keep_latents)
         except BrokenNumbers as error:
-            refusal, fault = (error.en, error.zh), error.fault
+            refusal, fault = Text(error.en, error.zh), error.fault
         return Painting(
             pixels, np.stack(latents) if latents else np.zeros((0, 1), np.float32), time.perf_counter() - start,
             refusal, fault.stage if fault else "", fault.step if fault else None, fault.module if fault else "",
         )  # fmt: skip
 
-    def _hang(self, point: Point, pixels: np.ndarray) -> None:
+    def _write_png(self, point: Point, pixels: np.ndarray) -> None:
         from PIL import Image
 
         assert point.prompt is not None
@@ -130,15 +136,9 @@ class Bench:
 
 
 def packed(painting: Painting) -> bytes:
-    """npz: exact floats, and a JSON text for the rest."""
-    story = {
-        "seconds": painting.seconds,
-        "module": painting.module,
-        "refusal": painting.refusal,
-        "stage": painting.stage,
-        "step": painting.step,
-    }
-    arrays: dict[str, Any] = {"latents": painting.latents, "story": np.array(json.dumps(story))}
+    """A painting as npz bytes: exact floats, and "story": the other fields as JSON."""
+    others = {name: getattr(painting, name) for name in ("seconds", "module", "refusal", "stage", "step")}
+    arrays: dict[str, Any] = {"latents": painting.latents, "story": np.array(json.dumps(others))}
     if painting.pixels is not None:
         arrays["pixels"] = painting.pixels
     data = io.BytesIO()
@@ -148,15 +148,6 @@ def packed(painting: Painting) -> bytes:
 
 def unpacked(data: bytes) -> Painting:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        story = json.loads(str(arrays["story"]))
-        refusal = tuple(story["refusal"]) if story["refusal"] else None
-        pixels = arrays.get("pixels", None)
-        return Painting(
-            pixels,
-            arrays["latents"],
-            story["seconds"],
-            refusal,
-            story["stage"],
-            story["step"],
-            story["module"],
-        )
+        others = json.loads(str(arrays["story"]))
+        others["refusal"] = Text(*others["refusal"]) if others["refusal"] else None
+        return Painting(arrays.get("pixels", None), arrays["latents"], **others)

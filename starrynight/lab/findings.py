@@ -1,6 +1,6 @@
-"""Verdicts, and the rows they are drawn from. A verdict never comes without its numbers.
+"""Verdicts on the claims, the rows they are computed from, and how numbers are written in them.
 
-Knows results, not how they were measured. ``None`` stands for a measurement that a refused picture could not give.
+A verdict always carries its numbers. In a row, ``None`` stands for a value that a refused picture cannot give.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starrynight.i18n import Text
 from starrynight.lab.plan import REFERENCE, WIDE
 from starrynight.lab.run import ExperimentRun, number
 from starrynight.lab.stats import FEWEST, Estimate, median
@@ -18,34 +19,34 @@ from starrynight.lab.stats import FEWEST, Estimate, median
 REPRODUCED, REFUTED, HARDWARE, MEASURED = "reproduced", "not reproduced", "needs hardware", "measured"
 UNDECIDED = "undecided"
 OUTCOMES = {
-    REPRODUCED: ("reproduced", "已复现"),
-    REFUTED: ("not reproduced", "未能复现"),
-    HARDWARE: ("needs hardware not here", "需要此处没有的硬件"),
-    UNDECIDED: ("too few to tell", "样本太少，不足以判断"),
-    MEASURED: ("measured", "已测量"),
+    REPRODUCED: Text("reproduced", "已复现"),
+    REFUTED: Text("not reproduced", "未能复现"),
+    HARDWARE: Text("needs hardware not here", "需要此处没有的硬件"),
+    UNDECIDED: Text("too few to tell", "样本太少，不足以判断"),
+    MEASURED: Text("measured", "已测量"),
 }
-FLOAT16_LIMIT = 65504.0
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-Words = tuple[str, str]
-# model → format → a figure that reads the same in both languages; the format "" where it is not of one format.
+FLOAT16_LIMIT = 65504.0  # the largest finite float16
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+EMPTY = Text("", "")
+# model → format → a figure that reads the same in both languages; format "" if the figure belongs to no one format.
 Figures = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the measurement says of a claim: ``figures`` are its numbers, ``gist`` the answer in a line, ``why`` all of it
-    with the cause (English, Chinese).
+    """The verdict on one claim: ``figures`` are its numbers, ``explanation`` is the full text with the cause, and
+    ``summary`` answers the claim in one line.
     """
 
     claim: str
     outcome: str
     figures: Figures
-    why: Words
-    gist: Words = ("", "")
+    explanation: Text
+    summary: Text = EMPTY
 
 
 class Rows:
-    """A run's results, asked by experiment, model and format."""
+    """A run's results, selected by experiment, model and format. Rows of failed measurements are left out."""
 
     def __init__(self, run: ExperimentRun) -> None:
         self.plan = run.plan
@@ -63,13 +64,18 @@ class Rows:
             and format_ in (None, row["format"])
         ]
 
+    def results(
+        self, experiment: str, model: str | None = None, format_: str | None = None
+    ) -> list[dict[str, Any]]:
+        """What ``of`` selects, without the rows' other columns."""
+        return [row["result"] for row in self.of(experiment, model, format_)]
+
     def result(self, experiment: str, model: str, format_: str) -> dict[str, Any]:
-        """The one result of an experiment that has one for each format; {} if it is not there."""
-        found = self.of(experiment, model, format_)
-        return found[0]["result"] if found else {}
+        """The result of an experiment that is measured once per format (or model, or machine); {} if it is missing."""
+        return next(iter(self.results(experiment, model, format_)), {})
 
     def values(self, experiment: str, field: str, model: str, format_: str) -> dict[tuple[int, int], float]:
-        """(prompt, seed) → number, of the pictures that were painted."""
+        """(prompt, seed) → value, for the pictures that have one."""
         return {
             (row["prompt"], row["seed"]): number(row["result"][field])
             for row in self.of(experiment, model, format_)
@@ -79,15 +85,40 @@ class Rows:
     def pairs(
         self, experiment: str, field: str, model: str, a: str, b: str
     ) -> tuple[list[float], list[float]]:
-        """The values of formats ``a`` and ``b`` for the pictures that both painted."""
+        """The values of formats ``a`` and ``b``, for the pictures that have both."""
         first, second = (self.values(experiment, field, model, f) for f in (a, b))
         both = sorted(first.keys() & second.keys())
         return [first[k] for k in both], [second[k] for k in both]
+
+    def median(self, experiment: str, field: str, model: str, format_: str) -> Estimate:
+        """The median over the pictures of one format."""
+        return median(list(self.values(experiment, field, model, format_).values()))
+
+    def format_properties(self, format_: str) -> dict[str, float]:
+        """What the "facts" experiment probed of a format: ``fraction`` bits, ``largest``, ``normal`` and ``tiny``
+        numbers; NaN where it was not measured.
+        """
+        found = self.result("facts", "", "").get(format_, {})
+        probed = {name: number(found.get(name)) for name in ("largest", "normal", "tiny")}
+        return probed | {"fraction": number(found["bits"][2] if found else None)}
+
+    def layer_peak(self, model: str, format_: str) -> float:
+        """The largest number that a layer puts out at the first step; ∞ if one is Inf or NaN, NaN if not measured."""
+        layers = self.result("layers", model, format_).get("layers", [])
+        return max((finite_or_inf(one["peak"]) for one in layers), default=math.nan)
 
     @property
     def others(self) -> list[str]:
         """The formats that are compared with the reference."""
         return [f for f in self.formats if f != REFERENCE]
+
+
+def finite_or_inf(value: Any) -> float:
+    """The number behind a value of a row; ∞ for Inf and NaN."""
+    return number(value) if math.isfinite(number(value)) else math.inf
+
+
+# -- how numbers and models are written ------------------------------------------------------------------------------
 
 
 def name_of(model: str) -> str:
@@ -98,8 +129,8 @@ def name_zh(model: str) -> str:
     return {"firefly": "萤火", WIDE: "宽孪生"}.get(model, Path(model).name)
 
 
-def figure(value: float, digits: int = 3, unit: str = "") -> str:
-    """Rounded to ``digits`` that matter, thousands in full, what is larger or very small as 1.26·10⁷."""
+def format_number(value: float, digits: int = 3, unit: str = "") -> str:
+    """``digits`` significant digits: thousands in full, larger and very small numbers as 1.26·10⁷."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if math.isnan(value):
@@ -109,98 +140,74 @@ def figure(value: float, digits: int = 3, unit: str = "") -> str:
     mantissa, _, exponent = text.partition("e")
     if exponent:
         times = "" if mantissa == "1" else f"{mantissa}·"
-        text = f"{times}10{str(int(exponent)).translate(RAISED)}"
+        text = f"{times}10{str(int(exponent)).translate(SUPERSCRIPTS)}"
     return text.replace("-", "−") + (f" {unit}" if unit else "")
 
 
-def bounds(estimate: Estimate, digits: int = 3) -> str:
-    """“+0.35 [0.31, 0.40]”, or with too few values the span of all of them."""
+def format_interval(estimate: Estimate, digits: int = 3) -> str:
+    """“0.35 [0.31, 0.4]”: value and 95 % interval; with too few values for one, their range and count."""
     mark = "" if estimate.sure else f", n = {estimate.count}"
-    return f"{figure(estimate.value, digits)} [{figure(estimate.low, digits)}, {figure(estimate.high, digits)}{mark}]"
+    value, low, high = (format_number(v, digits) for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}{mark}]"
 
 
-def percent(estimate: Estimate) -> str:
+def format_percent(estimate: Estimate) -> str:
     low, high = (f"{100 * v:.3g}" for v in (estimate.low, estimate.high))
     return f"{100 * estimate.value:.3g} % [{low}, {high}]"
 
 
-def sentences(*parts: Words) -> Words:
-    """Several in a row, in both languages; empty ones are left out."""
-    return " ".join(en for en, _ in parts if en), "".join(zh for _, zh in parts if zh)
+def join_sentences(*parts: Text) -> Text:
+    """One text of several sentences, in both languages; empty ones are left out."""
+    return Text(" ".join(part.en for part in parts if part.en), "".join(part.zh for part in parts if part.zh))
 
 
-def facts(rows: Rows, format_: str) -> dict[str, float]:
-    """What was probed of a format: ``fraction`` bits, ``largest``, ``normal`` and ``tiny`` numbers; NaN where nothing was."""
-    found = rows.result("facts", "", "").get(format_, {})
-    probed = {name: number(found.get(name)) for name in ("largest", "normal", "tiny")}
-    return probed | {"fraction": number(found["bits"][2] if found else None)}
+def join_names(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
-def peak(rows: Rows, model: str, format_: str) -> float:
-    """The largest number a layer puts out at the first step; ∞ where one is no number, NaN where none was looked at."""
-    layers = rows.result("layers", model, format_).get("layers", [])
-    return max((finite(one["peak"]) for one in layers), default=math.nan)
+def figures_by_model(
+    rows: Rows, figure_of: Callable[[str, str], str], formats: Iterable[str] = ()
+) -> Figures:
+    """``figure_of(model, format)`` for every model and format; "" leaves that figure out."""
+    every = {m: {f: figure_of(m, f) for f in formats or rows.formats} for m in rows.models}
+    kept = {m: {f: text for f, text in figures.items() if text} for m, figures in every.items()}
+    return {m: figures for m, figures in kept.items() if figures}
 
 
-def finite(value: Any) -> float:
-    """The number behind a value of a row, ∞ where it is none."""
-    return number(value) if math.isfinite(number(value)) else math.inf
+# -- verdicts on paired differences ----------------------------------------------------------------------------------
 
 
-def few(gap: Estimate) -> Words:
-    """What is missing where ``settled`` cannot settle; nothing where it can."""
+def paired_outcome(gap: Estimate, holds: bool) -> str:
+    """The outcome for a paired difference: undecided if there are too few pairs for an interval."""
+    return UNDECIDED if not gap.sure else REPRODUCED if holds else REFUTED
+
+
+def too_few_pairs(gap: Estimate) -> Text:
+    """How many pairs are missing if ``paired_outcome`` is undecided; else empty."""
     if gap.sure:
-        return "", ""
-    return (
+        return EMPTY
+    return Text(
         f"{gap.count} pairs are too few: an interval takes {FEWEST} (starry lab run -o RUN --seeds MORE).",
         f"只有 {gap.count} 对，太少：区间至少要 {FEWEST} 对（starry lab run -o RUN --seeds 更多）。",
     )
 
 
-def decibels_for_bits(rows: Rows, gain: Estimate) -> Words:
-    """Whether bfloat16's gain in dB over float16 is what its fraction bits, as they were probed, would have it be."""
-    bits = facts(rows, "bfloat16")["fraction"] - facts(rows, "float16")["fraction"]
-    due = 20 * math.log10(2) * bits
-    if math.isnan(due):
-        return "", ""
-    said = f"{bits:+.0f}".replace("-", "−"), f"{due:+.0f}".replace("-", "−")
-    if abs(gain.value - due) < 20 * math.log10(2):
-        return (
-            f"That is rounding: {said[0]} fraction bits are {said[1]} dB.",
-            f"这就是舍入：尾数 {said[0]} 位即 {said[1]} dB。",
+def explain_gain(rows: Rows, gain: Estimate) -> Text:
+    """Whether the probed fraction bits account for bfloat16's gain in dB over float16; empty if they are unknown.
+
+    Each fraction bit halves the rounding error: 20·log10(2) = 6.02 dB.
+    """
+    bits = rows.format_properties("bfloat16")["fraction"] - rows.format_properties("float16")["fraction"]
+    expected = 20 * math.log10(2) * bits
+    if math.isnan(expected):
+        return EMPTY
+    bits_text, decibels = (f"{v:+.0f}".replace("-", "−") for v in (bits, expected))
+    if abs(gain.value - expected) < 20 * math.log10(2):
+        return Text(
+            f"That is rounding: {bits_text} fraction bits are {decibels} dB.",
+            f"这就是舍入：尾数 {bits_text} 位即 {decibels} dB。",
         )
-    return (
-        f"Rounding alone would be {said[1]} dB ({said[0]} fraction bits): something else is at work.",
-        f"若只是舍入应为 {said[1]} dB（尾数 {said[0]} 位）：起作用的不止于此。",
+    return Text(
+        f"Rounding alone would be {decibels} dB ({bits_text} fraction bits): something else is at work.",
+        f"若只是舍入应为 {decibels} dB（尾数 {bits_text} 位）：起作用的不止于此。",
     )
-
-
-def joined(parts: Iterable[str]) -> str:
-    return ", ".join(parts)
-
-
-def by_model(rows: Rows, say: Callable[[str, str], str], formats: Iterable[str] = ()) -> Figures:
-    """``say(model, format)`` for all of them; what says "" is left out."""
-    told = {m: {f: say(m, f) for f in formats or rows.formats} for m in rows.models}
-    kept = {m: {f: text for f, text in lines.items() if text} for m, lines in told.items()}
-    return {m: lines for m, lines in kept.items() if lines}
-
-
-def middle(rows: Rows, experiment: str, field: str, model: str, format_: str) -> Estimate:
-    """The median over the pictures of one format."""
-    return median(list(rows.values(experiment, field, model, format_).values()))
-
-
-def decibels_by_model(rows: Rows, experiment: str, field: str) -> Figures:
-    """The median over the pictures in dB, for every model and format that has one."""
-
-    def message(model: str, format_: str) -> str:
-        found = middle(rows, experiment, field, model, format_)
-        return figure(found.value, 3, "dB") if found.count else ""
-
-    return by_model(rows, message)
-
-
-def settled(gap: Estimate, holds: bool) -> str:
-    """A verdict on a paired difference; none where there were too few pairs."""
-    return UNDECIDED if not gap.sure else REPRODUCED if holds else REFUTED

@@ -1,7 +1,7 @@
-"""How one picture differs from another: each measure takes a reference and an other, float [H, W, 3] in 0..1, sRGB.
+"""How one picture differs from another: each measure takes a reference and another picture, float [H, W, 3] in 0..1, sRGB.
 
-Colour difference, PSNR, SSIM and FLIP are their libraries' (scikit-image, NVIDIA's flip-evaluator); masks and the
-measures of banding, highlights and texture are ours, each with its level stated here. Knows pictures, not models.
+Colour difference and SSIM are scikit-image's, FLIP is NVIDIA's flip-evaluator. The masks and the measures of banding,
+highlights and texture are ours; their thresholds stand here.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-# A pixel of the reference is in shadow below this CIE lightness (L* 30: a relative luminance of 0.062).
+# Below this CIE lightness a pixel of the reference is in shadow (L* 30 is a relative luminance of 0.062).
 SHADOW_LIGHTNESS = 30.0
-# A mask with fewer pixels than this share of the picture says nothing.
+# A mask that covers a smaller share of the picture is not evaluated.
 LEAST_SHARE = 0.005
-# The darkest share of the reference, where roofs and trees of a night stand.
+# The darkest share of the reference: in a night picture, roofs and trees.
 DARKEST_SHARE = 0.05
-# sRGB luma from which the claims call a highlight over-exposed.
+# sRGB luma (Rec. 709 weights) from which the claims call a highlight over-exposed.
 OVEREXPOSED = 0.98
-# A step between two flat bands is seen from about one ΔE2000 on; narrower bands than this are not seen as bands.
+# A step of one ΔE2000 between two flat bands is just visible; a band needs at least this many pixels.
 VISIBLE_STEP, BAND = 1.0, 4
-# Detail finer than this radius (pixels, of a Gaussian) counts as texture.
+# Texture is what a Gaussian blur of this standard deviation (pixels) removes.
 TEXTURE_RADIUS = 1.0
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -36,7 +36,7 @@ def colour_difference(reference: Array, other: Array) -> Array:
 
 
 def psnr(reference: Array, other: Array, mask: Array | None = None) -> float:
-    """Decibels against a peak of 1, inside ``mask`` if one is given; ∞ for equal pictures."""
+    """PSNR in decibels for a peak of 1, inside ``mask`` if one is given; ∞ for equal pictures."""
     error = (np.asarray(reference, np.float64) - np.asarray(other, np.float64)) ** 2
     mean = float(error[mask].mean() if mask is not None else error.mean())
     return 10 * math.log10(1 / mean) if mean else math.inf
@@ -49,7 +49,7 @@ def ssim(reference: Array, other: Array) -> float:
 
 
 def flip(reference: Array, other: Array) -> tuple[float, Array]:
-    """Mean FLIP error (0 equal, 1 worst, at 67 pixels a degree) and its map [H, W]."""
+    """Mean FLIP error (0 equal, 1 worst, at 67 pixels per degree, its default) and its map [H, W]."""
     import flip_evaluator
 
     pair = (np.ascontiguousarray(p, np.float32) for p in (reference, other))
@@ -65,7 +65,7 @@ def lightness(picture: Array) -> Array:
 
 
 def shadows(reference: Array) -> Array | None:
-    """Where the reference is darker than ``SHADOW_LIGHTNESS``; None if that is hardly anywhere."""
+    """Where the reference is darker than ``SHADOW_LIGHTNESS``; None if that is less than ``LEAST_SHARE`` of it."""
     mask = lightness(reference) < SHADOW_LIGHTNESS
     return mask if mask.mean() >= LEAST_SHARE else None
 
@@ -77,7 +77,7 @@ def darkest(reference: Array) -> Array:
 
 
 def highlights(picture: Array) -> dict[str, float]:
-    """``core``: luma of the brightest 3×3 patch; ``over``: the share of pixels from ``OVEREXPOSED`` up."""
+    """``core``: mean luma of the brightest 3×3 patch. ``over``: the share of pixels at ``OVEREXPOSED`` or above."""
     from scipy.ndimage import uniform_filter
 
     luma = np.asarray(picture, np.float32) @ LUMA
@@ -86,14 +86,16 @@ def highlights(picture: Array) -> dict[str, float]:
 
 
 def texture(reference: Array, other: Array) -> dict[str, float]:
-    """Fine detail: ``decibels`` of error in it (−∞ equal) and ``energy`` of the other's over the reference's."""
+    """Fine detail: ``decibels``: its error relative to the reference's detail (−∞ if equal); ``energy``: the ratio of its
+    energy to the reference's.
+    """
     a, b = (_fine(p) for p in (reference, other))
     strength = float(np.square(a).sum())
-    wrong = float(np.square(b - a).sum())
+    error = float(np.square(b - a).sum())
     if not strength:
-        return {"decibels": -math.inf if not wrong else math.inf, "energy": 1.0 if not wrong else math.inf}
+        return {"decibels": -math.inf if not error else math.inf, "energy": 1.0 if not error else math.inf}
     return {
-        "decibels": 10 * math.log10(wrong / strength) if wrong else -math.inf,
+        "decibels": 10 * math.log10(error / strength) if error else -math.inf,
         "energy": float(np.square(b).sum()) / strength,
     }
 
@@ -106,10 +108,10 @@ def _fine(picture: Array) -> Array:
 
 
 def banding(gradient: Array) -> dict[str, Any]:
-    """How evenly an 8-bit gradient (uint8 [H, W, 3], running left to right) climbs.
+    """Banding in the middle row of an 8-bit gradient (uint8 [H, W, 3], left to right).
 
-    ``levels``: distinct colours in the middle row; ``flat``: the longest run of one colour there, in pixels;
-    ``steps``: jumps of at least ``VISIBLE_STEP`` ΔE2000 between two bands of at least ``BAND`` pixels.
+    ``levels``: distinct colours. ``flat``: the longest run of one colour, in pixels. ``steps``: jumps of at least
+    ``VISIBLE_STEP`` ΔE2000 between two bands of at least ``BAND`` pixels each.
     """
     row = np.asarray(gradient)[len(gradient) // 2]
     changes = np.flatnonzero((row[1:] != row[:-1]).any(axis=1)) + 1
@@ -126,5 +128,5 @@ def banding(gradient: Array) -> dict[str, Any]:
 
 
 def eight_bits(picture: Array) -> Array:
-    """uint8 by rounding, as the studio frames it."""
+    """uint8 by rounding, as the studio saves pictures."""
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)

@@ -1,19 +1,20 @@
-"""A run's folder: the plan, the rows, the pictures. Every number ever measured is one line of ``results.jsonl``.
+"""The folder of a run: its plan, rows and pictures. Every measured number is in one line of ``results.jsonl``.
 
-    plan.json        what is to be measured
-    machine.json     where and with what it was measured
+    plan.json        what to measure
+    machine.json     the machine and library versions it was measured with
     results.jsonl    {"key", "experiment", "model", "format", "prompt", "seed", "seconds", "cpu", "at", "result"} a line
     pictures/        8-bit PNG, lossless
     raw/             float pixels and latents of each painting, until everything is measured
     report.html · report.md · report.json
 
-A row is there whole or not at all: it is written with one write and synced, and the torn end that a kill may leave is
-cut off when the folder is opened again. One process measures at a time. Knows files; nothing of torch.
+A row is written with one write and synced; if a kill leaves half a line at the end, it is cut off when measuring starts
+again. One process measures a run at a time. This module imports no torch.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -26,9 +27,9 @@ from typing import IO, Any
 
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.lab.plan import ExperimentPlan, Point
-from starrynight.storage import storage_error, write_atomic
+from starrynight.storage import storing, write_atomic
 
-LOOKS = 10  # half a second: whoever only looks whether a run is busy holds its lock for an instant
+LOCK_ATTEMPTS = 10  # half a second in all: ``busy`` of another process holds the lock for an instant
 RESULTS, PLAN, MACHINE = "results.jsonl", "plan.json", "machine.json"
 
 
@@ -42,13 +43,15 @@ class ExperimentRun:
 
     @classmethod
     def create(cls, folder: Path, plan: ExperimentPlan) -> ExperimentRun:
-        """A new run in ``folder``, or the one that is there with its plan grown by ``plan``."""
+        """A new run in ``folder``, or the existing one with its plan grown by ``plan``. Raises BadRequest if the folder
+        holds something else or the plans do not fit together.
+        """
         if (folder / PLAN).is_file():
             run = cls.open(folder)
             run.plan = run.plan.grown(plan)
         elif folder.exists() and any(folder.iterdir()):
             raise BadRequest(
-                f"{folder} holds something that is no lab run; name an empty folder.",
+                f"{folder} is not empty and not a lab run; choose an empty folder.",
                 f"{folder} 里已有别的内容，不是实验文件夹；请另选一个空文件夹。",
             )
         else:
@@ -58,27 +61,29 @@ class ExperimentRun:
 
     @classmethod
     def open(cls, folder: Path) -> ExperimentRun:
-        """Raises MissingFile if there is no run."""
+        """Read a run and its rows. Raises MissingFile if the folder holds none."""
         try:
             plan = ExperimentPlan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise MissingFile(
-                f"{folder} is no lab run: its {PLAN} cannot be read.",
-                f"{folder} 不是实验文件夹：无法读取 {PLAN}。",
+                f"{folder} is not a lab run: {PLAN} is missing or cannot be read. starry lab list shows the runs here.",
+                f"{folder} 不是实验文件夹：没有 {PLAN}，或无法读取。starry lab list 可列出本机的实验。",
             ) from error
         run = cls(folder, plan)
         run.rows = {row["key"]: row for row in read_rows(folder / RESULTS)}
         return run
 
     def write(self, name: str, text: str) -> None:
-        write_atomic(self.folder / name, text.encode(), overwrite=True)
+        """Write a file of the run's folder whole. Raises StorageError."""
+        with storing(self.folder / name):
+            write_atomic(self.folder / name, text.encode(), overwrite=True)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Alone with this run. Raises BadRequest if another process is measuring it."""
+        """Lock the run for this process and read its rows anew. Raises BadRequest if another process measures it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("w") as lock:
-            if not _taken(lock, fcntl.LOCK_EX, LOOKS):
+            if not _try_lock(lock, fcntl.LOCK_EX, LOCK_ATTEMPTS):
                 raise BadRequest(
                     f"Another process is measuring {self.folder}; wait for it or stop it.",
                     f"另一个进程正在测量 {self.folder}；请等待它或停止它。",
@@ -89,15 +94,15 @@ class ExperimentRun:
 
     @property
     def busy(self) -> bool:
-        """Whether a process is measuring this run right now."""
+        """Whether a process is measuring this run now."""
         try:
             with (self.folder / ".lock").open("r") as lock:
-                return not _taken(lock, fcntl.LOCK_SH)
+                return not _try_lock(lock, fcntl.LOCK_SH)
         except OSError:
             return False
 
     def add(self, point: Point, result: dict[str, Any], seconds: float, cpu: float, at: float) -> None:
-        """Keep a measurement, for good. ``seconds`` of wall and ``cpu`` it took; ``at``: when, since 1970."""
+        """Append a row and sync it. ``seconds``, ``cpu``: wall and CPU time it took; ``at``: Unix time. Raises StorageError."""
         row = {
             "key": point.key,
             **asdict(point),
@@ -107,13 +112,10 @@ class ExperimentRun:
             "result": result,
         }
         line = json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            with (self.folder / RESULTS).open("ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise storage_error(self.folder, error) from error
+        with storing(self.folder / RESULTS), (self.folder / RESULTS).open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
         self.rows[point.key] = json.loads(line)
 
     @property
@@ -121,21 +123,23 @@ class ExperimentRun:
         return self.folder / "pictures"
 
     def picture(self, model: str, format_: str, prompt: int, seed: int) -> Path:
-        """Where a painting's PNG is (if it was not refused)."""
+        """The path of a painting's PNG; there is no file if the picture was refused."""
         return self.pictures / f"{file_name(model, format_, prompt, seed)}.png"
 
     def raw(self, model: str, format_: str, prompt: int, seed: int) -> Path:
+        """The path of a painting's float pixels and latents while the run is unfinished."""
         return self.folder / "raw" / f"{file_name(model, format_, prompt, seed)}.npz"
 
     def machine(self) -> dict[str, Any]:
+        """``machine.json``; {} before the first measurement."""
         try:
             return dict(json.loads((self.folder / MACHINE).read_text("utf-8")))
         except (OSError, ValueError):
             return {}
 
 
-def _taken(lock: IO[str], kind: int, tries: int = 1) -> bool:
-    """Whether a lock could be had; it is let go of when the file is closed."""
+def _try_lock(lock: IO[str], kind: int, tries: int = 1) -> bool:
+    """Try to lock an open file; the lock is released when the file is closed."""
     for _ in range(tries):
         with suppress(OSError):
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
@@ -145,7 +149,7 @@ def _taken(lock: IO[str], kind: int, tries: int = 1) -> bool:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a results file; a torn last one is left out."""
+    """The rows of a results file; half a line at the end is ignored."""
     if not path.is_file():
         return []
     whole, newline, _torn = path.read_bytes().rpartition(b"\n")
@@ -153,7 +157,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def cut_torn_end(path: Path) -> None:
-    """A kill in the middle of a write may leave half a line; the next must not be glued to it."""
+    """Remove half a line that a kill left at the end, so that the next row starts a line of its own."""
     if path.is_file():
         data = path.read_bytes()
         if not data.endswith(b"\n"):
@@ -161,19 +165,18 @@ def cut_torn_end(path: Path) -> None:
 
 
 def file_name(model: str, format_: str, prompt: int, seed: int) -> str:
-    """Path-safe: a model may be a folder or a hub id, and two folders may end alike."""
+    """The name of a painting's files."""
     return f"{slug(model)}-{format_}-{prompt}-{seed}"
 
 
 def slug(model: str) -> str:
-    import hashlib
-
+    """A model's name as part of a file name. A folder or a hub id gets a hash, since two may end in the same name."""
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(model).name) or "model"
     return safe if safe == model else f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
 
 
 def plain(value: Any) -> Any:
-    """JSON's own values: numbers that JSON cannot hold become the words "inf", "-inf" and "nan"."""
+    """A value as JSON can hold it: infinities and NaN become the strings "inf", "-inf" and "nan"."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -186,5 +189,5 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> float:
-    """The number behind a value of a row; None is NaN."""
+    """The inverse of ``plain`` for one number; None becomes NaN."""
     return math.nan if value is None else float(value)

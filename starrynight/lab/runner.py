@@ -1,7 +1,7 @@
-"""The one runner: takes a run's points in order, measures what is not measured yet, keeps each result at once.
+"""Measures what a run is missing, point by point, and keeps each result at once.
 
-Killed at any moment it loses at most the point it was at, and measures nothing twice. Knows experiments by their shape
-only; prints nothing (``on_progress`` does what a door wants).
+A kill loses at most the point in progress, and no point is measured twice. This module prints nothing: interfaces pass
+``on_progress``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from starrynight.errors import OutOfMemory, Unfit
-from starrynight.lab.experiments import experiment, points
+from starrynight.lab.experiments import EXPERIMENTS, points
 from starrynight.lab.plan import Point
 from starrynight.lab.run import MACHINE, ExperimentRun
 
 
 @dataclass(frozen=True)
-class Progress:
-    """``done`` of ``total`` points; ``left`` in seconds (None while nothing is known); ``point``: what comes next."""
+class RunProgress:
+    """``done`` of ``total`` points; ``left``: estimated seconds (None without any row); ``point``: the next one."""
 
     done: int
     total: int
@@ -31,11 +31,11 @@ class Progress:
 
 
 def measure(
-    run: ExperimentRun, device: str | None = None, on_progress: Callable[[Progress], None] | None = None
+    run: ExperimentRun, device: str | None = None, on_progress: Callable[[RunProgress], None] | None = None
 ) -> None:
-    """Bring ``run`` to the end of its plan. ``on_progress`` may raise Cancelled.
+    """Measure every missing point of ``run``'s plan. ``on_progress`` is called before each point and may raise Cancelled.
 
-    Raises what loading a model raises. A point that does not fit its model, or the memory, is kept as such.
+    Raises what loading a model raises. A point that does not fit its model or the memory gets a row with "failed".
     """
     from starrynight.lab.bench import Bench
 
@@ -50,27 +50,32 @@ def measure(
             if on_progress is not None:
                 on_progress(progress(run, point, wanted))
             start, cpu = time.perf_counter(), time.process_time()
+            result: dict[str, Any]
             try:
-                result = experiment(point.experiment).measure(bench, point)
+                result = EXPERIMENTS[point.experiment].measure(bench, point)
             except (OutOfMemory, Unfit) as error:
                 result = {"failed": [error.en, error.zh]}
             run.add(point, result, time.perf_counter() - start, time.process_time() - cpu, time.time())
-        shutil.rmtree(run.folder / "raw", ignore_errors=True)  # scaffolding; every number is in the rows
+        shutil.rmtree(run.folder / "raw", ignore_errors=True)  # every number is in the rows now
     if on_progress is not None:
         on_progress(progress(run, None, wanted))
 
 
-def progress(run: ExperimentRun, point: Point | None = None, wanted: list[Point] | None = None) -> Progress:
-    """How far a run is, from its files alone."""
+def progress(
+    run: ExperimentRun, point: Point | None = None, wanted: list[Point] | None = None
+) -> RunProgress:
+    """How far a run is, from its rows."""
     wanted = list(points(run.plan)) if wanted is None else wanted
     missing = [p for p in wanted if p.key not in run.rows]
-    return Progress(
+    return RunProgress(
         len(wanted) - len(missing), len(wanted), _left(run, missing), point or next(iter(missing), None)
     )
 
 
 def _left(run: ExperimentRun, missing: list[Point]) -> float | None:
-    """Each missing point costs what its like took on average: same experiment and format, or same experiment, or any."""
+    """Estimated seconds for the missing points: for each, the mean over rows of the same experiment and format; without
+    any, over the same experiment; without any, over all rows.
+    """
     if not missing:
         return 0.0
     costs: dict[Any, list[float]] = {}
@@ -88,7 +93,7 @@ def _left(run: ExperimentRun, missing: list[Point]) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Where this is measured, for whoever reads the numbers."""
+    """The device, system and library versions, for ``machine.json``."""
     import torch
 
     from starrynight.numerics.device import probe

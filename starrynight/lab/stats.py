@@ -1,7 +1,4 @@
-"""What a handful of measurements proves: rates, medians and paired differences, each with its 95 % interval.
-
-Distribution-free wherever it can be had. Knows numbers only.
-"""
+"""Rates, medians and paired differences with their 95 % intervals; distribution-free where possible."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-# Below this many values no two of them bracket a median with 95 % (2 · ½⁶ = 3 %).
+# The range of n values misses the median with probability 2 · ½ⁿ: 6.3 % for 5 values, 3.1 % for 6.
 FEWEST = 6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value between ``low`` and ``high`` with 95 %; ``count`` values. With fewer than ``FEWEST`` the bounds are
-    merely the least and the greatest, and ``sure`` is False.
+    """An estimate from ``count`` values with its 95 % interval. With fewer than ``FEWEST`` values ``low`` and ``high`` are the
+    least and greatest value, and ``sure`` is False.
     """
 
     value: float
@@ -29,13 +26,13 @@ class Estimate:
     sure: bool = True
 
     def excludes(self, number: float) -> bool:
-        """Whether the interval rules ``number`` out; never with too few values."""
+        """Whether the interval excludes ``number``; never with too few values."""
         return self.sure and not self.low <= number <= self.high
 
 
 def rate(hits: int, tries: int) -> Estimate:
-    """A share with its Clopper–Pearson interval. For none (or all) of ``tries`` the bound is the one-sided one:
-    0 of 100 proves only "below 3.0 %", the rule of three.
+    """A share with its Clopper–Pearson interval (C. Clopper, E. Pearson, Biometrika 26, 1934). If none or all of ``tries``
+    hit, the interval is one-sided: 0 of 100 shows "below 3.0 %", the rule of three.
     """
     from scipy.stats import beta
 
@@ -48,8 +45,8 @@ def rate(hits: int, tries: int) -> Estimate:
 
 
 def needed(share: float, claimed: float) -> int | None:
-    """How many tries tell a true ``share`` from a ``claimed`` one: the fewest whose interval, if the hits come as the
-    share has it, leaves the claimed one out. Exact up to 200, above that within 2 %; None from 100,000 on.
+    """The number of tries that distinguishes a true ``share`` from a ``claimed`` one: the least at which the interval
+    excludes the claim if the hits match the share. Exact up to 200, within 2 % above; None from 100,000 on.
     """
     tries = 1
     while tries < 100_000:
@@ -61,25 +58,27 @@ def needed(share: float, claimed: float) -> int | None:
 
 
 def median(values: Sequence[float]) -> Estimate:
-    """The median with the interval between two order statistics (the sign test turned round)."""
+    """The median with the interval between two order statistics, the inverse of the sign test. NaN is left out."""
     from scipy.stats import binom
 
     ordered = np.sort([v for v in values if not math.isnan(v)])
     count = len(ordered)
     if not count:
         return Estimate(math.nan, math.nan, math.nan, 0, sure=False)
-    middle = float(np.median(ordered))
+    value = float(np.median(ordered))
     if count < FEWEST:
-        return Estimate(middle, float(ordered[0]), float(ordered[-1]), count, sure=False)
+        return Estimate(value, float(ordered[0]), float(ordered[-1]), count, sure=False)
     cut = int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5))
     cut = cut - 1 if binom.cdf(cut - 1, count, 0.5) > (1 - CONFIDENCE) / 2 else cut
     cut = max(cut, 1)
-    return Estimate(middle, float(ordered[cut - 1]), float(ordered[count - cut]), count)
+    return Estimate(value, float(ordered[cut - 1]), float(ordered[count - cut]), count)
 
 
 def negated(one: Estimate) -> Estimate:
-    """The same difference, taken the other way round."""
-    return Estimate(-one.value, -one.high, -one.low, one.count, one.sure)
+    """The difference with its sign changed."""
+    return Estimate(
+        0 - one.value, 0 - one.high, 0 - one.low, one.count, one.sure
+    )  # 0 − 0 is 0, where −0.0 is not
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
@@ -88,5 +87,5 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """The median of second ÷ first, pair by pair: for times, which noise multiplies."""
+    """The median of second ÷ first, pair by pair: for times, whose noise is multiplicative."""
     return median([b / a for a, b in zip(first, second, strict=True)])

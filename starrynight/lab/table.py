@@ -1,4 +1,4 @@
-"""A run as data, for doors that show it: which runs there are, how far each is, its table, its pictures, its report.
+"""A run as data, for interfaces that show it: the runs on this machine, their progress, a run's verdicts and pictures.
 
 Reads files only, imports no torch, and may be called while another process measures.
 """
@@ -12,24 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import StarryError
-from starrynight.lab.claims import BY_ID, CLAIMS
-from starrynight.lab.experiments import NAMES, experiment
+from starrynight.i18n import Text
+from starrynight.lab.experiments import EXPERIMENTS
 from starrynight.lab.findings import OUTCOMES, Finding, Rows, name_of, name_zh
-from starrynight.lab.plan import EXTRAS, PROMPTS, REFERENCE
+from starrynight.lab.plan import BY_ID, CLAIMS, EXTRAS, PROMPTS, REFERENCE
 from starrynight.lab.run import PLAN, ExperimentRun
-from starrynight.lab.runner import Progress, progress
+from starrynight.lab.runner import RunProgress, progress
 from starrynight.settings import settings
-
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)
-class Known:
-    """A run on this machine: its folder, models, and how far it is."""
+class RunSummary:
+    """A run on this machine: its folder, its models, and how far it is."""
 
     folder: Path
     models: tuple[str, ...]
-    progress: Progress
+    progress: RunProgress
 
     @property
     def done(self) -> bool:
@@ -37,30 +35,31 @@ class Known:
 
 
 def home() -> Path:
-    """Where runs go when nobody names a folder."""
+    """The folder of runs that are given no other."""
     return settings().home / "lab"
 
 
-def runs(folder: Path | None = None) -> list[Known]:
-    """Every run in ``folder`` (``home()``) that can be read, newest name first: a broken one must not hide the others."""
-    places = sorted((folder or home()).glob(f"*/{PLAN}"), reverse=True)
-    known = []
-    for place in places:
+def runs(folder: Path | None = None) -> list[RunSummary]:
+    """The runs in ``folder`` (default ``home()``), the last name first. A run that cannot be read is left out."""
+    found = []
+    for plan in sorted((folder or home()).glob(f"*/{PLAN}"), reverse=True):
         with suppress(StarryError):
-            run = ExperimentRun.open(place.parent)
-            known.append(Known(run.folder, run.plan.models, progress(run)))
-    return known
+            run = ExperimentRun.open(plan.parent)
+            found.append(RunSummary(run.folder, run.plan.models, progress(run)))
+    return found
 
 
 def findings(run: ExperimentRun) -> list[Finding]:
     """Every verdict that the rows allow so far, in the order of the claims."""
     rows = Rows(run)
-    found = {one.claim: one for name in NAMES for one in experiment(name).judge(rows)}
+    found = {one.claim: one for experiment in EXPERIMENTS.values() for one in experiment.judge(rows)}
     return [found[claim.id] for claim in CLAIMS if claim.id in found]
 
 
 def table(run: ExperimentRun) -> list[dict[str, Any]]:
-    """The table as plain data: claim, what was claimed, the outcome, the figures by model and format, the answer in a line, the cause."""
+    """One dictionary per verdict: the claim, the claimed figures, the outcome, the measured figures by model and format,
+    the answer in one line ("gist") and the full text ("why").
+    """
     return [_row(one) for one in findings(run)]
 
 
@@ -68,30 +67,34 @@ def _row(one: Finding) -> dict[str, Any]:
     claim = BY_ID[one.claim]
     return {
         "id": claim.id,
-        "title": {"en": claim.en, "zh": claim.zh},
+        "title": both_languages(claim.title),
         "claimed": {lang: claim.claimed(lang) for lang in ("en", "zh")},
         "outcome": one.outcome,
-        "verdict": dict(zip(("en", "zh"), OUTCOMES[one.outcome], strict=True)),
+        "verdict": both_languages(OUTCOMES[one.outcome]),
         "figures": one.figures,
-        "gist": dict(zip(("en", "zh"), one.gist, strict=True)),
-        "why": dict(zip(("en", "zh"), one.why, strict=True)),
+        "gist": both_languages(one.summary),
+        "why": both_languages(one.explanation),
     }
 
 
+def both_languages(text: Text) -> dict[str, str]:
+    return {"en": text.en, "zh": text.zh}
+
+
 def outcomes(run: ExperimentRun) -> dict[str, int]:
-    """How many claims came out how."""
+    """How many claims have each outcome."""
     return dict(Counter(one.outcome for one in findings(run)))
 
 
 def pictures(run: ExperimentRun) -> list[dict[str, Any]]:
-    """Every painting that was made in float32 too: model, format, prompt, seed; ``path`` of its PNG, or ``refused``: why
-    there is none.
+    """Every painting that has a float32 counterpart: model, format, prompt, seed; ``path`` of its PNG or None, and the
+    guard's message as ``refused`` or None.
     """
     found, rows = [], Rows(run)
     compared = {(r["model"], r["prompt"], r["seed"]) for r in rows.of("refusals", format_=REFERENCE)}
     for row in rows.of("refusals"):
         if (row["model"], row["prompt"], row["seed"]) not in compared:
-            continue  # painted only to see whether it breaks
+            continue  # painted for the NaN rate only
         path = run.picture(row["model"], row["format"], row["prompt"], row["seed"])
         refused = row["result"]["why"]
         found.append({
@@ -103,21 +106,11 @@ def pictures(run: ExperimentRun) -> list[dict[str, Any]]:
             "style": PROMPTS[row["prompt"]][1],
             "seed": row["seed"],
             "path": path if refused is None and path.is_file() else None,
-            "refused": dict(zip(("en", "zh"), refused, strict=True)) if refused else None,
+            "refused": both_languages(Text(*refused)) if refused else None,
         })  # fmt: skip
     return found
 
 
-def report(run: ExperimentRun) -> Path:
-    """The report as it stands; written anew if results came in since."""
-    from starrynight.lab.report import write
-
-    page, results = run.folder / REPORT, run.folder / "results.jsonl"
-    if not page.is_file() or (results.is_file() and results.stat().st_mtime > page.stat().st_mtime):
-        write(run)
-    return page
-
-
 def emulated(format_: str, machine: dict[str, Any]) -> bool:
-    """Whether this format's arithmetic was emulated: float8 always, float16 on a CPU."""
+    """Whether a format's arithmetic was emulated: float8 always, float16 on a CPU."""
     return format_ in EXTRAS or (machine.get("device", "cpu") == "cpu" and format_.startswith("float16"))

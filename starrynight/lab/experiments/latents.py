@@ -1,4 +1,6 @@
-"""How wide are the latents, and how far do they drift from float32's, step by step?"""
+"""Experiments on latents and on the decoder that turns them into pixels: their range and drift (C8, X2), extreme values
+through the decoder (C10), and banding in a smooth sky (C16).
+"""
 
 from __future__ import annotations
 
@@ -7,43 +9,51 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starrynight.lab import formats, stats
+from starrynight.errors import BrokenNumbers
+from starrynight.i18n import Text
+from starrynight.lab import formats, metrics, stats
 from starrynight.lab.findings import (
+    EMPTY,
     MEASURED,
     REFUTED,
     REPRODUCED,
     Finding,
     Rows,
-    by_model,
-    facts,
-    figure,
-    sentences,
+    figures_by_model,
+    format_number,
+    join_sentences,
+    name_of,
+    name_zh,
 )
-from starrynight.lab.plan import REFERENCE as FLOAT32
-from starrynight.lab.plan import Point
+from starrynight.lab.plan import REFERENCE, Point
 from starrynight.lab.run import number
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
+    from starrynight.lab.formats import FormatPainter
 
-QUESTION = ("How wide are the latents, and how far do they drift?", "潜变量的范围多大，逐步偏离多少？")
-CLAIMS = ("C8", "X2")
-PER = "picture"
-REFERENCE = True
-TWIN = True
+CLAIMED_EXTREME = -6.2
+MAGNITUDES = (1.0, 3.0, 6.2, 12.0, 25.0, 100.0)
+# A dusk sky from deep blue to violet, sRGB in 0..1, left to right.
+BLUE, VIOLET = (0.05, 0.10, 0.45), (0.55, 0.25, 0.75)
+STORED_WIDTH, DECODED_SIDE = 2048, 256  # pixels
+
+# -- range and drift -------------------------------------------------------------------------------------------------
 
 
-def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """Of the noise at t = 1000 in the format, and after every step: least, greatest, and 20·log10 of the distance."""
+def measure_latents(bench: Bench, point: Point) -> dict[str, Any]:
+    """Least and greatest value of the noise at t = 1000 in the format and of the latents after every step; ``drift``:
+    20·log10 of their relative distance from float32's. ``noise`` is None if float32 broke before its first step.
+    """
     import torch
 
     from starrynight.numerics.rng import generator
 
     painting, reference = bench.painting(point), bench.reference(point)
-    dtype = formats.stored(point.format)
+    dtype = formats.storage_dtype(point.format)
     assert point.prompt is not None
     assert point.seed is not None
-    if not len(reference.latents):  # float32 itself broke before its first step: there is nothing to measure
+    if not len(reference.latents):
         return {"noise": None, "drift": []}
     seed = bench.request(point.model, point.prompt, point.seed).seed_of(0)
     shape = reference.latents.shape[1:]
@@ -54,68 +64,264 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
         "numbers": noise.numel(),
         "low": [float(step.min()) for step in painting.latents],
         "high": [float(step.max()) for step in painting.latents],
-        "drift": [
-            decibels(a, b) for a, b in zip(painting.latents, reference.latents, strict=False)
-        ],
-    }  # fmt: skip
+        "drift": [_decibels(a, b) for a, b in zip(painting.latents, reference.latents, strict=False)],
+    }
 
 
-def decibels(other: np.ndarray, reference: np.ndarray) -> float:
+def _decibels(other: np.ndarray, reference: np.ndarray) -> float:
     error = float(np.linalg.norm(other - reference) / np.linalg.norm(reference))
     return 20 * math.log10(error) if error else -math.inf
 
 
-def judge(rows: Rows) -> list[Finding]:
+def judge_latents(rows: Rows) -> list[Finding]:
     if not rows.of("latents", format_="float16"):
         return []
-    return [one for one in (_range(rows), _drift(rows)) if one.figures]
+    return [one for one in (_judge_range(rows), _judge_drift(rows)) if one.figures]
 
 
-def _range(rows: Rows) -> Finding:
-    def message(model: str, format_: str) -> str:
-        found = [row["result"] for row in rows.of("latents", model, format_) if row["result"]["noise"]]
+def _with_noise(rows: Rows, model: str | None, format_: str) -> list[dict[str, Any]]:
+    return [result for result in rows.results("latents", model, format_) if result["noise"]]
+
+
+def _judge_range(rows: Rows) -> Finding:
+    def figure(model: str, format_: str) -> str:
+        found = _with_noise(rows, model, format_)
         if not found:
             return ""
         low, high = min(number(r["noise"][0]) for r in found), max(number(r["noise"][1]) for r in found)
-        return f"{figure(low)} … {figure(high)} ({sum(r['broken'] for r in found)} Inf/NaN)"
+        return f"{format_number(low)} … {format_number(high)} ({sum(r['broken'] for r in found)} Inf/NaN)"
 
-    found = [row["result"] for row in rows.of("latents", format_="float16") if row["result"]["noise"]]
+    found = _with_noise(rows, None, "float16")
     broken, numbers = (sum(r[k] for r in found) for k in ("broken", "numbers"))
     widest = max((abs(number(v)) for r in found for v in r["noise"]), default=math.nan)
-    limit = facts(rows, "float16")["largest"]
-    gist = (
+    limit = rows.format_properties("float16")["largest"]
+    summary = Text(
         f"In float16 {broken} of {numbers} numbers are Inf or NaN.",
         f"float16 下 {numbers} 个数中有 {broken} 个 Inf 或 NaN。",
     )
-    why = sentences(
-        (
+    headroom = Text(
+        f"The widest is {format_number(widest)}, {format_number(limit / widest, 2)} times below where float16 ends.",
+        f"最大的绝对值为 {format_number(widest)}，距 float16 的上限还有 {format_number(limit / widest, 2)} 倍。",
+    )
+    explanation = join_sentences(
+        Text(
             "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs; least … greatest over all pictures.",
             "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行；取遍所有画的最小 … 最大。",
         ),
-        gist,
-        (
-            f"The widest is {figure(widest)}, {figure(limit / widest, 2)} times below where float16 ends.",
-            f"最大的绝对值为 {figure(widest)}，距 float16 的上限还有 {figure(limit / widest, 2)} 倍。",
-        )
-        if limit > widest
-        else ("", ""),
+        summary,
+        headroom if limit > widest else EMPTY,
     )
-    return Finding("C8", REPRODUCED if broken else REFUTED, by_model(rows, message), why, gist)
+    outcome = REPRODUCED if broken else REFUTED
+    return Finding("C8", outcome, figures_by_model(rows, figure), explanation, summary)
 
 
-def _drift(rows: Rows) -> Finding:
-    def message(model: str, format_: str) -> str:
-        first, last = ends(rows, model, format_)
-        return f"{figure(first)} → {figure(last)} dB" if format_ != FLOAT32 and last == last else ""
+def _judge_drift(rows: Rows) -> Finding:
+    def figure(model: str, format_: str) -> str:
+        drifts = [result["drift"] for result in rows.results("latents", model, format_) if result["drift"]]
+        first, last = (stats.median([number(d[at]) for d in drifts]).value for at in (0, -1))
+        known = format_ != REFERENCE and not math.isnan(last)
+        return f"{format_number(first)} → {format_number(last)} dB" if known else ""
 
-    why = (
+    explanation = Text(
         "Distance of the latents from float32's after the first → the last step, medians; 6 dB is a factor of two.",
         "潜变量与 float32 的距离：第一步之后 → 最后一步之后，中位数；6 dB 为一倍。",
     )
-    return Finding("X2", MEASURED, by_model(rows, message), why)
+    return Finding("X2", MEASURED, figures_by_model(rows, figure), explanation)
 
 
-def ends(rows: Rows, model: str, format_: str) -> tuple[float, float]:
-    drifts = [row["result"]["drift"] for row in rows.of("latents", model, format_) if row["result"]["drift"]]
-    first, last = (stats.median([number(d[at]) for d in drifts]).value for at in (0, -1))
-    return first, last
+# -- extreme latents through the decoder -----------------------------------------------------------------------------
+
+
+def measure_extremes(bench: Bench, point: Point) -> dict[str, Any]:
+    """``clamped``: −6.2 as the format stores it, and that value clamped to −1…1. ``decoded``: for each magnitude,
+    [least, greatest, count of NaN and Inf] of what the decoder makes of noise that contains ± that magnitude.
+    """
+    import torch
+
+    painter = bench.painter(point.model, point.format)
+    vae = _autoencoder(painter)
+    stored = torch.tensor(CLAIMED_EXTREME, dtype=formats.storage_dtype(point.format))
+    found: dict[str, Any] = {"clamped": [stored.item(), stored.clamp(-1, 1).item()], "decoded": {}}
+    if vae is None:
+        return found
+    channels = vae.config.get("latent_channels", 4)
+    noise = torch.randn(1, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    for magnitude in MAGNITUDES:
+        latents = noise.clone()
+        latents[..., 7, 7], latents[..., 8, 8] = -magnitude, magnitude
+        found["decoded"][f"{magnitude:g}"] = _decoded_range(painter, vae, latents)
+    return found
+
+
+def _autoencoder(painter: FormatPainter) -> Any:
+    """The pipeline's VAE, or None if it has no decoder."""
+    vae = getattr(painter.pipeline, "vae", None)
+    return vae if hasattr(vae, "decoder") else None
+
+
+def _decoded_range(painter: FormatPainter, vae: Any, latents: Any) -> list[float]:
+    import torch
+
+    try:
+        with torch.no_grad(), painter.arithmetic():
+            decoded = vae.decode(latents.to(painter.device, vae.dtype)).sample.float()
+    except BrokenNumbers:  # the painter's guard checks the decoder's output
+        return [float("nan"), float("nan"), 1]
+    return [decoded.min().item(), decoded.max().item(), int((~decoded.isfinite()).sum())]
+
+
+def judge_extremes(rows: Rows) -> list[Finding]:
+    if not rows.of("extremes", format_="float16"):
+        return []
+
+    def figure(model: str, format_: str) -> str:
+        result = rows.result("extremes", model, format_)
+        if not result:
+            return ""
+        stored, clamped = map(number, result["clamped"])
+        low, high, broken = map(number, result["decoded"].get("6.2", ["nan", "nan", 0]))
+        decoded = "NaN/Inf ✗" if broken else f"{format_number(low)} … {format_number(high)}"
+        return f"{format_number(stored, 5)} → {format_number(clamped)}; {decoded}"
+
+    result = rows.result("extremes", rows.models[0], "float16")
+    stored, clamped = map(number, result["clamped"])
+    summary = Text(
+        f"float16 holds −6.2 as {format_number(stored, 5)}, and its clamp gives {format_number(clamped)}.",
+        f"float16 把 −6.2 存作 {format_number(stored, 5)}，钳位得 {format_number(clamped)}。",
+    )
+    explanation = join_sentences(
+        Text(
+            "What the format makes of −6.2, and of that the clamp to −1 … 1; then the range the decoder draws from latents with ±6.2 in them.",
+            "−6.2 在该格式中的值，以及钳位到 −1…1 的结果；之后是解码器由含 ±6.2 的潜变量画出的范围。",
+        ),
+        summary,
+        *(_explain_decoder(rows, model) for model in rows.models),
+    )
+    holds = clamped != -1 or any(_extreme_breaks_it(rows, model) for model in rows.models)
+    outcome = REPRODUCED if holds else REFUTED
+    return [Finding("C10", outcome, figures_by_model(rows, figure), explanation, summary)]
+
+
+def _breaking_magnitudes(rows: Rows, model: str, format_: str) -> list[float]:
+    """The magnitudes at which the decoder puts out NaN or Inf."""
+    decoded = rows.result("extremes", model, format_).get("decoded", {})
+    return [float(magnitude) for magnitude, (_, _, broken) in decoded.items() if number(broken)]
+
+
+def _extreme_breaks_it(rows: Rows, model: str) -> bool:
+    """Whether −6.2 itself breaks float16's decoder: an ordinary latent does not, and bfloat16 decodes −6.2."""
+    float16, bfloat16 = (_breaking_magnitudes(rows, model, f) for f in ("float16", "bfloat16"))
+    return -CLAIMED_EXTREME in float16 and MAGNITUDES[0] not in float16 and -CLAIMED_EXTREME not in bfloat16
+
+
+def _explain_decoder(rows: Rows, model: str) -> Text:
+    if not rows.of("extremes", model, "float16"):
+        return EMPTY
+    en, zh, float16 = name_of(model), name_zh(model), _breaking_magnitudes(rows, model, "float16")
+    if not float16:
+        return Text(
+            f"{en}'s decoder stays finite in float16 up to ±{MAGNITUDES[-1]:g}.",
+            f"{zh}的解码器在 float16 下直到 ±{MAGNITUDES[-1]:g} 都有限。",
+        )
+    both = min(float16) in _breaking_magnitudes(rows, model, "bfloat16")
+    other, other_zh = ("breaks too", "也坏") if both else ("does not", "不坏")
+    if MAGNITUDES[0] in float16:
+        return Text(
+            f"{en}'s breaks at ±{MAGNITUDES[0]:g} already, so −6.2 is not what breaks it but an activation inside (bfloat16 {other}).",
+            f"{zh}的解码器在 ±{MAGNITUDES[0]:g} 就已坏掉：坏在内部的激活，与 −6.2 无关（bfloat16 {other_zh}）。",
+        )
+    return Text(
+        f"{en}'s breaks from ±{min(float16):g} on (bfloat16 {other}).",
+        f"{zh}的解码器从 ±{min(float16):g} 起坏掉（bfloat16 {other_zh}）。",
+    )
+
+
+# -- banding ---------------------------------------------------------------------------------------------------------
+
+
+def measure_banding(bench: Bench, point: Point) -> dict[str, Any]:
+    """``metrics.banding`` of two skies. ``stored``: 2048 pixels wide, rounded to the format as a decoder's output in
+    −1…1, as in a program whose pixels stay in 16 bits. ``decoded``: 256 pixels, encoded and decoded by the model's own
+    autoencoder; None without one, or if its numbers break.
+    """
+    import torch
+
+    painter = bench.painter(point.model, point.format)
+    signed = torch.from_numpy(sky(STORED_WIDTH) * 2 - 1).to(formats.storage_dtype(point.format))
+    stored = ((signed / 2 + 0.5).float()).numpy()
+    decoded = _through_autoencoder(painter, sky(DECODED_SIDE, DECODED_SIDE))
+    return {
+        "stored": metrics.banding(metrics.eight_bits(stored)),
+        "decoded": None if decoded is None else metrics.banding(metrics.eight_bits(decoded)),
+    }
+
+
+def sky(width: int, height: int = 8) -> np.ndarray:
+    """A linear gradient from ``BLUE`` to ``VIOLET``: float32 [height, width, 3] in 0..1."""
+    along = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
+    row = np.array(BLUE, np.float32) * (1 - along) + np.array(VIOLET, np.float32) * along
+    return np.repeat(row, height, 0)
+
+
+def _through_autoencoder(painter: FormatPainter, picture: np.ndarray) -> np.ndarray | None:
+    import torch
+
+    vae = _autoencoder(painter)
+    if vae is None:
+        return None
+    pixels = torch.from_numpy(picture * 2 - 1).permute(2, 0, 1)[None].to(painter.device, vae.dtype)
+    try:
+        with torch.no_grad(), painter.arithmetic():
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.float()
+    except BrokenNumbers:
+        return None
+    if not decoded.isfinite().all():
+        return None
+    return (decoded[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+def judge_banding(rows: Rows) -> list[Finding]:
+    model = rows.models[0]
+    float16, bfloat16 = (rows.result("banding", model, f) for f in ("float16", "bfloat16"))
+    if not float16 or not bfloat16:
+        return []
+
+    def figure(one: str, format_: str) -> str:
+        result = rows.result("banding", one, format_)
+        return f"{_format_banding(result['stored'])}; {_format_banding(result['decoded'])}" if result else ""
+
+    steps = float16["stored"]["steps"], bfloat16["stored"]["steps"]
+    summary = Text(
+        f"Visible steps, float16 : bfloat16 = {steps[0]} : {steps[1]}, where 2–3 : 0 is claimed.",
+        f"可见台阶，float16 : bfloat16 = {steps[0]} : {steps[1]}，所称为 2–3 : 0。",
+    )
+    explanation = join_sentences(
+        Text(
+            f"Colours (longest flat run in pixels, visible steps) of a blue-to-violet sky of {STORED_WIDTH} pixels kept in the format; then of {DECODED_SIDE} pixels through the autoencoder.",
+            f"蓝紫天空以该格式保存后的颜色数（最长平段像素数，可见台阶数），宽 {STORED_WIDTH} 像素；之后是 {DECODED_SIDE} 像素经自编码器。",
+        ),
+        summary,
+        _explain_banding(rows, float16["stored"], bfloat16["stored"]),
+    )
+    outcome = REPRODUCED if steps[0] >= 2 and steps[1] == 0 else REFUTED
+    return [Finding("C16", outcome, figures_by_model(rows, figure), explanation, summary)]
+
+
+def _explain_banding(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]) -> Text:
+    """Which format keeps fewer colours of the stored sky, and its fraction bits if they account for it."""
+    levels = {"bfloat16": bfloat16["levels"], "float16": float16["levels"]}
+    if levels["bfloat16"] == levels["float16"]:
+        return Text("Both keep as many colours.", "两者留下的颜色一样多。")
+    fewer, more = sorted(levels, key=lambda format_: levels[format_])
+    counts = f"{levels[fewer]} : {levels[more]}"
+    short, long = (rows.format_properties(f)["fraction"] for f in (fewer, more))
+    bits = f" ({short:.0f} : {long:.0f} fraction bits)" if short < long else ""
+    bits_zh = f"（尾数位 {short:.0f} : {long:.0f}）" if short < long else ""
+    return Text(
+        f"{fewer} keeps fewer colours than {more}, {counts}{bits}.",
+        f"{fewer} 留下的颜色比 {more} 少，{counts}{bits_zh}。",
+    )
+
+
+def _format_banding(result: dict[str, Any] | None) -> str:
+    return f"{result['levels']} ({result['flat']}, {result['steps']})" if result else "–"

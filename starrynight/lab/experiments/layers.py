@@ -1,180 +1,363 @@
-"""Where in the network is the error born, and how near do its numbers come to the edge?"""
+"""Experiments on the denoiser's layers: their largest numbers and where the error arises (X3), and the norms of three
+layers over the levels of training noise (C7).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from starrynight.errors import BrokenNumbers
+from starrynight.i18n import Text
 from starrynight.lab import formats
 from starrynight.lab.findings import (
+    EMPTY,
     FLOAT16_LIMIT,
     MEASURED,
+    REFUTED,
+    REPRODUCED,
+    UNDECIDED,
     Finding,
     Rows,
-    Words,
-    by_model,
-    figure,
-    finite,
+    figures_by_model,
+    finite_or_inf,
+    format_number,
+    join_names,
+    join_sentences,
     name_of,
     name_zh,
-    peak,
-    sentences,
 )
-from starrynight.lab.plan import REFERENCE as FLOAT32
-from starrynight.lab.plan import Point
+from starrynight.lab.plan import REFERENCE, Point
 from starrynight.lab.run import number
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
+    from starrynight.lab.formats import FormatPainter
+    from starrynight.lab.instruments import NoiseSweep
 
-QUESTION = ("Where in the network is the error born?", "误差生于网络的何处？")
-CLAIMS = ("X3",)
-PER = "format"
-REFERENCE = True
-TWIN = True
+Call = tuple[tuple, dict[str, Any]]  # the arguments of one call of the denoiser
+# How many times as far the three layers spread in float16 as in bfloat16, as claimed: ±0.41, 9.3, 15.6 to ±0.38, 5.1, 8.2.
+CLAIMED_SPREADS = (0.41 / 0.38, 9.3 / 5.1, 15.6 / 8.2)
+
+# -- peaks and errors ------------------------------------------------------------------------------------------------
 
 
-def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """For every module of the denoiser with weights, in the order they first end, at the first step of a picture:
-    ``peak``: max|x| of what it puts out, as the format stores it; ``error``: its distance from float32's, in dB, with all
-    that came before; ``born``: the same for this module alone, given the same input and weights in float32.
+def measure_layers(bench: Bench, point: Point) -> dict[str, Any]:
+    """For every module of the denoiser with weights, in the order they finish, at the first step of a picture:
+
+    ``peak``: max|x| of its output as the format stores it. ``error``: the output's distance from float32's in dB, with
+    the error of all layers before it. ``born``: the error of this module alone, in dB: against the same module in
+    float32, given the same input and weights.
     """
     import torch
 
     call = _first_call(bench, point.model)
     if call is None:
         return {"layers": []}
-    reference = _run(bench.hand(point.model, FLOAT32), call, keep=True)
-    if point.format == FLOAT32:
+    reference = _run(bench.painter(point.model, REFERENCE), call)
+    if point.format == REFERENCE:
         return {"layers": [{"name": n, "peak": note["peak"]} for n, note in reference.items()]}
-    hand = bench.hand(point.model, point.format)
+    painter = bench.painter(point.model, point.format)
     with torch.no_grad():
-        wide = formats.bare_copy(hand.painter.denoiser).float()
-        notes = _run(hand, call, keep=True, wide=dict(wide.named_modules()))
+        upcast = formats.copy_without_hooks(painter.denoiser).float()
+        notes = _run(painter, call, upcast=dict(upcast.named_modules()))
     layers = []
     for name, note in notes.items():
-        kept = reference.get(name, {}).get("output")
-        error = _decibels(note["output"], kept) if kept is not None else math.nan
+        expected = reference.get(name, {}).get("output")
+        error = _decibels(note["output"], expected) if expected is not None else math.nan
         layers.append({"name": name, "peak": note["peak"], "error": error, "born": note["born"]})
     return {"layers": layers}
 
 
-def _first_call(bench: Bench, model: str) -> tuple[tuple, dict[str, Any]] | None:
-    """What the float32 denoiser is given at its first step; None where the numbers break before."""
-    hand = bench.hand(model, FLOAT32)
-    seen: list[tuple[tuple, dict[str, Any]]] = []
+def _first_call(bench: Bench, model: str) -> Call | None:
+    """The arguments of the float32 denoiser's first call; None if the numbers break before it."""
+    painter = bench.painter(model, REFERENCE)
+    calls: list[Call] = []
 
     def note(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        if not seen:
-            seen.append((args, kwargs))
+        if not calls:
+            calls.append((args, kwargs))
 
-    hook = hand.painter.denoiser.register_forward_pre_hook(note, with_kwargs=True)
+    hook = painter.denoiser.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        with suppress(BrokenNumbers):  # perhaps later in the same step
-            formats.paint(hand, bench.request(model).replace(steps=1), lambda step: None)
+        with suppress(BrokenNumbers):  # they may break later in the same step
+            formats.paint(painter, bench.request(model).replace(steps=1), lambda step: None)
     finally:
         hook.remove()
-    return seen[0] if seen else None
+    return calls[0] if calls else None
 
 
 def _run(
-    hand: formats.FormatPainter,
-    call: tuple[tuple, dict[str, Any]],
-    keep: bool,
-    wide: dict[str, Any] | None = None,
+    painter: FormatPainter, call: Call, upcast: dict[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """One call of the denoiser; {module: {"peak", "born", "output"}}. ``wide``: the same modules in float32."""
+    """Call the denoiser once: {module: {"peak", "born", "output"}}. ``upcast``: the same modules in float32, which
+    "born" is measured against; NaN without them.
+    """
     import torch
 
     from starrynight.numerics.modules import tensors_in, watching
 
-    denoiser = hand.painter.denoiser
-    args, kwargs = (formats.fit(part, denoiser.dtype) for part in call)
+    args, kwargs = (formats.cast_arguments(part, painter.denoiser.dtype) for part in call)
     notes: dict[str, dict[str, Any]] = {}
-    inputs: list[Any] = []
+    inputs: list[Call] = []
 
     def enter(name: str, module: Any, given: Any) -> None:
         inputs.append(given)
 
     def leave(name: str, module: Any, output: Any) -> None:
         given = inputs.pop()
-        if name in notes or not _own_weights(module):
+        if name in notes or not _has_weights(module):
             return
         result = next(iter(tensors_in(output)), None)
         if result is None or not result.is_floating_point():
             return
         numbers = result.detach().float()
         born = math.nan
-        if wide is not None:
-            alone = wide[name](*formats.fit(given[0], torch.float32), **formats.fit(given[1], torch.float32))
-            born = _decibels(numbers, next(iter(tensors_in(alone))).float(), aligned=True)
-        notes[name] = {"peak": numbers.abs().max().item(), "born": born, "output": numbers if keep else None}
+        if upcast is not None:
+            given_args, given_kwargs = (formats.cast_arguments(part, torch.float32) for part in given)
+            alone = upcast[name](*given_args, **given_kwargs)
+            born = _decibels(numbers, next(iter(tensors_in(alone))).float(), same_scale=True)
+        notes[name] = {"peak": numbers.abs().max().item(), "born": born, "output": numbers}
 
-    with suppress(BrokenNumbers), torch.no_grad(), hand.arithmetic(), watching(denoiser, enter, leave):
-        denoiser(*args, **kwargs)
+    with (
+        suppress(BrokenNumbers),
+        torch.no_grad(),
+        painter.arithmetic(),
+        watching(painter.denoiser, enter, leave),
+    ):
+        painter.denoiser(*args, **kwargs)
     return notes
 
 
-def _own_weights(module: Any) -> bool:
-    """Leaves that multiply or scale, and the blocks that hold them; not lists and not the activation functions."""
+def _has_weights(module: Any) -> bool:
+    """Layers with weights and the blocks that contain them; not activation functions, and not lists, which never run."""
     from torch import nn
 
     return any(True for _ in module.parameters()) and not isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
-def _decibels(other: Any, reference: Any, aligned: bool = False) -> float:
-    """20·log10 ‖other − reference‖ / ‖reference‖. A folded layer stores its numbers times a power of two: that power
-    is divided out first, unless both are ``aligned``.
+def _decibels(other: Any, reference: Any, same_scale: bool = False) -> float:
+    """20·log10(‖other − reference‖ / ‖reference‖).
+
+    A folded layer stores its numbers times a power of two. Unless both have the ``same_scale``, the nearest power of two
+    of their least-squares ratio is divided out first.
     """
     size = reference.norm().item()
     if not size or not math.isfinite(other.norm().item()):
         return math.nan
-    if not aligned:
+    if not same_scale:
         along = (other.flatten() @ reference.flatten()).item() / size**2
         other = other / 2.0 ** round(math.log2(along)) if along > 0 else other
     error = (other - reference).norm().item() / size
     return 20 * math.log10(error) if error else -math.inf
 
 
-def judge(rows: Rows) -> list[Finding]:
-    def message(model: str, format_: str) -> str:
+def judge_layers(rows: Rows) -> list[Finding]:
+    def figure(model: str, format_: str) -> str:
         layers = rows.result("layers", model, format_).get("layers", [])
         if not layers:
             return ""
-        top = max(layers, key=lambda one: finite(one["peak"]))
-        told = f"{figure(number(top['peak']))} ({top['name'] or 'output'})"
+        top = max(layers, key=lambda one: finite_or_inf(one["peak"]))
+        text = f"{format_number(number(top['peak']))} ({top['name'] or 'output'})"
         inner = [one for one in layers if math.isfinite(number(one.get("born"))) and _is_leaf(one, layers)]
         if inner:
             worst = max(inner, key=lambda one: number(one["born"]))
-            told += f"; {figure(number(worst['born']))} dB ({worst['name']})"
-        return told
+            text += f"; {format_number(number(worst['born']))} dB ({worst['name']})"
+        return text
 
-    figures = by_model(rows, message)
-    rooms = [_room(rows, model) for model in figures]
-    why = sentences(
-        (
+    figures = figures_by_model(rows, figure)
+    if not figures:
+        return []
+    headroom = [_explain_headroom(rows, model) for model in figures]
+    explanation = join_sentences(
+        Text(
             f"At the first step: the largest number any layer stores; the layer in which most error is born. Float16 ends at {FLOAT16_LIMIT:.0f}.",
             f"第一步中：各层所存的最大数值；误差生得最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
         ),
-        *rooms,
+        *headroom,
     )
-    return [Finding("X3", MEASURED, figures, why, sentences(*rooms))] if figures else []
+    return [Finding("X3", MEASURED, figures, explanation, join_sentences(*headroom))]
 
 
-def _room(rows: Rows, model: str) -> Words:
-    """Whether float16 has room for a model's numbers, and what folding makes of them."""
-    true, half, folded = (peak(rows, model, f) for f in (FLOAT32, "float16", "float16-folded"))
-    if math.isnan(true) or math.isnan(half):
-        return "", ""
-    inside, finite = true <= FLOAT16_LIMIT, math.isfinite(half)
-    en = f"{name_of(model)} reaches {figure(true)} in float32, {'inside' if inside else 'beyond'} that, and float16 {'stays finite' if finite else 'meets Inf or NaN'}"
-    zh = f"{name_zh(model)}在 float32 下达到 {figure(true)}，{'未超出' if inside else '超出'}上限，float16 {'始终有限' if finite else '遇到 Inf 或 NaN'}"
+def _explain_headroom(rows: Rows, model: str) -> Text:
+    """Whether a model's numbers fit into float16, and how large they are after folding."""
+    float32, float16, folded = (rows.layer_peak(model, f) for f in (REFERENCE, "float16", "float16-folded"))
+    if math.isnan(float32) or math.isnan(float16):
+        return EMPTY
+    fits, finite = float32 <= FLOAT16_LIMIT, math.isfinite(float16)
+    en = f"{name_of(model)} reaches {format_number(float32)} in float32, {'inside' if fits else 'beyond'} that, and float16 {'stays finite' if finite else 'meets Inf or NaN'}"
+    zh = f"{name_zh(model)}在 float32 下达到 {format_number(float32)}，{'未超出' if fits else '超出'}上限，float16 {'始终有限' if finite else '遇到 Inf 或 NaN'}"
     if not math.isnan(folded):
-        en, zh = f"{en}; folded it reaches {figure(folded)}", f"{zh}；折叠后达到 {figure(folded)}"
-    return f"{en}.", f"{zh}。"
+        en, zh = (
+            f"{en}; folded it reaches {format_number(folded)}",
+            f"{zh}；折叠后达到 {format_number(folded)}",
+        )
+    return Text(f"{en}.", f"{zh}。")
 
 
 def _is_leaf(layer: dict[str, Any], layers: list[dict[str, Any]]) -> bool:
     return layer["name"] != "" and not any(other["name"].startswith(layer["name"] + ".") for other in layers)
+
+
+# -- norms over the noise levels -------------------------------------------------------------------------------------
+
+
+def measure_norms(bench: Bench, point: Point) -> dict[str, Any]:
+    """A picture painted in float32 gets fresh noise at each level of the training noise and passes through the denoiser
+    once a level. Every format gets the same inputs.
+
+    For each of three layers: ``weight``: the L2 norm of its weight before and after; ``mean``, ``std``, ``norm`` of its
+    output at each level. ``unet``, ``named``: which layers these are; ``side``: of the picture, in pixels; ``levels`` done,
+    ``of`` all; ``broke``: the numbers broke on the way.
+    """
+    from starrynight.lab import instruments
+
+    painter, reference = bench.painter(point.model, point.format), bench.painter(point.model, REFERENCE)
+    names = instruments.three_layers(painter.denoiser)
+    found: dict[str, Any] = {
+        "layers": {n: {k: [] for k in ("weight", "mean", "std", "norm")} for n in names},
+        "unet": instruments.is_unet(painter.denoiser),
+        "named": names == list(instruments.CLAIMED_LAYERS),
+        "side": 0,
+        "levels": 0,
+        "of": 0,
+        "broke": False,
+    }
+    try:
+        sweep = instruments.noise_sweep(reference, bench.request(point.model))
+        found |= {"of": sweep.levels, "side": sweep.side}
+        for count in _run_levels(painter, sweep, sweep.times(bench.plan.noise_steps), found["layers"]):
+            found["levels"] += count
+    except BrokenNumbers:
+        found["broke"] = True
+    return found
+
+
+def _run_levels(
+    painter: FormatPainter, sweep: NoiseSweep, times: list[Any], layers: dict[str, Any]
+) -> Iterator[int]:
+    """Run the levels, append to ``layers`` what they put out, and yield how many levels each call had."""
+    import torch
+
+    from starrynight.numerics.modules import tensors_in
+
+    modules = {name: painter.denoiser.get_submodule(name) for name in layers}
+
+    def note_output(name: str, output: Any) -> None:
+        numbers = next(iter(tensors_in(output))).detach().float().flatten(1)
+        statistics = {"mean": numbers.mean(1), "std": numbers.std(1), "norm": numbers.norm(dim=1)}
+        for kind, values in statistics.items():
+            layers[name][kind] += [_five_digits(v) for v in values.tolist()]
+
+    def note_weights() -> None:
+        for name, module in modules.items():
+            layers[name]["weight"].append(module.weight.detach().float().norm().item())
+
+    note_weights()
+    hooks = [
+        m.register_forward_hook(lambda _m, _a, out, n=n: note_output(n, out)) for n, m in modules.items()
+    ]
+    try:
+        with torch.no_grad(), painter.arithmetic():
+            for latents, others in sweep.calls(times, painter.denoiser.dtype):
+                painter.denoiser(latents, **others)
+                yield len(latents)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    note_weights()
+
+
+def _five_digits(value: float) -> float:
+    """Five significant digits: a thousand levels of three layers would fill a row with more."""
+    return float(f"{value:.5g}")
+
+
+def spread(values: list[Any]) -> tuple[float, float]:
+    """Mean and standard deviation of the finite values."""
+    finite = [number(v) for v in values if math.isfinite(number(v))]
+    if not finite:
+        return math.nan, math.nan
+    mean = sum(finite) / len(finite)
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in finite) / len(finite))
+
+
+def judge_norms(rows: Rows) -> list[Finding]:
+    float16, bfloat16 = (rows.result("norms", rows.models[0], f) for f in ("float16", "bfloat16"))
+    if not float16.get("levels") or not bfloat16.get("levels"):
+        return []
+
+    def figure(model: str, format_: str) -> str:
+        result = rows.result("norms", model, format_)
+        text = (
+            " · ".join(_format_layer(notes) for notes in result["layers"].values())
+            if result.get("levels")
+            else ""
+        )
+        return text + (" ✗" if text and result["broke"] else "")
+
+    ratios = [_spread_ratio(float16["layers"][n], bfloat16["layers"][n]) for n in float16["layers"]]
+    measured, claimed = (join_names(f"×{v:.2f}" for v in found) for found in (ratios, CLAIMED_SPREADS))
+    summary = Text(
+        f"What the layers put out spreads in float16 {measured} as far as in bfloat16; claimed: {claimed}.",
+        f"各层输出的起伏，float16 是 bfloat16 的 {measured}；所称为 {claimed}。",
+    )
+    where = _describe_layers(float16)
+    method = Text(
+        f"Walked: {float16['levels']} of the {float16['of']} levels of training noise; at each, a painted picture of {float16['side']}² pixels under fresh noise passes once through {where.en}: norm of the weight ± spread "
+        "(mean of what the layer puts out ± spread).",
+        f"走过训练噪声 {float16['of']} 级中的 {float16['levels']} 级；每级把一幅画好的 {float16['side']}² 像素的画重新加噪，通过{where.zh}一次：权重范数 ± 标准差（该层输出的均值 ± 标准差）。",
+    )
+    # At least half of the claimed excess counts as reproduced.
+    halfway = [1 + (c - 1) / 2 for c in CLAIMED_SPREADS]
+    holds = all(ratio >= least for ratio, least in zip(ratios, halfway, strict=True))
+    outcome = UNDECIDED if any(math.isnan(r) for r in ratios) else REPRODUCED if holds else REFUTED
+    explanation = join_sentences(method, _explain_weights(float16), summary)
+    return [Finding("C7", outcome, figures_by_model(rows, figure), explanation, summary)]
+
+
+def _spread_ratio(float16: dict[str, Any], bfloat16: dict[str, Any]) -> float:
+    """How many times as far a layer's mean spreads over the levels in float16 as in bfloat16."""
+    ours, theirs = spread(float16["mean"])[1], spread(bfloat16["mean"])[1]
+    return ours / theirs if theirs else math.nan
+
+
+def _explain_weights(float16: dict[str, Any]) -> Text:
+    moved = [name for name, notes in float16["layers"].items() if spread(notes["weight"])[1] != 0]
+    if moved:
+        return Text(
+            f"The weights of {join_names(moved)} changed on the way.",
+            f"{join_names(moved)} 的权重在途中变了。",
+        )
+    return Text(
+        "No weight's norm moved at all: a weight does not hear the noise, so the spread that is claimed can only be an activation's.",
+        "权重的范数纹丝不动：权重听不见噪声，所称的起伏只能是激活的。",
+    )
+
+
+def _describe_layers(float16: dict[str, Any]) -> Text:
+    """Whether the layers are those of the claim."""
+    names = join_names(float16["layers"])
+    if float16["named"]:
+        return Text(
+            f"the UNet, measured on the layers that the claim names ({names})",
+            f" UNet（测的就是所称的三层：{names}）",
+        )
+    if float16["unet"]:
+        return Text(
+            f"the UNet, which lacks the layers that the claim names and is measured on those in their place ({names})",
+            f" UNet（没有所称的三层，测的是相应的层：{names}）",
+        )
+    return Text(
+        f"the transformer, which is no UNet and is measured on the corresponding layers ({names})",
+        f"变换器（不是 UNet，测的是相应的层：{names}）",
+    )
+
+
+def _format_layer(notes: dict[str, list[Any]]) -> str:
+    weight, weight_spread = spread(notes["weight"])
+    mean, mean_spread = spread(notes["mean"])
+    weights = f"{format_number(weight)}±{format_number(weight_spread, 1)}"
+    return f"{weights} ({format_number(mean, 2)}±{format_number(mean_spread, 2)})"

@@ -1,4 +1,6 @@
-"""How much memory does a picture take, in weights and in activations, and what would the difference buy?"""
+"""Experiments on memory: weights and activations of a picture (C1, C11), what the difference would be enough for (C20),
+and what model offload would free (C12).
+"""
 
 from __future__ import annotations
 
@@ -11,99 +13,116 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starrynight.errors import BrokenNumbers
-from starrynight.lab import block_groups, formats
-from starrynight.lab.findings import REFUTED, REPRODUCED, Finding, Rows, Words, by_model, joined, sentences
-from starrynight.lab.plan import REFERENCE as FLOAT32
-from starrynight.lab.plan import Point
+from starrynight.i18n import Text
+from starrynight.lab.findings import (
+    EMPTY,
+    HARDWARE,
+    REFUTED,
+    REPRODUCED,
+    Finding,
+    Rows,
+    figures_by_model,
+    format_number,
+    join_names,
+    join_sentences,
+)
+from starrynight.lab.plan import REFERENCE, Point
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
+    from starrynight.lab.formats import FormatPainter
+    from starrynight.request import PaintRequest
 
-QUESTION = ("How much memory does a picture take?", "一幅画要多少内存？")
-CLAIMS = ("C1", "C11", "C20")
-PER = "format"
-REFERENCE = True
-TWIN = False
 PHASES = ("text", "first", "middle", "last", "decoder")
 LORA_RANK = 16
 CLAIMED_PICTURE, CLAIMED_ACTIVATIONS = 15.7 / 18.2, 1928 / 2410
-CLAIMED_SAVING = 0.95  # the claims say 0.86 and 0.80; a difference of rounding would be less than this
+SAVING = 0.95  # bfloat16 ÷ float16 below this counts as a saving; the claims say 0.86 and 0.80
+CLAIMED_FREED = 3.1e9  # bytes freed by model offload
+
+# -- weights and activations -----------------------------------------------------------------------------------------
 
 
-def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """Bytes. ``weights``, of so many ``numbers``; ``activations``: the peak of live tensors over a painting of one step, in all and by phase;
-    ``two``: the same for two pictures at once; ``process`` and ``device``: as they report it, None where they do not.
+def measure_memory(bench: Bench, point: Point) -> dict[str, Any]:
+    """All sizes in bytes.
+
+    ``weights`` and how many ``numbers`` they are; ``one``: the peak of live tensors while one picture is painted in one
+    step, ``phases``: the same by part; ``two``: the peak for two pictures in one batch; ``one_whole``, ``two_whole``:
+    whether the painting finished without NaN or Inf; ``lora``: the weights of a LoRA; ``process``, ``device``: the peaks that
+    the operating system and the accelerator report, None where they report none.
     """
-    from starrynight.lab.counting import Counter
+    from starrynight.lab.instruments import MemoryCounter
 
-    hand = bench.hand(point.model, point.format)
+    painter = bench.painter(point.model, point.format)
     request = bench.request(point.model).replace(steps=1)
-    weights = [t for m in hand.modules.values() for t in (*m.parameters(), *m.buffers())]
+    weights = [t for m in painter.modules.values() for t in (*m.parameters(), *m.buffers())]
     found: dict[str, Any] = {
-        "weights": hand.bytes,
+        "weights": painter.bytes,
         "numbers": sum(t.numel() for t in weights),
-        "lora": _lora_bytes(hand),
-        "emulated": hand.emulated,
+        "lora": _lora_bytes(painter),
+        "emulated": painter.emulated,
     }
     for name, count in (("one", 1), ("two", 2)):
-        counter = Counter(weights)
-        with _process() as process, hand.arithmetic(), counter, counter.phases(_phases(hand)):
-            whole = _paint(hand, request, count)
+        counter = MemoryCounter(weights)
+        with _reported_peaks() as process, painter.arithmetic(), counter, counter.phases(_phases(painter)):
+            whole = _paint(painter, request, count)
         found |= {name: counter.peak, f"{name}_whole": whole}
         if count == 1:
             found |= {"phases": counter.peaks, **process}
     return found
 
 
-def _paint(hand: formats.FormatPainter, request: Any, count: int) -> bool:
-    """One step for ``count`` pictures at once; False where the numbers broke on the way."""
+def _paint(painter: FormatPainter, request: PaintRequest, count: int) -> bool:
+    """Paint ``count`` pictures in one batch with one step; False if the numbers break."""
     from starrynight.numerics.rng import generator
 
-    words = {
+    wanted = {
         "prompt": request.prompt, "width": request.width, "height": request.height, "num_inference_steps": 1,
         "guidance_scale": request.guidance, "generator": generator(request.seed_of(0)), "output_type": "pt",
         "num_images_per_prompt": count,
     }  # fmt: skip
-    pipeline = hand.painter.pipeline
-    understood = inspect.signature(pipeline.__call__).parameters
+    pipeline = painter.pipeline
+    accepted = inspect.signature(pipeline.__call__).parameters
     pipeline.set_progress_bar_config(disable=True)
     try:
-        pipeline(**{word: value for word, value in words.items() if word in understood})
+        pipeline(**{name: value for name, value in wanted.items() if name in accepted})
     except BrokenNumbers:
         return False
     return True
 
 
-def _phases(hand: formats.FormatPainter) -> dict[str, list[Any]]:
-    modules = hand.modules
+def _phases(painter: FormatPainter) -> dict[str, list[Any]]:
+    """The modules of each of ``PHASES``."""
+    from starrynight.lab.instruments import block_groups
+
+    modules = painter.modules
     text = [m for name, m in modules.items() if name.startswith("text_encoder")]
     decoder = [m for name, m in getattr(modules.get("vae"), "named_children", list)() if name == "decoder"]
-    first, middle, last = block_groups.blocks(hand.painter.denoiser)
+    first, middle, last = block_groups(painter.denoiser)
     return dict(zip(PHASES, (text, first, middle, last, decoder), strict=True))
 
 
-def _lora_bytes(hand: formats.FormatPainter) -> int:
-    """A LoRA of rank 16 on every attention projection of the denoiser, in the network's format."""
+def _lora_bytes(painter: FormatPainter) -> int:
+    """The size of a LoRA of rank ``LORA_RANK`` on every attention projection of the denoiser, in its format."""
     from torch import nn
 
     return sum(
         LORA_RANK * (m.in_features + m.out_features) * m.weight.element_size()
-        for name, m in hand.painter.denoiser.named_modules()
+        for name, m in painter.denoiser.named_modules()
         if isinstance(m, nn.Linear) and "att" in name
     )
 
 
 @contextmanager
-def _process() -> Iterator[dict[str, int | None]]:
-    """The peak of the process (Linux) and of the accelerator, in bytes, while this lasts."""
+def _reported_peaks() -> Iterator[dict[str, int | None]]:
+    """Growth of the process's peak (Linux) and the accelerator's peak inside the block, in bytes; filled at its end."""
     import torch
 
     found: dict[str, int | None] = {"process": None, "device": None}
     gc.collect()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # return freed memory, so that it does not hide growth
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the old peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (man 5 proc)
         before = _status("VmRSS")
     if torch.accelerator.is_available():
         torch.accelerator.memory.reset_peak_memory_stats()
@@ -115,144 +134,186 @@ def _process() -> Iterator[dict[str, int | None]]:
 
 
 def _status(name: str) -> int:
+    """A field of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
-def megabytes(amount: float) -> str:
+def judge_memory(rows: Rows) -> list[Finding]:
+    model = rows.models[0]
+    float16, bfloat16, float32 = (rows.result("memory", model, f) for f in ("float16", "bfloat16", REFERENCE))
+    if not float16 or not bfloat16:
+        return []
+    return [
+        _judge_picture(rows, float16, bfloat16),
+        _judge_activations(rows, float16, bfloat16, float32),
+        _judge_saving(model, float16, bfloat16, float32),
+    ]
+
+
+def _megabytes(amount: float) -> str:
     return f"{amount / 2**20:.3g}"
 
 
-def judge(rows: Rows) -> list[Finding]:
-    model = rows.models[0]
-    half, brain, full = (rows.result("memory", model, f) for f in ("float16", "bfloat16", FLOAT32))
-    if not half or not brain:
-        return []
-    return [
-        _picture(rows, model, half, brain),
-        _activations(rows, half, brain, full),
-        _room(model, half, brain, full),
-    ]
-
-
-def total(result: dict[str, Any]) -> int:
+def _total(result: dict[str, Any]) -> int:
     return result["weights"] + result["one"]
 
 
-def _picture(rows: Rows, model: str, half: dict[str, Any], brain: dict[str, Any]) -> Finding:
-    def message(one: str, format_: str) -> str:
-        found = rows.result("memory", one, format_)
-        if not found:
-            return ""
-        told = f"{megabytes(found['weights'])} + {megabytes(found['one'])} = {megabytes(total(found))} MB"
-        reported = found["device"] if found["device"] is not None else found["process"]
-        return (
-            told
-            + (f" (↑{megabytes(reported)})" if reported is not None else "")
-            + ("" if found["one_whole"] else " ✗")
-        )
-
-    gap = total(brain) / total(half)
-    parts = [f"{megabytes(r['weights'])} + {megabytes(r['one'])}" for r in (brain, half)]
-    a_number = [f"{r['weights'] / r['numbers']:.2f}" for r in (brain, half)]
-    emulated = [f for f in rows.formats if rows.result("memory", model, f).get("emulated")]
-    gist = (
-        f"bfloat16 takes {gap:.4f} × float16; claimed {CLAIMED_PICTURE:.2f}.",
-        f"bfloat16 是 float16 的 {gap:.4f} 倍；所称为 {CLAIMED_PICTURE:.2f}。",
-    )
-    why = sentences(
-        (
-            "Weights + peak of live tensors (↑ growth of the process's or device's own peak).",
-            "权重 + 活张量峰值（↑ 为进程或设备自报峰值的增量）。",
-        ),
-        gist,
-        (
-            f"That is {parts[0]} MB against {parts[1]} MB, and {a_number[0]} bytes a weight against {a_number[1]}.",
-            f"即 {parts[0]} 对 {parts[1]} MB，每个权重 {a_number[0]} 对 {a_number[1]} 字节。",
-        ),
-        (
-            f"↑ holds the float32 copies of an emulation too: {joined(emulated)}.",
-            f"↑ 还含仿真所用的 float32 副本：{joined(emulated)}。",
-        )
-        if emulated
-        else ("", ""),
-    )
-    return Finding("C1", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, message), why, gist)
-
-
-def _activations(rows: Rows, half: dict[str, Any], brain: dict[str, Any], full: dict[str, Any]) -> Finding:
-    def message(model: str, format_: str) -> str:
+def _judge_picture(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]) -> Finding:
+    def figure(model: str, format_: str) -> str:
         found = rows.result("memory", model, format_)
         if not found:
             return ""
-        return (
-            " / ".join(megabytes(found["phases"].get(p, 0)) for p in PHASES[1:])
-            + f" → {megabytes(found['one'])} MB"
-        )
+        reported = found["device"] if found["device"] is not None else found["process"]
+        peak = f" (↑{_megabytes(reported)})" if reported is not None else ""
+        broken = "" if found["one_whole"] else " ✗"
+        return f"{_sum_of(found)} = {_megabytes(_total(found))} MB{peak}{broken}"
 
-    gap = brain["one"] / half["one"]
-    gist = (
-        f"Counted from live tensors, bfloat16 ÷ float16 = {gap:.4f}; claimed {CLAIMED_ACTIVATIONS:.2f}.",
-        f"按活张量计，bfloat16 ÷ float16 = {gap:.4f}；所称为 {CLAIMED_ACTIVATIONS:.2f}。",
+    ratio = _total(bfloat16) / _total(float16)
+    per_weight = [f"{r['weights'] / r['numbers']:.2f}" for r in (bfloat16, float16)]
+    emulated = [f for f in rows.formats if rows.result("memory", rows.models[0], f).get("emulated")]
+    summary = Text(
+        f"bfloat16 takes {ratio:.4f} × float16; claimed {CLAIMED_PICTURE:.2f}.",
+        f"bfloat16 是 float16 的 {ratio:.4f} 倍；所称为 {CLAIMED_PICTURE:.2f}。",
     )
-    why = sentences(
-        (
+    copies = Text(
+        f"↑ holds the float32 copies of an emulation too: {join_names(emulated)}.",
+        f"↑ 还含仿真所用的 float32 副本：{join_names(emulated)}。",
+    )
+    explanation = join_sentences(
+        Text(
+            "Weights + peak of live tensors (↑ growth of the process's or device's own peak).",
+            "权重 + 活张量峰值（↑ 为进程或设备自报峰值的增量）。",
+        ),
+        summary,
+        Text(
+            f"That is {_sum_of(bfloat16)} MB against {_sum_of(float16)} MB, and {per_weight[0]} bytes a weight against {per_weight[1]}.",
+            f"即 {_sum_of(bfloat16)} 对 {_sum_of(float16)} MB，每个权重 {per_weight[0]} 对 {per_weight[1]} 字节。",
+        ),
+        copies if emulated else EMPTY,
+    )
+    outcome = REPRODUCED if ratio < SAVING else REFUTED
+    return Finding("C1", outcome, figures_by_model(rows, figure), explanation, summary)
+
+
+def _sum_of(result: dict[str, Any]) -> str:
+    return f"{_megabytes(result['weights'])} + {_megabytes(result['one'])}"
+
+
+def _judge_activations(
+    rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any], float32: dict[str, Any]
+) -> Finding:
+    def figure(model: str, format_: str) -> str:
+        found = rows.result("memory", model, format_)
+        if not found:
+            return ""
+        parts = " / ".join(_megabytes(found["phases"].get(p, 0)) for p in PHASES[1:])
+        return f"{parts} → {_megabytes(found['one'])} MB"
+
+    ratio = bfloat16["one"] / float16["one"]
+    summary = Text(
+        f"Counted from live tensors, bfloat16 ÷ float16 = {ratio:.4f}; claimed {CLAIMED_ACTIVATIONS:.2f}.",
+        f"按活张量计，bfloat16 ÷ float16 = {ratio:.4f}；所称为 {CLAIMED_ACTIVATIONS:.2f}。",
+    )
+    explanation = join_sentences(
+        Text(
             "First / middle / last third of the denoiser / decoder → peak of all.",
             "去噪网络前 / 中 / 后三分之一 / 解码器 → 总峰值。",
         ),
-        gist,
-        _sum(half),
-        _upcast(half, full) if gap >= CLAIMED_SAVING else ("", ""),
+        summary,
+        _explain_sum(float16),
+        _explain_upcast(float16, float32) if ratio >= SAVING else EMPTY,
     )
-    return Finding("C11", REPRODUCED if gap < CLAIMED_SAVING else REFUTED, by_model(rows, message), why, gist)
+    outcome = REPRODUCED if ratio < SAVING else REFUTED
+    return Finding("C11", outcome, figures_by_model(rows, figure), explanation, summary)
 
 
-def _sum(half: dict[str, Any]) -> Words:
-    """Whether the parts add up, as the claim has them do, or take turns."""
-    parts = sum(half["phases"].get(p, 0) for p in PHASES[1:])
-    told = megabytes(parts), megabytes(half["one"])
-    if parts > half["one"]:
-        return (
-            f"The parts are {told[0]} MB together and the peak is {told[1]}: they take turns, so it is not their sum.",
-            f"各部分相加为 {told[0]} MB，峰值却是 {told[1]} MB：它们轮流占用，峰值不是总和。",
+def _explain_sum(float16: dict[str, Any]) -> Text:
+    """Whether the peak is the sum of the parts, as the claim adds them up, or less because they take turns."""
+    parts = sum(float16["phases"].get(p, 0) for p in PHASES[1:])
+    together, peak = _megabytes(parts), _megabytes(float16["one"])
+    if parts > float16["one"]:
+        return Text(
+            f"The parts are {together} MB together and the peak is {peak}: they take turns, so it is not their sum.",
+            f"各部分相加为 {together} MB，峰值却是 {peak} MB：它们轮流占用，峰值不是总和。",
         )
-    return (
-        f"The parts are {told[0]} MB together, the peak {told[1]}.",
-        f"各部分相加为 {told[0]} MB，峰值 {told[1]} MB。",
+    return Text(
+        f"The parts are {together} MB together, the peak {peak}.",
+        f"各部分相加为 {together} MB，峰值 {peak} MB。",
     )
 
 
-def _upcast(half: dict[str, Any], full: dict[str, Any]) -> Words:
-    """What a program costs that runs the decoder of its float16 picture in float32, as some do."""
-    ours, wide = half["phases"].get("decoder", 0), full.get("phases", {}).get("decoder", 0)
-    if not ours or wide <= ours:
-        return "", ""
-    return (
-        f"What does make a difference is decoding a float16 picture in float32: {megabytes(wide)} MB there instead of {megabytes(ours)}.",
-        f"真会拉开差距的，是用 float32 给 float16 的画解码：该处 {megabytes(wide)} MB，而非 {megabytes(ours)} MB。",
+def _explain_upcast(float16: dict[str, Any], float32: dict[str, Any]) -> Text:
+    """The memory of a program that decodes its float16 picture in float32, as some do."""
+    same, upcast = float16["phases"].get("decoder", 0), float32.get("phases", {}).get("decoder", 0)
+    if not same or upcast <= same:
+        return EMPTY
+    return Text(
+        f"What does make a difference is decoding a float16 picture in float32: {_megabytes(upcast)} MB there instead of {_megabytes(same)}.",
+        f"真会拉开差距的，是用 float32 给 float16 的画解码：该处 {_megabytes(upcast)} MB，而非 {_megabytes(same)} MB。",
     )
 
 
-def _room(model: str, half: dict[str, Any], brain: dict[str, Any], full: dict[str, Any]) -> Finding:
-    saved = total(half) - total(brain)
-    from_full = megabytes(total(full) - total(brain)) if full else "–"
-    lora, second = megabytes(brain["lora"]), megabytes(brain["two"] - brain["one"])
-    told = f"float16 − bfloat16: {megabytes(saved)} MB · float32 − bfloat16: {from_full} MB · LoRA (r = {LORA_RANK}): {lora} MB · batch +1: {second} MB"
-    why = (
-        f"Against float16, bfloat16 saves {megabytes(saved)} MB: {_buys(saved, brain)[0]}. Against float32 it saves {from_full} MB.",
-        f"相对 float16，bfloat16 省下 {megabytes(saved)} MB：{_buys(saved, brain)[1]}。相对 float32 省下 {from_full} MB。",
+def _judge_saving(
+    model: str, float16: dict[str, Any], bfloat16: dict[str, Any], float32: dict[str, Any]
+) -> Finding:
+    saved = _total(float16) - _total(bfloat16)
+    from_float32 = _megabytes(_total(float32) - _total(bfloat16)) if float32 else "–"
+    lora, second = bfloat16["lora"], bfloat16["two"] - bfloat16["one"]
+    figure = f"float16 − bfloat16: {_megabytes(saved)} MB · float32 − bfloat16: {from_float32} MB · LoRA (r = {LORA_RANK}): {_megabytes(lora)} MB · batch +1: {_megabytes(second)} MB"
+    enough = _enough_for(saved, lora, second)
+    explanation = Text(
+        f"Against float16, bfloat16 saves {_megabytes(saved)} MB: {enough.en}. Against float32 it saves {from_float32} MB.",
+        f"相对 float16，bfloat16 省下 {_megabytes(saved)} MB：{enough.zh}。相对 float32 省下 {from_float32} MB。",
     )
-    return Finding("C20", REPRODUCED if saved >= brain["lora"] else REFUTED, {model: {"": told}}, why, why)
+    outcome = REPRODUCED if saved >= lora else REFUTED
+    return Finding("C20", outcome, {model: {"": figure}}, explanation, explanation)
 
 
-def _buys(saved: int, brain: dict[str, Any]) -> Words:
-    """What so many bytes are enough for."""
-    lora, second = saved >= brain["lora"], saved >= brain["two"] - brain["one"]
-    bought = [
-        words
-        for yes, words in ((lora, ("a LoRA", "一个 LoRA")), (second, ("a second picture", "第二幅画")))
-        if yes
-    ]
-    if not bought:
-        return "neither a LoRA nor a second picture", "既放不下一个 LoRA，也放不下第二幅画"
-    return "enough for " + " or ".join(en for en, _ in bought), "够放" + "或".join(zh for _, zh in bought)
+def _enough_for(saved: int, lora: int, second: int) -> Text:
+    """What ``saved`` bytes hold: a LoRA, a second picture in the batch, or neither."""
+    sizes = ((lora, Text("a LoRA", "一个 LoRA")), (second, Text("a second picture", "第二幅画")))
+    fitting = [name for size, name in sizes if saved >= size]
+    if not fitting:
+        return Text("neither a LoRA nor a second picture", "既放不下一个 LoRA，也放不下第二幅画")
+    en, zh = " or ".join(name.en for name in fitting), "或".join(name.zh for name in fitting)
+    return Text(f"enough for {en}", f"够放{zh}")
+
+
+# -- model offload ---------------------------------------------------------------------------------------------------
+
+
+def measure_offload(bench: Bench, point: Point) -> dict[str, Any]:
+    """Parameters of each component. Model offload keeps one component at a time on the device."""
+    modules = bench.painter(point.model, REFERENCE).modules
+    return {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+
+
+def judge_offload(rows: Rows) -> list[Finding]:
+    def figure(model: str, _format: str) -> str:
+        parts = rows.result("offload", model, "")
+        if not parts:
+            return ""
+        freed = 2 * _outside_the_largest(parts) / 2**20
+        return f"{freed:.3g} MB ({' · '.join(f'{name} {2 * n / 2**20:.3g}' for name, n in parts.items())})"
+
+    figures = figures_by_model(rows, figure, [""])
+    if not figures:
+        return []
+    rest = _outside_the_largest(rows.result("offload", rows.models[0], ""))
+    summary = Text(
+        f"{CLAIMED_FREED / 1e9:.1f} GB would be {format_number(CLAIMED_FREED / 2)} numbers outside the largest component; here there are {format_number(rest)}.",
+        f"{CLAIMED_FREED / 1e9:.1f} GB 意味着最大组件之外有 {format_number(CLAIMED_FREED / 2)} 个数；此处有 {format_number(rest)} 个。",
+    )
+    explanation = Text(
+        "What a device would no longer hold: every component but the largest, at two bytes a number, whichever two they are.",
+        "设备上不必再放的部分：除最大者之外的所有组件，每个数两字节，无论是哪种两字节。",
+    )
+    no_device = Text("This machine has no memory of a device to read it from.", "本机没有独立显存可读。")
+    on_cpu = rows.result("products", "", "").get("kind") == "cpu"
+    explanation = join_sentences(explanation, no_device if on_cpu else EMPTY, summary)
+    return [Finding("C12", HARDWARE, figures, explanation, summary)]
+
+
+def _outside_the_largest(parts: dict[str, int]) -> int:
+    return sum(parts.values()) - max(parts.values(), default=0)

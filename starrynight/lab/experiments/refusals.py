@@ -1,44 +1,43 @@
-"""How many pictures break, and where?"""
+"""Experiment on refused pictures: how many break (C5), and at which step (C9). A picture breaks when its numbers become
+NaN or Inf; the lab paints without fallbacks, so the guard refuses every such picture.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
+from starrynight.i18n import Text
 from starrynight.lab import stats
 from starrynight.lab.findings import (
+    EMPTY,
     FLOAT16_LIMIT,
     REFUTED,
     REPRODUCED,
     UNDECIDED,
     Finding,
     Rows,
-    Words,
-    by_model,
-    figure,
-    joined,
+    figures_by_model,
+    format_number,
+    format_percent,
+    join_names,
+    join_sentences,
     name_of,
     name_zh,
-    peak,
-    percent,
-    sentences,
 )
-from starrynight.lab.plan import REFERENCE as FLOAT32
-from starrynight.lab.plan import Point
+from starrynight.lab.plan import REFERENCE, Point
+from starrynight.lab.stats import Estimate
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
 
-QUESTION = ("How many pictures break, and where?", "有多少幅画的数值会坏掉，坏在哪里？")
-CLAIMS = ("C5", "C9")
-PER = "attempt"
-REFERENCE = True
-TWIN = True
-CLAIMED_BLACK, CLAIMED_FALLBACK = 0.07, 0.12
+CLAIMED_BLACK, CLAIMED_FALLBACK = 0.07, 0.12  # shares of pictures in float16; the claims say 0 for bfloat16
+SECOND_OR_THIRD = (1, 2)  # steps count from 0
+ByModel = dict[str, Estimate]
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """Whether the guard refused the picture, at which stage, step (from 0) and module, in its own words."""
+    """Whether the guard refused the picture; at which stage, step (from 0) and module, and its message."""
     painting = bench.painting(point)
     return {
         "refused": painting.pixels is None,
@@ -52,159 +51,163 @@ def measure(bench: Bench, point: Point) -> dict[str, Any]:
 def judge(rows: Rows) -> list[Finding]:
     if not rows.of("refusals", format_="float16") or not rows.of("refusals", format_="bfloat16"):
         return []
-    return [_black(rows), _fallbacks(rows)]
+    return [_judge_black(rows), _judge_fallbacks(rows)]
 
 
-def refused(rows: Rows, model: str, format_: str) -> stats.Estimate:
-    found = [row["result"]["refused"] for row in rows.of("refusals", model, format_)]
+def refused(rows: Rows, model: str, format_: str) -> Estimate:
+    """The share of refused pictures."""
+    found = [result["refused"] for result in rows.results("refusals", model, format_)]
     return stats.rate(sum(found), len(found))
 
 
-def _black(rows: Rows) -> Finding:
-    def message(model: str, format_: str) -> str:
-        rate = refused(rows, model, format_)
-        return f"{round(rate.value * rate.count)}/{rate.count}: {percent(rate)}" if rate.count else ""
+def _count(estimate: Estimate) -> int:
+    return round(estimate.value * estimate.count)
 
-    half, brain = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
-    seven = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in half.values())
-    known = any(not e.low <= CLAIMED_BLACK <= e.high for e in half.values()) and not seven
-    cause, enough = _range(rows, half), _enough(half, CLAIMED_BLACK)
-    why = sentences(
-        (
+
+def _judge_black(rows: Rows) -> Finding:
+    def figure(model: str, format_: str) -> str:
+        share = refused(rows, model, format_)
+        return f"{_count(share)}/{share.count}: {format_percent(share)}" if share.count else ""
+
+    float16, bfloat16 = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
+    holds = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in float16.values())
+    excluded = any(not e.low <= CLAIMED_BLACK <= e.high for e in float16.values()) and not holds
+    cause, enough = _explain_by_range(rows, float16), _explain_sample_size(float16, CLAIMED_BLACK)
+    explanation = join_sentences(
+        Text(
             "Refused pictures, with 95 % (one-sided for none or all); a refused picture is one whose numbers broke, and no ladder is climbed here.",
             "被拒绝的画，95% 区间（全无或全有时为单侧）；被拒绝即数值已坏，此处不爬梯子。",
         ),
         enough,
         cause,
-        _against(brain),
-        _folded(rows),
+        _explain_bfloat16(bfloat16),
+        _explain_folding(rows),
     )
-    outcome = _outcome(seven, known, brain)
-    return Finding("C5", outcome, by_model(rows, message), why, cause if cause[0] else enough)
+    outcome = _outcome(holds, excluded, bfloat16)
+    return Finding("C5", outcome, figures_by_model(rows, figure), explanation, cause if cause.en else enough)
 
 
-def _outcome(holds: bool, known: bool, brain: dict[str, stats.Estimate]) -> str:
-    """Both claims say: float16 so often, bfloat16 never."""
-    if any(e.value > 0 for e in brain.values()):
+def _outcome(holds: bool, excluded: bool, bfloat16: ByModel) -> str:
+    """Both claims give float16 a share and bfloat16 none. ``holds``: some model's interval contains the share;
+    ``excluded``: some model's interval excludes it.
+    """
+    if any(e.value > 0 for e in bfloat16.values()):
         return REFUTED
-    return REPRODUCED if holds else REFUTED if known else UNDECIDED
+    return REPRODUCED if holds else REFUTED if excluded else UNDECIDED
 
 
-def _against(brain: dict[str, stats.Estimate]) -> Words:
-    """What speaks against bfloat16's never."""
-    broke = {m: round(e.value * e.count) for m, e in brain.items() if e.value > 0}
-    en = joined(f"{name_of(m)} {hits} of {brain[m].count}" for m, hits in broke.items())
-    zh = joined(f"{name_zh(m)} {brain[m].count} 幅中 {hits} 幅" for m, hits in broke.items())
-    return (
-        (f"In bfloat16, claimed never to, there broke too: {en}.", f"所称从不损坏的 bfloat16 也坏了：{zh}。")
-        if broke
-        else ("", "")
+def _explain_bfloat16(bfloat16: ByModel) -> Text:
+    """The pictures that broke in bfloat16, which the claims say never break; empty if none did."""
+    broke = {m: e for m, e in bfloat16.items() if e.value > 0}
+    if not broke:
+        return EMPTY
+    en = join_names(f"{name_of(m)} {_count(e)} of {e.count}" for m, e in broke.items())
+    zh = join_names(f"{name_zh(m)} {e.count} 幅中 {_count(e)} 幅" for m, e in broke.items())
+    return Text(
+        f"In bfloat16, claimed never to, there broke too: {en}.", f"所称从不损坏的 bfloat16 也坏了：{zh}。"
     )
 
 
-def _enough(half: dict[str, stats.Estimate], claimed: float) -> Words:
-    """How many pictures it takes to rule the claimed share out, model by model, and how many there are."""
+def _explain_sample_size(float16: ByModel, claimed: float) -> Text:
+    """How many pictures it takes to exclude the claimed share, and how many there are, for each model."""
     en, zh = [], []
-    for model, found in half.items():
+    for model, found in float16.items():
         if not found.count:
             continue
-        takes = stats.needed(found.value, claimed)
-        told = "over 100,000" if takes is None else f"{takes}"
-        en.append(f"{name_of(model)} ({100 * found.value:.3g} %) takes {told}; {found.count} were painted")
-        zh.append(
-            f"{name_zh(model)}（{100 * found.value:.3g} %）需 {told.replace('over', '超过')} 幅，画了 {found.count} 幅"
-        )
-    return (
+        share, needed = f"{100 * found.value:.3g} %", stats.needed(found.value, claimed)
+        takes = Text("over 100,000", "超过 100,000") if needed is None else Text(f"{needed}", f"{needed}")
+        en.append(f"{name_of(model)} ({share}) takes {takes.en}; {found.count} were painted")
+        zh.append(f"{name_zh(model)}（{share}）需 {takes.zh} 幅，画了 {found.count} 幅")
+    return Text(
         f"How many pictures in float16 tell the measured share from {100 * claimed:.0f} %: {'; '.join(en)}.",
         f"float16 下，要把实测比例与 {100 * claimed:.0f} % 分清：{'；'.join(zh)}。",
     )
 
 
-def _range(rows: Rows, half: dict[str, stats.Estimate]) -> Words:
-    """Whether those models break whose numbers leave float16, and no others."""
-    peaks = {m: peak(rows, m, FLOAT32) for m in half if half[m].count}
-    peaks = {m: reached for m, reached in peaks.items() if not math.isnan(reached)}
+def _explain_by_range(rows: Rows, float16: ByModel) -> Text:
+    """Whether exactly those models break whose float32 numbers exceed float16's range."""
+    peaks = {m: rows.layer_peak(m, REFERENCE) for m in float16 if float16[m].count}
+    peaks = {m: peak for m, peak in peaks.items() if not math.isnan(peak)}
     if not peaks:
-        return "", ""
-    told = "; ".join(f"{name_of(m)} {figure(reached)}" for m, reached in peaks.items())
-    told_zh = "；".join(f"{name_zh(m)} {figure(reached)}" for m, reached in peaks.items())
-    kinds = {reached > FLOAT16_LIMIT for reached in peaks.values()}
-    follows = all(half[m].value == (reached > FLOAT16_LIMIT) for m, reached in peaks.items())
-    if follows and kinds == {False}:
-        return (
-            f"Every number of float32's first step is inside float16 ({told}), and no picture broke.",
-            f"float32 第一步的数值都在 float16 之内（{told_zh}），没有一幅画坏掉。",
+        return EMPTY
+    en = "; ".join(f"{name_of(m)} {format_number(peak)}" for m, peak in peaks.items())
+    zh = "；".join(f"{name_zh(m)} {format_number(peak)}" for m, peak in peaks.items())
+    exceeds = {peak > FLOAT16_LIMIT for peak in peaks.values()}
+    if not all(float16[m].value == (peak > FLOAT16_LIMIT) for m, peak in peaks.items()):
+        return Text(
+            f"The range at the first step does not explain it alone (largest number in float32: {en}).",
+            f"单凭第一步的范围解释不了（float32 的最大数值：{zh}）。",
         )
-    if follows and kinds == {True}:
-        return (
-            f"Numbers of float32's first step pass {FLOAT16_LIMIT:.0f} ({told}), and every picture broke.",
-            f"float32 第一步的数值超过 {FLOAT16_LIMIT:.0f}（{told_zh}），每一幅画都坏了。",
+    if exceeds == {False}:
+        return Text(
+            f"Every number of float32's first step is inside float16 ({en}), and no picture broke.",
+            f"float32 第一步的数值都在 float16 之内（{zh}），没有一幅画坏掉。",
         )
-    if follows:
-        return (
-            f"It is the range, not luck: all break whose float32 numbers pass {FLOAT16_LIMIT:.0f} at the first step, and none of the others ({told}).",
-            f"取决于范围，而非运气：float32 第一步的数值超过 {FLOAT16_LIMIT:.0f} 的全坏，其余一幅不坏（{told_zh}）。",
+    if exceeds == {True}:
+        return Text(
+            f"Numbers of float32's first step pass {FLOAT16_LIMIT:.0f} ({en}), and every picture broke.",
+            f"float32 第一步的数值超过 {FLOAT16_LIMIT:.0f}（{zh}），每一幅画都坏了。",
         )
-    return (
-        f"The range at the first step does not explain it alone (largest number in float32: {told}).",
-        f"单凭第一步的范围解释不了（float32 的最大数值：{told_zh}）。",
+    return Text(
+        f"It is the range, not luck: all break whose float32 numbers pass {FLOAT16_LIMIT:.0f} at the first step, and none of the others ({en}).",
+        f"取决于范围，而非运气：float32 第一步的数值超过 {FLOAT16_LIMIT:.0f} 的全坏，其余一幅不坏（{zh}）。",
     )
 
 
-def _folded(rows: Rows) -> Words:
-    """What folding does to those that break without it."""
+def _explain_folding(rows: Rows) -> Text:
+    """How many pictures break in folded float16, for the models that break without folding."""
     en, zh = [], []
     for model in rows.models:
         plain, folded = (refused(rows, model, f) for f in ("float16", "float16-folded"))
         if plain.value > 0 and folded.count:
-            broke = round(folded.value * folded.count)
-            en.append(f"{broke} of {folded.count} pictures ({name_of(model)})")
-            zh.append(f"{name_zh(model)} {folded.count} 幅中坏 {broke} 幅")
-    return (f"Folded float16 broke {joined(en)}.", f"折叠之后，{'、'.join(zh)}。") if en else ("", "")
+            en.append(f"{_count(folded)} of {folded.count} pictures ({name_of(model)})")
+            zh.append(f"{name_zh(model)} {folded.count} 幅中坏 {_count(folded)} 幅")
+    return Text(f"Folded float16 broke {join_names(en)}.", f"折叠之后，{'、'.join(zh)}。") if en else EMPTY
 
 
-def _fallbacks(rows: Rows) -> Finding:
-    def share(model: str, format_: str) -> stats.Estimate:
-        results = [row["result"] for row in rows.of("refusals", model, format_)]
-        return stats.rate(sum(r["step"] in (1, 2) for r in results), len(results))
+def _judge_fallbacks(rows: Rows) -> Finding:
+    def share(model: str, format_: str) -> Estimate:
+        results = rows.results("refusals", model, format_)
+        return stats.rate(sum(r["step"] in SECOND_OR_THIRD for r in results), len(results))
 
-    def message(model: str, format_: str) -> str:
-        found = [row["result"] for row in rows.of("refusals", model, format_)]
-        where = sorted({_place(result) for result in found if result["refused"]})
-        return (
-            f"{percent(share(model, format_))}" + (f" ({', '.join(where)})" if where else "") if found else ""
-        )
+    def figure(model: str, format_: str) -> str:
+        found = rows.results("refusals", model, format_)
+        if not found:
+            return ""
+        places = sorted({_place(result) for result in found if result["refused"]})
+        return format_percent(share(model, format_)) + (f" ({', '.join(places)})" if places else "")
 
-    half, brain = ({m: share(m, f) for m in rows.models} for f in ("float16", "bfloat16"))
-    holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
-    known = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in half.values())
-    when = _when(rows)
-    why = sentences(
-        (
+    float16, bfloat16 = ({m: share(m, f) for m in rows.models} for f in ("float16", "bfloat16"))
+    holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in float16.values())
+    excluded = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in float16.values())
+    summary = _explain_steps(rows)
+    explanation = join_sentences(
+        Text(
             "Share of runs that broke at step 2 or 3 (in brackets: where the broken ones broke).",
             "在第 2、3 步损坏的比例（括号内为实际损坏之处）。",
         ),
-        when,
-        _enough(half, CLAIMED_FALLBACK),
-        _against(brain),
+        summary,
+        _explain_sample_size(float16, CLAIMED_FALLBACK),
+        _explain_bfloat16(bfloat16),
     )
-    return Finding("C9", _outcome(holds, known, brain), by_model(rows, message), why, when)
+    outcome = _outcome(holds, excluded, bfloat16)
+    return Finding("C9", outcome, figures_by_model(rows, figure), explanation, summary)
 
 
-def _when(rows: Rows) -> Words:
-    """At which step the broken pictures in float16 broke."""
-    broken = [row["result"] for row in rows.of("refusals", format_="float16") if row["result"]["refused"]]
-    late, first = (sum(r["step"] in steps for r in broken) for steps in ((1, 2), (0,)))
+def _explain_steps(rows: Rows) -> Text:
+    """At which steps the pictures that broke in float16 broke."""
+    broken = [result for result in rows.results("refusals", format_="float16") if result["refused"]]
+    late, first = (sum(r["step"] in steps for r in broken) for steps in (SECOND_OR_THIRD, (0,)))
     if not broken:
-        return "In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步坏掉。"
+        return Text("In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步坏掉。")
     en = f"Of the {len(broken)} that broke in float16, {late or 'none'} broke at steps 2–3 and {first} at step 1"
     zh = f"float16 下坏掉的 {len(broken)} 幅中，{late} 幅坏在第 2–3 步，{first} 幅坏在第 1 步"
     if first == len(broken):
-        return (
+        return Text(
             f"{en}: what overflows did so the first time it was run.",
             f"{zh}：会溢出的，第一次运行就溢出了。",
         )
-    return f"{en}.", f"{zh}。"
+    return Text(f"{en}.", f"{zh}。")
 
 
 def _place(result: dict[str, Any]) -> str:

@@ -1,251 +1,258 @@
-"""Do gradients survive: is loss scaling needed?"""
+"""Experiment on training (C6): does the gradient of a LoRA survive a 16-bit format, or is loss scaling needed?
+
+An element of the gradient counts as "flushed" where the format gives 0 and float32 does not.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starrynight.i18n import Text
 from starrynight.lab import formats
 from starrynight.lab.findings import (
     REFUTED,
     REPRODUCED,
     Finding,
     Rows,
-    Words,
-    by_model,
-    facts,
-    figure,
-    sentences,
+    figures_by_model,
+    format_number,
+    join_sentences,
 )
-from starrynight.lab.plan import EXTRAS, Point
-from starrynight.lab.plan import REFERENCE as FLOAT32
+from starrynight.lab.plan import EXTRAS, REFERENCE, Point
 from starrynight.lab.run import number
 from starrynight.lab.stats import median
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
+    from starrynight.lab.formats import FormatPainter
 
-QUESTION = ("Do gradients survive without loss scaling?", "不做损失缩放，梯度能保住吗？")
-CLAIMS = ("C6",)
-PER = "format"
-REFERENCE = True
-TWIN = False
-FIRST_SCALE = 2.0**16  # where torch's GradScaler begins; halved whenever a gradient is not finite, as it does
-RANK, RATE = 4, 1e-3
-WORTH_MENDING = 0.001  # share of gradients flushed from which scaling is called needed
+# torch.amp.GradScaler starts here and, as this experiment does, halves the scale when a gradient is not finite.
+FIRST_SCALE = 2.0**16
+RANK, LEARNING_RATE = 4, 1e-3
+SIGMAS = (0.7, 0.3)  # noise level of each picture: one mostly noise, one mostly picture
+FLUSHED_LIMIT = 0.001  # share of flushed elements above which scaling counts as needed
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-# A gradient is "flushed" where the format holds 0 and float32 does not.
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """A few LoRA steps on the flow-matching loss, without and with loss scaling: at every step the share of gradient
-    elements not finite, the share flushed to zero, the distance from float32's gradient; the losses.
+    """A few LoRA steps on the flow-matching loss, without (``plain``) and with (``scaled``) loss scaling. At every step:
+    the shares of non-finite and of flushed elements, the distance from float32's gradient in dB, loss and scale.
 
-    The base is frozen in the format; the LoRA's own weights are float32 copies rounded to it at each step, as mixed
-    precision keeps them, and follow float32's path, so that every step compares the same point. The backward pass runs
-    under the same emulation as the forward one.
+    The base weights are frozen in the format. The LoRA's weights are float32's own at each step, rounded to the format
+    as mixed precision does, so that every step compares gradients at the same point. The backward pass runs under the
+    same emulation as the forward pass.
     """
-    lesson = None if point.format in EXTRAS else _lesson(bench, point.model)  # nobody trains a LoRA in float8
-    if lesson is None:
+    # A LoRA is not trained in float8.
+    batch = None if point.format in EXTRAS else _training_batch(bench, point.model)
+    if batch is None:
         return {"fits": False}
-    truth = bench.hand(point.model, FLOAT32)
-    walk = list(_reference_walk(truth, lesson, bench.plan.training_steps))
-    hand = bench.hand(point.model, point.format)
-    found: dict[str, Any] = {"fits": True, "elements": walk[0].gradient.numel(), "smallest": _quantiles(walk)}
-    for name, scale in (("plain", 1.0), ("scaled", FIRST_SCALE)):
-        found[name] = _compare(hand, lesson, walk, scale)
-    return found
+    reference = bench.painter(point.model, REFERENCE)
+    steps = list(_reference_steps(reference, batch, bench.plan.training_steps))
+    painter = bench.painter(point.model, point.format)
+    return {
+        "fits": True,
+        "elements": steps[0].gradient.numel(),
+        "smallest": _gradient_quantiles(steps),
+        "plain": _compare(painter, batch, steps, 1.0),
+        "scaled": _compare(painter, batch, steps, FIRST_SCALE),
+    }
 
 
 @dataclass
-class Stop:
-    """A place on float32's way: the LoRA's weights, the loss and the gradient there."""
+class TrainingBatch:
+    """``noisy`` latents, ``clearness`` (1 − sigma), prompt ``embeddings``, and the velocity to learn as ``target``."""
+
+    noisy: list[Any]
+    clearness: Any
+    embeddings: list[Any]
+    target: Any
+
+
+@dataclass
+class ReferenceStep:
+    """A step of the float32 training: the LoRA's weights before it, and the loss and gradient there."""
 
     weights: list[Any]
     loss: float
     gradient: Any
 
 
-@dataclass
-class Lesson:
-    """Pictures to learn: noisy latents at their times, the words, and the velocity that is right."""
-
-    arguments: tuple[Any, Any, Any]
-    target: Any
-
-
-def _lesson(bench: Bench, model: str) -> Lesson | None:
-    """Float32 paintings of the model's own, encoded, with noise; None for a family that does not match flows so."""
+def _training_batch(bench: Bench, model: str) -> TrainingBatch | None:
+    """The model's own float32 paintings, encoded, with noise; None for model families with another objective."""
     import torch
 
-    hand = bench.hand(model, FLOAT32)
-    pipeline = hand.painter.pipeline
+    painter = bench.painter(model, REFERENCE)
+    pipeline = painter.pipeline
     if type(pipeline).__name__ != "ZImagePipeline":
         return None
-    draw = torch.Generator().manual_seed(0)
-    clean, words = [], []
-    for prompt in range(min(2, bench.plan.prompts)):
-        painting = bench.painting(Point("", model, FLOAT32, prompt, 0))
+    clean, embeddings = [], []
+    for prompt in range(min(len(SIGMAS), bench.plan.prompts)):
+        painting = bench.painting(Point("", model, REFERENCE, prompt, 0))
         if painting.pixels is None:
             return None
         pixels = torch.from_numpy(painting.pixels * 2 - 1).permute(2, 0, 1)[None]
+        text = bench.request(model, prompt).prompt
         with torch.no_grad():
-            latents = pipeline.vae.encode(pixels.to(hand.painter.device)).latent_dist.mode().float()
+            latents = pipeline.vae.encode(pixels.to(painter.device)).latent_dist.mode().float()
             config = pipeline.vae.config
             clean.append((latents - (config.shift_factor or 0.0)) * config.scaling_factor)
-            words += pipeline.encode_prompt(
-                bench.request(model, prompt).prompt, do_classifier_free_guidance=False
-            )[0]
+            embeddings += pipeline.encode_prompt(text, do_classifier_free_guidance=False)[0]
     data = torch.cat(clean)
-    noise = torch.randn(data.shape, generator=draw).to(data)
-    sigma = torch.tensor([0.7, 0.3][: len(data)]).to(data)
+    noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0)).to(data)
+    sigma = torch.tensor(SIGMAS[: len(data)]).to(data)
     level = sigma.view(-1, 1, 1, 1)
     noisy = (1 - level) * data + level * noise
-    return Lesson((list(noisy.unsqueeze(2)), 1 - sigma, words), data - noise)
+    return TrainingBatch(list(noisy.unsqueeze(2)), 1 - sigma, embeddings, data - noise)
 
 
-def _network(hand: Any) -> Any:
-    """A copy of the denoiser with a LoRA on its attention; ``B`` begins small but not zero, or A would learn nothing."""
+def _with_lora(painter: FormatPainter) -> Any:
+    """A copy of the denoiser with a LoRA on its attention. Both factors start at 0.02·randn: with the usual B = 0, the
+    gradient of A would be zero.
+    """
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
-    network = formats.bare_copy(hand.painter.denoiser, with_islands=True)
+    network = formats.copy_without_hooks(painter.denoiser, keep_islands=True)
     network.requires_grad_(False)
     dtype = next(network.parameters()).dtype
     network = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS), network)
     draw = torch.Generator().manual_seed(1)
-    for name, parameter in network.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=draw).to(parameter.device, dtype) * 0.02
-            parameter.requires_grad_(True)
+    for parameter in _lora_parameters(network):
+        parameter.data = torch.randn(parameter.shape, generator=draw).to(parameter.device, dtype) * 0.02
+        parameter.requires_grad_(True)
     return network
 
 
-def _trained(network: Any) -> list[Any]:
+def _lora_parameters(network: Any) -> list[Any]:
     return [p for n, p in network.named_parameters() if "lora_" in n]
 
 
-def _gradient(hand: Any, network: Any, lesson: Lesson, scale: float) -> tuple[float, Any]:
-    """(loss, gradient as one float32 vector, unscaled). Forward, loss and backward under the format's arithmetic."""
+def _gradient(painter: FormatPainter, network: Any, batch: TrainingBatch, scale: float) -> tuple[float, Any]:
+    """(loss, unscaled gradient as one float32 vector); forward, loss and backward in the format's arithmetic."""
     import torch
 
-    noisy, clearness, words = lesson.arguments
     dtype = next(network.parameters()).dtype
-    for parameter in _trained(network):
+    for parameter in _lora_parameters(network):
         parameter.grad = None
-    with torch.enable_grad(), hand.arithmetic():
-        answer = network(
-            [x.to(dtype) for x in noisy], clearness, [w.to(dtype) for w in words], return_dict=False
-        )[0]
-        answer = torch.stack([a.squeeze(1) for a in answer])
-        loss = ((answer.float() - lesson.target) ** 2).mean()
+    with torch.enable_grad(), painter.arithmetic():
+        noisy, embeddings = ([one.to(dtype) for one in part] for part in (batch.noisy, batch.embeddings))
+        predicted = network(noisy, batch.clearness, embeddings, return_dict=False)[0]
+        predicted = torch.stack([one.squeeze(1) for one in predicted])
+        loss = ((predicted.float() - batch.target) ** 2).mean()
         (loss * scale).backward()
-    return loss.item(), torch.cat([p.grad.flatten().float() / scale for p in _trained(network)])
+    return loss.item(), torch.cat([p.grad.flatten().float() / scale for p in _lora_parameters(network)])
 
 
-def _reference_walk(hand: Any, lesson: Lesson, steps: int) -> Any:
+def _reference_steps(painter: FormatPainter, batch: TrainingBatch, count: int) -> Iterator[ReferenceStep]:
+    """Train in float32."""
     import torch
 
-    network = _network(hand)
-    optimiser = torch.optim.AdamW(_trained(network), lr=RATE)
-    for _ in range(steps):
-        weights = [p.detach().clone() for p in _trained(network)]
-        loss, gradient = _gradient(hand, network, lesson, 1.0)
-        yield Stop(weights, loss, gradient)
+    network = _with_lora(painter)
+    optimiser = torch.optim.AdamW(_lora_parameters(network), lr=LEARNING_RATE)
+    for _ in range(count):
+        weights = [p.detach().clone() for p in _lora_parameters(network)]
+        loss, gradient = _gradient(painter, network, batch, 1.0)
+        yield ReferenceStep(weights, loss, gradient)
         optimiser.step()
 
 
-def _compare(hand: Any, lesson: Lesson, walk: list[Stop], scale: float) -> dict[str, list[float]]:
+def _compare(
+    painter: FormatPainter, batch: TrainingBatch, steps: list[ReferenceStep], scale: float
+) -> dict[str, list[float]]:
+    """The format's gradient at the weights of every reference step; ``scale`` is the first loss scale."""
     import torch
 
-    network = _network(hand)
+    network = _with_lora(painter)
     notes: dict[str, list[float]] = {k: [] for k in ("broken", "flushed", "error", "loss", "scale")}
-    for stop in walk:
+    for step in steps:
         with torch.no_grad():
-            for parameter, weights in zip(_trained(network), stop.weights, strict=True):
+            for parameter, weights in zip(_lora_parameters(network), step.weights, strict=True):
                 parameter.copy_(weights)
         while True:
-            loss, gradient = _gradient(hand, network, lesson, scale)
+            loss, gradient = _gradient(painter, network, batch, scale)
             if scale <= 1 or gradient.isfinite().all():
                 break
             scale /= 2
         finite = gradient.isfinite()
         notes["broken"].append((~finite).float().mean().item())
-        notes["flushed"].append(((gradient == 0) & (stop.gradient != 0)).float().mean().item())
-        error = (torch.where(finite, gradient, 0) - stop.gradient).norm() / stop.gradient.norm()
+        notes["flushed"].append(((gradient == 0) & (step.gradient != 0)).float().mean().item())
+        error = (torch.where(finite, gradient, 0) - step.gradient).norm() / step.gradient.norm()
         notes["error"].append(20 * torch.log10(error).item())
         notes["loss"].append(loss)
         notes["scale"].append(scale)
     return notes
 
 
-def _quantiles(walk: list[Stop]) -> list[float]:
-    """|gradient| in float32: the 1 %, 50 % and 99 % quantiles over all stops."""
+def _gradient_quantiles(steps: list[ReferenceStep]) -> list[float]:
+    """|gradient| in float32: the 1 %, 50 % and 99 % quantiles over all steps."""
     import numpy as np
     import torch
 
-    sizes = torch.cat([stop.gradient for stop in walk]).abs().numpy()
+    sizes = torch.cat([step.gradient for step in steps]).abs().numpy()
     return [float(q) for q in np.quantile(sizes, [0.01, 0.5, 0.99])]
 
 
 def judge(rows: Rows) -> list[Finding]:
-    model = rows.models[0]
-    half, brain = (rows.result("training", model, f) for f in ("float16", "bfloat16"))
-    if not half.get("fits") or not brain.get("fits"):
+    float16, bfloat16 = (rows.result("training", rows.models[0], f) for f in ("float16", "bfloat16"))
+    if not float16.get("fits") or not bfloat16.get("fits"):
         return []
 
-    def message(one: str, format_: str) -> str:
-        result = rows.result("training", one, format_)
-        return (
-            f"{_told(result['plain'])} ⇒ {_told(result['scaled'])}"
-            if result.get("fits") and format_ != FLOAT32
-            else ""
-        )
+    def figure(model: str, format_: str) -> str:
+        result = rows.result("training", model, format_)
+        if not result.get("fits") or format_ == REFERENCE:
+            return ""
+        return f"{_format_notes(result['plain'])} ⇒ {_format_notes(result['scaled'])}"
 
-    lost = median([number(v) for v in half["plain"]["flushed"]]).value
-    needed = lost > WORTH_MENDING or any(number(v) > 0 for v in half["plain"]["broken"])
+    needed = _median(float16["plain"], "flushed") > FLUSHED_LIMIT or _any_broken(float16["plain"])
     clean = (
-        all(number(v) == 0 for v in brain["plain"]["broken"])
-        and max(map(number, brain["plain"]["flushed"])) < WORTH_MENDING
+        not _any_broken(bfloat16["plain"]) and max(map(number, bfloat16["plain"]["flushed"])) < FLUSHED_LIMIT
     )
-    steps, (q1, q50, q99) = len(half["plain"]["loss"]), (figure(number(v), 2) for v in half["smallest"])
-    scaling = _scaling(rows, "float16", half, needed)
-    why = sentences(
-        (
+    steps, (q1, q50, q99) = (
+        len(float16["plain"]["loss"]),
+        (format_number(number(v), 2) for v in float16["smallest"]),
+    )
+    summary = _explain_scaling(rows, "float16", float16, needed)
+    explanation = join_sentences(
+        Text(
             f"Non-finite / flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. Float32's gradients are {q1}, {q50}, {q99} (1, 50, 99 %).",
             f"非有限 / 被冲为零 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度为 {q1}、{q50}、{q99}（1、50、99% 分位）。",
         ),
-        scaling,
-        _scaling(rows, "bfloat16", brain, not clean),
+        summary,
+        _explain_scaling(rows, "bfloat16", bfloat16, not clean),
     )
-    return [Finding("C6", REPRODUCED if needed and clean else REFUTED, by_model(rows, message), why, scaling)]
+    outcome = REPRODUCED if needed and clean else REFUTED
+    return [Finding("C6", outcome, figures_by_model(rows, figure), explanation, summary)]
 
 
-def _scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bool) -> Words:
-    """Whether a format's gradients need scaling, with the distances and, where zeros are the cause, its least number."""
-    plain, scaled = (
-        figure(median([number(v) for v in found[k]["error"]]).value) for k in ("plain", "scaled")
-    )
+def _median(notes: dict[str, list[Any]], kind: str) -> float:
+    return median([number(v) for v in notes[kind]]).value
+
+
+def _any_broken(notes: dict[str, list[Any]]) -> bool:
+    return any(number(v) > 0 for v in notes["broken"])
+
+
+def _explain_scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bool) -> Text:
+    """Whether a format needs loss scaling, what goes wrong without it, and how far the gradients are from float32's."""
+    plain, scaled = (format_number(_median(found[k], "error")) for k in ("plain", "scaled"))
     if not needed:
-        return (
+        return Text(
             f"{format_} keeps them without scaling: {plain} dB from float32's.",
             f"{format_} 不缩放也保得住：距 float32 {plain} dB。",
         )
-    flushed = median([number(v) for v in found["plain"]["flushed"]]).value > WORTH_MENDING
-    least = figure(facts(rows, format_)["tiny"], 1)
-    why = (
-        (f"loses what falls below {least} on the way", f"丢掉途中低于 {least} 的部分")
-        if flushed
-        else ("meets Inf or NaN", "遇到 Inf 或 NaN")
-    )
-    return (
-        f"{format_} {why[0]}: {plain} dB from float32's without scaling, {scaled} dB with it.",
-        f"{format_} {why[1]}：不缩放时距 float32 {plain} dB，缩放后 {scaled} dB。",
+    if _median(found["plain"], "flushed") > FLUSHED_LIMIT:
+        least = format_number(rows.format_properties(format_)["tiny"], 1)
+        why = Text(f"loses what falls below {least} on the way", f"丢掉途中低于 {least} 的部分")
+    else:
+        why = Text("meets Inf or NaN", "遇到 Inf 或 NaN")
+    return Text(
+        f"{format_} {why.en}: {plain} dB from float32's without scaling, {scaled} dB with it.",
+        f"{format_} {why.zh}：不缩放时距 float32 {plain} dB，缩放后 {scaled} dB。",
     )
 
 
-def _told(notes: dict[str, list[Any]]) -> str:
-    broken, flushed, error = (
-        median([number(v) for v in notes[k]]).value for k in ("broken", "flushed", "error")
-    )
-    return f"{100 * broken:.3g} % / {100 * flushed:.3g} % / {figure(error)} dB"
+def _format_notes(notes: dict[str, list[Any]]) -> str:
+    broken, flushed, error = (_median(notes, kind) for kind in ("broken", "flushed", "error"))
+    return f"{100 * broken:.3g} % / {100 * flushed:.3g} % / {format_number(error)} dB"

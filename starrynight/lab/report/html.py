@@ -1,60 +1,78 @@
-"""One self-contained page: no request leaves it, it works from a folder or a mail, in Chinese and English.
+"""The report as one self-contained page in Chinese and English: it loads nothing and works from a folder or a mail.
 
-The frame is page.html, its looks page.css, its few motions page.js; this file fills in the words. Every text that came
+page.html is the frame, page.css its style, page.js its interaction; this file fills in texts, charts and pictures. Text
 from outside is escaped; the pictures travel as JSON that the page reads as text.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import time
+from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from starrynight.lab import table
-from starrynight.lab.claims import COMPARISONS
+import numpy as np
+from PIL import Image
+
+from starrynight.i18n import Text
+from starrynight.lab import metrics, table
 from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
-from starrynight.lab.plan import ExperimentPlan
-from starrynight.lab.report.pictures import AMPLIFIED, scenes
+from starrynight.lab.plan import COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import ExperimentRun
 
-SLUGS = {
+# outcome → its class in page.css
+OUTCOME_CLASSES = {
     "reproduced": "yes",
     "not reproduced": "no",
     "needs hardware": "wait",
     "undecided": "few",
-    "measured": "told",
+    "measured": "neutral",
 }
-NOTES = {
-    "float32": ("the reference", "参照"),
-    "float16": ("10 fraction bits, ends at 65504", "10 位尾数，上限 65504"),
-    "float16-folded": ("float16 after exact powers of two", "经 2 的幂精确折叠的 float16"),
-    "bfloat16": ("7 fraction bits, ends at 3.4e38", "7 位尾数，上限 3.4e38"),
-    "float8": ("e4m3: 3 fraction bits, ends at 448; denoiser only", "e4m3：3 位尾数，上限 448；仅去噪网络"),
+FORMAT_NOTES = {
+    "float32": Text("the reference", "参照"),
+    "float16": Text("10 fraction bits, ends at 65504", "10 位尾数，上限 65504"),
+    "float16-folded": Text("float16 after exact powers of two", "经 2 的幂精确折叠的 float16"),
+    "bfloat16": Text("7 fraction bits, ends at 3.4e38", "7 位尾数，上限 3.4e38"),
+    "float8": Text(
+        "e4m3: 3 fraction bits, ends at 448; denoiser only", "e4m3：3 位尾数，上限 448；仅去噪网络"
+    ),
 }
-
-HEADS = (
+COLUMN_HEADS = (
     '<div class="heads" aria-hidden="true"><span></span><span></span><span class="f-float16">float16</span>'
     '<span class="f-bfloat16">bfloat16</span><span></span></div>'
+)
+LARGEST = 384  # pixels a side of the report's copies; the run keeps the PNGs
+AMPLIFIED = 16  # the factor by which the difference view is brightened: one level of 256 is invisible
+QUALITY = 88  # of the WebP copies
+# Bytes a report may have, so that it can be mailed, and the part of them for everything but the pictures.
+BUDGET, RESERVED = 4_800_000, 500_000
+# Colours of the error map, from night to gold with even lightness.
+HEAT_STOPS = np.array(
+    [[7, 10, 28], [38, 34, 98], [116, 52, 120], [206, 92, 84], [246, 168, 72], [255, 240, 190]], np.float32
 )
 
 
 def page(run: ExperimentRun) -> str:
+    """The whole page as HTML text."""
     here = files("starrynight.lab.report")
     frame = here.joinpath("page.html").read_text("utf-8")
-    shown = [scene.to_dict() for scene in scenes(run)]
+    shown = [one.to_dict() for one in comparisons(run)]
     parts = {
         "style": here.joinpath("page.css").read_text("utf-8"),
         "script": here.joinpath("page.js").read_text("utf-8"),
         "scenes": json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c"),
-        "setting": _setting(run),
-        "score": _score(run),
+        "setting": _setup(run),
+        "score": _tally(run),
         "formats": _formats(run),
         "claims": _claims(run),
         "plots": "".join(map(_plot, plots(Rows(run)))),
-        "again": _again(run),
+        "again": _reproduce(run),
         "amplified": str(AMPLIFIED),
     }
     for name, text in parts.items():
@@ -63,13 +81,13 @@ def page(run: ExperimentRun) -> str:
 
 
 def both(en: str, zh: str) -> str:
-    """A text in both languages, of which the page shows one."""
+    """A text in both languages as HTML; the page shows one of them."""
     if en == zh:
         return escape(en)
     return f'<span lang="en">{escape(en)}</span><span lang="zh">{escape(zh)}</span>'
 
 
-def _setting(run: ExperimentRun) -> str:
+def _setup(run: ExperimentRun) -> str:
     machine, rows = run.machine(), run.rows.values()
     day = time.strftime("%Y-%m-%d", time.gmtime(max((row["at"] for row in rows), default=0)))
     versions = machine.get("versions", {})
@@ -82,10 +100,10 @@ def _setting(run: ExperimentRun) -> str:
     )
 
 
-def _score(run: ExperimentRun) -> str:
+def _tally(run: ExperimentRun) -> str:
     found = table.outcomes(run)
     return "".join(
-        f'<li class="{SLUGS[name]}"><b>{found[name]}</b> {both(*words)}</li>'
+        f'<li class="{OUTCOME_CLASSES[name]}"><b>{found[name]}</b> {both(*words)}</li>'
         for name, words in OUTCOMES.items()
         if name in found
     )
@@ -95,7 +113,7 @@ def _formats(run: ExperimentRun) -> str:
     machine = run.machine()
     items = []
     for format_ in run.plan.formats:
-        en, zh = NOTES[format_]
+        en, zh = FORMAT_NOTES[format_]
         if table.emulated(format_, machine):
             en, zh = f"{en}; emulated as a GPU computes", f"{zh}；按 GPU 的算法模拟"
         items.append(f'<li class="f-{format_}"><i></i><b>{format_}</b> {both(en, zh)}</li>')
@@ -115,7 +133,7 @@ def _claims(run: ExperimentRun) -> str:
     main = run.plan.models[0]
     return (
         "".join(
-            f"<h3>{both(*title)}</h3>{HEADS}" + "".join(_claim(row, main) for row in found)
+            f"<h3>{both(*title)}</h3>{COLUMN_HEADS}" + "".join(_claim(row, main) for row in found)
             for title, found in groups
             if found
         )
@@ -124,41 +142,40 @@ def _claims(run: ExperimentRun) -> str:
 
 
 def _claim(row: dict[str, Any], main: str) -> str:
-    """A line of the table that opens: claimed and measured side by side, then every figure and the cause."""
-    slug = SLUGS[row["outcome"]]
-    mine: dict[str, str] = (
-        row["figures"].get(main) or row["figures"].get("") or next(iter(row["figures"].values()), {})
-    )
+    """A row that opens: claimed and measured figures side by side; inside, every figure and the explanation."""
+    outcome = OUTCOME_CLASSES[row["outcome"]]
+    by_model: dict[str, dict[str, str]] = row["figures"]
+    main_figures = by_model.get(main) or by_model.get("") or next(iter(by_model.values()), {})
     cells = "".join(
-        _cell(f, (row["claimed"]["en"][f], row["claimed"]["zh"][f]), mine.get(f, ""))
+        _cell(f, (row["claimed"]["en"][f], row["claimed"]["zh"][f]), main_figures.get(f, ""))
         for f in ("float16", "bfloat16")
     )
-    if set(mine) == {""}:
-        cells = f'<span class="cell whole"><em class="measured">{escape(mine[""])}</em></span>'
+    if set(main_figures) == {""}:
+        cells = f'<span class="cell whole"><em class="measured">{escape(main_figures[""])}</em></span>'
     return (
-        f'<details class="claim {slug}" id="{row["id"]}"><summary><span class="id">{row["id"]}</span>'
-        f'<span class="title">{both(row["title"]["en"], row["title"]["zh"])}{_gist(row)}</span>{cells}'
+        f'<details class="claim {outcome}" id="{row["id"]}"><summary><span class="id">{row["id"]}</span>'
+        f'<span class="title">{both(row["title"]["en"], row["title"]["zh"])}{_summary(row)}</span>{cells}'
         f'<span class="verdict">{both(row["verdict"]["en"], row["verdict"]["zh"])}</span></summary>'
         f'<div class="inside">{_figures(row["figures"])}<p>{both(row["why"]["en"], row["why"]["zh"])}</p></div></details>'
     )
 
 
-def _gist(row: dict[str, Any]) -> str:
-    """The answer in a line, under the claim: what a reader takes away who opens nothing."""
+def _summary(row: dict[str, Any]) -> str:
+    """The answer in one line, under the claim's title."""
     return f"<small>{both(row['gist']['en'], row['gist']['zh'])}</small>" if row["gist"]["en"] else ""
 
 
 def _cell(format_: str, claimed: tuple[str, str], measured: str) -> str:
-    said = f'<s class="claimed" title="claimed 所称">{both(*claimed)}</s>' if claimed[0] else ""
-    return f'<span class="cell f-{format_}"><small>{format_}</small>{said}<em class="measured">{escape(measured or "–")}</em></span>'
+    published = f'<s class="claimed" title="claimed 所称">{both(*claimed)}</s>' if claimed[0] else ""
+    return f'<span class="cell f-{format_}"><small>{format_}</small>{published}<em class="measured">{escape(measured or "–")}</em></span>'
 
 
 def _figures(figures: dict[str, dict[str, str]]) -> str:
     blocks = []
-    for model, told in figures.items():
+    for model, by_format in figures.items():
         lines = "".join(
             f'<tr class="f-{f or "none"}"><th>{"<i></i>" + f if f else ""}</th><td>{escape(text)}</td></tr>'
-            for f, text in told.items()
+            for f, text in by_format.items()
         )
         caption = f"<caption>{both(name_of(model), name_zh(model))}</caption>" if model else ""
         blocks.append(f"<table>{caption}{lines}</table>")
@@ -173,24 +190,112 @@ def _plot(plot: Plot) -> str:
     )
 
 
-def _again(run: ExperimentRun) -> str:
+def _reproduce(run: ExperimentRun) -> str:
     machine = run.machine()
     facts = ", ".join(f"{k} {v}" for k, v in machine.get("versions", {}).items())
+    title = both("The run's plan and machine:", "本次实验的设定与机器：")
     return (
         f"<pre><code>{escape(command(run))}\nstarry lab report my-run</code></pre>"
-        f"<p>{both('What this run asked for, and where it ran:', '本次实验的设定与机器：')}</p>"
+        f"<p>{title}</p>"
         f"<pre><code>{escape(json.dumps(run.plan.to_dict(), ensure_ascii=False))}\n"
         f"{escape(str(machine.get('name', '')))}, {machine.get('threads', '?')} threads, {escape(str(machine.get('system', '')))}, {escape(facts)}</code></pre>"
     )
 
 
 def command(run: ExperimentRun) -> str:
-    """What to type for the same run; what the command line leaves as it is, is left out."""
-    plan, usual = run.plan, ExperimentPlan()
-    words = [f"--model {m}" for m in plan.models if "/" not in m] if plan.models != usual.models else []
-    words += [f"--formats {','.join(plan.formats)}"] if plan.formats != usual.formats else []
-    words += [f"--claims {','.join(plan.claims)}"] if plan.claims else []
-    words += [f"--prompts {plan.prompts} --seeds {plan.seeds} --pictures {plan.counted}"]
-    words += [f"--{n} {v}" for n, v in (("size", plan.size), ("steps", plan.steps)) if v is not None]
-    quick = "--quick " if plan.noise_steps < usual.noise_steps else ""
-    return f"starry lab run {quick}{' '.join(words)} -o my-run"
+    """The command line for the same run, without options that have their default value."""
+    plan, default = run.plan, ExperimentPlan()
+    options = [f"--model {m}" for m in plan.models if "/" not in m] if plan.models != default.models else []
+    options += [f"--formats {','.join(plan.formats)}"] if plan.formats != default.formats else []
+    options += [f"--claims {','.join(plan.claims)}"] if plan.claims else []
+    options += [f"--prompts {plan.prompts} --seeds {plan.seeds} --pictures {plan.counted}"]
+    options += [f"--{n} {v}" for n, v in (("size", plan.size), ("steps", plan.steps)) if v is not None]
+    quick = "--quick " if plan.noise_steps < default.noise_steps else ""
+    return f"starry lab run {quick}{' '.join(options)} -o my-run"
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FormatComparison:
+    """One prompt of one model in all formats. ``views``: format → {"picture", "difference", "flip"} or {"refused"}; the
+    pictures are data URIs.
+    """
+
+    model: str
+    prompt: int
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        text, style = PROMPTS[self.prompt]
+        return {
+            "model": {"en": name_of(self.model), "zh": name_zh(self.model)},
+            "text": text,
+            "style": style,
+            "views": {f: self.views[f] for f in FORMATS if f in self.views},
+        }
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(str(value)) for view in self.views.values() for value in view.values())
+
+
+def comparisons(run: ExperimentRun, budget: int = BUDGET - RESERVED) -> list[FormatComparison]:
+    """The first picture of every prompt, the models taking turns, as many as fit into ``budget`` bytes."""
+    found: dict[tuple[int, str], FormatComparison] = {}
+    every = [p for p in table.pictures(run) if p["seed"] == 0]
+    paths = {(p["model"], p["prompt"], p["format"]): p["path"] for p in every}
+    spent = 0
+    for model, prompt in sorted(
+        {(p["model"], p["prompt"]) for p in every}, key=lambda key: (key[1], run.plan.models.index(key[0]))
+    ):
+        one = FormatComparison(model, prompt)
+        reference = _read(paths.get((model, prompt, REFERENCE)))
+        for picture in every:
+            if (picture["model"], picture["prompt"]) == (model, prompt):
+                one.views[picture["format"]] = _views(picture, reference)
+        spent += one.bytes
+        if spent > budget and found:
+            break
+        found[prompt, model] = one
+    order = {model: at for at, model in enumerate(run.plan.models)}
+    return sorted(found.values(), key=lambda one: (order[one.model], one.prompt))
+
+
+def _views(picture: dict[str, Any], reference: np.ndarray | None) -> dict[str, Any]:
+    pixels = _read(picture["path"])
+    if pixels is None:
+        return {
+            "refused": picture["refused"] or {"en": "The picture's file is missing.", "zh": "图片文件缺失。"}
+        }
+    views: dict[str, Any] = {"picture": uri(pixels)}
+    if reference is not None and picture["format"] != REFERENCE and reference.shape == pixels.shape:
+        a, b = reference.astype(np.float32) / 255, pixels.astype(np.float32) / 255
+        views["difference"] = uri(metrics.eight_bits(np.abs(a - b) * AMPLIFIED))
+        views["flip"] = uri(heat(metrics.flip(a, b)[1]))
+    return views
+
+
+def _read(path: Path | None) -> np.ndarray | None:
+    if path is None or not path.is_file():
+        return None
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def uri(pixels: np.ndarray) -> str:
+    """A small WebP copy as a data URI."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    picture.save(data, "WEBP", quality=QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def heat(error: np.ndarray) -> np.ndarray:
+    """A FLIP map in 0…1 as colours, uint8 [H, W, 3]; by its square root, since most errors are small."""
+    at = np.sqrt(np.clip(error, 0, 1)) * (len(HEAT_STOPS) - 1)
+    low = np.minimum(at.astype(int), len(HEAT_STOPS) - 2)
+    share = (at - low)[..., None]
+    return np.rint(HEAT_STOPS[low] * (1 - share) + HEAT_STOPS[low + 1] * share).astype(np.uint8)

@@ -1,33 +1,60 @@
-"""Which charts the report shows, drawn from a run's rows. Knows the rows' fields and the chart's shape, no HTML."""
+"""The charts of a report, drawn as SVG text from a run's rows, without a library. The colours are classes of page.css. Every
+mark has its value as a title, which a pointer and a screen reader can read.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from statistics import median
 
-from starrynight.lab.findings import FLOAT16_LIMIT, RAISED, Rows, name_of, name_zh
+from starrynight.i18n import Text
+from starrynight.lab.findings import (
+    EMPTY,
+    FLOAT16_LIMIT,
+    SUPERSCRIPTS,
+    Rows,
+    join_sentences,
+    name_of,
+    name_zh,
+)
 from starrynight.lab.plan import REFERENCE, WIDE
-from starrynight.lab.report.svg import Chart, Series
 from starrynight.lab.run import number
 
-STACKS = ("layers", "transformer_blocks", "down_blocks", "up_blocks")
-Words = tuple[str, str]
-Spot = tuple[float, float, str]  # x, y, and what a pointer reads
+ChartPoint = tuple[float, float, str]  # x, y (NaN for none), title
+Tick = tuple[float, str | Text]
+LANGS = ("en", "zh")  # the order of a Text
+WIDTH, HEIGHT = 560, 290
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 26, 46
+STACKS = (
+    "layers",
+    "transformer_blocks",
+    "down_blocks",
+    "up_blocks",
+)  # how denoisers name their lists of blocks
+PHASE_NAMES = {
+    "text": Text("text", "文本"),
+    "first": Text("first third", "前段"),
+    "middle": Text("middle", "中段"),
+    "last": Text("last third", "后段"),
+    "decoder": Text("decoder", "解码器"),
+}
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn chart with its caption; ``formats``: whose colours are in it."""
+    """A drawn chart with its title and caption; ``formats``: the formats for its legend."""
 
-    title: Words
-    caption: Words
+    title: Text
+    caption: Text
     svg: str
     formats: tuple[str, ...]
 
 
 def plots(rows: Rows) -> list[Plot]:
+    """The charts that a run's rows allow."""
     found = [
         *(p for m in rows.models for p in (_ranges(rows, m), _born(rows, m))),
         _drift(rows),
@@ -39,105 +66,103 @@ def plots(rows: Rows) -> list[Plot]:
     return [plot for plot in found if plot is not None]
 
 
-def _plot(chart: Chart, title: Words, caption: Words) -> Plot | None:
+def _plot(chart: Chart, title: Text, caption: Text) -> Plot | None:
     svg = chart.draw(title)
-    return (
-        Plot(title, caption, svg, tuple(dict.fromkeys(s.name for s in chart.series if s.points)))
-        if svg
-        else None
-    )
+    formats = tuple(dict.fromkeys(s.name for s in chart.series if s.points))
+    return Plot(title, caption, svg, formats) if svg else None
 
 
-def _title(model: str, en: str, zh: str) -> Words:
-    return f"{en}: {name_of(model)}", f"{zh}：{name_zh(model)}"
+def _title(model: str, en: str, zh: str) -> Text:
+    return Text(f"{en}: {name_of(model)}", f"{zh}：{name_zh(model)}")
 
 
 def _power(value: float) -> str:
-    return "2" + str(round(value)).translate(RAISED)
+    return "2" + str(round(value)).translate(SUPERSCRIPTS)
 
 
-def _blocks(rows: Rows, model: str) -> list[tuple[float, str | dict[str, str]]]:
-    """A tick where each block of the network ends, with its number."""
+def _block_ticks(rows: Rows, model: str) -> list[Tick]:
+    """A tick with the block's number where each block of the network ends."""
     layers = rows.result("layers", model, REFERENCE).get("layers", [])
     ends = [(at, one["name"].split(".")) for at, one in enumerate(layers)]
     return [(at, name[1]) for at, name in ends if len(name) == 2 and name[1].isdigit() and name[0] in STACKS]
 
 
 def _by_layer(
-    rows: Rows, model: str, format_: str, field: str, said: str, height: Callable[[float], float] = float
-) -> list[Spot]:
-    """One number of every layer, in the order they run; ``said`` is what a pointer reads on it."""
+    rows: Rows, model: str, format_: str, field: str, template: str, height: Callable[[float], float] = float
+) -> list[ChartPoint]:
+    """One number of every layer in the order they run; ``template`` formats it for the point's title, ``height`` maps it
+    to y.
+    """
     layers = rows.result("layers", model, format_).get("layers", [])
     values = [(at, one["name"] or "output", number(one.get(field))) for at, one in enumerate(layers)]
-    return [(at, height(v), f"{name}: {said.format(v)} ({format_})") for at, name, v in values]
+    return [(at, height(v), f"{name}: {template.format(v)} ({format_})") for at, name, v in values]
 
 
-def _log(value: float) -> float:
+def _log2(value: float) -> float:
     return math.log2(value) if 0 < value < math.inf else math.nan
 
 
-LAYERS = ("layers, in the order they run; numbered: blocks", "网络层，按运行先后；数字为块")
+LAYERS = Text("layers, in the order they run; numbered: blocks", "网络层，按运行先后；数字为块")
 
 
 def _ranges(rows: Rows, model: str) -> Plot | None:
-    chart = Chart(LAYERS, ("largest number stored", "所存的最大数值"), limit=(math.log2(FLOAT16_LIMIT), "65504 float16"), y_tick=_power)  # fmt: skip
+    chart = Chart(LAYERS, Text("largest number stored", "所存的最大数值"), limit=(math.log2(FLOAT16_LIMIT), "65504 float16"), y_tick=_power)  # fmt: skip
     for format_ in (REFERENCE, "float16", "float16-folded", "bfloat16"):
-        chart.series.append(Series(format_, _by_layer(rows, model, format_, "peak", "{:.4g}", _log)))
-    chart.x_ticks = _blocks(rows, model)
+        chart.series.append(Series(format_, _by_layer(rows, model, format_, "peak", "{:.4g}", _log2)))
+    chart.x_ticks = _block_ticks(rows, model)
     return _plot(
         chart, _title(model, "How near the edge", "离边缘有多近"),
-        ("The largest number each layer of the denoiser puts out at the first step. A line breaks where it meets Inf or NaN. Folded float16 stores the same function with powers of two divided out.",
+        Text("The largest number each layer of the denoiser puts out at the first step. A line breaks where it meets Inf or NaN. Folded float16 stores the same function with powers of two divided out.",
          "第一步中去噪网络每一层输出的最大数值。线条中断处即遇到了 Inf 或 NaN。折叠 float16 存的是同一个函数，只是除去了若干个 2 的幂。"),
     )  # fmt: skip
 
 
 def _born(rows: Rows, model: str) -> Plot | None:
-    chart = Chart(LAYERS, ("error against float32, dB", "相对 float32 的误差，dB"))
+    chart = Chart(LAYERS, Text("error against float32, dB", "相对 float32 的误差，dB"))
     for format_ in rows.others:
-        for field, kind in (("error", "line"), ("born", "dots")):
-            spots = _by_layer(rows, model, format_, field, "{:.1f} dB " + field)
-            chart.series.append(Series(format_, spots, kind))
-    chart.x_ticks = _blocks(rows, model)
+        for number_name, kind in (("error", "line"), ("born", "dots")):
+            points = _by_layer(rows, model, format_, number_name, "{:.1f} dB " + number_name)
+            chart.series.append(Series(format_, points, kind))
+    chart.x_ticks = _block_ticks(rows, model)
     return _plot(
         chart, _title(model, "Where the error is born", "误差生于何处"),
-        ("Lines: distance from float32 with all that came before. Dots: what this layer adds alone, given the same input. 6 dB is a factor of two; lower is truer.",
+        Text("Lines: distance from float32 with all that came before. Dots: what this layer adds alone, given the same input. 6 dB is a factor of two; lower is truer.",
          "线：连同之前各层在内，与 float32 的距离。点：在同样输入下这一层单独带来的误差。6 dB 为一倍；越低越真。"),
     )  # fmt: skip
 
 
 def _norms(rows: Rows) -> Plot | None:
-    """The three layers of claim C7 over the levels of noise, fifty of them."""
+    """The norms of claim C7's three layers, at fifty of the noise levels."""
     model = rows.models[0]
-    chart = Chart(("level of training noise, from all to none", "训练噪声的级别，由满到无"), ("norm of what the layer puts out", "该层输出的范数"), y_tick=_power)  # fmt: skip
+    chart = Chart(Text("level of training noise, from all to none", "训练噪声的级别，由满到无"), Text("norm of what the layer puts out", "该层输出的范数"), y_tick=_power)  # fmt: skip
     found = {f: rows.result("norms", model, f) for f in (REFERENCE, "float16", "bfloat16")}
     for format_, result in found.items():
         for name, notes in result["layers"].items() if result.get("levels") else ():
             stride = max(1, len(notes["norm"]) // 50)
             apart = result["of"] / min(result["of"], rows.plan.noise_steps)
-            spots = [
-                (at * apart, _log(number(v)), f"{name}, level {at * apart:.0f}: {number(v):.4g} ({format_})")
+            points = [
+                (at * apart, _log2(number(v)), f"{name}, level {at * apart:.0f}: {number(v):.4g} ({format_})")
                 for at, v in list(enumerate(notes["norm"]))[::stride]
             ]
-            chart.series.append(Series(format_, spots))
+            chart.series.append(Series(format_, points))
     whole = max((result.get("of", 0) for result in found.values()), default=0)
     chart.x_ticks = [(whole * at / 4, str(whole * at // 4)) for at in range(5)]
     names = ", ".join(found[REFERENCE].get("layers", {}))
     return _plot(
         chart, _title(model, "Three layers over the noise", "三层在各级噪声上"),
-        (f"The same noised picture shown to each format: {names}. Where only one colour is seen, the formats lie on one another.",
+        Text(f"The same noised picture shown to each format: {names}. Where only one colour is seen, the formats lie on one another.",
          f"给各格式看同一幅加噪的画：{names}。只见一种颜色之处，各格式彼此重叠。"),
     )  # fmt: skip
 
 
 def _drift(rows: Rows) -> Plot | None:
-    chart = Chart(("step", "步"), ("distance from float32's latents, dB", "与 float32 潜变量的距离，dB"))
+    chart = Chart(
+        Text("step", "步"), Text("distance from float32's latents, dB", "与 float32 潜变量的距离，dB")
+    )
     model = rows.models[0]
     for format_ in rows.others:
-        drifts = [
-            [number(v) for v in row["result"]["drift"]]
-            for row in rows.of("latents", model, format_)
-            if row["result"]["drift"]
-        ]
+        results = rows.results("latents", model, format_)
+        drifts = [[number(v) for v in result["drift"]] for result in results if result["drift"]]
         if not drifts:
             continue
         steps = min(map(len, drifts))
@@ -151,18 +176,18 @@ def _drift(rows: Rows) -> Plot | None:
     chart.x_ticks = [(step, str(step)) for step in range(1, last + 1)]
     return _plot(
         chart, _title(model, "How the latents drift", "潜变量如何漂移"),
-        ("The same seed in each format, step by step; medians over the pictures.", "同一种子在各格式下逐步的偏离；各画的中位数。"),
+        Text("The same seed in each format, step by step; medians over the pictures.", "同一种子在各格式下逐步的偏离；各画的中位数。"),
     )  # fmt: skip
 
 
 def _spread(rows: Rows) -> Plot | None:
-    """Range by step: the least and the greatest latent, over all pictures."""
+    """The least and the greatest latent at each step, over all pictures."""
     chart = Chart(
-        ("step (0: the noise)", "步（0 为噪声）"), ("least and greatest latent", "潜变量的最小与最大")
+        Text("step (0: the noise)", "步（0 为噪声）"), Text("least and greatest latent", "潜变量的最小与最大")
     )
     model = rows.models[0]
     for format_ in (REFERENCE, "float16", "bfloat16"):
-        found = [row["result"] for row in rows.of("latents", model, format_) if row["result"].get("low")]
+        found = [result for result in rows.results("latents", model, format_) if result.get("low")]
         if not found:
             continue
         for side, pick, noise in (("low", min, 0), ("high", max, 1)):
@@ -178,15 +203,15 @@ def _spread(rows: Rows) -> Plot | None:
     widest = max((abs(y) for s in chart.series for _, y, _ in s.points), default=math.nan)
     return _plot(
         chart, _title(model, "The latents' range, step by step", "潜变量逐步的范围"),
-        (f"Over all pictures. The widest is {widest:.3g}, where float16 ends at {FLOAT16_LIMIT:.0f}; where only one colour is seen, the formats lie on one another.",
+        Text(f"Over all pictures. The widest is {widest:.3g}, where float16 ends at {FLOAT16_LIMIT:.0f}; where only one colour is seen, the formats lie on one another.",
          f"取遍所有画。最大的绝对值为 {widest:.3g}，而 float16 的上限是 {FLOAT16_LIMIT:.0f}；只见一种颜色之处，各格式彼此重叠。"),
     )  # fmt: skip
 
 
 def _colours(rows: Rows) -> Plot | None:
     chart = Chart(
-        ("prompts", "提示词"),
-        ("mean ΔE2000 to float32", "与 float32 的平均 ΔE2000"),
+        Text("prompts", "提示词"),
+        Text("mean ΔE2000 to float32", "与 float32 的平均 ΔE2000"),
         y_tick=lambda v: f"{10**v:.2g}",
     )
     model = rows.models[0]
@@ -201,37 +226,165 @@ def _colours(rows: Rows) -> Plot | None:
     chart.x_ticks = [(p + 1, str(p + 1)) for p in range(rows.plan.prompts)]
     return _plot(
         chart, _title(model, "Colour, picture by picture", "逐幅的色差"),
-        ("Each dot is a picture. A ΔE below 1 is not seen side by side.", "每个点是一幅画。ΔE 低于 1 时，并排也看不出差别。"),
+        Text("Each dot is a picture. A ΔE below 1 is not seen side by side.", "每个点是一幅画。ΔE 低于 1 时，并排也看不出差别。"),
     )  # fmt: skip
 
 
 def _memory(rows: Rows) -> Plot | None:
-    phases = {
-        "text": ("text", "文本"),
-        "first": ("first third", "前段"),
-        "middle": ("middle", "中段"),
-        "last": ("last third", "后段"),
-        "decoder": ("decoder", "解码器"),
-    }
-    chart = Chart(("", ""), ("live tensors at the peak, MB", "活张量峰值，MB"), zero=True)
+    chart = Chart(EMPTY, Text("live tensors at the peak, MB", "活张量峰值，MB"), zero=True)
     model = next((m for m in rows.models if m != WIDE), rows.models[0])
     for place, format_ in enumerate((REFERENCE, "float16", "bfloat16")):
-        found = rows.result("memory", model, format_)
+        sizes = rows.result("memory", model, format_).get("phases")
         points = [
             (
                 at + (place - 1) * 0.2,
-                found["phases"].get(phase, 0) / 2**20,
-                f"{phases[phase][0]}: {found['phases'].get(phase, 0)} bytes ({format_})",
+                sizes.get(phase, 0) / 2**20,
+                f"{name.en}: {sizes.get(phase, 0)} bytes ({format_})",
             )
-            for at, phase in enumerate(phases)
-            if found
+            for at, (phase, name) in enumerate(PHASE_NAMES.items())
+            if sizes is not None
         ]
         chart.series.append(Series(format_, points, "bars"))
-    half, brain = (rows.result("memory", model, f).get("phases") for f in ("float16", "bfloat16"))
-    same = half == brain
-    chart.x_ticks = [(at, {"en": en, "zh": zh}) for at, (en, zh) in enumerate(phases.values())]
+    float16, bfloat16 = (rows.result("memory", model, f).get("phases") for f in ("float16", "bfloat16"))
+    equal = Text("float16 and bfloat16 are the same to the byte.", "float16 与 bfloat16 一个字节也不差。")
+    differ = Text("float16 and bfloat16 differ.", "float16 与 bfloat16 不同。")
+    method = Text("Counted from live tensors during one step.", "由一步之内的活张量计数。")
+    chart.x_ticks = list(enumerate(PHASE_NAMES.values()))
     return _plot(
-        chart, _title(model, "Memory of activations, part by part", "激活内存，逐部分"),
-        ("Counted from live tensors during one step. " + ("float16 and bfloat16 are the same to the byte." if same else "float16 and bfloat16 differ."),
-         "由一步之内的活张量计数。" + ("float16 与 bfloat16 一个字节也不差。" if same else "float16 与 bfloat16 不同。")),
-    )  # fmt: skip
+        chart,
+        _title(model, "Memory of activations, part by part", "激活内存，逐部分"),
+        join_sentences(method, equal if float16 == bfloat16 else differ),
+    )
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Series:
+    """One format's values; ``kind`` is "line", "dots" or "bars"."""
+
+    name: str
+    points: Sequence[ChartPoint]
+    kind: str = "line"
+
+
+@dataclass
+class Chart:
+    """``limit``: (y, text) of a horizontal line. ``zero``: the y axis starts at 0. An x tick's text may be a ``Text``."""
+
+    x_label: Text
+    y_label: Text
+    series: list[Series] = field(default_factory=list)
+    limit: tuple[float, str] | None = None
+    y_tick: Callable[[float], str] = lambda value: f"{value:g}".replace("-", "−")
+    x_ticks: Sequence[Tick] = ()
+    zero: bool = False
+
+    def draw(self, title: Text) -> str:
+        """The chart as SVG; "" if it has no finite value."""
+        values = [
+            (x, y) for one in self.series for x, y, _ in one.points if math.isfinite(x) and math.isfinite(y)
+        ]
+        if not values:
+            return ""
+        xs, ys = [x for x, _ in values], [y for _, y in values]
+        if self.limit:
+            ys.append(self.limit[0])
+        if self.zero:
+            ys.append(0.0)
+        x0, x1 = _widened(min(xs), max(xs), 0.02)
+        y0, y1 = _widened(min(ys), max(ys), 0.06)
+        if self.zero:
+            y0 = 0.0
+
+        def place(x: float, y: float) -> tuple[float, float]:
+            return (
+                LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT),
+                HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM),
+            )
+
+        parts = self._grid(y0, y1, place, x0, x1)
+        for one in self.series:
+            parts += _marks(one, place, y0)
+        parts += self._limit(place, x0, x1)
+        name = escape(f"{title.en} / {title.zh}")
+        return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
+
+    def _grid(self, y0: float, y1: float, place: Callable, x0: float, x1: float) -> list[str]:
+        parts = []
+        for value in ticks(y0, y1):
+            (left, y), (right, _) = place(x0, value), place(x1, value)
+            parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
+            parts.append(
+                f'<text class="tick" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(self.y_tick(value))}</text>'
+            )
+        for value, words in (tick for tick in self.x_ticks if x0 <= tick[0] <= x1):
+            x, y = place(value, y0)
+            for lang, text in zip(LANGS, words, strict=True) if isinstance(words, Text) else [("", words)]:
+                language = f' lang="{lang}"' if lang else ""
+                parts.append(
+                    f'<text class="tick"{language} x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{escape(text)}</text>'
+                )
+        for lang, text in zip(LANGS, self.x_label, strict=True):
+            parts.append(
+                f'<text class="axis" lang="{lang}" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(text)}</text>'
+            )
+        for lang, text in zip(LANGS, self.y_label, strict=True):
+            parts.append(f'<text class="axis" lang="{lang}" x="{LEFT}" y="{TOP - 12}">{escape(text)}</text>')
+        return parts
+
+    def _limit(self, place: Callable, x0: float, x1: float) -> list[str]:
+        if self.limit is None:
+            return []
+        (left, y), (right, _) = place(x0, self.limit[0]), place(x1, self.limit[0])
+        text = f'<text class="limit" x="{right - 4:.1f}" y="{y - 6:.1f}" text-anchor="end">{escape(self.limit[1])}</text>'
+        return [f'<path class="limit" d="M{left:.1f} {y:.1f}H{right:.1f}"/>', text]
+
+
+def _marks(one: Series, place: Callable, bottom: float) -> list[str]:
+    at = [(*place(x, y), text) for x, y, text in one.points if math.isfinite(x) and math.isfinite(y)]
+    group = f'<g class="f-{escape(one.name)}">'
+    if one.kind == "line":
+        group += f'<path class="line" d="{_path(one, place)}"/>'
+    if one.kind == "bars":
+        ground = place(0, bottom)[1]
+        bars = (
+            f'<rect class="bar" x="{x - 9:.1f}" y="{y:.1f}" width="18" height="{max(0.0, ground - y):.1f}"><title>{escape(t)}</title></rect>'
+            for x, y, t in at
+        )
+        return [group, *bars, "</g>"]
+    size = 3.4 if one.kind == "dots" else 2.2
+    dots = (
+        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{escape(t)}</title></circle>'
+        for x, y, t in at
+    )
+    return [group, *dots, "</g>"]
+
+
+def _path(one: Series, place: Callable) -> str:
+    """A line through the points, broken where a value is not finite."""
+    path, pen = "", "M"
+    for x, y, _ in one.points:
+        if not math.isfinite(y):
+            pen = "M"
+            continue
+        across, down = place(x, y)
+        path, pen = f"{path}{pen}{across:.1f} {down:.1f}", "L"
+    return path
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) between two bounds, at most about ``count``."""
+    span = (high - low) / count
+    step = 10 ** math.floor(math.log10(span))
+    step *= next(m for m in (1, 2, 5, 10) if m * step >= span)
+    first = math.ceil(low / step)
+    return [round(n * step, 10) for n in range(first, math.floor(high / step) + 1)]
+
+
+def _widened(low: float, high: float, share: float) -> tuple[float, float]:
+    if low == high:
+        return low - 1, high + 1
+    margin = (high - low) * share
+    return low - margin, high + margin

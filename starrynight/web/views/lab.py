@@ -88,7 +88,7 @@ def begin(folder: Path) -> None:
     desk.go("lab", run=folder.name)
 
 
-def choose(known: list[table.Known]) -> table.Known:
+def choose(known: list[table.RunSummary]) -> table.RunSummary:
     """``?run=`` names it; else the newest."""
     names = [one.folder.name for one in known]
     asked = st.query_params.get("run", names[0])

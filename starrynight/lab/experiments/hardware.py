@@ -1,0 +1,348 @@
+"""Experiments on the formats and this machine: bits and range (C17), matrix products (C18), seconds per picture (C2), and
+reading weights from disk (C13).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starrynight.errors import BrokenNumbers
+from starrynight.i18n import Text
+from starrynight.lab import formats, stats
+from starrynight.lab.findings import (
+    HARDWARE,
+    REFUTED,
+    REPRODUCED,
+    Finding,
+    Rows,
+    figures_by_model,
+    format_interval,
+    format_number,
+    join_names,
+    join_sentences,
+    paired_outcome,
+    too_few_pairs,
+)
+from starrynight.lab.plan import REFERENCE, Point
+from starrynight.lab.run import number
+from starrynight.lab.stats import Estimate
+
+if TYPE_CHECKING:
+    from starrynight.lab.bench import Bench
+
+# bits (sign, exponent, fraction), least and greatest number, as claimed
+CLAIMED_FORMATS = {"float16": ((1, 5, 10), 1e-5, 1e5), "bfloat16": ((1, 8, 7), 1e-38, 1e38)}
+PROBED = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float32")
+CARD = "GTX 1080 Ti"
+CLAIMED_TIME = 3.6 / 3.8  # bfloat16 ÷ float16
+CLAIMED_LOADING = 1.7 / 2.1  # bfloat16 ÷ float16
+LEAST_READS = 15  # pairs; one read takes milliseconds
+LARGEST_READ = 2 * 2**30  # bytes of weights written to disk for this; of a larger model only the first ones
+
+# -- formats ---------------------------------------------------------------------------------------------------------
+
+
+def measure_formats(_bench: Bench, _point: Point) -> dict[str, Any]:
+    """The properties of each format, found by probing and not read from a table (``probe``)."""
+    import torch
+
+    return {name: probe(getattr(torch, name)) for name in PROBED}
+
+
+def probe(dtype: Any) -> dict[str, Any]:
+    """Halve 1 until it becomes 0, double it until it overflows, and find the smallest step beside 1.
+
+    ``bits``: sign, exponent, fraction. ``tiny``: the least number above 0. ``normal``: the least number with all its
+    fraction bits. ``largest``: the greatest finite number. ``holds``: whether 10⁵, 10⁻⁵, 10³⁸ and 10⁻³⁸ come back
+    within 10 %.
+    """
+    import torch
+
+    def stored(value: float) -> float:
+        return torch.tensor(value, dtype=torch.float64).to(dtype).double().item()
+
+    fraction = next(n for n in range(60) if stored(1 + 2.0 ** -(n + 1)) == 1)
+    tiny = next(2.0**-n for n in range(200) if stored(2.0 ** -(n + 1)) == 0)
+    top = next(n for n in range(1, 200) if stored(2.0**n) != 2.0**n) - 1
+    # e4m3fn gives the last code of its top exponent to NaN: there the greatest number is one step lower.
+    candidates = (stored(2.0**top * (2 - m * 2.0**-fraction)) for m in (1, 2))
+    exponent = 8 * torch.empty(0, dtype=dtype).element_size() - 1 - fraction
+    return {
+        "bits": [1, exponent, fraction],
+        "tiny": tiny,
+        "normal": tiny * 2.0**fraction,
+        "largest": max(v for v in candidates if v < 2.0 ** (top + 1)),
+        "holds": {f"{v:g}": abs(stored(v) / v - 1) < 0.1 for v in (1e5, 1e-5, 1e38, 1e-38)},
+    }
+
+
+def judge_formats(rows: Rows) -> list[Finding]:
+    found = rows.result("facts", "", "")
+    if not found:
+        return []
+
+    def figure(result: dict[str, Any]) -> str:
+        normal, tiny = (format_number(number(result[k]), 2) for k in ("normal", "tiny"))
+        return f"{_bits(result)}, {normal} ({tiny}) … {format_number(number(result['largest']), 5)}"
+
+    comparisons = [_compare_format(f, found[f], *claim) for f, claim in CLAIMED_FORMATS.items()]
+    explanation = join_sentences(
+        Text(
+            "Sign/exponent/fraction bits, least normal (least subnormal) … greatest number, found by probing.",
+            "符号/指数/尾数位，最小正规数（最小次正规数）… 最大数，均由探测得到。",
+        ),
+        *comparisons,
+    )
+    holds = all(_as_claimed(found[f], *claim) for f, claim in CLAIMED_FORMATS.items())
+    figures = {"": {f: figure(result) for f, result in found.items()}}
+    return [Finding("C17", REPRODUCED if holds else REFUTED, figures, explanation, comparisons[0])]
+
+
+def _bits(found: dict[str, Any]) -> str:
+    return "/".join(map(str, found["bits"]))
+
+
+def _as_claimed(found: dict[str, Any], bits: tuple[int, ...], low: float, high: float) -> bool:
+    return tuple(found["bits"]) == bits and _reaches(found, low) and number(found["largest"]) >= high
+
+
+def _reaches(found: dict[str, Any], low: float) -> bool:
+    """Whether numbers as small as ``low`` keep all their fraction bits. The claims name powers of ten, so a factor of
+    ten is allowed.
+    """
+    return number(found["normal"]) <= 10 * low
+
+
+def _compare_format(
+    format_: str, found: dict[str, Any], bits: tuple[int, ...], low: float, high: float
+) -> Text:
+    """What of a format is as claimed, and what is not."""
+    if _as_claimed(found, bits, low, high):
+        return Text(f"{format_} is as claimed.", f"{format_} 与所称相符。")
+    misses = []
+    if tuple(found["bits"]) != bits:
+        misses.append(Text(f"its bits are {_bits(found)}", f"位数为 {_bits(found)}"))
+    if number(found["largest"]) < high:
+        largest = format_number(number(found["largest"]), 5)
+        misses.append(
+            Text(f"it ends at {largest}, so {high:g} is Inf", f"上限为 {largest}，{high:g} 已是 Inf")
+        )
+    if not _reaches(found, low):
+        normal, tiny = (format_number(number(found[k]), 2) for k in ("normal", "tiny"))
+        misses.append(Text(
+            f"below {normal} it loses fraction bits, down to {tiny}", f"低于 {normal} 开始丢尾数，直到 {tiny}"
+        ))  # fmt: skip
+    return Text(
+        f"{format_} is not as claimed: {'; '.join(miss.en for miss in misses)}.",
+        f"{format_} 与所称不符：{'；'.join(miss.zh for miss in misses)}。",
+    )
+
+
+# -- matrix products -------------------------------------------------------------------------------------------------
+
+
+def measure_products(_bench: Bench, _point: Point) -> dict[str, Any]:
+    """``rates``: GFLOP/s by format, medians of interleaved runs. ``old_card``: the format that ``precision.choose``
+    gives each component on a GTX 1080 Ti; ``native`` and ``stores``: what that card computes in and stores.
+    """
+    from starrynight.numerics import device, precision
+
+    here = device.torch_device(device.kind())
+    record = device.probe(measure=False)
+    card = precision.Device("cuda", f"NVIDIA GeForce {CARD}", capability=(6, 1), memory=11 * 2**30)
+    model = precision.ModelProfile("ZImagePipeline", {"transformer": 1, "text_encoder": 1, "vae": 1})
+    return {
+        "device": record.name or record.kind,
+        "kind": record.kind,
+        "rates": device.matmul_rates(here),
+        "native": sorted(card.native),
+        "stores": sorted(card.stores),
+        "old_card": {choice.component: choice.format for choice in precision.choose(card, model)},
+    }
+
+
+def judge_products(rows: Rows) -> list[Finding]:
+    found = rows.result("products", "", "")
+    if not found:
+        return []
+    rates = {f: number(v) for f, v in found["rates"].items()}
+    figures = {
+        "": {
+            f: f"{format_number(v)} GFLOP/s (×{format_number(v / rates['float32'])})"
+            for f, v in rates.items()
+        }
+    }
+    if CARD in found["device"]:
+        outcome = REPRODUCED if rates["bfloat16"] < rates["float16"] else REFUTED
+        ratio = format_number(rates["bfloat16"] / rates["float16"])
+        measured = Text(
+            f"On this {CARD}, bfloat16 ÷ float16 = {ratio}.",
+            f"在这块 {CARD} 上，bfloat16 ÷ float16 = {ratio}。",
+        )
+        return [Finding("C18", outcome, figures, measured, measured)]
+    native = join_names(found["native"]) or "float32"
+    denoiser = found["old_card"].get("transformer", "float32")
+    explanation = Text(
+        f"Matrix products of this machine ({found['device']}); there is no {CARD} here. By the table of cards that precisions are chosen from, its chip computes in {native}, and Starry Night gives its denoiser {denoiser}.",
+        f"本机（{found['device']}）的矩阵乘法；此处没有 {CARD}。按选精度所用的显卡表，该芯片以 {native} 计算，璀璨星河为它的去噪网络选 {denoiser}。",
+    )
+    absent = Text(f"There is no {CARD} here.", f"此处没有 {CARD}。")
+    return [Finding("C18", HARDWARE, figures, explanation, absent)]
+
+
+# -- seconds per picture ---------------------------------------------------------------------------------------------
+
+
+def measure_speed(bench: Bench, point: Point) -> dict[str, Any]:
+    """Wall and CPU seconds of a whole picture. The formats take turns, so that other load slows all of them alike; the
+    first round is a warm-up. A format whose picture breaks is left out.
+    """
+    request = bench.request(point.model)
+    painters = {f: bench.painter(point.model, f) for f in bench.plan.formats if f != "float8"}
+    times: dict[str, dict[str, list[float]]] = {f: {"wall": [], "cpu": []} for f in painters}
+    broken = set()
+    for turn in range(bench.plan.repeats + 1):
+        for format_, painter in painters.items():
+            if format_ in broken:
+                continue
+            wall, cpu = time.perf_counter(), time.process_time()
+            try:
+                formats.paint(painter, request, lambda step: None)
+            except BrokenNumbers:
+                broken.add(format_)
+                continue
+            if turn:
+                times[format_]["wall"].append(time.perf_counter() - wall)
+                times[format_]["cpu"].append(time.process_time() - cpu)
+    return {
+        "times": {f: t for f, t in times.items() if f not in broken},
+        "emulated": [f for f, painter in painters.items() if painter.emulated],
+        "device": bench.painter(point.model, REFERENCE).device.type,
+    }
+
+
+def judge_speed(rows: Rows) -> list[Finding]:
+    first = rows.result("speed", rows.models[0], "")
+    if not first or not {"bfloat16", "float16"} <= set(first["times"]):
+        return []
+
+    def figure(model: str, format_: str) -> str:
+        found = rows.result("speed", model, "")
+        times = found.get("times", {}).get(format_)
+        if not times:
+            return ""
+        wall = stats.median([number(v) for v in times["wall"]]).value
+        mark = " †" if format_ in found["emulated"] else ""
+        return f"{format_number(wall)} s · CPU ×{format_number(_cpu_ratio(found, format_).value)}{mark}"
+
+    gap = _ratio({f: times["wall"] for f, times in first["times"].items()}, "float16", "bfloat16")
+    cpu = _cpu_ratio(first, "bfloat16")
+    measured = Text(
+        f"bfloat16 takes {format_interval(cpu)} × float32's CPU time ({cpu.count} pairs).",
+        f"bfloat16 的 CPU 时间是 float32 的 {format_interval(cpu)} 倍（{cpu.count} 对）。",
+    )
+    answer = Text(
+        f"bfloat16 ÷ float16: {format_interval(gap)}, claimed {CLAIMED_TIME:.2f}.",
+        f"bfloat16 ÷ float16：{format_interval(gap)}，所称 {CLAIMED_TIME:.2f}。",
+    )
+    note = Text("† emulated here, so its time says nothing of a card's.", "† 此处为仿真，其时间不代表显卡。")
+    emulated = "float16" in first["emulated"]
+    outcome = HARDWARE if emulated else paired_outcome(gap, gap.low <= CLAIMED_TIME <= gap.high)
+    explanation = join_sentences(
+        Text(
+            "Median seconds of a whole picture, and CPU time over float32's in interleaved pairs.",
+            "一幅画的中位秒数，以及与 float32 交替成对的 CPU 时间之比。",
+        ),
+        note if emulated else answer,
+        measured,
+        too_few_pairs(gap),
+    )
+    return [
+        Finding("C2", outcome, figures_by_model(rows, figure), explanation, measured if emulated else answer)
+    ]
+
+
+def _cpu_ratio(found: dict[str, Any], format_: str) -> Estimate:
+    return _ratio({f: times["cpu"] for f, times in found["times"].items()}, REFERENCE, format_)
+
+
+def _ratio(seconds: dict[str, list[Any]], first: str, second: str) -> Estimate:
+    """The median of second ÷ first over interleaved runs."""
+    return stats.ratio(*([number(v) for v in seconds[f]] for f in (first, second)))
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+
+def measure_loading(bench: Bench, point: Point) -> dict[str, Any]:
+    """Seconds to read the same weights into memory from one file per format; the files take turns, from a warm cache."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = _weights(bench, point.model)
+    dtypes = {f: getattr(torch, f) for f in (REFERENCE, "float16", "bfloat16")}
+    found: dict[str, Any] = {"seconds": {f: [] for f in dtypes}, "bytes": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {f: Path(folder) / f"{f}.safetensors" for f in dtypes}
+        for format_, dtype in dtypes.items():
+            save_file({n: t.to(dtype) for n, t in tensors.items()}, files[format_])
+            found["bytes"][format_] = files[format_].stat().st_size
+        for turn in range(max(LEAST_READS, bench.plan.repeats) + 1):
+            for format_, file in files.items():
+                start = time.perf_counter()
+                loaded = [
+                    t.clone() for t in load_file(file).values()
+                ]  # load_file maps; a clone reads every page
+                if turn:
+                    found["seconds"][format_].append(time.perf_counter() - start)
+                del loaded
+    return found
+
+
+def _weights(bench: Bench, model: str) -> dict[str, Any]:
+    """The model's float32 weights by name, up to ``LARGEST_READ`` bytes."""
+    found, size = {}, 0
+    for component, module in bench.painter(model, REFERENCE).modules.items():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and size < LARGEST_READ:
+                found[f"{component}.{name}"] = tensor.detach().cpu().contiguous().clone()
+                size += tensor.numel() * tensor.element_size()
+    return found
+
+
+def judge_loading(rows: Rows) -> list[Finding]:
+    first = rows.result("loading", rows.models[0], "")
+    if not first:
+        return []
+
+    def figure(model: str, format_: str) -> str:
+        found = rows.result("loading", model, "")
+        if format_ not in found.get("seconds", {}):
+            return ""
+        seconds = stats.median([number(v) for v in found["seconds"][format_]]).value
+        return f"{format_number(1000 * seconds)} ms ({found['bytes'][format_] / 2**20:.1f} MB)"
+
+    gap, slower = (_ratio(first["seconds"], "float16", f) for f in ("bfloat16", REFERENCE))
+    size = first["bytes"]
+    apart, larger = abs(size["float16"] - size["bfloat16"]), size[REFERENCE] / size["float16"]
+    summary = Text(
+        f"bfloat16 ÷ float16 in pairs: {format_interval(gap)}, claimed {CLAIMED_LOADING:.2f}.",
+        f"成对比较 bfloat16 ÷ float16：{format_interval(gap)}，所称 {CLAIMED_LOADING:.2f}。",
+    )
+    explanation = join_sentences(
+        Text(
+            f"Median of {gap.count} reads each, in turn, from a warm cache. The two files differ by {apart} bytes of {size['float16']}.",
+            f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。两个文件相差 {apart} 字节（共 {size['float16']}）。",
+        ),
+        Text(
+            f"Float32's file is {larger:.2f} × as large and takes {format_interval(slower)} × as long.",
+            f"float32 的文件是 {larger:.2f} 倍大，耗时是 {format_interval(slower)} 倍。",
+        ),
+        summary,
+        too_few_pairs(gap),
+    )
+    outcome = paired_outcome(gap, gap.low <= CLAIMED_LOADING <= gap.high < 1)
+    return [Finding("C13", outcome, figures_by_model(rows, figure), explanation, summary)]
