@@ -1,4 +1,4 @@
-"""Real servers for tests: an application on a real port in this process, and `starry open` as a process of its own."""
+"""Real servers for tests: an application on a port of this process, and `starry open` as a process of its own."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Answer:
 
 
 def ask(address: str, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
-    """``body``: bytes as they are, anything else as JSON. Underscores in header names are hyphens."""
-    place = urlsplit(address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    """Send a request. ``body``: bytes as they are, anything else as JSON. Underscores in header names become hyphens."""
+    url = urlsplit(address)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None and not isinstance(body, bytes):
         body, sent = json.dumps(body).encode(), {"Content-Type": "application/json"} | sent
@@ -50,9 +50,9 @@ def ask(address: str, path: str, body: Any = None, method: str | None = None, **
 
 
 def events(address: str, job: str) -> Iterator[tuple[str, Any]]:
-    """(name, data) of a job's events, until the server ends them."""
-    place = urlsplit(address)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
+    """Yield (name, data) of a job's events until the server closes the stream."""
+    url = urlsplit(address)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=120)
     with contextlib.closing(connection):
         connection.request("GET", f"/api/jobs/{job}/events")
         name = ""
@@ -65,7 +65,7 @@ def events(address: str, job: str) -> Iterator[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def listening(app: Any) -> Iterator[str]:
-    """The application at an address of this machine, in a thread of this process."""
+    """Serve the application in a thread of this process; yields its address."""
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -78,8 +78,8 @@ def listening(app: Any) -> Iterator[str]:
             thread.join(20)
 
 
-class Open:
-    """`starry open` with its worker, over the gallery of ``home``."""
+class Server:
+    """`starry open` and its worker, over the gallery of ``home``."""
 
     def __init__(self, home: Path, *options: str) -> None:
         environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
@@ -89,14 +89,13 @@ class Open:
             command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
-        self.address = self.said.removeprefix("✦ ").strip()
+        self.address = self.process.stdout.readline().removeprefix("✦ ").strip()
 
     def ask(self, path: str, body: Any = None, **more: Any) -> Answer:
         return ask(self.address, path, body, **more)
 
-    def submit(self, prompt: str, **words: Any) -> str:
-        answer = self.ask("/api/jobs", {"prompt": prompt, "width": 128, "height": 128, "seed": 5, **words})
+    def submit(self, prompt: str, **fields: Any) -> str:
+        answer = self.ask("/api/jobs", {"prompt": prompt, "width": 128, "height": 128, "seed": 5, **fields})
         assert answer.status == 201, answer.body
         return answer.json["id"]
 
@@ -116,7 +115,7 @@ class Open:
         until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
     def kill(self) -> None:
-        """SIGKILL; the worker notices by itself."""
+        """Kill the server with SIGKILL; the worker has to notice by itself."""
         self.process.kill()
         self.process.wait()
         self.log.close()
@@ -128,9 +127,9 @@ class Open:
         self.log.close()
 
 
-def until(what: Callable[[], Any], patience: float = 300.0) -> Any:
-    """The first true answer."""
-    deadline = time.monotonic() + patience
+def until(what: Callable[[], Any], timeout: float = 300.0) -> Any:
+    """Call ``what`` until it returns a true value, and return that."""
+    deadline = time.monotonic() + timeout
     while not (found := what()):
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""HTTP as callers meet it: a real server, real requests, a real picture painted and watched; and hostile callers."""
+"""HTTP over real servers: requests, a painted picture and its events, errors, and hostile callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from attacks.pictures import itxt, png
 from hung import picture
 from PIL import Image
-from served import Open, ask, events, listening
+from served import Server, ask, events, listening
 
 from starrynight.api import app as api
 from starrynight.api.access import Access, AccessMiddleware
@@ -47,19 +47,19 @@ def here(app: object) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def network(app: object) -> Iterator[str]:
-    """As one that is open to a network."""
+    """A server that is open to a network."""
     with listening(AccessMiddleware(app, Access.of("0.0.0.0", "sesame"))) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    opened = Open(tmp_path_factory.mktemp("studio"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    opened = Server(tmp_path_factory.mktemp("studio"))
     yield opened
     opened.close()
 
 
-def test_a_picture_is_asked_for_watched_and_fetched(server: Open) -> None:
+def test_a_job_is_submitted_watched_and_its_pictures_fetched(server: Server) -> None:
     job = server.submit("星夜下的村庄", style="ink", steps=4, count=2)
     seen = list(events(server.address, job))
     names = [name for name, _ in seen]
@@ -72,7 +72,7 @@ def test_a_picture_is_asked_for_watched_and_fetched(server: Open) -> None:
     ended = seen[-1][1]
     assert (ended["state"], ended["progress"]) == ("done", 1.0)
     one = ended["painted"][0]["picture"]
-    assert list(events(server.address, job))[-1][0] == "ended"  # who comes late sees how it ended
+    assert list(events(server.address, job))[-1][0] == "ended"  # a late listener gets the end
 
     file = server.ask(f"/api/pictures/{one}/file")
     assert (file.status, file.headers["content-type"]) == (200, "image/png")
@@ -88,7 +88,7 @@ def test_a_picture_is_asked_for_watched_and_fetched(server: Open) -> None:
     assert b'starry_jobs{state="done"}' in server.ask("/api/metrics").body
 
 
-def test_a_painting_job_is_cancelled_within_a_step(server: Open) -> None:
+def test_a_painting_job_is_cancelled_within_a_step(server: Server) -> None:
     job = server.submit("画不完的画", steps=100, count=8)
     server.until(job, lambda found: (found["step"] or 0) >= 2)
     at = server.ask(f"/api/jobs/{job}/cancel", {}).json["step"]
@@ -98,7 +98,7 @@ def test_a_painting_job_is_cancelled_within_a_step(server: Open) -> None:
     assert server.job(job)["painted"] == []
 
 
-def test_the_pages_are_served_at_the_same_address(server: Open) -> None:
+def test_the_pages_are_served_at_the_same_address(server: Server) -> None:
     page = server.ask("/")
     assert (page.status, page.headers["x-frame-options"]) == (200, "DENY")
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -106,18 +106,20 @@ def test_the_pages_are_served_at_the_same_address(server: Open) -> None:
     assert server.ask("/_stcore/stream", Host="evil.example").status == 421
 
 
-def test_opening_it_again_shows_it_and_a_taken_port_is_one_sentence(server: Open, tmp_path: Path) -> None:
+def test_opening_it_twice_prints_its_address_and_a_taken_port_is_an_error(
+    server: Server, tmp_path: Path
+) -> None:
     port = server.address.rstrip("/").rsplit(":", 1)[1]
-    again = Open(tmp_path, "--port", port)
+    again = Server(tmp_path, "--port", port)
     assert (again.process.wait(60), again.address) == (0, server.address)
     again.close()
     with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = Open(tmp_path, "--port", str(other.getsockname()[1]))
+        taken = Server(tmp_path, "--port", str(other.getsockname()[1]))
         assert taken.process.wait(60) == StorageError.exit_code
         taken.close()
-    said = (tmp_path / "server.log").read_text("utf-8")
-    assert said.startswith("✗ Cannot listen on")
-    assert said.count("\n") == 1
+    log = (tmp_path / "server.log").read_text("utf-8")
+    assert log.startswith("✗ Cannot listen on")
+    assert log.count("\n") == 1
 
 
 def test_jobs_are_listed_moved_cancelled_and_retried(here: str) -> None:
@@ -134,7 +136,7 @@ def test_jobs_are_listed_moved_cancelled_and_retried(here: str) -> None:
     ask(here, f"/api/jobs/{ids[0]}/cancel", {})
 
 
-def test_a_file_comes_in_every_format_with_its_recipe(here: str, gallery: Gallery) -> None:
+def test_a_download_has_its_recipe_in_every_format(here: str, gallery: Gallery) -> None:
     row = gallery.hang(picture("江雪，<b>孤舟</b> \"'../", style="ink"))
     original = ask(here, f"/api/pictures/{row.id}/file")
     assert original.body == gallery.read(row)
@@ -153,7 +155,9 @@ def test_a_file_comes_in_every_format_with_its_recipe(here: str, gallery: Galler
     assert ask(here, f"/api/pictures/{row.id}/thumb?size=100000").status == 400
 
 
-def test_a_corrupt_or_missing_file_is_one_sentence_and_the_wall_goes_on(here: str, gallery: Gallery) -> None:
+def test_a_corrupt_or_missing_file_is_an_error_and_the_others_are_still_served(
+    here: str, gallery: Gallery
+) -> None:
     corrupt, missing, whole = (gallery.hang(picture("坏掉的画", seed)) for seed in (701, 702, 703))
     Path(gallery.path(corrupt)).write_bytes(gallery.read(corrupt)[:300])
     Path(gallery.path(missing)).unlink()
@@ -168,11 +172,11 @@ def test_a_corrupt_or_missing_file_is_one_sentence_and_the_wall_goes_on(here: st
         assert ask(here, f"/api/pictures/{row.id}/thumb").status == 200
 
 
-def test_another_tools_picture_keeps_its_words_in_every_format(
+def test_another_tools_picture_keeps_its_recipe_in_every_format(
     here: str, gallery: Gallery, tmp_path: Path
 ) -> None:
-    words = "a quiet 村庄\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 99, Size: 8x8, Model: m"
-    (tmp_path / "a1111.png").write_bytes(png(itxt("parameters", words), width=8, height=8))
+    parameters = "a quiet 村庄\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 99, Size: 8x8, Model: m"
+    (tmp_path / "a1111.png").write_bytes(png(itxt("parameters", parameters), width=8, height=8))
     assert gallery.gather(tmp_path).hung == 1
     (row,) = gallery.search("村庄 quiet").rows
     for kind in ("png", "jpeg", "webp"):
@@ -184,33 +188,33 @@ def test_another_tools_picture_keeps_its_words_in_every_format(
 WRONG = {
     "an empty prompt": ("/api/jobs", {"prompt": " "}, 400, "BadRequest"),
     "a wrong size": ("/api/jobs", {"prompt": "x", "width": 250}, 400, "WrongSize"),
-    "a prompt that is no text": ("/api/jobs", {"prompt": ["x"]}, 400, "BadRequest"),
+    "a prompt that is not text": ("/api/jobs", {"prompt": ["x"]}, 400, "BadRequest"),
     "an unknown field": ("/api/jobs", {"prompt": "x", "stpes": 3}, 400, "BadRequest"),
     "an unknown style": ("/api/jobs", {"prompt": "x", "style": "oli"}, 404, "UnknownName"),
-    "a model that is not here": ("/api/jobs", {"prompt": "x", "model": "sdxl"}, 404, "MissingFile"),
-    "a file of ours as the first picture": ("/api/jobs", {"prompt": "x", "init_image": "/etc/passwd"}, 400, "BadRequest"),
+    "a model that is not installed": ("/api/jobs", {"prompt": "x", "model": "sdxl"}, 404, "MissingFile"),
+    "a file of the server as init_image": ("/api/jobs", {"prompt": "x", "init_image": "/etc/passwd"}, 400, "BadRequest"),
     "no JSON": ("/api/jobs", b"{", 400, "BadRequest"),
     "no UTF-8, at an address with braces": ("/api/jobs/%7Bx%7D/move", b"\xff", 400, "BadRequest"),
-    "JSON that is no object": ("/api/jobs", [1], 400, "BadRequest"),
+    "JSON that is not an object": ("/api/jobs", [1], 400, "BadRequest"),
     "an infinite number": ("/api/jobs", b'{"prompt": "x", "guidance": Infinity}', 400, "BadRequest"),
-    "half a character": ("/api/jobs", b'{"prompt": "\\ud800"}', 400, "BadRequest"),
+    "a lone surrogate": ("/api/jobs", b'{"prompt": "\\ud800"}', 400, "BadRequest"),
     "an unknown job": ("/api/jobs/nothing", None, 404, "MissingFile"),
     "events of an unknown job": ("/api/jobs/nothing/events", None, 404, "MissingFile"),
     "an unknown state": ("/api/jobs?state=x", None, 400, "BadRequest"),
     "an absurd limit": ("/api/jobs?limit=x", None, 400, "BadRequest"),
     "an unknown picture": ("/api/pictures/nothing/file", None, 404, "MissingFile"),
-    "a way out": ("/api/pictures/..%2f..%2fgallery.db/file", None, 404, "BadRequest"),
-    "another way out": ("/api/uploads/..%2fgallery%2fgallery.db", None, 404, "BadRequest"),
+    "a path out of the gallery": ("/api/pictures/..%2f..%2fgallery.db/file", None, 404, "BadRequest"),
+    "a path out of the uploads": ("/api/uploads/..%2fgallery%2fgallery.db", None, 404, "BadRequest"),
     "no route": ("/api/nothing", None, 404, "BadRequest"),
     "no such method": ("/api/health", {}, 404, "BadRequest"),
-    "a drawing that is no picture": ("/api/uploads", SVG, 422, "BadFile"),
-    "a drawing that poses as PNG": ("/api/uploads", b"\x89PNG\r\n\x1a\n" + SVG, 422, "BadFile"),
+    "an SVG": ("/api/uploads", SVG, 422, "BadFile"),
+    "an SVG with a PNG signature": ("/api/uploads", b"\x89PNG\r\n\x1a\n" + SVG, 422, "BadFile"),
     "nothing uploaded": ("/api/uploads", b"", 422, "BadFile"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_told_in_one_shape_with_its_own_status(here: str, case: str) -> None:
+def test_every_error_has_the_same_shape_and_its_own_status(here: str, case: str) -> None:
     path, body, status, kind = WRONG[case]
     headers = {"Content_Type": "application/json"} if path.startswith("/api/jobs") else {}
     answer = ask(here, path, body, Accept_Language="zh-CN,zh;q=0.9", **headers)
@@ -221,42 +225,42 @@ def test_what_is_wrong_is_told_in_one_shape_with_its_own_status(here: str, case:
     assert ask(here, "/api/jobs").json == {"jobs": []}
 
 
-MISSHAPEN = {
-    "words for a number": ("/api/jobs?limit=many", None, "limit", "limit 应当是整数，而不是 many。"),
-    "half a number": ("/api/pictures?limit=1.5", None, "limit", "limit 应当是整数，而不是 1.5。"),
+INVALID = {
+    "text for a number": ("/api/jobs?limit=many", None, "limit", "limit 应当是整数，而不是 many。"),
+    "a fraction for a whole number": ("/api/pictures?limit=1.5", None, "limit", "limit 应当是整数，而不是 1.5。"),
     "too small": ("/api/pictures?limit=0", None, "limit", "limit 应当不小于 1，而不是 0。"),
     "too large": ("/api/pictures?limit=501", None, "limit", "limit 应当不大于 500，而不是 501。"),
     "neither true nor false": ("/api/pictures?starred=perhaps", None, "starred", "starred 应当是 true 或 false，而不是 perhaps。"),
-    "no date": ("/api/pictures?since=yesterday", None, "since", None),
-    "a date that is none": ("/api/pictures?since=2026-13-45", None, "since", None),
+    "text for a date": ("/api/pictures?since=yesterday", None, "since", None),
+    "an impossible date": ("/api/pictures?since=2026-13-45", None, "since", None),
     "a text for a list": ("/api/stars", {"pictures": "ab"}, "pictures", "pictures 应当是列表，而不是 ab。"),
-    "a number in a list of texts": ("/api/stars", {"pictures": [1]}, "pictures.0", "pictures.0 应当是文字，而不是 1。"),
-    "nothing at all": ("/api/stars", {}, "pictures", "缺少 pictures。"),
+    "a number in a list of text": ("/api/stars", {"pictures": [1]}, "pictures.0", "pictures.0 应当是文字，而不是 1。"),
+    "a missing field": ("/api/stars", {}, "pictures", "缺少 pictures。"),
     "a list for an object": ("/api/jobs", [1], "body", None),
     "text for an object": ("/api/jobs", "sea", "body", None),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", MISSHAPEN)
-def test_a_misshapen_field_is_named_in_the_callers_own_language(here: str, case: str) -> None:
-    path, body, field, zh = MISSHAPEN[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_field_is_named_in_the_callers_language(here: str, case: str) -> None:
+    path, body, field, zh = INVALID[case]
     answer = ask(here, path, body, Accept_Language="zh-CN")
     assert (answer.status, answer.error["param"]) == (400, field), answer.body
     assert answer.error["message"] == answer.error["zh"]
     assert zh in (None, answer.error["zh"])
     sent = re.sub(r".*=", "", path) if body is None else "ab|sea"
     latin = re.sub(f"JSON|true|false|T|Z|{field}|{sent}", "", answer.error["zh"])
-    assert not re.search("[A-Za-z]", latin), answer.error["zh"]  # none of pydantic's English in it
+    assert not re.search("[A-Za-z]", latin), answer.error["zh"]  # none of pydantic's English
 
 
-def test_a_decompression_bomb_and_an_endless_body_are_refused(here: str) -> None:
+def test_a_decompression_bomb_and_a_too_large_body_are_refused(here: str) -> None:
     refused = ask(here, "/api/uploads", png(width=30_000, height=30_000))
     assert (refused.status, refused.error["type"]) == (422, "BadFile")
-    endless = b'{"prompt": "' + b"x" * 2 * api.MAX_BODY + b'"}'
-    assert ask(here, "/api/jobs", endless).status == 413
+    large = b'{"prompt": "' + b"x" * 2 * api.MAX_BODY + b'"}'
+    assert ask(here, "/api/jobs", large).status == 413
 
 
-def test_an_upload_becomes_a_first_picture(here: str, gallery: Gallery) -> None:
+def test_an_upload_is_accepted_as_init_image(here: str, gallery: Gallery) -> None:
     up = ask(here, "/api/uploads", picture(size=128).encode("webp"))
     assert (up.status, up.json["width"]) == (201, 128)
     shown = ask(here, "/api/uploads/" + up.json["init_image"].removeprefix("upload:"))
@@ -268,13 +272,13 @@ def test_an_upload_becomes_a_first_picture(here: str, gallery: Gallery) -> None:
     )
     same = ask(here, "/api/uploads", form, Content_Type="multipart/form-data; boundary=x")
     assert same.json == up.json
-    words = {"prompt": "x", "init_image": up.json["init_image"], "strength": 0.5}
-    job = ask(here, "/api/jobs", words).json
+    fields = {"prompt": "x", "init_image": up.json["init_image"], "strength": 0.5}
+    job = ask(here, "/api/jobs", fields).json
     assert Path(job["request"]["init_image"]).parent.name == "uploads"
     ask(here, f"/api/jobs/{job['id']}/cancel", {})
 
 
-def test_foreign_pages_are_refused(here: str) -> None:
+def test_foreign_hosts_and_origins_are_refused(here: str) -> None:
     port = here.rsplit(":", 1)[1]
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "192.168.1.5"):
         assert ask(here, "/api/health", Host=host).status == 421, host
@@ -290,7 +294,7 @@ def test_foreign_pages_are_refused(here: str) -> None:
     assert "access-control-allow-origin" not in ask(here, "/api/health", Origin=here).headers
 
 
-def test_on_a_network_nobody_comes_in_without_the_token(network: str) -> None:
+def test_on_a_network_every_request_needs_the_token(network: str) -> None:
     refused = ask(network, "/api/health")
     assert (refused.status, refused.error["type"]) == (401, "Unauthorized")
     for wrong in ({"Authorization": "Bearer sesam"}, {"Cookie": "starry_token=x"}, {"Cookie": "\x01;;="}):
@@ -315,10 +319,10 @@ def test_on_a_network_nobody_comes_in_without_the_token(network: str) -> None:
     )
 
 
-def test_the_schema_names_every_route_that_is_documented(here: str) -> None:
+def test_every_route_is_documented(here: str) -> None:
     schema = ask(here, "/api/openapi.json").json
-    told = (Path(__file__).parent.parent / "docs" / "api.md").read_text("utf-8")
-    written = set(re.findall(r"(?<=[`\s])(/api/[\w/.]+)", told))
+    document = (Path(__file__).parent.parent / "docs" / "api.md").read_text("utf-8")
+    written = set(re.findall(r"(?<=[`\s])(/api/[\w/.]+)", document))
     for path in schema["paths"]:
         plain = re.sub(r"\{\w+\}", "ID", path)
         assert plain in written, path

@@ -1,4 +1,4 @@
-"""The queue and its leases, without a painter: what is waiting, who holds it, what became of it."""
+"""The queue and its leases without a painter: states, order, cancelling, deaths of workers, uploads, validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import update
 from starrynight.errors import BadFile, BadRequest, Cancelled, MissingFile, StorageError, UnknownName
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
-from starrynight.jobs import job as words
+from starrynight.jobs import job as states
 from starrynight.jobs import leases, validate
 from starrynight.jobs import uploads as upload_store
 from starrynight.jobs.leases import ClaimedJob, Lease, LostLease, record_death, release_worker
@@ -26,7 +26,7 @@ from starrynight.jobs.uploads import Uploads
 from starrynight.request import PaintRequest
 from starrynight.storage import PART_SUFFIX
 
-DEAD = Text("killed by SIGKILL", "被 SIGKILL 终止")
+CAUSE = Text("killed by SIGKILL", "被 SIGKILL 终止")
 
 
 @pytest.fixture
@@ -50,17 +50,17 @@ def lease(gallery: Gallery, device: str = "here/cpu") -> Lease:
     return held
 
 
-def taken(held: Lease) -> ClaimedJob:
+def claim(held: Lease) -> ClaimedJob:
     job = held.claim()
     assert job is not None
     return job
 
 
 def hang(gallery: Gallery, held: Lease, job: ClaimedJob, index: int) -> str:
-    """As the worker does it: the picture and its place in the job in one transaction."""
+    """Save a picture as the worker does: the file, and its place in the job in the same transaction."""
     painting = picture(job.request.prompt, job.request.seed_of(index))
-    note = lambda connection, picture: held.finish_picture(connection, job, index, picture)  # noqa: E731
-    return gallery.hang(painting, also=note).id
+    record = lambda connection, picture: held.finish_picture(connection, job, index, picture)  # noqa: E731
+    return gallery.hang(painting, also=record).id
 
 
 def expire(gallery: Gallery) -> None:
@@ -70,19 +70,19 @@ def expire(gallery: Gallery) -> None:
 
 def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None:
     job = queue.submit(request(count=2, steps=4))
-    assert (job.state, job.position, job.attempts, job.seconds_left) == (words.WAITING, 0, 0, None)
+    assert (job.state, job.position, job.attempts, job.seconds_left) == (states.WAITING, 0, 0, None)
     held = lease(gallery)
-    mine = taken(held)
+    mine = claim(held)
     assert (mine.id, mine.request, mine.finished) == (job.id, request(count=2, steps=4), frozenset())
     held.report(mine, b"webp", picture=0, step=2, steps=4)
     now = queue.get(job.id)
-    assert (now.state, now.picture, now.step, now.progress, now.attempts) == (words.PAINTING, 0, 2, 0.25, 1)
+    assert (now.state, now.picture, now.step, now.progress, now.attempts) == (states.PAINTING, 0, 2, 0.25, 1)
     assert queue.preview(job.id).image == b"webp"
     ids = [hang(gallery, held, mine, index) for index in range(2)]
     held.report(mine, pace=2.0)
     held.end(mine)
     done = queue.get(job.id)
-    assert (done.state, done.pictures, done.progress, done.error) == (words.DONE, ids, 1.0, None)
+    assert (done.state, done.pictures, done.progress, done.error) == (states.DONE, ids, 1.0, None)
     assert done.ended
     assert queue.preview(job.id) is None
     assert json.loads(json.dumps(done.to_dict()))["painted"][1] == {
@@ -90,131 +90,129 @@ def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None
         "picture": ids[1],
         "error": None,
     }
-    # the pace of the last job is what the next is estimated by: 2 s for a step of a million pixels
+    # The next estimate uses the pace of the last job: 2 s per step and megapixel.
     following = queue.submit(request(count=3, steps=10, width=1000 // 8 * 8, height=1000))
     assert following.seconds_left == pytest.approx(3 * 10 * 2.0, rel=0.01)
     assert queue.submit(request()).seconds_left > following.seconds_left
     assert held.claim().id == following.id
 
 
-def test_every_change_is_a_new_revision_and_watchers_see_the_end(gallery: Gallery, queue: Queue) -> None:
+def test_watching_a_job_yields_every_change_until_it_has_ended(gallery: Gallery, queue: Queue) -> None:
     job = queue.submit(request())
     seen = []
     with ThreadPoolExecutor() as pool:
         watching = pool.submit(lambda: seen.extend(found.state for found in queue.watch(job.id, every=0.005)))
         held = lease(gallery)
-        mine = taken(held)
+        mine = claim(held)
         time.sleep(0.1)
         held.end(mine)
         watching.result(timeout=10)
-    assert seen[0] == words.WAITING
-    assert seen[-2:] == [words.PAINTING, words.DONE]
+    assert seen[0] == states.WAITING
+    assert seen[-2:] == [states.PAINTING, states.DONE]
 
 
-def test_order_can_be_changed_while_waiting(gallery: Gallery, queue: Queue) -> None:
+def test_a_waiting_job_can_be_moved(gallery: Gallery, queue: Queue) -> None:
     a, b, c, d = (queue.submit(request(name)).id for name in "abcd")
     queue.move(d, 0)
     queue.move(a, 99)
     assert [found.id for found in queue.list()] == [d, b, c, a]
     assert [found.position for found in queue.list()] == [0, 1, 2, 3]
-    assert taken(lease(gallery)).id == d
+    assert claim(lease(gallery)).id == d
     with pytest.raises(BadRequest, match="still waiting"):
         queue.move(d, 1)
     assert [found.id for found in queue.list()] == [d, b, c, a]  # the one being painted comes first
     queue.cancel(b)
-    assert [found.id for found in queue.list((*words.ACTIVE, *words.ENDED))] == [d, c, a, b]
-    assert queue.counts() == {words.PAINTING: 1, words.WAITING: 2, words.CANCELLED: 1}
+    assert [found.id for found in queue.list((*states.ACTIVE, *states.ENDED))] == [d, c, a, b]
+    assert queue.counts() == {states.PAINTING: 1, states.WAITING: 2, states.CANCELLED: 1}
 
 
-def test_cancelling_reaches_the_painter_and_keeps_what_hangs(gallery: Gallery, queue: Queue) -> None:
+def test_cancelling_reaches_the_worker_and_keeps_saved_pictures(gallery: Gallery, queue: Queue) -> None:
     job = queue.submit(request(count=3))
     held = lease(gallery)
-    mine = taken(held)
+    mine = claim(held)
     first = hang(gallery, held, mine, 0)
     held.check(mine)
     assert queue.cancel(job.id).cancelling
-    for tell in (held.check, held.report):
+    for call in (held.check, held.report):
         with pytest.raises(Cancelled):
-            tell(mine)
+            call(mine)
     held.end(mine, Cancelled())
     ended = queue.get(job.id)
-    assert (ended.state, ended.pictures, ended.error["type"]) == (words.CANCELLED, [first], "Cancelled")
+    assert (ended.state, ended.pictures, ended.error["type"]) == (states.CANCELLED, [first], "Cancelled")
     assert queue.cancel(job.id) == ended
 
     again = queue.retry(job.id)
-    assert (again.state, again.pictures, again.error) == (words.WAITING, [first], None)
-    assert taken(held).finished == {0}  # what hangs is not painted twice
+    assert (again.state, again.pictures, again.error) == (states.WAITING, [first], None)
+    assert claim(held).finished == {0}  # a saved picture is not painted twice
 
 
-def test_refused_pictures_are_told_with_their_reason(gallery: Gallery, queue: Queue) -> None:
+def test_refused_pictures_carry_their_reason(gallery: Gallery, queue: Queue) -> None:
     held = lease(gallery)
     reason = BadRequest("Black.", "全黑。")
-    some, none = queue.submit(request(count=2)).id, queue.submit(request()).id
-    mine = taken(held)
+    one_of_two, none = queue.submit(request(count=2)).id, queue.submit(request()).id
+    mine = claim(held)
     held.refuse_picture(mine, 0, reason)
     hang(gallery, held, mine, 1)
     held.end(mine)
-    mine = taken(held)
+    mine = claim(held)
     held.refuse_picture(mine, 0, reason)
     held.end(mine)
-    found = queue.get(some)
-    assert (found.state, found.painted[0].error["zh"], len(found.pictures)) == (words.DONE, "全黑。", 1)
+    found = queue.get(one_of_two)
+    assert (found.state, found.painted[0].error["zh"], len(found.pictures)) == (states.DONE, "全黑。", 1)
     assert "1 of 2" in found.error["en"]
-    assert (queue.get(none).state, queue.get(none).error["en"]) == (words.FAILED, "Black.")
-    queue.retry(some)
-    assert taken(held).finished == {1}  # the refused one is tried again
+    assert (queue.get(none).state, queue.get(none).error["en"]) == (states.FAILED, "Black.")
+    queue.retry(one_of_two)
+    assert claim(held).finished == {1}  # the refused one is tried again
 
 
-def test_a_job_whose_worker_dies_goes_on_and_the_second_death_sets_it_aside(
+def test_a_job_continues_after_one_death_and_is_set_aside_after_the_second(
     gallery: Gallery, queue: Queue
 ) -> None:
     job, other = queue.submit(request(count=3)).id, queue.submit(request()).id
     first = lease(gallery)
-    hung = hang(gallery, first, taken(first), 0)
-    record_death(gallery.database, first.worker, DEAD)
+    saved = hang(gallery, first, claim(first), 0)
+    record_death(gallery.database, first.worker, CAUSE)
     back = queue.get(job)
-    assert (back.state, back.position, back.deaths, back.pictures) == (words.WAITING, 0, 1, [hung])
+    assert (back.state, back.position, back.deaths, back.pictures) == (states.WAITING, 0, 1, [saved])
 
     second = lease(gallery)  # the device is free at once
-    mine = taken(second)
+    mine = claim(second)
     assert (mine.id, mine.finished) == (job, {0})
-    record_death(gallery.database, second.worker, DEAD)
+    record_death(gallery.database, second.worker, CAUSE)
     aside = queue.get(job)
-    assert (aside.state, aside.attempts, aside.deaths, aside.pictures) == (words.SET_ASIDE, 2, 2, [hung])
+    assert (aside.state, aside.attempts, aside.deaths, aside.pictures) == (states.SET_ASIDE, 2, 2, [saved])
     assert "killed by SIGKILL" in aside.error["en"]
     assert "SIGKILL 终止" in aside.error["zh"]
 
     third = lease(gallery)
-    assert taken(third).id == other  # the queue goes on
+    assert claim(third).id == other  # the queue goes on
     assert queue.retry(job).deaths == 0
 
 
-def test_a_lease_that_ran_out_is_a_death_and_the_late_worker_learns_it(
-    gallery: Gallery, queue: Queue
-) -> None:
+def test_an_expired_lease_counts_as_a_death_and_stops_the_late_worker(gallery: Gallery, queue: Queue) -> None:
     job = queue.submit(request(count=2)).id
-    slept = lease(gallery)
-    mine = taken(slept)
+    late = lease(gallery)
+    mine = claim(late)
     other = Lease(gallery.database, "here/cpu")
     assert not other.acquire()
     assert other.claim() is None
     expire(gallery)
     assert other.acquire()
-    assert not slept.acquire()
-    theirs = taken(other)
+    assert not late.acquire()
+    theirs = claim(other)
     assert theirs.id == job
-    for late in (lambda: slept.check(mine), lambda: slept.report(mine, picture=0)):
+    for call in (lambda: late.check(mine), lambda: late.report(mine, picture=0)):
         with pytest.raises(LostLease):
-            late()
-    hang(gallery, slept, mine, 0)  # it was in the middle of hanging: the picture hangs, and is noted once
+            call()
+    hang(gallery, late, mine, 0)  # it was saving the picture just then: it is saved, and recorded once
     hang(gallery, other, theirs, 0)
-    slept.end(mine, StorageError("late", "迟了"))
-    assert queue.get(job).state == words.PAINTING
+    late.end(mine, StorageError("late", "迟了"))
+    assert queue.get(job).state == states.PAINTING
     assert len(queue.get(job).pictures) == gallery.count() == 1
     assert queue.get(job).deaths == 1
 
 
-def test_two_devices_paint_two_jobs_and_never_the_same(gallery: Gallery, queue: Queue) -> None:
+def test_devices_claim_different_jobs(gallery: Gallery, queue: Queue) -> None:
     for name in "abcdef":
         queue.submit(request(name))
     held = [lease(gallery, f"here/cuda:{number}") for number in range(3)]
@@ -224,19 +222,19 @@ def test_two_devices_paint_two_jobs_and_never_the_same(gallery: Gallery, queue: 
     assert len({job.id for job in (*first, *second)}) == 6
 
 
-def test_a_worker_that_is_asked_to_stop_hands_its_job_back(gallery: Gallery, queue: Queue) -> None:
+def test_a_stopped_worker_puts_its_job_back_without_a_death(gallery: Gallery, queue: Queue) -> None:
     job = queue.submit(request()).id
-    for give_up in (
+    for put_back in (
         lambda held, mine: held.requeue(mine),
         lambda held, _: release_worker(gallery.database, held.worker),
     ):
         held = lease(gallery)
-        give_up(held, taken(held))
+        put_back(held, claim(held))
         held.release()
-        assert (queue.get(job).state, queue.get(job).deaths) == (words.WAITING, 0)
+        assert (queue.get(job).state, queue.get(job).deaths) == (states.WAITING, 0)
 
 
-KILLED_WHILE_HANGING = """
+KILLED_WHILE_SAVING = """
 import os, signal, sys
 from hung import picture
 from starrynight.gallery.store import Gallery
@@ -249,61 +247,61 @@ kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before its row":
     gallery.database.writing = kill
     gallery.hang(picture(job.request.prompt, job.request.seed_of(0)))
-def note(connection, picture):
+def record(connection, picture):
     lease.finish_picture(connection, job, 0, picture)
     if sys.argv[2] == "before the transaction ends":
         kill()
-gallery.hang(picture(job.request.prompt, job.request.seed_of(0)), also=note)
+gallery.hang(picture(job.request.prompt, job.request.seed_of(0)), also=record)
 kill()
 """
 
 
 @pytest.mark.parametrize("when", ["before its row", "before the transaction ends", "after it"])
-def test_killed_while_hanging_a_picture_it_hangs_once_and_is_noted(
+def test_killed_while_saving_a_picture_it_is_saved_and_recorded_once(
     gallery: Gallery, queue: Queue, when: str
 ) -> None:
     job = queue.submit(request(count=2)).id
-    finished(process(KILLED_WHILE_HANGING, gallery.place, when), killed=True)
+    finished(process(KILLED_WHILE_SAVING, gallery.place, when), killed=True)
     assert (gallery.count(), len(queue.get(job).pictures)) == ((1, 1) if when == "after it" else (0, 0))
     expire(gallery)
     held = lease(gallery)
-    mine = taken(held)
+    mine = claim(held)
     assert mine.finished == ({0} if when == "after it" else frozenset())
     for index in {0, 1} - mine.finished:
         hang(gallery, held, mine, index)
     held.end(mine)
-    assert (gallery.count(), len(queue.get(job).pictures), queue.get(job).state) == (2, 2, words.DONE)
+    assert (gallery.count(), len(queue.get(job).pictures), queue.get(job).state) == (2, 2, states.DONE)
     assert gallery.verify().ok
 
 
-def test_previews_do_not_bloat_the_database(gallery: Gallery, queue: Queue, tmp_path: Path) -> None:
+def test_previews_do_not_grow_the_database(gallery: Gallery, queue: Queue, tmp_path: Path) -> None:
     queue.submit(request(steps=100))
     held = lease(gallery)
-    mine = taken(held)
+    mine = claim(held)
     size = lambda: sum(file.stat().st_size for file in (tmp_path / "gallery").glob("gallery.db"))  # noqa: E731
     held.report(mine, bytes(3000), picture=0, step=0, steps=100)
     gallery.database.close()
     before = size()
     for step in range(120):
         held.report(mine, bytes(3000), picture=0, step=step, steps=120)
-    gallery.database.close()  # the last to leave folds the log into the database
+    gallery.database.close()  # closing the last connection merges the write-ahead log
     assert size() - before < 64_000
     assert len(queue.preview(mine.id).image) == 3000
 
 
-def test_a_job_that_this_version_cannot_read_fails_alone(gallery: Gallery, queue: Queue) -> None:
-    strange, good = queue.submit(request("from the future")).id, queue.submit(request()).id
+def test_a_job_this_version_cannot_read_fails_and_the_next_is_painted(gallery: Gallery, queue: Queue) -> None:
+    unreadable, good = queue.submit(request("from the future")).id, queue.submit(request()).id
     with gallery.database.writing() as connection:
         odd = json.dumps(request("from the future").to_dict() | {"brushes": 9})
-        connection.execute(update(jobs).where(jobs.c.id == strange).values(request=odd))
+        connection.execute(update(jobs).where(jobs.c.id == unreadable).values(request=odd))
     assert [found.request.prompt for found in queue.list()] == ["from the future", "星夜"]
     held = lease(gallery)
     assert held.claim() is None
-    assert taken(held).id == good
-    assert queue.get(strange).error["type"] == "BadRequest"
+    assert claim(held).id == good
+    assert queue.get(unreadable).error["type"] == "BadRequest"
 
 
-def test_the_queue_has_an_end_and_forgets(
+def test_the_queue_is_limited_and_deletes_expired_jobs(
     gallery: Gallery, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("starrynight.jobs.queue.MAX_WAITING", 3)
@@ -319,20 +317,20 @@ def test_the_queue_has_an_end_and_forgets(
     assert len(queue.list()) == 3
 
 
-def test_unknown_jobs_are_one_sentence(queue: Queue) -> None:
-    for ask in (queue.get, queue.cancel, queue.retry, queue.revision, lambda job: queue.move(job, 0)):
+def test_an_unknown_job_is_an_error_with_a_message(queue: Queue) -> None:
+    for call in (queue.get, queue.cancel, queue.retry, queue.revision, lambda job: queue.move(job, 0)):
         with pytest.raises(MissingFile, match="There is no job"):
-            ask("no\x1bthing")
+            call("no\x1bthing")
 
 
-def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
+def test_an_untrusted_request_names_neither_files_nor_missing_models(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     (tmp_path / "secret.png").write_bytes(picture().encode("png"))
-    settled = validate.validate_request({"prompt": "星夜", "style": None}, gallery)
-    assert (settled.model, settled.width, settled.style) == ("firefly", 256, None)
-    for words_, error in (
+    valid = validate.validate_request({"prompt": "星夜", "style": None}, gallery)
+    assert (valid.model, valid.width, valid.style) == ("firefly", 256, None)
+    for fields, error in (
         ({"prompt": "x", "model": "z-image-turbo"}, MissingFile),
         ({"prompt": "x", "model": "someone/something"}, UnknownName),
         ({"prompt": "x", "model": str(tmp_path)}, UnknownName),
@@ -347,7 +345,7 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
         ({"prompt": "x", "secret": 1}, BadRequest),
     ):
         with pytest.raises(error):
-            validate.validate_request(words_, gallery)
+            validate.validate_request(fields, gallery)
     row = gallery.hang(picture())
     name, width, height = Uploads().save(picture(size=128).encode("webp"))
     assert (width, height) == (128, 128)
@@ -359,7 +357,7 @@ def test_a_stranger_names_neither_files_nor_models_that_are_not_here(
     ).init_image.endswith(f"{name}.png")
 
 
-def test_an_upload_is_pixels_and_nothing_else(tmp_path: Path) -> None:
+def test_a_stored_upload_holds_pixels_alone(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path)
     name, *_ = uploads.save(picture("a secret prompt").encode("png") + b"<script>alert(1)</script>")
     kept = uploads.path(name).read_bytes()
@@ -377,13 +375,20 @@ def test_an_upload_is_pixels_and_nothing_else(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_upload_goes_when_nobody_needs_it_and_not_before(
+def test_an_upload_is_removed_only_when_nothing_needs_it(
     gallery: Gallery, queue: Queue, tmp_path: Path
 ) -> None:
     uploads = Uploads(tmp_path / "uploads")
-    needs = ("a waiting job", "an ended job", "a picture", "a picture in the trash", "a desk", "nobody")
-    names = {who: uploads.save(picture(seed=number).encode())[0] for number, who in enumerate(needs)}
-    first = {who: str(uploads.path(name)) for who, name in names.items()}
+    needs = (
+        "a waiting job",
+        "an ended job",
+        "a picture",
+        "a picture in the trash",
+        "an open page",
+        "nothing",
+    )
+    names = {need: uploads.save(picture(seed=number).encode())[0] for number, need in enumerate(needs)}
+    first = {need: str(uploads.path(name)) for need, name in names.items()}
     queue.submit(request(init_image=first["a waiting job"]))
     queue.cancel(queue.submit(request(init_image=first["an ended job"])).id)
     gallery.hang(picture(init_image=first["a picture"]))
@@ -393,27 +398,27 @@ def test_an_upload_goes_when_nobody_needs_it_and_not_before(
         path.write_bytes(b"half")
     for path in uploads.folder.iterdir():
         os.utime(path, (0, 0))
-    uploads.path(names["a desk"])  # shown, or handed in with a wish, this moment
+    uploads.path(names["an open page"])  # requested a moment ago
     assert uploads.sweep(gallery.database, older_than=timedelta(days=7)) == 2
     assert not half.exists()
     assert foreign.exists()
-    for who, name in names.items():
-        assert (uploads.folder / f"{name}.png").exists() == (who != "nobody"), who
+    for need, name in names.items():
+        assert (uploads.folder / f"{name}.png").exists() == (need != "nothing"), need
     with pytest.raises(MissingFile):
-        uploads.path(names["nobody"])
+        uploads.path(names["nothing"])
     assert uploads.sweep(gallery.database) == 0
 
 
-def test_an_upload_asked_for_while_it_leaves_stays(
+def test_an_upload_requested_during_the_sweep_stays(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uploads = Uploads(tmp_path / "uploads")
     name, *_ = uploads.save(picture().encode())
     os.utime(uploads.folder / f"{name}.png", (0, 0))
-    named = upload_store._referenced_names
+    referenced = upload_store._referenced_names
 
-    def meanwhile(database):  # somebody hands in a wish after the sweep has looked who needs what
-        found = named(database)
+    def meanwhile(database):  # a request names the upload after the sweep has read what is needed
+        found = referenced(database)
         uploads.path(name)
         return found
 
@@ -422,7 +427,7 @@ def test_an_upload_asked_for_while_it_leaves_stays(
     assert uploads.path(name).read_bytes()
 
 
-def test_the_doors_to_the_queue_leave_torch_outside(tmp_path: Path) -> None:
+def test_the_queue_and_its_interfaces_do_not_import_torch(tmp_path: Path) -> None:
     code = "import sys, starrynight.serve, starrynight.jobs.worker, starrynight.jobs.validate; print('torch' in sys.modules)"
     assert finished(process(code)).strip() == "False"
     assert leases.MAX_DEATHS == 2

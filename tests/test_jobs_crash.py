@@ -1,4 +1,4 @@
-"""The real server and the real worker, killed at each state of a job: nothing finished is lost, the queue goes on."""
+"""A real server and worker, killed in each state of a job: no finished picture is lost and the queue continues."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from served import Open, events, until
+from served import Server, events, until
 
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -21,40 +21,42 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[Open]:
-    opened = Open(home)
+def server(home: Path) -> Iterator[Server]:
+    opened = Server(home)
     yield opened
     opened.close()
 
 
-def test_killed_idle_readying_and_painting_it_is_set_aside_and_goes_on_when_retried(
-    server: Open, home: Path
+def test_a_job_that_lost_two_workers_is_set_aside_and_continues_when_retried(
+    server: Server, home: Path
 ) -> None:
-    """The worker dies once with nothing to do, once while loading, once in the middle of a picture."""
+    """The worker is killed while idle, while loading the model, and in the middle of a picture."""
     server.kill_worker()
     job = server.submit("被杀死两次", **LONG)
     behind = server.submit("排在后面", steps=2)
-    server.until(job, lambda found: found["state"] == "painting")  # the painter is being readied
+    server.until(job, lambda found: found["state"] == "painting")  # the model is being loaded
     server.kill_worker()
     found = server.until(job, lambda found: len(found["painted"]) >= 1 and found["step"])
     assert (found["attempts"], found["state"]) == (2, "painting")
     server.kill_worker()
     aside = server.until(job, lambda found: found["state"] == "set_aside")
     assert "killed by SIGKILL" in aside["error"]["en"]
-    hung = [one["picture"] for one in aside["painted"]]
-    assert len(hung) >= 1
+    saved = [one["picture"] for one in aside["painted"]]
+    assert len(saved) >= 1
 
-    assert server.until(behind, lambda found: found["state"] == "done")["attempts"] == 1  # the queue goes on
+    assert (
+        server.until(behind, lambda found: found["state"] == "done")["attempts"] == 1
+    )  # the queue continues
     again = server.ask(f"/api/jobs/{job}/retry", {}).json
-    assert [one["picture"] for one in again["painted"]] == hung
-    more = server.until(job, lambda found: len(found["painted"]) > len(hung) and found["step"])
-    assert [one["picture"] for one in more["painted"]][: len(hung)] == hung
+    assert [one["picture"] for one in again["painted"]] == saved
+    more = server.until(job, lambda found: len(found["painted"]) > len(saved) and found["step"])
+    assert [one["picture"] for one in more["painted"]][: len(saved)] == saved
     with Gallery(home / "gallery") as gallery:
         assert gallery.verify().ok
 
 
-def test_a_killed_server_leaves_no_worker_behind_and_the_next_two_go_on(server: Open, home: Path) -> None:
-    """It dies while one job is painted and one waits; two servers on one gallery then share the work."""
+def test_a_killed_server_leaves_no_worker_and_two_new_servers_continue(server: Server, home: Path) -> None:
+    """The server is killed while one job is painted and one waits; then two servers share the gallery."""
     (job,) = [found["id"] for found in server.ask("/api/jobs?state=painting").json["jobs"]]
     waiting, worker = server.submit("还在等", steps=1), server.worker
     assert worker is not None
@@ -64,9 +66,9 @@ def test_a_killed_server_leaves_no_worker_behind_and_the_next_two_go_on(server: 
         found = Queue(gallery).get(job)
         assert (found.state, found.deaths) == ("waiting", 0)
         assert gallery.verify().ok
-    servers = [Open(home), Open(home)]
+    servers = [Server(home), Server(home)]
     try:
-        goes_on_with_two(servers, job, waiting, found.pictures)
+        two_servers_continue(servers, job, waiting, found.pictures)
     finally:
         for one in servers:
             one.close()
@@ -74,21 +76,21 @@ def test_a_killed_server_leaves_no_worker_behind_and_the_next_two_go_on(server: 
         assert gallery.verify().ok
 
 
-def goes_on_with_two(servers: list[Open], job: str, waiting: str, hung: list[str]) -> None:
+def two_servers_continue(servers: list[Server], job: str, waiting: str, saved: list[str]) -> None:
     one, other = servers
-    found = one.until(job, lambda found: len(found["painted"]) > len(hung))
-    assert [painted["picture"] for painted in found["painted"]][: len(hung)] == hung
-    other.ask(f"/api/jobs/{job}/cancel", {})  # whichever paints it
+    found = one.until(job, lambda found: len(found["painted"]) > len(saved))
+    assert [painted["picture"] for painted in found["painted"]][: len(saved)] == saved
+    other.ask(f"/api/jobs/{job}/cancel", {})  # asked of either server
     assert [name for name, _ in events(one.address, job)][-1] == "ended"
     assert other.until(waiting, lambda found: found["state"] == "done")["attempts"] == 1
     painter, standing_by = sorted(servers, key=memory, reverse=True)
-    assert memory(painter) > 2 * memory(standing_by)  # who stands by has not even loaded torch
+    assert memory(painter) > 2 * memory(standing_by)  # the worker on standby has not loaded torch
     late = standing_by.submit("换一台来画", steps=1)
     painter.kill()
     assert len(standing_by.until(late, lambda found: found["state"] == "done")["painted"]) == 1
 
 
-def memory(server: Open) -> int:
-    """Bytes that the worker holds."""
+def memory(server: Server) -> int:
+    """Resident bytes of the worker."""
     worker = server.worker
     return 0 if worker is None else worker.memory_info().rss

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
-from starrynight.api.pictures import TheGallery, TheQuery
+from starrynight.api.pictures import GalleryDep, QueryDep
 from starrynight.errors import BadRequest
 
 router = APIRouter()
@@ -15,7 +15,7 @@ Pictures = Annotated[list[str], Body(embed=True)]
 
 
 @router.get("/facets")
-def facets(gallery: TheGallery) -> dict[str, dict[str, int]]:
+def facets(gallery: GalleryDep) -> dict[str, dict[str, int]]:
     """The values of each filter, the collections and the tags, each with its number of pictures outside the trash."""
     return gallery.facets() | {
         "collections": gallery.marks.all_collections(),
@@ -24,19 +24,19 @@ def facets(gallery: TheGallery) -> dict[str, dict[str, int]]:
 
 
 @router.get("/pictures/count")
-def count(gallery: TheGallery, query: TheQuery) -> dict[str, int]:
+def count(gallery: GalleryDep, query: QueryDep) -> dict[str, int]:
     """The number of pictures that ``GET /pictures`` finds on all pages."""
     return {"count": gallery.count(query)}
 
 
 @router.post("/stars")
-def star(pictures: Pictures, gallery: TheGallery, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
+def star(pictures: Pictures, gallery: GalleryDep, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
     gallery.marks.star(_checked(pictures), starred)
     return {"starred": starred}
 
 
 @router.put("/pictures/{picture}/note")
-def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: TheGallery) -> dict[str, str]:
+def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: GalleryDep) -> dict[str, str]:
     gallery.marks.note(picture, note)
     return {"note": gallery.get(picture).note}
 
@@ -45,7 +45,7 @@ def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: TheGalle
 def tag(
     name: Annotated[str, Body()],
     pictures: Pictures,
-    gallery: TheGallery,
+    gallery: GalleryDep,
     remove: Annotated[bool, Body()] = False,
 ) -> dict[str, int]:
     (gallery.marks.untag if remove else gallery.marks.tag)(_checked(pictures), name)
@@ -56,7 +56,7 @@ def tag(
 def collect(
     name: Annotated[str, Body()],
     pictures: Pictures,
-    gallery: TheGallery,
+    gallery: GalleryDep,
     remove: Annotated[bool, Body()] = False,
 ) -> dict[str, int]:
     (gallery.marks.uncollect if remove else gallery.marks.collect)(name, _checked(pictures))
@@ -64,20 +64,20 @@ def collect(
 
 
 @router.post("/trash")
-def throw(pictures: Pictures, gallery: TheGallery) -> dict[str, Any]:
+def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     """Move pictures to the trash; ``restore`` brings them back within thirty days."""
     gallery.trash.throw(_checked(pictures))
     return {"thrown": len(pictures)}
 
 
 @router.post("/trash/restore")
-def restore(pictures: Pictures, gallery: TheGallery) -> dict[str, Any]:
+def restore(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     gallery.trash.bring_back(_checked(pictures))
     return {"restored": len(pictures)}
 
 
 @router.delete("/trash")
-def empty(gallery: TheGallery) -> dict[str, int]:
+def empty(gallery: GalleryDep) -> dict[str, int]:
     """Delete the pictures in the trash permanently."""
     return {"gone": gallery.trash.empty()}
 

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.jobs import validate
-from starrynight.jobs.job import ACTIVE, ENDED, Job
+from starrynight.jobs.job import STATE_GROUPS, Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
 
@@ -26,64 +26,59 @@ def queue_of(request: Request) -> Queue:
     return request.app.state.queue
 
 
-TheQueue = Annotated[Queue, Depends(queue_of)]
+QueueDep = Annotated[Queue, Depends(queue_of)]
 
 
 @router.post("/jobs", status_code=201)
-def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: TheQueue) -> dict[str, Any]:
+def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: QueueDep) -> dict[str, Any]:
     """The body is the fields of a PaintRequest; only ``prompt`` is required."""
     return queue.submit(validate.validate_request(fields, request.app.state.gallery)).to_dict()
 
 
 @router.get("/jobs")
 def listed(
-    queue: TheQueue, state: str = "active", limit: Annotated[int, Query(ge=1, le=500)] = 100
+    queue: QueueDep, state: str = "active", limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> dict[str, Any]:
     """``state``: active, ended, all, or the name of one state."""
-    known = {"active": ACTIVE, "ended": ENDED, "all": (*ACTIVE, *ENDED)}
-    states = known.get(state, (state,))
-    if not set(states) <= {*ACTIVE, *ENDED}:
-        raise BadRequest(
-            f"state is one of {', '.join([*known, *ACTIVE, *ENDED])}.",
-            f"state 可选：{'、'.join([*known, *ACTIVE, *ENDED])}。",
-        )
-    return {"jobs": [job.to_dict() for job in queue.list(states, limit)]}
+    if state not in (known := [*STATE_GROUPS, *STATE_GROUPS["all"]]):
+        raise BadRequest(f"state is one of {', '.join(known)}.", f"state 可选：{'、'.join(known)}。")
+    return {"jobs": [job.to_dict() for job in queue.list(STATE_GROUPS.get(state, (state,)), limit)]}
 
 
 @router.get("/jobs/{job}")
-def one(job: str, queue: TheQueue) -> dict[str, Any]:
+def one(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.get(job).to_dict()
 
 
 @router.post("/jobs/{job}/cancel")
-def cancel(job: str, queue: TheQueue) -> dict[str, Any]:
+def cancel(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.cancel(job).to_dict()
 
 
 @router.post("/jobs/{job}/move")
-def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: TheQueue) -> dict[str, Any]:
+def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: QueueDep) -> dict[str, Any]:
     return queue.move(job, position).to_dict()
 
 
 @router.post("/jobs/{job}/retry")
-def retry(job: str, queue: TheQueue) -> dict[str, Any]:
+def retry(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.retry(job).to_dict()
 
 
 @router.get("/jobs/{job}/preview")
-def preview(job: str, queue: TheQueue) -> Response:
+def preview(job: str, queue: QueueDep) -> Response:
     if (newest := queue.preview(job)) is None:
         raise MissingFile("This job has no preview yet.", "这个任务还没有预览。")
     return Response(newest.image, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
-def found(job: str, queue: TheQueue) -> Job:
+def found(job: str, queue: QueueDep) -> Job:
     """Read the job before the stream begins, so that an unknown job is a 404 and not an empty stream."""
     return queue.get(job)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
-async def events(first: Annotated[Job, Depends(found)], queue: TheQueue) -> AsyncIterator[ServerSentEvent]:
+async def events(first: Annotated[Job, Depends(found)], queue: QueueDep) -> AsyncIterator[ServerSentEvent]:
     """Server-Sent Events: ``job`` after every change, ``preview``, ``picture`` for each finished one, ``ended`` last."""
     yield ServerSentEvent(retry=1000, comment="starry night")
     seen, shown, finished, silent = -1, -1, 0, 0.0

@@ -30,7 +30,7 @@ def gallery_of(request: Request) -> Gallery:
     return request.app.state.gallery
 
 
-TheGallery = Annotated[Gallery, Depends(gallery_of)]
+GalleryDep = Annotated[Gallery, Depends(gallery_of)]
 
 
 def gallery_query(
@@ -55,13 +55,13 @@ def gallery_query(
     )  # fmt: skip
 
 
-TheQuery = Annotated[GalleryQuery, Depends(gallery_query)]
+QueryDep = Annotated[GalleryQuery, Depends(gallery_query)]
 
 
 @router.get("/pictures")
 def search(
-    gallery: TheGallery,
-    query: TheQuery,
+    gallery: GalleryDep,
+    query: QueryDep,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
 ) -> dict[str, Any]:
@@ -71,24 +71,24 @@ def search(
 
 
 @router.get("/pictures/{picture}")
-def one(picture: str, gallery: TheGallery) -> dict[str, Any]:
+def one(picture: str, gallery: GalleryDep) -> dict[str, Any]:
     return asdict(gallery.get(picture))
 
 
 @router.get("/pictures/{picture}/recipe")
-def recipe(picture: str, gallery: TheGallery) -> dict[str, Any]:
+def recipe(picture: str, gallery: GalleryDep) -> dict[str, Any]:
     """The recipe stored in the file."""
     return gallery.recipe(gallery.get(picture).id)
 
 
 @router.get("/pictures/{picture}/file")
-def file(picture: str, gallery: TheGallery) -> Response:
+def file(picture: str, gallery: GalleryDep) -> Response:
     row = gallery.get(picture)
     return Response(gallery.read(row), media_type=TYPES[row.format], headers=HEADERS)
 
 
 @router.get("/pictures/{picture}/thumb")
-def thumb(picture: str, gallery: TheGallery, size: int = 512) -> Response:
+def thumb(picture: str, gallery: GalleryDep, size: int = 512) -> Response:
     """WebP; ``size`` is 256, 512 or 1024."""
     return Response(gallery.thumbnail(gallery.get(picture), size), media_type="image/webp", headers=HEADERS)
 
@@ -96,7 +96,7 @@ def thumb(picture: str, gallery: TheGallery, size: int = 512) -> Response:
 @router.get("/pictures/{picture}/download")
 def download(
     picture: str,
-    gallery: TheGallery,
+    gallery: GalleryDep,
     format: str | None = None,  # noqa: A002
     quality: int | None = None,
 ) -> Response:

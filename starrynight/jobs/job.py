@@ -13,6 +13,7 @@ WAITING, PAINTING = "waiting", "painting"
 DONE, FAILED, CANCELLED, SET_ASIDE = "done", "failed", "cancelled", "set_aside"
 ACTIVE = (WAITING, PAINTING)
 ENDED = (DONE, FAILED, CANCELLED, SET_ASIDE)
+STATE_GROUPS = {"active": ACTIVE, "ended": ENDED, "all": (*ACTIVE, *ENDED)}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """The queue's tables: jobs, the outcome of each of their pictures, the newest preview of each, and the workers.
 
 They are stored in the gallery's database, so that one transaction records a picture and its place in a job. The
-gallery's migrations create them (step 0003); ``gallery/schema.py`` knows nothing of them. Times are milliseconds since
-1970, UTC.
+gallery's migrations create them (step 0003). Times are milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations

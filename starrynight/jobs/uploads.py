@@ -1,7 +1,7 @@
 """Uploaded pictures to start from: decoded, encoded anew as plain PNGs, and named by their content.
 
 A stored file holds pixels alone: no metadata, no bytes after the picture, no name chosen by the sender. It is removed
-when no job and no recipe names it and nobody has asked for it for ``UPLOAD_RETENTION``.
+when no job and no recipe names it and it has not been requested for ``UPLOAD_RETENTION``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_BYTES = 32 << 20
 MAX_SIDE = 4096  # pixels; larger uploads are scaled down, because no picture painted from them is larger
 UPLOAD_RETENTION = timedelta(
     days=7
-)  # since it was last stored or asked for: a page may stay open over a weekend
+)  # since it was last stored or requested: a page may stay open over a weekend
 LEAVING = ".leaving"  # suffix of a file that is about to be removed
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -64,7 +64,7 @@ class Uploads:
         return name, image.width, image.height
 
     def path(self, name: str) -> Path:
-        """The file of an upload; asking for it restarts its retention. Raises ``MissingFile``."""
+        """The file of an upload; each request for it restarts its retention. Raises ``MissingFile``."""
         path = self.folder / f"{name}.png"
         if not _NAME.fullmatch(name) or not path.is_file():
             raise MissingFile(
@@ -75,7 +75,7 @@ class Uploads:
         return path
 
     def sweep(self, database: Database, older_than: timedelta = UPLOAD_RETENTION) -> int:
-        """Remove uploads that nobody asked for within ``older_than`` and nothing names; return how many.
+        """Remove uploads that were not requested within ``older_than`` and that nothing names; return how many.
 
         A job in any state keeps its upload, because an ended job can be retried. So does a picture's recipe, because
         the picture can be painted again.
@@ -109,10 +109,10 @@ def _referenced_names(database: Database) -> set[str]:
 
 
 def _remove(path: Path, before: float) -> bool:
-    """Rename, look at the time again, then delete.
+    """Rename, read the time again, then delete.
 
-    A request that asked for the file since the sweep looked has touched it, and a job may name it by now: such a file
-    is renamed back.
+    A request may have asked for the file since the sweep listed it, which updates its time, and a job may name it by
+    now: such a file is renamed back.
     """
     aside = path if path.name.endswith(LEAVING) else path.with_name(path.name + LEAVING)
     try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starrynight.painting.painter import Step
     from starrynight.studio import Studio
 
-POLL_INTERVAL = 0.1  # seconds between two looks into an empty queue
+POLL_INTERVAL = 0.1  # seconds between two reads of an empty queue
 STANDBY_INTERVAL = 1.0  # seconds between two tries to lease a device that another worker has
 REPORT_INTERVAL = (
     0.05  # seconds between two reports at least: each is a transaction, which slows a fast model down
