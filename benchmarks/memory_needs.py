@@ -1,5 +1,7 @@
-"""Bytes that activations take beside the weights, counted from live tensors without computing anything: the full-size
-networks of Z-Image run on torch's meta device. What an allocator or a driver needs on top is not in these figures.
+"""Peak bytes of activations beside the weights, for the full-size networks of Z-Image.
+
+The networks run on torch's meta device, which computes nothing; the live tensors are counted. The overhead of an
+allocator or a driver is not included.
 
 python benchmarks/memory_needs.py
 """
@@ -18,7 +20,7 @@ GB = 1e9
 
 
 class LiveBytes(TorchDispatchMode):
-    """The most bytes that the tensors made under it held at one time."""
+    """Tracks the bytes of the tensors created under it that are alive. ``peak`` is their maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,10 +34,10 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                self._meet(tensor.untyped_storage(), before)
+                self._count(tensor.untyped_storage(), before)
         return result
 
-    def _meet(self, storage: torch.UntypedStorage, before: set[int]) -> None:
+    def _count(self, storage: torch.UntypedStorage, before: set[int]) -> None:
         if storage._cdata in self._known or storage._cdata in before:
             return
         size, key = storage.nbytes(), storage._cdata
@@ -43,15 +45,15 @@ class LiveBytes(TorchDispatchMode):
         self.now += size
         self.peak = max(self.peak, self.now)
 
-        def gone() -> None:
+        def release() -> None:
             self._known.discard(key)
             self.now -= size
 
-        weakref.finalize(storage, gone)
+        weakref.finalize(storage, release)
 
 
-class Fused(TorchFunctionMode):
-    """Attention as fused kernels do it, without the square of scores, which the meta device would spell out."""
+class FusedAttention(TorchFunctionMode):
+    """Attention as a fused kernel does it. The meta device would allocate the matrix of scores, which a kernel never holds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict | None = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
@@ -59,8 +61,11 @@ class Fused(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def decoder(side: int) -> float:
-    """Z-Image's autoencoder (Flux's shape: 128, 256, 512, 512 channels, 16 latent) decoding one picture in float32."""
+def decoder_peak(side: int) -> float:
+    """GB at the peak while Z-Image's autoencoder decodes one picture of ``side``² in float32.
+
+    It is Flux's autoencoder: 128, 256, 512 and 512 channels, 16 latent channels.
+    """
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
@@ -70,13 +75,16 @@ def decoder(side: int) -> float:
             use_quant_conv=False, use_post_quant_conv=False,
         )  # fmt: skip
         latents = torch.empty(1, 16, side // 8, side // 8)
-    with torch.no_grad(), LiveBytes() as counter, Fused():
+    with torch.no_grad(), LiveBytes() as counter, FusedAttention():
         vae.decoder(latents)
     return counter.peak / GB
 
 
-def block(side: int, pictures: int) -> float:
-    """One of Z-Image's 34 blocks in bfloat16, with 512 words; blocks follow one another, so the largest is the peak."""
+def block_peak(side: int, pictures: int) -> float:
+    """GB at the peak of one of Z-Image's 34 blocks in bfloat16, with 512 text tokens.
+
+    Blocks run one after another, so one block's peak is the transformer's.
+    """
     from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
     width, heads, tokens = 3840, 30, (side // 16) ** 2 + 512
@@ -86,7 +94,7 @@ def block(side: int, pictures: int) -> float:
         mask = torch.empty(pictures, tokens, dtype=torch.bool)
         turns = torch.empty(pictures, tokens, width // heads // 2, dtype=torch.complex64)
         times = torch.empty(pictures, min(width, 256), dtype=torch.bfloat16)
-    with torch.no_grad(), LiveBytes() as counter, Fused():
+    with torch.no_grad(), LiveBytes() as counter, FusedAttention():
         layer(hidden, mask, turns, times)
     return (counter.peak + hidden.numel() * hidden.element_size()) / GB
 
@@ -94,10 +102,12 @@ def block(side: int, pictures: int) -> float:
 def main() -> None:
     print("autoencoder's decoder, float32, one picture, whole (not in tiles)")
     for side in (512, 1024, 1280, 1536, 2048):
-        print(f"  {side}²: {decoder(side):5.2f} GB")
-    print("transformer block, bfloat16, 512 words")
+        print(f"  {side}²: {decoder_peak(side):5.2f} GB")
+    print("transformer block, bfloat16, 512 text tokens")
     for side in (512, 1024, 1536, 2048):
-        print(f"  {side}²: {block(side, 1):5.2f} GB, with guidance (two at once) {block(side, 2):5.2f} GB")
+        print(
+            f"  {side}²: {block_peak(side, 1):5.2f} GB, with guidance (two at once) {block_peak(side, 2):5.2f} GB"
+        )
 
 
 if __name__ == "__main__":

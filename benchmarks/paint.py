@@ -1,4 +1,4 @@
-"""How long Firefly takes: once loaded, and from the shell prompt. Medians of several runs on this machine.
+"""Seconds that Firefly takes for one picture: in a process that has it loaded, and as a whole `starry paint` command.
 
 python benchmarks/paint.py [RUNS]
 """
@@ -16,36 +16,27 @@ from pathlib import Path
 PROMPT = "星夜下的静谧村庄，梵高风格，厚重的笔触"
 
 
-def loaded(runs: int, home: Path) -> list[float]:
-    """Seconds for one 256×256 picture of 8 steps, with its file written, by a studio that has painted before."""
+def time_loaded(runs: int, home: Path) -> list[float]:
+    """Seconds for one 256×256 picture of 8 steps and its file, after a first picture that is not counted."""
     from starrynight import studio
     from starrynight.gallery.folder import Folder
 
-    room = studio.Studio(Folder(home / "pictures"))
+    painters = studio.Studio(Folder(home / "pictures"))
     times = []
     for seed in range(runs + 1):
         start = time.perf_counter()
-        list(room.paint(studio.fill(prompt=PROMPT, model="firefly", seed=seed)))
+        list(painters.paint(studio.fill(prompt=PROMPT, model="firefly", seed=seed)))
         times.append(time.perf_counter() - start)
     return times[1:]
 
 
-def from_the_shell(runs: int, home: Path) -> list[float]:
-    """Seconds of a whole `starry paint`."""
+def time_command(runs: int, home: Path) -> list[float]:
+    """Seconds of a whole `starry paint` process."""
     starry = Path(sys.executable).with_name("starry")
     times = []
     for seed in range(runs):
-        command = [
-            starry,
-            "paint",
-            PROMPT,
-            "--model",
-            "firefly",
-            "--seed",
-            str(seed),
-            "-o",
-            home / f"{seed}.png",
-        ]
+        options = ["--model", "firefly", "--seed", str(seed), "-o", home / f"{seed}.png"]
+        command = [starry, "paint", PROMPT, *options]
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "STARRY_HOME": str(home)})
         times.append(time.perf_counter() - start)
@@ -60,8 +51,8 @@ def main() -> None:
             f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {runs} runs each; seconds (median, min, max)"
         )
         for label, times in (
-            ("from the shell", from_the_shell(runs, home)),
-            ("once loaded", loaded(runs, home)),
+            ("from the shell", time_command(runs, home)),
+            ("once loaded", time_loaded(runs, home)),
         ):
             print(f"{label:<15} {statistics.median(times):6.2f} {min(times):6.2f} {max(times):6.2f}")
 

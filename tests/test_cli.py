@@ -1,4 +1,4 @@
-"""The door of the terminal, walked through as a person would: real processes, a real tiny model, real files."""
+"""The command line as a user runs it: real processes, a small real model, real files."""
 
 from __future__ import annotations
 
@@ -56,23 +56,10 @@ def test_help_is_instant_and_has_examples(home: Path) -> None:
     assert min(times) < 3, "importing torch and diffusers alone takes longer than this"
 
 
-def test_paints_inspects_and_paints_the_same_bytes_again(home: Path, model: Path) -> None:
+def test_the_command_that_inspect_prints_repeats_the_same_bytes(home: Path, model: Path) -> None:
     out = home / "张灯.png"
-    done = starry(
-        home,
-        "paint",
-        '灯 & "quotes" $HOME',
-        "-m",
-        model,
-        "--size",
-        "64x96",
-        "--steps",
-        "2",
-        "--seed",
-        "7",
-        "-o",
-        out,
-    )
+    words = ["paint", '灯 & "quotes" $HOME', "-m", model, "--size", "64x96", "--steps", "2", "--seed", "7"]
+    done = starry(home, *words, "-o", out)
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout
     assert "seed 7" in done.stdout
@@ -95,7 +82,7 @@ def test_paints_inspects_and_paints_the_same_bytes_again(home: Path, model: Path
     assert {choice["reason_zh"] for choice in raw["plan"].values()}
 
 
-def test_a_batch_hangs_in_the_gallery_or_is_numbered_where_it_was_asked_for(home: Path, model: Path) -> None:
+def test_a_batch_is_saved_to_the_gallery_or_as_numbered_files(home: Path, model: Path) -> None:
     done = starry(
         home, "paint", "三幅", "-m", model, "--size", "64", "--steps", "1", "-n", "3", "--seed", "4"
     )
@@ -104,24 +91,21 @@ def test_a_batch_hangs_in_the_gallery_or_is_numbered_where_it_was_asked_for(home
     assert [row["seed"] for row in found] == [6, 5, 4]
     assert all(row["path"] in done.stdout for row in found)
     files = [home / f"many-{i}.webp" for i in (1, 2)]
-    assert (
-        starry(
-            home,
-            "paint",
-            "两幅",
-            "-m",
-            model,
-            "--size",
-            "64",
-            "--steps",
-            "1",
-            "-n",
-            "2",
-            "-o",
-            home / "many.webp",
-        ).returncode
-        == 0
-    )
+    words = [
+        "paint",
+        "两幅",
+        "-m",
+        model,
+        "--size",
+        "64",
+        "--steps",
+        "1",
+        "-n",
+        "2",
+        "-o",
+        home / "many.webp",
+    ]
+    assert starry(home, *words).returncode == 0
     assert all(file.read_bytes()[8:12] == b"WEBP" for file in files)
 
 
@@ -147,7 +131,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_in_one_sentence_with_nothing_written(
+def test_a_refused_request_prints_one_line_and_writes_nothing(
     home: Path, tmp_path: Path, case: str, lang: str
 ) -> None:
     words, code = REFUSED[case]
@@ -166,7 +150,7 @@ def test_the_nearest_names_and_sizes_are_offered(home: Path) -> None:
     assert "256×256" in starry(home, "paint", "x", "--size", "250x256").stderr
 
 
-def test_an_existing_file_is_kept_unless_told(home: Path, model: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_without_overwrite(home: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.png"
     out.write_bytes(b"precious")
     words = ["paint", "x", "-m", model, "--size", "64", "--steps", "1", "-o", out]
@@ -177,42 +161,29 @@ def test_an_existing_file_is_kept_unless_told(home: Path, model: Path, tmp_path:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_leaves_no_half_picture(
+def test_a_stopped_run_leaves_no_partial_picture(
     home: Path, model: Path, tmp_path: Path, sign: signal.Signals
 ) -> None:
     environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en"}
-    command = [
-        STARRY,
-        "paint",
-        "x",
-        "-m",
-        model,
-        "--size",
-        "64",
-        "--steps",
-        "2",
-        "-n",
-        "64",
-        "-o",
-        tmp_path / "out",
-    ]
+    words = ["paint", "x", "-m", model, "--size", "64", "--steps", "2", "-n", "64", "-o", tmp_path / "out"]
+    command = [STARRY, *words]
     run = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert run.stdout is not None
-    assert run.stdout.readline().startswith("✦")  # the first picture hangs; the others are being painted
+    assert run.stdout.readline().startswith("✦")  # the first picture is saved; the others are still to come
     run.send_signal(sign)
-    _, said = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == (130 if sign == signal.SIGINT else -sign)
     if sign == signal.SIGINT:
-        assert "Cancelled" in said
+        assert "Cancelled" in errors
     kept = list((tmp_path / "out").glob("*.png"))
     assert kept
     assert all(starry(home, "inspect", path).returncode == 0 for path in kept[:2])
 
 
-def test_an_interrupt_that_python_swallows_still_stops_within_a_step() -> None:
-    """As one that arrives inside a destructor does."""
+def test_an_interrupt_that_python_swallows_stops_the_run_at_the_next_step() -> None:
+    """Python swallows a KeyboardInterrupt raised inside a destructor."""
     from starrynight.cli.paint import PaintProgress
 
     step = Step(0, 0, 2, lambda: None, torch.zeros(1))
@@ -224,26 +195,15 @@ def test_an_interrupt_that_python_swallows_still_stops_within_a_step() -> None:
             progress.on_step(step)
 
 
-def test_a_prompt_longer_than_the_model_reads_is_warned_of(home: Path, tmp_path: Path) -> None:
-    words = [
-        "paint",
-        "星夜，" * 1300,
-        "-m",
-        "firefly",
-        "--size",
-        "128",
-        "--steps",
-        "1",
-        "-o",
-        tmp_path / "x.png",
-    ]
-    done = starry(home, *words, lang="zh")
+def test_a_prompt_beyond_the_token_limit_gets_a_warning(home: Path, tmp_path: Path) -> None:
+    words = ["paint", "星夜，" * 1300, "-m", "firefly", "--size", "128", "--steps", "1"]
+    done = starry(home, *words, "-o", tmp_path / "x.png", lang="zh")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"! 提示词共 \d{4} 个词元，.*只读前 512 个。\n", done.stderr)
     assert (tmp_path / "x.png").exists()
 
 
-def test_broken_numbers_end_with_six_and_no_file(home: Path, tmp_path: Path) -> None:
+def test_nan_in_every_picture_exits_with_6_and_writes_no_file(home: Path, tmp_path: Path) -> None:
     broken = tiny.save("zimage", tmp_path / "broken")
     tiny.poison(broken / "vae" / "diffusion_pytorch_model.safetensors", "decoder.conv_out.bias")
     words = ["paint", "x", "-m", broken, "--size", "64", "--steps", "1", "-n", "2", "--seed", "4"]
@@ -258,7 +218,7 @@ def test_broken_numbers_end_with_six_and_no_file(home: Path, tmp_path: Path) -> 
     assert not list(home.rglob("*.png"))
 
 
-def test_models_and_doctor(home: Path) -> None:
+def test_models_lists_the_catalogue_and_doctor_reports_the_device(home: Path) -> None:
     models = starry(home, "models", lang="zh").stdout
     for name in ("firefly", "z-image-turbo", "kook-zimage-turbo", "sd-turbo", "sdxl", "flux-schnell"):
         assert name in models
@@ -266,12 +226,12 @@ def test_models_and_doctor(home: Path) -> None:
     assert found["device"]["rates"]["float32"] > 0
     assert found["plan"]
     assert found["home"]["folder"] == str(home)
-    said = starry(home, "doctor", lang="zh").stdout
-    assert "float32" in said
-    assert "█" in said
+    report = starry(home, "doctor", lang="zh").stdout
+    assert "float32" in report
+    assert "█" in report
 
 
-def test_a_folder_that_may_not_be_written(home: Path, model: Path, tmp_path: Path) -> None:
+def test_an_unwritable_folder_exits_with_5(home: Path, model: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("a file where a folder should be")
     done = starry(
