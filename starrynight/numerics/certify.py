@@ -1,7 +1,7 @@
-"""Prove a plan on inputs it never saw: float32 unchanged, float16 finite, and how far from float32 each format is.
+"""Certify a fold on held-out inputs: float32 unchanged, float16 finite and nearer to float32 than bfloat16.
 
-Runs the model four times over the held-out inputs: float32, folded float32, folded float16 (emulated, so that any
-machine can certify for a GPU) and bfloat16. Knows a module and a callable; chooses nothing.
+Runs the model four times over the inputs: float32, folded float32, folded float16 and bfloat16. float16 is emulated, so
+that any machine can certify for a GPU.
 """
 
 from __future__ import annotations
@@ -14,19 +14,40 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from starrynight.i18n import Text
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold_modules
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.modules import tensors_in
 from starrynight.numerics.solve import FoldPlan
 
-# An exact fold changes float32 by nothing; where an epsilon could only be kept, by less than its last bits.
+Exercise = Callable[[nn.Module, int], object]
+
+# Largest relative error of folded float32 that counts as unchanged. A fold by powers of two gives exactly 0; an epsilon
+# that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm, ``solve.NEGLIGIBLE``).
 UNCHANGED = 1e-6
+
+
+def holds(float32_error: float | None, float16_error: float | None, bfloat16_error: float | None) -> bool:
+    """Whether a fold is certified, from relative errors against unfolded float32 on held-out inputs.
+
+    True only if folded float32 is within ``UNCHANGED``, folded float16 is finite, and float16 is nearer to float32 than
+    bfloat16. An error that is None (not measured, for example because float32 does not fit in memory) or not finite
+    (the format produced NaN or Inf) makes it False.
+    """
+    known = [e for e in (float32_error, float16_error, bfloat16_error) if e is not None and math.isfinite(e)]
+    if len(known) < 3:
+        return False
+    float32, float16, bfloat16 = known
+    return float32 <= UNCHANGED and float16 < bfloat16
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Worst relative errors ‖x − r‖ / ‖r‖ over the held-out inputs, r being float32; NaN where numbers broke."""
+    """The largest relative errors ‖x − r‖ / ‖r‖ over the held-out inputs, r in float32; NaN where a result is not finite.
+
+    ``folds``, ``epsilons`` and ``islands`` count what the plan changes.
+    """
 
     inputs: int
     folded_float32: float
@@ -38,11 +59,11 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """Float32 is the same function, and float16 stays finite and nearer to it than bfloat16."""
-        return self.folded_float32 <= UNCHANGED and self.folded_float16 < self.bfloat16
+        """The meaning is the function ``holds``'s."""
+        return holds(self.folded_float32, self.folded_float16, self.bfloat16)
 
     def to_dict(self) -> dict[str, object]:
-        """For a header or a report: the fields, the verdict, and decibels (numbers that broke are null)."""
+        """The fields, ``holds`` and the errors in dB, for a header or a report. Errors that are not finite become None."""
         fields = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
         }
@@ -54,42 +75,52 @@ class Certificate:
         }
 
     def message(self, lang: str) -> str:
-        """One paragraph for a reader."""
-        half, brain = decibels(self.folded_float16), decibels(self.bfloat16)
-        if lang.startswith("zh"):
-            same = "逐位相同" if self.folded_float32 == 0 else f"相差 {self.folded_float32:.0e}"
-            return (
-                f"{self.inputs} 个未参与标定的输入：折叠后的 float32 与原模型{same}；折叠 float16 误差 {half} dB，"
-                f"bfloat16 误差 {brain} dB；折叠 {self.folds} 处，缩放 eps {self.epsilons} 处，float32 孤岛 {self.islands} 处。"
-            )
-        same = "bit for bit the original" if self.folded_float32 == 0 else f"within {self.folded_float32:.0e}"
-        return (
-            f"On {self.inputs} held-out inputs, folded float32 is {same}; the error of folded float16 is {half} dB, of "
-            f"bfloat16 {brain} dB; {self.folds} folds, {self.epsilons} rescaled epsilons, {self.islands} float32 islands."
-        )
+        """One paragraph in the reader's language."""
+        float16, bfloat16 = decibels(self.folded_float16), decibels(self.bfloat16)
+        if self.folded_float32 == 0:
+            same = Text("bit for bit the original", "逐位相同")
+        else:
+            same = Text(f"within {self.folded_float32:.0e} of the original", f"相差 {self.folded_float32:.0e}")
+        return Text(
+            f"On {self.inputs} held-out inputs, folded float32 is {same.en}; the error of folded float16 is {float16} dB, of "
+            f"bfloat16 {bfloat16} dB; {self.folds} folds, {self.epsilons} rescaled epsilons, {self.islands} float32 islands.",
+            f"{self.inputs} 个未参与标定的输入：折叠后的 float32 与原模型{same.zh}；折叠 float16 误差 {float16} dB，"
+            f"bfloat16 误差 {bfloat16} dB；折叠 {self.folds} 处，缩放 eps {self.epsilons} 处，float32 孤岛 {self.islands} 处。",
+        ).to(lang)
 
 
 def decibels(error: float) -> float | None:
-    """20·log10 of a relative error; None if it is not finite, −Inf becomes −999 so that JSON can hold it."""
+    """20·log10 of a relative error, to 0.1 dB. None if it is not finite; -999 for 0, because JSON has no infinity."""
     if not math.isfinite(error):
         return None
     return round(20 * math.log10(error), 1) if error else -999.0
 
 
-def certify_folds(
-    module: nn.Module, plan: FoldPlan, exercise: Callable[[nn.Module, int], object], held_out: Sequence[int]
-) -> Certificate:
-    """Compare the formats of ``module`` (float32, not folded) under ``plan``.
+def psnr(mean_squared_error: float, peak: float = 1.0) -> float | None:
+    """Peak signal-to-noise ratio in dB: 10·log10(peak² / mean squared error).
 
-    ``exercise(module, i)`` runs it on held-out input i, in the module's own dtype. One copy of the module is alive at a
-    time beside the original.
+    ``peak`` is the signal's range: 1 for images in 0..1, 255 for 8 bits. Infinite for an error of 0, that is for equal
+    images; None if the error is not finite, that is if an image holds NaN or Inf.
+    """
+    if not math.isfinite(mean_squared_error):
+        return None
+    if mean_squared_error == 0:
+        return math.inf
+    return 20 * math.log10(peak) - 10 * math.log10(mean_squared_error)
+
+
+def certify_folds(module: nn.Module, plan: FoldPlan, exercise: Exercise, held_out: Sequence[int]) -> Certificate:
+    """Compare the formats of ``module`` (in float32, not folded) under ``plan``.
+
+    ``exercise(module, i)`` runs the module on held-out input i, in the module's own dtype, and returns its output. Memory:
+    one copy of the module at a time beside the original.
     """
     reference = outputs(module, exercise, held_out)
     return Certificate(
         inputs=len(held_out),
-        folded_float32=relative_error(outputs(folded(module, plan), exercise, held_out), reference),
+        folded_float32=relative_error(outputs(_folded(module, plan), exercise, held_out), reference),
         folded_float16=relative_error(
-            float16_outputs(folded(module, plan), exercise, held_out, plan), reference
+            float16_outputs(_folded(module, plan), exercise, held_out, plan), reference
         ),
         bfloat16=relative_error(outputs(copy.deepcopy(module).bfloat16(), exercise, held_out), reference),
         folds=len(plan.parameters),
@@ -98,35 +129,29 @@ def certify_folds(
     )
 
 
-def folded(module: nn.Module, plan: FoldPlan) -> nn.Module:
-    """A folded copy in float32."""
+def _folded(module: nn.Module, plan: FoldPlan) -> nn.Module:
     other = copy.deepcopy(module)
     fold_modules(other, plan)
     return other
 
 
 @torch.no_grad()
-def outputs(
-    module: nn.Module, exercise: Callable[[nn.Module, int], object], inputs: Sequence[int]
-) -> list[Tensor]:
-    """All numbers that the module puts out for each input, as one float32 vector."""
+def outputs(module: nn.Module, exercise: Exercise, inputs: Sequence[int]) -> list[Tensor]:
+    """For each input, all numbers of the module's output as one float32 vector."""
     results = (tensors_in(exercise(module, i)) for i in inputs)
     return [torch.cat([t.flatten().float() for t in result]) for result in results]
 
 
 def float16_outputs(
-    module: nn.Module,
-    exercise: Callable[[nn.Module, int], object],
-    inputs: Sequence[int],
-    plan: FoldPlan | None = None,
+    module: nn.Module, exercise: Exercise, inputs: Sequence[int], plan: FoldPlan | None = None
 ) -> list[Tensor]:
-    """The same in emulated float16, with the plan's islands. The module is cast in place."""
+    """Like ``outputs``, in emulated float16 with the plan's islands in float32. Casts the module in place."""
     cast_with_islands(module, plan.islands if plan else (), torch.float16)
     with Emulation(module):
         return outputs(module, exercise, inputs)
 
 
 def relative_error(results: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
-    """The worst ‖x − r‖ / ‖r‖; NaN if any number broke."""
+    """The largest ‖x − r‖ / ‖r‖ over the pairs; NaN if any of them is not finite."""
     errors = [((x - r).norm() / r.norm()).item() for x, r in zip(results, reference, strict=True)]
     return max(errors) if all(math.isfinite(e) for e in errors) else math.nan
