@@ -137,7 +137,7 @@ def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
     monkeypatch.setattr(export.shutil, "disk_usage", lambda place: usage._replace(free=1000))
     with pytest.raises(StorageError, match="name another place"):
         export.write(catalogue.resolve(str(loud)), tmp_path / "new")
-    with pytest.raises(StorageError, match="goes on where it stopped"):
+    with pytest.raises(StorageError, match="continues where it stopped"):
         write_folded(next(loud.rglob("vae/*.safetensors")), Path("/dev/full/x.safetensors"), FoldPlan())
 
 

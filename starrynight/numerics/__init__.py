@@ -15,8 +15,8 @@ finite    → find NaN and Inf, and the module and op that made them
 ranges    → the range of every layer, as data and as a plot
 rng       → noise that depends on the seed alone
 
-The functions that users call are exported here and imported on first use, so that importing the package loads no torch.
-No exported name is also the name of a file: ``starrynight.numerics.trace`` is always the module.
+The functions that users call are exported here and imported on first use, so that importing the package loads
+no torch. No exported name is also the name of a file: ``starrynight.numerics.trace`` is always the module.
 """
 
 from __future__ import annotations

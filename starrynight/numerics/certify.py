@@ -1,7 +1,7 @@
 """Certify a fold on held-out inputs: float32 unchanged, float16 finite and nearer to float32 than bfloat16.
 
-Runs the model four times over the inputs: float32, folded float32, folded float16 and bfloat16. float16 is emulated, so
-that any machine can certify for a GPU.
+Runs the model four times over the inputs: float32, folded float32, folded float16 and bfloat16. float16 is
+emulated, so that any machine can certify for a GPU.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from starrynight.numerics.solve import FoldPlan
 
 Exercise = Callable[[nn.Module, int], object]
 
-# Largest relative error of folded float32 that counts as unchanged. A fold by powers of two gives exactly 0; an epsilon
-# that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm, ``solve.NEGLIGIBLE``).
+# Largest relative error of folded float32 that counts as unchanged. A fold by powers of two gives exactly 0;
+# an epsilon that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm,
+# ``solve.NEGLIGIBLE``).
 UNCHANGED = 1e-6
 
 
 def holds(float32_error: float | None, float16_error: float | None, bfloat16_error: float | None) -> bool:
     """Whether a fold is certified, from relative errors against unfolded float32 on held-out inputs.
 
-    True only if folded float32 is within ``UNCHANGED``, folded float16 is finite, and float16 is nearer to float32 than
-    bfloat16. An error that is None (not measured, for example because float32 does not fit in memory) or not finite
-    (the format produced NaN or Inf) makes it False.
+    True only if folded float32 is within ``UNCHANGED``, folded float16 is finite, and float16 is nearer to
+    float32 than bfloat16. An error that is None (not measured, for example because float32 does not fit in
+    memory) or not finite (the format produced NaN or Inf) makes it False.
     """
     known = [e for e in (float32_error, float16_error, bfloat16_error) if e is not None and math.isfinite(e)]
     if len(known) < 3:
@@ -44,7 +45,8 @@ def holds(float32_error: float | None, float16_error: float | None, bfloat16_err
 
 @dataclass(frozen=True)
 class Certificate:
-    """The largest relative errors ‖x − r‖ / ‖r‖ over the held-out inputs, r in float32; NaN where a result is not finite.
+    """The largest relative errors ‖x − r‖ / ‖r‖ over the held-out inputs, r in float32; NaN where a result is
+    not finite.
 
     ``folds``, ``epsilons`` and ``islands`` count what the plan changes.
     """
@@ -63,7 +65,9 @@ class Certificate:
         return holds(self.folded_float32, self.folded_float16, self.bfloat16)
 
     def to_dict(self) -> dict[str, object]:
-        """The fields, ``holds`` and the errors in dB, for a header or a report. Errors that are not finite become None."""
+        """The fields, ``holds`` and the errors in dB, for a header or a report. Errors that are not finite
+        become None.
+        """
         fields = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
         }
@@ -80,7 +84,9 @@ class Certificate:
         if self.folded_float32 == 0:
             same = Text("bit for bit the original", "逐位相同")
         else:
-            same = Text(f"within {self.folded_float32:.0e} of the original", f"相差 {self.folded_float32:.0e}")
+            same = Text(
+                f"within {self.folded_float32:.0e} of the original", f"相差 {self.folded_float32:.0e}"
+            )
         return Text(
             f"On {self.inputs} held-out inputs, folded float32 is {same.en}; the error of folded float16 is {float16} dB, of "
             f"bfloat16 {bfloat16} dB; {self.folds} folds, {self.epsilons} rescaled epsilons, {self.islands} float32 islands.",
@@ -90,7 +96,9 @@ class Certificate:
 
 
 def decibels(error: float) -> float | None:
-    """20·log10 of a relative error, to 0.1 dB. None if it is not finite; -999 for 0, because JSON has no infinity."""
+    """20·log10 of a relative error, to 0.1 dB. None if it is not finite; -999 for 0, because JSON has no
+    infinity.
+    """
     if not math.isfinite(error):
         return None
     return round(20 * math.log10(error), 1) if error else -999.0
@@ -99,8 +107,8 @@ def decibels(error: float) -> float | None:
 def psnr(mean_squared_error: float, peak: float = 1.0) -> float | None:
     """Peak signal-to-noise ratio in dB: 10·log10(peak² / mean squared error).
 
-    ``peak`` is the signal's range: 1 for images in 0..1, 255 for 8 bits. Infinite for an error of 0, that is for equal
-    images; None if the error is not finite, that is if an image holds NaN or Inf.
+    ``peak`` is the signal's range: 1 for images in 0..1, 255 for 8 bits. Infinite for an error of 0, that is
+    for equal images; None if the error is not finite, that is if an image holds NaN or Inf.
     """
     if not math.isfinite(mean_squared_error):
         return None
@@ -109,11 +117,13 @@ def psnr(mean_squared_error: float, peak: float = 1.0) -> float | None:
     return 20 * math.log10(peak) - 10 * math.log10(mean_squared_error)
 
 
-def certify_folds(module: nn.Module, plan: FoldPlan, exercise: Exercise, held_out: Sequence[int]) -> Certificate:
+def certify_folds(
+    module: nn.Module, plan: FoldPlan, exercise: Exercise, held_out: Sequence[int]
+) -> Certificate:
     """Compare the formats of ``module`` (in float32, not folded) under ``plan``.
 
-    ``exercise(module, i)`` runs the module on held-out input i, in the module's own dtype, and returns its output. Memory:
-    one copy of the module at a time beside the original.
+    ``exercise(module, i)`` runs the module on held-out input i, in the module's own dtype, and returns its
+    output. Memory: one copy of the module at a time beside the original.
     """
     reference = outputs(module, exercise, held_out)
     return Certificate(

@@ -1,6 +1,6 @@
-"""What this machine is: its kind, memory, and how fast it really multiplies in each format.
+"""Describe this machine: its back end, its memory, and its measured matrix-product rate in each format.
 
-Fills the ``Device`` record that ``precision.choose`` decides on. Knows torch's back ends, no model and no plan.
+The resulting ``Device`` is the input of ``precision.choose``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 
 from starrynight.numerics.precision import Device
 
-# A product is timed at the first size that takes this long: below it, threads meeting at a barrier are what is
-# measured. The formats take turns, so that other work on the machine slows all alike; the median round counts.
+# A product is timed at the first size that takes this long; smaller ones measure the threads'
+# synchronisation. The formats take turns, so that other work on the machine slows all of them alike, and the
+# median round counts.
 SECONDS_A_PRODUCT = 0.01
 ROUNDS = 7
 MEASURED = ("float32", "bfloat16", "float16")
@@ -31,13 +32,14 @@ def kind() -> str:
 
 
 def torch_device(kind: str) -> torch.device:
-    """ROCm calls itself cuda inside torch."""
+    """The torch device of a back end. torch calls ROCm "cuda"."""
     return torch.device("cuda" if kind == "rocm" else kind)
 
 
 def probe(back_end: str | None = None, measure: bool = True) -> Device:
-    """Describe this machine, by its best back end or the one named. Takes under 1.5 s on a CPU; ``measure=False`` is
-    instant.
+    """Describe this machine through ``back_end``, or its best one.
+
+    Measuring takes under 1.5 s on a CPU; with ``measure=False`` the rates are empty.
     """
     back_end = back_end or kind()
     rates = matmul_rates(torch_device(back_end)) if measure else {}
@@ -45,12 +47,12 @@ def probe(back_end: str | None = None, measure: bool = True) -> Device:
 
 
 def matmul_rates(device: torch.device) -> dict[str, float]:
-    """Measured square matrix products, GFLOP/s by format name; a format that raises is left out."""
+    """Format name → GFLOP/s of a square matrix product; formats that raise are left out."""
     operands = {}
     for name in MEASURED:
         try:
             operands[name] = _operand(device, getattr(torch, name))
-        except (RuntimeError, TypeError):  # this back end has no such product (mps before macOS 14: bfloat16)
+        except (RuntimeError, TypeError):  # the back end lacks the format (mps before macOS 14: bfloat16)
             continue
     times: dict[str, list[float]] = {name: [] for name in operands}
     for _ in range(ROUNDS):
@@ -100,10 +102,10 @@ def _facts(kind: str) -> dict:
 def _memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, AttributeError, OSError):  # Windows has no sysconf; unknown is an honest answer
+    except (ValueError, AttributeError, OSError):  # Windows has no sysconf; 0 means unknown
         return 0
 
 
 def _processor() -> str:
-    """Name of the processor and the matrix instructions torch sees, e.g. "x86_64 (AVX512)"."""
+    """The processor's architecture and the vector instructions that torch uses, e.g. "x86_64 (AVX512)"."""
     return f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"

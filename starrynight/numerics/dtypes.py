@@ -24,8 +24,8 @@ SAFETENSORS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
 def cast(value: Any, dtype: torch.dtype, sources: Collection[torch.dtype] | None = None) -> Any:
     """Cast the floating-point tensors nested in ``value`` to ``dtype`` and return everything else unchanged.
 
-    Descends into mappings, lists and tuples and keeps their types. With ``sources``, only tensors of these formats are
-    cast.
+    Descends into mappings, lists and tuples and keeps their types. With ``sources``, only tensors of these
+    formats are cast.
     """
     if isinstance(value, Tensor):
         wanted = value.is_floating_point() if sources is None else value.dtype in sources

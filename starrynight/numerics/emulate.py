@@ -1,9 +1,12 @@
-"""A GPU's float16 on any machine: every op takes 16-bit operands, computes in float32 and rounds its result.
+"""Emulate a GPU's float16 on any machine: every op takes 16-bit operands, computes in float32 and rounds its
+result.
 
-That is what a tensor core does (float16 operands, float32 accumulation), at roughly float32's speed on a CPU, where
-native float16 may be slow or may accumulate in float16. The same door serves bfloat16 and both float8 formats.
-Fused attention is one op: its scores and weights stay in float32, as in flash kernels; only its result is rounded.
-Knows dtypes and ops; no module's meaning, no plan.
+A tensor core does the same: float16 operands, float32 accumulation. On a CPU, whose own float16 may be slow
+or may accumulate in float16, emulation runs at roughly float32's speed. It also works for bfloat16 and both
+float8 formats.
+
+Fused attention counts as one op. Its scores and weights stay in float32, as in flash-attention kernels, and
+only its result is rounded.
 """
 
 from __future__ import annotations
@@ -21,31 +24,33 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from starrynight.numerics.dtypes import FLOAT8, NARROW
 
-# Ops that only cast or copy: exact in every format.
+# Ops that only cast or copy; exact in every format.
 CASTS = frozenset(
     ("_to_copy", "clone", "copy_", "empty_like", "zeros_like", "_local_scalar_dense", "lift_fresh")
 )
 
-# Ops that only move values. Exact as well, but float8 tensors do not support them.
+# Ops that only move values; exact as well, but not implemented for float8.
 MOVES = frozenset((
     "_unsafe_view", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat", "embedding", "where",
     "masked_fill", "constant_pad_nd", "ones_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full", "fill_",
     "zero_", "index_put_", "slice_scatter",
 ))  # fmt: skip
 
-# Computed in float64: MKL's float32 root is off by its last bit on some processors (an EPYC with torch 2.13, 2026-11),
-# which may turn a tie. A rounded float64 root is float16's own.
+# Computed in float64: MKL's float32 square root is off by its last bit on some processors (an EPYC with torch
+# 2.13, 2026-11), which can change how a tie is rounded. A float64 root rounds to the exact float16 result.
 ROOTS = frozenset(("sqrt", "sqrt_"))
 
 
 class Emulation(TorchDispatchMode):
-    """``with Emulation(model): model(x)`` computes as a GPU would on the 16-bit or 8-bit tensors it meets.
+    """``with Emulation(model): model(x)`` computes on 16-bit and 8-bit tensors as a GPU does.
 
-    Results equal native float16 element by element for every op that rounds once (elementwise ops, as far as float32's
-    own last bits agree; products up to the order of summation). An overflow gives what torch's cast gives: Inf in float16 and e5m2, 448 in e4m3.
-    ``weights``: a module whose parameters are kept in float32 beside their narrow form (twice their float16 size),
-    so that they are not converted anew in every op. Weights that are put in another's place (``.data``, a LoRA) are
-    taken up at the next ``refresh``; until then they are converted in every op, with the same result.
+    Elementwise results equal native float16, as far as float32 libraries agree in their last bit; products
+    equal it up to the order of summation. Overflow follows torch's cast: Inf in float16 and e5m2, 448 in
+    e4m3.
+
+    ``weights``: a module whose parameters are also kept in float32 (twice their float16 size), so that they
+    are not converted in every op. Parameters replaced later (``.data``, a LoRA) are converted in every op,
+    with the same result, until the next ``refresh``.
     """
 
     def __init__(self, weights: nn.Module | None = None) -> None:
@@ -55,7 +60,7 @@ class Emulation(TorchDispatchMode):
             self.refresh(weights)
 
     def refresh(self, weights: nn.Module) -> None:
-        """Keep what the module's weights are now, and let go of what they were."""
+        """Keep float32 copies of the module's current weights and drop those of earlier ones."""
         current: dict[int, _Kept] = {}
         for tensor in filter(_is_narrow, (*weights.parameters(), *weights.buffers())):
             key = tensor.untyped_storage()._cdata
@@ -94,15 +99,16 @@ class Emulation(TorchDispatchMode):
         if not _is_narrow(value):
             return value
         kept = self._wide.get(value.untyped_storage()._cdata)
-        if kept is None or kept.version != _version(value):  # written since, outside of this mode
+        if kept is None or kept.version != _version(value):  # written outside this mode since
             return value.float()
         return kept.values.as_strided(value.shape, value.stride(), value.storage_offset())
 
 
 def emulate_module(module: nn.Module, keep: bool = True) -> None:
-    """From now on ``module`` computes under ``Emulation`` whenever it is called. ``keep``: as ``Emulation``'s weights.
+    """Run ``module`` under ``Emulation`` whenever it is called. ``keep``: keep its weights in float32 as
+    well.
 
-    Modes that watch (a trace, a search for faults) still see 16-bit tensors, whenever they were switched on.
+    A trace or ``locate_fault`` still sees 16-bit tensors, even one that started before the call.
     """
     mode = Emulation(module if keep else None)
 
@@ -122,7 +128,9 @@ def emulate_module(module: nn.Module, keep: bool = True) -> None:
 
 @contextmanager
 def _beneath() -> Iterator[None]:
-    """Lift the modes that are on down to the last emulation, or to the ground, and put them back afterwards."""
+    """Pop the dispatch modes above the innermost emulation, or all if there is none, and push them back
+    afterwards.
+    """
     lifted = []
     while (top := _get_current_dispatch_mode()) is not None and not isinstance(top, Emulation):
         lifted.append(top)
@@ -136,7 +144,7 @@ def _beneath() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Kept:
-    """Float32 values of a whole storage; the reference keeps its address from being used again."""
+    """Float32 values of a whole storage. The weak reference keeps the storage's address from being reused."""
 
     storage: StorageWeakRef
     values: Tensor
@@ -144,23 +152,23 @@ class _Kept:
 
 
 def _widened(tensor: Tensor) -> _Kept:
-    """All of a tensor's storage, so that any view of it can be read from there."""
+    """Convert a tensor's whole storage, so that any view of it can be taken from the result."""
     storage = tensor.untyped_storage()
     flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
     return _Kept(StorageWeakRef(storage), flat.float(), _version(tensor))
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor or a view of it was written; inference tensors do not count."""
+    """How often a tensor or a view of it was written; -1 for inference tensors, which have no counter."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 def _result_dtype(args: tuple, kwargs: dict) -> torch.dtype | None:
-    """The narrow format results are rounded to; None if type promotion, or the caller, asks for a wide one."""
+    """The narrow format that results are rounded to; None if type promotion or ``dtype=`` gives a wide one."""
     if kwargs.get("dtype") is not None:
         return kwargs["dtype"] if kwargs["dtype"] in NARROW else None
     floats = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.is_floating_point()]
-    deciding = [t for t in floats if t.dim()] or floats  # a single number does not promote a tensor
+    deciding = [t for t in floats if t.dim()] or floats  # a 0-dimensional tensor does not promote another
     formats = {t.dtype for t in deciding}
     return formats.pop() if len(formats) == 1 and formats <= set(NARROW) else None
 
@@ -178,7 +186,7 @@ def _double(value: Any) -> Any:
 def _written(
     func: Any, args: tuple, kwargs: dict, wide_args: tuple, wide_kwargs: dict
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(original, computed) for every narrow tensor that an in-place op wrote."""
+    """(original, computed in float32) for every narrow tensor that an in-place op wrote."""
     if not func._schema.is_mutable:
         return
     for i, argument in enumerate(func._schema.arguments):

@@ -1,8 +1,8 @@
-"""Cheap checks that numbers are finite, and a slow one that names where they broke.
+"""Find NaN and Inf: a cheap check of one tensor, and a slow search for the module and op that made them.
 
-``find_fault`` looks at one tensor and costs one pass over it, so it can run at every stage of every step. Only when it
-finds something is the step run again under ``locate_fault``, which names the module and the op. Knows nothing of
-pictures or samplers; what to do about a fault is the painter's affair.
+``find_fault`` reads a tensor once, so it can run at every stage of every sampling step. If it finds a fault,
+the step is run again under ``locate_fault``, which names the module and the op. Recovering from a fault is
+the caller's task.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ from starrynight.numerics.modules import Modules, tensors_in, watching
 from starrynight.numerics.rules import MASK
 from starrynight.verdict import Fault
 
-# Ops that put numbers in place rather than compute them: an Inf they bring is a mask.
+# Ops that write given numbers instead of computing them: an Inf that they write is an attention mask.
 MASKING = frozenset(("full", "full_like", "new_full", "fill_", "masked_fill", "masked_fill_", "where", "scalar_tensor",
                      "index_put_", "constant_pad_nd", "lift_fresh"))  # fmt: skip
 
-# Ops that round to another format, where a finite number may become Inf. Beyond MASK it was none (finfo.min).
+# Ops that round to another format, where a finite number may overflow. A number beyond MASK was a mask
+# (finfo.min).
 CASTS = frozenset(("_to_copy", "copy_"))
 
-# Ops by which a library hides an overflow.
+# Ops with which libraries hide an overflow.
 CLAMPS = frozenset(("clamp", "clamp_", "nan_to_num", "nan_to_num_", "clamp_min", "clamp_max"))
 
 
 def find_fault(tensor: Tensor, stage: str, step: int | None = None) -> Fault | None:
-    """None if every number is finite: one pass over the tensor, one number read back. ``step`` counts from 0."""
+    """The first kind of non-finite number in ``tensor``, or None. ``step`` counts from 0.
+
+    A finite tensor costs one pass (its max norm) and one number copied to the CPU.
+    """
     if not tensor.numel() or math.isfinite(torch.linalg.vector_norm(tensor.detach(), math.inf).item()):
         return None
     for kind, broken in (
@@ -48,10 +52,10 @@ def find_fault(tensor: Tensor, stage: str, step: int | None = None) -> Fault | N
 
 
 def locate_fault(modules: Modules, run: Callable[[], object]) -> tuple[str, str] | None:
-    """(module, op) where a NaN or Inf first arose from numbers that held none; None if ``run`` makes none.
+    """(module, op) of the first NaN or Inf computed from finite numbers; None if ``run`` makes none.
 
-    Runs ``run`` until then. A −Inf that is written as a mask is no fault. Where a module's own parameter is broken, that
-    parameter's name stands in place of the op.
+    Stops ``run`` at that op. A −Inf written as a mask is no fault. If a module's own parameter is not finite,
+    its name is returned in place of the op.
     """
     locator = _Locator()
     try:
@@ -68,7 +72,7 @@ class _Found(Exception):
         self.module, self.op = module, op
 
 
-class _Following(TorchDispatchMode):
+class _ModuleTracker(TorchDispatchMode):
     """A dispatch mode that knows the innermost running module."""
 
     def __init__(self) -> None:
@@ -77,7 +81,7 @@ class _Following(TorchDispatchMode):
 
     @contextmanager
     def following(self, modules: Modules) -> Iterator[None]:
-        """Know which of ``modules`` is running, while this lasts."""
+        """Track which of ``modules`` is running within this context."""
 
         def enter(name: str, module: nn.Module, inputs: Any) -> None:
             self._running.append((name, module))
@@ -90,25 +94,25 @@ class _Following(TorchDispatchMode):
             yield
 
     def entered(self, module: nn.Module) -> None:
-        """A module begins; it is now the innermost."""
+        """Called when a module starts; it is now the innermost one."""
 
     @property
     def module(self) -> str:
         return self._running[-1][0] if self._running else ""
 
 
-class _Locator(_Following):
+class _Locator(_ModuleTracker):
     def __init__(self) -> None:
         super().__init__()
-        self._last: tuple[Any, str] = (None, "")  # the latest result, and the op it came from
+        self._last: tuple[Any, str] = (None, "")  # the latest result and its op
 
     def entered(self, module: nn.Module) -> None:
         for name, parameter in module._parameters.items():
             if parameter is not None and not parameter.is_meta and any(_broken(parameter)):
                 raise _Found(self.module, name)
 
-    def _blame_parameter(self, tensor: Tensor) -> None:
-        """One that came only after its module was entered: offloaded weights are fetched then."""
+    def _check_parameter(self, tensor: Tensor) -> None:
+        """Raise if ``tensor`` is a parameter: offloaded weights arrive only after their module was entered."""
         for module, running in self._running[-1:]:
             for name, parameter in running._parameters.items():
                 if parameter is tensor:
@@ -120,10 +124,10 @@ class _Locator(_Following):
         for tensor in tensors_in((args, kwargs)):
             before.append(_broken(tensor))
             if any(before[-1]):
-                self._blame_parameter(tensor)
+                self._check_parameter(tensor)
         result = func(*args, **kwargs)
         op = func._schema.name.removeprefix("aten::")
-        if op.startswith(("empty", "new_empty")):  # memory that is not written yet holds anything
+        if op.startswith(("empty", "new_empty")):  # unwritten memory may hold anything
             return result
         for nan, infinite in map(_broken, tensors_in(result)):
             arose_nan = nan and not any(n for n, _ in before)
@@ -131,7 +135,7 @@ class _Locator(_Following):
             if op in CASTS:
                 source = args[1] if op == "copy_" else args[0]
                 arose_infinite = infinite and _overflowed(source, result)
-                op = self._last[1] if source is self._last[0] else op  # what was computed does not fit
+                op = self._last[1] if source is self._last[0] else op  # name the op whose result does not fit
             if arose_nan or arose_infinite:
                 raise _Found(self.module, op)
         self._last = (result, op)
@@ -146,15 +150,15 @@ def _broken(tensor: Tensor) -> tuple[bool, bool]:
 
 
 def _overflowed(source: Tensor, result: Tensor) -> bool:
-    """Whether a cast made Inf of a number that was no mask."""
+    """Whether a cast turned a number that was no mask into Inf."""
     return bool((result.isinf() & (source.abs() < MASK)).any())
 
 
-class ClampCounter(_Following):
+class ClampCounter(_ModuleTracker):
     """Counts the numbers that a library's clamps changed: ``with counter.following(model), counter: …``.
 
-    ``counts`` is by (module, op). A clamp that changes nothing counts 0 and is left out; so is the NaN that a clamp
-    lets through.
+    ``counts``: (module, op) → changed numbers. Clamps that change nothing are left out; a NaN that passes a
+    clamp is no change.
     """
 
     def __init__(self) -> None:

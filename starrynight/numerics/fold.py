@@ -1,6 +1,7 @@
-"""Apply a plan: multiply parameters by powers of two, in memory, in a checkpoint, in a LoRA.
+"""Apply a plan: multiply parameters by powers of two, in memory, in a checkpoint or in a LoRA.
 
-Exact in every format short of its subnormals. Knows names and exponents; why they were chosen is ``solve``'s affair.
+A power of two changes only a number's exponent, so the result is exact in every format unless it overflows or
+becomes subnormal. ``solve`` chooses the powers.
 """
 
 from __future__ import annotations
@@ -25,40 +26,42 @@ from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
 from starrynight.numerics.solve import FoldPlan
 
-# Where a plan travels in a safetensors header.
+# The key of a plan in a safetensors header.
 HEADER = "starry_fold"
 
 
 def fold_modules(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
 
-    ``sign=-1`` takes the folds out again. Raises ``Unfit`` if the plan names a parameter that is not there.
+    ``sign=-1`` undoes it. Raises ``Unfit`` if the plan names a parameter that ``modules`` does not have.
     """
     tensors = {name: tensor for name, tensor, _ in named_tensors(modules)}
     missing = sorted(set(plan.parameters) - set(tensors))
     if missing:
         raise Unfit(
-            f"This folding plan belongs to another model: it names {missing[0]}, which is not here.",
-            f"该折叠方案属于另一个模型：其中的 {missing[0]} 在此不存在。",
+            f"The folding plan does not fit this model: it names {missing[0]}, which the model does not have. "
+            "Use the plan that was made for these weights.",
+            f"折叠方案与该模型不符：模型中没有 {missing[0]}。请使用为这些权重生成的方案。",
         )
     seen: set[int] = set()
     with torch.no_grad():
         for name, power in plan.parameters.items():
             tensor = tensors[name]
-            if id(tensor) not in seen:  # tied parameters are one
+            if id(tensor) not in seen:  # multiply a tied parameter once
                 tensor.mul_(2.0 ** (sign * power))
                 seen.add(id(tensor))
     fold_epsilons(modules, plan, sign)
 
 
 def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix: str = "") -> None:
-    """Fold ``module`` and cast it, tensor by tensor, so that nothing is held twice; islands stay in float32.
+    """Fold ``module`` and cast it to ``dtype``, its islands to float32.
 
-    Each tensor is multiplied in float32 and rounded once, whatever it was stored in.
+    Works tensor by tensor, so that only one tensor exists twice. Each is multiplied in float32 and rounded
+    once, whatever its stored format.
     """
     seen: set[int] = set()
     for name, tensor, _ in named_tensors({prefix: module} if prefix else module):
-        if id(tensor) not in seen:  # tied parameters are one
+        if id(tensor) not in seen:  # multiply a tied parameter once
             tensor.data = fold_tensor(name, tensor.data, plan, dtype)
             seen.add(id(tensor))
     fold_epsilons({prefix: module} if prefix else module, plan)
@@ -66,7 +69,7 @@ def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix:
 
 
 def fold_epsilons(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
-    """Multiply only the epsilons: what is left to do for weights that were folded in their file."""
+    """Multiply only the epsilons, for weights that are already folded in their file."""
     for name, power in plan.epsilons.items():
         path, _, attribute = name.rpartition(".")
         module = _module_at(modules, path)
@@ -74,7 +77,9 @@ def fold_epsilons(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
 
 
 def compose(*plans: FoldPlan) -> FoldPlan:
-    """One plan after another: exponents add up, islands gather. The range is the last plan's."""
+    """One plan that equals several in sequence: exponents add up, islands unite; ``limit`` and headroom are
+    the last's.
+    """
     parameters: Counter[str] = Counter()
     epsilons: Counter[str] = Counter()
     configs: Counter[str] = Counter()
@@ -95,7 +100,7 @@ def compose(*plans: FoldPlan) -> FoldPlan:
 
 
 def only(plan: FoldPlan, component: str) -> FoldPlan:
-    """The part of a plan that speaks of one component, names still with its prefix."""
+    """The part of a plan for one component; names keep its prefix."""
     return replace(
         plan,
         parameters={n: p for n, p in plan.parameters.items() if inside(n, (component,))},
@@ -110,9 +115,10 @@ def _module_at(modules: Modules, path: str) -> nn.Module:
 
 
 def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | None = None) -> Tensor:
-    """One tensor of a checkpoint, folded; ``name`` is as in the plan. Integers are left alone.
+    """One checkpoint tensor, folded; ``name`` is its name in the plan. Integer tensors are returned
+    unchanged.
 
-    With ``dtype`` it is cast after folding, or to float32 inside an island.
+    With ``dtype`` the result is cast to it, or to float32 inside an island.
     """
     if not tensor.is_floating_point():
         return tensor
@@ -123,7 +129,7 @@ def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | 
 
 
 def fold_rows(tensor: Tensor, powers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Like ``fold_tensor``, each row by a power of its own. ``powers``: int32 [rows]."""
+    """Like ``fold_tensor``, with a power for each row. ``powers``: int32 [rows]."""
     if not tensor.is_floating_point():
         return tensor
     if not tensor.numel():
@@ -140,18 +146,21 @@ def write_folded(
     prefix: str = "",
     dtype: torch.dtype | None = torch.float16,
     rows: Mapping[str, Tensor] | None = None,
-    told: FoldPlan | None = None,
+    header_plan: FoldPlan | None = None,
     on_tensor: Callable[[str], None] | None = None,
 ) -> None:
-    """Write ``source`` (one safetensors file) folded to ``target``, plan and certificate in its header.
+    """Write ``source`` (a safetensors file) folded to ``target``, with plan and certificate in its header.
 
-    ``prefix`` is the component's name in the plan; without ``dtype`` every tensor keeps its own. ``rows``: for a file in
-    another layout, the power of each row of each tensor, instead of the plan's; a tensor that is not among them is
-    carried through byte for byte. ``told`` is what the header says, if not ``plan``. The target appears whole or not at all; one tensor is held at a time. Raises ``BadFile`` if the source
-    cannot be read, ``StorageError`` if the target cannot be written.
+    ``prefix``: the component's name in the plan. ``dtype``: None keeps every tensor's own. ``rows``: for a
+    file in another layout, tensor name → power of each row, used instead of the plan; a tensor without an
+    entry is copied byte for byte. ``header_plan``: the plan for the header, if it differs from ``plan``.
+    ``on_tensor(name)`` is called after each tensor.
+
+    Holds one tensor in memory at a time; the target appears only when complete. Raises ``BadFile`` if the
+    source cannot be read and ``StorageError`` if the target cannot be written.
     """
-    story = {
-        "plan": json.loads((told or plan).to_json()),
+    record = {
+        "plan": json.loads((header_plan or plan).to_json()),
         "certificate": dict(certificate or {}),
         "torch": torch.__version__,
     }
@@ -164,12 +173,12 @@ def write_folded(
     partial = target.with_name(target.name + ".partial")
     try:
         with safe_open(source, framework="pt") as file:
-            metadata = {**(file.metadata() or {}), "format": "pt", HEADER: json.dumps(story, sort_keys=True)}
+            metadata = {**(file.metadata() or {}), "format": "pt", HEADER: json.dumps(record, sort_keys=True)}
             with partial.open("wb") as out:
                 _stream(file, out, metadata, folded, on_tensor or (lambda name: None))
     except SafetensorError as error:
         raise BadFile(
-            f"{source.name} is not a readable safetensors file; fetch it again. ({error})",
+            f"{source.name} is not a readable safetensors file; download it again. ({error})",
             f"{source.name} 不是可读的 safetensors 文件；请重新下载。（{error}）",
         ) from error
     except OSError as error:
@@ -177,9 +186,9 @@ def write_folded(
             partial.unlink()
         en, zh = reason(error)
         raise StorageError(
-            f"{target} could not be written ({en}); free some space or name another place, then run the "
-            "command again: it goes on where it stopped.",
-            f"无法写入 {target}（{zh}）；请腾出空间或换个位置，再次运行会接着做。",
+            f"{target} could not be written ({en}); free some space or choose another folder, then run the "
+            "command again: it continues where it stopped.",
+            f"无法写入 {target}（{zh}）；请腾出空间或换一个文件夹，再次运行会从中断处继续。",
         ) from error
     partial.replace(target)
 
@@ -191,7 +200,10 @@ def _stream(
     folded: Callable[[str, Tensor], Tensor],
     on_tensor: Callable[[str], None],
 ) -> None:
-    """The safetensors format by hand, so that one tensor is held at a time: length, JSON header, then the bytes."""
+    """Write the safetensors format: header length, JSON header, data.
+
+    The library's ``save_file`` needs all tensors in memory; this holds one at a time.
+    """
     header: dict[str, Any] = {"__metadata__": metadata}
     place = 0
     for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
@@ -209,30 +221,31 @@ def _stream(
 
 
 def read_plan(path: Path) -> FoldPlan | None:
-    """The plan in a safetensors header; None if the file was not folded."""
+    """The plan in a safetensors header; None for a file that is not folded."""
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(HEADER)
     return FoldPlan.from_json(json.dumps(json.loads(text)["plan"])) if text else None
 
 
 def fold_adapter(module: nn.Module, adapter: str, plan: FoldPlan, prefix: str = "") -> None:
-    """Scale a LoRA that PEFT has put on ``module`` (named ``prefix`` in the plan) as the layers under it are folded: ΔW
-    like W.
+    """Fold a PEFT LoRA on ``module`` (named ``prefix`` in the plan): its product B·A is scaled like the
+    weight it adds to.
 
-    Its first factor is brought to rows no longer than 1, the second takes what that gives up: between the two, a
-    folded model's large numbers then stay about as large as they came. Powers of two, so the product is the same.
+    A is first scaled to rows of norm at most 1 and B by the inverse, so that the numbers between them are
+    about as large as the layer's input. All factors are powers of two, so the product does not change
+    otherwise.
     """
-    for layer, first, second in _factors(module, adapter):
+    for layer, a, b in _factors(module, adapter):
         power = plan.parameters.get(join(prefix, layer) + ".weight", 0)
-        longest = first.float().flatten(1).norm(dim=1).max().item()
-        given = max(0, math.ceil(math.log2(longest))) if longest > 0 and plan.parameters else 0
+        longest = a.float().flatten(1).norm(dim=1).max().item()
+        moved = max(0, math.ceil(math.log2(longest))) if longest > 0 and plan.parameters else 0
         with torch.no_grad():
-            first.mul_(2.0**-given)
-            second.mul_(2.0 ** (given + power))
+            a.mul_(2.0**-moved)
+            b.mul_(2.0 ** (moved + power))
 
 
 def _factors(module: nn.Module, adapter: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(layer, first factor, second factor) of every layer that the adapter lies on."""
+    """(layer, A, B) of every layer with this adapter."""
     for name, part in module.named_modules():
         first, second = getattr(part, "lora_A", None), getattr(part, "lora_B", None)
         if isinstance(first, nn.ModuleDict) and isinstance(second, nn.ModuleDict) and adapter in first:

@@ -1,6 +1,7 @@
-"""Float32 islands: the smallest modules around what no fold can bring inside float16's range.
+"""Float32 islands: the smallest modules around tensors that no fold brings into float16's range.
 
-Finds them in a trace and runs them. Knows module names and boundaries; chooses no exponent.
+Finds islands in a trace and runs them. Works with module names and boundaries; ``solve`` chooses the
+exponents.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from starrynight.numerics.trace import Trace
 
 
 def inside(name: str, islands: Iterable[str]) -> bool:
-    """Whether a module or parameter lies in one of the islands (or is one)."""
+    """Whether a module or parameter is one of the islands or lies inside one."""
     return any(name == island or island == "" or name.startswith(island + ".") for island in islands)
 
 
 def find_islands(
     trace: Trace, exponents: Mapping[Any, int], limit: int, known: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Names of the smallest modules that hold everything still beyond 2^limit and whose own inputs and outputs are
-    within it; ``known`` islands stay. An outermost module is an island whatever crosses its boundary.
+    """Names of the smallest modules that contain every tensor beyond 2^limit and whose inputs and outputs are
+    within it.
+
+    ``known`` islands are kept, or replaced by a larger one if their outputs do not fit. An outermost module
+    can be an island whatever the size of its inputs and outputs.
     """
 
     def too_large(peaks: Mapping[int, float]) -> bool:
@@ -52,7 +56,7 @@ def find_islands(
 
 
 def _smallest_around(trace: Trace, name: str, too_large: Callable[[Mapping[int, float]], bool]) -> str:
-    """The nearest module at or above ``name`` that is called and whose boundary fits."""
+    """The nearest module at or above ``name`` whose ``forward`` ran and whose inputs and outputs fit."""
     while True:
         called = name in trace.outputs
         if called and not too_large(trace.inputs[name]) and not too_large(trace.outputs[name]):
@@ -64,7 +68,7 @@ def _smallest_around(trace: Trace, name: str, too_large: Callable[[Mapping[int, 
 
 
 def _parent_call(trace: Trace, name: str) -> str:
-    """The nearest module above ``name`` that is called itself; the outermost one is its own parent."""
+    """The nearest module above ``name`` whose ``forward`` ran; ``name`` itself if there is none."""
     parent = name
     while parent:
         parent = parent.rpartition(".")[0]
@@ -76,9 +80,10 @@ def _parent_call(trace: Trace, name: str) -> str:
 def cast_with_islands(
     module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix: str = ""
 ) -> None:
-    """Cast ``module`` to ``dtype``, but for its islands: they are cast to float32 and translate at their boundary.
+    """Cast ``module`` to ``dtype`` and its islands to float32, with casts at the islands' boundaries.
 
-    Call it on the float32 (or bfloat16) original, so that islands keep all of its bits.
+    ``islands`` are names that start with ``prefix``. Call it on the float32 or bfloat16 original, so that the
+    islands lose no bits.
     """
     islands = tuple(islands)
     for name, part in module.named_modules():
@@ -91,7 +96,7 @@ def cast_with_islands(
 
 
 def bridge(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix: str = "") -> None:
-    """Let the islands of ``module``, which hold float32 already, translate at their boundary."""
+    """Add casts at the boundary of the islands of ``module``, whose parameters are in float32 already."""
     islands = tuple(islands)
     bridged = []
     for name, part in module.named_modules():
@@ -100,19 +105,19 @@ def bridge(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix
             part.register_forward_hook(Leave(dtype))
             bridged.append(name)
     if bridged and "" not in bridged:
-        # diffusers takes a model's format from its first parameter that is not in this list
+        # diffusers reports as a model's dtype that of its first parameter outside this list.
         module._keep_in_fp32_modules = [*(getattr(module, "_keep_in_fp32_modules", None) or ()), *bridged]  # type: ignore[assignment]
 
 
 class Enter:
-    """16-bit arguments become float32."""
+    """Pre-hook of an island: casts its 16-bit arguments to float32."""
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return cast(args, torch.float32, HALVES), cast(kwargs, torch.float32, HALVES)
 
 
 class Leave:
-    """Float32 results become 16-bit again."""
+    """Forward hook of an island: casts its float32 results back to ``dtype``."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype

@@ -1,4 +1,4 @@
-"""Which module is running, and what modules and tensors are called. Knows no numerics."""
+"""Names of modules and tensors, hooks around every forward, and the tensors inside nested values."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ Modules = nn.Module | Mapping[str, nn.Module]
 
 
 def roots_of(modules: Modules) -> dict[str, nn.Module]:
-    """One module is its own root, without a name."""
+    """Name → module; a single module has the name ""."""
     return dict(modules) if isinstance(modules, Mapping) else {"": modules}
 
 
 def named_modules(modules: Modules) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) of every module, names prefixed by those of ``modules``."""
+    """(name, module) of every module; names start with the key in ``modules``."""
     for prefix, root in roots_of(modules).items():
         for name, module in root.named_modules():
             yield join(prefix, name), module
 
 
 def named_tensors(modules: Modules) -> Iterator[tuple[str, Tensor, bool]]:
-    """(name, tensor, stored in a checkpoint) of every floating parameter and buffer, tied ones under each name."""
+    """(name, tensor, stored in a checkpoint) of every floating-point parameter and buffer; tied ones once per
+    name.
+    """
     for name, module in named_modules(modules):
         for own, tensor in own_tensors(module).items():
             yield join(name, own), tensor, own not in module._non_persistent_buffers_set
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The floating parameters and buffers that the module holds itself, not its children."""
+    """The module's own floating-point parameters and buffers, without its children's."""
     own = {**module._parameters, **module._buffers}
     return {name: tensor for name, tensor in own.items() if tensor is not None and tensor.is_floating_point()}
 
 
 def join(*names: str) -> str:
+    """A dotted name; empty parts are left out."""
     return ".".join(name for name in names if name)
 
 
@@ -48,7 +51,7 @@ def watching(
 ) -> Iterator[None]:
     """Call ``enter(name, module, inputs)`` and ``leave(name, module, output)`` around every module's forward.
 
-    ``leave`` is called after an exception too, with the output None.
+    After an exception ``leave`` is called as well, with None as the output.
     """
     handles = []
     names = {module: name for name, module in named_modules(modules)}
@@ -70,7 +73,7 @@ def watching(
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists, mappings and dataclasses."""
+    """The tensors nested in tuples, lists, mappings and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

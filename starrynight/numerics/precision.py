@@ -1,7 +1,7 @@
-"""Which number format each component of a model runs in on a device, and why: a pure function of two records.
+"""Choose the number format of each component of a model on a device, with the reason.
 
-Knows published facts about hardware and takes measured rates as data; it imports no torch, asks no driver and
-measures nothing (``device.probe`` does). It does not know how a format is applied.
+``choose`` is a pure function of two records, ``Device`` and ``ModelProfile``. It uses published facts about
+hardware and measured rates from the record. It imports no torch and measures nothing (``device.probe`` does).
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from starrynight.errors import BadRequest
 FORMATS = ("float32", "bfloat16", "float16", "float16-folded")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float16-folded": 2}
 
-# A 16-bit format must multiply this much faster than float32 before a CPU gives up float32's exactness for it.
-# Below it the gain vanishes into the operations that are not products (chosen 2026-11, not measured per model).
+# On a CPU a 16-bit format must multiply this many times as fast as float32 to be worth its loss of precision.
+# Below it the operations that are no products use up the gain (chosen 2026-11, not measured per model).
 WORTHWHILE = 1.2
 
-# Below this share of float32's rate a CPU's own float16 is left alone: computing in float32 and rounding every result to
-# float16, as a tensor core does, took 1.1 to 1.3 × float32's time (benchmarks/numerics_speed.py, 2026-11).
-UNBEARABLE = 0.5
+# Below this share of float32's rate a CPU's native float16 is emulated instead: computing in float32 and
+# rounding every result to float16, as a tensor core does, took 1.1 to 1.3 × float32's time
+# (benchmarks/numerics_speed.py, 2026-11).
+EMULATE_BELOW = 0.5
 
-# Share of a device's memory that weights may fill; the rest holds activations and the driver.
+# Share of a device's memory that the weights may fill; activations and the driver need the rest.
 WEIGHTS_SHARE = 0.8
 
-# Turing cards without tensor cores (TU116, TU117) whose float16 convolutions return NaN (read 2026-11 in the
-# trackers of AUTOMATIC1111, ComfyUI and InvokeAI; all of them force float32 here).
+# Turing cards without tensor cores (TU116, TU117), whose float16 convolutions return NaN. Source: the issue
+# trackers of AUTOMATIC1111, ComfyUI and InvokeAI, read 2026-11; all three force float32 on them.
 BROKEN_FLOAT16 = ("1630", "1650", "1660", "T400", "T500", "T550", "T600", "T1000", "T1200", "T2000",
                   "MX450", "MX550", "CMP 30HX")  # fmt: skip
 
-# AMD: matrix units that take bfloat16 came with CDNA (gfx908) and RDNA3 (gfx11); older chips emulate it, although
+# AMD's matrix units support bfloat16 since CDNA (gfx908) and RDNA3 (gfx11). Older chips emulate it, although
 # torch.cuda.is_bf16_supported() is True for every ROCm card.
 ROCM_BFLOAT16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 ROCM_FLOAT16 = (*ROCM_BFLOAT16, "gfx900", "gfx906", "gfx103")
@@ -39,10 +40,10 @@ ROCM_FLOAT16 = (*ROCM_BFLOAT16, "gfx900", "gfx906", "gfx103")
 
 @dataclass(frozen=True)
 class Device:
-    """What is known of a machine's arithmetic. ``kind`` is cpu, cuda, rocm, mps or xpu.
+    """A machine's arithmetic. ``kind`` is cpu, cuda, rocm, mps or xpu.
 
-    ``capability`` is CUDA's (major, minor); ``arch`` is ROCm's gfx name; ``system`` the macOS version on mps.
-    ``memory`` is in bytes (0: unknown). ``rates`` are measured matrix products in GFLOP/s by format name.
+    ``capability``: CUDA's (major, minor). ``arch``: ROCm's gfx name. ``system``: the macOS version on mps.
+    ``memory``: in bytes, 0 if unknown. ``rates``: format name → measured GFLOP/s of a matrix product.
     """
 
     kind: str
@@ -69,19 +70,21 @@ class Device:
 
     @property
     def emulates_float16(self) -> bool:
-        """Whether this CPU is better off emulating float16 than computing in its own."""
+        """Whether emulated float16 is faster on this CPU than native float16."""
         rate = self.rates.get("float16", 0.0)
-        return self.kind == "cpu" and rate < UNBEARABLE * self.rates.get("float32", 0.0)
+        return self.kind == "cpu" and rate < EMULATE_BELOW * self.rates.get("float32", 0.0)
 
     @property
     def stores(self) -> frozenset[str]:
-        """16-bit formats whose results are right here, fast or not: half the memory of float32."""
+        """16-bit formats with correct results on this device, fast or not; they take half of float32's
+        memory.
+        """
         everything = {"bfloat16", "float16"}
         if self.broken_float16:
             everything -= {"float16"}
         if self.kind == "mps" and not self._bfloat16:
             everything -= {"bfloat16"}
-        # cuDNN has no bfloat16 convolution below compute capability 8.0, ROCm emulates it: keep off both.
+        # cuDNN has no bfloat16 convolution below compute capability 8.0, and ROCm's older chips emulate it.
         if self.kind in ("cuda", "rocm") and not self._bfloat16:
             everything -= {"bfloat16"}
         return frozenset(everything)
@@ -98,7 +101,7 @@ class Device:
     @property
     def _float16(self) -> bool:
         return {
-            # 6.0 (P100) doubles its rate; 5.x and 6.1 multiply float16 at float32's rate at best; 7.0 on is fast.
+            # 6.0 (P100) has twice float32's rate; 5.x and 6.1 have at most float32's; 7.0 and later are fast.
             "cuda": self.capability in ((5, 3), (6, 0), (6, 2)) or (self.capability or (0, 0)) >= (7, 0),
             "rocm": self.arch.startswith(ROCM_FLOAT16),
             "mps": True,
@@ -108,12 +111,12 @@ class Device:
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """What is known of a model's numbers.
+    """The properties of a model that decide its formats.
 
-    ``parameters`` counts the parameters of each component: the denoiser ("transformer" or "unet"),
-    "text_encoder" (all of them together) and "vae". ``folded``: components whose folds will be applied when they
-    are loaded. ``float16_safe``: components that their makers publish for float16 as they are.
-    ``float32_vae``: the makers run the decoder in float32 (Z-Image does; diffusers runs it in the given dtype).
+    ``parameters``: component → number of parameters; the components are the denoiser ("transformer" or
+    "unet"), "text_encoder" (all text encoders together) and "vae". ``folded``: components that are folded
+    when loaded. ``float16_safe``: components that their authors publish for float16. ``float32_vae``: the
+    authors decode in float32 (Z-Image's do; diffusers uses the given dtype).
     """
 
     family: str
@@ -128,7 +131,7 @@ class ModelProfile:
 
     @property
     def roles(self) -> dict[str, str]:
-        """What is decided → the component whose weights it uses."""
+        """Role (what a format is chosen for) → the component whose weights it uses."""
         return {
             self.denoiser: self.denoiser,
             "text_encoder": "text_encoder",
@@ -139,9 +142,9 @@ class ModelProfile:
 
 @dataclass(frozen=True)
 class Choice:
-    """One component's format, with its reason in both languages.
+    """The format of one role, with the reason in both languages.
 
-    ``emulated``: computed in float32 and rounded to the format after every operation, as a GPU's float16 does.
+    ``emulated``: every op computes in float32 and rounds its result, as ``emulate.Emulation`` does.
     """
 
     component: str
@@ -156,7 +159,7 @@ class Choice:
 
     @property
     def dtype(self) -> str:
-        """The torch dtype's name: "float32", "bfloat16" or "float16"."""
+        """The name of the torch dtype: "float32", "bfloat16" or "float16"."""
         return self.format.removesuffix("-folded")
 
     def reason(self, lang: str) -> str:
@@ -165,7 +168,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """A format for each component; ``plan["vae_decode"].dtype``. Iterates over its choices."""
+    """The format of each role, as in ``plan["vae_decode"].dtype``. Iterates over its choices."""
 
     choices: tuple[Choice, ...]
 
@@ -179,33 +182,33 @@ class PrecisionPlan:
         return iter(self.choices)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain data for a picture's recipe or a report."""
-        told = {choice.component: asdict(choice) for choice in self.choices}
-        return {name: {k: v for k, v in entry.items() if v is not False} for name, entry in told.items()}
+        """Plain data for a recipe or a report; ``emulated`` is left out where it is False."""
+        fields = {choice.component: asdict(choice) for choice in self.choices}
+        return {name: {k: v for k, v in entry.items() if v is not False} for name, entry in fields.items()}
 
     def replaced(self, *others: Choice) -> PrecisionPlan:
-        """The same plan but for these components."""
-        fresh = {choice.component: choice for choice in others}
-        return PrecisionPlan(tuple(fresh.get(choice.component, choice) for choice in self.choices))
+        """The plan with these choices in place of its own."""
+        replacements = {choice.component: choice for choice in others}
+        return PrecisionPlan(tuple(replacements.get(choice.component, choice) for choice in self.choices))
 
 
-def choose(device: Device, model: ModelProfile, asked: str | Mapping[str, str] = "auto") -> PrecisionPlan:
-    """The format of every component of ``model`` on ``device``.
+def choose(device: Device, model: ModelProfile, requested: str | Mapping[str, str] = "auto") -> PrecisionPlan:
+    """The format of every role of ``model`` on ``device``.
 
-    ``asked`` is "auto", one of ``FORMATS`` for the whole model (encoding a picture stays float32), or a mapping
-    from component to format. Raises ``BadRequest`` for an unknown format, an unknown component, or a format whose
-    results this device gets wrong.
+    ``requested`` is "auto", one of ``FORMATS`` for the whole model (encoding an image stays in float32), or a
+    mapping from role to format. Raises ``BadRequest`` for an unknown format, an unknown role, or a format
+    that this device computes wrongly.
     """
-    wishes = _wishes(model, asked)
+    formats = _formats_by_role(model, requested)
     return PrecisionPlan(tuple(
-        _as_computed(device, _granted(device, model, role, wishes[role]) if wishes[role] != "auto"
-                     else _best(device, model, role))
+        _with_emulation(device, _best(device, model, role) if formats[role] == "auto"
+                        else _requested(device, model, role, formats[role]))
         for role in model.roles
     ))  # fmt: skip
 
 
-def _as_computed(device: Device, choice: Choice) -> Choice:
-    """How the format is computed, where that is not the device's own way."""
+def _with_emulation(device: Device, choice: Choice) -> Choice:
+    """The choice, marked as emulated if the device's native float16 is slower."""
     if choice.dtype != "float16" or not device.emulates_float16:
         return choice
     return replace(
@@ -215,30 +218,31 @@ def _as_computed(device: Device, choice: Choice) -> Choice:
     )  # fmt: skip
 
 
-def _wishes(model: ModelProfile, asked: str | Mapping[str, str]) -> dict[str, str]:
-    if isinstance(asked, str):
-        wishes = dict.fromkeys(model.roles, asked) | {"vae_encode": "auto"}
+def _formats_by_role(model: ModelProfile, requested: str | Mapping[str, str]) -> dict[str, str]:
+    """The requested format of every role, "auto" where none is; raises ``BadRequest`` for unknown names."""
+    if isinstance(requested, str):
+        formats = dict.fromkeys(model.roles, requested) | {"vae_encode": "auto"}
     else:
-        wishes = dict.fromkeys(model.roles, "auto") | dict(asked)
-    for role, wish in wishes.items():
+        formats = dict.fromkeys(model.roles, "auto") | dict(requested)
+    for role, name in formats.items():
         if role not in model.roles:
             parts = ", ".join(model.roles)
             raise BadRequest(
                 f"This model has no component “{role}”; its components are {parts}.",
                 f"该模型没有名为“{role}”的组件；可选：{parts}。",
             )
-        if wish not in ("auto", *FORMATS):
+        if name not in ("auto", *FORMATS):
             raise BadRequest(
-                f"“{wish}” is not a precision; use auto, {', '.join(FORMATS)}.",
-                f"“{wish}”不是可用的精度；可选：auto、{'、'.join(FORMATS)}。",
+                f"“{name}” is not a precision; use auto, {', '.join(FORMATS)}.",
+                f"“{name}”不是可用的精度；可选：auto、{'、'.join(FORMATS)}。",
             )
-    return wishes
+    return formats
 
 
-def _granted(device: Device, model: ModelProfile, role: str, wish: str) -> Choice:
-    """What was asked for, if the device can do it at all."""
+def _requested(device: Device, model: ModelProfile, role: str, name: str) -> Choice:
+    """The requested format ``name``; raises ``BadRequest`` if the device computes it wrongly."""
     component = model.roles[role]
-    dtype = wish.removesuffix("-folded")
+    dtype = name.removesuffix("-folded")
     if dtype != "float32" and dtype not in device.stores:
         raise BadRequest(
             f"{_label(device)} does not compute {dtype} correctly; use auto or float32.",
@@ -247,13 +251,13 @@ def _granted(device: Device, model: ModelProfile, role: str, wish: str) -> Choic
     if dtype == "float16" and component in model.folded:
         return Choice(role, "float16-folded", "asked for; its folds keep it inside float16's range",
                       "按要求使用；折叠使数值保持在 float16 范围内")  # fmt: skip
-    if wish == "float16-folded":
+    if name == "float16-folded":
         return Choice(role, "float32", "folded float16 was asked for, but this component has no folds",
                       "要求使用折叠 float16，但该组件尚无折叠方案")  # fmt: skip
     if dtype == "float16" and component not in model.float16_safe:
         return Choice(role, "float16", "asked for; nothing vouches for its range, the guard watches it",
                       "按要求使用；其数值范围未经验证，由守卫检查")  # fmt: skip
-    return Choice(role, wish, "asked for", "按要求使用")
+    return Choice(role, name, "asked for", "按要求使用")
 
 
 def _best(device: Device, model: ModelProfile, role: str) -> Choice:
@@ -267,7 +271,7 @@ def _best(device: Device, model: ModelProfile, role: str) -> Choice:
 
 
 def _fastest(device: Device, model: ModelProfile, role: str) -> Choice | None:
-    """The most faithful 16-bit format that is worth its loss in exactness here."""
+    """The most precise 16-bit format that is faster than float32 here, or None."""
     usable = _trusted(model, role)
     formats = [f for f in usable if f.removesuffix("-folded") in device.native]
     if not formats:
@@ -275,14 +279,15 @@ def _fastest(device: Device, model: ModelProfile, role: str) -> Choice | None:
     if device.kind == "cpu":
         chosen = max(formats, key=lambda f: device.rates[f.removesuffix("-folded")])
         dtype = chosen.removesuffix("-folded")
-        # No figure here: a reason goes into the picture's file, and the same request gives the same bytes twice.
+        # Without the measured figure: the reason is stored in the image file, whose bytes depend on the
+        # request alone.
         return Choice(role, chosen, f"measured here: {dtype} multiplies faster than float32",
                       f"本机实测：{dtype} 的矩阵乘法快于 float32")  # fmt: skip
     return Choice(role, formats[0], *_why_fast(device, formats[0]))
 
 
 def _trusted(model: ModelProfile, role: str) -> list[str]:
-    """16-bit formats in which this component's numbers stay finite, most faithful first."""
+    """16-bit formats in which this component's numbers stay finite, the most precise first."""
     component = model.roles[role]
     if component in model.folded:
         return ["float16-folded", "bfloat16"]
@@ -302,7 +307,7 @@ def _why_fast(device: Device, chosen: str) -> tuple[str, str]:
 
 
 def _smallest(device: Device, model: ModelProfile, role: str) -> Choice | None:
-    """No 16-bit format is faster; one may still be needed for its size."""
+    """A 16-bit format for its size alone, where float32 does not fit in memory; otherwise None."""
     if _fits(device, model, role, "float32"):
         return None
     for candidate in _trusted(model, role):
@@ -333,7 +338,7 @@ def _why_exact_cpu(device: Device) -> tuple[str, str]:
 
 
 def _fits(device: Device, model: ModelProfile, role: str, chosen: str) -> bool:
-    """Whether the component's weights fit. Components may take turns on a device, so each is judged alone."""
+    """Whether the component's weights fit by themselves; components may be on the device one after another."""
     weights = model.parameters.get(model.roles[role], 0) * BYTES[chosen]
     return not device.memory or weights <= WEIGHTS_SHARE * device.memory
 

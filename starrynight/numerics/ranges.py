@@ -1,4 +1,4 @@
-"""Every layer's range against every format's limits, told from a trace. Knows modules by name; draws nothing."""
+"""The range of every layer compared with every format's limits, as data and as an SVG plot."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from starrynight.numerics.trace import Trace
 LIMITS = {"float8_e4m3": math.log2(448), "float8_e5m2": math.log2(57344), "float16": math.log2(65504),
           "bfloat16": math.log2(3.3895e38)}  # fmt: skip
 
-# float16's smallest normal and smallest subnormal number.
+# log2 of float16's smallest normal and smallest subnormal number.
 NORMAL, SUBNORMAL = -14.0, -24.0
 
 
 @dataclass
 class LayerRange:
-    """One module's 16-bit results over the whole run, in log2: ``peak`` of max|x|, ``small`` of the 10 % quantile.
+    """One module's 16-bit results over a whole run, in log2.
 
-    ``folded`` is the peak after folding. ``op`` made the peak.
+    ``peak`` is that of max|x|, ``small`` of the 10 % quantile of |x| (infinite if all values are 0),
+    ``folded`` of the peak after folding. ``op`` is the op with the peak.
     """
 
     component: str
@@ -35,17 +36,17 @@ class LayerRange:
     folded: float
 
     def headroom_bits(self, name: str) -> float:
-        """Bits between the peak and a format's largest number; negative where it breaks."""
+        """Bits between the peak and the largest number of the format ``name``; negative if it overflows."""
         return LIMITS[name] - self.peak
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with the bits to spare in each format."""
-        told = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return told | {"spare": {name: round(self.headroom_bits(name), 2) for name in LIMITS}}
+        """The fields for JSON, rounded; "spare" holds the headroom in bits by format."""
+        fields = {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return fields | {"spare": {name: round(self.headroom_bits(name), 2) for name in LIMITS}}
 
 
 def layer_ranges(trace: Trace) -> list[LayerRange]:
-    """The layers in the order in which they first ran, with what the least folding would make of them."""
+    """The layers in the order in which they first ran, with their peaks after the cheapest fold."""
     exponents = solve_exponents(trace, collect_ranges(trace), immovable(trace))
     found: dict[str, LayerRange] = {}
     for site in trace.sites.values():
@@ -62,7 +63,7 @@ def layer_ranges(trace: Trace) -> list[LayerRange]:
 
 
 def overflowing_layers(found: Sequence[LayerRange], name: str = "float16") -> list[LayerRange]:
-    """The layers that a format cannot hold, worst first."""
+    """The layers that overflow in the format ``name``, the worst first."""
     return sorted(
         (layer for layer in found if layer.headroom_bits(name) < 0),
         key=lambda layer: layer.headroom_bits(name),
@@ -74,7 +75,7 @@ def overflowing_layers(found: Sequence[LayerRange], name: str = "float16") -> li
 WIDTH, LEFT, RIGHT, TOP, BOTTOM, PLOT = 1280, 92, 150, 118, 74, 430
 NIGHT, DEEP, GOLD, PALE, FIRE, MOON = "#0a1230", "#050818", "#e6b94a", "#7f93c9", "#ff6b4a", "#f4e9c8"
 CAP = "#bfe3ff"
-FLOOR_BELOW, SKY_ABOVE = 2.0, 3.0
+MARGIN_BELOW, MARGIN_ABOVE = 2.0, 3.0  # bits
 SERIF = "'Noto Serif CJK SC','Noto Serif SC','Songti SC',Georgia,serif"
 
 # name, log2, colour, dash
@@ -87,9 +88,10 @@ LINES = (
 
 
 def range_plot(layers: Sequence[LayerRange], title: str, note: str, legend: Sequence[str]) -> str:
-    """An SVG picture: gold where float16 holds a layer, red where it breaks, a pale cap where folding brings it.
+    """An SVG bar chart of the layers' ranges in log2, drawn as a city under a night sky; no file is written.
 
-    ``legend`` names these three.
+    A bar reaches from a layer's small values to its peak: gold if float16 holds it, red if it overflows, with
+    a pale cap at the peak after folding. ``legend`` names these three.
     """
     low, high = _extent(layers)
     step = (WIDTH - LEFT - RIGHT) / max(1, len(layers))
@@ -98,15 +100,15 @@ def range_plot(layers: Sequence[LayerRange], title: str, note: str, legend: Sequ
         return TOP + PLOT * (high - bits) / (high - low)
 
     parts = [
-        _sky(),
+        _background(),
         _heading(title, note),
         _legend(legend),
-        *(_rule(*line, y(line[1])) for line in LINES if low < line[1] < high),
+        *(_limit_line(*line, y(line[1])) for line in LINES if low < line[1] < high),
     ]
     for number, layer in enumerate(layers):
-        parts.append(_tower(layer, LEFT + number * step, step, y, low))
-    parts += _districts(layers, step)
-    parts += [_scale(bits, y(bits)) for bits in range(int(low) // 8 * 8, int(high) + 1, 8) if bits > low]
+        parts.append(_bar(layer, LEFT + number * step, step, y, low))
+    parts += _component_names(layers, step)
+    parts += [_tick(bits, y(bits)) for bits in range(int(low) // 8 * 8, int(high) + 1, 8) if bits > low]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {TOP + PLOT + BOTTOM}" '
         f'font-family="{SERIF}">{"".join(parts)}</svg>\n'
@@ -114,17 +116,17 @@ def range_plot(layers: Sequence[LayerRange], title: str, note: str, legend: Sequ
 
 
 def _extent(layers: Sequence[LayerRange]) -> tuple[float, float]:
-    """log2 at the foot and at the top: the data, and float16's own limits, in sight."""
+    """log2 at the bottom and at the top, so that the data and float16's limits are visible."""
     finite = [layer.small for layer in layers if layer.small < 100]
-    low = max(min([NORMAL, *finite]), SUBNORMAL - 4) - FLOOR_BELOW
-    return low, max([LIMITS["float16"], *(layer.peak for layer in layers)]) + SKY_ABOVE
+    low = max(min([NORMAL, *finite]), SUBNORMAL - 4) - MARGIN_BELOW
+    return low, max([LIMITS["float16"], *(layer.peak for layer in layers)]) + MARGIN_ABOVE
 
 
-def _sky() -> str:
+def _background() -> str:
     height = TOP + PLOT + BOTTOM
     stars = []
     place = 7
-    for number in range(90):  # the same stars every time
+    for number in range(90):  # a fixed Lehmer sequence, so that equal input gives an equal file
         place = (place * 16807) % 2147483647
         x, level = place % WIDTH, (place // WIDTH) % (TOP + 60)
         stars.append(
@@ -160,7 +162,7 @@ def _legend(names: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _rule(name: str, _bits: float, colour: str, dash: str, level: float) -> str:
+def _limit_line(name: str, _bits: float, colour: str, dash: str, level: float) -> str:
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     width = 1.6 if not dash else 1
     return (
@@ -170,7 +172,7 @@ def _rule(name: str, _bits: float, colour: str, dash: str, level: float) -> str:
     )
 
 
-def _scale(bits: int, level: float) -> str:
+def _tick(bits: int, level: float) -> str:
     return f'<text x="{LEFT - 12}" y="{level + 4:.1f}" fill="{PALE}" font-size="12" text-anchor="end">2{_raised(bits)}</text>'
 
 
@@ -178,26 +180,26 @@ def _raised(number: int) -> str:
     return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] if digit.isdigit() else "⁻" for digit in str(number))
 
 
-def _tower(layer: LayerRange, x: float, step: float, y: Callable[[float], float], low: float) -> str:
-    """From the small values up to the peak; what folding makes of the peak is a pale cap across it."""
+def _bar(layer: LayerRange, x: float, step: float, y: Callable[[float], float], low: float) -> str:
+    """A layer's bar, with a tooltip, and the cap of its folded peak."""
     broken = layer.headroom_bits("float16") < 0
     top, foot = y(layer.peak), y(max(low, min(layer.small, layer.peak)))
     width = max(0.6, step * 0.78)
-    told = f"{layer.component}.{layer.name}: 2^{layer.peak:.1f}, {layer.headroom_bits('float16'):+.1f} bits, {layer.op}"
-    tower = (
+    label = f"{layer.component}.{layer.name}: 2^{layer.peak:.1f}, {layer.headroom_bits('float16'):+.1f} bits, {layer.op}"
+    bar = (
         f'<rect x="{x:.2f}" y="{top:.1f}" width="{width:.2f}" height="{max(1.0, foot - top):.1f}" '
-        f'fill="url(#{"fire" if broken else "gold"})" opacity="{0.95 if broken else 0.8}"><title>{escape(told)}</title></rect>'
+        f'fill="url(#{"fire" if broken else "gold"})" opacity="{0.95 if broken else 0.8}"><title>{escape(label)}</title></rect>'
     )
     if abs(layer.folded - layer.peak) < 0.5:
-        return tower
+        return bar
     return (
-        tower
+        bar
         + f'<rect x="{x:.2f}" y="{y(layer.folded) - 1:.1f}" width="{width:.2f}" height="2.4" fill="{CAP}"/>'
     )
 
 
-def _districts(layers: Sequence[LayerRange], step: float) -> list[str]:
-    """The components' names under their layers."""
+def _component_names(layers: Sequence[LayerRange], step: float) -> list[str]:
+    """The components' names under their layers' bars."""
     parts, number = [], 0
     for component, group in groupby(layers, key=lambda layer: layer.component):
         count = len(list(group))

@@ -1,7 +1,7 @@
-"""Noise that depends on the seed alone: drawn on the CPU, in float32, whatever the model runs in and on.
+"""Noise that depends on the seed alone: drawn on the CPU in float32, for every device and number format.
 
-Knows torch's function modes. Pipelines draw noise in their prompt's format, and torch draws other numbers in 16 bits
-than in 32; while ``Float32Noise`` is on, a request for 16-bit normal noise is drawn in float32 and rounded.
+diffusers draws noise in the prompt embeddings' format, and torch draws different numbers in 16 bits than in
+float32. Under ``Float32Noise`` 16-bit normal noise is drawn in float32 and rounded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from starrynight.numerics.dtypes import HALVES
 
 
 class Float32Noise(TorchFunctionMode):
-    """``draw``: where noise comes from that nobody gave a generator for, as some samplers ask at every step; without it,
-    such noise would hang on what the process drew before.
+    """A function mode that draws 16-bit normal noise in float32.
+
+    ``draw``: the generator for calls that pass none, as some schedulers make at every step. Without it their
+    noise depends on what the process drew before.
     """
 
     def __init__(self, draw: torch.Generator | None = None) -> None:
@@ -46,21 +48,23 @@ class Float32Noise(TorchFunctionMode):
 
 
 def generator(seed: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator, on every device. Another ``stream`` of the same seed draws other numbers.
+    """A CPU generator for a seed below 2⁶⁴. Each ``stream`` of a seed draws different numbers.
 
-    Streams are told apart by a digest, for streams of seeds that stand side by side must not meet.
+    The streams of neighbouring seeds, as in a batch, must differ too, so a stream's seed comes from a SHA-256
+    digest.
     """
-    heard = _heard(seed)
+    short = _to_32_bits(seed)
     if stream:
-        heard = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:4])
-    return torch.Generator("cpu").manual_seed(heard)
+        short = int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:4])
+    return torch.Generator("cpu").manual_seed(short)
 
 
-def _heard(seed: int) -> int:
-    """``seed`` as torch's CPU generator can hear it: in 32 bits, for it drops the others without a word (2.13, 2026-11).
+def _to_32_bits(seed: int) -> int:
+    """Reduce a seed to 32 bits, because torch's CPU generator silently ignores the others (2.13, 2026-11).
 
-    A seed below 2³² stays as it is. Of a longer one the upper half is mixed in, times an odd number (2³² over the golden
-    ratio), which maps no two halves to one: seeds that have either half in common, as those of a batch do, never meet.
+    A seed below 2³² is unchanged. The upper half of a longer one is mixed in, multiplied by an odd number
+    (2³² divided by the golden ratio, as in Fibonacci hashing). That is a bijection on 32 bits, so seeds that
+    share either half, as those of a batch do, never collide.
     """
     upper, lower = divmod(seed, 2**32)
     return lower ^ (upper * 0x9E3779B1 % 2**32)

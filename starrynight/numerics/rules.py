@@ -1,8 +1,8 @@
-"""What each aten op says about the exponents of its tensors: the table in which range folding is written down.
+"""The scale rules of range folding: what each aten op requires of the exponents of its tensors.
 
-Every tensor is stored as its true value × 2^e. A product adds exponents, a sum makes them equal, a norm forgets its
-input's; an op without a scale symmetry, or one that nobody wrote a rule for, pins its tensors to e = 0, which is
-always safe. Knows one op at a time; no module, no range, no plan.
+Every tensor is stored as its true value × 2^e. A product adds exponents, a sum makes them equal, and the
+output of a norm does not depend on its input's. An op without a scale symmetry or without a rule pins its
+tensors to e = 0, which is always safe. A rule sees one op; it uses no module, no range and no plan.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from torch import Tensor
 
 from starrynight.numerics.modules import tensors_in
 
+# The unknown that stands for the number 0.
 PINNED = 0
 
-# A mask is written as the lowest number of its format (−3.4e38 in bfloat16, −65504 in float16): it follows the
-# format and is no activation. No activation is this large: bfloat16 itself would break one product later.
+# Attention masks are written as the lowest number of their format (−3.4e38 in bfloat16). They follow the
+# format and are no activations. No activation is larger than this: in bfloat16 its product with another would
+# overflow.
 MASK = 2.0**100
 
-# A larger constant is no epsilon: the 1 of “1 + scale” is one of the model's own numbers. Unless the module that adds it
-# calls it one: a model that was folded before may have any.
-MODEST = 1e-2
+# A larger added constant counts as part of the model, like the 1 of "1 + scale", and not as an epsilon. An
+# exception is one that the module itself names an epsilon: in an already folded model it may have any size.
+LARGEST_EPSILON = 1e-2
 
 
 class Exponents:
-    """Integer unknowns and the linear relations between them. Unknown 0 is the number 0.
+    """Integer unknowns and the linear relations Σ coefficient · unknown = 0 between them.
 
-    Equal unknowns are merged at once (union-find); what remains are relations Σ coefficient · unknown = 0.
+    Equal unknowns are merged at once by union-find.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,7 @@ class Exponents:
 
     def same(self, *unknowns: int) -> None:
         roots = sorted({self.root(unknown) for unknown in unknowns})
-        for other in roots[1:]:  # the smallest becomes the root, so that 0 stays 0
+        for other in roots[1:]:  # the smallest becomes the root, so that PINNED stays a root
             self._parent[other] = roots[0]
 
     def pin(self, *unknowns: int) -> None:
@@ -64,7 +66,7 @@ class Exponents:
         self._relations[terms] = None
 
     def relations(self) -> list[dict[int, int]]:
-        """The distinct relations between roots, as {root: coefficient}, in the order they were met."""
+        """The distinct relations between roots, as {root: coefficient}, in the order they were added."""
         distinct: dict[tuple[tuple[int, int], ...], None] = {}
         for terms in self._relations:
             total: Counter[int] = Counter()
@@ -76,12 +78,12 @@ class Exponents:
         return [dict(terms) for terms in distinct]
 
     def as_data(self) -> dict[str, Any]:
-        """Plain lists, for a file."""
+        """Plain lists, for JSON."""
         return {"parents": self._parent, "relations": list(self._relations)}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Exponents:
-        """What ``as_data`` gave."""
+        """Read the output of ``as_data``."""
         found = cls()
         found._parent = list(data["parents"])
         for terms in data["relations"]:
@@ -90,23 +92,25 @@ class Exponents:
 
 
 class Ledger(Protocol):
-    """Where rules write what they find."""
+    """Records what the rules find; ``trace.Tracer`` is one."""
 
     @property
     def exponents(self) -> Exponents: ...
 
     def unknown_at(self, place: tuple) -> int:
-        """The unknown that belongs to a place of the program, the same in every step."""
+        """The unknown of a place in the program, the same in every step."""
 
     def owned_epsilon(self, value: float) -> str:
-        """The running module's attribute that holds ``value`` and is called an epsilon; "" if it has none."""
+        """The running module's attribute with "eps" in its name and this value; "" if there is none."""
 
     def epsilon(self, value: float, exponent: int, smallest: float) -> None:
-        """``value`` is added to a quantity with ``exponent``, whose smallest measured magnitude is given."""
+        """Record that ``value`` is added to a quantity with ``exponent``, whose smallest magnitude is
+        ``smallest``.
+        """
 
 
 class Call:
-    """One call of one op, as a rule sees it: its arguments by name, and what is known of their exponents."""
+    """One call of an op: its arguments by name. ``known``: id of an input tensor → its exponent."""
 
     def __init__(self, ledger: Ledger, func: Any, args: tuple, kwargs: dict, known: dict[int, int]) -> None:
         self.ledger, self.known = ledger, known
@@ -149,11 +153,13 @@ class Call:
         return result
 
     def is_blank(self) -> bool:
-        """Whether the op makes zeros, or memory not yet written: neither has a scale of its own."""
+        """Whether the op makes zeros or unwritten memory, which take the scale of what is written there
+        later.
+        """
         return self.op in BLANK or (self.op in FULL and self.arguments["fill_value"] == 0)
 
     def is_scale_free(self) -> bool:
-        """Whether an op without floating outputs answers the same at every scale."""
+        """Whether an op without floating-point outputs gives the same result at every scale."""
         other = self.arguments.get("other")
         number = not isinstance(other, Tensor) and other in (0, math.inf, -math.inf)
         return self.op in SCALE_FREE or (self.op in COMPARISONS and number)
@@ -163,37 +169,39 @@ Rule = Callable[[Call], int]
 
 
 def apply(call: Call) -> int:
-    """The exponent of the op's outputs; relations it implies are written to the call's ledger."""
-    if not any(call.known.values()):  # only constants went in; an epsilon beside them is still an epsilon
+    """The exponent of the op's outputs. Adds the relations it implies to the call's ledger."""
+    if not any(call.known.values()):  # only constants; an epsilon added to one is still recorded
         return add(call) if call.op == "add" else PINNED
     if call.out_variant or (not call.outputs and not call.is_scale_free()):
         return pin(call)
     if not call.outputs:
         return PINNED
     exponent = RULES.get(call.op, pin)(call)
-    if call.inplace:  # other views of the storage must agree, so its scale may not change under them
+    if call.inplace:  # the storage's other views keep their exponent, so it must not change
         exponent = call.same(exponent, call.exponent(call.written))
     return exponent
 
 
 def pin(call: Call) -> int:
-    """No scale symmetry, or none that is known: inputs and outputs keep their scale."""
+    """No scale symmetry, or no rule: inputs and outputs keep their scale."""
     call.ledger.exponents.pin(*call.tensors())
     return PINNED
 
 
 def constant(call: Call) -> int:
-    """The output has the input's shape, not its values."""
+    """The output takes only its shape from the input."""
     return PINNED
 
 
 def carry(call: Call) -> int:
-    """One input that is moved, reduced, or scaled by a number."""
+    """One input is moved, reduced or multiplied by a number."""
     return call.tensors()[0]
 
 
 def equal(call: Call) -> int:
-    """Inputs that end up in one tensor. The numbers 0 and ±Inf have no scale, any other is the model's own."""
+    """All inputs become parts or terms of one tensor. The numbers 0 and ±Inf fit any scale; another number
+    pins it.
+    """
     for name in ("value", "other", "source", "src"):
         if _is_number(call.arguments.get(name)):
             return pin(call)
@@ -216,33 +224,37 @@ def _is_neutral(call: Call, tensor: Tensor) -> bool:
 
 
 def add(call: Call) -> int:
-    """A sum. A small positive number is an epsilon, which may be rescaled with the tensor; another pins it."""
+    """A sum. A small positive number is an epsilon and may be rescaled with the tensor; any other number pins
+    it.
+    """
     other = call.arguments["other"]
     if isinstance(other, Tensor):
         return equal(call)
     if other == 0:
         return call["self"]
-    if call.op != "add" or not (0 < other <= MODEST or (other > 0 and call.ledger.owned_epsilon(other))):
+    if call.op != "add" or not (
+        0 < other <= LARGEST_EPSILON or (other > 0 and call.ledger.owned_epsilon(other))
+    ):
         return pin(call)
     call.ledger.epsilon(float(other), call["self"], smallest(call.arguments["self"]))
     return call["self"]
 
 
 def product(call: Call) -> int:
-    """Elementwise or matrix product of the first two arguments."""
+    """The elementwise or matrix product of the first two arguments."""
     a, b, *_ = call.arguments.values()
     return call.combine((call.exponent(a), 1), (call.exponent(b), 1))
 
 
 def product_with_sum(call: Call) -> int:
-    """β·self + α·(a @ b), or self + value·a·b; β = 0 is how attention asks for a scaled product."""
+    """β·self + α·(a @ b), or self + value·a·b. Attention uses β = 0 for a scaled product."""
     _, a, b, *_ = call.arguments.values()
     result = call.combine((call.exponent(a), 1), (call.exponent(b), 1))
     return result if call.arguments.get("beta", 1) == 0 else call.same(result, call["self"])
 
 
 def linear(call: Call) -> int:
-    """Convolution and linear layers: products with a weight, then a bias."""
+    """Convolution and linear layers: a product with the weight, plus a bias."""
     result = call.combine((call["input"], 1), (call["weight"], 1))
     return call.same(result, call["bias"]) if call.has("bias") else result
 
@@ -266,7 +278,9 @@ def scaled_by(numerator: int, divisor: int = 1) -> Rule:
 
 
 def norm(call: Call) -> int:
-    """Layer, group and RMS norm: the input's scale is forgotten, up to the epsilon beside its variance."""
+    """Layer, group and RMS norm: independent of the input's scale, except for the epsilon added to its
+    variance.
+    """
     value = call.arguments.get("eps")
     value = torch.finfo(call.outputs[0].dtype).eps if value is None else float(value)
     if value and call.outputs[-1].numel():
@@ -279,7 +293,7 @@ def norm(call: Call) -> int:
 
 
 def batch_norm(call: Call) -> int:
-    """In evaluation: (x − mean) / √(variance + eps) · weight + bias, all of them stored."""
+    """In evaluation mode: (x − mean) / √(variance + eps) · weight + bias, with stored mean and variance."""
     if call.arguments.get("training"):
         return pin(call)
     call.same(call["input"], call["running_mean"])
@@ -289,12 +303,12 @@ def batch_norm(call: Call) -> int:
 
 
 def _affine(call: Call) -> int:
-    """weight · normalised + bias."""
+    """weight · normalised input + bias."""
     return call.same(call["weight"], call["bias"]) if call.has("bias") else call["weight"]
 
 
 def _variance(call: Call) -> int:
-    """Twice the input's exponent, as an unknown of its own."""
+    """A new unknown, twice the input's exponent."""
     if call["input"] == PINNED:
         return PINNED
     variance = call.ledger.unknown_at((*call.place, "variance"))
@@ -303,7 +317,7 @@ def _variance(call: Call) -> int:
 
 
 def attention(call: Call) -> int:
-    """softmax(q·k + mask) v: the products must keep their scale, the values carry theirs through."""
+    """softmax(q·k + mask)·v: the scores and the mask keep their scale; the output has the values' exponent."""
     call.ledger.exponents.relate((call["query"], 1), (call["key"], 1))
     call.ledger.exponents.pin(call["attn_mask"], call["attn_bias"])
     return call["value"]
@@ -324,7 +338,7 @@ def masked_fill(call: Call) -> int:
 
 
 def overwrite(call: Call) -> int:
-    """The storage receives another tensor."""
+    """The storage receives another tensor's values."""
     return call.same(call["self"], call["src"])
 
 
@@ -371,7 +385,7 @@ RULES: dict[str, Rule] = {
     "fill": masked_fill,
 }  # fmt: skip
 
-# Zeros, and memory that is not yet written.
+# Ops that make zeros or unwritten memory.
 BLANK = frozenset((
     "zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided",
 ))  # fmt: skip
@@ -380,7 +394,7 @@ FULL = frozenset(("full", "full_like", "new_full"))
 # Ops whose outputs are all parts of the input.
 PARTS = frozenset(("split_copy", "split_with_sizes_copy", "unbind_copy"))
 
-# Ops without floating outputs whose answer does not depend on a (positive) scale.
+# Ops without floating-point outputs whose result does not depend on a positive scale.
 SCALE_FREE = frozenset(
     ("isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "logical_not", "signbit")
 )
@@ -388,6 +402,6 @@ COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 
 
 def smallest(tensor: Tensor) -> float:
-    """The smallest non-zero magnitude: rows of zeros (padding) give 0 with any epsilon."""
+    """The smallest non-zero magnitude. Zeros (rows of padding) are skipped: they stay 0 with any epsilon."""
     magnitudes = tensor.abs()
     return magnitudes[magnitudes > 0].amin().item() if bool((magnitudes > 0).any()) else math.inf

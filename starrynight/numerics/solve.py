@@ -1,7 +1,8 @@
-"""Choose the folds: integer exponents for parameters that bring every 16-bit tensor of a trace into float16's range.
+"""Choose the folds: integer exponents for parameters that bring every 16-bit tensor of a trace into float16's
+range.
 
-The choice is a small mixed-integer linear program: the trace's relations and ranges are its rows, and HiGHS solves it
-(``scipy.optimize.milp``). This file reads no op and changes no tensor; ``fold`` applies the plan.
+The choice is a small mixed-integer linear program: the trace's relations and ranges are its rows, and HiGHS
+solves it (``scipy.optimize.milp``). This file reads no op and changes no tensor; ``fold`` applies the plan.
 """
 
 from __future__ import annotations
@@ -20,26 +21,28 @@ from starrynight.numerics.islands import find_islands, inside
 from starrynight.numerics.rules import PINNED
 from starrynight.numerics.trace import Epsilon, Trace
 
-# log2 of the largest magnitude planned for. float16 ends at 65504 < 2^16; 2^13 leaves three bits of headroom for inputs
-# outside the calibration. With one bit (2^15) one of two held-out images of a Firefly run broke (docs/log.md).
+# log2 of the largest magnitude planned for. float16 ends at 65504 < 2^16; 2^13 leaves three bits of headroom
+# for inputs outside the calibration. With one bit (2^15) one of two held-out images of a Firefly run broke
+# (docs/log.md).
 LIMIT = 13
 
-# log2 of the smallest useful magnitude. float16's subnormals begin at 2^-14 and reach bfloat16's 8 bits of precision at
-# 2^-17; the low quantile of every tensor should stay above 2^-16.
+# log2 of the smallest useful magnitude. float16's subnormals begin at 2^-14 and reach bfloat16's 8 bits of
+# precision at 2^-17; the low quantile of every tensor should stay above 2^-16.
 SMALLEST = -16
 
-# No parameter is folded by more than 2^32, and no other tensor by more than 2^64: squares of folded tensors, as in a
-# variance, then stay inside float32's range (2^±126).
+# No parameter is folded by more than 2^32, and no other tensor by more than 2^64: squares of folded tensors,
+# as in a variance, then stay inside float32's range (2^±126).
 LARGEST_FOLD = 32
 LARGEST = 2 * LARGEST_FOLD
 
-# An epsilon that is not rescaled is negligible if it is at most this share of the smallest quantity it is added to. The
-# square root of the sum then changes by 2^-22 (2.4e-7), two of float32's last bits, in the smallest row and by less in
-# all others.
+# An epsilon that is not rescaled is negligible if it is at most this share of the smallest quantity it is
+# added to. The square root of the sum then changes by 2^-22 (2.4e-7), two of float32's last bits, in the
+# smallest row and by less in all others.
 NEGLIGIBLE = 2.0**-21
 
-# Objective weights for each bit out of range, each bit of small values lost to subnormals, and each bit of a fold.
-# TIE makes the fold of a later parameter cheaper, so that the plan does not depend on the solver's order.
+# Objective weights for each bit out of range, each bit of small values lost to subnormals, and each bit of a
+# fold. TIE makes the fold of a later parameter cheaper, so that the plan does not depend on the solver's
+# order.
 STUCK, COARSE, FOLD, TIE = 1e6, 100.0, 1.0, 0.1
 
 
@@ -51,10 +54,10 @@ class Infeasible(ValueError):
 class FoldPlan:
     """How to change a model so that its tensors fit float16.
 
-    ``parameters``: name → p; the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p, likewise.
-    ``configs``: configuration key of those epsilons → p, for written checkpoints. ``islands``: modules that run in
-    float32. ``limit``: log2 of the largest magnitude planned for. ``headroom_bits``: bits between the largest folded
-    tensor of the calibration and 65504; infinite if no tensor was in 16 bits.
+    ``parameters``: name → p; the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p,
+    likewise. ``configs``: configuration key of those epsilons → p, for written checkpoints. ``islands``:
+    modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``headroom_bits``: bits
+    between the largest folded tensor of the calibration and 65504; infinite if no tensor was in 16 bits.
     """
 
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -87,8 +90,9 @@ class FoldPlan:
 class CheckpointConstraints:
     """Which epsilons a standard checkpoint can change: groups of them, each set by one configuration key.
 
-    ``keys``: configuration key → the epsilons ("module.attribute") that it sets. ``header_epsilons``: epsilon → power;
-    the traced modules hold it 2^power times as large as their configuration, because a ``starry_fold`` header says so.
+    ``keys``: configuration key → the epsilons ("module.attribute") that it sets. ``header_epsilons``: epsilon
+    → power; the traced modules hold it 2^power times as large as their configuration, because a
+    ``starry_fold`` header says so.
     """
 
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -103,9 +107,10 @@ def solve_folds(
 ) -> FoldPlan:
     """The plan for a traced model. The same trace gives the same plan.
 
-    With ``constraints`` only folds that a standard checkpoint can store are used: no non-persistent buffer changes, and
-    an epsilon changes only by its configuration key. ``fixed(name)`` is true for parameters that must not change.
-    Modules that stay out of range become float32 islands; the program is then solved again without their inside.
+    With ``constraints`` only folds that a standard checkpoint can store are used: no non-persistent buffer
+    changes, and an epsilon changes only by its configuration key. ``fixed(name)`` is true for parameters that
+    must not change. Modules that stay out of range become float32 islands; the program is then solved again
+    without their inside.
     """
     pinned = immovable(trace, constraints is not None) | {
         p.exponent for p in trace.parameters.values() if fixed(p.name)
@@ -122,7 +127,9 @@ def solve_folds(
 
 
 def immovable(trace: Trace, stored_only: bool = False) -> set[int]:
-    """Exponents of the parameters that the run never used; with ``stored_only`` also of those no checkpoint stores."""
+    """Exponents of the parameters that the run never used; with ``stored_only`` also of those no checkpoint
+    stores.
+    """
     parameters = trace.parameters.values()
     return {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
 
@@ -177,7 +184,8 @@ def solve_exponents(
 ) -> dict[int | str, int]:
     """The cheapest integer for every root exponent of the trace (and every key of ``constraints``).
 
-    ``pinned`` exponents are 0 and ``demands`` fixes others to a value. Raises ``Infeasible`` if that is impossible.
+    ``pinned`` exponents are 0 and ``demands`` fixes others to a value. Raises ``Infeasible`` if that is
+    impossible.
     """
     root = trace.exponents.root
     roots = sorted({root(u) for u in range(len(trace.exponents))} - {PINNED})
@@ -215,7 +223,8 @@ def solve_exponents(
 def _bound_epsilon(program: _Program, epsilon: Epsilon, root: int, allowed: CheckpointConstraints) -> None:
     """Require that an epsilon is rescaled with the quantity it is added to, or stays negligible beside it.
 
-    Only its configuration key can change it. Exact rescaling means: key power − quantity power = header power.
+    Only its configuration key can change it. Exact rescaling means: key power − quantity power = header
+    power.
     """
     name = f"{epsilon.module}.{epsilon.attribute}" if epsilon.attribute else ""
     terms: dict[int | str, int] = {} if root == PINNED else {root: -1}
@@ -343,11 +352,12 @@ def as_plan(
 
 
 def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> FoldPlan:
-    """The inverse of a fold, for test twins: 16-bit tensors of ``boundary`` grow by 2^bits and no output changes.
+    """The inverse of a fold, for test twins: 16-bit tensors of ``boundary`` grow by 2^bits and no output
+    changes.
 
-    ``boundary`` is ``trace.outputs[module]`` or ``trace.inputs[module]``. Tensors in it whose scale is fixed (an input
-    of the whole model, a constant) stay as they are. Apply the plan with ``fold_modules``. Raises ``Infeasible`` if no
-    tensor can grow.
+    ``boundary`` is ``trace.outputs[module]`` or ``trace.inputs[module]``. Tensors in it whose scale is fixed
+    (an input of the whole model, a constant) stay as they are. Apply the plan with ``fold_modules``. Raises
+    ``Infeasible`` if no tensor can grow.
     """
     roots = {trace.exponents.root(unknown) for unknown in boundary} - {PINNED}
     movable = []

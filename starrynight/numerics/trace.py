@@ -1,9 +1,11 @@
-"""Watch a run and write down how every tensor's scale depends on the parameters, and how large each tensor gets.
+"""Trace a run: record how every tensor's scale depends on the parameters, and how large each tensor gets.
 
-The relations come from ``rules``, one op at a time; this file knows which tensor is which, where in the program an op
-stands, and what it measured there. It knows nothing about any architecture and chooses no exponent (``solve`` does).
-Nothing is kept alive: tensors are known by weak references to their storage, and the steps of a run that pass the
-same place of the program are merged, so memory grows with the size of the program and not with the length of the run.
+``rules`` gives the relations of one op. This file identifies the tensors, locates each op in the program and
+measures its output. It depends on no architecture and chooses no exponents (``solve`` does).
+
+Tensors are identified by weak references to their storage, so the trace keeps no tensor alive. Sampling steps
+that run the same op in the same module call are merged into one ``Site``. Memory therefore grows with the
+size of the program, not with the number of steps.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from starrynight.numerics.dtypes import HALVES
 from starrynight.numerics.modules import Modules, named_tensors, tensors_in, watching
 from starrynight.numerics.rules import MASK, PINNED, Call, Exponents
 
-# Elements looked at for the low quantile of a tensor, and that quantile: below it, values may become subnormal.
+# The low quantile is taken from this many elements of a tensor; values below it may become subnormal in
+# float16.
 SAMPLE, QUANTILE = 2048, 0.1
 
 
 @dataclass
 class Parameter:
-    """A parameter or buffer. ``kept``: a checkpoint stores it (a non-persistent buffer it does not).
+    """A parameter or buffer. ``kept``: a checkpoint stores it, which is false for non-persistent buffers.
 
-    ``peak`` is max|x|, ``small`` the low quantile of |x|; ``half``: held in 16 bits during the run.
+    ``peak`` is max|x|, ``small`` the low quantile of |x|; ``half``: it is in 16 bits during the run.
     """
 
     name: str
@@ -48,7 +51,7 @@ class Parameter:
 
 @dataclass
 class Site:
-    """One op at one place of the program, all of its runs merged. ``exponents`` had there: usually one."""
+    """One op at one place of the program, over all steps. ``exponents`` of its output, usually one."""
 
     module: str
     op: str
@@ -60,10 +63,10 @@ class Site:
 
 @dataclass
 class Epsilon:
-    """A constant that a module adds to a quantity (``exponent``) to keep a quotient finite.
+    """A constant that a module adds to a quantity with ``exponent``, to keep a quotient finite.
 
-    ``module`` and ``attribute`` say where it is written and can be rescaled; ``attribute`` is "" where no module
-    owns it. ``smallest`` is the smallest quantity it was added to.
+    ``module`` and ``attribute`` name where it can be rescaled; ``attribute`` is "" if no module attribute
+    holds it. ``smallest`` is the smallest quantity it was added to.
     """
 
     module: str
@@ -75,12 +78,12 @@ class Epsilon:
 
 @dataclass
 class Trace:
-    """What a run taught: the relations, the ranges, and what crossed the boundary of every module in 16 bits.
+    """The scale relations and the ranges of a run.
 
-    ``inputs`` and ``outputs`` give {exponent: peak} by module name. ``used`` holds the exponents that some op met: a
-    parameter that is not among them was never exercised and must stay. ``unknown_ops`` counts ops that no rule knows,
-    ``broken`` names the modules that made a NaN, and the op. ``places`` numbers the calls and the unknowns of the
-    program, so that a later step, or a later run, finds its own again.
+    ``inputs`` and ``outputs``: module name → {exponent: peak} of the 16-bit tensors that cross its boundary.
+    ``used``: exponents that some op read; a parameter outside it was never exercised and must not change.
+    ``unknown_ops`` counts ops without a rule. ``broken``: module name → the op that made a NaN there.
+    ``places`` numbers the module calls and unknowns of the program, so that a later step or run reuses them.
     """
 
     exponents: Exponents = field(default_factory=Exponents)
@@ -95,7 +98,7 @@ class Trace:
     places: dict[tuple, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Equal traces have equal texts. Infinities are written as Python writes them."""
+        """Equal traces give equal texts. Infinities are written as ``Infinity``, which only Python reads."""
         return json.dumps({
             "exponents": self.exponents.as_data(),
             "parameters": [asdict(parameter) for parameter in self.parameters.values()],
@@ -111,7 +114,7 @@ class Trace:
 
     @classmethod
     def from_json(cls, text: str) -> Trace:
-        """What ``to_json`` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read the output of ``to_json``. Raises ValueError, KeyError or TypeError for anything else."""
         payload = json.loads(text)
         parameters = [Parameter(**entry) for entry in payload["parameters"]]
         return cls(
@@ -132,10 +135,11 @@ class Trace:
 
 
 def trace_modules(modules: Modules, run: Callable[[], object], into: Trace | None = None) -> Trace:
-    """Call ``run`` and return what it taught about ``modules`` (a module, or several by name).
+    """Call ``run`` and return the trace of ``modules`` (one module, or several by name).
 
-    The modules should hold bfloat16: sections that they keep in float32 are then seen as such. Inputs and outputs of
-    the outermost module calls keep their scale. ``into`` goes on with an earlier trace of the same modules.
+    The modules should be in bfloat16; sections that they compute in float32 are then recognised and not
+    constrained. Inputs and outputs of the outermost module calls keep their scale. ``into`` continues an
+    earlier trace of the same modules and is returned.
     """
     tracer = Tracer(modules, into)
     with torch.no_grad(), tracer.hooks(), tracer:
@@ -145,7 +149,9 @@ def trace_modules(modules: Modules, run: Callable[[], object], into: Trace | Non
 
 @dataclass
 class _Frame:
-    """A module that is running. ``key`` tells this call from others of the program; counters number its parts."""
+    """A running module. ``key`` identifies this call in the program; the counters number its ops and child
+    calls.
+    """
 
     module: nn.Module
     name: str
@@ -169,13 +175,15 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        """Know which module is running, while this lasts."""
-        self._adopt_parameters()
+        """Track the running module within this context."""
+        self._add_parameters()
         with watching(self._modules, self._enter_module, self._leave_module):
             yield
 
-    def _adopt_parameters(self) -> None:
-        """Give every parameter and buffer an unknown. Tied ones share a storage, hence the unknown."""
+    def _add_parameters(self) -> None:
+        """Give every parameter and buffer an exponent. Tied parameters share a storage and therefore the
+        exponent.
+        """
         for name, tensor, kept in named_tensors(self._modules):
             exponent = self._storages.get(tensor)
             known = self.trace.parameters.get(name)
@@ -193,7 +201,7 @@ class Tracer(TorchDispatchMode):
             call = (parent.key, name, parent.calls[name])
             parent.calls[name] += 1
         else:
-            call = (-1, name, 0)  # every step of a run is the same place of the program
+            call = (-1, name, 0)  # every sampling step is the same place of the program
         key = self.trace.places.setdefault(call, len(self.trace.places))
         self._frames.append(_Frame(module, name, key))
         self._cross(self.trace.inputs.setdefault(name, {}), tensors_in(inputs))
@@ -206,7 +214,7 @@ class Tracer(TorchDispatchMode):
             self.trace.exponents.pin(*map(self._exponent, results))
 
     def _cross(self, boundary: dict[int, float], tensors: Iterable[Tensor]) -> None:
-        """Remember the exponents and peaks of the 16-bit tensors that enter or leave a module."""
+        """Record the exponents and peaks of the 16-bit tensors that enter or leave a module."""
         for tensor in tensors:
             if tensor.dtype in HALVES:
                 exponent, peak = self._exponent(tensor), self._storages.peak(tensor)
@@ -218,7 +226,7 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if not self._frames:
             return func(*args, **kwargs)
-        if self._is_composite(func):  # in inference mode such ops arrive whole
+        if self._is_composite(func):  # inference mode does not decompose such ops before dispatch
             with self:
                 return func.decompose(*args, **kwargs)
         known = {id(t): self._exponent(t) for t in tensors_in((args, kwargs)) if _is_real(t)}
@@ -226,7 +234,7 @@ class Tracer(TorchDispatchMode):
         if not _is_view(func):
             call = Call(self, func, args, kwargs, known)
             call.outputs = [t for t in tensors_in(result) if _is_real(t)]
-            self._learn(call)
+            self._record(call)
         return result
 
     def _is_composite(self, func: Any) -> bool:
@@ -234,8 +242,8 @@ class Tracer(TorchDispatchMode):
             self._composite[func] = func._can_decompose()
         return self._composite[func]
 
-    def _learn(self, call: Call) -> None:
-        """Record the op's range and the exponents of its outputs."""
+    def _record(self, call: Call) -> None:
+        """Record the op's range and give its outputs their exponents."""
         frame = self._frames[-1]
         call.place = (frame.key, call.op, frame.ops[call.op])
         frame.ops[call.op] += 1
@@ -253,7 +261,7 @@ class Tracer(TorchDispatchMode):
         site.exponents.add(exponent)
         peak = self._measure(site, call.outputs[0])
         self._storages.put(call.outputs[0], exponent, peak)
-        # what follows are other parts of the same, or statistics that nobody reads in a forward pass
+        # Further outputs are parts of the same tensor, or statistics that a forward pass does not use.
         beside = exponent if call.op in rules.PARTS else PINNED
         for output in call.outputs[1:]:
             self._storages.put(output, beside, peak)
@@ -270,10 +278,10 @@ class Tracer(TorchDispatchMode):
         return peak
 
     def _exponent(self, tensor: Tensor) -> int:
-        """A tensor that no traced op made is an input or a constant: it keeps its scale."""
+        """A tensor that no traced op made is an input or a constant and keeps its scale."""
         return self._storages.get(tensor) or PINNED
 
-    # -- the ledger that rules write to -------------------------------------------------------------------------
+    # -- the ledger that rules write to (``rules.Ledger``) -----------------------------------------------------------
 
     @property
     def exponents(self) -> Exponents:
@@ -299,10 +307,10 @@ class Tracer(TorchDispatchMode):
 
 
 class _Storages:
-    """Exponent and peak of every living storage. All views of a storage share them.
+    """Exponent and peak of every live storage, shared by all views of it.
 
-    A weak reference keeps the storage's address from being used again, so that a stale entry cannot be mistaken
-    for a new tensor; its data is freed as usual.
+    The weak reference frees the data but keeps the storage's address from being reused, so that a stale entry
+    cannot match a new tensor.
     """
 
     def __init__(self) -> None:
@@ -326,11 +334,11 @@ class _Storages:
             self._sweep_at = max(1024, 2 * len(self._entries))
 
 
-# -- small things ------------------------------------------------------------------------------------------------
+# -- helpers -----------------------------------------------------------------------------------------------------
 
 
 def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:
-    """(max|x|, low quantile of |x|) among values that are neither 0 nor a mask's; the peak is NaN if any value is."""
+    """(max|x|, low quantile of |x|) without zeros and mask values. The peak is NaN if any value is NaN."""
     if not tensor.numel() or tensor.is_complex():
         return 0.0, math.inf
     peak = torch.linalg.vector_norm(tensor, math.inf).item()
@@ -339,16 +347,17 @@ def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:
         peak = rest.masked_fill(rest > MASK, 0).amax().item()
     sample = tensor.reshape(-1)
     if len(sample) > 4 * SAMPLE:
-        sample = sample[_places(len(sample)).to(tensor.device)]
+        sample = sample[_sample_indices(len(sample)).to(tensor.device)]
     sample = sample.abs().float()
     sample = sample[(sample > 0) & (sample < MASK)]
     return peak, sample.quantile(QUANTILE).item() if sample.numel() else math.inf
 
 
 @lru_cache(256)
-def _places(count: int) -> Tensor:
-    """Which of ``count`` numbers to look at: the same ones every time, and no pattern, for even steps may all fall into one
-    channel (every 7680th number of a width of 3840 does).
+def _sample_indices(count: int) -> Tensor:
+    """Indices of the elements to sample out of ``count``, the same every time.
+
+    Random, because evenly spaced elements may all be in one channel: every 7680th is, at a width of 3840.
     """
     return torch.randint(count, (SAMPLE,), generator=torch.Generator().manual_seed(0))
 
@@ -364,7 +373,7 @@ def _is_view(func: Any) -> bool:
 
 
 def _listed(boundaries: Mapping[str, Mapping[int, float]]) -> dict[str, list[tuple[int, float]]]:
-    """JSON's keys are strings; these are numbers."""
+    """Pairs instead of mappings, because JSON's keys are strings and these are numbers."""
     return {name: list(peaks.items()) for name, peaks in boundaries.items()}
 
 
