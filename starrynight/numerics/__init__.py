@@ -35,25 +35,9 @@ if TYPE_CHECKING:
     from starrynight.numerics.solve import FoldPlan, solve_folds
     from starrynight.numerics.trace import Trace, trace_modules
 
-__all__ = [
-    "Certificate",
-    "Emulation",
-    "FoldPlan",
-    "PrecisionPlan",
-    "Trace",
-    "cast_with_islands",
-    "certify_folds",
-    "emulate_module",
-    "find_fault",
-    "fold_modules",
-    "layer_ranges",
-    "locate_fault",
-    "range_plot",
-    "read_plan",
-    "solve_folds",
-    "trace_modules",
-    "write_folded",
-]
+__all__ = ["Certificate", "Emulation", "FoldPlan", "PrecisionPlan", "Trace", "cast_with_islands", "certify_folds",
+           "emulate_module", "find_fault", "fold_modules", "layer_ranges", "locate_fault", "range_plot", "read_plan",
+           "solve_folds", "trace_modules", "write_folded"]  # fmt: skip
 
 _HOMES = {
     "certify": ("Certificate", "certify_folds"),

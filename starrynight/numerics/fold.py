@@ -70,48 +70,36 @@ def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix:
 
 def fold_epsilons(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply only the epsilons, for weights that are already folded in their file."""
+    known = dict(named_modules(modules))
     for name, power in plan.epsilons.items():
         path, _, attribute = name.rpartition(".")
-        module = _module_at(modules, path)
+        module = known[path]
         setattr(module, attribute, getattr(module, attribute) * 2.0 ** (sign * power))
 
 
 def compose(*plans: FoldPlan) -> FoldPlan:
-    """One plan that equals several in sequence: exponents add up, islands unite; ``limit`` and headroom are
-    the last's.
-    """
-    parameters: Counter[str] = Counter()
-    epsilons: Counter[str] = Counter()
-    configs: Counter[str] = Counter()
-    for plan in plans:
-        for name, power in plan.parameters.items():
-            parameters[name] += power
-        for name, power in plan.epsilons.items():
-            epsilons[name] += power
-        for name, power in plan.configs.items():
-            configs[name] += power
-    return replace(
-        plans[-1],
-        parameters={name: power for name, power in sorted(parameters.items()) if power},
-        epsilons={name: power for name, power in sorted(epsilons.items()) if power},
-        configs={name: power for name, power in sorted(configs.items()) if power},
-        islands=tuple(sorted({island for plan in plans for island in plan.islands})),
-    )
+    """One plan that equals several in sequence: exponents add up, islands unite, the rest is the last plan's."""
+
+    def total(kind: str) -> dict[str, int]:
+        powers: Counter[str] = Counter()
+        for plan in plans:
+            powers.update(getattr(plan, kind))  # a Counter adds
+        return {name: power for name, power in sorted(powers.items()) if power}
+
+    islands = tuple(sorted({island for plan in plans for island in plan.islands}))
+    return replace(plans[-1], parameters=total("parameters"), epsilons=total("epsilons"), configs=total("configs"),
+                   islands=islands)  # fmt: skip
 
 
 def only(plan: FoldPlan, component: str) -> FoldPlan:
     """The part of a plan for one component; names keep its prefix."""
-    return replace(
-        plan,
-        parameters={n: p for n, p in plan.parameters.items() if inside(n, (component,))},
-        epsilons={n: p for n, p in plan.epsilons.items() if inside(n, (component,))},
-        configs={n: p for n, p in plan.configs.items() if inside(n, (component,))},
-        islands=tuple(i for i in plan.islands if inside(i, (component,))),
-    )
 
+    def part(powers: Mapping[str, int]) -> dict[str, int]:
+        return {name: power for name, power in powers.items() if inside(name, (component,))}
 
-def _module_at(modules: Modules, path: str) -> nn.Module:
-    return next(module for name, module in named_modules(modules) if name == path)
+    islands = tuple(island for island in plan.islands if inside(island, (component,)))
+    return replace(plan, parameters=part(plan.parameters), epsilons=part(plan.epsilons), configs=part(plan.configs),
+                   islands=islands)  # fmt: skip
 
 
 def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | None = None) -> Tensor:
