@@ -65,9 +65,7 @@ class Certificate:
         return holds(self.folded_float32, self.folded_float16, self.bfloat16)
 
     def to_dict(self) -> dict[str, object]:
-        """The fields, ``holds`` and the errors in dB, for a header or a report. Errors that are not finite
-        become None.
-        """
+        """The fields, ``holds`` and the errors in dB, for a header or a report. A non-finite error becomes None."""
         fields = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()
         }
@@ -96,9 +94,7 @@ class Certificate:
 
 
 def decibels(error: float) -> float | None:
-    """20·log10 of a relative error, to 0.1 dB. None if it is not finite; -999 for 0, because JSON has no
-    infinity.
-    """
+    """20·log10 of a relative error, to 0.1 dB. None if it is not finite, -999 (JSON has no -Inf) for 0."""
     if not math.isfinite(error):
         return None
     return round(20 * math.log10(error), 1) if error else -999.0

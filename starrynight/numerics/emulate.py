@@ -1,5 +1,4 @@
-"""Emulate a GPU's float16 on any machine: every op takes 16-bit operands, computes in float32 and rounds its
-result.
+"""Emulate a GPU's float16 on any machine: every op computes in float32 and rounds its result.
 
 A tensor core does the same: float16 operands, float32 accumulation. On a CPU, whose own float16 may be slow
 or may accumulate in float16, emulation runs at roughly float32's speed. It also works for bfloat16 and both
@@ -105,8 +104,7 @@ class Emulation(TorchDispatchMode):
 
 
 def emulate_module(module: nn.Module, keep: bool = True) -> None:
-    """Run ``module`` under ``Emulation`` whenever it is called. ``keep``: keep its weights in float32 as
-    well.
+    """Run ``module`` under ``Emulation`` whenever it is called. ``keep``: keep float32 weights too.
 
     A trace or ``locate_fault`` still sees 16-bit tensors, even one that started before the call.
     """
@@ -128,9 +126,7 @@ def emulate_module(module: nn.Module, keep: bool = True) -> None:
 
 @contextmanager
 def _beneath() -> Iterator[None]:
-    """Pop the dispatch modes above the innermost emulation, or all if there is none, and push them back
-    afterwards.
-    """
+    """Pop the dispatch modes above the innermost emulation (all if there is none); push them back at the end."""
     lifted = []
     while (top := _get_current_dispatch_mode()) is not None and not isinstance(top, Emulation):
         lifted.append(top)

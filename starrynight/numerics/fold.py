@@ -103,8 +103,7 @@ def only(plan: FoldPlan, component: str) -> FoldPlan:
 
 
 def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | None = None) -> Tensor:
-    """One checkpoint tensor, folded; ``name`` is its name in the plan. Integer tensors are returned
-    unchanged.
+    """One checkpoint tensor, folded; ``name`` is its name in the plan. Integer tensors do not change.
 
     With ``dtype`` the result is cast to it, or to float32 inside an island.
     """

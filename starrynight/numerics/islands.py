@@ -1,7 +1,6 @@
 """Float32 islands: the smallest modules around tensors that no fold brings into float16's range.
 
-Finds islands in a trace and runs them. Works with module names and boundaries; ``solve`` chooses the
-exponents.
+Finds islands in a trace and runs them. ``solve`` chooses the exponents.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ def inside(name: str, islands: Iterable[str]) -> bool:
 def find_islands(
     trace: Trace, exponents: Mapping[Any, int], limit: int, known: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Names of the smallest modules that contain every tensor beyond 2^limit and whose inputs and outputs are
-    within it.
+    """Names of the smallest modules around tensors beyond 2^limit whose inputs and outputs are within it.
 
     ``known`` islands are kept, or replaced by a larger one if their outputs do not fit. An outermost module
     can be an island whatever the size of its inputs and outputs.

@@ -24,9 +24,7 @@ def named_modules(modules: Modules) -> Iterator[tuple[str, nn.Module]]:
 
 
 def named_tensors(modules: Modules) -> Iterator[tuple[str, Tensor, bool]]:
-    """(name, tensor, stored in a checkpoint) of every floating-point parameter and buffer; tied ones once per
-    name.
-    """
+    """(name, tensor, stored in a checkpoint) of every floating-point parameter and buffer, for every name."""
     for name, module in named_modules(modules):
         for own, tensor in own_tensors(module).items():
             yield join(name, own), tensor, own not in module._non_persistent_buffers_set

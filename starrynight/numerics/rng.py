@@ -50,8 +50,7 @@ class Float32Noise(TorchFunctionMode):
 def generator(seed: int, stream: int = 0) -> torch.Generator:
     """A CPU generator for a seed below 2⁶⁴. Each ``stream`` of a seed draws different numbers.
 
-    The streams of neighbouring seeds, as in a batch, must differ too, so a stream's seed comes from a SHA-256
-    digest.
+    The streams of neighbouring seeds must differ too, so a stream's seed is taken from a SHA-256 digest.
     """
     short = _to_32_bits(seed)
     if stream:

@@ -153,9 +153,7 @@ class Call:
         return result
 
     def is_blank(self) -> bool:
-        """Whether the op makes zeros or unwritten memory, which take the scale of what is written there
-        later.
-        """
+        """Whether the op makes zeros or unwritten memory, which take any scale later."""
         return self.op in BLANK or (self.op in FULL and self.arguments["fill_value"] == 0)
 
     def is_scale_free(self) -> bool:
@@ -199,9 +197,7 @@ def carry(call: Call) -> int:
 
 
 def equal(call: Call) -> int:
-    """All inputs become parts or terms of one tensor. The numbers 0 and ±Inf fit any scale; another number
-    pins it.
-    """
+    """Inputs become parts or terms of one tensor. 0 and ±Inf fit any scale; another number pins it."""
     for name in ("value", "other", "source", "src"):
         if _is_number(call.arguments.get(name)):
             return pin(call)
@@ -224,9 +220,7 @@ def _is_neutral(call: Call, tensor: Tensor) -> bool:
 
 
 def add(call: Call) -> int:
-    """A sum. A small positive number is an epsilon and may be rescaled with the tensor; any other number pins
-    it.
-    """
+    """A sum. A small positive number is an epsilon and may be rescaled; any other number pins it."""
     other = call.arguments["other"]
     if isinstance(other, Tensor):
         return equal(call)
@@ -278,9 +272,7 @@ def scaled_by(numerator: int, divisor: int = 1) -> Rule:
 
 
 def norm(call: Call) -> int:
-    """Layer, group and RMS norm: independent of the input's scale, except for the epsilon added to its
-    variance.
-    """
+    """Layer, group and RMS norm: independent of the input's scale, except for the epsilon."""
     value = call.arguments.get("eps")
     value = torch.finfo(call.outputs[0].dtype).eps if value is None else float(value)
     if value and call.outputs[-1].numel():
@@ -317,7 +309,7 @@ def _variance(call: Call) -> int:
 
 
 def attention(call: Call) -> int:
-    """softmax(q·k + mask)·v: the scores and the mask keep their scale; the output has the values' exponent."""
+    """softmax(q·k + mask)·v: scores and mask keep their scale; the output has the values' exponent."""
     call.ledger.exponents.relate((call["query"], 1), (call["key"], 1))
     call.ledger.exponents.pin(call["attn_mask"], call["attn_bias"])
     return call["value"]

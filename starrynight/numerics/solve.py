@@ -1,5 +1,4 @@
-"""Choose the folds: integer exponents for parameters that bring every 16-bit tensor of a trace into float16's
-range.
+"""Choose the folds: integer exponents that bring every 16-bit tensor of a trace into float16's range.
 
 The choice is a small mixed-integer linear program: the trace's relations and ranges are its rows, and HiGHS
 solves it (``scipy.optimize.milp``). This file reads no op and changes no tensor; ``fold`` applies the plan.
@@ -41,8 +40,7 @@ LARGEST = 2 * LARGEST_FOLD
 NEGLIGIBLE = 2.0**-21
 
 # Objective weights for each bit out of range, each bit of small values lost to subnormals, and each bit of a
-# fold. TIE makes the fold of a later parameter cheaper, so that the plan does not depend on the solver's
-# order.
+# fold. TIE makes the later of two equal folds slightly cheaper, so that the solver does not choose.
 STUCK, COARSE, FOLD, TIE = 1e6, 100.0, 1.0, 0.1
 
 
@@ -69,7 +67,7 @@ class FoldPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether float16 holds every tensor. False only if the model's own inputs or outputs are too large."""
+        """Whether float16 holds every tensor. False only if the model's inputs or outputs are too large."""
         return self.headroom_bits >= 0
 
     def to_json(self) -> str:
@@ -127,9 +125,7 @@ def solve_folds(
 
 
 def immovable(trace: Trace, stored_only: bool = False) -> set[int]:
-    """Exponents of the parameters that the run never used; with ``stored_only`` also of those no checkpoint
-    stores.
-    """
+    """Exponents of parameters that the run never used; with ``stored_only`` also of those not in checkpoints."""
     parameters = trace.parameters.values()
     return {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
 
@@ -184,8 +180,7 @@ def solve_exponents(
 ) -> dict[int | str, int]:
     """The cheapest integer for every root exponent of the trace (and every key of ``constraints``).
 
-    ``pinned`` exponents are 0 and ``demands`` fixes others to a value. Raises ``Infeasible`` if that is
-    impossible.
+    ``pinned`` exponents are 0 and ``demands`` fixes others. Raises ``Infeasible`` if that is impossible.
     """
     root = trace.exponents.root
     roots = sorted({root(u) for u in range(len(trace.exponents))} - {PINNED})
@@ -223,8 +218,7 @@ def solve_exponents(
 def _bound_epsilon(program: _Program, epsilon: Epsilon, root: int, allowed: CheckpointConstraints) -> None:
     """Require that an epsilon is rescaled with the quantity it is added to, or stays negligible beside it.
 
-    Only its configuration key can change it. Exact rescaling means: key power − quantity power = header
-    power.
+    Only its configuration key can change it. Exact: key power − quantity power = header power.
     """
     name = f"{epsilon.module}.{epsilon.attribute}" if epsilon.attribute else ""
     terms: dict[int | str, int] = {} if root == PINNED else {root: -1}
@@ -252,7 +246,7 @@ def _bound_keys(program: _Program, trace: Trace, allowed: CheckpointConstraints)
 def _with_configs(
     plan: FoldPlan, allowed: CheckpointConstraints, exponents: Mapping[int | str, int]
 ) -> FoldPlan:
-    """The plan with its configuration keys, and the epsilons they set relative to the traced modules' values."""
+    """The plan with its configuration keys, and their epsilons relative to the traced modules' values."""
     powers = {name: -power for name, power in allowed.header_epsilons.items()}
     for key, members in allowed.keys.items():
         for name in members:
@@ -352,8 +346,7 @@ def as_plan(
 
 
 def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> FoldPlan:
-    """The inverse of a fold, for test twins: 16-bit tensors of ``boundary`` grow by 2^bits and no output
-    changes.
+    """The inverse of a fold: 16-bit tensors of ``boundary`` grow by 2^bits and no output changes.
 
     ``boundary`` is ``trace.outputs[module]`` or ``trace.inputs[module]``. Tensors in it whose scale is fixed
     (an input of the whole model, a constant) stay as they are. Apply the plan with ``fold_modules``. Raises

@@ -149,9 +149,7 @@ def trace_modules(modules: Modules, run: Callable[[], object], into: Trace | Non
 
 @dataclass
 class _Frame:
-    """A running module. ``key`` identifies this call in the program; the counters number its ops and child
-    calls.
-    """
+    """A running module. ``key`` identifies the call in the program; the counters number its ops and children."""
 
     module: nn.Module
     name: str
@@ -181,9 +179,7 @@ class Tracer(TorchDispatchMode):
             yield
 
     def _add_parameters(self) -> None:
-        """Give every parameter and buffer an exponent. Tied parameters share a storage and therefore the
-        exponent.
-        """
+        """Give every parameter and buffer an exponent; tied parameters share a storage and so the exponent."""
         for name, tensor, kept in named_tensors(self._modules):
             exponent = self._storages.get(tensor)
             known = self.trace.parameters.get(name)
