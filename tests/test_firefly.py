@@ -1,4 +1,4 @@
-"""The model that ships inside, painted with for real: what a newcomer sees first."""
+"""The shipped model, painted with through the studio."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from starrynight import studio
 from starrynight.errors import Cancelled
-from starrynight.firefly import rescale
-from starrynight.firefly.training import evaluate, sheet
+from starrynight.firefly import model
+from starrynight.firefly.training import evaluate
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
 from starrynight.models.catalogue import SHIPPED
@@ -23,66 +23,66 @@ from starrynight.request import PaintRequest
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> studio.Studio:
-    """One studio for all, so that Firefly is loaded once."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> studio.Studio:
+    """One studio for every test, so that Firefly is loaded once."""
     return studio.Studio(Folder(tmp_path_factory.mktemp("pictures")))
 
 
-def paint(room: studio.Studio, prompt: str, **words: object) -> Path:
-    (hung,) = room.paint(studio.fill(prompt=prompt, model="firefly", **{"seed": 7, **words}))
-    return hung.place
+def paint(shared: studio.Studio, prompt: str, **fields: object) -> Path:
+    (saved,) = shared.paint(studio.fill(prompt=prompt, model="firefly", **{"seed": 7, **fields}))
+    return saved.place
 
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"), np.float64)
 
 
-def test_the_weights_are_small_safe_and_say_where_they_come_from() -> None:
+def test_the_weights_are_small_safe_and_carry_their_provenance() -> None:
     check_folder(SHIPPED)
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".jinja"}
-    told = header(SHIPPED / "transformer" / "diffusion_pytorch_model.safetensors")["__metadata__"]
-    assert {"recipe_tree", "licence", "seed", "painter_samples", "painter_loss"} <= set(told)
+    facts = header(SHIPPED / "transformer" / "diffusion_pytorch_model.safetensors")["__metadata__"]
+    assert {"recipe_tree", "licence", "seed", "painter_samples", "painter_loss"} <= set(facts)
     assert json.loads((SHIPPED / "model_index.json").read_text())["_class_name"] == "ZImagePipeline"
 
 
-def test_the_same_request_is_the_same_bytes_and_the_recipe_paints_it_again(room: studio.Studio) -> None:
-    first = paint(room, "星夜下的静谧村庄，梵高风格，厚重的笔触")
+def test_a_recipe_paints_its_file_again_byte_for_byte(shared: studio.Studio) -> None:
+    first = paint(shared, "星夜下的静谧村庄，梵高风格，厚重的笔触")
     data = first.read_bytes()
     first.unlink()
     again = PaintRequest.from_dict(read_recipe(data).request())
-    (hung,) = room.paint(again)
-    assert hung.place == first
-    assert hung.place.read_bytes() == data
+    (saved,) = shared.paint(again)
+    assert saved.place == first
+    assert saved.place.read_bytes() == data
 
 
-def test_a_loaded_firefly_paints_within_its_time(room: studio.Studio) -> None:
-    paint(room, "a lily pond")
+def test_a_loaded_firefly_paints_within_ten_seconds_of_processor_time(shared: studio.Studio) -> None:
+    paint(shared, "a lily pond")
     start = time.process_time()
-    paint(room, "a lily pond", seed=8)
-    # 5 s on two cores are at most 10 seconds of processor time, which other work on the machine does not stretch.
+    paint(shared, "a lily pond", seed=8)
+    # 5 s on two cores are at most 10 s of processor time, which other work on the machine does not lengthen.
     assert time.process_time() - start < 10
 
 
-def test_words_decide_what_is_painted(room: studio.Studio) -> None:
-    """Two languages, two hours: over several seeds, night is darker than noon, and neither is flat."""
+def test_the_prompt_decides_how_bright_a_picture_is(shared: studio.Studio) -> None:
+    """In both languages, over three seeds, night is darker than noon, and neither picture is flat."""
     for night, noon in (
         ("夜晚的村庄，星空", "正午的向日葵田，阳光"),
         ("a village at night, stars", "a sunflower field at noon, bright sun"),
     ):
-        dark = [pixels(paint(room, night, style="oil", seed=seed)) for seed in range(3)]
-        light = [pixels(paint(room, noon, style="oil", seed=seed)) for seed in range(3)]
+        dark = [pixels(paint(shared, night, style="oil", seed=seed)) for seed in range(3)]
+        light = [pixels(paint(shared, noon, style="oil", seed=seed)) for seed in range(3)]
         assert np.mean(dark) + 20 < np.mean(light)
         assert all(picture.std() > 15 for picture in [*dark, *light])
 
 
-def test_styles_differ_and_ink_is_nearly_grey(room: studio.Studio) -> None:
+def test_ink_is_far_less_colourful_than_other_styles(shared: studio.Studio) -> None:
     def chroma(style: str) -> float:
         return float(
             np.mean(
                 [
-                    np.ptp(pixels(paint(room, "山水，孤舟", style=style, seed=s)), axis=2).mean()
+                    np.ptp(pixels(paint(shared, "山水，孤舟", style=style, seed=s)), axis=2).mean()
                     for s in (1, 2)
                 ]
             )
@@ -92,25 +92,25 @@ def test_styles_differ_and_ink_is_nearly_grey(room: studio.Studio) -> None:
     assert chroma("ink") < chroma("cyberpunk") / 2
 
 
-def test_seeds_differ(room: studio.Studio) -> None:
-    one, two = (pixels(paint(room, "a boat on the sea", seed=seed)) for seed in (1, 2))
+def test_seeds_give_different_pictures(shared: studio.Studio) -> None:
+    one, two = (pixels(paint(shared, "a boat on the sea", seed=seed)) for seed in (1, 2))
     assert np.abs(one - two).mean() > 5
 
 
-def test_it_begins_from_a_picture(room: studio.Studio, tmp_path: Path) -> None:
+def test_image_to_image_keeps_the_layout(shared: studio.Studio, tmp_path: Path) -> None:
     start = tmp_path / "half.png"
     canvas = np.full((256, 256, 3), 240, np.uint8)
     canvas[:, :128] = 20
     Image.fromarray(canvas).save(start)
-    made = pixels(paint(room, "山", init_image=str(start), strength=0.4))
+    made = pixels(paint(shared, "山", init_image=str(start), strength=0.4))
     assert made[:, :128].mean() + 60 < made[:, 128:].mean()
 
 
-def test_it_paints_larger_and_wider(room: studio.Studio) -> None:
-    assert pixels(paint(room, "江雪", width=384, height=256, steps=2)).shape == (256, 384, 3)
+def test_other_sizes_are_painted(shared: studio.Studio) -> None:
+    assert pixels(paint(shared, "江雪", width=384, height=256, steps=2)).shape == (256, 384, 3)
 
 
-def test_the_picture_emerges_and_can_be_stopped(room: studio.Studio) -> None:
+def test_previews_approach_the_picture_and_painting_can_be_cancelled(shared: studio.Studio) -> None:
     seen: list[np.ndarray] = []
 
     def watch(step: object) -> None:
@@ -120,29 +120,31 @@ def test_the_picture_emerges_and_can_be_stopped(room: studio.Studio) -> None:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        list(room.paint(studio.fill(prompt="极光", model="firefly", seed=99), watch))
+        list(shared.paint(studio.fill(prompt="极光", model="firefly", seed=99), watch))
     assert len(seen) == 4
     assert seen[0].shape == (32, 32, 3)
     assert seen[0].dtype == np.uint8
-    finished = pixels(paint(room, "极光", seed=99))
+    finished = pixels(paint(shared, "极光", seed=99))
     small = np.asarray(
         Image.fromarray(finished.astype(np.uint8)).resize((32, 32), Image.Resampling.BOX), np.float64
     )
     errors = [np.abs(picture - small).mean() for picture in seen]
-    assert errors[-1] < errors[0], "a preview shows where the picture is heading, better every step"
+    assert errors[-1] < errors[0], "the last preview is nearer to the finished picture than the first"
     assert errors[-1] < 25
 
 
-def test_the_shipped_weights_stay_far_inside_float16_and_quietening_changes_no_picture() -> None:
-    """A feed-forward before a norm may grow as it likes; after the third sitting one had left float16."""
-    pipe, texts = evaluate.open_weights(SHIPPED), sheet.prompts()[:1]
-    assert max(rescale.loudness(pipe, texts).values()) < 65504 / 4
-    before = sheet.paint(pipe, texts).astype(int)
+def test_the_shipped_weights_fit_float16_and_rescaling_changes_no_picture() -> None:
+    """Nothing limits a feed-forward before a norm; after the third training run one output had left float16."""
+    pipe, texts = model.load(SHIPPED), evaluate.sheet_prompts()[:1]
+    assert max(model.peak_activations(pipe, texts).values()) < 65504 / 4
+    before = model.paint(pipe, texts).astype(int)
     with torch.no_grad():
         pipe.transformer.layers[0].feed_forward.w2.weight.mul_(2.0**8)
-    loud = rescale.loudness(pipe, texts)
-    assert loud["layers.0.feed_forward"] > 65504
-    powers = rescale.quieten(pipe, texts)
-    assert 2.0 ** powers["layers.0.feed_forward"] >= loud["layers.0.feed_forward"] / rescale.CEILING
-    assert max(rescale.loudness(pipe, texts).values()) <= rescale.CEILING
-    assert abs(sheet.paint(pipe, texts).astype(int) - before).max() <= 1
+    peaks = model.peak_activations(pipe, texts)
+    assert peaks["layers.0.feed_forward"] > 65504
+    exponents = model.rescale(pipe, texts)
+    assert (
+        2.0 ** exponents["layers.0.feed_forward"] >= peaks["layers.0.feed_forward"] / model.LARGEST_ACTIVATION
+    )
+    assert max(model.peak_activations(pipe, texts).values()) <= model.LARGEST_ACTIVATION
+    assert abs(model.paint(pipe, texts).astype(int) - before).max() <= 1

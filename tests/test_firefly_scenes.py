@@ -1,4 +1,4 @@
-"""Scenes, their pictures and their captions: determinism, every style with every kind, words that are true."""
+"""Scenes, their pictures and their captions: determinism, every style with every kind, captions that are true."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from starrynight.firefly.drawing.landscape import render
 from starrynight.firefly.drawing.palettes import PALETTES
-from starrynight.firefly.drawing.render import render
 from starrynight.firefly.drawing.scene import HOURS, KINDS, STYLES, SUBJECTS, WEATHERS, compose
-from starrynight.firefly.training import captions
-from starrynight.firefly.training.captions import caption
+from starrynight.firefly.training import data
+from starrynight.firefly.training.data import caption
 from starrynight.painting.styles import styles
 
 
-def test_a_seed_is_one_scene_and_one_picture() -> None:
+def test_a_seed_gives_one_scene_and_one_picture() -> None:
     for seed, style in enumerate(STYLES):
         scene = compose(seed, style=style)
         assert scene == compose(seed, style=style)
@@ -25,14 +25,14 @@ def test_a_seed_is_one_scene_and_one_picture() -> None:
         assert np.array_equal(first, render(scene, 96))
 
 
-def test_every_style_paints_every_kind_with_something_to_see() -> None:
+def test_every_style_draws_every_kind_with_visible_contrast() -> None:
     for style in STYLES:
         for number, kind in enumerate(KINDS):
             picture = render(compose(number, style=style, kind=kind), 64).astype(float)
             assert picture.std() > 8, (style, kind)
 
 
-def test_a_larger_picture_is_the_same_composition() -> None:
+def test_a_larger_picture_has_the_same_composition() -> None:
     for style in ("dunhuang", "ukiyoe", "papercut", "watercolor"):
         scene = compose(11, style=style, kind="village", hour="night", weather="clear")
         small, large = render(scene, 256).astype(float), render(scene, 512).astype(float)
@@ -40,7 +40,7 @@ def test_a_larger_picture_is_the_same_composition() -> None:
         assert np.abs(small - shrunk).mean() < 8, style
 
 
-def test_what_is_asked_for_is_in_the_scene() -> None:
+def test_a_scene_contains_what_it_is_composed_with() -> None:
     scene = compose(3, style="ink", subjects=("snow", "boat", "lake"), hour="dusk")
     assert (scene.style, scene.hour) == ("ink", "dusk")
     assert {"snow", "boat", "lake"} <= set(scene.subjects)
@@ -53,12 +53,12 @@ def test_what_is_asked_for_is_in_the_scene() -> None:
             compose(1, **wrong)
 
 
-def test_size_out_of_range_is_refused() -> None:
+def test_a_size_out_of_range_raises() -> None:
     with pytest.raises(ValueError, match="outside 64"):
         render(compose(0), 32)
 
 
-def test_facts_do_not_contradict_each_other() -> None:
+def test_a_scenes_facts_do_not_contradict_each_other() -> None:
     for seed in range(2000):
         scene = compose(seed)
         assert len({"moon", "crescent", "sun"} & set(scene.subjects)) <= 1
@@ -91,22 +91,22 @@ def test_captions_are_short_never_empty_and_in_two_languages() -> None:
     assert len(set(texts)) > 3000
 
 
-def test_lines_need_only_facts_a_scene_can_have() -> None:
+def test_caption_lines_need_only_facts_a_scene_can_have() -> None:
     facts = {*SUBJECTS, *HOURS, *WEATHERS}
-    for table in captions._PHRASES["line"].values():
+    for table in data._PHRASES["line"].values():
         for needs, lines in table:
             assert lines, needs
             assert facts.issuperset(needs.split()), needs
 
 
-def test_every_style_preset_says_words_that_the_captions_teach() -> None:
-    """A preset's phrase that Firefly never read may mean anything to it: "paper grain" once painted paper cuts."""
+def test_every_style_preset_uses_phrases_of_the_training_captions() -> None:
+    """The effect of a phrase that Firefly was not trained on is arbitrary: "paper grain" once painted paper cuts."""
     for style, preset in styles().items():
         for language, (_, after) in preset.prompt.items():
-            phrases = captions._PHRASES["style"][language][style]
-            said = after.strip("，, ")
-            assert any(said.startswith(phrase) for phrase in phrases), (style, said)
-            unknown = said.removeprefix(max(filter(said.startswith, phrases), key=len)).strip("，, ")
+            phrases = data._PHRASES["style"][language][style]
+            suffix = after.strip("，, ")
+            assert any(suffix.startswith(phrase) for phrase in phrases), (style, suffix)
+            unknown = suffix.removeprefix(max(filter(suffix.startswith, phrases), key=len)).strip("，, ")
             assert not unknown or unknown in ("雨夜倒影", "rain and reflections"), (style, unknown)
 
 
@@ -119,7 +119,7 @@ def test_every_style_preset_says_words_that_the_captions_teach() -> None:
         ("ink", ("snow", "boat", "lake"), "dawn", "江雪，孤舟"),
     ],
 )
-def test_what_people_ask_for_is_among_the_captions(
+def test_common_prompts_are_among_the_captions(
     style: str, subjects: tuple[str, ...], hour: str, wanted: str
 ) -> None:
     rng = np.random.default_rng(1)

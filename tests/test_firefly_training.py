@@ -1,4 +1,4 @@
-"""Firefly's training, made tiny: a few real pictures, a painter two blocks deep, a handful of steps."""
+"""Firefly's training at a small size: twelve drawn pictures, a transformer of one block, a few steps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from safetensors import safe_open
 
 from starrynight.firefly import model, verbs
 from starrynight.firefly.drawing.scene import compose
-from starrynight.firefly.training import autoencoder, data, distil, evaluate, optimise, polish, sheet, train
-from starrynight.firefly.training import captions as captions_module
+from starrynight.firefly.training import autoencoder, data, evaluate, optimise, train
 from starrynight.models.catalogue import SHIPPED
 
-DIAL = model.ModelConfig(64)
+CONFIG = model.ModelConfig(64)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Networks this small lose more to threads meeting than they win, most of all on a busy machine."""
+    """Networks this small lose more to thread synchronisation than they gain, most of all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -38,17 +37,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> data.PictureSet:
 
 
 @pytest.fixture(scope="module")
-def words(drawn: data.PictureSet):
+def tokenizer(drawn: data.PictureSet):
     return model.tokenizer(drawn.all_captions(), vocabulary=600)
 
 
 @pytest.fixture(scope="module")
-def captions(drawn: data.PictureSet, words) -> train.Captions:
-    return train.Captions.encode(words, [fact["captions"] for fact in drawn.facts])
+def captions(drawn: data.PictureSet, tokenizer) -> data.TokenizedCaptions:
+    return data.TokenizedCaptions.encode(tokenizer, [record["captions"] for record in drawn.records])
 
 
-def begin(words, seed: int = 3) -> train.Run:
-    return train.Run(DIAL, len(words), words.pad_token_id, rate=2e-3, seed=seed)
+def new_run(tokenizer, seed: int = 3) -> train.TrainingRun:
+    return train.TrainingRun(CONFIG, len(tokenizer), tokenizer.pad_token_id, rate=2e-3, seed=seed)
 
 
 def latents() -> np.ndarray:
@@ -58,8 +57,8 @@ def latents() -> np.ndarray:
     return np.repeat(np.repeat(coarse, 4, axis=2), 4, axis=3).astype(np.float16)
 
 
-def loud(module: torch.nn.Module) -> torch.nn.Module:
-    """Weights moved off their quiet start, so that every path through the network counts."""
+def perturb(module: torch.nn.Module) -> torch.nn.Module:
+    """Weights moved away from their near-identity start, so that every path through the network contributes."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(
@@ -69,7 +68,7 @@ def loud(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def test_a_set_goes_on_where_it_stopped(tmp_path: Path, drawn: data.PictureSet) -> None:
+def test_drawing_resumes_where_it_stopped(tmp_path: Path, drawn: data.PictureSet) -> None:
     data.draw(tmp_path, count=12, first_seed=77, size=64, captions=3, workers=1)
     first = np.array(data.read(tmp_path).pictures)
     (tmp_path / "block-00000.jsonl").unlink()
@@ -77,17 +76,17 @@ def test_a_set_goes_on_where_it_stopped(tmp_path: Path, drawn: data.PictureSet) 
     again = data.read(tmp_path)
     assert np.array_equal(first, again.pictures)
     assert np.array_equal(first, drawn.pictures)
-    assert again.facts == drawn.facts
+    assert again.records == drawn.records
 
 
-def test_captions_are_written_anew_and_only_for_the_scenes_that_were_drawn(tmp_path: Path) -> None:
+def test_recaption_rewrites_captions_and_refuses_a_scene_that_was_not_drawn(tmp_path: Path) -> None:
     block = tmp_path / "block-00000.jsonl"
-    facts = [data.described(compose(seed), captions=1) for seed in range(77, 89)]
-    data.write_block(block, facts)
+    records = [data.describe(compose(seed), captions=1) for seed in range(77, 89)]
+    data.write_block(block, records)
     assert data.recaption(tmp_path, captions=4) == 12
     again = [json.loads(line) for line in block.read_text("utf-8").splitlines()]
-    assert [fact["shows"] for fact in again] == [fact["shows"] for fact in facts]
-    assert all(len(fact["captions"]) == 4 for fact in again)
+    assert [record["shows"] for record in again] == [record["shows"] for record in records]
+    assert all(len(record["captions"]) == 4 for record in again)
     block.write_text(block.read_text("utf-8").replace('"seed": 77,', '"seed": 7700,'), "utf-8")
     before = block.read_bytes()
     with pytest.raises(ValueError, match="seed 7700"):
@@ -95,38 +94,37 @@ def test_captions_are_written_anew_and_only_for_the_scenes_that_were_drawn(tmp_p
     assert block.read_bytes() == before
 
 
-def test_any_text_survives_the_tokenizer(words) -> None:
+def test_the_tokenizer_decodes_any_text_to_itself(tokenizer) -> None:
     for text in ("星夜下的静谧村庄，梵高风格", "a village at night", "", "龘 🦓 \u200d é"):
-        worded = train.worded(words, text)
-        assert words.decode(words(worded)["input_ids"]) == worded
+        prompt = data.chat_prompt(tokenizer, text)
+        assert tokenizer.decode(tokenizer(prompt)["input_ids"]) == prompt
 
 
-def test_no_merge_spans_two_chinese_characters(words) -> None:
-    for token in words.get_vocab():
-        text = words.convert_tokens_to_string([token])
+def test_no_merge_spans_two_chinese_characters(tokenizer) -> None:
+    for token in tokenizer.get_vocab():
+        text = tokenizer.convert_tokens_to_string([token])
         assert sum("\u4e00" <= letter <= "\u9fff" for letter in text) <= 1, text
 
 
-def test_the_training_forward_is_the_stock_forward(words) -> None:
-    painter = loud(begin(words).painter)
+def test_the_training_forward_equals_the_stock_forward(tokenizer) -> None:
+    network = perturb(new_run(tokenizer).model)
     lengths = torch.tensor([5, 17, 32])
     mask = torch.arange(32)[None] < lengths[:, None]
-    tokens = torch.randint(3, 300, (3, 32)).masked_fill(~mask, words.pad_token_id)
-    noisy, clearness = torch.randn(3, 16, 8, 16), torch.tensor([0.1, 0.5, 0.9])
+    tokens = torch.randint(3, 300, (3, 32)).masked_fill(~mask, tokenizer.pad_token_id)
+    noisy, timestep = torch.randn(3, 16, 8, 16), torch.tensor([0.1, 0.5, 0.9])
     with torch.no_grad():
-        ours = painter(noisy, clearness, tokens, mask)
-        hidden = painter.encoder(
+        ours = network(noisy, timestep, tokens, mask)
+        hidden = network.encoder(
             input_ids=tokens, attention_mask=mask, output_hidden_states=True
         ).hidden_states[-2]
         feats = [row[kept] for row, kept in zip(hidden, mask, strict=True)]
-        stock = painter.transformer(list(noisy.unsqueeze(2).unbind(0)), clearness, feats, return_dict=False)[
-            0
-        ]
+        frames = list(noisy.unsqueeze(2).unbind(0))
+        stock = network.transformer(frames, timestep, feats, return_dict=False)[0]
     torch.testing.assert_close(ours, torch.stack(stock).squeeze(2), rtol=1e-4, atol=1e-4)
 
 
-def test_half_size_patches_stand_at_every_second_whole_size_place(words) -> None:
-    transformer = begin(words).painter.transformer
+def test_half_size_patches_have_every_second_position_of_a_whole_picture(tokenizer) -> None:
+    transformer = new_run(tokenizer).model.transformer
     whole, _ = train.rotations(transformer, 8, 8, 32)
     half, _ = train.rotations(transformer, 4, 4, 32, stride=2)
     for one, other in zip(whole, half, strict=True):
@@ -134,24 +132,28 @@ def test_half_size_patches_stand_at_every_second_whole_size_place(words) -> None
         assert torch.equal(grid[::2, ::2].flatten(0, 1), other)
 
 
-def test_a_share_of_the_samples_names_what_is_overlooked(captions: train.Captions) -> None:
-    assert captions.naming
-    naming = {tuple(place) for places in captions.naming for place in places.tolist()}
+def test_omitted_share_is_the_share_of_captions_that_mention_an_omitted_subject(
+    captions: data.TokenizedCaptions,
+) -> None:
+    assert captions.mentioning
+    mentioning = {tuple(place) for places in captions.mentioning for place in places.tolist()}
 
-    def share(overlooked: float) -> float:
-        rows, columns = captions.pick(3000, overlooked, np.random.default_rng(5))
+    def share(omitted_share: float) -> float:
+        rows, columns = captions.sample(3000, omitted_share, np.random.default_rng(5))
         assert (np.diff(rows) >= 0).all()
         assert (np.sort(columns) == np.arange(captions.lengths.shape[1])).all()
-        return float(np.mean([(row, order[0]) in naming for row, order in zip(rows, columns, strict=True)]))
+        return float(
+            np.mean([(row, order[0]) in mentioning for row, order in zip(rows, columns, strict=True)])
+        )
 
-    everywhere = len(naming) / captions.lengths.size
+    everywhere = len(mentioning) / captions.lengths.size
     assert share(0.0) == pytest.approx(everywhere, abs=0.05)
     assert share(0.5) == pytest.approx(0.5 + 0.5 * everywhere, abs=0.05)
     assert share(1.0) == 1.0
 
 
-def test_learning_lowers_the_loss(words, captions: train.Captions, tmp_path: Path) -> None:
-    run = begin(words)
+def test_training_lowers_the_loss(tokenizer, captions: data.TokenizedCaptions, tmp_path: Path) -> None:
+    run = new_run(tokenizer)
     rows, columns = np.arange(12), np.tile(np.arange(captions.lengths.shape[1]), (12, 1))
 
     def loss() -> float:
@@ -159,7 +161,7 @@ def test_learning_lowers_the_loss(words, captions: train.Captions, tmp_path: Pat
         with torch.no_grad():
             return float(
                 np.mean([
-                    train.flow_loss(run.painter, clean, captions.draw(rows, columns, np.random.default_rng(i)), optimise.generator(9, i))
+                    train.flow_loss(run.model, clean, captions.batch(rows, columns, np.random.default_rng(i)), optimise.generator(9, i))
                     for i in range(4)
                 ])
             )  # fmt: skip
@@ -169,47 +171,53 @@ def test_learning_lowers_the_loss(words, captions: train.Captions, tmp_path: Pat
     assert loss() < 0.8 * before
 
 
-def test_a_killed_run_goes_on_bit_for_bit(words, captions: train.Captions, tmp_path: Path) -> None:
-    half = begin(words)
+def test_a_killed_run_resumes_bit_for_bit(
+    tokenizer, captions: data.TokenizedCaptions, tmp_path: Path
+) -> None:
+    half = new_run(tokenizer)
     half.train(latents(), captions, (0.0, 1.0), tmp_path / "half.safetensors", until=4, batch=4)
-    resumed = begin(words, seed=3).load(tmp_path / "half.safetensors")
+    resumed = new_run(tokenizer, seed=3)
+    resumed.restore(tmp_path / "half.safetensors")
     resumed.train(latents(), captions, (0.0, 1.0), tmp_path / "half.safetensors", until=6, batch=4)
-    straight = begin(words)
+    straight = new_run(tokenizer)
     straight.train(latents(), captions, (0.0, 1.0), tmp_path / "straight.safetensors", until=6, batch=4)
     assert resumed.samples == straight.samples == 24
-    for (name, one), other in zip(
-        resumed.painter.named_parameters(), straight.painter.parameters(), strict=True
-    ):
+    for (name, one), other in zip(resumed.model.named_parameters(), straight.model.parameters(), strict=True):
         assert torch.equal(one, other), name
     for name, one in resumed.average.weights.items():
         assert torch.equal(one, straight.average.weights[name]), name
 
 
-def test_the_average_forgets_another_size(words, captions: train.Captions, tmp_path: Path) -> None:
-    run, path = begin(words), tmp_path / "p.safetensors"
+def test_the_average_restarts_at_another_picture_size(
+    tokenizer, captions: data.TokenizedCaptions, tmp_path: Path
+) -> None:
+    run, path = new_run(tokenizer), tmp_path / "p.safetensors"
     run.train(latents()[..., ::2, ::2], captions, (0.0, 1.0), path, until=3, batch=2)
-    run = begin(words).load(path)
+    run = new_run(tokenizer)
+    run.restore(path)
     assert run.average.count == 3
     run.train(latents(), captions, (0.0, 1.0), path, until=4, batch=2)
     assert run.average.count == 1
 
 
-def _team_run(team: optimise.ProcessGroup, folder: str) -> None:
+def _train_linear(processes: optimise.ProcessGroup, folder: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(8, 8)
-    optimiser = optimise.Optimiser(layer.named_parameters(), lambda n, p: p.ndim == 2, 0.01, 0.01, team=team)
+    optimiser = optimise.Optimiser(
+        layer.named_parameters(), lambda n, p: p.ndim == 2, 0.01, 0.01, processes=processes
+    )
     data_rows = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     for _ in range(3):
-        mine = data_rows[team.rank :: team.size]
+        mine = data_rows[processes.rank :: processes.size]
         layer(mine).square().mean().backward()
-        team.average(layer.parameters())
+        processes.average_gradients(layer.parameters())
         optimiser.step(1.0)
-    np.save(f"{folder}/{team.size}-{team.rank}.npy", layer.weight.detach().numpy())
+    np.save(f"{folder}/{processes.size}-{processes.rank}.npy", layer.weight.detach().numpy())
 
 
-def test_a_team_of_two_learns_what_one_learns(tmp_path: Path) -> None:
+def test_two_processes_train_what_one_process_trains(tmp_path: Path) -> None:
     for size in (1, 2):
-        optimise.launch(size, _team_run, str(tmp_path))
+        optimise.launch(size, _train_linear, str(tmp_path))
     alone, first, second = (
         torch.from_numpy(np.load(tmp_path / f"{name}.npy")) for name in ("1-0", "2-0", "2-1")
     )
@@ -219,12 +227,12 @@ def test_a_team_of_two_learns_what_one_learns(tmp_path: Path) -> None:
 
 def test_muon_brings_singular_values_near_one() -> None:
     for shape in ((3, 16, 40), (2, 40, 16)):
-        values = torch.linalg.svdvals(optimise.orthogonal(torch.randn(shape)))
+        values = torch.linalg.svdvals(optimise.orthogonalise(torch.randn(shape)))
         assert values.min() > 0.5
         assert values.max() < 1.5
 
 
-def test_the_autoencoder_learns(drawn: data.PictureSet, tmp_path: Path) -> None:
+def test_training_raises_the_autoencoders_psnr(drawn: data.PictureSet, tmp_path: Path) -> None:
     path = tmp_path / "autoencoder.safetensors"
     pictures = np.array(drawn.pictures)
     torch.manual_seed(0)
@@ -235,26 +243,26 @@ def test_the_autoencoder_learns(drawn: data.PictureSet, tmp_path: Path) -> None:
     assert autoencoder.psnr(autoencoder.load(path), pictures[:4]) > before + 2
 
 
-def test_polishing_moves_the_decoder_alone(drawn: data.PictureSet, tmp_path: Path) -> None:
+def test_polish_changes_only_the_decoder(drawn: data.PictureSet, tmp_path: Path) -> None:
     path = tmp_path / "autoencoder.safetensors"
     pictures = np.array(drawn.pictures)
     autoencoder.train(
         optimise.ProcessGroup(), pictures, pictures[:1], path, until=1, batch=2, size=32, channels=(8, 16)
     )
     before = autoencoder.load(path).state_dict()
-    polish.train(
-        optimise.ProcessGroup(), pictures, pictures[:1], tmp_path, until=4, batch=2, size=32, alone=2
+    autoencoder.polish(
+        optimise.ProcessGroup(), pictures, pictures[:1], tmp_path, until=4, batch=2, size=32, critic_first=2
     )
-    after = polish.polished(tmp_path).state_dict()
+    after = autoencoder.load_polished(tmp_path).state_dict()
     moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
     assert moved == {"decoder"}
 
 
-def test_training_goes_on_from_shipped_weights(tmp_path: Path) -> None:
-    """What ``begin`` unpacks, ``assemble`` puts together again: the same tensors, tokenizer and statistics."""
+def test_begin_and_assemble_round_trip_the_shipped_weights(tmp_path: Path) -> None:
+    """``assemble`` rebuilds what ``begin`` unpacked: the same tensors, tokenizer and statistics."""
     verbs.begin(argparse.Namespace(weights=SHIPPED, work=tmp_path))
     pipe, _ = verbs.assemble(tmp_path, 1.5)
-    shipped = evaluate.open_weights(SHIPPED)
+    shipped = model.load(SHIPPED)
     for part in ("vae", "text_encoder", "transformer"):
         one, other = (getattr(one, part).state_dict() for one in (pipe, shipped))
         assert all(torch.equal(one[name], other[name]) for name in other), part
@@ -262,13 +270,18 @@ def test_training_goes_on_from_shipped_weights(tmp_path: Path) -> None:
     assert pipe.tokenizer("星夜, a village")["input_ids"] == shipped.tokenizer("星夜, a village")["input_ids"]
 
 
-def test_the_verbs_go_on_from_the_shipped_weights_to_new_ones(tmp_path: Path) -> None:
-    """A sitting as docs/training.md tells it, with twelve pictures and one step of each kind."""
+def test_the_verbs_train_new_weights_from_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verbs of docs/training.md in their order, with twelve pictures and one step of each training."""
+    # ``save`` measures activations on the sheet's prompts: four of the sixty are enough here.
+    monkeypatch.setattr(evaluate, "SHEET_SCENES", evaluate.SHEET_SCENES[:1])
+    monkeypatch.setattr(evaluate, "SHEET_STYLES", evaluate.SHEET_STYLES[:4])
 
     def firefly(verb: str, *options: str) -> None:
-        told = verbs.arguments().parse_args([verb, "--work", str(tmp_path / "work"), *options])
-        told.work.mkdir(exist_ok=True)
-        told.job(told)
+        parsed = verbs.arguments().parse_args([verb, "--work", str(tmp_path / "work"), *options])
+        parsed.work.mkdir(exist_ok=True)
+        parsed.job(parsed)
 
     shipped = verbs.provenance(SHIPPED)
     step = int(shipped["painter_steps"])
@@ -279,29 +292,29 @@ def test_the_verbs_go_on_from_the_shipped_weights_to_new_ones(tmp_path: Path) ->
     firefly("distil", "--until", "1", "--batch", "2", "--team", "1", "--side", "128", "--substeps", "2")
     firefly("save", "--out", str(tmp_path / "new"))
 
-    said = verbs.provenance(tmp_path / "new")
-    assert (int(said["painter_steps"]), said["distilled_steps"]) == (step + 1, "1")
-    assert int(said["painter_samples"]) == int(shipped["painter_samples"]) + 2
-    new, old = evaluate.open_weights(tmp_path / "new"), evaluate.open_weights(SHIPPED)
+    made = verbs.provenance(tmp_path / "new")
+    assert (int(made["painter_steps"]), made["distilled_steps"]) == (step + 1, "1")
+    assert int(made["painter_samples"]) == int(shipped["painter_samples"]) + 2
+    new, old = model.load(tmp_path / "new"), model.load(SHIPPED)
     assert new.scheduler.config.shift == 5.0
     assert not torch.equal(
         new.transformer.layers[0].feed_forward.w1.weight, old.transformer.layers[0].feed_forward.w1.weight
     )
-    painted = [sheet.paint(pipe, ["星夜，油画"], seed=1, size=128, steps=2) for pipe in (new, old)]
+    painted = [model.paint(pipe, ["星夜，油画"], seed=1, size=128, steps=2) for pipe in (new, old)]
     assert painted[0].std() > 10
     assert not np.array_equal(*painted)
-    # One that has learnt on since is not taken for the student of what it was.
+    # Once the teacher has trained further, the student of its earlier step no longer counts.
     firefly("learn", *f"--until {step + 2} --batch 2 --team 1".split())
     assert verbs.assemble(tmp_path / "work", 5.0)[1]["distilled_steps"] == "0"
 
 
-def test_a_saved_folder_paints_and_says_where_it_comes_from(words, tmp_path: Path) -> None:
+def test_a_saved_folder_paints_and_carries_its_provenance(tokenizer, tmp_path: Path) -> None:
     from diffusers import ZImagePipeline
 
-    run = begin(words)
-    loud(run.painter.transformer)
+    run = new_run(tokenizer)
+    perturb(run.model.transformer)
     pipe = model.pipeline(
-        model.autoencoder((8, 8, 8, 8)), words, run.painter.encoder, run.painter.transformer, 1.5
+        model.autoencoder((8, 8, 8, 8)), tokenizer, run.model.encoder, run.model.transformer, 1.5
     )
     model.save(pipe, tmp_path, {"recipe_tree": "abc", "painter_steps": "0"})
     weights = sorted(tmp_path.rglob("*.safetensors"))
@@ -312,84 +325,95 @@ def test_a_saved_folder_paints_and_says_where_it_comes_from(words, tmp_path: Pat
             assert {str(file.get_tensor(key).dtype) for key in sorted(file.keys())} == {"torch.bfloat16"}
     loaded = ZImagePipeline.from_pretrained(tmp_path)
     texts = ["星夜", "a very long prompt " * 12]
-    one = sheet.paint(loaded, texts, seed=1, size=64, steps=2)
+    one = model.paint(loaded, texts, seed=1, size=64, steps=2)
     assert one.shape == (2, 64, 64, 3)
     assert one.std() > 0
-    assert np.array_equal(one, sheet.paint(loaded, texts, seed=1, size=64, steps=2))
+    assert np.array_equal(one, model.paint(loaded, texts, seed=1, size=64, steps=2))
 
 
-def test_the_judge_learns_styles_and_the_distance_sees_change(drawn: data.PictureSet, tmp_path: Path) -> None:
-    judge = evaluate.train_judge(drawn, tmp_path / "judge.safetensors", steps=60, batch=12)
-    features, style, _, _ = evaluate.judged(judge, drawn.pictures)
-    assert (style.argmax(1) == evaluate.labels(drawn.facts)[0]).float().mean() > 0.8
+def test_the_classifier_learns_styles_and_the_frechet_distance_grows_with_a_shift(
+    drawn: data.PictureSet, tmp_path: Path
+) -> None:
+    classifier = evaluate.train_classifier(drawn, tmp_path / "judge.safetensors", steps=60, batch=12)
+    features, style, _, _ = evaluate.classify(classifier, drawn.pictures)
+    assert (style.argmax(1) == evaluate.labels(drawn.records)[0]).float().mean() > 0.8
     assert evaluate.frechet(features, features) < 1e-3 < evaluate.frechet(features, features + 1)
-    distances = evaluate.nearest(np.array(drawn.pictures[:3]), np.array(drawn.pictures))
+    distances = evaluate.nearest_distances(np.array(drawn.pictures[:3]), np.array(drawn.pictures))
     assert distances.max() < 0.5
 
 
-def test_questions_name_the_style_and_only_true_subjects(drawn: data.PictureSet) -> None:
-    for question in evaluate.ask(drawn, 12):
-        assert captions_module.names(question.text, "style", question.fact["shows"]["style"])
-        assert set(question.subjects) <= set(question.fact["shows"]["subjects"])
+def test_evaluation_prompts_mention_the_style_and_only_true_subjects(drawn: data.PictureSet) -> None:
+    for prompt in evaluate.evaluation_prompts(drawn, 12):
+        assert data.mentions(prompt.text, "style", prompt.record["shows"]["style"])
+        assert set(prompt.subjects) <= set(prompt.record["shows"]["subjects"])
 
 
-def test_what_is_told_by_name_adds_up_to_the_figures(drawn: data.PictureSet) -> None:
+def test_the_counts_by_name_add_up_to_the_metrics(drawn: data.PictureSet) -> None:
     torch.manual_seed(1)
-    judge, questions = evaluate.Classifier().eval(), evaluate.ask(drawn, 12)
-    figures = evaluate.figures(judge, drawn.pictures, questions)
-    told = evaluate.by_name(judge, drawn.pictures, questions)
-    found, named = (sum(column) for column in zip(*told["subjects"].values(), strict=True))
-    assert figures["subject_recall"] == pytest.approx(found / named)
-    right = sum(told["hours"][hour][hour] for hour in told["hours"])
-    asked = sum(sum(row.values()) for row in told["hours"].values())
-    assert asked == sum(question.names_hour for question in questions) > 0
-    assert figures["hour_accuracy"] == pytest.approx(right / asked)
+    classifier, prompts = evaluate.Classifier().eval(), evaluate.evaluation_prompts(drawn, 12)
+    metrics = evaluate.metrics(classifier, drawn.pictures, prompts)
+    counts = evaluate.by_name(classifier, drawn.pictures, prompts)
+    found, mentioned = (sum(column) for column in zip(*counts["subjects"].values(), strict=True))
+    assert metrics["subject_recall"] == pytest.approx(found / mentioned)
+    right = sum(counts["hours"][hour][hour] for hour in counts["hours"])
+    all_hours = sum(sum(row.values()) for row in counts["hours"].values())
+    assert all_hours == sum(prompt.mentions_hour for prompt in prompts) > 0
+    assert metrics["hour_accuracy"] == pytest.approx(right / all_hours)
 
 
-def test_the_way_of_each_step_is_the_samplers() -> None:
+def test_the_distillation_schedule_is_the_samplers() -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     sampler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=5.0)
     sampler.set_timesteps(sigmas=torch.linspace(1, 1 / 8, 8).tolist(), device="cpu")
-    ways = distil.Schedule(steps=8, shift=5.0, substeps=4).sigmas()
-    assert ways.shape == (8, 5)
-    assert torch.allclose(ways[:, 0], sampler.sigmas[:-1], atol=1e-5)
-    assert torch.allclose(ways[:, -1], sampler.sigmas[1:], atol=1e-5)
-    chosen = distil.Schedule().choose(4000, optimise.generator(3, 0))
-    assert float((chosen[:, 0] < 0.5).float().mean()) == pytest.approx(float(ways[-1, 0]), abs=0.03)
+    steps = train.DistillationSchedule(steps=8, shift=5.0, substeps=4).sigmas()
+    assert steps.shape == (8, 5)
+    assert torch.allclose(steps[:, 0], sampler.sigmas[:-1], atol=1e-5)
+    assert torch.allclose(steps[:, -1], sampler.sigmas[1:], atol=1e-5)
+    chosen = train.DistillationSchedule().sample(4000, optimise.generator(3, 0))
+    assert float((chosen[:, 0] < 0.5).float().mean()) == pytest.approx(float(steps[-1, 0]), abs=0.03)
 
 
-def test_one_mean_velocity_lands_where_the_guided_teacher_arrives(words, captions: train.Captions) -> None:
-    teacher, schedule = loud(begin(words).painter), distil.Schedule(steps=2, substeps=3, shift=3.0)
-    lesson = distil.Distillation.of(teacher, captions, schedule)
-    rows, columns = captions.pick(3, 0.0, np.random.default_rng(1))
-    tokens, mask = lesson.with_empty(*captions.draw(rows, columns, np.random.default_rng(1)))
+def test_a_step_by_the_mean_velocity_ends_where_the_guided_teacher_ends(
+    tokenizer, captions: data.TokenizedCaptions
+) -> None:
+    teacher, schedule = (
+        perturb(new_run(tokenizer).model),
+        train.DistillationSchedule(steps=2, substeps=3, shift=3.0),
+    )
+    distillation = train.Distillation.of(teacher, captions, schedule)
+    rows, columns = captions.sample(3, 0.0, np.random.default_rng(1))
+    tokens, mask = distillation.with_empty(*captions.batch(rows, columns, np.random.default_rng(1)))
     start = torch.randn(3, 16, 8, 8, generator=optimise.generator(4, 0))
 
     few, many = start.clone(), start.clone()
-    for way in schedule.sigmas():
-        told, untold = lesson.mean_velocities(few, way.repeat(3, 1), tokens, mask).chunk(2)
-        few = few + (way[0] - way[-1]) * (told + 2.0 * (told - untold))
+    for sigmas in schedule.sigmas():
+        cond, uncond = distillation.mean_velocities(few, sigmas.repeat(3, 1), tokens, mask).chunk(2)
+        few = few + (sigmas[0] - sigmas[-1]) * (cond + 2.0 * (cond - uncond))
     fine = torch.cat([schedule.sigmas()[:, :-1].flatten(), torch.zeros(1)])
     for one, other in pairwise(fine):
         with torch.no_grad():
-            told, untold = teacher(many.repeat(2, 1, 1, 1), (1 - one).repeat(6), tokens, mask).chunk(2)
-        many = many + (one - other) * (told + 2.0 * (told - untold))
+            cond, uncond = teacher(many.repeat(2, 1, 1, 1), (1 - one).repeat(6), tokens, mask).chunk(2)
+        many = many + (one - other) * (cond + 2.0 * (cond - uncond))
     assert (many - start).abs().max() > 0.1
     assert torch.allclose(few, many, atol=1e-4)
 
 
-def test_a_student_comes_nearer_to_its_teacher(words, captions: train.Captions, tmp_path: Path) -> None:
-    teacher, run = loud(begin(words).painter), begin(words)
-    run.painter.load_state_dict(teacher.state_dict())
-    lesson = distil.Distillation.of(teacher, captions, distil.Schedule(steps=1, substeps=4, shift=3.0))
+def test_distillation_brings_the_student_nearer_to_its_teacher(
+    tokenizer, captions: data.TokenizedCaptions, tmp_path: Path
+) -> None:
+    teacher, run = perturb(new_run(tokenizer).model), new_run(tokenizer)
+    run.model.load_state_dict(teacher.state_dict())
+    distillation = train.Distillation.of(
+        teacher, captions, train.DistillationSchedule(steps=1, substeps=4, shift=3.0)
+    )
     clean = torch.from_numpy(latents().astype(np.float32))
     rows, columns = np.arange(12), np.tile(np.arange(captions.lengths.shape[1]), (12, 1))
-    batch = captions.draw(rows, columns, np.random.default_rng(0))
+    batch = captions.batch(rows, columns, np.random.default_rng(0))
 
     def distance() -> float:
         with torch.no_grad():
-            return float(lesson(run.painter, clean, batch, optimise.generator(9, 0)))
+            return float(distillation(run.model, clean, batch, optimise.generator(9, 0)))
 
     before = distance()
     assert before > 0
@@ -401,18 +425,20 @@ def test_a_student_comes_nearer_to_its_teacher(words, captions: train.Captions, 
         until=25,
         batch=12,
         warmup=5,
-        objective=lesson,
+        objective=distillation,
     )
     assert distance() < 0.7 * before
     assert all(
         torch.equal(one, other)
-        for one, other in zip(teacher.parameters(), loud(begin(words).painter).parameters(), strict=True)
+        for one, other in zip(
+            teacher.parameters(), perturb(new_run(tokenizer).model).parameters(), strict=True
+        )
     )
 
 
-def test_a_share_of_the_times_lies_where_the_first_step_is_taken() -> None:
-    drawn = [train.Times(2.0, first).draw(20_000, optimise.generator(1, 0)) for first in (0.0, 0.25)]
-    late = [float((sigma > train.FIRST).float().mean()) for sigma in drawn]
+def test_a_share_of_the_sigmas_is_at_high_noise() -> None:
+    drawn = [train.SigmaSampler(2.0, share).sample(20_000, optimise.generator(1, 0)) for share in (0.0, 0.25)]
+    late = [float((sigma > train.HIGH_NOISE).float().mean()) for sigma in drawn]
     assert late[0] < 0.2
     assert late[1] == pytest.approx(0.25 + 0.75 * late[0], abs=0.03)
     assert all(float(sigma.min()) >= 0 and float(sigma.max()) <= 1 for sigma in drawn)

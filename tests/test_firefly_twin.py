@@ -1,4 +1,4 @@
-"""The wide twin: the same function as Firefly, bit for bit, in a format that float16 cannot hold."""
+"""The wide twin: Firefly's pictures bit for bit, with activations that float16 cannot hold."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def paint(model: str | Path, precision: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_it_paints_fireflys_pictures_bit_for_bit(wide: Path, precision: str) -> None:
+def test_the_twin_paints_fireflys_pictures_bit_for_bit(wide: Path, precision: str) -> None:
     assert np.array_equal(paint(wide, precision), paint("firefly", precision))
 
 
-def test_plain_float16_breaks_in_it(wide: Path) -> None:
+def test_plain_float16_breaks_in_the_twin(wide: Path) -> None:
     with pytest.raises(BrokenNumbers):
         paint(wide, "float16")
 
 
-def test_another_tool_paints_the_same_up_to_its_epsilons(wide: Path) -> None:
+def test_diffusers_alone_paints_the_same_up_to_the_epsilons(wide: Path) -> None:
     from diffusers import DiffusionPipeline
 
     pictures = []
@@ -52,7 +52,7 @@ def test_another_tool_paints_the_same_up_to_its_epsilons(wide: Path) -> None:
     assert np.abs(pictures[0] - pictures[1]).max() < 1 / 255
 
 
-def test_it_is_a_whole_folder_that_says_what_it_is_and_is_made_once(wide: Path) -> None:
+def test_the_twin_is_a_whole_folder_with_its_plan_and_is_made_once(wide: Path) -> None:
     check_folder(wide)
     plan = read_plan(wide / "transformer" / "diffusion_pytorch_model.safetensors")
     assert plan is not None

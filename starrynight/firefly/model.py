@@ -1,27 +1,44 @@
-"""The parts of Firefly: the classes of Z-Image, made small. One dial, ``dim``, sets the size of the transformer
-and of the text encoder; the autoencoder keeps its size. Knows nothing of pictures, captions or training.
+"""Firefly's networks: the classes of Z-Image, made small; build, load, run, rescale and save them.
+
+``ModelConfig.dim`` sets the size of the transformer and of the text encoder; the autoencoder keeps its size. Nothing here
+knows how pictures are drawn or how the networks are trained.
+
+**Rescaling for float16.** A feed-forward's output goes straight into an RMS norm, which cancels any scale, so training
+does not limit it: after 200,000 samples one output reached 133,120, twice float16's largest number (65,504). The text
+encoder's residual stream is read through norms only and reached 32,883. Large models of this layout behave alike.
+``rescale`` divides the matrices that write those numbers by powers of two, which changes no picture. ``numerics`` can do
+the same to any model, with a proof; the shipped weights should not need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+import numpy as np
+import torch
+
+CHAT_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 HAN = r"\p{Han}"
-# How Qwen's tokenizer cuts text before its merges (transformers, models/qwen2/tokenization_qwen2.py).
-WORDS = (
+# How Qwen's tokenizer splits text before its merges (transformers, models/qwen2/tokenization_qwen2.py).
+PRETOKENIZER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
+# The largest activation after ``rescale``: an eighth of float16's largest number, a margin for prompts not measured.
+LARGEST_ACTIVATION = 2.0**13
+# The key of the text encoder's residual stream in ``peak_activations``.
+STREAM = "text_encoder"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """``dim`` is the width of the transformer, a multiple of 64 (its heads are 64 wide); everything else follows."""
+    """``dim`` is the width of the transformer, a multiple of 64 (heads are 64 wide); depth and text width follow."""
 
     dim: int = 256
 
@@ -31,7 +48,7 @@ class ModelConfig:
 
     @property
     def layers(self) -> int:
-        """Six blocks at 256, growing with the width; two more (the refiners) see text and picture apart."""
+        """Blocks over text and picture together: six at 256, growing with the width. Each also has one refiner."""
         return max(1, self.dim * 6 // 256)
 
     @property
@@ -40,7 +57,7 @@ class ModelConfig:
 
 
 def autoencoder(channels: tuple[int, ...] = (16, 32, 64, 128), latent_channels: int = 16) -> Any:
-    """An untrained ``AutoencoderKL``, eight times smaller per side, without attention so that size costs linearly."""
+    """An untrained ``AutoencoderKL``, eight times smaller per side, without attention, so its cost is linear in the pixels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -59,19 +76,18 @@ def autoencoder(channels: tuple[int, ...] = (16, 32, 64, 128), latent_channels: 
     )
 
 
-def transformer(dial: ModelConfig, latent_channels: int = 16) -> Any:
-    """An untrained ``ZImageTransformer2DModel``. Every residual branch starts nearly closed: its gate is zero."""
-    import torch
+def transformer(config: ModelConfig, latent_channels: int = 16) -> Any:
+    """An untrained ``ZImageTransformer2DModel``. Every residual branch starts nearly closed."""
     from diffusers import ZImageTransformer2DModel
 
     model = ZImageTransformer2DModel(
         in_channels=latent_channels,
-        dim=dial.dim,
-        n_layers=dial.layers,
+        dim=config.dim,
+        n_layers=config.layers,
         n_refiner_layers=1,
-        n_heads=dial.heads,
-        n_kv_heads=dial.heads,
-        cap_feat_dim=dial.text_dim,
+        n_heads=config.heads,
+        n_kv_heads=config.heads,
+        cap_feat_dim=config.text_dim,
         axes_dims=[16, 24, 24],
         axes_lens=[1024, 512, 512],
     )
@@ -79,7 +95,7 @@ def transformer(dial: ModelConfig, latent_channels: int = 16) -> Any:
         for block in [*model.noise_refiner, *model.layers]:
             block.adaLN_modulation[0].weight.zero_()
             block.adaLN_modulation[0].bias.zero_()
-            # tanh(0.3): open enough that gradients reach the branch at once, closed enough to start near identity.
+            # Gates of tanh(0.3): large enough for gradients to reach the branch, small enough to start near identity.
             block.adaLN_modulation[0].bias.view(4, -1)[[1, 3]] = 0.3
         final = model.all_final_layer["2-1"]
         for layer in (final.linear, final.adaLN_modulation[1]):
@@ -90,30 +106,30 @@ def transformer(dial: ModelConfig, latent_channels: int = 16) -> Any:
     return model
 
 
-def text_encoder(dial: ModelConfig, vocabulary: int, pad: int) -> Any:
+def text_encoder(config: ModelConfig, vocabulary: int, pad: int) -> Any:
     """An untrained ``Qwen3Model``. ZImagePipeline reads ``hidden_states[-2]``, so the last layer is never used."""
     from transformers import Qwen3Config, Qwen3Model
 
-    config = Qwen3Config(
+    qwen3 = Qwen3Config(
         vocab_size=vocabulary,
-        hidden_size=dial.text_dim,
-        intermediate_size=2 * dial.text_dim,
+        hidden_size=config.text_dim,
+        intermediate_size=2 * config.text_dim,
         num_hidden_layers=4,
-        num_attention_heads=dial.text_dim // 64,
-        num_key_value_heads=dial.text_dim // 64,
+        num_attention_heads=config.text_dim // 64,
+        num_key_value_heads=config.text_dim // 64,
         head_dim=64,
         max_position_embeddings=1024,
         pad_token_id=pad,
         use_cache=False,
     )
-    return Qwen3Model(config)
+    return Qwen3Model(qwen3)
 
 
 def tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
-    """A byte-level BPE tokenizer of Qwen's kind, its merges learnt from ``captions``.
+    """A byte-level BPE tokenizer of Qwen's kind whose merges are learnt from ``captions``.
 
-    Chinese characters are cut apart while learning, so that no merge spans two of them and a new phrase of known
-    characters is read as those characters. Any text can be read: what has no merge falls back to bytes.
+    Chinese characters are split while the merges are learnt, so no merge spans two of them and a new phrase is read as
+    its characters. Any text can be tokenized: text without a merge falls back to bytes.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
@@ -123,7 +139,7 @@ def tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(HAN), behavior="isolated"),
-            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PRETOKENIZER), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -134,9 +150,10 @@ def tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     learner.train_from_iterator(captions, trainer)
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     learnt = Qwen2Tokenizer(
         vocab=learner.get_vocab(),
-        merges=merges(learner),
+        merges=merges,
         unk_token=PAD,
         pad_token=PAD,
         eos_token=END,
@@ -144,35 +161,53 @@ def tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
         model_max_length=1024,
         padding_side="right",
     )
-    learnt.chat_template = TEMPLATE
+    learnt.chat_template = CHAT_TEMPLATE
     return learnt
 
 
-def merges(learner: Any) -> list[tuple[str, str]]:
-    """The merges of a trained ``tokenizers.Tokenizer``, in the order they were learnt."""
-    import json
+def pipeline(vae: Any, tokenizer: Any, text_encoder: Any, transformer: Any, shift: float) -> Any:
+    """The parts as a ``ZImagePipeline`` whose scheduler moves sigmas towards noise by the static ``shift``."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
-    return [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-
-
-def scheduler(shift: float = 1.0) -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift, use_dynamic_shifting=False)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000, shift=shift, use_dynamic_shifting=False
+    )
+    return ZImagePipeline(scheduler, vae, text_encoder, tokenizer, transformer)
 
 
-def pipeline(vae: Any, words: Any, encoder: Any, painter: Any, shift: float) -> Any:
-    """The five parts as a ``ZImagePipeline``."""
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The saved pipeline in ``folder``, computing in ``dtype``."""
     from diffusers import ZImagePipeline
 
-    return ZImagePipeline(
-        scheduler=scheduler(shift), vae=vae, text_encoder=encoder, tokenizer=words, transformer=painter
-    )
+    return ZImagePipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+
+
+def paint(
+    pipe: Any,
+    prompts: Sequence[str],
+    seed: int = 7,
+    size: int = 256,
+    steps: int = 8,
+    guidance: float = 2.0,
+    batch: int = 10,
+) -> np.ndarray:
+    """Pictures uint8 [N, size, size, 3] of ``prompts``. Picture i starts from the noise of seed + i in any batch."""
+    made = []
+    pipe.set_progress_bar_config(disable=True)
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        draws = [torch.Generator().manual_seed(seed + start + index) for index in range(len(part))]
+        made.append(
+            pipe(
+                part, height=size, width=size, num_inference_steps=steps, guidance_scale=guidance, generator=draws,
+                output_type="np", max_sequence_length=128,
+            ).images
+        )  # fmt: skip
+    return np.round(np.concatenate(made) * 255).astype(np.uint8)
 
 
 def save(pipe: Any, folder: Path, provenance: dict[str, str]) -> None:
     """Write ``pipe`` in bfloat16 as safetensors, with ``provenance`` in the header of every weight file."""
-    import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
 
@@ -184,3 +219,70 @@ def save(pipe: Any, folder: Path, provenance: dict[str, str]) -> None:
             header = {**(file.metadata() or {}), **provenance}
         save_file(tensors, path, metadata=header)
         path.chmod(0o644)
+
+
+def _feed_forwards(transformer: Any) -> Iterator[tuple[str, Any]]:
+    """The feed-forward ``w2(silu(w1 x) * w3 x)`` of every block, with its module's name."""
+    for stack in ("noise_refiner", "context_refiner", "layers"):
+        for number, block in enumerate(getattr(transformer, stack)):
+            yield f"{stack}.{number}.feed_forward", block.feed_forward
+
+
+def peak_activations(pipe: Any, prompts: Sequence[str]) -> dict[str, float]:
+    """The largest absolute output of every feed-forward, and of the text encoder's stream (key "text_encoder"), while
+    ``prompts`` are painted in 8 steps.
+    """
+    peaks: dict[str, float] = {}
+
+    def record(name: str) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            peaks[name] = max(peaks.get(name, 0.0), output.abs().max().item())
+
+        return hook
+
+    hooks = [part.register_forward_hook(record(name)) for name, part in _feed_forwards(pipe.transformer)]
+    hooks += [layer.register_forward_hook(record(STREAM)) for layer in pipe.text_encoder.layers]
+    try:
+        paint(pipe, prompts)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return peaks
+
+
+@torch.no_grad()
+def rescale(pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATION) -> dict[str, int]:
+    """Divide weights by powers of two until every peak activation on ``prompts`` is at most ``largest``. Returns the
+    exponents of the parts that changed.
+
+    Half of a feed-forward's exponent is taken from ``w3``, so that the product before ``w2`` shrinks too, the rest from
+    ``w2``. Only the epsilon of the following norm (1e-5) keeps the result from being exact. The text encoder's epsilons
+    are scaled with its stream.
+    """
+    peaks = peak_activations(pipe, prompts)
+    exponents = {
+        name: math.ceil(math.log2(peak / largest)) for name, peak in sorted(peaks.items()) if peak > largest
+    }
+    for name, part in _feed_forwards(pipe.transformer):
+        if exponent := exponents.get(name, 0):
+            part.w3.weight.mul_(2.0 ** -(exponent // 2))
+            part.w2.weight.mul_(2.0 ** -(exponent - exponent // 2))
+    if exponent := exponents.get(STREAM, 0):
+        _rescale_stream(pipe.text_encoder, exponent)
+    return exponents
+
+
+def _rescale_stream(encoder: Any, exponent: int) -> None:
+    """Divide every matrix that writes to the residual stream by 2^exponent, and its norms' epsilons by the square."""
+    writers = [encoder.embed_tokens]
+    for layer in encoder.layers:
+        writers += [layer.self_attn.o_proj, layer.mlp.down_proj]
+    for writer in writers:
+        writer.weight.mul_(2.0**-exponent)
+    eps = encoder.config.rms_norm_eps * 4.0**-exponent
+    encoder.config.rms_norm_eps = eps
+    for layer in encoder.layers:
+        layer.input_layernorm.variance_epsilon = layer.post_attention_layernorm.variance_epsilon = eps
+        layer.self_attn.q_norm.variance_epsilon = layer.self_attn.k_norm.variance_epsilon = eps
+    encoder.norm.variance_epsilon = eps

@@ -1,10 +1,10 @@
-"""The wide twin: the same Firefly, bit for bit, with numbers inside that float16 cannot hold.
+"""The wide twin: Firefly with activations that float16 cannot hold, painting the same pictures bit for bit.
 
-Made by the inverse of a fold: weights are multiplied by powers of two where a later layer or a norm undoes it, until
+It is made by the inverse of a fold. Weights are multiplied by powers of two where a later layer or a norm undoes it, until
 the residual stream, a feed-forward's output, a gated product, attention's values and the decoder leave float16's range.
-That is how Z-Image fails on cards without bfloat16, so guards, folds and experiments are tried on it. Every weight stays
-exact in bfloat16. The epsilons that follow the scale stand in the header of the weights (``numerics.fold``); a tool that
-does not read it paints the same picture up to those epsilons. Knows Firefly's folder; nothing of painters.
+Z-Image fails that way on cards without bfloat16, so guards, folds and experiments are tested on the twin. Every weight
+stays exact in bfloat16. The epsilons that follow the scale are in the weights' header (``numerics.fold``); a tool that
+does not read it paints the same picture up to those epsilons.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from starrynight.models.catalogue import SHIPPED
 from starrynight.numerics.solve import FoldPlan
 
 NETWORKS = ("text_encoder", "transformer", "vae")
-SHIPPED = Path(__file__).parents[1] / "weights" / "firefly"
 
-# Where the numbers grow: (module, "in" for what enters it, "out" for what leaves it). The stream first.
+# The activations that grow: (module, "in" for its input or "out" for its output). The residual stream comes
+# first.
 PLACES = (
     ("transformer.layers.0", "out"),
     ("transformer.layers.2.feed_forward", "out"),
@@ -31,30 +32,30 @@ PLACES = (
     ("vae.decoder.mid_block", "out"),
 )
 
-# log2 of the size to which each place grows: sixteen times what float16 holds.
+# log2 of the magnitude to which each activation grows: sixteen times float16's largest number.
 TARGET = 20
 
-DONE = "twin.json"
+# Written last: a folder with this file is complete, and its content says which weights it was made of.
+STAMP = "twin.json"
 
 
 def make(out: Path, weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> Path:
-    """Write the twin of ``weights`` to ``out`` as a diffusers folder; one made earlier of the same weights is kept."""
-    story = {"of": _stamp(weights), "places": places, "target": TARGET}
-    told = json.dumps(story, indent=1)
-    if (out / DONE).is_file() and (out / DONE).read_text("utf-8") == told:
+    """Write the twin of ``weights`` to ``out`` as a diffusers folder. A twin already made of the same weights is kept."""
+    stamp = json.dumps({"of": _hashes(weights), "places": places, "target": TARGET}, indent=1)
+    if (out / STAMP).is_file() and (out / STAMP).read_text("utf-8") == stamp:
         return out
     plan = widening(weights, places)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _write(weights, partial, plan)
-    (partial / DONE).write_text(told, "utf-8")
+    (partial / STAMP).write_text(stamp, "utf-8")
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)
     return out
 
 
 def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> FoldPlan:
-    """The plan that makes Firefly wide: traced over one short painting, then every place grown to 2^TARGET."""
+    """The plan that grows every activation of ``places`` to 2^TARGET, traced over one short painting."""
     from starrynight.numerics.fold import compose
     from starrynight.numerics.solve import widen
     from starrynight.numerics.trace import trace_modules
@@ -71,9 +72,10 @@ def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES
 
 def _pipeline(weights: Path) -> Any:
     import torch
-    from diffusers import ZImagePipeline
 
-    pipeline = ZImagePipeline.from_pretrained(weights, dtype=torch.bfloat16, local_files_only=True)
+    from starrynight.firefly import model
+
+    pipeline = model.load(weights, torch.bfloat16)
     pipeline.vae.register_to_config(force_upcast=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -95,7 +97,7 @@ def _write(weights: Path, target: Path, plan: FoldPlan) -> None:
         write_folded(source, place, plan, prefix=source.parent.name, dtype=None)
 
 
-def _stamp(weights: Path) -> dict[str, str]:
+def _hashes(weights: Path) -> dict[str, str]:
     import hashlib
 
     return {

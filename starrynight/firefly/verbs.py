@@ -1,8 +1,7 @@
 """Firefly's recipe, one verb per step: ``python -m starrynight.firefly VERB [--work FOLDER] ...``.
 
-Each verb reads what earlier verbs left in the work folder (``STARRY_HOME/training`` unless named) and goes on from
-its own checkpoint, so any of them may be killed at any moment and started again. ``recipes/firefly.sh`` tells the
-whole story in order.
+Each verb reads what earlier verbs wrote to the work folder (``STARRY_HOME/training`` by default) and resumes from its own
+checkpoint, so any of them may be killed at any moment and started again. ``recipes/firefly.sh`` runs them in order.
 """
 
 from __future__ import annotations
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from starrynight.models.catalogue import SHIPPED
+
 if TYPE_CHECKING:
     import torch
 
-    from starrynight.firefly.training import train
+    from starrynight.firefly.training import data, train
     from starrynight.firefly.training.optimise import ProcessGroup
 
 HELD_OUT_FOR_PSNR = 64
@@ -34,34 +35,34 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def begin(options: argparse.Namespace) -> None:
-    """Start a work folder from saved weights: encoder, decoder, tokenizer, statistics and painter stay theirs."""
+    """Start a work folder from saved weights: autoencoder, tokenizer, statistics and model are taken from them."""
+    from starrynight.firefly import model
+    from starrynight.firefly.training import optimise, train
 
-    from starrynight.firefly.training import evaluate, optimise, train
-
-    pipe = evaluate.open_weights(options.weights)
+    pipe = model.load(options.weights)
     facts = provenance(options.weights)
     pipe.tokenizer.save_pretrained(options.work / "tokenizer")
-    numbers = {"mean": pipe.vae.config.shift_factor, "deviation": 1 / pipe.vae.config.scaling_factor}
-    (options.work / "statistics.json").write_text(json.dumps(numbers))
+    statistics = {"mean": pipe.vae.config.shift_factor, "deviation": 1 / pipe.vae.config.scaling_factor}
+    (options.work / "statistics.json").write_text(json.dumps(statistics))
 
-    def write(part: str, weights: dict[str, torch.Tensor], said: dict[str, Any]) -> None:
+    def write(part: str, weights: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
         groups = {name: {k: v.detach().clone() for k, v in weights.items()} for name in ("model", "average")}
-        optimise.write_checkpoint(options.work / f"{part}.safetensors", groups, said)
+        optimise.write_checkpoint(options.work / f"{part}.safetensors", groups, header)
 
     channels = list(pipe.vae.config.block_out_channels)
     step = int(facts["autoencoder_steps"])
     write("autoencoder", pipe.vae.state_dict(), {"step": step, "channels": channels, "seed": 0})
-    painter = train.Painter(pipe.text_encoder, pipe.transformer)
-    said = {
+    network = train.TextToImageModel(pipe.text_encoder, pipe.transformer)
+    header = {
         "step": int(facts["painter_steps"]), "samples": int(facts["painter_samples"]), "dim": int(facts["dim"]),
         "vocabulary": len(pipe.tokenizer), "pad": pipe.tokenizer.pad_token_id, "seed": int(facts["seed"]),
         "history": [{"loss": float(facts["painter_loss"])}],
     }  # fmt: skip
-    write("painter", dict(painter.named_parameters()), said)
+    write("painter", dict(network.named_parameters()), header)
 
 
 def provenance(weights: Path) -> dict[str, str]:
-    """What the header of saved weights says of their making."""
+    """The header of saved weights: how they were made."""
     from safetensors import safe_open
 
     with safe_open(next((weights / "transformer").glob("*.safetensors")), "pt") as file:
@@ -69,72 +70,81 @@ def provenance(weights: Path) -> dict[str, str]:
 
 
 def leaves(options: argparse.Namespace) -> None:
-    """Teach the autoencoder its first steps on dead leaves, before any painting is drawn."""
-    from starrynight.firefly.training import optimise
-
-    optimise.launch(options.team, _leaves, options)
+    """Train the autoencoder's first steps on dead-leaves pictures, before any painting is drawn."""
+    _launch(_leaves, options)
 
 
-def _leaves(team: ProcessGroup, options: argparse.Namespace) -> None:
-    from starrynight.firefly.training import autoencoder, data
+def _leaves(processes: ProcessGroup, options: argparse.Namespace) -> None:
+    from starrynight.firefly.training import autoencoder
 
-    pictures = data.leaves(400)
-    autoencoder.train(
-        team, pictures[8:], pictures[:8], options.work / "autoencoder.safetensors", options.until
-    )
-
-
-def learn_pixels(options: argparse.Namespace) -> None:
-    """Train the autoencoder on the drawn pictures."""
-    from starrynight.firefly.training import optimise
-
-    optimise.launch(options.team, _learn_pixels, options)
-
-
-def _learn_pixels(team: ProcessGroup, options: argparse.Namespace) -> None:
-    from starrynight.firefly.training import autoencoder, data
-
-    pictures = data.read(options.work / "training").pictures
-    held_out = np.array(data.read(options.work / "held-out").pictures[:HELD_OUT_FOR_PSNR])
+    pictures = autoencoder.dead_leaves(400)
     checkpoint = options.work / "autoencoder.safetensors"
-    autoencoder.train(team, pictures, held_out, checkpoint, options.until, options.cooldown)
+    autoencoder.train(processes, pictures[8:], pictures[:8], checkpoint, options.until)
+
+
+def train_autoencoder(options: argparse.Namespace) -> None:
+    """Train the autoencoder on the drawn pictures."""
+    _launch(_train_autoencoder, options)
+
+
+def _train_autoencoder(processes: ProcessGroup, options: argparse.Namespace) -> None:
+    from starrynight.firefly.training import autoencoder
+
+    checkpoint = options.work / "autoencoder.safetensors"
+    autoencoder.train(processes, *_pictures(options.work), checkpoint, options.until, options.cooldown)
 
 
 def polish(options: argparse.Namespace) -> None:
-    """Teach the decoder alone, against a critic; the encoder stays."""
+    """Train the decoder alone, against a critic; the encoder stays."""
     from starrynight.firefly.training import optimise
 
-    optimise.launch(options.team, _polish, options, arithmetic())
+    _launch(_polish, options, optimise.fastest_dtype())
 
 
-def _polish(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> None:
-    from starrynight.firefly.training import data, polish
+def _polish(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> None:
+    from starrynight.firefly.training import autoencoder
 
-    pictures = data.read(options.work / "training").pictures
-    held_out = np.array(data.read(options.work / "held-out").pictures[:HELD_OUT_FOR_PSNR])
-    polish.train(team, pictures, held_out, options.work, options.until, options.cooldown, kind=kind)
+    autoencoder.polish(
+        processes, *_pictures(options.work), options.work, options.until, options.cooldown, dtype=dtype
+    )
+
+
+def _launch(job: Any, options: argparse.Namespace, *arguments: Any) -> None:
+    """Run ``job`` in ``--team`` processes."""
+    from starrynight.firefly.training import optimise
+
+    optimise.launch(options.team, job, options, *arguments)
+
+
+def _pictures(work: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The training pictures and the held-out pictures that PSNR is measured on."""
+    from starrynight.firefly.training import data
+
+    held_out = data.read(work / "held-out").pictures[:HELD_OUT_FOR_PSNR]
+    return data.read(work / "training").pictures, np.array(held_out)
 
 
 def judge(options: argparse.Namespace) -> None:
-    """Train the judge on the drawn pictures."""
+    """Train the classifier that evaluates pictures, on the drawn pictures."""
     from starrynight.firefly.training import data, evaluate
 
-    evaluate.train_judge(data.read(options.work / "training"), options.work / "judge.safetensors")
+    evaluate.train_classifier(data.read(options.work / "training"), options.work / "judge.safetensors")
 
 
 def encode(options: argparse.Namespace) -> None:
-    """Cache the training set as latents at one side length, learn the tokenizer, measure the latents' statistics."""
+    """Train the tokenizer, cache the training set as latents at one side length, and measure the latents' statistics."""
     from starrynight.firefly import model
-    from starrynight.firefly.training import autoencoder, data, train
+    from starrynight.firefly.training import autoencoder, data, optimise
 
     drawn = data.read(options.work / "training")
-    words = options.work / "tokenizer"
-    if not words.exists():
-        model.tokenizer(drawn.all_captions()).save_pretrained(words)
+    tokenizer = options.work / "tokenizer"
+    if not tokenizer.exists():
+        model.tokenizer(drawn.all_captions()).save_pretrained(tokenizer)
     vae = autoencoder.load(options.work / "autoencoder.safetensors")
     cache = options.work / f"latents-{options.side}.npy"
-    kind = arithmetic()
-    latents = train.encode(vae, drawn.pictures, cache, options.side == 128, drawn.room, kind)
+    latents = autoencoder.cache_latents(
+        vae, drawn.pictures, cache, options.side == 128, drawn.planned, optimise.fastest_dtype()
+    )
     statistics = options.work / "statistics.json"
     if not statistics.exists():
         sample = latents[:2000].astype(np.float64)
@@ -142,7 +152,7 @@ def encode(options: argparse.Namespace) -> None:
 
 
 def recaption(options: argparse.Namespace) -> None:
-    """Write the drawn training pictures' captions anew, when captions.py has learnt new words."""
+    """Write the captions of the drawn training pictures again, after a change of the phrases."""
     from starrynight.firefly.training import data
 
     print(data.recaption(options.work / "training", options.captions), "pictures captioned")
@@ -152,120 +162,122 @@ def learn(options: argparse.Namespace) -> None:
     """Train the transformer and the text encoder on cached latents."""
     from starrynight.firefly.training import optimise
 
-    optimise.launch(options.team, _learn, options, arithmetic())
+    _launch(_learn, options, optimise.fastest_dtype())
 
 
-def _learn(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> None:
+def _learn(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> None:
     from starrynight.firefly.training import train
 
-    captions, latents, statistics = lessons(options)
-    run = begun(team, options, kind)
+    run = new_run(processes, options, dtype)
     checkpoint = options.work / "painter.safetensors"
     if checkpoint.exists():
-        run.load(checkpoint)
-    objective = partial(train.flow_loss, times=train.Times(options.shift, options.first))
+        run.restore(checkpoint)
+    objective = partial(train.flow_loss, sigmas=train.SigmaSampler(options.shift, options.first))
     run.train(
-        latents, captions, statistics, checkpoint, options.until, options.batch, options.cooldown,
-        objective=objective, overlooked=options.overlooked,
+        *training_data(options), checkpoint, options.until, options.batch, options.cooldown, objective=objective,
+        omitted_share=options.overlooked,
     )  # fmt: skip
 
 
 def distil(options: argparse.Namespace) -> None:
-    """Teach the painter to cross each of the sampler's few steps as it crossed them in several."""
+    """Distil the model: each of the sampler's few steps learns what the teacher does in several."""
     from starrynight.firefly.training import optimise
 
-    optimise.launch(options.team, _distil, options, arithmetic())
+    _launch(_distil, options, optimise.fastest_dtype())
 
 
-def _distil(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> None:
-    from starrynight.firefly.training import distil
+def _distil(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> None:
+    from starrynight.firefly.training import train
 
-    captions, latents, statistics = lessons(options)
-    run = begun(team, options, kind)
-    teacher, facts = read_painter(options.work / "painter.safetensors", options.group)
+    latents, captions, statistics = training_data(options)
+    run = new_run(processes, options, dtype)
+    teacher, facts = read_model(options.work / "painter.safetensors", options.group)
     checkpoint = distilled(options.work, facts)
     if checkpoint.exists():
-        run.load(checkpoint)
+        run.restore(checkpoint)
     else:
-        run.painter.load_state_dict(teacher.state_dict())
+        run.model.load_state_dict(teacher.state_dict())
         run.average.restart()
-    teacher.block, teacher.stride = run.painter.block, run.stride_for(latents)
-    schedule = distil.Schedule(options.steps, options.sampler_shift, options.guidance, options.substeps)
+    teacher.block, teacher.stride = run.model.block, run.stride_for(latents)
+    schedule = train.DistillationSchedule(
+        options.steps, options.sampler_shift, options.guidance, options.substeps
+    )
     run.train(
         latents, captions, statistics, checkpoint, options.until, options.batch, options.cooldown, warmup=20,
-        objective=distil.Distillation.of(teacher, captions, schedule), overlooked=options.overlooked,
+        objective=train.Distillation.of(teacher, captions, schedule), omitted_share=options.overlooked,
     )  # fmt: skip
 
 
 def distilled(work: Path, teacher: dict[str, Any]) -> Path:
-    """Where the student of that ``teacher`` is; one that has learnt on has none yet."""
+    """The checkpoint distilled from a teacher with these facts. It is named by the teacher's step, so a teacher that was
+    trained further has none yet.
+    """
     return work / f"distilled-{teacher['step']}.safetensors"
 
 
-def lessons(options: argparse.Namespace) -> tuple[train.Captions, np.ndarray, tuple[float, float]]:
-    """What the painter learns from: captions, latents at ``--side``, and the latents' mean and deviation."""
-    from starrynight.firefly.training import data, train
+def training_data(
+    options: argparse.Namespace,
+) -> tuple[np.ndarray, data.TokenizedCaptions, tuple[float, float]]:
+    """The cached latents at ``--side``, their captions, and the latents' mean and deviation."""
+    from starrynight.firefly.training import autoencoder, data
 
-    latents = train.cached(options.work / f"latents-{options.side}.npy")
-    facts = data.read(options.work / "training").facts[: len(latents)]
-    captions = train.Captions.encode(read_words(options.work), [fact["captions"] for fact in facts])
-    numbers = json.loads((options.work / "statistics.json").read_text())
-    return captions, latents, (numbers["mean"], numbers["deviation"])
+    latents = autoencoder.cached_latents(options.work / f"latents-{options.side}.npy")
+    records = data.read(options.work / "training").records[: len(latents)]
+    captions = data.TokenizedCaptions.encode(
+        read_tokenizer(options.work), [record["captions"] for record in records]
+    )
+    statistics = json.loads((options.work / "statistics.json").read_text())
+    return latents, captions, (statistics["mean"], statistics["deviation"])
 
 
-def begun(team: ProcessGroup, options: argparse.Namespace, kind: torch.dtype) -> train.Run:
-    """A run of the painter that has learnt nothing yet."""
+def new_run(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> train.TrainingRun:
+    """An untrained model with its optimiser, as the command line configures it."""
     from starrynight.firefly import model
     from starrynight.firefly.training import train
 
-    words = read_words(options.work)
-    return train.Run(
-        model.ModelConfig(options.dim), len(words), words.pad_token_id, options.rate, options.seed, team, kind,
-        options.compiled,
+    tokenizer = read_tokenizer(options.work)
+    return train.TrainingRun(
+        model.ModelConfig(options.dim), len(tokenizer), tokenizer.pad_token_id, options.rate, options.seed, processes,
+        dtype, options.compiled,
     )  # fmt: skip
 
 
-def read_painter(checkpoint: Path, group: str) -> tuple[train.Painter, dict[str, Any]]:
-    """The painter of a checkpoint, its "average" or its live "model", and what the checkpoint says of it."""
+def read_model(checkpoint: Path, group: str) -> tuple[train.TextToImageModel, dict[str, Any]]:
+    """The weights ``group`` of a checkpoint ("average", or the live "model"), and the checkpoint's facts."""
     from starrynight.firefly import model
     from starrynight.firefly.training import optimise, train
 
     groups, facts = optimise.read_checkpoint(checkpoint)
-    dial = model.ModelConfig(facts["dim"])
-    painter = train.Painter(
-        model.text_encoder(dial, facts["vocabulary"], facts["pad"]), model.transformer(dial)
+    config = model.ModelConfig(facts["dim"])
+    network = train.TextToImageModel(
+        model.text_encoder(config, facts["vocabulary"], facts["pad"]), model.transformer(config)
     )
-    painter.load_state_dict(groups[group])
-    return painter, facts
+    network.load_state_dict(groups[group])
+    return network, facts
 
 
 def save(options: argparse.Namespace) -> None:
-    """Write the weights (the averaged ones, or the live ones), kept inside float16, as a folder that
-    ZImagePipeline.from_pretrained reads.
-    """
-    from starrynight.firefly import model, rescale
-    from starrynight.firefly.training import sheet
+    """Write the weights (averaged or live), rescaled for float16, as a folder for ZImagePipeline.from_pretrained."""
+    from starrynight.firefly import model
+    from starrynight.firefly.training import evaluate
 
     pipe, provenance = assemble(options.work, options.sampler_shift, options.group)
-    provenance["quietened"] = json.dumps(rescale.quieten(pipe, sheet.prompts()))
+    provenance["quietened"] = json.dumps(model.rescale(pipe, evaluate.sheet_prompts()))
     model.save(pipe, options.out, provenance)
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(
-        json.dumps(
-            {"folder": str(options.out), "megabytes": round(size / 1e6, 2), **provenance}, ensure_ascii=False
-        )
-    )
+    summary = {"folder": str(options.out), "megabytes": round(size / 1e6, 2), **provenance}
+    print(json.dumps(summary, ensure_ascii=False))
 
 
 def sheet(options: argparse.Namespace) -> None:
     """Paint the contact sheet with saved weights."""
-    from starrynight.firefly.training import sheet
+    from starrynight.firefly.training import evaluate
 
-    sheet.write(options.weights, options.out, options.side, options.steps, options.guidance)
+    evaluate.write_sheet(options.weights, options.out, options.side, options.steps, options.guidance)
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Judge saved weights on held-out captions, beside held-out pictures."""
+    """Evaluate saved weights on held-out captions, beside held-out pictures."""
     from starrynight.firefly.training import evaluate
 
     report = evaluate.report(options.work, options.weights, options.count, options.steps, options.guidance)
@@ -274,41 +286,31 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def twin(options: argparse.Namespace) -> None:
-    """Write the wide twin: the same function, black in plain float16."""
+    """Write the wide twin: the same function, with activations beyond float16's range."""
     from starrynight.firefly import twin
 
     print(twin.make(options.out, options.weights))
 
 
-def arithmetic() -> torch.dtype:
-    """bfloat16 where this processor is faster at it, float32 elsewhere."""
-    import torch
-
-    from starrynight.firefly.training import optimise
-
-    return torch.bfloat16 if optimise.bfloat16_pays() else torch.float32
-
-
-def read_words(work: Path) -> Any:
+def read_tokenizer(work: Path) -> Any:
+    """The tokenizer of a work folder."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(work / "tokenizer")
 
 
 def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[Any, dict[str, str]]:
-    """The pipeline from the newest checkpoints in ``work``, and where its weights come from."""
+    """The pipeline from the newest checkpoints in ``work``, and the header that records how it was made."""
     from starrynight.firefly import model
-    from starrynight.firefly.training import optimise, polish
+    from starrynight.firefly.training import autoencoder, optimise
 
-    words = read_words(work)
-    painter, facts = read_painter(work / "painter.safetensors", group)
-    last: dict[str, Any] = {"step": 0}
+    network, facts = read_model(work / "painter.safetensors", group)
+    student: dict[str, Any] = {"step": 0}
     if distilled(work, facts).exists():
-        painter, last = read_painter(distilled(work, facts), group)
-    vae = polish.polished(work)
-    numbers = json.loads((work / "statistics.json").read_text())
-    vae.register_to_config(shift_factor=numbers["mean"], scaling_factor=1 / numbers["deviation"])
-    _, crops = optimise.read_checkpoint(work / "autoencoder.safetensors")
+        network, student = read_model(distilled(work, facts), group)
+    vae = autoencoder.load_polished(work)
+    statistics = json.loads((work / "statistics.json").read_text())
+    vae.register_to_config(shift_factor=statistics["mean"], scaling_factor=1 / statistics["deviation"])
     provenance = {
         "made_by": "python -m starrynight.firefly (recipes/firefly.sh)",
         "recipe_tree": recipe_tree(),
@@ -318,30 +320,27 @@ def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[
         "painter_steps": str(facts["step"]),
         "painter_samples": str(facts["samples"]),
         "painter_loss": str(facts["history"][-1]["loss"]),
-        "distilled_steps": str(last["step"]),
-        "autoencoder_steps": str(crops["step"]),
+        "distilled_steps": str(student["step"]),
+        "autoencoder_steps": str(optimise.read_checkpoint(work / "autoencoder.safetensors")[1]["step"]),
     }
-    return model.pipeline(vae, words, painter.encoder, painter.transformer, sampler_shift), provenance
+    tokenizer = read_tokenizer(work)
+    return model.pipeline(vae, tokenizer, network.encoder, network.transformer, sampler_shift), provenance
 
 
 def recipe_tree() -> str:
-    """Git's hash of this package's files as committed (`git rev-parse COMMIT:starrynight/firefly` finds it again, after
+    """Git's hash of this package's files as committed (``git rev-parse COMMIT:starrynight/firefly`` finds it again, after
     any rebase), or "unknown" outside its repository.
     """
+    command = ["git", "rev-parse", "HEAD:./"]
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD:./"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
 
 
 def arguments() -> argparse.ArgumentParser:
+    """The command line: one subparser per verb."""
     from starrynight.settings import settings
 
     parser = argparse.ArgumentParser(prog="python -m starrynight.firefly", description=__doc__)
@@ -354,12 +353,12 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument(flag, type=Path if isinstance(default, Path) else type(default), default=default)
         sub.set_defaults(job=job)
 
-    weights = Path(__file__).parents[1] / "weights" / "firefly"
     learning = (("--until", 1000), ("--cooldown", 0), ("--team", 2))
+    painting = (("--steps", 8), ("--guidance", 2.0))
     verb(draw, "draw", ("--pictures", 10_000), ("--held-out", 1000), ("--workers", 2))
-    verb(begin, "begin", ("--weights", weights))
+    verb(begin, "begin", ("--weights", SHIPPED))
     verb(leaves, "leaves", *learning)
-    verb(learn_pixels, "autoencoder", *learning)
+    verb(train_autoencoder, "autoencoder", *learning)
     verb(polish, "polish", *learning)
     verb(judge, "judge")
     verb(encode, "encode", ("--side", 128))
@@ -370,24 +369,14 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     verb(
         distil, "distil", *learning, ("--side", 256), ("--batch", 16), ("--dim", 256), ("--rate", 5e-4), ("--seed", 0),
-        ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), ("--steps", 8), ("--sampler-shift", 5.0),
-        ("--guidance", 2.0), ("--substeps", 4),
+        ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), *painting, ("--sampler-shift", 5.0),
+        ("--substeps", 4),
     )  # fmt: skip
-    verb(save, "save", ("--out", weights), ("--sampler-shift", 5.0), ("--group", "average"))
-    verb(
-        sheet,
-        "sheet",
-        ("--weights", weights),
-        ("--out", Path("sheet.jpg")),
-        ("--side", 256),
-        ("--steps", 8),
-        ("--guidance", 2.0),
-    )
-    verb(
-        evaluate, "evaluate", ("--weights", weights), ("--out", Path("evaluation.json")), ("--count", 500), ("--steps", 8),
-        ("--guidance", 2.0),
-    )  # fmt: skip
-    verb(twin, "twin", ("--weights", weights), ("--out", Path("firefly-wide")))
+    verb(save, "save", ("--out", SHIPPED), ("--sampler-shift", 5.0), ("--group", "average"))
+    verb(sheet, "sheet", ("--weights", SHIPPED), ("--out", Path("sheet.jpg")), ("--side", 256), *painting)
+    weights, out = ("--weights", SHIPPED), ("--out", Path("evaluation.json"))
+    verb(evaluate, "evaluate", weights, out, ("--count", 500), *painting)
+    verb(twin, "twin", weights, ("--out", Path("firefly-wide")))
     return parser
 
 

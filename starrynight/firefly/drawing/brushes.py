@@ -1,6 +1,7 @@
-"""The ten painters. Each takes a laid-out canvas and gives the finished picture.
+"""The ten styles' brushes, and the strokes and dots they use.
 
-Every painter is `paint(canvas, rng) -> float32 [S, S, 3]` in 0..255. They know nothing of the scene but its layers.
+A brush is `paint(canvas, rng) -> float32 [S, S, 3]` in 0..255. It sees the canvas's layers, not the scene. The amounts in
+each brush (widths, mixes, thresholds) were chosen by eye on contact sheets; none has a source.
 """
 
 from __future__ import annotations
@@ -10,13 +11,93 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from starrynight.firefly.drawing.canvas import Canvas, blur, noise
+from starrynight.firefly.drawing.canvas import SUBPIXEL, Canvas, blur, noise
 from starrynight.firefly.drawing.palettes import mix, shade
-from starrynight.firefly.drawing.sky import Look
-from starrynight.firefly.drawing.strokes import lay_dots, lay_strokes
+from starrynight.firefly.drawing.sky import SkyStyle
 
 Rng = np.random.Generator
-Painter = Callable[[Canvas, Rng], np.ndarray]
+Brush = Callable[[Canvas, Rng], np.ndarray]
+
+
+def lay_strokes(
+    image: np.ndarray,
+    canvas: Canvas,
+    target: np.ndarray,
+    rng: Rng,
+    *,
+    gap: float,
+    length: float,
+    width: float,
+    jitter: float,
+    detail: float = 0.0,
+    bend: float = 0.0,
+) -> None:
+    """Paint `target` onto `image` in place, with strokes that follow the canvas's angle and stop at each layer's edge.
+
+    `gap`, `length` and `width` are shares of the side; `jitter` varies the colours, `bend` the directions. A fourth
+    channel of `image`, if any, takes the paint's height. Only pixels whose detail is at least `detail` are painted.
+    """
+    size = canvas.size
+    n = int(1 / gap)
+    grid = (np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1).reshape(-1, 2) + 0.5) / n
+    start = np.clip(grid + rng.uniform(-0.5, 0.5, grid.shape) * gap, 0, 0.999)
+    rng.shuffle(start)
+    order = rng.uniform(-1, 1, (len(start), 4))
+    tone = 1 + jitter * rng.uniform(-1, 1, (len(start), 1))
+    pixel = (start * size).astype(int)
+    keep = canvas.detail[pixel[:, 1], pixel[:, 0]] >= detail
+    start, pixel, order, tone = start[keep], pixel[keep], order[keep], tone[keep]
+    colour = target[pixel[:, 1], pixel[:, 0]].astype(np.float32) * tone + order[:, :3] * jitter * 90
+    height = 150 + 80 * order[:, 3:]
+    paint = np.clip(np.concatenate([colour, height], 1), 0, 255)[:, : image.shape[2]].tolist()
+    lines = _paths(canvas, start, length, bend * order[:, 0])
+    points = np.round((lines * size - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
+    thick = max(1, round(width * size))
+    for line, tint in zip(points, paint, strict=True):
+        cv2.polylines(image, [line], False, tint, thick, cv2.LINE_AA, SUBPIXEL)
+
+
+def _paths(canvas: Canvas, start: np.ndarray, length: float, bend: np.ndarray, steps: int = 4) -> np.ndarray:
+    """Lines along the canvas's angle, both ways from each start, that stay in its layer: float [N, steps + 1, 2]."""
+    size = canvas.size
+    home = canvas.region[(start[:, 1] * size).astype(int), (start[:, 0] * size).astype(int)]
+    halves = []
+    for way in (-1.0, 1.0):
+        at, walked = start, []
+        for _ in range(steps // 2):
+            x, y = (at[:, 0] * size).astype(int), (at[:, 1] * size).astype(int)
+            turn = canvas.angle[y, x] + bend
+            move = np.stack([np.cos(turn), np.sin(turn)], 1) * (way * length / steps)
+            to = np.clip(at + move, 0, 0.999)
+            same = canvas.region[(to[:, 1] * size).astype(int), (to[:, 0] * size).astype(int)] == home
+            at = np.where(same[:, None], to, at)
+            walked.append(at)
+        halves.append(walked)
+    return np.stack([*halves[0][::-1], start, *halves[1]], 1)
+
+
+def lay_dots(
+    image: np.ndarray, canvas: Canvas, target: np.ndarray, rng: Rng, gap: float, radius: float
+) -> None:
+    """Cover `image` in place with dots on a loose honeycomb; 7.5 % of them are near the complementary colour."""
+    size = canvas.size
+    n = int(1 / gap) + 1
+    grid = np.stack(np.meshgrid(np.arange(n + 1), np.arange(n + 1)), -1).astype(float)
+    grid[1::2, :, 0] += 0.5
+    spots = np.clip((grid.reshape(-1, 2) + rng.uniform(-0.28, 0.28, ((n + 1) ** 2, 2))) * gap, 0, 0.999)
+    rng.shuffle(spots)
+    draws = rng.uniform(0, 1, (len(spots), 4))
+    x, y = (spots * size).astype(int).T
+    colour = target[y, x].astype(np.float32)
+    grey = colour.mean(1, keepdims=True)
+    vivid = grey + (colour - grey) * 1.25 + (draws[:, :3] - 0.5) * 46
+    other = 255 - colour + (grey - (255 - colour).mean(1, keepdims=True))
+    odd = (draws[:, 3:] < 0.075) * (canvas.detail[y, x] < 0.7)[:, None]
+    tints = np.clip(vivid * (1 - 0.62 * odd) + other * 0.62 * odd, 0, 255).tolist()
+    centres = np.round((spots * size - 0.5) * (1 << SUBPIXEL)).astype(int).tolist()
+    r = int(radius * size * (1 << SUBPIXEL))
+    for centre, tint in zip(centres, tints, strict=True):
+        cv2.circle(image, centre, r, tint, -1, cv2.LINE_AA, SUBPIXEL)
 
 
 def _glow(canvas: Canvas, radius: float, gain: float) -> np.ndarray:
@@ -24,12 +105,12 @@ def _glow(canvas: Canvas, radius: float, gain: float) -> np.ndarray:
 
 
 def _screen(image: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Add light without burning out."""
+    """The screen blend: add light without exceeding 255."""
     return 255 - (255 - np.clip(image, 0, 255)) * (1 - np.clip(light, 0, 255) / 255)
 
 
 def _relief(height: np.ndarray, strength: float) -> np.ndarray:
-    """Light from the upper left over paint of the given height, float32 [S, S, 1]."""
+    """Shading of paint of the given height, lit from the upper left, float32 [S, S, 1]."""
     high = cv2.GaussianBlur(height.astype(np.float32), (0, 0), 0.7)
     return (
         (cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)) * -strength
@@ -37,7 +118,7 @@ def _relief(height: np.ndarray, strength: float) -> np.ndarray:
 
 
 def _edges(canvas: Canvas, width: float) -> np.ndarray:
-    """Outlines between layers and inside drawn things, float32 [S, S] in 0..1."""
+    """Outlines between layers and inside detailed shapes, float32 [S, S] in 0..1."""
     grey = cv2.cvtColor(canvas.colour, cv2.COLOR_RGB2GRAY)
     k = max(2, round(width * canvas.size))
     step = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((k, k), np.uint8)).astype(np.float32)
@@ -50,7 +131,7 @@ def _edges(canvas: Canvas, width: float) -> np.ndarray:
 
 
 def paint_oil(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Van Gogh: long loaded strokes swirling along the flow, neighbouring hues, light on the ridges of the paint."""
+    """Van Gogh: long thick strokes along the canvas's angle, neighbouring hues, light on the ridges of the paint."""
     soft = blur(canvas.colour, canvas.size * 0.006)
     image = np.dstack([soft, np.full(soft.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, soft, rng, gap=0.026, length=0.13, width=0.03, jitter=0.1)
@@ -66,7 +147,7 @@ def paint_oil(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Monet: short broken dabs in which violet, rose and green tremble; edges dissolve."""
+    """Monet: short dabs varied with violet and green; soft edges."""
     soft = blur(canvas.colour, canvas.size * 0.009).astype(np.float32)
     shimmer = noise(rng, canvas.size, 7, 2)[..., None]
     tints = np.array((26, -8, 22), np.float32) * np.clip(shimmer, 0, 1) + np.array(
@@ -85,7 +166,7 @@ def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_pointillism(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Seurat: even dots of pure colour, some of the complement, on a pale ground."""
+    """Seurat: even dots of pure colour, some of the complementary colour, on a pale ground."""
     size = canvas.size
     soft = blur(canvas.colour, size * 0.006)
     lit = _screen(soft.astype(np.float32), _glow(canvas, 0.04, 0.6)).astype(np.uint8)
@@ -98,7 +179,7 @@ def paint_pointillism(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Chalk on toned paper: broad soft strokes, smudged, the paper's tooth showing through."""
+    """Chalk on toned paper: broad soft strokes, smudged, with the paper's grain showing through."""
     size = canvas.size
     paper = np.array(mix(canvas.palette.low, (196, 176, 156), 0.55), np.float32)
     soft = blur(canvas.colour, size * 0.01)
@@ -121,7 +202,7 @@ def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def _margin(canvas: Canvas, rng: Rng, width: float, wobble: float) -> np.ndarray:
-    """1 inside the picture, 0 on the bare paper round it; the border wanders."""
+    """1 inside the picture, 0 on the bare paper around it, with an irregular border: float32 [S, S]."""
     size = canvas.size
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
     edge = np.minimum(at, 1 - at)
@@ -130,7 +211,7 @@ def _margin(canvas: Canvas, rng: Rng, width: float, wobble: float) -> np.ndarray
 
 
 def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Transparent washes on white paper: pigment pools at each wash's rim and breathes within it."""
+    """Transparent washes on white paper: pigment is denser at each wash's rim and varies within it."""
     size = canvas.size
     paper = np.array((252, 249, 241), np.float32)
     flow = noise(rng, size, 6, 2)
@@ -159,7 +240,7 @@ def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Ink wash: layers fade downward into mist, ridges are dry and dark, much paper stays empty; a red seal."""
+    """Ink wash: layers fade downward into mist, ridges are dry and dark, much paper stays empty; with a red seal."""
     size = canvas.size
     paper = np.array((243, 237, 222), np.float32)
     flow = noise(rng, size, 6, 2)
@@ -214,7 +295,7 @@ def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
 
 
 def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """A cave mural: flat mineral pigments and brown contours on earthen plaster, worn and finely cracked."""
+    """A cave mural: flat mineral pigments and brown contours on earthen plaster, eroded and finely cracked."""
     size = canvas.size
     ground = np.array((208, 172, 124), np.float32)
     out: np.ndarray = canvas.colour.astype(np.float32)
@@ -222,11 +303,11 @@ def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
     out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
     line = _edges(canvas, 0.0085)[..., None] * 0.95
     out = out * (1 - line) + np.array((74, 36, 24), np.float32) * line
-    worn = (
+    eroded = (
         np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)[..., None]
         * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
     )
-    out = out * (1 - worn) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * worn
+    out = out * (1 - eroded) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * eroded
     crack = np.abs(noise(rng, size, 8, 2))
     lines = (
         np.clip(1 - crack / 0.022, 0, 1)[..., None]
@@ -238,7 +319,7 @@ def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Neon in the dark: rims of light, wide bloom, haze over the horizon, a wet sheen."""
+    """Neon in the dark: bright rims, wide bloom, haze over the horizon."""
     size = canvas.size
     p = canvas.palette
     out: np.ndarray = canvas.colour.astype(np.float32)
@@ -258,7 +339,7 @@ def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_ukiyoe(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """A woodblock print: flat blocks and dark outlines, the top band brushed deep, washi tone, a cartouche."""
+    """A woodblock print: flat areas, dark outlines, a dark band at the top, paper tone, a cartouche."""
     size = canvas.size
     p = canvas.palette
     paper = np.array((240, 226, 194), np.float32)
@@ -275,7 +356,7 @@ def paint_ukiyoe(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def _cartouche(image: np.ndarray, paper: np.ndarray, rng: Rng, size: int) -> np.ndarray:
-    """The paper's border, and the title slip in an upper corner."""
+    """A border of paper, and a title cartouche in an upper corner."""
     out = np.clip(image, 0, 255).astype(np.uint8)
     frame = max(2, round(size * 0.016))
     for part in (out[:frame], out[-frame:], out[:, :frame], out[:, -frame:]):
@@ -297,7 +378,7 @@ def _cartouche(image: np.ndarray, paper: np.ndarray, rng: Rng, size: int) -> np.
 
 
 def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Cut paper in depth: each sheet throws a soft shadow on those behind and catches light on its edge."""
+    """Layered cut paper: each sheet casts a soft shadow on those behind and has a lit edge."""
     size = canvas.size
     out = np.zeros((size, size, 3), np.float32)
     shift = max(1, round(size * 0.012))
@@ -318,15 +399,15 @@ def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
     return _screen(out, _glow(canvas, 0.035, 0.4))
 
 
-PAINTERS: dict[str, tuple[Painter, Look]] = {
-    "oil": (paint_oil, Look()),
-    "monet": (paint_monet, Look(texture=0.8)),
-    "dunhuang": (paint_dunhuang, Look(flat=True, halo=0.35)),
-    "ink": (paint_ink, Look(halo=0.6, texture=0.7)),
-    "watercolor": (paint_watercolor, Look(texture=0.8)),
-    "cyberpunk": (paint_cyberpunk, Look(halo=0.35, texture=0.5)),
-    "ukiyoe": (paint_ukiyoe, Look(flat=True, halo=0.15)),
-    "pointillism": (paint_pointillism, Look()),
-    "pastel": (paint_pastel, Look()),
-    "papercut": (paint_papercut, Look(flat=True, paper=True)),
+BRUSHES: dict[str, tuple[Brush, SkyStyle]] = {
+    "oil": (paint_oil, SkyStyle()),
+    "monet": (paint_monet, SkyStyle(texture=0.8)),
+    "dunhuang": (paint_dunhuang, SkyStyle(flat=True, halo=0.35)),
+    "ink": (paint_ink, SkyStyle(halo=0.6, texture=0.7)),
+    "watercolor": (paint_watercolor, SkyStyle(texture=0.8)),
+    "cyberpunk": (paint_cyberpunk, SkyStyle(halo=0.35, texture=0.5)),
+    "ukiyoe": (paint_ukiyoe, SkyStyle(flat=True, halo=0.15)),
+    "pointillism": (paint_pointillism, SkyStyle()),
+    "pastel": (paint_pastel, SkyStyle()),
+    "papercut": (paint_papercut, SkyStyle(flat=True, paper=True)),
 }

@@ -1,6 +1,6 @@
-"""The layered canvas a scene is laid out on: flat colour, which way strokes run, what shines, and each layer's mask.
+"""The layered canvas a scene is laid out on: colours, lights, stroke directions, and each layer's mask.
 
-Sizes are pixels here and nowhere above; outlines come in shares of the side. Knows nothing of scenes or styles.
+Outlines come in shares of the side and become pixels here. Nothing here knows scenes or styles.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from starrynight.firefly.drawing.palettes import Palette, Rgb
 from starrynight.firefly.drawing.shapes import Item
 
+# Fractional bits of OpenCV's fixed-point coordinates: sixteenths of a pixel.
 SUBPIXEL = 4
 
 
@@ -28,7 +29,7 @@ def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 2) -> 
 
 
 def blur(image: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur; wide ones are done on a smaller copy."""
+    """Gaussian blur with a standard deviation of `radius` pixels; a wide one is computed on a smaller copy."""
     if radius > 5:
         step = int(radius // 2.5)
         h, w = image.shape[:2]
@@ -40,8 +41,8 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One sheet of the picture: where it is (uint8 [S, S]) and the colours there (uint8 [S, S, 3])."""
+class CanvasLayer:
+    """One layer: its role, its coverage `mask` uint8 [S, S], and the canvas's colours with it, uint8 [S, S, 3]."""
 
     role: str
     mask: np.ndarray
@@ -51,9 +52,10 @@ class Layer:
 class Canvas:
     """Layers painted back to front.
 
-    `colour` uint8 [S, S, 3] is all layers so far; `lights` uint8 [S, S, 3] only what shines; `angle` float32 [S, S]
-    the stroke direction in radians; `region` int32 [S, S] the number of the layer seen at each pixel; `detail`
-    float32 [S, S] in 0..1 how finely a painter should work there.
+    `colour` uint8 [S, S, 3] shows all layers so far; `lights` uint8 [S, S, 3] only what shines; `angle` float32 [S, S]
+    is the stroke direction in radians; `region` int32 [S, S] the number of the visible layer; `detail` float32 [S, S]
+    in 0..1 how fine the brush must be; `water` uint8 [S, S] the mask of water; `rain` [N, 2] and `flakes` [N, 3] the
+    positions of rain and snow, if any.
     """
 
     def __init__(self, size: int, palette: Palette) -> None:
@@ -64,13 +66,13 @@ class Canvas:
         self.angle = np.zeros((size, size), np.float32)
         self.detail = np.zeros((size, size), np.float32)
         self.region = np.zeros((size, size), np.int32)
-        self.layers: list[Layer] = []
+        self.layers: list[CanvasLayer] = []
         self.water = np.zeros((size, size), np.uint8)
         self.rain: np.ndarray | None = None
         self.flakes: np.ndarray | None = None
 
     def points(self, outline: np.ndarray) -> np.ndarray:
-        """An outline in shares of the side as OpenCV's fixed-point pixels."""
+        """An outline in shares of the side, as OpenCV's fixed-point pixels."""
         return np.round((outline * self.size - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
 
     def mask(self, outlines: Sequence[np.ndarray]) -> np.ndarray:
@@ -88,7 +90,7 @@ class Canvas:
         angle: float | np.ndarray = 0.0,
         detail: float = 0.3,
     ) -> None:
-        """Lay one large sheet: a colour, or a coloured picture, over an area."""
+        """Add one large layer: a colour, or a picture, over the mask `area`. It covers the lights beneath."""
         image = np.asarray(colour, np.float32)
         share = area.astype(np.float32)[..., None] / 255
         self.colour = (self.colour * (1 - share) + image * share + 0.5).astype(np.uint8)
@@ -98,7 +100,7 @@ class Canvas:
     def draw(
         self, role: str, items: Sequence[Item], angle: float | np.ndarray = np.pi / 2, detail: float = 0.8
     ) -> None:
-        """Lay one sheet made of many small shapes, in their order."""
+        """Add one layer made of many small shapes, in their order."""
         area = np.zeros((self.size, self.size), np.uint8)
         colour, lights = self.colour.copy(), self.lights
         for outline, tint, shines in items:
@@ -111,7 +113,7 @@ class Canvas:
 
     def _finish(self, role: str, area: np.ndarray, angle: float | np.ndarray, detail: float) -> None:
         seen = area > 127
-        self.layers.append(Layer(role, area, self.colour))
+        self.layers.append(CanvasLayer(role, area, self.colour))
         self.region[seen] = len(self.layers)
         self.detail[seen] = detail
         self.angle[seen] = angle[seen] if isinstance(angle, np.ndarray) else angle

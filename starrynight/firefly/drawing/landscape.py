@@ -1,6 +1,6 @@
-"""Lays a scene out on a canvas, back to front: sky, mountains, land or water, buildings, trees, weather.
+"""Draw a scene: lay it out on a canvas from back to front, paint the canvas in the scene's style, add rain or snow.
 
-Knows the scene and the palette, not the brushes: every style paints the same layout.
+The layout is the same for every style, up to the style's sky.
 """
 
 from __future__ import annotations
@@ -11,21 +11,36 @@ import cv2
 import numpy as np
 
 from starrynight.firefly.drawing import buildings, plants, shapes
-from starrynight.firefly.drawing.canvas import Canvas, Layer
+from starrynight.firefly.drawing.brushes import BRUSHES
+from starrynight.firefly.drawing.canvas import SUBPIXEL, Canvas, CanvasLayer
 from starrynight.firefly.drawing.palettes import PALETTES, Rgb, mix, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
-from starrynight.firefly.drawing.sky import Look, paint_sky
+from starrynight.firefly.drawing.sky import SkyStyle, paint_sky
 
 Rng = np.random.Generator
 WHITE: Rgb = (255, 255, 255)
+SMALLEST, LARGEST = 64, 2048
 
 
-def lay_out(scene: Scene, size: int, look: Look) -> Canvas:
+def render(scene: Scene, size: int = 256) -> np.ndarray:
+    """The picture of `scene`, uint8 [size, size, 3] RGB. The same scene and size give the same bytes.
+
+    Raises ValueError when size is outside 64..2048.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(f"size {size} is outside {SMALLEST}..{LARGEST}")
+    paint, style = BRUSHES[scene.style]
+    canvas = lay_out(scene, size, style)
+    picture = paint(canvas, np.random.default_rng([scene.seed, 3]))
+    return _draw_weather(canvas, np.clip(picture, 0, 255).astype(np.uint8))
+
+
+def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
     """The scene as layers on a canvas of size by size pixels."""
     rng = np.random.default_rng([scene.seed, 2])
     canvas = Canvas(size, PALETTES[scene.style, scene.hour])
-    paint_sky(canvas, scene, look, rng)
+    paint_sky(canvas, scene, style, rng)
     if scene.has("mountains"):
         _mountains(canvas, scene, rng)
     if scene.has("skyline"):
@@ -42,12 +57,12 @@ def lay_out(scene: Scene, size: int, look: Look) -> Canvas:
             paint(canvas, scene, rng)
         if name == "river" and scene.kind != "apsara":
             plants.meadow(canvas, scene, np.random.default_rng([scene.seed, 4]))
-    _weather(canvas, scene, rng)
+    _place_weather(canvas, scene, rng)
     return canvas
 
 
 def _mountains(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Two or three ridges, paler with distance, their feet in haze; snow on the far peaks in winter."""
+    """Two or three ridges, paler with distance, hazy at the foot; snow on the far peaks in winter."""
     p = canvas.palette
     grand = scene.kind in ("mountain", "river", "snow")
     count = 3 if grand else 2
@@ -65,8 +80,8 @@ def _mountains(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         tint = canvas.rows(top, base, foot, scene.horizon - height, scene.horizon + 0.03, 0.45)
         slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
         angle = np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0)
-        floor = 1.05 if scene.kind == "apsara" else scene.horizon + 0.1
-        canvas.wash("mountain", canvas.mask([shapes.down_to(line, floor)]), tint, angle, 0.35)
+        bottom = 1.05 if scene.kind == "apsara" else scene.horizon + 0.1
+        canvas.wash("mountain", canvas.mask([shapes.down_to(line, bottom)]), tint, angle, 0.35)
     if scene.kind == "mountain" and not scene.has("lake"):
         _mist(canvas, scene.horizon, 0.09)
 
@@ -80,11 +95,11 @@ def _mist(canvas: Canvas, level: float, depth: float) -> None:
     canvas.colour = (
         canvas.colour * (1 - area[..., None] / 255.0) + np.array(tint) * (area[..., None] / 255.0)
     ).astype(np.uint8)
-    canvas.layers.append(Layer("mist", area, canvas.colour))
+    canvas.layers.append(CanvasLayer("mist", area, canvas.colour))
 
 
 def _shore(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """The far bank, so that the water has something to mirror."""
+    """The far bank, which the water reflects."""
     if scene.has("sea") or scene.kind == "city":
         return
     p = canvas.palette
@@ -96,7 +111,7 @@ def _shore(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _water(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A mirror with ripples that grow towards the viewer, and the light's path across it."""
+    """The reflection of what is drawn so far, with ripples that grow towards the viewer, and the light's glitter."""
     p, size = canvas.palette, canvas.size
     top = int(scene.horizon * size)
     deep = size - top
@@ -168,7 +183,7 @@ def _waves(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _land(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Two or three rolling hills, the nearest darkest, or snow fields."""
+    """Three rolling hills, the nearest darkest, or snow fields."""
     p = canvas.palette
     snow = mix(mix(p.cloud, p.low, 0.3), WHITE, 0.5)
     dusk = 0.45 if scene.hour == "night" else 0.12
@@ -196,7 +211,7 @@ def _land(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _river(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A river winding from the hills to the viewer, shining with the sky's low colour."""
+    """A river winding from the hills to the viewer, in the sky's low colour."""
     p = canvas.palette
     start, sway = 0.5 + rng.uniform(-0.15, 0.15), rng.choice((-1, 1)) * rng.uniform(0.18, 0.28)
     top = scene.horizon + 0.04
@@ -221,8 +236,8 @@ def _river(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     canvas.water = area
 
 
-def _weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Where rain and flakes fall; the brushes draw them last."""
+def _place_weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """Draw the positions of rain and flakes. `_draw_weather` paints them, after the brush."""
     if scene.weather == "rain":
         canvas.rain = rng.uniform(-0.1, 1.1, (60, 2))
     if scene.weather == "snow":
@@ -230,6 +245,26 @@ def _weather(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         canvas.flakes = np.stack([spots[:, 0], spots[:, 1], 0.0055 + 0.0085 * spots[:, 2] ** 2], 1)
 
 
+def _draw_weather(canvas: Canvas, picture: np.ndarray) -> np.ndarray:
+    """The picture with rain as slanting pale strokes and snow as round flakes."""
+    size = canvas.size
+    picture = np.ascontiguousarray(picture)
+    if canvas.rain is not None:
+        veil = picture.copy()
+        pale = mix(canvas.palette.cloud, (255, 255, 255), 0.3)
+        for start in canvas.rain:
+            line = canvas.points(np.array([start, start + np.array((-0.022, 0.075))]))
+            cv2.polylines(veil, [line], False, pale, max(1, round(size / 150)), cv2.LINE_AA, SUBPIXEL)
+        picture = cv2.addWeighted(veil, 0.5, picture, 0.5, 0)
+    if canvas.flakes is not None:
+        for x, y, r in canvas.flakes:
+            cv2.fillPoly(
+                picture, [canvas.points(shapes.disc(x, y, r, n=16))], (255, 255, 255), cv2.LINE_AA, SUBPIXEL
+            )
+    return picture
+
+
+# Subjects painted over sky, mountains and land, from back to front.
 _PARTS: tuple[tuple[str, Callable[[Canvas, Scene, Rng], None]], ...] = (
     ("skyline", buildings.street),
     ("river", _river),

@@ -1,7 +1,6 @@
 """Hand-picked colours: one palette for each style at each hour.
 
-Fourteen colours name the parts of every picture, so that any style can paint any scene. Knows nothing of scenes,
-shapes or brushes.
+Every palette names the same fourteen parts of a picture, so any style can paint any scene.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours by their place in the picture, each (red, green, blue) in 0..255."""
+    """Colours by what they paint, each (red, green, blue) in 0..255."""
 
     top: Rgb
     middle: Rgb
@@ -33,6 +32,7 @@ class Palette:
     cloud: Rgb
 
 
+# style, hour, and the fields of `Palette` in order, as hexadecimal RGB.
 _TABLE = """
 oil night 142c78 2f62be 7fb0d8 ffe27a 2a4484 1f4a64 1f4c3c 1d4a86 6a7a9c a0442e 15382a f2b53a ffc94a 9cc0dd
 oil dusk 3b2a6b b8506a f5a04e ffe08a 5b3b73 4c4670 4c5c36 7a5a86 b08a7a 9a3a26 1e3226 f0b030 ffd25e f0a890
@@ -99,9 +99,9 @@ def pale(palette: Palette) -> Rgb:
 
 
 def gold(palette: Palette) -> Rgb:
-    """The yellow of ripe wheat and sunflowers, as bright as the hour lets it be."""
+    """The yellow of ripe wheat and sunflowers, darker at darker hours."""
     lightness = sum(palette.low) / 765
-    if max(palette.leaf) - min(palette.leaf) < 16:  # an ink painter's yellow is a thin gamboge wash
+    if max(palette.leaf) - min(palette.leaf) < 16:  # the ink style's yellow is a thin gamboge wash
         return mix((214, 184, 118), palette.near, 0.3 * (1 - lightness))
     return mix(mix((250, 186, 30), pale(palette), 0.22), palette.near, 0.3 * (1 - lightness))
 

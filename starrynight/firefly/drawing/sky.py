@@ -1,6 +1,6 @@
-"""The sky of a scene: its gradient, the swirls that turn it, lights, clouds, comet and aurora.
+"""The sky of a scene: gradient, swirls, stars, moon or sun, clouds, comet, aurora and birds.
 
-Knows the scene and the canvas, not the styles' brushes; a few styles want a flatter or more ornate sky (`Look`).
+It uses the scene and the canvas, not the brushes. `SkyStyle` holds what a style changes in the layout.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a style wants a scene laid out before it paints: flat areas or soft light, sheets of cut paper."""
+class SkyStyle:
+    """A style's layout of the sky: flat areas instead of gradients, sheets of cut paper, the strength of halos around
+    lights, and the strength of the sky's texture.
+    """
 
     flat: bool = False
     paper: bool = False
@@ -36,12 +38,12 @@ class Lights:
     vortices: np.ndarray
 
 
-# How far down the sky, as a share of its height, stars are seen: towers and high peaks hide the rest.
+# The lowest stars, as a share of the sky's height: towers and high peaks hide those below.
 _CEILING = {"apsara": 0.95, "city": 0.42, "mountain": 0.62, "river": 0.62, "snow": 0.62}
 
 
 def place_lights(rng: Rng, scene: Scene) -> Lights:
-    """Spread the stars apart from each other and from the moon; put the swirls in the open sky."""
+    """Draw positions: stars apart from each other and from the moon, swirls in the open sky."""
     lx, ly, lr = scene.light
     count = int(7 + 8 * scene.amount) if scene.kind != "pond" else 5
     found: list[tuple[float, float, float]] = []
@@ -66,31 +68,33 @@ def place_lights(rng: Rng, scene: Scene) -> Lights:
     return Lights(np.array(found).reshape(-1, 3), np.array(vortices))
 
 
-def paint_sky(canvas: Canvas, scene: Scene, look: Look, rng: Rng) -> None:
-    """Lay the sky sheet and everything that hangs in it."""
+def paint_sky(canvas: Canvas, scene: Scene, style: SkyStyle, rng: Rng) -> None:
+    """Paint the sky and everything in it on the canvas, as its lowest layers."""
     lights = place_lights(rng, scene)
     night = scene.hour == "night"
-    colour, angle = _air(canvas, scene, look, lights, rng)
+    colour, angle = _air(canvas, scene, style, lights, rng)
     if scene.has("aurora"):
         colour = _aurora(canvas, scene, colour, rng)
-    colour = _halos(canvas, scene, look, lights, colour)
+    colour = _halos(canvas, scene, style, lights, colour)
     whole = np.full((canvas.size, canvas.size), 255, np.uint8)
     canvas.wash("sky", whole, np.clip(colour, 0, 255), angle, 0.15)
-    if look.paper:
+    if style.paper:
         _paper_rings(canvas, scene)
-    if look.flat and scene.has("swirls"):
+    if style.flat and scene.has("swirls"):
         _spirals(canvas, scene, lights.vortices)
     if scene.has("comet"):
         _comet(canvas, scene, rng)
     if scene.has("stars"):
-        _stars(canvas, lights.stars, look, angle)
+        _stars(canvas, lights.stars, style, angle)
     _disc(canvas, scene, angle)
     if scene.has("clouds"):
-        _clouds(canvas, scene, look, rng, behind=not night)
+        _clouds(canvas, scene, style, rng, behind=not night)
 
 
-def _air(canvas: Canvas, scene: Scene, look: Look, lights: Lights, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """Sky colour float32 [S, S, 3] and stroke angles: a gradient, stirred by vortices when there are swirls."""
+def _air(
+    canvas: Canvas, scene: Scene, style: SkyStyle, lights: Lights, rng: Rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sky colour float32 [S, S, 3] and stroke angle [S, S]: a gradient, turned by vortices when there are swirls."""
     p, size = canvas.palette, canvas.size
     grid = 96
     y, x = np.mgrid[0:grid, 0:grid].astype(np.float32) / grid
@@ -117,10 +121,10 @@ def _air(canvas: Canvas, scene: Scene, look: Look, lights: Lights, rng: Rng) -> 
         distance = np.sqrt(dx**2 + dy**2) + 1e-4
         u, v = u * (1 - near) - near * dy / distance, v * (1 - near) + near * dx / distance
     bands = noise(rng, grid, 4, 1) * 0.4 + np.sin(2 * np.pi * (4.2 * sy + 0.5 * sx) + wave) * 0.6
-    lift = np.clip(0.5 * bands + 0.1, 0, 1) * 0.55 * look.texture
+    lift = np.clip(0.5 * bands + 0.1, 0, 1) * 0.55 * style.texture
     if scene.has("swirls"):
         lift = np.clip(lift + rings * 0.9, 0, 1)
-    elif not look.flat:
+    elif not style.flat:
         lift = lift * 0.6
     else:
         lift = lift * 0
@@ -138,9 +142,9 @@ def _round_lights(scene: Scene, lights: Lights) -> list[tuple[float, float, floa
     return around
 
 
-def _halos(canvas: Canvas, scene: Scene, look: Look, lights: Lights, colour: np.ndarray) -> np.ndarray:
-    """Soft light around stars, moon and sun, with a ring or two like a painter's."""
-    if look.halo == 0 or look.paper:
+def _halos(canvas: Canvas, scene: Scene, style: SkyStyle, lights: Lights, colour: np.ndarray) -> np.ndarray:
+    """Soft light around stars, moon and sun, with a ring at night."""
+    if style.halo == 0 or style.paper:
         return colour
     small, light = 96, canvas.palette.light
     tint = light if min(light) > 90 else mix(light, canvas.palette.cloud, 0.6)
@@ -153,13 +157,13 @@ def _halos(canvas: Canvas, scene: Scene, look: Look, lights: Lights, colour: np.
         )
         glow = np.maximum(glow, ring)
     share = cv2.resize(
-        np.clip(glow * look.halo, 0, 0.9), (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC
+        np.clip(glow * style.halo, 0, 0.9), (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC
     )[..., None]
     return colour * (1 - share) + np.array(tint, np.float32) * share
 
 
 def _aurora(canvas: Canvas, scene: Scene, colour: np.ndarray, rng: Rng) -> np.ndarray:
-    """Curtains of green light whose feet wave from side to side and whose heads fade to violet."""
+    """Two curtains of green light with a waving lower edge, fading to violet at the top."""
     size = canvas.size
     x = np.linspace(0, 1, size, dtype=np.float32)[None]
     y = np.linspace(0, 1, size, dtype=np.float32)[:, None]
@@ -181,7 +185,7 @@ def _aurora(canvas: Canvas, scene: Scene, colour: np.ndarray, rng: Rng) -> np.nd
 
 
 def _paper_rings(canvas: Canvas, scene: Scene) -> None:
-    """The sky as nested sheets of paper around its light."""
+    """The sky as four nested sheets of paper around the moon or sun."""
     p = canvas.palette
     lx, ly, _ = scene.light
     for k in range(4):
@@ -194,7 +198,7 @@ def _paper_rings(canvas: Canvas, scene: Scene) -> None:
 
 
 def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
-    """Swirls as cut or outlined scrolls, for styles without brush strokes."""
+    """Swirls as solid spiral bands, for styles without brush strokes."""
     p = canvas.palette
     for k, (cx, cy, r) in enumerate(vortices):
         turn = scene.side * (1 if k % 2 == 0 else -1)
@@ -210,13 +214,13 @@ def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
         canvas.draw("swirl", items, 0.0, 0.5)
 
 
-def _stars(canvas: Canvas, stars: np.ndarray, look: Look, angle: np.ndarray) -> None:
+def _stars(canvas: Canvas, stars: np.ndarray, style: SkyStyle, angle: np.ndarray) -> None:
     p = canvas.palette
     light = pale(p)
     tint = mix(light, (255, 255, 255), 0.35)
     items: list[Item] = []
     for x, y, r in stars:
-        if look.paper:
+        if style.paper:
             items.append((star(x, y, r * 2.2, r * 0.95, 5), light, True))
         else:
             items.append((disc(x, y, r * 1.15), light, True))
@@ -240,7 +244,7 @@ def _disc(canvas: Canvas, scene: Scene, angle: np.ndarray) -> None:
 
 
 def _comet(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A comet falling on the moonless side, its tail fanning behind it."""
+    """A comet opposite the moon, with a widening tail."""
     p = canvas.palette
     side = scene.side
     x, y = (
@@ -258,8 +262,8 @@ def _comet(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     canvas.draw("comet", items, float(np.arctan2(-lift, side * length)), 0.8)
 
 
-def _clouds(canvas: Canvas, scene: Scene, look: Look, rng: Rng, behind: bool) -> None:
-    """Three to six clouds; soft ones melt into the sky, flat ones keep their scalloped edge."""
+def _clouds(canvas: Canvas, scene: Scene, style: SkyStyle, rng: Rng, behind: bool) -> None:
+    """Three to six clouds, with soft edges or, in flat styles, scalloped ones."""
     p = canvas.palette
     count = 3 + int(scene.amount * 3)
     if scene.kind == "apsara":
@@ -282,9 +286,9 @@ def _clouds(canvas: Canvas, scene: Scene, look: Look, rng: Rng, behind: bool) ->
             x, y = lx + scene.side * (w * 0.6 + lr * 1.3), y + 0.02
         outline = cloud(rng, x, y, w, w * rng.uniform(0.28, 0.4))
         area = canvas.mask([outline])
-        if not look.flat:
+        if not style.flat:
             area = blur(area, canvas.size * 0.012)
-        area = (area * (0.95 if look.flat else 0.8)).astype(np.uint8)
+        area = (area * (0.95 if style.flat else 0.8)).astype(np.uint8)
         under = mix(p.cloud, p.middle, 0.55)
         tint = canvas.rows(p.cloud, mix(p.cloud, under, 0.35), under, y - w * 0.28, y + w * 0.03)
         canvas.wash("cloud", area, tint, 0.0, 0.4)

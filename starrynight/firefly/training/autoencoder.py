@@ -1,7 +1,8 @@
-"""Train Firefly's autoencoder on crops. Knows nothing of captions or of the transformer.
+"""Train Firefly's autoencoder on crops, refine its decoder against a critic, and cache pictures as latents.
 
-The loss is the absolute difference on three levels of a Laplacian pyramid beside the pixels, which keeps strokes
-crisp, and a light KL term, which keeps the latents near a ball that noise can fill.
+The reconstruction loss is the absolute difference of the pixels and of three bands of a Laplacian pyramid, which keeps
+strokes sharp, and a light KL term, which keeps the latents near a unit Gaussian. Nothing here knows captions or the
+transformer.
 """
 
 from __future__ import annotations
@@ -10,22 +11,57 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from starrynight.firefly import model as parts
-from starrynight.firefly.training.loop import Training
-from starrynight.firefly.training.optimise import Optimiser, ProcessGroup, generator, read_checkpoint
+from starrynight.firefly import model
+from starrynight.firefly.training.optimise import (
+    Optimiser,
+    ProcessGroup,
+    TrainingLoop,
+    generator,
+    read_checkpoint,
+)
 
-KL = 5e-4
+KL_WEIGHT = 5e-4
+# The critic's share of the gradient at the decoder's last layer.
+CRITIC_SHARE = 0.35
+# Standard deviation of the noise added to latents while the decoder is refined, as a share of the latents' own.
+LATENT_NOISE = 0.06
+
+
+def dead_leaves(count: int, size: int = 256, seed: int = 0) -> np.ndarray:
+    """Dead-leaves pictures (Lee, Mumford, Huang 2001), uint8 [count, size, size, 3]: ellipses and sectors of all sizes
+    over one another. They teach edges and colours before any painting is drawn.
+    """
+    rng = np.random.default_rng(seed)
+    made = np.empty((count, size, size, 3), np.uint8)
+    for picture in made:
+        tones = rng.uniform(0, 255, (6, 3))
+        picture[:] = cv2.resize(
+            rng.uniform(0, 255, (4, 4, 3)), (size, size), interpolation=cv2.INTER_CUBIC
+        ).clip(0, 255)
+        for _ in range(int(rng.integers(40, 400))):
+            tone = tuple(float(v) for v in np.clip(tones[rng.integers(6)] + rng.normal(0, 30, 3), 0, 255))
+            x, y = (int(v) for v in rng.integers(0, size, 2))
+            # Log-uniform radii from 1.5 to 60 pixels: natural pictures have edges at every scale.
+            span = 1.5 * 40 ** rng.random()
+            angle = rng.uniform(0, 180)
+            axes = (max(1, int(span)), max(1, int(span * rng.uniform(0.1, 1))))
+            cv2.ellipse(
+                picture, (x, y), axes, angle, 0, int(rng.choice([360, 360, 180])), tone, -1, cv2.LINE_AA
+            )
+        if rng.random() < 0.5:
+            picture[:] = np.clip(picture + rng.normal(0, rng.uniform(2, 14), picture.shape), 0, 255)
+    return made
 
 
 def crops(pictures: np.ndarray, count: int, size: int, rng: np.random.Generator) -> Tensor:
     """``count`` random crops [count, 3, size, size] in -1..1: two in three at full scale, one at half scale."""
-    import cv2
-
     batch = np.empty((count, size, size, 3), np.uint8)
     for slot in batch:
         picture = pictures[rng.integers(len(pictures))]
@@ -50,8 +86,8 @@ def to_bytes(signed: Tensor) -> np.ndarray:
     )
 
 
-def sharp_loss(made: Tensor, true: Tensor, levels: int = 3) -> Tensor:
-    """Mean absolute difference, plus that of each band of a Laplacian pyramid."""
+def reconstruction_loss(made: Tensor, true: Tensor, levels: int = 3) -> Tensor:
+    """Mean absolute difference of the pixels, plus that of each band of a Laplacian pyramid."""
     difference = made - true
     loss = difference.abs().mean()
     for _ in range(levels):
@@ -83,8 +119,28 @@ def psnr(vae: Any, pictures: np.ndarray) -> float:
     return float(np.mean(decibels))
 
 
+class AutoencoderTraining(TrainingLoop):
+    """A training of the autoencoder or of a part of it. Its checkpoint also holds the autoencoder's channel widths."""
+
+    def __init__(
+        self, network: Any, decay: float, rate: float, processes: ProcessGroup, channels: tuple[int, ...]
+    ) -> None:
+        named = network.named_parameters()
+        optimiser = Optimiser(named, is_hidden, rate, rate, decay=0.0, processes=processes)
+        super().__init__(network, optimiser, decay, processes)
+        self.channels = channels
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "channels": list(self.channels)}
+
+
+def is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon optimises a parameter: convolutions except the first and last, whose directions are colours."""
+    return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
+
+
 def train(
-    team: ProcessGroup,
+    processes: ProcessGroup,
     pictures: np.ndarray,
     held_out: np.ndarray,
     checkpoint: Path,
@@ -96,46 +152,166 @@ def train(
     seed: int = 0,
     channels: tuple[int, ...] = (16, 32, 64, 128),
 ) -> None:
-    """Go on from ``checkpoint`` (or from nothing) until step ``until``; ``batch`` crops a step are shared by the team."""
+    """Train until step ``until``, from ``checkpoint`` if it exists. The processes share ``batch`` crops a step."""
     torch.manual_seed(seed)
-    vae = parts.autoencoder(channels).to(memory_format=torch.channels_last)
-    named = vae.named_parameters()
-    optimiser = Optimiser(named, is_hidden, rate=rate, hidden_rate=rate, decay=0.0, team=team)
-    run = PixelTraining(vae, optimiser, 0.998, team, channels)
+    vae = model.autoencoder(channels).to(memory_format=torch.channels_last)
+    training = AutoencoderTraining(vae, 0.998, rate, processes, channels)
     if checkpoint.exists():
-        run.restore(checkpoint)
+        training.restore(checkpoint)
 
     def loss_at(step: int) -> Tensor:
-        real = crops(pictures, batch // team.size, size, np.random.default_rng((seed, step, team.rank)))
-        made, kl = reconstruct(vae, real, generator(seed, step, team.rank))
-        return sharp_loss(made, real) + KL * kl
+        rng = np.random.default_rng((seed, step, processes.rank))
+        real = crops(pictures, batch // processes.size, size, rng)
+        made, kl = reconstruct(vae, real, generator(seed, step, processes.rank))
+        return reconstruction_loss(made, real) + KL_WEIGHT * kl
 
-    run.go(loss_at, until, checkpoint, batch, warmup=50, cooldown=cooldown)
-    if team.rank == 0:
-        print(json.dumps({"step": run.step, "psnr": round(psnr(load(checkpoint), held_out), 2)}), flush=True)
-
-
-class PixelTraining(Training):
-    """A training of the autoencoder, or of a part of it, whose checkpoint also tells its widths."""
-
-    def __init__(
-        self, network: Any, optimiser: Optimiser, decay: float, team: ProcessGroup, channels: tuple[int, ...]
-    ) -> None:
-        super().__init__(network, optimiser, decay, team)
-        self.channels = channels
-
-    def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "channels": list(self.channels)}
-
-
-def is_hidden(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Convolutions inside the network; not its first and last, whose directions are colours."""
-    return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
+    training.run(loss_at, until, checkpoint, batch, warmup=50, cooldown=cooldown)
+    if processes.rank == 0:
+        decibels = round(psnr(load(checkpoint), held_out), 2)
+        print(json.dumps({"step": training.step, "psnr": decibels}), flush=True)
 
 
 def load(checkpoint: Path) -> Any:
     """The averaged autoencoder of ``checkpoint``."""
     groups, facts = read_checkpoint(checkpoint)
-    vae = parts.autoencoder(tuple(facts["channels"]))
+    vae = model.autoencoder(tuple(facts["channels"]))
     vae.load_state_dict(groups["average"])
     return vae.to(memory_format=torch.channels_last).eval()
+
+
+class Critic:
+    """A patch discriminator with its optimiser: 22 x 22 pixels to one number, high for drawn and low for decoded."""
+
+    def __init__(self, processes: ProcessGroup, rate: float) -> None:
+        self.processes = processes
+        layers: list[nn.Module] = []
+        for a, b, stride in ((3, 32, 2), (32, 64, 2), (64, 96, 1)):
+            layers += [spectral_norm(nn.Conv2d(a, b, 4, stride, 1)), nn.LeakyReLU(0.2)]
+        self.network = nn.Sequential(*layers, spectral_norm(nn.Conv2d(96, 1, 3, 1, 1)))
+        self.optimiser = torch.optim.Adam(self.network.parameters(), rate, betas=(0.5, 0.9))
+
+    def learn(self, real: Tensor, made: Tensor) -> None:
+        """One step of the hinge loss."""
+        loss = F.relu(1 - self.network(real)).mean() + F.relu(1 + self.network(made.detach())).mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.processes.average_gradients(self.network.parameters())
+        self.optimiser.step()
+
+    def generator_loss(self, made: Tensor) -> Tensor:
+        """What the decoder minimises: the negative mean score of its pictures. The critic gets no gradient."""
+        self.network.requires_grad_(False)
+        loss = -self.network(made).mean()
+        self.network.requires_grad_(True)
+        return loss
+
+
+def balanced(plain: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """``plain`` plus ``adversarial``, weighted to give it CRITIC_SHARE of the gradient's norm at ``last`` (the adaptive
+    weight of Esser 2021, arXiv:2012.09841).
+    """
+    one, two = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (plain, adversarial))
+    return plain + CRITIC_SHARE * (one / (two + 1e-4)).clamp(max=10.0).detach() * adversarial
+
+
+@torch.no_grad()
+def noisy_latents(vae: Any, real: Tensor, draw: torch.Generator) -> Tensor:
+    """Samples from the encoder's posterior with LATENT_NOISE added: a generated latent is never exact either."""
+    mean, logvar = vae.encoder(real).float().chunk(2, dim=1)
+    deviation = (logvar.clamp(-20.0, 10.0).exp() + (LATENT_NOISE * mean.std()) ** 2).sqrt()
+    return mean + deviation * torch.randn(mean.shape, generator=draw)
+
+
+def polish(
+    processes: ProcessGroup,
+    pictures: np.ndarray,
+    held_out: np.ndarray,
+    work: Path,
+    until: int,
+    cooldown: int = 0,
+    batch: int = 8,
+    size: int = 128,
+    rate: float = 3e-4,
+    critic_first: int = 40,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Refine the decoder of ``work/autoencoder.safetensors`` against a critic until step ``until``, and write
+    ``decoder.safetensors``. The encoder is frozen, so latents that were cached stay valid.
+
+    For the first ``critic_first`` steps only the critic learns. A resumed run starts with a new critic.
+    """
+    torch.manual_seed(seed)
+    vae = load(work / "autoencoder.safetensors").requires_grad_(False)
+    decoder = vae.decoder.requires_grad_(True)
+    channels = tuple(vae.config.block_out_channels)
+    training = AutoencoderTraining(decoder, 0.995, rate, processes, channels)
+    checkpoint = work / "decoder.safetensors"
+    if checkpoint.exists():
+        training.restore(checkpoint)
+    critic, first = Critic(processes, rate), training.step
+
+    def loss_at(step: int) -> Tensor:
+        rng = np.random.default_rng((seed, step, processes.rank, 7))
+        real = crops(pictures, batch // processes.size, size, rng)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            made = decoder(noisy_latents(vae, real, generator(seed, step, processes.rank))).float()
+        critic.learn(real, made)
+        plain = reconstruction_loss(made, real)
+        if step - first < critic_first:
+            return 0.0 * plain
+        return balanced(plain, critic.generator_loss(made), decoder.conv_out.weight)
+
+    training.run(loss_at, until, checkpoint, batch, warmup=50, cooldown=cooldown)
+    if processes.rank == 0:
+        decibels = round(psnr(load_polished(work), held_out), 2)
+        print(json.dumps({"step": training.step, "psnr": decibels}), flush=True)
+
+
+def load_polished(work: Path) -> Any:
+    """The autoencoder of ``work``, with the polished decoder if there is one."""
+    vae = load(work / "autoencoder.safetensors")
+    if (work / "decoder.safetensors").exists():
+        vae.decoder.load_state_dict(read_checkpoint(work / "decoder.safetensors")[0]["average"])
+    return vae
+
+
+@torch.no_grad()
+def cache_latents(
+    vae: Any,
+    pictures: np.ndarray,
+    out: Path,
+    halve: bool = False,
+    planned: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> np.ndarray:
+    """Cache the posterior means of ``pictures`` (uint8 [N, S, S, 3]; ``halve`` shrinks them first) as float16
+    [N, C, S / 8, S / 8] and return them.
+
+    Resumes: a file beside ``out`` counts the finished pictures. The array has room for ``planned`` pictures, of which
+    some may not be drawn yet.
+    """
+    side = pictures.shape[1] // (16 if halve else 8)
+    shape = (max(planned, len(pictures)), vae.config.latent_channels, side, side)
+    counter = out.with_suffix(".count")
+    begun = out.exists() and counter.exists() and np.load(out, mmap_mode="r").shape == shape
+    latents = np.lib.format.open_memmap(
+        out, "r+" if begun else "w+", None if begun else np.float16, None if begun else shape
+    )
+    start = int(counter.read_text()) if begun else 0
+    for first in range(start, len(pictures), 32):
+        batch = np.asarray(pictures[first : first + 32])
+        if halve:
+            half = (batch.shape[2] // 2, batch.shape[1] // 2)
+            batch = np.stack([cv2.resize(one, half, interpolation=cv2.INTER_AREA) for one in batch])
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            means = vae.encoder(to_signed(batch)).chunk(2, dim=1)[0]
+        latents[first : first + len(batch)] = means.float().numpy()
+        latents.flush()
+        counter.write_text(str(min(first + 32, len(pictures))))
+    return cached_latents(out)
+
+
+def cached_latents(path: Path) -> np.ndarray:
+    """The latents that ``cache_latents`` has finished so far."""
+    return np.load(path, mmap_mode="r")[: int(path.with_suffix(".count").read_text())]

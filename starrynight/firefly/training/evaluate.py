@@ -1,37 +1,62 @@
-"""Judge a saved Firefly with a small network that learnt from drawn pictures only to name style, subjects and hour.
+"""Evaluate a saved Firefly with a small classifier that learnt style, subjects and hour from drawn pictures only, and
+paint its contact sheet.
 
-Generated pictures come from held-out captions; the same figures on the held-out pictures of those captions are the
-ceiling. The judge never sees a generated picture while it learns. Knows nothing of how the painter was trained.
+Pictures are generated from held-out captions; the same metrics on the held-out pictures of those captions are the upper
+bound. The classifier never trains on a generated picture.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from starrynight.firefly import model
 from starrynight.firefly.drawing.scene import HOURS, STYLES, SUBJECTS, compose
 from starrynight.firefly.training import data
 from starrynight.firefly.training.autoencoder import psnr, to_signed
-from starrynight.firefly.training.captions import caption, names
 from starrynight.firefly.training.optimise import ProcessGroup, launch, read_checkpoint, write_checkpoint
 
 SIDE = 128
 FEATURES = 96
-# A subject is counted as recalled when the judge is surer than this.
-SURE = 0.5
-JUDGE_STEPS = 2400
+# A subject counts as found when its probability is above this.
+THRESHOLD = 0.5
+CLASSIFIER_STEPS = 2400
+
+# The contact sheet's styles and scenes, each in Chinese and English.
+SHEET_STYLES = (
+    ("梵高油画，厚重的笔触", "Van Gogh oil painting, thick impasto"),
+    ("莫奈印象派", "in the style of Monet"),
+    ("敦煌壁画", "Dunhuang mural style"),
+    ("水墨风格，留白", "chinese ink wash painting"),
+    ("水彩，湿润的晕染", "soft watercolor"),
+    ("赛博朋克，霓虹", "neon cyberpunk, glow"),
+    ("浮世绘木版画", "japanese woodblock print"),
+    ("点彩画", "pointillist painting"),
+    ("色粉笔，绵软的质感", "pastel, velvety chalk"),
+    ("剪纸艺术", "paper cut art"),
+)
+SHEET_SCENES = (
+    ("星夜下的静谧村庄", "a quiet village under a starry night, a crescent moon"),
+    ("池塘里的睡莲，小桥", "water lilies on a pond, an arched bridge"),
+    ("群山与宝塔，一轮太阳，黄昏", "mountains and a pagoda, a glowing sun, dusk"),
+    ("海上一叶小舟，圆月", "a lone boat on the sea, a full moon"),
+    ("雨夜都市，霓虹，水中倒影", "a city skyline in the rain at night, reflections in the water"),
+    ("向日葵花田，白天", "a sunflower field by day"),
+)
 
 
 class Classifier(nn.Module):
-    """A small convolutional network: picture [B, 3, 128, 128] in -1..1 to features [B, 96] and three answers."""
+    """A small convolutional network: picture [B, 3, 128, 128] in -1..1 to logits of style, subjects and hour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +74,7 @@ class Classifier(nn.Module):
         self.hour = nn.Linear(2 * FEATURES, len(HOURS))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Mean and maximum over the picture, so that both textures and small single things are seen."""
+        """Mean and maximum over the picture [B, 192]: the mean sees textures, the maximum single small things."""
         found = self.body(pictures).flatten(2)
         return torch.cat([found.mean(-1), found.amax(-1)], 1)
 
@@ -58,46 +83,44 @@ class Classifier(nn.Module):
         return self.style(features), self.subjects(features), self.hour(features)
 
 
-def halved(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [N, S, S, 3] at the judge's side, by area."""
-    import cv2
-
+def shrink(pictures: np.ndarray) -> np.ndarray:
+    """Pictures [N, S, S, 3] at the classifier's side, by area."""
     return np.stack(
         [cv2.resize(np.asarray(one), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in pictures]
     )
 
 
-def labels(facts: list[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Style [N], subjects [N, S] in 0/1, hour [N]."""
-    shows = [fact["shows"] for fact in facts]
+def labels(records: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
+    """The true style [N], subjects [N, S] in 0/1, and hour [N] of ``records``."""
+    shows = [record["shows"] for record in records]
     style = torch.tensor([STYLES.index(one["style"]) for one in shows])
     hour = torch.tensor([HOURS.index(one["hour"]) for one in shows])
     subjects = torch.tensor([[float(name in one["subjects"]) for name in SUBJECTS] for one in shows])
     return style, subjects, hour
 
 
-def train_judge(
-    drawn: data.PictureSet, checkpoint: Path, steps: int = JUDGE_STEPS, batch: int = 64, seed: int = 0
+def train_classifier(
+    drawn: data.PictureSet, checkpoint: Path, steps: int = CLASSIFIER_STEPS, batch: int = 64, seed: int = 0
 ) -> Classifier:
-    """The judge, read from ``checkpoint`` or trained on drawn pictures and written there."""
+    """The classifier, read from ``checkpoint`` or else trained on drawn pictures and written there."""
     torch.manual_seed(seed)
-    judge: Any = Classifier()
-    judge = judge.to(memory_format=torch.channels_last)
+    classifier: Any = Classifier()  # torch's stubs lack ``memory_format``
+    classifier.to(memory_format=torch.channels_last)
     if checkpoint.exists():
-        judge.load_state_dict(read_checkpoint(checkpoint)[0]["model"])
-        return judge.eval()
-    style, subjects, hour = labels(drawn.facts)
-    small = halved(drawn.pictures)
-    optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, weight_decay=0.02)
+        classifier.load_state_dict(read_checkpoint(checkpoint)[0]["model"])
+        return classifier.eval()
+    style, subjects, hour = labels(drawn.records)
+    small = shrink(drawn.pictures)
+    optimiser = torch.optim.AdamW(classifier.parameters(), 2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     rng = np.random.default_rng(seed)
     for step in range(steps):
         rows = rng.integers(len(small), size=batch)
-        said = judge(jittered(small[rows], rng))
+        predicted_style, predicted_subjects, predicted_hour = classifier(augment(small[rows], rng))
         loss = (
-            F.cross_entropy(said[0], style[rows])
-            + F.cross_entropy(said[2], hour[rows])
-            + 5 * F.binary_cross_entropy_with_logits(said[1], subjects[rows])
+            F.cross_entropy(predicted_style, style[rows])
+            + F.cross_entropy(predicted_hour, hour[rows])
+            + 5 * F.binary_cross_entropy_with_logits(predicted_subjects, subjects[rows])
         )
         optimiser.zero_grad()
         loss.backward()
@@ -105,12 +128,12 @@ def train_judge(
         schedule.step()
         if step % 200 == 199:
             print(json.dumps({"judge_step": step + 1, "loss": round(loss.item(), 3)}), flush=True)
-    write_checkpoint(checkpoint, {"model": dict(judge.state_dict())}, {"steps": steps, "seed": seed})
-    return judge.eval()
+    write_checkpoint(checkpoint, {"model": dict(classifier.state_dict())}, {"steps": steps, "seed": seed})
+    return classifier.eval()
 
 
-def jittered(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Random mirror, brightness and shift, so that the judge learns things rather than pixels."""
+def augment(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Random mirror, shift and brightness, so that the classifier cannot memorise pixels."""
     batch = to_signed(pictures)
     if rng.random() < 0.5:
         batch = batch.flip(3)
@@ -121,21 +144,22 @@ def jittered(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def judged(judge: Classifier, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features, style, subjects (probabilities) and hour of ``pictures`` uint8 [N, S, S, 3]."""
-    small = halved(pictures)
+def classify(classifier: Classifier, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, style logits, subject probabilities and hour logits of ``pictures`` uint8 [N, S, S, 3]."""
+    small = shrink(pictures)
     rows = []
     for start in range(0, len(small), 64):
-        features = judge.features(to_signed(small[start : start + 64]))
-        rows.append(
-            (features, judge.style(features), judge.subjects(features).sigmoid(), judge.hour(features))
-        )
+        features = classifier.features(to_signed(small[start : start + 64]))
+        subjects = classifier.subjects(features).sigmoid()
+        rows.append((features, classifier.style(features), subjects, classifier.hour(features)))
     features, style, subjects, hour = (torch.cat(column) for column in zip(*rows, strict=True))
     return features, style, subjects, hour
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """Frechet distance between two sets of features [N, D] (Heusel 2017, in this judge's features, not Inception's)."""
+    """Fréchet distance between two sets of features [N, D] (Heusel 2017), with this classifier's features instead of
+    Inception's.
+    """
     from scipy.linalg import sqrtm
 
     a, b = one.double().numpy(), other.double().numpy()
@@ -146,140 +170,134 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A held-out picture's facts, one caption of it that names its style, and what else the caption names."""
+class EvaluationPrompt:
+    """A held-out picture's record, one caption ``text`` that mentions its style, the ``subjects`` that the caption
+    mentions, and whether it mentions the hour.
+    """
 
-    fact: dict[str, Any]
+    record: dict[str, Any]
     text: str
     subjects: tuple[str, ...]
-    names_hour: bool
+    mentions_hour: bool
 
 
-def ask(held_out: data.PictureSet, count: int) -> list[Question]:
-    """Up to ``count`` questions, one for each held-out picture, from captions drawn afresh."""
-    questions = []
-    for fact in held_out.facts[:count]:
-        scene = compose(fact["seed"])
-        rng = np.random.default_rng((fact["seed"], 2))
-        while not names(text := caption(scene, rng), "style", scene.style):
+def evaluation_prompts(held_out: data.PictureSet, count: int) -> list[EvaluationPrompt]:
+    """Up to ``count`` prompts, one for each held-out picture, from captions drawn anew."""
+    prompts = []
+    for record in held_out.records[:count]:
+        scene = compose(record["seed"])
+        rng = np.random.default_rng((record["seed"], 2))
+        while not data.mentions(text := data.caption(scene, rng), "style", scene.style):
             pass
-        subjects = tuple(subject for subject in scene.subjects if names(text, "thing", subject))
-        questions.append(Question(fact, text, subjects, names(text, "hour", scene.hour)))
-    return questions
+        subjects = tuple(subject for subject in scene.subjects if data.mentions(text, "thing", subject))
+        prompts.append(EvaluationPrompt(record, text, subjects, data.mentions(text, "hour", scene.hour)))
+    return prompts
 
 
-def figures(judge: Classifier, pictures: np.ndarray, questions: list[Question]) -> dict[str, float]:
-    """Accuracy of style, of the hour where the caption names it, and recall of the subjects each caption names."""
-    style, _, hour = labels([question.fact for question in questions])
-    named = np.array([[subject in question.subjects for subject in SUBJECTS] for question in questions])
-    timed = torch.tensor([question.names_hour for question in questions])
-    _, said_style, said_subjects, said_hour = judged(judge, pictures)
+def metrics(
+    classifier: Classifier, pictures: np.ndarray, prompts: list[EvaluationPrompt]
+) -> dict[str, float]:
+    """Accuracy of the style, accuracy of the hour where the caption mentions it, and recall of mentioned subjects."""
+    style, _, hour = labels([prompt.record for prompt in prompts])
+    mentioned = np.array([[subject in prompt.subjects for subject in SUBJECTS] for prompt in prompts])
+    timed = torch.tensor([prompt.mentions_hour for prompt in prompts])
+    _, predicted_style, predicted_subjects, predicted_hour = classify(classifier, pictures)
     return {
-        "style_accuracy": float((said_style.argmax(1) == style).float().mean()),
-        "subject_recall": float((said_subjects > SURE).numpy()[named].mean()),
-        "hour_accuracy": float((said_hour.argmax(1) == hour)[timed].float().mean()),
+        "style_accuracy": float((predicted_style.argmax(1) == style).float().mean()),
+        "subject_recall": float((predicted_subjects > THRESHOLD).numpy()[mentioned].mean()),
+        "hour_accuracy": float((predicted_hour.argmax(1) == hour)[timed].float().mean()),
     }
 
 
-def by_name(judge: Classifier, pictures: np.ndarray, questions: list[Question]) -> dict[str, Any]:
-    """Where ``figures`` come from: how often each hour that a caption names was taken for which, and of each named
-    subject how many pictures show it, as [found, named].
+def by_name(classifier: Classifier, pictures: np.ndarray, prompts: list[EvaluationPrompt]) -> dict[str, Any]:
+    """The counts behind ``metrics``: the confusion matrix of mentioned hours ("hours"), and for each subject how many
+    pictures show it where the caption mentions it ("subjects": [found, mentioned]).
     """
-    _, _, said_subjects, said_hour = judged(judge, pictures)
-    found = (said_subjects > SURE).numpy()
+    _, _, predicted_subjects, predicted_hour = classify(classifier, pictures)
+    found = (predicted_subjects > THRESHOLD).numpy()
     hours = {hour: dict.fromkeys(HOURS, 0) for hour in HOURS}
     subjects = {subject: [0, 0] for subject in SUBJECTS}
-    for row, question in enumerate(questions):
-        if question.names_hour:
-            hours[question.fact["shows"]["hour"]][HOURS[int(said_hour[row].argmax())]] += 1
-        for subject in question.subjects:
+    for row, prompt in enumerate(prompts):
+        if prompt.mentions_hour:
+            hours[prompt.record["shows"]["hour"]][HOURS[int(predicted_hour[row].argmax())]] += 1
+        for subject in prompt.subjects:
             subjects[subject][0] += int(found[row, SUBJECTS.index(subject)])
             subjects[subject][1] += 1
     return {"hours": hours, "subjects": subjects}
 
 
 def diversity(
-    judge: Classifier, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
+    classifier: Classifier, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
 ) -> dict[str, float]:
-    """Mean distance in features between four seeds of one caption, and between unrelated held-out pictures."""
-    from starrynight.firefly.training.sheet import paint
-
+    """Mean feature distance between four seeds of one caption, and between different held-out pictures."""
     spreads = []
     for text in texts:
-        features = judged(judge, paint(pipe, [text] * 4, seed=100, steps=steps, guidance=guidance))[0]
-        spreads.append(float(torch.pdist(features).mean()))
+        made = model.paint(pipe, [text] * 4, seed=100, steps=steps, guidance=guidance)
+        spreads.append(float(torch.pdist(classify(classifier, made)[0]).mean()))
     return {
         "over_seeds": float(np.mean(spreads)),
-        "over_pictures": float(torch.pdist(judged(judge, held_out)[0]).mean()),
+        "over_pictures": float(torch.pdist(classify(classifier, held_out)[0]).mean()),
     }
 
 
-def nearest(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
+def nearest_distances(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
     """Root mean square distance in 0..255 of each picture to its nearest training picture, both at 32 x 32."""
-    import cv2
 
-    def tiny(many: np.ndarray) -> Tensor:
+    def thumbnails(many: np.ndarray) -> Tensor:
         small = [cv2.resize(np.asarray(one), (32, 32), interpolation=cv2.INTER_AREA) for one in many]
         return torch.from_numpy(np.stack(small).reshape(len(many), -1).astype(np.float32))
 
-    known = tiny(training)
-    return (torch.cdist(tiny(pictures), known).amin(1) / known.shape[1] ** 0.5).numpy()
+    known = thumbnails(training)
+    return (torch.cdist(thumbnails(pictures), known).amin(1) / known.shape[1] ** 0.5).numpy()
 
 
-def paint_share(
-    team: ProcessGroup, work: Path, weights: Path, count: int, steps: int, guidance: float
+def paint_partition(
+    processes: ProcessGroup, work: Path, weights: Path, count: int, steps: int, guidance: float
 ) -> None:
-    """Paint this member's share of the questions and leave it in the work folder."""
-    from starrynight.firefly.training.sheet import paint
-
-    texts = [question.text for question in ask(data.read(work / "held-out"), count)]
-    edges = [len(texts) * rank // team.size for rank in range(team.size + 1)]
-    first, last = edges[team.rank], edges[team.rank + 1]
-    pipe = open_weights(weights, torch.bfloat16)
-    pictures = paint(pipe, texts[first:last], seed=1 + first, steps=steps, guidance=guidance)
-    np.save(work / f"painted-{team.rank}.npy", pictures)
-
-
-def open_weights(folder: Path, kind: torch.dtype = torch.float32) -> Any:
-    """The saved pipeline, computing in ``kind``."""
-    from diffusers import ZImagePipeline
-
-    return ZImagePipeline.from_pretrained(folder, dtype=kind)
+    """Paint this process's partition of the evaluation prompts into ``work/painted-RANK.npy``."""
+    texts = [prompt.text for prompt in evaluation_prompts(data.read(work / "held-out"), count)]
+    edges = [len(texts) * rank // processes.size for rank in range(processes.size + 1)]
+    first, last = edges[processes.rank], edges[processes.rank + 1]
+    pipe = model.load(weights, torch.bfloat16)
+    pictures = model.paint(pipe, texts[first:last], seed=1 + first, steps=steps, guidance=guidance)
+    np.save(work / f"painted-{processes.rank}.npy", pictures)
 
 
 def report(
-    work: Path, weights: Path, count: int, steps: int, guidance: float, team: int = 2
+    work: Path, weights: Path, count: int, steps: int, guidance: float, processes: int = 2
 ) -> dict[str, Any]:
-    """Paint ``count`` held-out captions with ``weights``, in bfloat16 as the studio does, and judge them beside
-    their held-out pictures.
+    """Paint ``count`` held-out captions with ``weights`` in bfloat16, as the studio does, and compare the pictures with
+    the held-out pictures of those captions. Trains the classifier if ``work`` has none.
     """
     training, held_out = data.read(work / "training"), data.read(work / "held-out")
-    judge = train_judge(training, work / "judge.safetensors")
-    launch(team, paint_share, work, weights, count, steps, guidance)
-    made = np.concatenate([np.load(work / f"painted-{rank}.npy") for rank in range(team)])
-    pipe = open_weights(weights, torch.bfloat16)
-    questions = ask(held_out, count)
-    texts = [question.text for question in questions]
-    real, other = held_out.pictures[: len(questions)], held_out.pictures[len(questions) :]
+    classifier = train_classifier(training, work / "judge.safetensors")
+    launch(processes, paint_partition, work, weights, count, steps, guidance)
+    made = np.concatenate([np.load(work / f"painted-{rank}.npy") for rank in range(processes)])
+    pipe = model.load(weights, torch.bfloat16)
+    prompts = evaluation_prompts(held_out, count)
+    texts = [prompt.text for prompt in prompts]
+    real, other = held_out.pictures[: len(prompts)], held_out.pictures[len(prompts) :]
     features = {
-        name: judged(judge, some)[0] for name, some in (("made", made), ("real", real), ("other", other))
+        name: classify(classifier, some)[0]
+        for name, some in (("made", made), ("real", real), ("other", other))
     }
-    far = nearest(made, training.pictures), nearest(real, training.pictures)
+    far = nearest_distances(made, training.pictures), nearest_distances(real, training.pictures)
     return {
         "conditions": {"pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "bfloat16"},
-        "generated": figures(judge, made, questions),
-        "held_out": figures(judge, real, questions),
-        "by_name": by_name(judge, made, questions),
+        "generated": metrics(classifier, made, prompts),
+        "held_out": metrics(classifier, real, prompts),
+        "by_name": by_name(classifier, made, prompts),
         "frechet": {
             "generated": frechet(features["made"], features["real"]),
+            # Too few pictures leave the covariance of the features undetermined.
             "held_out": frechet(features["other"], features["real"]) if len(other) > FEATURES else None,
         },
-        "diversity": diversity(judge, pipe, texts[:8], steps, guidance, real[:200]),
+        "diversity": diversity(classifier, pipe, texts[:8], steps, guidance, real[:200]),
         "nearest_training_picture": {
             "generated_least": float(far[0].min()), "generated_median": float(np.median(far[0])),
             "held_out_least": float(far[1].min()), "held_out_median": float(np.median(far[1])),
         },
-        "autoencoder_psnr": psnr(open_weights(weights).vae, real[:64]),
+        "autoencoder_psnr": psnr(model.load(weights).vae, real[:64]),
     }  # fmt: skip
 
 
@@ -299,3 +317,35 @@ def table(report: dict[str, Any]) -> str:
         f"| {far['held_out_least']:.1f} least, {far['held_out_median']:.1f} median | |",
     ]
     return "\n".join(lines)
+
+
+def sheet_prompts() -> list[str]:
+    """The sheet's prompts, row by row: each scene in ten styles, Chinese and English alternating like a chessboard."""
+    return [
+        f"{scene[(row + column) % 2]}{('，', ', ')[(row + column) % 2]}{style[(row + column) % 2]}"
+        for row, scene in enumerate(SHEET_SCENES)
+        for column, style in enumerate(SHEET_STYLES)
+    ]
+
+
+def tile(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
+    """``pictures`` [N, S, S, 3] in rows of ``columns`` on white, as one picture [H, W, 3]."""
+    count, side = len(pictures), pictures.shape[1]
+    rows = -(-count // columns)
+    sheet = np.full((rows * (side + gap) + gap, columns * (side + gap) + gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        y, x = (gap + place * (side + gap) for place in divmod(index, columns))
+        sheet[y : y + side, x : x + side] = picture
+    return sheet
+
+
+def write_sheet(folder: Path, out: Path, size: int = 256, steps: int = 8, guidance: float = 2.0) -> None:
+    """Paint the contact sheet with the weights in ``folder`` and write it as a JPEG or PNG. It uses the stock
+    ZImagePipeline, so it also shows that the weights load there.
+    """
+    from PIL import Image
+
+    pictures = model.paint(
+        model.load(folder, torch.bfloat16), sheet_prompts(), size=size, steps=steps, guidance=guidance
+    )
+    Image.fromarray(tile(pictures, len(SHEET_STYLES))).save(out, quality=88)

@@ -1,12 +1,15 @@
-"""Train Firefly's transformer and text encoder together on cached latents, by flow matching in ZImagePipeline's
-convention: the noisy latent is (1 - sigma) * clean + sigma * noise, the model is told 1 - sigma and answers
-clean - noise (the pipeline negates it). Knows nothing of how pictures are drawn or judged.
+"""Train Firefly's transformer and text encoder together on cached latents, by flow matching, and distil them to the few
+steps of one sampling schedule.
+
+ZImagePipeline's convention: the noisy latent is ``(1 - sigma) * clean + sigma * noise``, the network is given the
+timestep ``1 - sigma`` and predicts ``clean - noise``, which the pipeline negates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,362 +18,317 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from starrynight.firefly import model as parts
-from starrynight.firefly.training.autoencoder import to_signed
-from starrynight.firefly.training.captions import names
-from starrynight.firefly.training.loop import Training
-from starrynight.firefly.training.optimise import ALONE, Optimiser, ProcessGroup, generator
+from starrynight.firefly import model
+from starrynight.firefly.training.data import TokenizedCaptions
+from starrynight.firefly.training.optimise import (
+    SINGLE_PROCESS,
+    Optimiser,
+    ProcessGroup,
+    TrainingLoop,
+    generator,
+)
 
-# The stock transformer pads every caption to a multiple of this (diffusers, transformer_z_image.SEQ_MULTI_OF).
-MULTIPLE = 32
-LONGEST = 64
-EMPTY_SHARE = 0.1
-LONG_SHARE = 0.2
-# A whole picture of 256 x 256 is this many latents across.
+# Latents across a whole picture of 256 x 256.
 WHOLE = 32
-# What a painter that reads every caption equally often leaves out (docs/firefly-evaluation.json): small, pale or thin.
-OVERLOOKED = (
-    "stars", "swirls", "moon", "crescent", "sun", "comet", "clouds", "church", "blossoms", "crows", "pagoda", "boat", "rain",
-)  # fmt: skip
-# The sampler takes its first four steps of eight above this sigma, at its shift of 5.
-FIRST = 0.85
+# The sampler takes the first four of its eight steps above this sigma, at its shift of 5.
+HIGH_NOISE = 0.85
 
 
-class Painter(nn.Module):
+class TextToImageModel(nn.Module):
     """Text encoder and transformer as one module, with a batched forward that equals the stock list-based one."""
 
     def __init__(self, encoder: Any, transformer: Any) -> None:
         super().__init__()
         self.encoder, self.transformer = encoder, transformer
-        # How far apart neighbouring patches stand for the rotary embedding. At 2 a half-size picture spans the same
-        # places as a whole one, so that what is learnt there about composition stays true (the stock forward has 1).
+        # Distance of neighbouring patches for the rotary embedding. At 2 a half-size picture spans the positions of a
+        # whole one, so what is learnt there about composition carries over. The stock forward has 1.
         self.stride = 1
-        # ``run_block``, or its compiled form: 1.5 times faster, for a minute of compiling at each new length.
+        # ``run_block`` or its compiled form, which is 1.5 times as fast and takes a minute to compile for each length.
         self.block: Callable[..., Tensor] = run_block
 
-    def forward(self, noisy: Tensor, clearness: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """``noisy`` [B, C, H, W], ``clearness`` [B] = 1 - sigma, ``tokens`` and bool ``mask`` [B, L] padded on the
-        right to a multiple of 32. Returns clean - noise [B, C, H, W].
+    def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The velocity clean - noise [B, C, H, W] for ``noisy`` [B, C, H, W] at ``timestep`` [B] = 1 - sigma, given
+        ``tokens`` and bool ``mask`` [B, L], padded on the right to a multiple of 32.
         """
-        words = read_words(self.encoder, tokens)
-        return velocity(self.transformer, noisy, clearness, words, mask, self.stride, self.block)
+        text = encode_text(self.encoder, tokens)
+        return velocity(self.transformer, noisy, timestep, text, mask, self.stride, self.block)
 
 
-def read_words(encoder: Any, tokens: Tensor) -> Tensor:
+def encode_text(encoder: Any, tokens: Tensor) -> Tensor:
     """What ZImagePipeline takes from a Qwen3 encoder: the input of its last layer, [B, L, width].
 
-    Attention is causal and padding stands on the right, so no word ever sees padding.
+    Attention is causal and padding is on the right, so no token attends to padding.
     """
     hidden = encoder.embed_tokens(tokens)
-    places = torch.arange(tokens.size(1)).unsqueeze(0)
-    rotation = encoder.rotary_emb(hidden, places)
+    positions = torch.arange(tokens.size(1)).unsqueeze(0)
+    rotation = encoder.rotary_emb(hidden, positions)
     for layer in encoder.layers[:-1]:
-        hidden = layer(hidden, attention_mask=None, position_embeddings=rotation, position_ids=places)
+        hidden = layer(hidden, attention_mask=None, position_embeddings=rotation, position_ids=positions)
     return hidden
 
 
 def velocity(
     transformer: Any,
     noisy: Tensor,
-    clearness: Tensor,
-    words: Tensor,
+    timestep: Tensor,
+    text: Tensor,
     mask: Tensor,
     stride: int,
     run: Callable[..., Tensor],
 ) -> Tensor:
-    """ZImageTransformer2DModel's forward for one size of picture and one padded length, without lists."""
+    """ZImageTransformer2DModel's forward for a batch of one picture size and one padded length, without lists."""
     batch, channels, height, width = noisy.shape
-    rows, columns, length = height // 2, width // 2, words.size(1)
-    time_embedding = transformer.t_embedder(clearness * transformer.t_scale)
-    picture = noisy.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1)
-    picture = transformer.all_x_embedder["2-1"](picture.reshape(batch, rows * columns, 4 * channels))
-    picture_turn, words_turn = rotations(transformer, rows, columns, length, stride)
+    rows, columns, length = height // 2, width // 2, text.size(1)
+    time_embedding = transformer.t_embedder(timestep * transformer.t_scale)
+    image = noisy.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 3, 5, 1)
+    image = transformer.all_x_embedder["2-1"](image.reshape(batch, rows * columns, 4 * channels))
+    image_rotation, text_rotation = rotations(transformer, rows, columns, length, stride)
     for block in transformer.noise_refiner:
-        picture = run(block, picture, picture_turn, time_embedding)
-    words = transformer.cap_embedder(words)
-    words = torch.where(mask.unsqueeze(-1), words, transformer.cap_pad_token.to(words.dtype))
+        image = run(block, image, image_rotation, time_embedding)
+    text = transformer.cap_embedder(text)
+    text = torch.where(mask.unsqueeze(-1), text, transformer.cap_pad_token.to(text.dtype))
     for block in transformer.context_refiner:
-        words = run(block, words, words_turn, None)
-    stream = torch.cat([picture, words], dim=1)
-    turn = torch.cat([picture_turn[0], words_turn[0]]), torch.cat([picture_turn[1], words_turn[1]])
+        text = run(block, text, text_rotation, None)
+    stream = torch.cat([image, text], dim=1)
+    cosines, sines = (torch.cat(pair) for pair in zip(image_rotation, text_rotation, strict=True))
     for block in transformer.layers:
-        stream = run(block, stream, turn, time_embedding)
-    answer = transformer.all_final_layer["2-1"](stream[:, : rows * columns], c=time_embedding)
-    answer = answer.view(batch, rows, columns, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
-    return answer.reshape(batch, channels, height, width)
+        stream = run(block, stream, (cosines, sines), time_embedding)
+    out = transformer.all_final_layer["2-1"](stream[:, : rows * columns], c=time_embedding)
+    out = out.view(batch, rows, columns, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
+    return out.reshape(batch, channels, height, width)
 
 
 def rotations(
     transformer: Any, rows: int, columns: int, length: int, stride: int = 1
 ) -> list[tuple[Tensor, Tensor]]:
-    """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption; stock positions at stride 1."""
-    places = transformer.create_coordinate_grid((1, rows, columns), (length + 1, 0, 0)).flatten(0, 2)
-    places = places * torch.tensor([1, stride, stride])
-    word_places = transformer.create_coordinate_grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
-    turns = (transformer.rope_embedder(ids).unsqueeze(1) for ids in (places, word_places))
-    return [(turn.real.contiguous(), turn.imag.contiguous()) for turn in turns]
+    """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption; the stock positions at stride 1."""
+    image_ids = transformer.create_coordinate_grid((1, rows, columns), (length + 1, 0, 0)).flatten(0, 2)
+    image_ids = image_ids * torch.tensor([1, stride, stride])
+    text_ids = transformer.create_coordinate_grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
+    complex_pair = (transformer.rope_embedder(ids).unsqueeze(1) for ids in (image_ids, text_ids))
+    return [(rotation.real.contiguous(), rotation.imag.contiguous()) for rotation in complex_pair]
 
 
-def run_block(block: Any, x: Tensor, turn: tuple[Tensor, Tensor], time_embedding: Tensor | None) -> Tensor:
-    """One ZImageTransformerBlock, modulated by time or (for captions) not."""
+def run_block(
+    block: Any, x: Tensor, rotation: tuple[Tensor, Tensor], time_embedding: Tensor | None
+) -> Tensor:
+    """One ZImageTransformerBlock, modulated by the time embedding; a caption's blocks have none."""
     scale_a = gate_a = scale_f = gate_f = None
     if time_embedding is not None:
         modulation = block.adaLN_modulation(time_embedding).unsqueeze(1).chunk(4, dim=2)
         scale_a, gate_a, scale_f, gate_f = modulation
-    inner = normed(x, block.attention_norm1, scale_a)
-    outer = normed(attend(block.attention, inner, turn), block.attention_norm2, None)
+    inner = rms_norm(x, block.attention_norm1, scale_a)
+    outer = rms_norm(attend(block.attention, inner, rotation), block.attention_norm2, None)
     x = x + (outer if gate_a is None else gate_a.tanh() * outer)
     forward = block.feed_forward
-    inner = normed(x, block.ffn_norm1, scale_f)
-    outer = normed(forward.w2(F.silu(forward.w1(inner)) * forward.w3(inner)), block.ffn_norm2, None)
+    inner = rms_norm(x, block.ffn_norm1, scale_f)
+    outer = rms_norm(forward.w2(F.silu(forward.w1(inner)) * forward.w3(inner)), block.ffn_norm2, None)
     return x + (outer if gate_f is None else gate_f.tanh() * outer)
 
 
-def normed(x: Tensor, norm: Any, scale: Tensor | None) -> Tensor:
-    """RMS norm, then ``1 + scale``; in float32, where autocast would leave the sum of squares in bfloat16."""
+def rms_norm(x: Tensor, norm: Any, scale: Tensor | None) -> Tensor:
+    """RMS norm times ``1 + scale``, in float32: autocast would leave the sum of squares in bfloat16."""
     wide = x.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps) * norm.weight
     return (wide if scale is None else wide * (1.0 + scale.float())).to(x.dtype)
 
 
-def attend(attention: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def attend(attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Self-attention of ``x`` [B, tokens, dim] with normalised, rotated queries and keys."""
     batch, length, _ = x.shape
     query, key, value = (
         layer(x).view(batch, length, attention.heads, -1)
         for layer in (attention.to_q, attention.to_k, attention.to_v)
     )
-    query = turned(normed(query, attention.norm_q, None), turn)
-    key = turned(normed(key, attention.norm_k, None), turn)
+    query = rotate(rms_norm(query, attention.norm_q, None), rotation)
+    key = rotate(rms_norm(key, attention.norm_k, None), rotation)
     query, key, value = (one.transpose(1, 2) for one in (query, key, value))
-    # Written out, because the backward of the fused kernel is four times slower on a CPU at these lengths.
+    # Not F.scaled_dot_product_attention: its backward is four times as slow on a CPU at these lengths.
     weights = (query @ key.mT * query.size(-1) ** -0.5).softmax(-1)
     out = weights.to(value.dtype) @ value
     return attention.to_out[0](out.transpose(1, 2).reshape(batch, length, -1))
 
 
-def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary embedding of neighbouring pairs."""
-    cosine, sine = turn
+    cosine, sine = rotation
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], -1).flatten(-2).to(x.dtype)
 
 
-@dataclass(frozen=True)
-class Captions:
-    """Every caption of a set as tokens: ``tokens`` int32 [N, K, 64] and ``lengths`` [N, K]; ``empty`` is caption "".
-
-    ``naming`` has, for each thing of OVERLOOKED that any caption names, the places [M, 2] of those captions.
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-    empty: np.ndarray
-    naming: tuple[np.ndarray, ...]
-
-    @classmethod
-    def encode(cls, tokenizer: Any, captions: Sequence[Sequence[str]]) -> Captions:
-        count = len(captions[0])
-        tokens = np.full((len(captions), count, LONGEST), tokenizer.pad_token_id, np.int32)
-        lengths = np.zeros((len(captions), count), np.int32)
-        for row, texts in enumerate(captions):
-            for column, ids in enumerate(tokenizer([worded(tokenizer, text) for text in texts])["input_ids"]):
-                ids = ids[:LONGEST]
-                tokens[row, column, : len(ids)] = ids
-                lengths[row, column] = len(ids)
-        empty = np.asarray(tokenizer(worded(tokenizer, ""))["input_ids"], np.int32)
-        named = (
-            np.argwhere([[names(text, "thing", thing) for text in texts] for texts in captions])
-            for thing in OVERLOOKED
-        )
-        return cls(tokens, lengths, empty, tuple(places for places in named if len(places)))
-
-    def pick(self, count: int, overlooked: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [count], rising, and for each the order [count, K] in which its captions are told. A share
-        ``overlooked`` of them begins with a caption that names a thing of OVERLOOKED, each thing equally often.
-        """
-        pictures, captions = self.lengths.shape
-        rows = rng.integers(pictures, size=count)
-        columns = rng.permuted(np.tile(np.arange(captions), (count, 1)), axis=1)
-        for slot in np.flatnonzero(rng.random(count) < overlooked) if self.naming else ():
-            rows[slot], first = rng.choice(self.naming[rng.integers(len(self.naming))])
-            order = columns[slot]
-            order[order == first], order[0] = order[0], first
-        rising = np.argsort(rows, kind="stable")
-        return rows[rising], columns[rising]
-
-    def draw(self, rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Tokens and mask for one batch that ``pick`` chose. Four batches in five hold one caption for each row, one in
-        ten of them empty, padded to 32; the fifth joins two captions of each picture into a long one, padded to 64.
-        """
-        if rng.random() < LONG_SHARE:
-            return self.joined(rows, columns)
-        column = columns[:, 0]
-        tokens, lengths = self.tokens[rows, column], np.minimum(self.lengths[rows, column], MULTIPLE)
-        dropped = rng.random(len(rows)) < EMPTY_SHARE
-        tokens[dropped, : len(self.empty)] = self.empty
-        lengths[dropped] = len(self.empty)
-        return padded(tokens, lengths, MULTIPLE)
-
-    def joined(self, rows: np.ndarray, columns: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The first two captions that ``columns`` names for each row as one, the second without its opening token."""
-        tokens = np.zeros((len(rows), LONGEST), np.int32)
-        lengths = np.zeros(len(rows), np.int32)
-        for slot, (row, order) in enumerate(zip(rows, columns, strict=True)):
-            first = self.tokens[row, order[0], : self.lengths[row, order[0]] - 1]
-            second = self.tokens[row, order[-1], 1 : self.lengths[row, order[-1]]]
-            both = np.concatenate([first, second])[:LONGEST]
-            tokens[slot, : len(both)], lengths[slot] = both, len(both)
-        return padded(tokens, lengths, LONGEST)
-
-
-def padded(tokens: np.ndarray, lengths: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
-    mask = np.arange(width)[None] < lengths[:, None]
-    return torch.from_numpy(tokens[:, :width]).long(), torch.from_numpy(mask)
-
-
-def worded(tokenizer: Any, text: str) -> str:
-    """``text`` in the chat template, exactly as ZImagePipeline words it."""
-    messages = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
-    )
-
-
-@torch.no_grad()
-def encode(
-    vae: Any,
-    pictures: np.ndarray,
-    out: Path,
-    halve: bool = False,
-    room: int = 0,
-    kind: torch.dtype = torch.float32,
-) -> np.ndarray:
-    """Cache the posterior means of ``pictures`` (uint8 [N, S, S, 3]; ``halve`` shrinks them first) as float16.
-
-    Goes on where an earlier run stopped: a side file counts the finished pictures. ``room`` leaves space for
-    pictures of the set that are not drawn yet.
-    """
-    import cv2
-
-    side = pictures.shape[1] // (16 if halve else 8)
-    shape = (max(room, len(pictures)), vae.config.latent_channels, side, side)
-    tally = out.with_suffix(".count")
-    begun = out.exists() and tally.exists() and np.load(out, mmap_mode="r").shape == shape
-    latents = np.lib.format.open_memmap(
-        out, "r+" if begun else "w+", None if begun else np.float16, None if begun else shape
-    )
-    start = int(tally.read_text()) if begun else 0
-    for first in range(start, len(pictures), 32):
-        batch = np.asarray(pictures[first : first + 32])
-        if halve:
-            half = (batch.shape[2] // 2, batch.shape[1] // 2)
-            batch = np.stack([cv2.resize(one, half, interpolation=cv2.INTER_AREA) for one in batch])
-        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
-            means = vae.encoder(to_signed(batch)).chunk(2, dim=1)[0]
-        latents[first : first + len(batch)] = means.float().numpy()
-        latents.flush()
-        tally.write_text(str(min(first + 32, len(pictures))))
-    return cached(out)
-
-
-def cached(path: Path) -> np.ndarray:
-    """The latents that ``encode`` has finished so far."""
-    return np.load(path, mmap_mode="r")[: int(path.with_suffix(".count").read_text())]
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """``sigmas`` in [0, 1], moved towards noise as FlowMatchEulerDiscreteScheduler's static ``shift`` moves them."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
 @dataclass(frozen=True)
-class Times:
-    """Which sigmas a run trains on: logit-normal ones pushed towards noise by ``shift``; a share ``first`` of them
-    instead even between FIRST and 1, where the sampler's first steps settle hour and colour from the words alone; and
-    one in ten even over all, so that no time is unknown.
+class SigmaSampler:
+    """The distribution of training sigmas: logit-normal, moved towards noise by ``shift``. A share ``high_noise`` is
+    uniform between HIGH_NOISE and 1 instead, where the sampler's first steps fix hour and colour from the caption alone;
+    one in ten is uniform over all, so that every sigma is trained.
     """
 
     shift: float = 1.5
-    first: float = 0.0
+    high_noise: float = 0.0
 
-    def draw(self, count: int, draw: torch.Generator) -> Tensor:
+    def sample(self, count: int, draw: torch.Generator) -> Tensor:
         """``count`` sigmas in [0, 1]."""
-        drawn = torch.randn(count, generator=draw).sigmoid()
-        drawn = shifted(drawn, self.shift)
-        even = torch.rand(count, generator=draw)
-        lot = torch.rand(count, generator=draw)
-        drawn = torch.where(lot < 0.1, even, drawn)
-        return torch.where(lot > 1 - self.first, FIRST + (1 - FIRST) * even, drawn)
+        sigmas = shift_sigmas(torch.randn(count, generator=draw).sigmoid(), self.shift)
+        uniform = torch.rand(count, generator=draw)
+        choice = torch.rand(count, generator=draw)
+        sigmas = torch.where(choice < 0.1, uniform, sigmas)
+        return torch.where(choice > 1 - self.high_noise, HIGH_NOISE + (1 - HIGH_NOISE) * uniform, sigmas)
 
 
-def shifted(times: Tensor, shift: float) -> Tensor:
-    """Sigmas of ``times`` in [0, 1], pushed towards noise as FlowMatchEulerDiscreteScheduler's static ``shift`` does."""
-    return shift * times / (1 + (shift - 1) * times)
-
-
-# Painter, normalised latents [B, C, H, W], tokens and mask, generator: the loss of a batch.
+# (model, normalised latents [B, C, H, W], (tokens, mask), generator) to the loss of a batch.
 Objective = Callable[[nn.Module, Tensor, tuple[Tensor, Tensor], torch.Generator], Tensor]
 
 
 def flow_loss(
-    painter: nn.Module,
+    network: nn.Module,
     clean: Tensor,
-    words: tuple[Tensor, Tensor],
+    text: tuple[Tensor, Tensor],
     draw: torch.Generator,
-    times: Times = Times(),
+    sigmas: SigmaSampler = SigmaSampler(),
 ) -> Tensor:
     """Mean squared error of the predicted velocity over a batch of normalised latents [B, C, H, W]."""
-    sigma = times.draw(len(clean), draw)
+    sigma = sigmas.sample(len(clean), draw)
     noise = torch.randn(clean.shape, generator=draw)
     level = sigma.view(-1, 1, 1, 1)
-    answer = painter((1 - level) * clean + level * noise, 1 - sigma, *words)
-    return F.mse_loss(answer.float(), clean - noise)
+    predicted = network((1 - level) * clean + level * noise, 1 - sigma, *text)
+    return F.mse_loss(predicted.float(), clean - noise)
+
+
+@dataclass(frozen=True)
+class DistillationSchedule:
+    """The student's ``steps`` and ``shift``, the teacher's ``substeps`` in each of them, and the guidance
+    ``pos + guidance * (pos - neg)`` of ZImagePipeline that both use.
+    """
+
+    steps: int = 8
+    shift: float = 5.0
+    guidance: float = 2.0
+    substeps: int = 4
+
+    def sigmas(self) -> Tensor:
+        """The teacher's sigmas within each of the student's steps, from 1 down to 0: [steps, substeps + 1]."""
+        fine = shift_sigmas(torch.linspace(1, 0, self.steps * self.substeps + 1), self.shift)
+        return fine.unfold(0, self.substeps + 1, self.substeps)
+
+    def sample(self, count: int, draw: torch.Generator) -> Tensor:
+        """``count`` rows of ``sigmas`` [count, substeps + 1], with a probability proportional to the step's length: over
+        a long step, one evaluation differs most from several.
+        """
+        steps = self.sigmas()
+        return steps[torch.multinomial(steps[:, 0] - steps[:, -1], count, replacement=True, generator=draw)]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Progressive distillation (Salimans and Ho 2022, arXiv:2202.00512) for one schedule, as an ``Objective``.
+
+    The student's velocity is trained towards the mean of the velocities along the teacher's guided path through one
+    step. Both the caption's and the empty caption's velocity are, so the guided student follows the guided teacher.
+    Only the predictions at the schedule's sigmas change.
+    """
+
+    teacher: nn.Module
+    empty: Tensor
+    schedule: DistillationSchedule = DistillationSchedule()
+
+    @classmethod
+    def of(
+        cls,
+        teacher: nn.Module,
+        captions: TokenizedCaptions,
+        schedule: DistillationSchedule = DistillationSchedule(),
+    ) -> Distillation:
+        """The objective for batches of ``captions``; freezes ``teacher``."""
+        return cls(teacher.eval().requires_grad_(False), torch.from_numpy(captions.empty).long(), schedule)
+
+    def __call__(
+        self, student: nn.Module, clean: Tensor, text: tuple[Tensor, Tensor], draw: torch.Generator
+    ) -> Tensor:
+        """Mean squared error of both velocities for normalised latents ``clean`` [B, C, H, W]."""
+        sigmas = self.schedule.sample(len(clean), draw)
+        noise = torch.randn(clean.shape, generator=draw)
+        level = sigmas[:, 0].view(-1, 1, 1, 1)
+        noisy = (1 - level) * clean + level * noise
+        tokens, mask = self.with_empty(*text)
+        target = self.mean_velocities(noisy, sigmas, tokens, mask)
+        predicted = student(noisy.repeat(2, 1, 1, 1), (1 - sigmas[:, 0]).repeat(2), tokens, mask)
+        return F.mse_loss(predicted.float(), target)
+
+    def with_empty(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and mask [2B, L]: the captions, then as many empty ones."""
+        empty_tokens, empty_mask = torch.zeros_like(tokens), torch.zeros_like(mask)
+        empty_tokens[:, : len(self.empty)] = self.empty
+        empty_mask[:, : len(self.empty)] = True
+        return torch.cat([tokens, empty_tokens]), torch.cat([mask, empty_mask])
+
+    @torch.no_grad()
+    def mean_velocities(self, noisy: Tensor, sigmas: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The teacher's mean velocities [2B, C, H, W] on its guided path over ``sigmas`` [B, substeps + 1] from ``noisy``
+        [B, C, H, W], each weighted by its substep's share of the step.
+        """
+        total = torch.zeros_like(noisy.repeat(2, 1, 1, 1))
+        for start, end in pairwise(sigmas.unbind(1)):
+            both = self.teacher(noisy.repeat(2, 1, 1, 1), (1 - start).repeat(2), tokens, mask).float()
+            length = (start - end).view(-1, 1, 1, 1)
+            conditional, unconditional = both.chunk(2)
+            guided = conditional + self.schedule.guidance * (conditional - unconditional)
+            noisy = noisy + length * guided
+            total = total + length.repeat(2, 1, 1, 1) * both
+        return total / (sigmas[:, 0] - sigmas[:, -1]).repeat(2).view(-1, 1, 1, 1)
 
 
 def is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    """The matrices inside blocks: neither embeddings, nor the way out, nor what time turns into gates."""
+    """Whether Muon optimises a parameter: the matrices inside blocks, without embeddings, output and time modulation."""
     inside = ".layers." in name or "refiner" in name
     return inside and parameter.ndim == 2 and "adaLN" not in name
 
 
-class Run(Training):
-    """A training run: the painter, its optimiser and average, and the step it has reached."""
+class TrainingRun(TrainingLoop):
+    """A training of the transformer and the text encoder."""
 
     def __init__(
         self,
-        dial: parts.ModelConfig,
+        config: model.ModelConfig,
         vocabulary: int,
         pad: int,
         rate: float,
         seed: int,
-        team: ProcessGroup = ALONE,
-        kind: torch.dtype = torch.float32,
+        processes: ProcessGroup = SINGLE_PROCESS,
+        dtype: torch.dtype = torch.float32,
         compiled: bool = False,
     ) -> None:
         torch.manual_seed(seed)
-        self.kind = kind
-        self.dial, self.vocabulary, self.pad, self.seed = dial, vocabulary, pad, seed
-        self.painter = Painter(parts.text_encoder(dial, vocabulary, pad), parts.transformer(dial))
+        self.dtype = dtype
+        self.config, self.vocabulary, self.pad, self.seed = config, vocabulary, pad, seed
+        self.model = TextToImageModel(model.text_encoder(config, vocabulary, pad), model.transformer(config))
         if compiled:
-            self.painter.block = torch.compile(run_block, dynamic=False)
-        for unread in (self.painter.encoder.layers[-1], self.painter.encoder.norm):
+            self.model.block = torch.compile(run_block, dynamic=False)
+        for unread in (self.model.encoder.layers[-1], self.model.encoder.norm):
             unread.requires_grad_(False)
-        named = self.painter.named_parameters()
-        optimiser = Optimiser(named, is_hidden, rate=rate, hidden_rate=2 * rate, team=team, kind=kind)
-        super().__init__(self.painter, optimiser, 0.999, team)
+        named = self.model.named_parameters()
+        optimiser = Optimiser(
+            named, is_hidden, rate=rate, hidden_rate=2 * rate, processes=processes, dtype=dtype
+        )
+        super().__init__(self.model, optimiser, 0.999, processes)
 
     def facts(self) -> dict[str, Any]:
-        mine = {"dim": self.dial.dim, "vocabulary": self.vocabulary, "pad": self.pad, "seed": self.seed}
-        return {**super().facts(), **mine}
-
-    def load(self, path: Path) -> Run:
-        self.restore(path)
-        return self
+        own = {"dim": self.config.dim, "vocabulary": self.vocabulary, "pad": self.pad, "seed": self.seed}
+        return {**super().facts(), **own}
 
     @staticmethod
     def stride_for(latents: np.ndarray) -> int:
-        """How far apart patches of ``latents`` stand, so that half a size spans what the whole one does."""
+        """The patch stride at which ``latents`` span as many positions as those of a whole picture."""
         return max(1, WHOLE // latents.shape[-1])
 
     def train(
         self,
         latents: np.ndarray,
-        captions: Captions,
+        captions: TokenizedCaptions,
         statistics: tuple[float, float],
         checkpoint: Path,
         until: int,
@@ -378,25 +336,25 @@ class Run(Training):
         cooldown: int = 0,
         warmup: int = 100,
         objective: Objective = flow_loss,
-        overlooked: float = 0.0,
+        omitted_share: float = 0.0,
     ) -> None:
-        """Go on until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``, by
-        ``objective``. ``overlooked`` is the share of samples whose caption names
-        a thing of OVERLOOKED.
+        """Train until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``.
+
+        A share ``omitted_share`` of the samples has a caption that mentions one of data.OMITTED_SUBJECTS.
         """
         mean, deviation = statistics
-        self.painter.stride = self.stride_for(latents)
+        self.model.stride = self.stride_for(latents)
 
         def loss_at(step: int) -> Tensor:
-            rng = np.random.default_rng((self.seed, step, self.team.rank))
-            rows, columns = captions.pick(batch // self.team.size, overlooked, rng)
+            rng = np.random.default_rng((self.seed, step, self.processes.rank))
+            rows, columns = captions.sample(batch // self.processes.size, omitted_share, rng)
             clean = (torch.from_numpy(latents[rows].astype(np.float32)) - mean) / deviation
-            words = captions.draw(rows, columns, rng)
-            draw = generator(self.seed, step, self.team.rank)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.kind == torch.bfloat16):
-                return objective(self.painter, clean, words, draw)
+            text = captions.batch(rows, columns, rng)
+            draw = generator(self.seed, step, self.processes.rank)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                return objective(self.model, clean, text, draw)
 
         side = 8 * latents.shape[-1]
         if self.history and self.history[-1].get("side", side) != side:
             self.average.restart()
-        self.go(loss_at, until, checkpoint, batch, warmup, cooldown, said=lambda: {"side": side})
+        self.run(loss_at, until, checkpoint, batch, warmup, cooldown, extra={"side": side})
