@@ -1,6 +1,6 @@
-"""Hostile weight files and hostile addresses: each gets one sentence with its own status, none an accident.
+"""Hostile weight files and HTTP requests: each is refused with one message and its status, never a server error.
 
-Hostile pictures are test_metadata's.
+Hostile pictures are in test_metadata.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from starrynight.models import weights
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_a_header_that_lies_is_a_bad_file(tmp_path: Path, case: str) -> None:
+def test_a_false_header_is_a_bad_file(tmp_path: Path, case: str) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(SOUND)
     assert weights.header(path)["a"]["dtype"] == "F32"
@@ -36,7 +36,7 @@ def test_a_header_that_lies_is_a_bad_file(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", INDEXES)
-def test_an_index_leads_nowhere_else(tmp_path: Path, case: str) -> None:
+def test_an_index_cannot_name_files_elsewhere(tmp_path: Path, case: str) -> None:
     part = tmp_path / "transformer"
     part.mkdir()
     (tmp_path / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "X"]}))
@@ -62,7 +62,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def hung(here: str) -> str:
-    """The picture that hangs here."""
+    """The id of the picture in the gallery."""
     return ask(here, "/api/pictures").json["pictures"][0]["id"]
 
 
@@ -72,7 +72,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def test_no_address_however_hostile_is_an_accident(here: str) -> None:
+def test_no_address_is_a_server_error(here: str) -> None:
     schema = ask(here, "/api/openapi.json").json
     asked = 0
     for path, methods in schema["paths"].items():
@@ -107,7 +107,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("case", BODIES)
-def test_no_body_however_hostile_is_an_accident(here: str, hung: str, case: str) -> None:
+def test_no_body_is_a_server_error(here: str, hung: str, case: str) -> None:
     schema = ask(here, "/api/openapi.json").json
     body = BODIES[case].replace(b'"ab"', b'"' + hung.encode() + b'"')
     for path, methods in schema["paths"].items():
@@ -118,7 +118,7 @@ def test_no_body_however_hostile_is_an_accident(here: str, hung: str, case: str)
     assert ask(here, "/api/jobs?state=all").json == {"jobs": []}
 
 
-def test_a_host_or_origin_that_cannot_be_read_is_refused(here: str) -> None:
+def test_an_unreadable_host_or_origin_is_refused(here: str) -> None:
     for host in (
         "[::1",
         "[",
@@ -133,7 +133,7 @@ def test_a_host_or_origin_that_cannot_be_read_is_refused(here: str) -> None:
         assert ask(here, "/api/health", Origin=origin).status == 403, origin
 
 
-def test_the_token_leads_to_no_other_site(here: str, tmp_path: Path) -> None:
+def test_the_token_redirect_stays_on_this_site(here: str, tmp_path: Path) -> None:
     with Gallery(tmp_path / "gallery") as gallery:
         app = AccessMiddleware(
             api.create_app(gallery, Queue(gallery), lambda: True), Access.of("0.0.0.0", "sesame")
@@ -144,7 +144,7 @@ def test_the_token_leads_to_no_other_site(here: str, tmp_path: Path) -> None:
                 assert (went.status, went.headers["location"][:2]) == (303, "/e"), path
 
 
-def test_pages_may_speak_with_this_server_alone(here: str) -> None:
+def test_pages_may_connect_to_this_server_only(here: str) -> None:
     policy = ask(here, "/nothing-of-the-api").headers["content-security-policy"]
     reached = re.search(r"connect-src ([^;]*)", policy)
     assert reached

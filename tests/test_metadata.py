@@ -1,4 +1,4 @@
-"""Reading how a picture was painted: other tools' files as they write them, and strangers' files as nobody should."""
+"""Reading recipes: other tools' files in their real form, and hostile files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 from attacks import pictures as attacks
-from attacks.pictures import itxt, lies, png, saved, with_comment, with_text
+from attacks.pictures import forged_json, itxt, png, saved, with_comment, with_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +23,7 @@ from starrynight.metadata import Recipe, read_pixels, read_recipe
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 
-# As Stable Diffusion WebUI 1.10 writes it: LoRA marks in the prompt, values with commas quoted as JSON.
+# As Stable Diffusion WebUI 1.10 writes it: LoRA tags in the prompt, values with commas quoted as JSON.
 A1111 = (
     "an oil painting of a (village:1.2) at night, stars <lora:ink_wash:0.8> <lora:gold:-0.5:lbw=1>\nsecond line\n"
     "Negative prompt: blurry, text,\nwatermark\n"
@@ -33,7 +33,7 @@ A1111 = (
 
 
 def sampler_graph() -> dict:
-    """The graph ComfyUI's own first example leaves in a picture, with one LoRA and a seed from a primitive node."""
+    """The graph of ComfyUI's default workflow, with one LoRA and a seed from a primitive node."""
     return {
         "3": {
             "class_type": "KSampler",
@@ -72,7 +72,7 @@ def sampler_graph() -> dict:
 
 
 def flux_graph(guider: dict) -> dict:
-    """ComfyUI's Flux form: noise, guider, sampler and sigmas are nodes of their own."""
+    """ComfyUI's Flux workflow: noise, guider, sampler and sigmas are separate nodes."""
     return {
         "5": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 1024, "height": 512, "batch_size": 1}},
         "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["11", 0]}},
@@ -150,7 +150,7 @@ def test_a1111_png() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 @pytest.mark.parametrize("order", ["utf-16-be", "utf-16-le", "utf-16", "ascii"])
-def test_a1111_in_exif_in_whichever_byte_order(kind, order) -> None:
+def test_a1111_in_exif_in_any_byte_order(kind, order) -> None:
     code = b"ASCII\0\0\0" if order == "ascii" else b"UNICODE\0"
     check_a1111(read_recipe(with_comment(kind, code + A1111.encode(order))))
     if order != "ascii":
@@ -195,7 +195,7 @@ def test_comfyui_advanced_sampler_and_a_second_pass() -> None:
     assert (recipe.seed, recipe.steps, recipe.width, recipe.height) == (42, 20, 512, 768)
 
 
-def test_comfyui_words_through_a_control_net_and_a_zeroed_negative() -> None:
+def test_comfyui_prompts_through_a_control_net_and_a_zeroed_negative() -> None:
     graph = sampler_graph()
     both = {"positive": ["6", 0], "negative": ["7", 0], "control_net": ["31", 0], "image": ["32", 0]}
     graph["30"] = {"class_type": "ControlNetApplyAdvanced", "inputs": both}
@@ -241,14 +241,13 @@ def test_invokeai() -> None:
     assert (recipe.model, recipe.loras) == ("sd-1", (("x", 0.5),))
 
 
-def test_only_what_means_the_same_here_becomes_a_request() -> None:
+def test_only_fields_with_the_same_meaning_become_a_request() -> None:
     wanted = {"prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height"}
     for data in (with_text(parameters=A1111), with_text(prompt=json.dumps(sampler_graph()))):
         recipe = read_recipe(data)
         assert set(recipe.request()) == wanted
-        assert (
-            PaintRequest(**recipe.request()).seed == recipe.seed % 2**32
-        )  # what torch's generator heard of it
+        # torch's CPU generator reads the lower 32 bits only
+        assert PaintRequest(**recipe.request()).seed == recipe.seed % 2**32
     huge = read_recipe(
         with_text(parameters=f"sea\nSteps: 900, CFG scale: 99, Seed: {2**64 - 1}, Size: 9999x64")
     )
@@ -261,7 +260,7 @@ def test_only_what_means_the_same_here_becomes_a_request() -> None:
 
 
 def parse(command: str) -> tuple[str, dict[str, list[str]]]:
-    """Read a command as a shell and then a getopt would: the prompt, and every option with its values."""
+    """Parse a command as a shell and getopt do: the prompt, and every option with its values."""
     program, verb, *words = shlex.split(command)
     assert (program, verb) == ("starry", "paint")
     options: dict[str, list[str]] = {}
@@ -274,7 +273,7 @@ def parse(command: str) -> tuple[str, dict[str, list[str]]]:
     return prompt, options
 
 
-def test_a_recipe_of_ours_becomes_the_command_that_paints_it_again() -> None:
+def test_an_own_recipe_becomes_the_command_that_repaints_it() -> None:
     request = PaintRequest(
         prompt='it\'s "night"; $(rm -rf ~) `id`\n--seed 3 星夜',
         negative_prompt="-blurry",
@@ -314,7 +313,7 @@ def test_a_recipe_of_ours_becomes_the_command_that_paints_it_again() -> None:
 @given(st.text(st.characters(codec="utf-8"), max_size=40), st.text(st.characters(codec="utf-8"), max_size=40))
 def test_no_prompt_breaks_out_of_the_command(prompt, negative) -> None:
     recipe = read_recipe(
-        png(itxt("starry_night", lies(prompt=prompt + "x", negative_prompt=negative, request={})))
+        png(itxt("starry_night", forged_json(prompt=prompt + "x", negative_prompt=negative, request={})))
     )
     words, options = parse(recipe.command())
     assert words == recipe.prompt
@@ -322,19 +321,19 @@ def test_no_prompt_breaks_out_of_the_command(prompt, negative) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", recipe.command())
 
 
-def test_a_dash_in_front_of_a_prompt_is_no_option() -> None:
+def test_a_prompt_that_begins_with_a_dash_is_not_an_option() -> None:
     recipe = read_recipe(attacks.FORGED["a dash in front"])
     assert parse(recipe.command())[0] == "--out=/etc/passwd"
 
 
-def test_a_recipe_without_words_has_no_command() -> None:
+def test_a_recipe_without_a_prompt_has_no_command() -> None:
     recipe = read_recipe(with_text(parameters="Steps: 8, Seed: 7, Size: 64x64"))
     with pytest.raises(BadRequest, match="no prompt"):
         recipe.command()
 
 
-def test_a_newer_recipe_is_read_as_far_as_it_is_known() -> None:
-    newer = lies(
+def test_the_known_fields_of_a_newer_recipe_are_read() -> None:
+    newer = forged_json(
         starry_night=9, dreams=["x"], request={"prompt": "sea", "seed": 7, "steps": 4, "mood": "calm"}
     )
     recipe = read_recipe(png(itxt("starry_night", newer)))
@@ -342,22 +341,22 @@ def test_a_newer_recipe_is_read_as_far_as_it_is_known() -> None:
     assert PaintRequest(**recipe.request()).steps == 4
 
 
-def test_a_broken_recipe_gives_way_to_the_text_beside_it() -> None:
+def test_a_broken_recipe_falls_back_to_the_next_text() -> None:
     recipe = read_recipe(png(itxt("starry_night", "{"), itxt("parameters", A1111)))
     check_a1111(recipe)
 
 
-def test_photo_tools_may_turn_our_element_into_an_attribute() -> None:
-    attribute = lies().replace("&", "&amp;").replace('"', "&quot;")
+def test_the_recipe_is_read_from_an_xmp_attribute_too() -> None:
+    attribute = forged_json().replace("&", "&amp;").replace('"', "&quot;")
     packet = attacks.xmp("").replace(b'recipe/1.0/">', f'recipe/1.0/" starry:Recipe="{attribute}">'.encode())
     assert read_recipe(saved("WEBP", xmp=packet)).seed == 7
 
 
-# ── strangers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── hostile ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", attacks.BROKEN)
-def test_a_hostile_file_is_one_sentence(name, tmp_path) -> None:
+def test_a_hostile_file_gives_one_message(name, tmp_path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(attacks.BROKEN[name])
     for source in (path, str(path), attacks.BROKEN[name]):
@@ -373,7 +372,7 @@ def test_a_hostile_file_is_one_sentence(name, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", attacks.FORGED)
-def test_a_forged_recipe_is_read_without_its_poison(name) -> None:
+def test_a_forged_recipe_is_read_without_its_hostile_parts(name) -> None:
     started = time.perf_counter()
     recipe = read_recipe(attacks.FORGED[name])
     request = recipe.request()
@@ -388,7 +387,7 @@ def test_a_forged_recipe_is_read_without_its_poison(name) -> None:
         assert number is None or 0 <= number < 2**64
 
 
-def test_which_sentence_for_which_file(tmp_path) -> None:
+def test_each_kind_of_file_has_its_message(tmp_path) -> None:
     cases: dict[str, tuple[type[StarryError], str]] = {
         "svg": (BadFile, "is not a PNG, JPEG or WebP"),
         "gif": (BadFile, "is not a PNG, JPEG or WebP"),
@@ -424,7 +423,7 @@ def valid(kind: str) -> bytes:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["png", "jpeg", "webp"]), st.data())
-def test_no_damage_to_a_good_file_is_a_traceback(kind, data) -> None:
+def test_a_damaged_file_gives_a_bad_file_or_a_recipe(kind, data) -> None:
     whole = valid(kind)
     cut = data.draw(st.integers(0, len(whole)))
     damaged = bytearray(whole[:cut] if data.draw(st.booleans()) else whole)
@@ -442,7 +441,7 @@ def test_no_damage_to_a_good_file_is_a_traceback(kind, data) -> None:
         read_pixels(bytes(damaged))
 
 
-def test_every_truncation_of_a_picture_is_a_sentence_or_a_recipe() -> None:
+def test_every_truncation_gives_a_bad_file_or_a_recipe() -> None:
     for kind in ("png", "jpeg", "webp"):
         whole = valid(kind)
         for length in range(0, len(whole), 7):
@@ -452,7 +451,7 @@ def test_every_truncation_of_a_picture_is_a_sentence_or_a_recipe() -> None:
                 continue
 
 
-def test_pixels_come_upright_and_without_transparency() -> None:
+def test_pixels_are_upright_and_opaque() -> None:
     red = Image.new("RGBA", (4, 2), (255, 0, 0, 0))
     out = io.BytesIO()
     exif = Image.Exif()

@@ -1,9 +1,10 @@
-"""A finished picture: the bytes it becomes, what other tools read in them, and how it lands on a disk."""
+"""A finished picture: the bytes of its files, what other tools read in them, and how they are written."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,16 +18,19 @@ import textwrap
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from starrynight.errors import BadRequest, StorageError
 from starrynight.metadata import read_pixels, read_recipe
-from starrynight.picture import Picture, Verdict, format_of, make_recipe
+from starrynight.picture import Picture, Verdict, convert, format_of, make_recipe
 from starrynight.request import MAX_TEXT, PaintRequest
 from starrynight.storage import PART_SUFFIX, storage_error
 
@@ -43,17 +47,17 @@ def waves(side: int = 64) -> np.ndarray:
     return (127 + 120 * np.stack([np.sin(6 * x), np.cos(5 * y), np.sin(4 * (x + y))], -1)).astype(np.uint8)
 
 
-def wish(**changes) -> PaintRequest:
+def request_of(**changes) -> PaintRequest:
     return PaintRequest(**({"prompt": "星夜下的静谧村庄", "negative_prompt": "模糊", "seed": 7} | changes))
 
 
 def picture(request: PaintRequest | None = None, **changes) -> Picture:
     known = {"sampler": "Euler", "versions": {"starry-night": "0.1.0"}}
-    return Picture(waves(), make_recipe(request or wish(), **(known | changes)))
+    return Picture(waves(), make_recipe(request or request_of(), **(known | changes)))
 
 
 def chunks(png: bytes) -> list[tuple[bytes, bytes]]:
-    """A PNG's chunks, every checksum proved."""
+    """A PNG's chunks as (type, body), checksums verified."""
     found, at = [], 8
     while at < len(png):
         length, kind = struct.unpack(">I4s", png[at : at + 8])
@@ -67,7 +71,7 @@ def chunks(png: bytes) -> list[tuple[bytes, bytes]]:
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_texts_in_a_png_are_a_contract_to_the_byte() -> None:
+def test_the_texts_in_a_png_are_fixed_byte_for_byte() -> None:
     texts = [body for kind, body in chunks(picture().encode("png")) if kind == b"iTXt"]
     parameters, recipe, packet = (body.split(b"\0\0\0\0\0", 1) for body in texts)
     assert parameters == [
@@ -103,7 +107,7 @@ http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia</Iptc4xmp
         <?xpacket end="r"?>""")
 
 
-def test_the_exif_of_a_jpeg_is_a_contract_to_the_byte() -> None:
+def test_the_exif_of_a_jpeg_is_fixed_byte_for_byte() -> None:
     """Big-endian TIFF, as A1111 writes it: Software, and UserComment as EXIF's UNICODE."""
     text = "星夜下的静谧村庄\nNegative prompt: 模糊\nSteps: 8, Sampler: Euler, CFG scale: 2, Seed: 7, Size: 256x256, "
     comment = b"UNICODE\0" + (text + "Model: firefly, Version: Starry Night 0.1.0").encode("utf-16-be")
@@ -116,7 +120,7 @@ def test_the_exif_of_a_jpeg_is_a_contract_to_the_byte() -> None:
         assert data[at : at + len(tiff)] == tiff
 
 
-def test_the_id_is_a_contract_and_comes_from_pixels_and_recipe() -> None:
+def test_the_id_is_fixed_by_pixels_and_recipe() -> None:
     black = Picture(np.zeros((2, 3, 3), np.uint8), make_recipe(PaintRequest(prompt="night", seed=1)))
     assert black.id == "7bb12cf05c4aa58b76aa9f34f9467f34"
     assert Picture(black.pixels.reshape(3, 2, 3), black.recipe).id != black.id
@@ -126,7 +130,7 @@ def test_the_id_is_a_contract_and_comes_from_pixels_and_recipe() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_picture_is_the_same_bytes(kind) -> None:
+def test_the_same_picture_gives_the_same_bytes(kind) -> None:
     once = picture().encode(kind)
     code = "import sys; sys.path[:0] = ['tests']; import test_picture as t; "
     code += f"sys.stdout.buffer.write(t.picture().encode({kind!r}))"
@@ -139,14 +143,13 @@ def test_the_same_picture_is_the_same_bytes(kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "error"), [("png", {}, 0), ("webp", {"lossless": True}, 0), ("jpeg", {}, 4)]
 )
-def test_the_pixels_come_back(kind, options, error) -> None:
+def test_the_pixels_survive(kind, options, error) -> None:
     seen = read_pixels(picture().encode(kind, **options)).astype(int)
-    assert (
-        np.abs(seen - waves()).max() <= error
-    )  # JPEG at quality 95, 4:4:4; at 4:2:0 the colours alone miss by more
+    # JPEG at quality 95, 4:4:4; with 4:2:0 the colours alone would differ by more than 4.
+    assert np.abs(seen - waves()).max() <= error
 
 
-def test_quality_is_heard() -> None:
+def test_quality_changes_the_size() -> None:
     assert len(picture().encode("webp", quality=20)) < len(picture().encode("webp", quality=95))
     assert len(picture().encode("jpeg", quality=20)) < len(picture().encode("jpeg"))
     for quality in (0, 101):
@@ -156,7 +159,7 @@ def test_quality_is_heard() -> None:
         picture().encode("gif")
 
 
-def test_only_pixels_and_a_recipe_make_a_picture() -> None:
+def test_a_picture_needs_valid_pixels_and_a_recipe() -> None:
     for pixels in (
         np.zeros((4, 4, 3)),
         np.zeros((4, 4), np.uint8),
@@ -171,14 +174,14 @@ def test_only_pixels_and_a_recipe_make_a_picture() -> None:
         Verdict("perhaps")
 
 
-def test_a_picture_knows_its_request_seed_and_verdict() -> None:
-    request = wish(count=3)
+def test_a_picture_returns_its_request_seed_and_verdict() -> None:
+    request = request_of(count=3)
     verdict = Verdict("refuse", ("the decoder gave NaN at step 3",))
     second = picture(request, index=1, verdict=verdict)
     assert (second.request, second.seed, second.verdict) == (request, 8, verdict)
 
 
-# ── what is read back ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── round trips ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 prompts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300).map(
     lambda text: re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]", "", text) + "夜"
@@ -188,7 +191,7 @@ prompts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300).map(
 @settings(max_examples=60, deadline=None)
 @given(prompts, prompts, st.sampled_from(KINDS))
 def test_any_prompt_survives_any_format(prompt, negative, kind) -> None:
-    request = wish(
+    request = request_of(
         prompt=prompt, negative_prompt=negative, style="水墨", loras=[("a, b: “c”", -0.1)], count=2
     )
     recipe = read_recipe(picture(request, index=1).encode(kind))
@@ -214,9 +217,9 @@ TRICKY = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TRICKY)
-def test_tricky_words_survive_for_us_and_for_sd_parsers(name, kind, tmp_path) -> None:
+def test_tricky_prompts_survive_for_this_package_and_for_sd_parsers(name, kind, tmp_path) -> None:
     words = TRICKY[name]
-    request = wish(
+    request = request_of(
         prompt=words, negative_prompt=words[::-1], loras=[("/l/ink.safetensors", 0.8)], model="hub/z-image"
     )
     path = picture(request, model={"hash": "ab" * 32}).write(tmp_path / f"x.{SUFFIX[kind]}")
@@ -230,13 +233,15 @@ def test_tricky_words_survive_for_us_and_for_sd_parsers(name, kind, tmp_path) ->
     assert seen.metadata["Size"] == "256x256"
     assert sampler.model is not None
     assert (sampler.model.name, sampler.model.hash) == ("z-image", "ab" * 5)
-    tame = lambda text: re.sub("(?i)(negative prompt):", r"\1 :", text)  # noqa: E731 - the one change we own up to
+    tame = lambda text: re.sub("(?i)(negative prompt):", r"\1 :", text)  # noqa: E731 - the one documented change
     assert sampler.prompts[0].value == tame(request.prompt) + " <lora:ink:0.8>"
     assert sampler.negative_prompts[0].value == tame(request.negative_prompt)
 
 
-def test_a_jpeg_too_full_for_one_packet_continues_it_as_the_xmp_standard_says() -> None:
-    data = picture(wish(prompt=TRICKY["long markup"], negative_prompt=TRICKY["long noise"])).encode("jpeg")
+def test_a_packet_too_long_for_a_jpeg_segment_is_split_as_the_xmp_standard_requires() -> None:
+    data = picture(request_of(prompt=TRICKY["long markup"], negative_prompt=TRICKY["long noise"])).encode(
+        "jpeg"
+    )
     assert data.count(b"http://ns.adobe.com/xap/1.0/\0") == 1
     _, first, second = data.split(b"http://ns.adobe.com/xmp/extension/\0")
     guid = re.search(rb"<xmpNote:HasExtendedXMP>([0-9A-F]{32})<", data)
@@ -252,7 +257,7 @@ def test_a_jpeg_too_full_for_one_packet_continues_it_as_the_xmp_standard_says() 
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
-def test_words_that_no_exif_holds_are_refused_with_a_way_out(kind) -> None:
+def test_a_prompt_too_long_for_exif_is_refused_with_an_alternative(kind) -> None:
     with pytest.raises(BadRequest, match="PNG"):
         picture(prompt="好" * 40_000).encode(kind)
     assert read_recipe(picture(prompt="好" * 40_000).encode("png")).prompt == "好" * 40_000
@@ -261,8 +266,8 @@ def test_words_that_no_exif_holds_are_refused_with_a_way_out(kind) -> None:
 @NEEDS_EXIFTOOL
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TRICKY)
-def test_exiftool_reads_words_labels_and_recipe(name, kind, tmp_path) -> None:
-    request = wish(prompt=TRICKY[name], negative_prompt="模糊")
+def test_exiftool_reads_prompt_label_and_recipe(name, kind, tmp_path) -> None:
+    request = request_of(prompt=TRICKY[name], negative_prompt="模糊")
     one = Picture(waves(), make_recipe(request, sampler="Euler"), producer="星河 <Studio> & Co")
     path = one.write(tmp_path / f"x.{SUFFIX[kind]}")
     out = subprocess.run(["exiftool", "-j", "-a", "-G1", path], capture_output=True, check=True).stdout
@@ -288,7 +293,7 @@ def test_exiftool_reads_words_labels_and_recipe(name, kind, tmp_path) -> None:
     assert ours["request"]["prompt"] == request.prompt
 
 
-def test_the_label_can_be_left_out_where_another_law_applies() -> None:
+def test_the_aigc_label_can_be_omitted() -> None:
     one = picture()
     assert b"TC260" in one.encode("webp")
     bare = Picture(one.pixels, one.recipe, label=False)
@@ -297,27 +302,66 @@ def test_the_label_can_be_left_out_where_another_law_applies() -> None:
         assert b"trainedAlgorithmicMedia" in bare.encode(kind)
 
 
+A1111 = "a quiet 村庄\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 99, Size: 8x8"
+
+
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("target", KINDS)
+def test_a_converted_picture_keeps_its_recipe(source, target) -> None:
+    own = picture().encode(source)
+    assert convert(own, source, source) is own
+    assert read_recipe(convert(own, source, target, 80)).request() == picture().request.to_dict()
+    texts: dict[str, Any] = {"pnginfo": PngInfo()} if source == "png" else {"exif": Image.Exif()}
+    if source == "png":
+        texts["pnginfo"].add_itxt("parameters", A1111)
+    else:
+        texts["exif"].get_ifd(0x8769)[0x9286] = b"UNICODE\0" + A1111.encode("utf-16-be")
+    out = io.BytesIO()
+    Image.fromarray(waves()).save(out, source.upper(), **texts)
+    recipe = read_recipe(convert(out.getvalue(), source, target, 80))
+    assert (recipe.tool, recipe.prompt, recipe.seed) == ("A1111", "a quiet 村庄", 99)
+
+
+def test_another_tools_xmp_survives_and_gets_no_label() -> None:
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><!-- theirs --></x:xmpmeta>'
+    out = io.BytesIO()
+    Image.fromarray(waves()).save(out, "WEBP", xmp=packet)
+    for target in ("png", "jpeg"):
+        data = convert(out.getvalue(), "webp", target)
+        assert packet in data
+        assert b"TC260" not in data
+    for wrong in ({"target_format": "gif"}, {"target_format": "png", "quality": 0}):
+        with pytest.raises(BadRequest):
+            convert(out.getvalue(), "webp", **wrong)
+    out = io.BytesIO()
+    Image.fromarray(waves()).save(out, "WEBP", xmp=packet.replace(b"theirs", b"x" * 70_000))
+    with pytest.raises(BadRequest, match="PNG"):  # a JPEG segment holds 64 KB
+        convert(out.getvalue(), "webp", "jpeg")
+
+
 # ── the disk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_name_already_taken_is_never_written_over(tmp_path) -> None:
-    (tmp_path / "x.png").write_text("a picture somebody loves")
+def test_an_existing_file_is_not_overwritten(tmp_path) -> None:
+    (tmp_path / "x.png").write_text("an older picture")
     assert picture().write(tmp_path / "x.png") == tmp_path / "x-2.png"
     assert picture().write(tmp_path / "x.png") == tmp_path / "x-3.png"
-    assert (tmp_path / "x.png").read_text() == "a picture somebody loves"
+    assert (tmp_path / "x.png").read_text() == "an older picture"
     assert picture().write(tmp_path / "x.png", overwrite=True) == tmp_path / "x.png"
     assert (tmp_path / "x.png").read_bytes() == picture().encode()
     assert sorted(os.listdir(tmp_path)) == ["x-2.png", "x-3.png", "x.png"]
 
 
-def test_many_at_once_under_one_name_all_land(tmp_path) -> None:
+def test_concurrent_writes_of_one_name_all_succeed(tmp_path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(lambda seed: picture(wish(seed=seed)).write(tmp_path / "x.png"), range(24)))
+        paths = list(
+            pool.map(lambda seed: picture(request_of(seed=seed)).write(tmp_path / "x.png"), range(24))
+        )
     assert len(set(paths)) == 24
     assert sorted(read_recipe(path).seed or 0 for path in paths) == list(range(24))
 
 
-def test_a_missing_folder_is_made_and_the_suffix_says_the_format(tmp_path) -> None:
+def test_a_missing_folder_is_made_and_the_suffix_selects_the_format(tmp_path) -> None:
     path = picture().write(tmp_path / "a" / "b" / "夜.JPEG")
     assert path.read_bytes().startswith(b"\xff\xd8\xff")
     assert [format_of(name) for name in ("a.png", "b.JPG", "c.webp")] == ["png", "jpeg", "webp"]
@@ -327,7 +371,7 @@ def test_a_missing_folder_is_made_and_the_suffix_says_the_format(tmp_path) -> No
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_file_where_a_folder_should_be_and_a_name_too_long(tmp_path) -> None:
+def test_a_file_in_place_of_a_folder_and_a_long_name_are_storage_errors(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x.png", tmp_path / ("长" * 200 + ".png")):
         with pytest.raises(StorageError) as caught:
@@ -339,7 +383,7 @@ def test_a_file_where_a_folder_should_be_and_a_name_too_long(tmp_path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
 
 
-def test_without_permission_it_says_so(tmp_path) -> None:
+def test_missing_permission_is_named(tmp_path) -> None:
     tmp_path.chmod(0o555)
     root = os.geteuid() == 0
     if root:
@@ -354,7 +398,7 @@ def test_without_permission_it_says_so(tmp_path) -> None:
     assert "权限" in caught.value.zh
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does by itself; the write then fails
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
@@ -371,7 +415,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["fsync", "link"])
-def test_a_killed_run_leaves_no_half_written_picture(moment, tmp_path) -> None:
+def test_a_killed_process_leaves_no_partial_picture(moment, tmp_path) -> None:
     code = f"""
         import os, signal, sys
         sys.path[:0] = ["tests"]
@@ -387,9 +431,9 @@ def test_a_killed_run_leaves_no_half_written_picture(moment, tmp_path) -> None:
     assert left.startswith(".")
 
 
-def test_a_disk_without_hard_links_still_overwrites_nothing(tmp_path, monkeypatch) -> None:
+def test_a_file_system_without_hard_links_overwrites_nothing(tmp_path, monkeypatch) -> None:
     def refuse(*_):
-        raise PermissionError(errno.EPERM, "Operation not permitted")  # what FAT says
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # FAT's error
 
     monkeypatch.setattr(os, "link", refuse)
     paths = [picture().write(tmp_path / "x.webp") for _ in range(3)]
@@ -400,7 +444,7 @@ def test_a_disk_without_hard_links_still_overwrites_nothing(tmp_path, monkeypatc
     )
 
 
-def test_the_words_never_import_torch() -> None:
+def test_requests_pictures_and_metadata_import_no_torch() -> None:
     code = (
         "import sys, starrynight.request, starrynight.picture, starrynight.metadata;"
         "heavy = {'torch', 'diffusers', 'transformers'} & set(sys.modules); assert not heavy, heavy"

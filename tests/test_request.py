@@ -1,4 +1,4 @@
-"""The words: what a request accepts, refuses and promises about its id."""
+"""Requests: what they accept and refuse, and their canonical form and id."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from starrynight.errors import BadRequest, UnknownName, WrongSize
 from starrynight.request import MAX_SEED, MAX_TEXT, PaintRequest, check_size
 
 
-def wish(**changes) -> PaintRequest:
+def request_of(**changes) -> PaintRequest:
     return PaintRequest(**({"prompt": "a quiet village under stars", "seed": 7} | changes))
 
 
-def test_the_canonical_bytes_and_the_id_are_a_contract() -> None:
-    request = wish(prompt="星夜下的静谧村庄", loras=[("ink", 1)], guidance=2)
+def test_the_canonical_json_and_the_id_are_fixed() -> None:
+    request = request_of(prompt="星夜下的静谧村庄", loras=[("ink", 1)], guidance=2)
     assert request.canonical() == (
         '{"count":1,"guidance":2.0,"height":256,"init_image":null,"loras":[["ink",1.0]],"model":"firefly",'
         '"negative_prompt":"","precision":"auto","prompt":"星夜下的静谧村庄","sampler":null,"seed":7,"steps":8,'
@@ -31,22 +31,22 @@ def test_the_canonical_bytes_and_the_id_are_a_contract() -> None:
     assert request.id == "172364c9a27a2b50"
 
 
-def test_equal_words_are_one_request_however_they_were_typed() -> None:
+def test_equal_values_give_one_request_whatever_their_spelling() -> None:
     decomposed = unicodedata.normalize("NFD", "café à midi")
     assert decomposed != "café à midi"
-    assert wish(prompt=f"  {decomposed}\r\nnoon\n").id == wish(prompt="café à midi\nnoon").id
-    assert wish(guidance=2, loras=[["ink", 1]]) == wish(guidance=2.0, loras=(("ink", 1.0),))
-    assert wish(width=np.int64(512)).canonical() == wish(width=512).canonical()
-    assert wish(prompt="a").id != wish(prompt="b").id
+    assert request_of(prompt=f"  {decomposed}\r\nnoon\n").id == request_of(prompt="café à midi\nnoon").id
+    assert request_of(guidance=2, loras=[["ink", 1]]) == request_of(guidance=2.0, loras=(("ink", 1.0),))
+    assert request_of(width=np.int64(512)).canonical() == request_of(width=512).canonical()
+    assert request_of(prompt="a").id != request_of(prompt="b").id
 
 
-def test_a_file_name_is_kept_as_it_is_on_disk() -> None:
+def test_a_file_name_is_not_normalised() -> None:
     name = unicodedata.normalize("NFD", "ébauche.png")
-    assert wish(init_image=Path(name)).init_image == name
-    assert wish(loras=[(Path("/loras/a.safetensors"), 0.5)]).loras == (("/loras/a.safetensors", 0.5),)
+    assert request_of(init_image=Path(name)).init_image == name
+    assert request_of(loras=[(Path("/loras/a.safetensors"), 0.5)]).loras == (("/loras/a.safetensors", 0.5),)
 
 
-def test_a_missing_seed_is_drawn_once_and_stays() -> None:
+def test_a_missing_seed_is_drawn_once() -> None:
     first, second = PaintRequest(prompt="sea"), PaintRequest(prompt="sea")
     assert first.seed != second.seed  # 1 in 4 billion to fail by chance
     assert first.replace(steps=4).seed == first.seed
@@ -54,13 +54,13 @@ def test_a_missing_seed_is_drawn_once_and_stays() -> None:
 
 
 def test_picture_i_of_a_batch_has_the_seed_plus_i() -> None:
-    request = wish(seed=40, count=3)
+    request = request_of(seed=40, count=3)
     assert [request.seed_of(i) for i in range(3)] == [40, 41, 42]
     with pytest.raises(IndexError):
         request.seed_of(3)
-    assert wish(seed=MAX_SEED).seed_of(0) == MAX_SEED
+    assert request_of(seed=MAX_SEED).seed_of(0) == MAX_SEED
     with pytest.raises(BadRequest):
-        wish(seed=MAX_SEED, count=2)  # its second picture would need a seed no generator takes
+        request_of(seed=MAX_SEED, count=2)  # its second seed would be above MAX_SEED
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_picture_i_of_a_batch_has_the_seed_plus_i() -> None:
     ],
     ids=lambda value: ascii(value) if isinstance(value, str) and len(value) < 20 else type(value).__name__,
 )
-def test_what_cannot_be_painted_is_refused_in_both_languages(field, value, error) -> None:
+def test_an_invalid_value_is_refused_in_both_languages(field, value, error) -> None:
     with pytest.raises(error) as caught:
-        wish(**{field: value})
+        request_of(**{field: value})
     assert type(caught.value) is error
     assert caught.value.exit_code == 2
     assert any("\u4e00" <= letter <= "\u9fff" for letter in caught.value.zh)
@@ -133,17 +133,17 @@ def test_what_cannot_be_painted_is_refused_in_both_languages(field, value, error
 @pytest.mark.parametrize("strength", [0, 1.01, math.nan, -1, True])
 def test_strength_is_above_zero_and_at_most_one(strength) -> None:
     with pytest.raises(BadRequest):
-        wish(init_image="sea.png", strength=strength)
-    assert wish(init_image="sea.png", strength=1).strength == 1.0
+        request_of(init_image="sea.png", strength=strength)
+    assert request_of(init_image="sea.png", strength=1).strength == 1.0
 
 
-def test_a_refused_seed_says_how_to_get_a_random_one() -> None:
+def test_the_message_for_a_wrong_seed_offers_a_random_one() -> None:
     with pytest.raises(BadRequest, match="leave it out") as caught:
-        wish(seed=-1)
+        request_of(seed=-1)
     assert "随机" in caught.value.zh
 
 
-def test_an_unknown_field_is_answered_with_the_nearest() -> None:
+def test_an_unknown_field_is_answered_with_similar_ones() -> None:
     with pytest.raises(BadRequest, match="negative_prompt") as caught:
         PaintRequest.from_dict({"prompt": "sea", "negativ_prompt": "fog"})
     assert "negative_prompt" in caught.value.zh
@@ -152,17 +152,17 @@ def test_an_unknown_field_is_answered_with_the_nearest() -> None:
     with pytest.raises(BadRequest):
         PaintRequest.from_dict(["prompt"])  # type: ignore[arg-type]
     with pytest.raises(BadRequest):
-        wish().replace(nothing=1)
+        request_of().replace(nothing=1)
 
 
-def test_it_is_frozen_and_hashable() -> None:
-    request = wish()
+def test_a_request_is_frozen_and_hashable() -> None:
+    request = request_of()
     with pytest.raises(dataclasses.FrozenInstanceError):
         request.steps = 3  # type: ignore[misc]
-    assert {request, wish()} == {request}
+    assert {request, request_of()} == {request}
 
 
-def test_a_wrong_size_is_said_aloud_with_the_nearest_that_fit() -> None:
+def test_a_wrong_size_is_refused_with_the_nearest_valid_sizes() -> None:
     check_size(256, 64, 16, 64, 512)
     with pytest.raises(WrongSize) as caught:
         check_size(250, 300, 16, 64, 512)
@@ -177,7 +177,7 @@ def test_a_wrong_size_is_said_aloud_with_the_nearest_that_fit() -> None:
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([8, 16, 24, 32, 64]))
-def test_every_size_named_as_near_is_a_size_that_fits(width, height, multiple) -> None:
+def test_every_suggested_size_is_valid(width, height, multiple) -> None:
     try:
         check_size(width, height, multiple, 64, 2048)
     except WrongSize as error:
@@ -188,7 +188,7 @@ def test_every_size_named_as_near_is_a_size_that_fits(width, height, multiple) -
 
 
 @given(st.text(), st.text(max_size=200), st.integers(0, 2**62), st.integers(1, 64))
-def test_any_text_is_either_refused_or_survives_its_own_json(prompt, negative, seed, count) -> None:
+def test_any_text_is_refused_or_survives_a_json_round_trip(prompt, negative, seed, count) -> None:
     try:
         request = PaintRequest(prompt=prompt, negative_prompt=negative, seed=seed, count=count)
     except BadRequest:

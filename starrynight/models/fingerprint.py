@@ -1,6 +1,6 @@
-"""Which weights these are: a fingerprint of a model's files that is cheap for 12 GB and sees any retraining.
+"""A fingerprint of a model's weights that reads a few hundred KB per file, so that 12 GB cost no time.
 
-Knows files; knows no picture.
+Retraining changes nearly every weight, so samples detect it; a change of single weights may go unnoticed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
 def fingerprint(model: ModelSpec) -> str:
-    """sha256 over every weight file's name, length, and 64 samples of 4 KB spread evenly, headers included."""
+    """SHA-256 (hex) over the name, length and 64 evenly spaced samples of 4 KB of every weight file, base included."""
     digest = hashlib.sha256()
     for root in (model.place, *([resolve(model.base).place] if model.base else [])):
         for path in sorted(root.rglob("*.safetensors")) if root.is_dir() else [root]:
@@ -26,6 +26,6 @@ def fingerprint(model: ModelSpec) -> str:
 def _sample(path: Path, digest: hashlib._Hash) -> None:
     last = max(path.stat().st_size - SAMPLE_BYTES, 0)
     with path.open("rb") as file:
-        for place in sorted({last * number // (SAMPLES - 1) for number in range(SAMPLES)}):
-            file.seek(place)
+        for offset in sorted({last * number // (SAMPLES - 1) for number in range(SAMPLES)}):
+            file.seek(offset)
             digest.update(file.read(SAMPLE_BYTES))

@@ -1,6 +1,6 @@
-"""Which architecture a single .safetensors file holds, told by the names in its header, and the small files it lacks.
+"""The architecture of a single .safetensors file, recognised by its tensors' names, and the small files it lacks.
 
-Knows names of tensors, not tensors; imports transformers only to build CLIP's tokenizer.
+Reads headers, not tensors. Imports transformers only to build CLIP's tokenizer.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LORA_MARKS = (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lokr_", ".ha
 
 @dataclass(frozen=True)
 class Layout:
-    """``marks``: prefixes of tensor names that must all occur (ComfyUI's prefix removed for ``base`` layouts).
+    """``marks``: prefixes of tensor names that must all occur (after ComfyUI's prefix, if ``base`` is set).
 
-    ``base`` is the catalogue's pipeline that a lone transformer is laid over; a whole checkpoint has none and
-    takes its shapes from ``folder``. ``like`` names the catalogue's row with the same habits, ``habits`` what
-    differs.
+    ``base``: the catalogue model whose pipeline a lone transformer replaces the transformer of. A whole checkpoint has
+    none and takes its configurations from ``folder``. ``like``: the catalogue model with the same defaults; ``size``,
+    ``steps`` and ``guidance`` override them.
     """
 
     name: str
@@ -52,11 +52,11 @@ LAYOUTS = (
 
 
 def recognise(path: Path) -> Layout:
-    """The layout of a single file. Raises Unfit for a LoRA or an unknown one, and what ``files.header`` raises."""
+    """The layout of a single file. Raises Unfit for a LoRA or an unknown layout, and the errors of ``weights.header``."""
     keys = [key for key in header(path) if key != "__metadata__"]
     if any(mark in key for key in keys for mark in LORA_MARKS):
         raise Unfit(
-            f"“{path.name}” is a LoRA, not a model; lay it over one: --lora {path.name}:0.8.",
+            f"“{path.name}” is a LoRA, not a model; add it to a model: --lora {path.name}:0.8.",
             f"“{path.name}”是 LoRA 而不是模型；请叠加使用：--lora {path.name}:0.8。",
         )
     bare = [key.removeprefix(COMFY_PREFIX) for key in keys]
@@ -65,14 +65,14 @@ def recognise(path: Path) -> Layout:
             return layout
     known = sorted({layout.name for layout in LAYOUTS})
     raise Unfit(
-        f"“{path.name}” holds none of the architectures we can load from a single file ({', '.join(known)}); use the "
+        f"“{path.name}” has none of the architectures that load from a single file ({', '.join(known)}); use the "
         "model's diffusers folder instead.",
         f"“{path.name}”不是可单文件加载的架构（{'、'.join(known)}）；请改用该模型的 diffusers 文件夹。",
     )
 
 
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
-    """CLIP's own tokenizer, built from its merges. SDXL's second one pads with "!"."""
+    """CLIP's tokenizer, built from its BPE merges. SDXL's second text encoder pads with "!"."""
     from transformers import CLIPTokenizer
 
     lines = gzip.decompress((HERE / "clip" / "merges.txt.gz").read_bytes()).decode().splitlines()
@@ -89,7 +89,7 @@ def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
 
 
 def _letters() -> list[str]:
-    """The 256 letters of GPT-2's byte alphabet in its order: printable bytes first, the rest moved up to U+0100."""
+    """GPT-2's 256 byte symbols in their order: printable bytes as themselves, the rest from U+0100 on."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

@@ -1,6 +1,6 @@
-"""Whether a weight file may be trusted and is whole, told from its first bytes and its length.
+"""Whether a weight file is safe and complete, from its first bytes, its safetensors header and its length.
 
-Knows the safetensors header and the look of what must not be opened; loads no weights, imports no torch.
+Loads no weights and imports no torch.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile
 
-# Formats that are pickles inside, and the openings of a pickle (protocols 2 to 5), a zip (torch.save) and a tar.
+# Suffixes of pickled formats, and the first bytes of a pickle (protocols 2 to 5) and a zip (torch.save).
 PICKLED = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 PICKLE_OPENINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 LFS_OPENING = b"version https://git-lfs.github.com/spec/"
 
-# The format's own limit on its header (safetensors 0.8: MAX_HEADER_SIZE).
+# Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
 
 
 def find(name: str) -> Path | None:
-    """The file or folder that ``name`` spells, if there is one. What can be no path at all (too long for the disk, the
-    home of nobody we know) is not there either."""
+    """The file or folder called ``name``, or None; also for a name that cannot be a path (too long, "~" of an unknown
+    user).
+    """
     try:
         path = Path(name).expanduser()
         return path if path.exists() else None
@@ -41,7 +42,7 @@ def header(path: Path) -> dict[str, Any]:
     length = path.stat().st_size
     with path.open("rb") as file:
         opening = file.read(64)
-        _refuse_strangers(path, opening)
+        _refuse_unsafe(path, opening)
         if len(opening) < 8:
             raise _broken(path, "it is empty", "文件为空")
         (size,) = struct.unpack("<Q", opening[:8])
@@ -50,21 +51,22 @@ def header(path: Path) -> dict[str, Any]:
         file.seek(8)
         try:
             read = json.loads(file.read(size))
-            told = 8 + size + _extent(read)
+            expected = 8 + size + _extent(read)
         except (ValueError, RecursionError) as error:
             raise _broken(path, "its header cannot be read", "文件头无法解析") from error
-    if length != told:
+    if length != expected:
         raise _broken(
             path,
-            f"it is {length:,} bytes long, and its header speaks of {told:,}",
-            f"文件长 {length:,} 字节，而文件头声明 {told:,} 字节",
+            f"it has {length:,} bytes, but its header declares {expected:,}",
+            f"文件长 {length:,} 字节，而文件头声明 {expected:,} 字节",
         )
     return read
 
 
 def _extent(read: Any) -> int:
-    """Bytes of tensors that a header speaks of. Raises ValueError for what is not of the form, so that nobody who reads
-    the header after us meets a surprise."""
+    """The bytes of tensors that a header declares. Raises ValueError for a malformed header, so that its later readers
+    need no checks.
+    """
     if not isinstance(read, dict):
         raise ValueError("no object")
     end = 0
@@ -90,10 +92,10 @@ def _whole(numbers: Any, count: int | None = None) -> list[int]:
     return numbers
 
 
-def _refuse_strangers(path: Path, opening: bytes) -> None:
+def _refuse_unsafe(path: Path, opening: bytes) -> None:
     if opening.startswith(LFS_OPENING):
         raise LfsPointer(
-            f"“{path.name}” is a Git LFS pointer, not the weights; run `git lfs pull` where it came from.",
+            f"“{path.name}” is a Git LFS pointer, not the weights; run `git lfs pull` in its repository.",
             f"“{path.name}”只是 Git LFS 指针，不是权重；请在来源仓库运行 `git lfs pull`。",
         )
     if opening.startswith(PICKLE_OPENINGS) or path.suffix.lower() in PICKLED:
@@ -111,7 +113,7 @@ def _broken(path: Path, en: str, zh: str) -> BadFile:
 
 
 def check_folder(folder: Path) -> None:
-    """Every weight file of a diffusers folder, before anything heavy is loaded: whole, trusted, and all there.
+    """Check that the weight files of a diffusers folder are complete and safe, before any of them is loaded.
 
     Raises MissingFile, PickledFile, LfsPointer or BadFile.
     """
@@ -120,7 +122,7 @@ def check_folder(folder: Path) -> None:
 
 
 def components(index: dict[str, Any]) -> dict[str, list[str]]:
-    """The parts that a model_index.json lists: name → [library, class]."""
+    """The components in a model_index.json: name → [library, class]."""
     return {
         name: entry
         for name, entry in index.items()
@@ -131,8 +133,8 @@ def components(index: dict[str, Any]) -> dict[str, list[str]]:
 def _check_component(folder: Path) -> None:
     if not folder.is_dir():
         raise MissingFile(
-            f"The model's folder “{folder.name}” is missing from “{folder.parent}”; fetch the model again.",
-            f"“{folder.parent}”缺少文件夹“{folder.name}”；请重新获取该模型。",
+            f"The model's folder “{folder.name}” is missing from “{folder.parent}”; download the model again.",
+            f"“{folder.parent}”缺少文件夹“{folder.name}”；请重新下载该模型。",
         )
     for shards in folder.glob("*.safetensors.index.json"):
         for name in _shards(shards):
@@ -146,19 +148,19 @@ def _check_component(folder: Path) -> None:
     config = folder / "config.json"
     if config.is_file() and "_class_name" in read_json(config) and not any(folder.glob("*.safetensors")):
         raise MissingFile(
-            f"“{folder}” holds a config but no .safetensors weights; fetch the model again.",
-            f"“{folder}”只有配置，没有 .safetensors 权重；请重新获取该模型。",
+            f"“{folder}” has a config but no .safetensors weights; download the model again.",
+            f"“{folder}”只有配置，没有 .safetensors 权重；请重新下载该模型。",
         )
 
 
 def _shards(index: Path) -> set[str]:
-    """The files beside ``index`` that it names; a name is a name and leads nowhere else."""
-    told = read_json(index).get("weight_map", {})
-    names: list[Any] = list(told.values()) if isinstance(told, dict) else [None]
+    """The files in its folder that ``index`` names. Raises BadFile for a name with a folder in it."""
+    weight_map = read_json(index).get("weight_map", {})
+    names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
     if not all(isinstance(name, str) and name == Path(name).name for name in names):
         raise BadFile(
-            f"“{index}” does not name its weight files as it should; fetch the model again.",
-            f"“{index}”没有正确列出权重文件；请重新获取该模型。",
+            f"“{index}” lists weight files in an invalid form; download the model again.",
+            f"“{index}”没有正确列出权重文件；请重新下载该模型。",
         )
     return set(names)
 
@@ -168,13 +170,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
     data = path.read_bytes()
-    _refuse_strangers(path, data[:64])
+    _refuse_unsafe(path, data[:64])
     try:
         read = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadFile(
-            f"“{path}” is not valid JSON: {error}.", f"“{path}”不是有效的 JSON：{error}。"
+            f"“{path}” is not valid JSON ({error}); download it again.",
+            f"“{path}”不是有效的 JSON（{error}）；请重新下载。",
         ) from error
     if not isinstance(read, dict):
-        raise BadFile(f"“{path}” should hold a JSON object.", f"“{path}”应为 JSON 对象。")
+        raise BadFile(
+            f"“{path}” must contain a JSON object; download it again.",
+            f"“{path}”应为 JSON 对象；请重新下载。",
+        )
     return read
