@@ -1,12 +1,12 @@
-"""Latency of the queue: to the first preview, from the last step to the saved picture, and from cancelling to the end.
+"""Latency of the queue: to the first preview, from last step to saved picture, from cancelling to the end.
 
     python benchmarks/job_queue.py [ROUNDS]
 
-Runs `starry open` over a temporary gallery, submits over HTTP and reads the events as a page does. The model is Firefly
-at 256×256, 8 steps, loaded before anything is timed. Prints medians of ROUNDS (default 10): wall-clock time, and CPU
-time of server and worker together on one thread, which depends less on the machine's other load. The time of a step is
-printed too, so that the figures can be read as ratios. Exits with 0 if a picture is saved within 1 s of its last step
-and a cancelled job ends within one step.
+Runs `starry open` over a temporary gallery, submits over HTTP and reads the events as a page does. The model
+is Firefly at 256×256, 8 steps, loaded before anything is timed. Prints medians of ROUNDS (default 10):
+wall-clock time, and CPU time of server and worker together on one thread, which depends less on the machine's
+other load. The time of a step is printed too, so that the figures can be read as ratios. Exits with 0 if a
+picture is saved within 1 s of its last step and a cancelled job ends within one step.
 """
 
 from __future__ import annotations

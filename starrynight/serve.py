@@ -1,7 +1,7 @@
-"""``starry open``: one process that serves the pages and the API at one address and supervises the worker process.
+"""``starry open``: one process that serves the pages and the API at one address and supervises a worker.
 
-It composes what other packages provide: the API's application, Streamlit's pages behind it, access control in front of
-both, the supervisor, and a daily cleanup.
+It composes what other packages provide: the API's application, Streamlit's pages behind it, access control in
+front of both, the supervisor, and a daily cleanup.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def serve(
     device: str | None = None,
     lang: str = "en",
 ) -> None:
-    """Serve until Ctrl-C; if the studio is open at this address already, only show it. ``lang``: of what is printed.
+    """Serve until Ctrl-C; if the studio is open here already, only show it. ``lang``: of what is printed.
 
-    A host other than loopback gets a new access token. Raises ``StorageError`` for a gallery that cannot be opened or a
-    port that is taken.
+    A host other than loopback gets a new access token. Raises ``StorageError`` for a gallery that cannot be
+    opened or a port that is taken.
     """
     import uvicorn
 
@@ -136,7 +136,7 @@ def _daily_cleanup(gallery: Gallery) -> Iterator[None]:
     closing = threading.Event()
 
     def clean_up() -> None:
-        # The first similarity search reads every stored hash and palette; doing it now keeps the first visitor's fast.
+        # The first similarity search reads every stored hash and palette; do that before a visitor waits.
         with contextlib.suppress(StarryError):
             gallery.count(Query(colour="#000000"))
         while not closing.is_set():

@@ -1,4 +1,4 @@
-"""Real servers for tests: an application on a port of this process, and `starry open` as a process of its own."""
+"""Real servers for tests: an application on a port of this process, and `starry open` as a process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answer:
 
 
 def ask(address: str, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
-    """Send a request. ``body``: bytes as they are, anything else as JSON. Underscores in header names become hyphens."""
+    """``body``: bytes as they are, anything else as JSON. Underscores in header names become hyphens."""
     url = urlsplit(address)
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -106,9 +106,7 @@ def test_the_pages_are_served_at_the_same_address(server: Server) -> None:
     assert server.ask("/_stcore/stream", Host="evil.example").status == 421
 
 
-def test_opening_it_twice_prints_its_address_and_a_taken_port_is_an_error(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_second_open_prints_the_address_and_a_taken_port_fails(server: Server, tmp_path: Path) -> None:
     port = server.address.rstrip("/").rsplit(":", 1)[1]
     again = Server(tmp_path, "--port", port)
     assert (again.process.wait(60), again.address) == (0, server.address)
@@ -155,9 +153,7 @@ def test_a_download_has_its_recipe_in_every_format(here: str, gallery: Gallery) 
     assert ask(here, f"/api/pictures/{row.id}/thumb?size=100000").status == 400
 
 
-def test_a_corrupt_or_missing_file_is_an_error_and_the_others_are_still_served(
-    here: str, gallery: Gallery
-) -> None:
+def test_a_corrupt_or_missing_file_is_an_error_of_its_own(here: str, gallery: Gallery) -> None:
     corrupt, missing, whole = (gallery.hang(picture("坏掉的画", seed)) for seed in (701, 702, 703))
     Path(gallery.path(corrupt)).write_bytes(gallery.read(corrupt)[:300])
     Path(gallery.path(missing)).unlink()
@@ -172,9 +168,7 @@ def test_a_corrupt_or_missing_file_is_an_error_and_the_others_are_still_served(
         assert ask(here, f"/api/pictures/{row.id}/thumb").status == 200
 
 
-def test_another_tools_picture_keeps_its_recipe_in_every_format(
-    here: str, gallery: Gallery, tmp_path: Path
-) -> None:
+def test_a_foreign_recipe_survives_every_format(here: str, gallery: Gallery, tmp_path: Path) -> None:
     parameters = "a quiet 村庄\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 99, Size: 8x8, Model: m"
     (tmp_path / "a1111.png").write_bytes(png(itxt("parameters", parameters), width=8, height=8))
     assert gallery.gather(tmp_path).hung == 1

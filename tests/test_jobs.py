@@ -1,4 +1,4 @@
-"""The queue and its leases without a painter: states, order, cancelling, deaths of workers, uploads, validation."""
+"""The queue and its leases without a painter: states, order, deaths of workers, uploads, validation."""
 
 from __future__ import annotations
 
@@ -165,9 +165,7 @@ def test_refused_pictures_carry_their_reason(gallery: Gallery, queue: Queue) -> 
     assert claim(held).finished == {1}  # the refused one is tried again
 
 
-def test_a_job_continues_after_one_death_and_is_set_aside_after_the_second(
-    gallery: Gallery, queue: Queue
-) -> None:
+def test_one_death_requeues_a_job_and_the_second_sets_it_aside(gallery: Gallery, queue: Queue) -> None:
     job, other = queue.submit(request(count=3)).id, queue.submit(request()).id
     first = lease(gallery)
     saved = hang(gallery, first, claim(first), 0)
@@ -257,9 +255,7 @@ kill()
 
 
 @pytest.mark.parametrize("when", ["before its row", "before the transaction ends", "after it"])
-def test_killed_while_saving_a_picture_it_is_saved_and_recorded_once(
-    gallery: Gallery, queue: Queue, when: str
-) -> None:
+def test_a_kill_while_saving_loses_and_doubles_nothing(gallery: Gallery, queue: Queue, when: str) -> None:
     job = queue.submit(request(count=2)).id
     finished(process(KILLED_WHILE_SAVING, gallery.place, when), killed=True)
     assert (gallery.count(), len(queue.get(job).pictures)) == ((1, 1) if when == "after it" else (0, 0))
@@ -301,9 +297,7 @@ def test_a_job_this_version_cannot_read_fails_and_the_next_is_painted(gallery: G
     assert queue.get(unreadable).error["type"] == "BadRequest"
 
 
-def test_the_queue_is_limited_and_deletes_expired_jobs(
-    gallery: Gallery, queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_queue_is_limited_and_expires(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("starrynight.jobs.queue.MAX_WAITING", 3)
     ids = [queue.submit(request()).id for _ in range(3)]
     with pytest.raises(BadRequest, match="waiting already"):
@@ -375,9 +369,7 @@ def test_a_stored_upload_holds_pixels_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_upload_is_removed_only_when_nothing_needs_it(
-    gallery: Gallery, queue: Queue, tmp_path: Path
-) -> None:
+def test_unneeded_uploads_are_removed(gallery: Gallery, queue: Queue, tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads")
     needs = (
         "a waiting job",

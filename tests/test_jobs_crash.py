@@ -1,4 +1,4 @@
-"""A real server and worker, killed in each state of a job: no finished picture is lost and the queue continues."""
+"""A real server and worker, killed in each state of a job: finished pictures stay, the queue continues."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def server(home: Path) -> Iterator[Server]:
     opened.close()
 
 
-def test_a_job_that_lost_two_workers_is_set_aside_and_continues_when_retried(
-    server: Server, home: Path
-) -> None:
+def test_a_job_set_aside_after_two_kills_continues_when_retried(server: Server, home: Path) -> None:
     """The worker is killed while idle, while loading the model, and in the middle of a picture."""
     server.kill_worker()
     job = server.submit("被杀死两次", **LONG)

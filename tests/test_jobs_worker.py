@@ -48,9 +48,7 @@ def claim_and_paint(worker: Worker, job: str) -> None:
     worker.paint(claimed)
 
 
-def test_the_queue_and_the_command_line_write_the_same_bytes(
-    worker: Worker, studio: Studio, tmp_path: Path
-) -> None:
+def test_queue_and_command_line_write_the_same_bytes(worker: Worker, studio: Studio, tmp_path: Path) -> None:
     queue, request = Queue(worker.gallery), small_request(count=2)
     job = queue.submit(request).id
     claim_and_paint(worker, job)
@@ -94,9 +92,7 @@ def test_a_stopped_worker_puts_its_job_back_in_the_middle_of_a_picture(worker: W
     assert (queue.get(job).state, len(queue.get(job).pictures)) == (DONE, 3)
 
 
-def test_an_unwritable_gallery_fails_the_job_with_one_error_and_a_retry_succeeds(
-    worker: Worker,
-) -> None:
+def test_an_unwritable_gallery_fails_the_job_and_a_retry_succeeds(worker: Worker) -> None:
     queue, pictures = Queue(worker.gallery), Path(worker.gallery.files.root)
     job = queue.submit(small_request(count=2)).id
     pictures.write_text("a file where the folder should be")

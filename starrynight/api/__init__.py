@@ -1,6 +1,6 @@
-"""The HTTP interface: it translates requests into calls of gallery and queue, and answers in JSON. See docs/api.md.
+"""The HTTP interface: it translates requests into calls of gallery and queue. See docs/api.md.
 
-The names of route functions appear in /api/openapi.json as operation ids, so renaming one breaks generated clients.
+The names of route functions are operation ids in /api/openapi.json: renaming one breaks generated clients.
 """
 
 from starlette.requests import HTTPConnection

@@ -1,7 +1,8 @@
 """Access control: an ASGI middleware in front of all routes and of the pages' sockets.
 
-It keeps pages of other sites from reaching the server through their visitor's browser (a foreign Host header means DNS
-rebinding, a foreign Origin a forged request), and requires a token when the server is open to a network.
+It keeps pages of other sites from reaching the server through a visitor's browser (a foreign Host header
+means DNS rebinding, a foreign Origin a forged request), and requires a token when the server is open to a
+network.
 """
 
 from __future__ import annotations
@@ -10,22 +11,17 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from starrynight.api import error_response
 from starrynight.i18n import Text
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 COOKIE = "starry_token"
 COOKIE_AGE = 30 * 86400  # seconds
@@ -37,8 +33,8 @@ HEADERS = (
     ("x-frame-options", "DENY"),
 )
 API_POLICY = "default-src 'none'"
-# Content-Security-Policy of the pages: they load nothing from other sites. Streamlit needs unsafe-eval, because it
-# builds its pages by evaluating code, and blob:, because it loads components from blobs.
+# Pages load nothing from other sites. Streamlit needs unsafe-eval, because it builds pages by evaluating
+# code, and blob:, because it loads components from blobs.
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline' blob:; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://{host} wss://{host} data: blob:; "
@@ -49,8 +45,8 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Access:
-    """Who may call. ``hosts``: the names this server accepts in a Host header. ``token``: what a caller must send; None
-    on a loopback address. ``any_address``: accept every IP address as Host too, as a server on a network must."""
+    """``hosts``: names accepted in a Host header. ``token``: what a caller must send; None on a loopback
+    address. ``any_address``: accept every IP address as Host too, as a server on a network must."""
 
     hosts: frozenset[str]
     token: str | None = None
@@ -69,7 +65,7 @@ class Access:
 
 
 class AccessMiddleware:
-    def __init__(self, app: Callable[..., Awaitable[None]], access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,8 +96,8 @@ class AccessMiddleware:
 
 
 def _check_token(caller: HTTPConnection, token: str) -> Response | None:
-    """None for a valid cookie or Bearer token. ``?token=`` is exchanged for a cookie and removed from the address, so
-    that it stays out of the browser's history and of Referer headers."""
+    """None for a valid cookie or Bearer token. ``?token=`` is exchanged for a cookie and removed from the
+    address, so that it stays out of the browser's history and of Referer headers."""
     given = caller.query_params.get("token")
     if given is not None and _equal(given, token) and caller.scope["type"] == "http":
         rest = urlencode([pair for pair in parse_qsl(caller.url.query) if pair[0] != "token"])
@@ -113,7 +109,8 @@ def _check_token(caller: HTTPConnection, token: str) -> Response | None:
     if _equal(bearer, token) or _equal(_cookie(caller), token):
         return None
     message = Text(
-        "This gallery needs its access token: open the address that `starry open` printed, or send it as a Bearer token.",
+        "This gallery needs its access token: open the address that `starry open` printed, "
+        "or send it as a Bearer token.",
         "访问这座画廊需要令牌：请打开 `starry open` 打印的地址，或以 Bearer 令牌发送。",
     )
     return error_response(caller, "Unauthorized", message, 401)
@@ -122,7 +119,7 @@ def _check_token(caller: HTTPConnection, token: str) -> Response | None:
 def _with_headers(send: Send, policy: str) -> Send:
     """Add the security headers to a response, except those that its route has set more strictly."""
 
-    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             for name, value in (*HEADERS, ("content-security-policy", policy)):

@@ -1,4 +1,4 @@
-"""Routes of a user's annotations (stars, notes, tags, collections, the trash) and of the gallery's filters."""
+"""Routes of stars, notes, tags, collections and the trash, and of the gallery's filters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from starrynight.errors import BadRequest
 router = APIRouter()
 MAX_PICTURES = 1000  # in one request
 Pictures = Annotated[list[str], Body(embed=True)]
+Name = Annotated[str, Body()]
+Remove = Annotated[bool, Body()]
 
 
 @router.get("/facets")
 def facets(gallery: GalleryDep) -> dict[str, dict[str, int]]:
-    """The values of each filter, the collections and the tags, each with its number of pictures outside the trash."""
+    """Each filter's values, the collections and the tags, each with its number of untrashed pictures."""
     return gallery.facets() | {
         "collections": gallery.marks.all_collections(),
         "tags": gallery.marks.all_tags(),
@@ -42,23 +44,13 @@ def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: GalleryD
 
 
 @router.post("/tags")
-def tag(
-    name: Annotated[str, Body()],
-    pictures: Pictures,
-    gallery: GalleryDep,
-    remove: Annotated[bool, Body()] = False,
-) -> dict[str, int]:
+def tag(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
     (gallery.marks.untag if remove else gallery.marks.tag)(_checked(pictures), name)
     return gallery.marks.all_tags()
 
 
 @router.post("/collections")
-def collect(
-    name: Annotated[str, Body()],
-    pictures: Pictures,
-    gallery: GalleryDep,
-    remove: Annotated[bool, Body()] = False,
-) -> dict[str, int]:
+def collect(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
     (gallery.marks.uncollect if remove else gallery.marks.collect)(name, _checked(pictures))
     return gallery.marks.all_collections()
 

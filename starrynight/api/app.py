@@ -1,7 +1,7 @@
 """``create_app``: the HTTP application over a gallery and its queue, with /api/health and /api/metrics.
 
-Every error is answered as {"error": {...}} with the error's own status. Whatever is mounted behind the application (the
-pages) gets the requests that no route takes.
+Every error is answered as {"error": {...}} with its own status. Whatever is mounted behind the application
+(the pages) gets the requests that no route takes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _on_starry_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_invalid_field(request: Request, error: Exception) -> JSONResponse:
-    """A field of the wrong type or out of range: 400 with a message in both languages, instead of FastAPI's 422."""
+    """A field of the wrong type or out of range: 400 and a message in both languages, not FastAPI's 422."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":

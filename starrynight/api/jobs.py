@@ -79,7 +79,7 @@ def found(job: str, queue: QueueDep) -> Job:
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
 async def events(first: Annotated[Job, Depends(found)], queue: QueueDep) -> AsyncIterator[ServerSentEvent]:
-    """Server-Sent Events: ``job`` after every change, ``preview``, ``picture`` for each finished one, ``ended`` last."""
+    """Server-Sent Events: ``job`` at each change, ``preview``, ``picture`` when finished, ``ended`` last."""
     yield ServerSentEvent(retry=1000, comment="starry night")
     seen, shown, finished, silent = -1, -1, 0, 0.0
     while True:

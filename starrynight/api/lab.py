@@ -14,7 +14,7 @@ from starrynight.lab import table
 from starrynight.lab.run import PLAN, ExperimentRun
 
 router = APIRouter()
-# The report is an HTML page with inline scripts. They may run, but load nothing and reach no other page.
+# The report is an HTML page with inline scripts, which may run but load nothing and reach no other page.
 REPORT = HEADERS | {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "sandbox allow-scripts",
@@ -40,7 +40,7 @@ def picture(run: str, name: str) -> Response:
 
 
 def found(name: str) -> ExperimentRun:
-    """The run in the folder ``name`` below the lab's home. The name cannot leave that folder. Raises ``MissingFile``."""
+    """The run in folder ``name`` of the lab's home, which the name cannot leave. Raises ``MissingFile``."""
     folder: Path = table.home() / name
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".") or not (folder / PLAN).is_file():
         raise MissingFile(

@@ -1,4 +1,4 @@
-"""Routes of the gallery: search, one picture, its file, thumbnail and recipe, and a download in any format."""
+"""Routes of the gallery: search, one picture, its file, thumbnail, recipe, and a download in any format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starrynight.picture import convert
 
 router = APIRouter()
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-# A browser must treat the file as a picture, whatever bytes it holds. It is immutable, because its id is its content.
+# A browser must treat the file as a picture, whatever its bytes are. It never changes: its id is its content.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -100,7 +100,7 @@ def download(
     format: str | None = None,  # noqa: A002
     quality: int | None = None,
 ) -> Response:
-    """The file as an attachment with a readable name: byte for byte, or converted to ``format`` with its recipe."""
+    """An attachment with a readable name: the file itself, or converted to ``format`` with its recipe."""
     row = gallery.get(picture)
     kind = format or row.format
     data = convert(gallery.read(row), row.format, kind, quality)

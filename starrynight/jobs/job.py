@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,7 @@ STATE_GROUPS = {"active": ACTIVE, "ended": ENDED, "all": (*ACTIVE, *ENDED)}
 
 @dataclass(frozen=True)
 class JobPicture:
-    """Finished picture ``index`` of a job: ``picture`` is its gallery id, or None if it was refused with ``error``."""
+    """Finished picture ``index`` of a job: its gallery id, or None if it was refused with ``error``."""
 
     index: int
     picture: str | None
@@ -29,13 +30,13 @@ class JobPicture:
 class Job:
     """A job as it was when it was read from the database.
 
-    ``state``: waiting → painting → done, failed, cancelled or set_aside (``leases.MAX_DEATHS`` workers died of it).
-    ``picture``: index of the picture being painted; ``step`` of its ``steps`` are taken. While ``picture`` is None the
-    model is being loaded or folded, and ``step`` of ``steps`` is that progress, if it is known.
-    ``painted``: the finished pictures by index. ``position``: number of waiting jobs ahead of it, None unless waiting.
-    ``seconds_left``: estimated from earlier jobs of the same model; None without one.
-    ``attempts``: workers that claimed it; ``deaths``: workers that died while painting it.
-    ``cancelling``: the worker has been asked to stop. ``revision`` increases with every change.
+    ``state``: waiting → painting → done, failed, cancelled or set_aside (it killed ``leases.MAX_DEATHS``
+    workers). ``picture``: index of the picture being painted; ``step`` of its ``steps`` are taken. While it
+    is None the model is being loaded or folded, and ``step`` of ``steps`` is that progress, if it is known.
+    ``painted``: the finished pictures by index. ``position``: waiting jobs ahead of it, None unless it waits.
+    ``seconds_left``: estimated from earlier jobs of the same model; None without one. ``attempts``: workers
+    that claimed it; ``deaths``: workers that died while painting it. ``cancelling``: the worker has been
+    asked to stop. ``revision`` increases with every change.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Job:
         }
 
 
-def error_payload(error: StarryError) -> dict[str, Any]:
-    """An error as the database and HTTP store it: type, message in both languages, HTTP status."""
-    return {"type": type(error).__name__, "en": error.en, "zh": error.zh, "status": error.status}
+def error_payload(error: StarryError) -> str:
+    """An error as the database stores it: JSON of its type, message in both languages and HTTP status."""
+    payload = {"type": type(error).__name__, "en": error.en, "zh": error.zh, "status": error.status}
+    return json.dumps(payload, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""The worker's half of the queue: lease a device, claim a job, report progress, end the job; and what follows a death.
+"""The worker's half of the queue: lease a device, claim, report and end a job, and recover after a death.
 
-A worker may write about a job only while the job's row names it. A worker that was taken for dead (a suspended machine,
-a stalled disk) gets ``LostLease`` at its next report and stops. Two workers painting the same job for a moment do no
-harm, because the same picture is the same file.
+A worker may write about a job only while the job's row names it. A worker that was taken for dead (a
+suspended machine, a stalled disk) gets ``LostLease`` at its next report and stops. Two workers painting the
+same job for a moment do no harm, because the same picture is the same file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
@@ -78,9 +77,8 @@ class Lease:
             if connection.execute(select(jobs.c.number).where(claimable).limit(1)).scalar() is None:
                 return None
         with self.database.writing() as connection:
-            for (dead,) in connection.execute(
-                select(jobs.c.worker).where(jobs.c.state == PAINTING, ~alive).distinct()
-            ):
+            dead_workers = select(jobs.c.worker).where(jobs.c.state == PAINTING, ~alive).distinct()
+            for dead in connection.execute(dead_workers).scalars().all():
                 _recover_jobs(connection, dead, Text("its lease ran out", "租约到期，没有响应"))
             waiting = select(jobs).where(jobs.c.state == WAITING).order_by(jobs.c.place).limit(1)
             row = connection.execute(waiting.with_for_update(skip_locked=True)).one_or_none()
@@ -121,22 +119,15 @@ class Lease:
 
         The lease is not checked: the picture is saved, whichever worker has the job now.
         """
-        connection.execute(
-            insert_new(connection, painted).values(number=job.number, nth=index, picture=picture)
-        )
-        update_job(connection, job.number)
+        _record_picture(connection, job.number, nth=index, picture=picture)
 
     def refuse_picture(self, job: ClaimedJob, index: int, error: StarryError) -> None:
         """Record that the guard refused picture ``index``, and why."""
         with self.database.writing() as connection:
-            reason = json.dumps(error_payload(error), ensure_ascii=False)
-            connection.execute(
-                insert_new(connection, painted).values(number=job.number, nth=index, error=reason)
-            )
-            update_job(connection, job.number)
+            _record_picture(connection, job.number, nth=index, error=error_payload(error))
 
     def end(self, job: ClaimedJob, error: StarryError | None = None) -> None:
-        """End a job: cancelled or failed by ``error``; without one done, or failed if every picture was refused.
+        """End a job: cancelled or failed by ``error``; else done, or failed if every picture was refused.
 
         Saved pictures stay. Does nothing if another worker has the job.
         """
@@ -168,6 +159,11 @@ class Lease:
             raise Cancelled
 
 
+def _record_picture(connection: Connection, number: int, **values: object) -> None:
+    connection.execute(insert_new(connection, painted).values(number=number, **values))
+    update_job(connection, number)
+
+
 def record_death(database: Database, worker: str, cause: Text) -> None:
     """Free the device of a worker that died of ``cause``, and put its job back or set it aside."""
     with database.writing() as connection:
@@ -176,7 +172,7 @@ def record_death(database: Database, worker: str, cause: Text) -> None:
 
 
 def release_worker(database: Database, worker: str) -> None:
-    """Free the device of a worker that was ended on purpose, and put its job back; it does not count as a death."""
+    """Free the device of a worker that was ended on purpose, and put its job back; this is no death."""
     with database.writing() as connection:
         connection.execute(delete(workers).where(workers.c.worker == worker))
         its_jobs = select(jobs.c.number).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
@@ -193,8 +189,7 @@ def _requeue(connection: Connection, number: int, **more: object) -> None:
 def _recover_jobs(connection: Connection, worker: str, cause: Text) -> None:
     """Cancel, put back or set aside what a dead worker was painting."""
     its_jobs = select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
-    # On Postgres two processes may find the same dead worker: the row lock lets one count the death, and the other
-    # finds no row left.
+    # On Postgres two processes may find the same dead worker; with the row lock only one counts the death.
     for row in connection.execute(its_jobs.with_for_update()).all():
         deaths = row.deaths + 1
         if row.cancelling:
@@ -206,15 +201,15 @@ def _recover_jobs(connection: Connection, worker: str, cause: Text) -> None:
             _end(connection, row.number, SET_ASIDE, error_payload(_set_aside(deaths, cause)))
 
 
-def _outcome(connection: Connection, job: ClaimedJob) -> tuple[str, dict[str, Any] | None]:
-    """State and error of a job all of whose pictures are finished."""
+def _outcome(connection: Connection, job: ClaimedJob) -> tuple[str, str | None]:
+    """State and error payload of a job all of whose pictures are finished."""
     errors = select(painted.c.error).where(painted.c.number == job.number, painted.c.error.is_not(None))
     refused = connection.execute(errors.order_by(painted.c.nth)).scalars().all()
     if not refused:
         return DONE, None
     count, saved = job.request.count, job.request.count - len(refused)
     if saved == 0:
-        return FAILED, json.loads(refused[0])
+        return FAILED, refused[0]
     partial = StarryError(
         f"{saved} of {count} pictures were painted; each of the others has its own error.",
         f"{count} 幅中画成 {saved} 幅；其余各幅都注明了原因。",
@@ -224,16 +219,16 @@ def _outcome(connection: Connection, job: ClaimedJob) -> tuple[str, dict[str, An
 
 def _set_aside(deaths: int, cause: Text) -> StarryError:
     return StarryError(
-        f"This job was set aside: {deaths} workers died while painting it; the last one: {cause.en}. Try a smaller size "
-        "or another model, then retry it.",
-        f"这个任务已搁置：{deaths} 个工作进程在画它时中断；最后一次：{cause.zh}。请换小一些的尺寸或别的模型，再重试。",
+        f"This job was set aside: {deaths} workers died while painting it; the last one: {cause.en}. "
+        "Try a smaller size or another model, then retry it.",
+        f"这个任务已搁置：{deaths} 个工作进程在画它时中断；最后一次：{cause.zh}。"
+        "请换小一些的尺寸或别的模型，再重试。",
     )
 
 
-def _end(connection: Connection, number: int, state: str, error: dict[str, Any] | None) -> None:
-    reason = None if error is None else json.dumps(error, ensure_ascii=False)
+def _end(connection: Connection, number: int, state: str, error: str | None) -> None:
     update_job(
-        connection, number, state=state, worker=None, ended_at=now_ms(), error=reason, picture=None, step=None,
+        connection, number, state=state, worker=None, ended_at=now_ms(), error=error, picture=None, step=None,
         cancelling=False,
     )  # fmt: skip
     connection.execute(delete(previews).where(previews.c.number == number))

@@ -1,7 +1,7 @@
 """``Queue``: submit, list, preview, cancel, reorder and retry jobs.
 
-The queue is stored in the gallery's database, so it survives a crash and any number of processes may use it at once.
-The worker's half (claim, report, end) is in leases.py.
+It is stored in the gallery's database, so it survives a crash, and any number of processes may use it at
+once. The worker's half (claim, report, end) is in leases.py.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class JobPreview:
 
 
 class Queue:
-    """The queue of a gallery. Every method is one transaction and raises ``MissingFile`` for an unknown job."""
+    """A gallery's queue. Every method is one transaction and raises ``MissingFile`` for an unknown job."""
 
     def __init__(self, gallery: Gallery | Database) -> None:
         self.database = gallery.database if isinstance(gallery, Gallery) else gallery
 
     def submit(self, request: PaintRequest) -> Job:
-        """Append a request. It is stored unchecked: ``validate.validate_request`` checks untrusted input first.
+        """Append a request, unchecked: ``validate.validate_request`` checks untrusted input first.
 
         Raises ``BadRequest`` when ``MAX_WAITING`` jobs are waiting.
         """
@@ -118,18 +118,18 @@ class Queue:
             time.sleep(every)
 
     def cancel(self, job: str) -> Job:
-        """Cancel a waiting job at once and a painting one within a step. Saved pictures stay; an ended job is unchanged."""
-        error = json.dumps(error_payload(Cancelled()), ensure_ascii=False)
+        """Cancel a waiting job at once, a painting one within a step. Saved pictures and ended jobs stay."""
         with self.database.writing() as connection:
             found = _read_job(connection, job)
             if found.state == WAITING:
+                error = error_payload(Cancelled())
                 update_job(connection, found.number, state=CANCELLED, ended_at=now_ms(), error=error)
             elif found.state == PAINTING:
                 update_job(connection, found.number, cancelling=True)
             return _read_job(connection, job)
 
     def move(self, job: str, position: int) -> Job:
-        """Move a waiting job to ``position`` (0 is next). Raises ``BadRequest`` if it is no longer waiting."""
+        """Move a waiting job to ``position`` (0 is next). Raises ``BadRequest`` if it does not wait."""
         with self.database.writing() as connection:
             found = _read_job(connection, job)
             if found.state != WAITING:
@@ -215,9 +215,9 @@ def _read_jobs(
 class _Schedule:
     """Position and estimated seconds left of every active job, by ``number``; read once for a whole list.
 
-    A job takes pictures left × work × pace, where work is steps × megapixels of one picture and pace is the measured
-    seconds per unit of work: the job's own, or that of the last ended job of its model. One job without a known pace
-    leaves it and all jobs behind it without an estimate.
+    A job takes pictures left × work × pace: work is steps × megapixels of a picture, pace the measured
+    seconds per unit of work of this job or of the last ended job of its model. A job without a pace has no
+    estimate, and neither have the jobs behind it.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -1,79 +1,66 @@
-"""The queue's tables: jobs, the outcome of each of their pictures, the newest preview of each, and the workers.
+"""The queue's tables: jobs, the outcome of each of their pictures, their newest previews, and the workers.
 
-They are stored in the gallery's database, so that one transaction records a picture and its place in a job. The
-gallery's migrations create them (step 0003). Times are milliseconds since 1970, UTC.
+They are stored in the gallery's database, so that one transaction records a picture and its place in a job.
+The gallery's migrations create them (step 0003). Times are milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-)
+import sqlalchemy as sa
 
 from starrynight.gallery.schema import NUMBER, metadata
 
-jobs = Table(
+jobs = sa.Table(
     "jobs", metadata,
-    Column("number", NUMBER, primary_key=True, autoincrement=True),
-    Column("id", String(16), nullable=False),
-    Column("request", Text, nullable=False),  # PaintRequest.canonical()
-    Column("model", Text, nullable=False),
-    Column("count", Integer, nullable=False),
-    Column("work", Float, nullable=False),  # of one picture: steps × millions of pixels
-    Column("state", String(12), nullable=False),
-    Column("place", BigInteger, nullable=False),  # waiting jobs are painted in ascending order of place
-    Column("revision", BigInteger, nullable=False, default=0),  # incremented by every change
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("deaths", Integer, nullable=False, default=0),
-    Column("worker", String(32)),
-    Column("cancelling", Boolean, nullable=False, default=False),
-    Column("picture", Integer),
-    Column("step", Integer),
-    Column("steps", Integer),
-    Column("pace", Float),  # measured seconds per unit of work
-    Column("submitted_at", BigInteger, nullable=False),
-    Column("started_at", BigInteger),
-    Column("ended_at", BigInteger),
-    Column("error", Text),
-    UniqueConstraint("id"),
-    Index("jobs_by_state", "state", "place"),
+    sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(16), nullable=False),
+    sa.Column("request", sa.Text, nullable=False),  # PaintRequest.canonical()
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("work", sa.Float, nullable=False),  # of one picture: steps × millions of pixels
+    sa.Column("state", sa.String(12), nullable=False),
+    sa.Column("place", sa.BigInteger, nullable=False),  # waiting jobs are painted in ascending order of place
+    sa.Column("revision", sa.BigInteger, nullable=False, default=0),  # incremented by every change
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("deaths", sa.Integer, nullable=False, default=0),
+    sa.Column("worker", sa.String(32)),
+    sa.Column("cancelling", sa.Boolean, nullable=False, default=False),
+    sa.Column("picture", sa.Integer),
+    sa.Column("step", sa.Integer),
+    sa.Column("steps", sa.Integer),
+    sa.Column("pace", sa.Float),  # measured seconds per unit of work
+    sa.Column("submitted_at", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("id"),
+    sa.Index("jobs_by_state", "state", "place"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
 
-def _job() -> Column[int]:
-    return Column("number", NUMBER, ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True)
+def _job() -> sa.Column[int]:
+    return sa.Column("number", NUMBER, sa.ForeignKey("jobs.number", ondelete="CASCADE"), primary_key=True)
 
 
-painted = Table(
+painted = sa.Table(
     "painted", metadata,
     _job(),
-    Column("nth", Integer, primary_key=True),
-    Column("picture", String(32)),  # no foreign key: the entry outlives a picture that is deleted
-    Column("error", Text),  # JSON, of a refused picture
+    sa.Column("nth", sa.Integer, primary_key=True),
+    sa.Column("picture", sa.String(32)),  # no foreign key: the entry outlives a picture that is deleted
+    sa.Column("error", sa.Text),  # JSON, of a refused picture
 )  # fmt: skip
 
-previews = Table(
+previews = sa.Table(
     "looks", metadata,
     _job(),
-    Column("revision", BigInteger, nullable=False),
-    Column("image", LargeBinary, nullable=False),  # WebP; only the newest preview, removed when the job ends
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("image", sa.LargeBinary, nullable=False),  # WebP; only the newest preview, removed when the job ends
 )  # fmt: skip
 
-workers = Table(
+workers = sa.Table(
     "workers", metadata,
-    Column("device", String(200), primary_key=True),  # machine and device; one worker for each
-    Column("worker", String(32), nullable=False),
-    Column("until", BigInteger, nullable=False),  # when the lease ends
+    sa.Column("device", sa.String(200), primary_key=True),  # machine and device; one worker for each
+    sa.Column("worker", sa.String(32), nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),  # when the lease ends
 )  # fmt: skip

@@ -29,7 +29,7 @@ log = logging.getLogger("starrynight.supervisor")
 
 
 class Supervisor:
-    """Between ``start`` and ``stop`` a worker runs. ``device``: as the painter takes it; None is the best there is."""
+    """A worker runs between ``start`` and ``stop``. ``device``: the painter's; None for the best one."""
 
     def __init__(self, gallery: Gallery, device: str | None = None) -> None:
         self.gallery, self.device = gallery, device
@@ -74,11 +74,11 @@ class Supervisor:
             pause = 0.0 if lived > STABLE_AFTER else min(MAX_PAUSE, pause * 2 + 0.5)
 
     def _spawn(self, worker: str) -> subprocess.Popen[str]:
-        """Start a worker and send it one line of JSON, which ``worker.main`` reads. Its stdin stays open while we live."""
+        """Start a worker and send it a line of JSON for ``worker.main``. Its stdin stays open as long as we live."""
         command = [sys.executable, "-m", "starrynight.jobs.worker"]
         self.process = process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-        payload = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device, "worker": worker,
-                   "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
+        payload = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device,
+                   "worker": worker, "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
         with contextlib.suppress(OSError):  # the worker died already; the caller's wait() notices
             process.stdin.write(json.dumps(payload) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]

@@ -1,7 +1,7 @@
 """Uploaded pictures to start from: decoded, encoded anew as plain PNGs, and named by their content.
 
-A stored file holds pixels alone: no metadata, no bytes after the picture, no name chosen by the sender. It is removed
-when no job and no recipe names it and it has not been requested for ``UPLOAD_RETENTION``.
+A stored file holds pixels alone: no metadata, no bytes after the picture, no name chosen by the sender. It is
+removed when no job and no recipe names it and it has not been requested for ``UPLOAD_RETENTION``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from starrynight.storage import PART_SUFFIX, storing, write_atomic
 
 MAX_BYTES = 32 << 20
 MAX_SIDE = 4096  # pixels; larger uploads are scaled down, because no picture painted from them is larger
-UPLOAD_RETENTION = timedelta(
-    days=7
-)  # since it was last stored or requested: a page may stay open over a weekend
+UPLOAD_RETENTION = timedelta(days=7)  # since the last request: a page may stay open over a weekend
 LEAVING = ".leaving"  # suffix of a file that is about to be removed
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -45,8 +43,7 @@ class Uploads:
     def save(self, data: bytes) -> tuple[str, int, int]:
         """Store a picture and return its id, width and height in pixels.
 
-        Raises ``BadFile`` unless ``data`` is a whole PNG, JPEG or WebP picture within the limits, ``StorageError`` if
-        it cannot be written.
+        Raises ``BadFile`` unless it is a whole PNG, JPEG or WebP within the limits, or ``StorageError``.
         """
         if len(data) > MAX_BYTES:
             raise BadFile(
@@ -75,10 +72,10 @@ class Uploads:
         return path
 
     def sweep(self, database: Database, older_than: timedelta = UPLOAD_RETENTION) -> int:
-        """Remove uploads that were not requested within ``older_than`` and that nothing names; return how many.
+        """Remove uploads not requested within ``older_than`` that nothing names, and return how many.
 
-        A job in any state keeps its upload, because an ended job can be retried. So does a picture's recipe, because
-        the picture can be painted again.
+        A job in any state keeps its upload, because an ended job can be retried. So does a picture's recipe,
+        because the picture can be painted again.
         """
         before = time.time() - older_than.total_seconds()
         old = [path for path in self._files() if _modified_at(path) < before]
@@ -98,7 +95,7 @@ class Uploads:
 
 
 def _referenced_names(database: Database) -> set[str]:
-    """Upload names in the init_image of any job or recipe. Any 32 hex digits count: keeping one too many is harmless."""
+    """Upload names in all jobs and recipes. Any 32 hex digits count: a file kept too long does no harm."""
     with database.reading() as connection:
         texts = [
             text
@@ -111,8 +108,7 @@ def _referenced_names(database: Database) -> set[str]:
 def _remove(path: Path, before: float) -> bool:
     """Rename, read the time again, then delete.
 
-    A request may have asked for the file since the sweep listed it, which updates its time, and a job may name it by
-    now: such a file is renamed back.
+    A file requested since the sweep listed it has a new time, and a job may name it: it is renamed back.
     """
     aside = path if path.name.endswith(LEAVING) else path.with_name(path.name + LEAVING)
     try:

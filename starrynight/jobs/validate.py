@@ -1,7 +1,7 @@
 """Check a request from an untrusted caller (a page, a program on the network) before it enters the queue.
 
-A user at their own terminal may name any file; a caller over HTTP may not: the picture to start from is an upload or a
-picture of the gallery, the model is installed, a LoRA is a name, and nothing is downloaded.
+A user at their own terminal may name any file; a caller over HTTP may not: the picture to start from is an
+upload or a picture of the gallery, the model is installed, a LoRA is a name, and nothing is downloaded.
 """
 
 from __future__ import annotations

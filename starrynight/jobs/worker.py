@@ -1,8 +1,9 @@
 """The process that paints: it leases one device, claims job after job and saves each picture in the gallery.
 
-    python -m starrynight.jobs.worker       (its parent writes one line of JSON to its stdin, and keeps stdin open)
+    python -m starrynight.jobs.worker       (its parent writes a line of JSON to stdin and keeps it open)
 
-Only this process of the service imports torch. It exits when its stdin closes, so a killed server leaves no worker.
+Only this process of the service imports torch. It exits when its stdin closes, so a killed server leaves no
+worker.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ log = logging.getLogger("starrynight.worker")
 
 
 class WorkerStopped(BaseException):
-    """The parent closed our stdin or sent SIGTERM. Not an Exception, so that no handler takes it for a failed picture."""
+    """Stdin closed, or SIGTERM. Not an Exception, so that no handler takes it for a failed picture."""
 
 
 class Worker:
@@ -79,7 +80,7 @@ class Worker:
         self._until_stored(self.lease.release)
 
     def _renew_lease(self) -> None:
-        """Renew every quarter of a lease in a thread of its own, because one step may take longer than a lease."""
+        """In a thread, renew every quarter of a lease, because one step may take longer than a lease."""
         while not self.stop.wait(LEASE_MS / 4000):
             with contextlib.suppress(StorageError):
                 if self.has_device:
@@ -142,7 +143,7 @@ class Worker:
         return Path(self.gallery.path(row))
 
     def _report_folding(self, done: int, total: int, _message: tuple[str, str]) -> None:
-        """``OnProgress`` of folding a model, which may take minutes the first time; the job can be cancelled here."""
+        """``OnProgress`` of folding, which takes minutes the first time; a job can be cancelled here."""
         if self.stop.is_set():
             raise WorkerStopped
         if self._job is not None:
@@ -150,7 +151,7 @@ class Worker:
                 self.lease.report(self._job, step=done, steps=total)
 
     def _until_stored(self, write: Callable[[], object]) -> None:
-        """Repeat a database write until the disk takes it. A stopped worker gives up; its lease then runs out."""
+        """Repeat a database write until it succeeds. A stopped worker gives up; its lease then runs out."""
         while True:
             try:
                 write()
@@ -162,7 +163,7 @@ class Worker:
 
 
 class StepReporter:
-    """Called after every step: reports it with a preview, and raises where a cancelled or stopped job ends."""
+    """Called after every step: reports it with a preview; raises to end a cancelled or stopped job."""
 
     def __init__(self, worker: Worker, job: ClaimedJob) -> None:
         self.worker, self.job = worker, job
@@ -182,7 +183,7 @@ class StepReporter:
         self.reported = time.monotonic()
 
     def picture_finished(self) -> None:
-        """Measure the pace (seconds per step and megapixel) from which the queue estimates how long jobs take."""
+        """Report the pace (seconds per step and megapixel), from which the queue estimates durations."""
         seconds = time.monotonic() - self.started
         request = self.job.request
         work = request.steps * request.width * request.height / 1e6
@@ -228,7 +229,7 @@ def main() -> int:
 
 
 def _exit_with_parent(worker: Worker) -> None:
-    """Stop the worker when stdin closes, and end the process ``SHUTDOWN_GRACE`` seconds later whatever it is doing.
+    """Stop the worker when stdin closes; end the process ``SHUTDOWN_GRACE`` seconds later, whatever it does.
 
     A picture that is being saved at that moment is saved whole or not at all.
     """
@@ -245,5 +246,5 @@ def _exit_with_parent(worker: Worker) -> None:
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
-    # Everything is closed. A regular exit was seen to hang in torch's teardown while threads wait (2.13, 2026-11).
+    # Everything is closed. A regular exit hung in torch's teardown while threads waited (2.13, 2026-11).
     os._exit(code)
