@@ -180,6 +180,15 @@ def test_a_plan_grows_but_does_not_change(tmp_path: Path) -> None:
         ExperimentPlan(formats=("float12",))
 
 
+def test_a_run_that_is_started_again_keeps_its_plan_but_for_the_changes(tmp_path: Path) -> None:
+    first = ExperimentRun.start(tmp_path / "run", {"seeds": 2, "claims": ("C5",), "size": 64})
+    assert first.plan == ExperimentPlan(seeds=2, claims=("C5",), size=64)
+    again = ExperimentRun.start(first.folder, {"seeds": 3})
+    assert again.plan == ExperimentPlan(seeds=3, claims=("C5",), size=64)
+    small = ExperimentRun.start(tmp_path / "small", {"models": ("firefly",)}, small=True)
+    assert small.plan == plan.quick(models=("firefly",))
+
+
 def test_pictures_that_are_only_counted_and_claims_that_are_asked_for() -> None:
     every = ExperimentPlan(
         models=("firefly", plan.WIDE), formats=("float16", "float8"), prompts=2, seeds=2, counted=7

@@ -110,9 +110,10 @@ def _names(text: str | None) -> tuple[str, ...]:
 def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | None) -> None:
     """Bring the run in ``out`` to its end, and print its verdicts. None is a new folder in STARRY_HOME."""
     from starrynight.lab import background, runner, table
+    from starrynight.lab.run import ExperimentRun
 
     folder = out or background.new_folder(table.home())
-    experiment = _open_run(folder, quick, plan)
+    experiment = ExperimentRun.start(folder, plan, quick)
     print(f"✦ {folder}")
     with ProgressBar("", timed=False) as bar:
 
@@ -127,18 +128,6 @@ def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | 
 
         runner.measure(experiment, device, on_progress)
     _print_verdicts(experiment)
-
-
-def _open_run(folder: Path, quick: bool, changes: dict[str, Any]) -> ExperimentRun:
-    """The run in ``folder`` with its plan extended by ``changes``, or a new run."""
-    from dataclasses import replace
-
-    from starrynight.lab import plan as plans
-    from starrynight.lab.run import PLAN, ExperimentRun
-
-    if (folder / PLAN).is_file() and not quick:
-        return ExperimentRun.create(folder, replace(ExperimentRun.open(folder).plan, **changes))
-    return ExperimentRun.create(folder, plans.quick(**changes) if quick else plans.ExperimentPlan(**changes))
 
 
 def _print_verdicts(experiment: ExperimentRun) -> None:

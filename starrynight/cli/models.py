@@ -8,11 +8,10 @@ import typer
 
 from starrynight.cli.terminal import ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
-from starrynight.i18n import t
+from starrynight.i18n import Text, t
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
-    from starrynight import i18n
     from starrynight.models.catalogue import ModelSpec
 
 models_app = CommandGroup(
@@ -96,7 +95,7 @@ def pull(
 
     with ProgressBar(name) as bar:
 
-        def on_progress(done: int, total: int, file: i18n.Text) -> None:
+        def on_progress(done: int, total: int, file: Text) -> None:
             bar.update(done, total, message=f"{file.en} · {done / 1e9:.2f}/{total / 1e9:.2f} GB")
 
         place = download.pull(name, source, on_progress)

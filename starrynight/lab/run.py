@@ -19,14 +19,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from starrynight.errors import BadRequest, MissingFile
-from starrynight.lab.plan import ExperimentPlan, Point
+from starrynight.lab.plan import ExperimentPlan, Point, quick
 from starrynight.storage import storing, write_atomic
 
 LOCK_ATTEMPTS = 10  # half a second in all: ``busy`` of another process holds the lock for an instant
@@ -58,6 +58,16 @@ class ExperimentRun:
             run = cls(folder, plan)
         run.write(PLAN, run.plan.to_json())
         return run
+
+    @classmethod
+    def start(cls, folder: Path, changes: Mapping[str, Any], small: bool = False) -> ExperimentRun:
+        """The existing run in ``folder`` with its plan grown by ``changes``, or a new run whose plan differs from the
+        default by ``changes``. ``small``: a new run, or the growth, follows the quick plan. Raises as ``create``.
+        """
+        if small:
+            return cls.create(folder, quick(**changes))
+        base = cls.open(folder).plan if (folder / PLAN).is_file() else ExperimentPlan()
+        return cls.create(folder, replace(base, **changes))
 
     @classmethod
     def open(cls, folder: Path) -> ExperimentRun:
