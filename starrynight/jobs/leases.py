@@ -181,7 +181,7 @@ def release_worker(database: Database, worker: str) -> None:
 
 
 def _requeue(connection: Connection, number: int, **more: object) -> None:
-    """Back to waiting. ``place`` is unchanged, so the job is the next one again."""
+    """Back to waiting, with its ``place`` unchanged: it is painted before the jobs submitted after it."""
     update_job(connection, number, state=WAITING, worker=None, picture=None, step=None, steps=None, **more)
     connection.execute(delete(previews).where(previews.c.number == number))
 

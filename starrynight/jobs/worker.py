@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL = 0.1  # seconds between two reads of an empty queue
 STANDBY_INTERVAL = 1.0  # seconds between two tries to lease a device that another worker has
-REPORT_INTERVAL = (
-    0.05  # seconds between two reports at least: each is a transaction, which slows a fast model down
-)
+REPORT_INTERVAL = 0.05  # seconds between two reports at least: each is a transaction, which takes time
 SHUTDOWN_GRACE = 5.0  # seconds to stop after the parent is gone; loading a large model would take minutes
 STORAGE_RETRY = 2.0  # seconds before trying again what a full or busy disk refused
 
