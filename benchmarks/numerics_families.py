@@ -1,11 +1,12 @@
-"""Every family of image model, tiny, from its real class: fold it, and compare its float16 with float32 and bfloat16.
+"""Fold tiny models of sixteen image-model families, from their real classes, and compare the formats.
 
     python benchmarks/numerics_families.py [FAMILY …] [--plain] [--json FILE]
 
-Each model is made loud in several places (a projection multiplied until float16 overflows there): the residual
-stream, the feed-forward's output, the attention's output, the gated product. The model must then break in plain
-float16, and its folded float16 must be finite, and at most a quarter of bfloat16's error away from float32, on inputs
-that the trace never saw. Nothing below tells the solver which family it looks at.
+Each model is amplified in several places, one at a time: a projection is multiplied until float16 overflows
+there. The places are the residual stream, the feed-forward's output, the attention's output and values, the
+gated product. Unfolded float16 must then give NaN or Inf. Folded float16 must be finite and at most a quarter
+of bfloat16's error away from float32, on inputs outside the calibration. The solver is the same for every
+family.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ Exercise = Callable[[nn.Module, int], object]
 
 @dataclass(frozen=True)
 class Family:
-    """``build`` makes the module; ``exercise(module, seed)`` runs it on inputs drawn from the seed, in its own dtype.
+    """``build`` makes the module; ``exercise(module, seed)`` runs it on inputs drawn from the seed, in its
+    own dtype.
 
-    ``places`` names what is made loud: a place, then the modules whose weight and bias are multiplied until they put
-    out ``target`` (3e6 unless told).
+    ``places``: what is amplified → the modules whose weight and bias are multiplied until their output
+    reaches ``target`` (3e6 by default).
     """
 
     build: Callable[[], nn.Module]
@@ -44,13 +46,13 @@ class Family:
 
 
 def noise(module: nn.Module, seed: int, *shape: int) -> Tensor:
-    """The same numbers for every dtype: drawn in float32, rounded to bfloat16, then cast."""
+    """Normal noise with equal values in every dtype: drawn in float32, rounded to bfloat16, then cast."""
     draw = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
     return draw.bfloat16().to(next(module.parameters()).dtype)
 
 
 def moment(module: nn.Module, seed: int) -> Tensor:
-    """A time in (0, 1] that every 16-bit format holds exactly, also after the models' × 1000."""
+    """A timestep in (0, 1] that every 16-bit format represents exactly, also after the models' × 1000."""
     return torch.tensor([(0.125, 0.25, 0.5, 1.0)[seed % 4]], dtype=next(module.parameters()).dtype)
 
 
@@ -58,7 +60,7 @@ def tokens(seed: int, *shape: int) -> Tensor:
     return torch.randint(3, 90, shape, generator=torch.Generator().manual_seed(seed))
 
 
-# -- the zoo -------------------------------------------------------------------------------------------------------
+# -- the families ------------------------------------------------------------------------------------------------
 
 
 def zimage() -> Family:
@@ -392,7 +394,7 @@ CALIBRATION, HELD_OUT = (0, 10, 20), (31, 42, 53, 64)
 
 @dataclass
 class Row:
-    """Plain float16's error, what the plan's certificate says, and the seconds that trace and solve took."""
+    """Unfolded float16's error, the plan's certificate, and the seconds that trace and solve took."""
 
     family: str
     place: str
@@ -402,9 +404,9 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Plain float16 breaks; folded it is finite and at least four times nearer to float32 than bfloat16."""
-        broke, c = not self.plain_float16 < 1, self.certificate
-        return broke and c.holds and c.folded_float16 <= c.bfloat16 / 4
+        """Unfolded float16 fails; folded, it is finite and at least four times nearer to float32 than bfloat16."""
+        failed, c = not self.plain_float16 < 1, self.certificate
+        return failed and c.holds and c.folded_float16 <= c.bfloat16 / 4
 
     def line(self) -> str:
         c = self.certificate
@@ -414,20 +416,18 @@ class Row:
 
 
 def build(family: Family) -> nn.Module:
-    """The module in float32, with random weights that bfloat16 holds exactly, as a published checkpoint has them."""
+    """The module in float32 with random weights that bfloat16 represents exactly, like a bfloat16 checkpoint."""
     torch.manual_seed(0)
     module = family.build().eval()
     for parameter in module.parameters():
-        if (
-            not parameter.any()
-        ):  # tables and gates that training starts from zero would hide what lies behind them
+        if not parameter.any():  # gates that training starts at zero would hide the layers behind them
             nn.init.normal_(parameter, std=0.1)
         parameter.data = parameter.data.bfloat16().float()
     return module
 
 
-def make_loud(module: nn.Module, names: tuple[str, ...], family: Family, target: float) -> None:
-    """Multiply the named projections by a power of two that brings their outputs to about ``target``."""
+def amplify(module: nn.Module, names: tuple[str, ...], family: Family, target: float) -> None:
+    """Multiply the named projections by the power of two that brings their outputs to about ``target``."""
     peaks: dict[str, float] = {}
     handles = [
         module.get_submodule(name).register_forward_hook(
@@ -467,15 +467,15 @@ def measure_family(name: str, plain: bool = False) -> list[Row]:
     rows = []
     for place, names in family.places.items():
         module = build(family)
-        make_loud(module, names, family, family.target.get(place, 3e6))
+        amplify(module, names, family, family.target.get(place, 3e6))
         rows.append(compare(name, place, family, module, plain))
     return rows
 
 
 def table(rows: list[Row]) -> str:
-    """One Markdown line for each family: worst errors over its places, fewest and most folds, epsilons, islands."""
+    """A Markdown row for each family: largest errors over its places; fewest and most folds, epsilons, islands."""
     lines = [
-        "| family | loud in | bfloat16 | folded float16 | nearer, at least | folds | epsilons | islands |",
+        "| family | amplified in | bfloat16 | folded float16 | nearer, at least | folds | epsilons | islands |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row.family for row in rows):
@@ -496,12 +496,12 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=list(FAMILIES))
     parser.add_argument("--json", type=Path)
     parser.add_argument(
-        "--plain", action="store_true", help="only folds that an ordinary checkpoint can carry"
+        "--plain", action="store_true", help="only folds that a standard checkpoint can store"
     )
     options = parser.parse_args()
     rows = []
     print(
-        f"{'family':22} {'loud':16} {'bf16':>8} {'fp16':>8} {'fold32':>8} {'fold16':>8} folds eps islands seconds"
+        f"{'family':22} {'amplified':16} {'bf16':>8} {'fp16':>8} {'fold32':>8} {'fold16':>8} folds eps islands seconds"
     )
     for name in options.families:
         for row in measure_family(name, plain=options.plain):

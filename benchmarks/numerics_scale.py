@@ -1,10 +1,11 @@
-"""How the trace and the programme grow: 8 steps of the 34-block Z-Image layout, narrow, so that it runs anywhere.
+"""How trace and solve scale: 8 steps of Z-Image's 34-block layout, narrow so that it runs anywhere.
 
     python benchmarks/numerics_scale.py [--layers 30] [--steps 8]
     python benchmarks/numerics_scale.py --full --steps 1      # 6.15 billion random parameters, 13 GB of memory
 
-The programme's size depends on the number of ops, not on the width of the layers, so its solve time is the full-size
-model's. Prints the seconds of a plain run, of the traced run and of the solve, and the peak memory of the process.
+The linear program's size depends on the number of ops, not on the width of the layers, so its solve time is
+that of the full-size model. Prints the seconds of an untraced run, of the traced run and of the solve, and
+the process's peak memory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def build(layers: int) -> nn.Module:
     module = ZImageTransformer2DModel(
         dim=64, n_heads=2, n_kv_heads=2, n_layers=layers, n_refiner_layers=2, cap_feat_dim=32, in_channels=4,
         axes_dims=[8, 12, 12], axes_lens=[64, 64, 64])  # fmt: skip
-    for index in (2, layers // 2):  # two loud places, so that there is something to solve
+    for index in (2, layers // 2):  # two overflowing places, so that there is something to solve
         module.layers[index].feed_forward.w3.weight.data *= 2.0**22
         module.layers[index].feed_forward.w2.weight.data *= 2.0**12
     return module.eval().bfloat16()
@@ -36,7 +37,7 @@ def build(layers: int) -> nn.Module:
 
 @torch.no_grad()
 def build_full() -> nn.Module:
-    """Z-Image-Turbo's own layout (the class's defaults) in bfloat16, never held in float32. Random, its blocks loud."""
+    """Z-Image-Turbo's layout (the class's defaults) with random bfloat16 weights and two overflowing blocks."""
     from diffusers import ZImageTransformer2DModel
 
     with torch.device("meta"):
@@ -56,7 +57,7 @@ def build_full() -> nn.Module:
 
 @torch.no_grad()
 def steps(module: nn.Module, count: int) -> None:
-    """``count`` steps of one square picture (16 places across when narrow, 32 = 256 pixels at full size)."""
+    """``count`` steps of a square image: 16×16 latents when narrow, 32×32 (256 pixels) at full size."""
     channels, side = module.config.in_channels, 32 if module.config.dim > 1000 else 16
     caption = noise(module, 1, 10, module.config.cap_feat_dim)
     for step in range(count):
@@ -81,7 +82,7 @@ def main() -> None:
     clock = time.perf_counter
     start = clock()
     steps(module, options.steps)
-    plain, before = clock() - start, megabytes()
+    untraced, before = clock() - start, megabytes()
     start, found = clock(), Trace()
     trace_modules(module, lambda: steps(module, options.steps), into=found)
     traced, after = clock() - start, megabytes()
@@ -90,7 +91,7 @@ def main() -> None:
     solved = clock() - start
     print(f"blocks {len(module.layers) + 4}, steps {options.steps}")
     print(
-        f"plain run {plain:.1f} s, traced {traced:.1f} s ({traced / plain:.1f}×), {after - before:.0f} MB more"
+        f"untraced run {untraced:.1f} s, traced {traced:.1f} s ({traced / untraced:.1f}×), {after - before:.0f} MB more"
     )
     print(
         f"sites {len(found.sites)}, unknowns {len(found.exponents)}, relations {len(found.exponents.relations())}"

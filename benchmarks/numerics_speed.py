@@ -1,4 +1,4 @@
-"""What emulation and the guard cost, each as a ratio to the same step in the same run.
+"""The time of emulation and of the guard's checks, as ratios to the same step in float32.
 
 python benchmarks/numerics_speed.py
 """
@@ -21,18 +21,16 @@ ROUNDS = 7
 
 
 def block(width: int = 1024) -> nn.Module:
-    """A transformer layer of a real width: attention, norms, a feed-forward."""
+    """Two transformer layers of a realistic width: attention, norms, a feed-forward."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(
         width, 16, 4 * width, batch_first=True, norm_first=True, activation="gelu"
     )
-    return nn.Sequential(
-        layer, copy.deepcopy(layer)
-    ).train()  # in evaluation torch fuses the whole layer into one op
+    return nn.Sequential(layer, copy.deepcopy(layer)).train()  # in eval mode torch fuses a layer into one op
 
 
 def race(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds; the runs take turns, so that other work on the machine slows all of them alike."""
+    """Median seconds of each run; they take turns, so that other work on the machine slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.no_grad():
         for _ in range(ROUNDS + 1):
@@ -45,7 +43,7 @@ def race(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 def main() -> None:
     module = block()
-    half, brain = copy.deepcopy(module).half(), copy.deepcopy(module).bfloat16()
+    half, bfloat16 = copy.deepcopy(module).half(), copy.deepcopy(module).bfloat16()
     x = noise(module, 0, 1, 256, 1024)
     latents = noise(module, 1, 1, 16, 64, 64)
     plain, keeping = Emulation(), Emulation(half)
@@ -56,7 +54,7 @@ def main() -> None:
 
     times = race({
         "float32": lambda: module(x),
-        "bfloat16": lambda: brain(x.bfloat16()),
+        "bfloat16": lambda: bfloat16(x.bfloat16()),
         "native float16": lambda: half(x.half()),
         "emulated float16": lambda: emulated(plain),
         "emulated float16, float32 weights kept": lambda: emulated(keeping),

@@ -1,12 +1,13 @@
-"""The proof of folding: 1000 prompts and seeds that the folds never saw, painted by Firefly's wide twin.
+"""The proof of folding: Firefly's wide twin on 1000 prompts and seeds outside the calibration.
 
     python benchmarks/numerics_twin.py [--pairs 1000] [--out proof.jsonl] [--report]
 
-For every pair: float32, bfloat16 and folded float16 (emulated where the processor's own is slow), 128×128, 8 steps, CFG
-2.0, in batches; is every number finite, and how far from float32 is the picture. For the first 40 pairs also plain
-float16, and ComfyUI's way (clamp to ±65504 after attention, feed-forward and gate; NaN becomes 0) on this twin and on a
-milder one whose stream and decoder stay as they are, which is the case that clamp was written for. Goes on where it was
-stopped: one JSON line a pair.
+For every pair of prompt and seed: float32, bfloat16 and folded float16 (emulated where the processor's own is
+slow), 128×128, 8 steps, CFG 2.0, in batches. It records whether every number is finite and the PSNR against
+float32. The first 40 pairs also run in unfolded float16 and with ComfyUI's clamp (±65504 after attention,
+feed-forward and gate; NaN becomes 0). Both also run on a milder twin, whose residual stream and decoder stay
+within range, the case that the clamp is made for. Writes one JSON line a pair and continues where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ STYLES = (
 )  # fmt: skip
 HOURS = (("at dawn", "清晨"), ("at noon", "正午"), ("at dusk", "黄昏"), ("at night", "深夜"), ("", ""))
 
-# The twin that ComfyUI's clamp is made for: loud branches, a stream that fits.
+# The twin that ComfyUI's clamp is made for: overflowing branches, a residual stream within range.
 MILD = (
     ("transformer.layers.2.feed_forward", "out"),
     ("transformer.layers.3.attention.to_out.0", "in"),
@@ -61,7 +62,7 @@ def pairs() -> list[tuple[str, int]]:
 
 @torch.no_grad()
 def paint(pipeline: Any, chosen: Sequence[tuple[str, int]]) -> Tensor:
-    """float32 [N, 3, H, W], not clipped to 8 bits."""
+    """Images as float32 [N, 3, H, W] in 0..1, not rounded to 8 bits."""
     generators = [torch.Generator().manual_seed(seed) for _, seed in chosen]
     result = pipeline([prompt for prompt, _ in chosen], height=SIDE, width=SIDE, num_inference_steps=STEPS,
                       guidance_scale=GUIDANCE, generator=generators, output_type="pt")  # fmt: skip
@@ -85,14 +86,16 @@ def clamp(pipeline: Any) -> None:
         block.feed_forward._forward_silu_gating = lambda a, b, gating=gating: tame(gating(a, b))
 
 
-def psnr(picture: Tensor, reference: Tensor) -> float | None:
-    """dB against float32; None where numbers broke."""
-    error = ((picture - reference) ** 2).mean().item()
-    return round(-10 * math.log10(error), 2) if math.isfinite(error) and error > 0 else None
+def psnr(image: Tensor, reference: Tensor) -> float | None:
+    """dB against float32 for the JSON line; None if the image is not finite or equals the reference."""
+    from starrynight.numerics.certify import psnr as decibels
+
+    found = decibels(((image - reference) ** 2).mean().item())
+    return round(found, 2) if found is not None and math.isfinite(found) else None
 
 
-class Gallery:
-    """The pipelines of one twin, by format, loaded when wanted."""
+class TwinPipelines:
+    """The pipelines of one twin by format, loaded on first use."""
 
     def __init__(self, folder: Path) -> None:
         from starrynight.models.catalogue import resolve
@@ -114,29 +117,29 @@ class Gallery:
         return self._loaded[name]
 
     def _folds(self) -> Any:
-        """The plan, if it folds: a component that stays in float32 as a whole would prove float32, not folding."""
+        """The plan. Exits if a whole component is an island: the result would measure float32, not folding."""
         from starrynight.folding import calibrate
 
         folds = (calibrate.recall(self.model) or calibrate.make(self.model)).plan
         if whole := {"text_encoder", "transformer", "vae", "vae.decoder"} & set(folds.islands):
             raise SystemExit(
-                f"{', '.join(sorted(whole))} cannot be folded: this would be no proof of folding"
+                f"{', '.join(sorted(whole))} cannot be folded and would run in float32; the run would not test folding"
             )
         print(f"{len(folds.parameters)} folds, islands: {', '.join(folds.islands) or 'none'}", flush=True)
         return folds
 
 
 def measure(
-    twin: Gallery, mild: Callable[[], Gallery], first: int, chosen: Sequence[tuple[str, int]]
+    twin: TwinPipelines, mild: Callable[[], TwinPipelines], first: int, chosen: Sequence[tuple[str, int]]
 ) -> list[dict[str, Any]]:
-    """One row a pair."""
+    """One row for each pair."""
     start = time.perf_counter()
-    reference, brain, folded = (paint(twin[n], chosen) for n in ("float32", "bfloat16", "float16-folded"))
+    reference, bfloat16, folded = (paint(twin[n], chosen) for n in ("float32", "bfloat16", "float16-folded"))
     rows: list[dict[str, Any]] = []
     for number, (prompt, seed) in enumerate(chosen):
         rows.append({"index": first + number, "prompt": prompt, "seed": seed,
                      "finite": bool(folded[number].isfinite().all()), "folded": psnr(folded[number], reference[number]),
-                     "bfloat16": psnr(brain[number], reference[number])})  # fmt: skip
+                     "bfloat16": psnr(bfloat16[number], reference[number])})  # fmt: skip
     if first < COMPARED:
         others = {"plain": paint(twin["float16"], chosen), "clamped": paint(twin["clamped"], chosen)}
         soft = {n: paint(mild()[n], chosen) for n in ("float32", "float16", "clamped", "float16-folded")}
@@ -152,7 +155,7 @@ def measure(
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """What the lines say, as Markdown."""
+    """The rows summarised as Markdown."""
 
     def mean(name: str) -> str:
         values = [row[name] for row in rows if row.get(name) is not None]
@@ -183,7 +186,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("proof.jsonl"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "starry-proof")
-    parser.add_argument("--report", action="store_true", help="only say what was measured so far")
+    parser.add_argument("--report", action="store_true", help="only print what was measured so far")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     if not options.report:
@@ -191,12 +194,12 @@ def main() -> None:
         from starrynight.firefly import twin as twins
 
         options.work.mkdir(parents=True, exist_ok=True)
-        twin = Gallery(twins.make(options.work / "wide"))
-        kept: list[Gallery] = []
+        twin = TwinPipelines(twins.make(options.work / "wide"))
+        kept: list[TwinPipelines] = []
 
-        def mild() -> Gallery:
+        def mild() -> TwinPipelines:
             if not kept:
-                kept.append(Gallery(twins.make(options.work / "mild", places=MILD)))
+                kept.append(TwinPipelines(twins.make(options.work / "mild", places=MILD)))
             return kept[0]
 
         everything = pairs()[: options.pairs]

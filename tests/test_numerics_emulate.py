@@ -47,7 +47,7 @@ def test_equals_native_element_by_element(name: str, dtype: torch.dtype) -> None
     if name not in CURVES:
         assert same.all()
     else:
-        # Libraries differ in the last bit of float32's own curves (an EPYC: gelu), which turns a tie now and then.
+        # Libraries differ in the last bit of float32 curves (gelu on an EPYC), which changes a rounded tie now and then.
         assert same.float().mean() > 0.998
         bits = torch.finfo(dtype).eps * native.float().abs() + 1e-6
         assert ((emulated.float() - native.float()).abs() <= bits).all()
@@ -95,15 +95,15 @@ def test_kept_weights_give_the_same_numbers_and_follow_a_write() -> None:
 
 
 def conversions(module: nn.Module, x: Tensor, shape: list[int]) -> int:
-    """How often a call of ``module`` converts a tensor of that shape, as torch's own profiler saw it."""
+    """How often a call of ``module`` converts a tensor of that shape, by torch's profiler."""
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         module(x)
     events = seen.key_averages(group_by_input_shape=True)
     return sum(e.count for e in events if e.key == "aten::_to_copy" and e.input_shapes[:1] == [shape])
 
 
-def test_weights_put_in_anothers_place_are_kept_wide_too() -> None:
-    """As a replan, a rung of the ladder or a LoRA puts them; what was kept of the old ones is let go of."""
+def test_replaced_weights_are_kept_in_float32_too() -> None:
+    """A replan, a fallback or a LoRA replaces weights; the copies of the old ones are dropped."""
     module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
     emulate_module(module, keep=False)
     assert conversions(module, X.half(), [64, 64]) > 0, "without keeping, every call converts"
@@ -122,13 +122,13 @@ def test_weights_put_in_anothers_place_are_kept_wide_too() -> None:
             assert torch.equal(again, nn.Sequential(*module)(Y.half()))
 
 
-def test_inference_mode_is_no_way_around_it() -> None:
+def test_emulation_works_in_inference_mode() -> None:
     with torch.inference_mode(), Emulation():
         assert F.linear(torch.ones(1, 4096).half(), torch.ones(1, 4096).half()).item() == 4096
 
 
-def test_a_module_that_is_emulated_whenever_it_is_called() -> None:
-    """A watcher that was on before the module ran still sees float16, and nothing stays on afterwards."""
+def test_an_emulated_module_computes_so_whenever_it_is_called() -> None:
+    """A dispatch mode that started before the call sees float16, and no mode stays on afterwards."""
     module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)).half()
     with torch.no_grad(), Emulation(module):
         expected = module(Y.half())

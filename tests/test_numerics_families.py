@@ -1,4 +1,4 @@
-"""Every family of image model, tiny, from its real class: one loud place each (all of them: benchmarks/)."""
+"""Every image-model family, tiny, from its real class, overflowing in one place (all places: benchmarks/)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numerics_families as families
 
 
 @pytest.mark.parametrize("name", list(families.FAMILIES))
-def test_family(name: str) -> None:
+def test_a_family_folds_exactly_and_its_float16_is_nearer_than_bfloat16(name: str) -> None:
     family = families.FAMILIES[name]()
     place, modules = list(family.places.items())[-1]
     module = families.build(family)
-    families.make_loud(module, modules, family, family.target.get(place, 3e6))
+    families.amplify(module, modules, family, family.target.get(place, 3e6))
     row = families.compare(name, place, family, module)
     certificate = row.certificate
     assert not row.plain_float16 < 1, "plain float16 must break, or there is nothing to fold"

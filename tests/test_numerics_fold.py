@@ -1,4 +1,4 @@
-"""Solving and folding: the example worked by hand in docs/numerics.md, checkpoints, LoRAs, islands, widening."""
+"""Solving and folding: the worked example of docs/numerics.md, checkpoints, LoRAs, islands, widening."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RMSNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """A gated feed-forward beside a residual stream, as in every model we fold."""
+    """A gated feed-forward on a residual stream, as in diffusion transformers."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def traced(module: nn.Module) -> Trace:
     return trace_modules(half, lambda: [exercise(half, seed) for seed in range(3)])
 
 
-def test_an_output_that_float16_cannot_hold_is_admitted() -> None:
+def test_an_output_beyond_float16_makes_the_model_an_island_that_does_not_fit() -> None:
     module = Model()
     with torch.no_grad():
         module.head.weight.mul_(2.0**18)
@@ -89,14 +89,14 @@ def test_an_output_that_float16_cannot_hold_is_admitted() -> None:
     assert not plan.fits
 
 
-def test_nothing_to_do_gives_an_empty_plan() -> None:
+def test_a_model_within_range_gets_an_empty_plan() -> None:
     plan = solve_folds(traced(Model()))
     assert (plan.parameters, plan.epsilons, plan.islands) == ({}, {}, ())
     assert plan.fits
 
 
-def test_the_worked_example() -> None:
-    """The gated product overflows and the stream does not: up shrinks and down grows, nothing else moves."""
+def test_the_worked_example_of_the_documentation() -> None:
+    """Only the gated product overflows: ``up`` shrinks, ``down`` grows, and nothing else changes."""
     found = traced(Model(up=20, down=-10))
     plan = solve_folds(found)
     power = plan.parameters["block.up.weight"]
@@ -107,7 +107,7 @@ def test_the_worked_example() -> None:
     assert solve_folds(found) == plan, "the same trace must give the same plan"
 
 
-def test_a_loud_stream_takes_its_epsilons_along() -> None:
+def test_a_large_residual_stream_is_folded_with_its_norms_epsilons() -> None:
     module = Model()
     with torch.no_grad():
         module.embed.weight.mul_(2.0**17)
@@ -118,11 +118,11 @@ def test_a_loud_stream_takes_its_epsilons_along() -> None:
     assert plan.epsilons == {"block.norm.eps": 2 * power, "norm.eps": 2 * power}
 
 
-def test_a_whispering_stream_is_raised_above_the_subnormals() -> None:
+def test_a_residual_stream_among_the_subnormals_is_scaled_up() -> None:
     module = Model()
     with torch.no_grad():
-        for quiet in (module.embed.weight, module.embed.bias, module.block.down.weight):
-            quiet.mul_(2.0**-20)
+        for parameter in (module.embed.weight, module.embed.bias, module.block.down.weight):
+            parameter.mul_(2.0**-20)
         module.block.norm.eps = module.norm.eps = 1e-16
     plan = solve_folds(traced(module))
     assert plan.parameters["embed.weight"] > 0
@@ -134,7 +134,7 @@ def test_a_whispering_stream_is_raised_above_the_subnormals() -> None:
     assert certificate.folded_float16 < plain / 4
 
 
-def test_the_certificate_holds_and_unfolding_gives_the_original_back() -> None:
+def test_the_certificate_holds_and_unfolding_restores_the_original() -> None:
     module = Model(up=20)
     plan = solve_folds(traced(module))
     certificate = certify_folds(module, plan, exercise, range(50, 54))
@@ -168,13 +168,13 @@ def test_a_written_checkpoint_runs_without_this_package(tmp_path: Path) -> None:
     assert relative_error(results, reference) < 3e-3
 
 
-def test_writing_from_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_raises_bad_file(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(BadFile, match=r"x\.safetensors"):
         write_folded(tmp_path / "x.safetensors", tmp_path / "y.safetensors", FoldPlan())
 
 
-def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
+def test_with_constraints_a_stream_with_a_negligible_epsilon_is_folded() -> None:
     module = Model()
     with torch.no_grad():
         module.embed.weight.mul_(2.0**20)
@@ -187,43 +187,42 @@ def test_a_plain_plan_may_fold_a_stream_whose_epsilon_is_negligible() -> None:
     assert certify_folds(module, plan, exercise, (7, 8)).holds
 
 
-def test_plain_plans_leave_quiet_norms_alone_and_islands_stand_in() -> None:
-    """A quiet row (variance near eps) forbids folding the stream unless eps follows; a plain checkpoint cannot."""
+def test_with_constraints_a_stream_that_needs_its_epsilon_becomes_an_island() -> None:
+    """A row with variance near eps can be folded only with eps, which a standard checkpoint cannot change."""
     module = Model(down=20)
     with torch.no_grad():
         module.embed.weight.mul_(2.0**-9)
         module.embed.bias.mul_(2.0**-9)
     found = traced(module)
     assert solve_folds(found).islands == ()
-    plain = solve_folds(found, constraints=CheckpointConstraints())
-    assert plain.epsilons == {}
-    assert plain.islands != ()
-    certificate = certify_folds(module, plain, exercise, (7, 8))
-    assert certificate.holds
+    plan = solve_folds(found, constraints=CheckpointConstraints())
+    assert plan.epsilons == {}
+    assert plan.islands != ()
+    assert certify_folds(module, plan, exercise, (7, 8)).holds
 
 
-def test_a_plan_for_another_model_is_refused() -> None:
+def test_a_plan_for_another_model_raises_unfit() -> None:
     with pytest.raises(Unfit, match=r"another\.weight"):
         fold_modules(Model(), FoldPlan(parameters={"another.weight": 3}))
 
 
-def test_plans_survive_json() -> None:
+def test_a_plan_survives_json() -> None:
     plan = solve_folds(traced(Model(down=20)))
     assert FoldPlan.from_json(plan.to_json()) == plan
 
 
-def test_fixed_parameters_are_left_alone() -> None:
+def test_fixed_parameters_do_not_change() -> None:
     plan = solve_folds(traced(Model(up=20)), fixed=lambda name: name == "block.up.weight")
     assert "block.up.weight" not in plan.parameters
 
 
-def test_a_lora_follows_the_folds() -> None:
+def test_a_lora_is_folded_with_its_layers() -> None:
     module = Model(up=20, down=-8)
     plan = solve_folds(traced(module))
     other = copy.deepcopy(module)
     fold_modules(other, plan)
     assert {"block.up.weight", "block.down.weight"} <= set(plan.parameters)
-    bare = exercise(module, 9)
+    without = exercise(module, 9)
     for target in (module, other):
         inject_adapter_in_model(
             LoraConfig(r=4, target_modules=["up", "down"], init_lora_weights=False), target, "night"
@@ -232,13 +231,13 @@ def test_a_lora_follows_the_folds() -> None:
         if "lora" in name:
             other.get_parameter(name).data.copy_(parameter.data)
     fold_adapter(other, "night", plan)
-    dressed = exercise(module, 9)
-    assert (dressed - bare).norm() > 0.01 * bare.norm(), "the LoRA must show"
-    assert torch.equal(exercise(other, 9), dressed)
+    with_lora = exercise(module, 9)
+    assert (with_lora - without).norm() > 0.01 * without.norm(), "the LoRA must have an effect"
+    assert torch.equal(exercise(other, 9), with_lora)
 
 
 class Stuck(nn.Module):
-    """SiLU has no scale symmetry: its large input cannot be folded, and its large output meets another SiLU."""
+    """SiLU has no scale symmetry: neither its large input nor its large output, read by another SiLU, folds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,17 +254,16 @@ class Stuck(nn.Module):
         return self.head(self.middle(self.before(x)))
 
 
-def test_the_smallest_module_around_what_is_stuck_becomes_an_island() -> None:
+def test_the_smallest_module_around_what_cannot_be_folded_becomes_an_island() -> None:
     module = Stuck()
     plan = solve_folds(traced(module))
     assert plan.islands == ("middle",)
-    certificate = certify_folds(module, plan, exercise, (5, 6))
-    assert certificate.holds
-    settled = copy.deepcopy(module)
-    cast_with_islands(settled, plan.islands, torch.float16)
-    assert settled.middle[0].weight.dtype == torch.float32
-    assert settled.head.weight.dtype == torch.float16
-    assert settled(inputs(settled, 1)).dtype == torch.float16
+    assert certify_folds(module, plan, exercise, (5, 6)).holds
+    half = copy.deepcopy(module)
+    cast_with_islands(half, plan.islands, torch.float16)
+    assert half.middle[0].weight.dtype == torch.float32
+    assert half.head.weight.dtype == torch.float16
+    assert half(inputs(half, 1)).dtype == torch.float16
 
 
 @pytest.mark.parametrize("place", ["stream", "product"])
@@ -282,13 +280,13 @@ def test_widening_is_the_inverse_of_folding(place: str) -> None:
     assert certify_folds(twin, plan, exercise, (3, 4)).holds
 
 
-def test_what_cannot_be_widened_says_so() -> None:
+def test_widening_a_boundary_that_cannot_change_is_infeasible() -> None:
     found = traced(Stuck())
     with pytest.raises(Infeasible):
         widen(found, found.outputs["middle.0"], bits=10)
 
 
-def test_non_persistent_buffers_fold_in_memory_only() -> None:
+def test_non_persistent_buffers_are_folded_in_memory_only() -> None:
     class Positioned(Model):
         def __init__(self) -> None:
             super().__init__(down=20)
@@ -302,8 +300,8 @@ def test_non_persistent_buffers_fold_in_memory_only() -> None:
     assert "positions" not in solve_folds(found, constraints=CheckpointConstraints()).parameters
 
 
-def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
-    """One key sets both norms' eps: a loud stream takes it along, and nothing needs an island any more."""
+def test_a_configuration_key_rescales_its_epsilons() -> None:
+    """One key sets both norms' eps, so a large stream is folded with it and needs no island."""
     module = Model(down=20)
     with torch.no_grad():
         module.embed.weight.mul_(2.0**-9)
@@ -324,8 +322,8 @@ def test_a_key_of_the_configuration_carries_its_epsilons() -> None:
     )
 
 
-def test_what_a_header_told_of_the_epsilons_is_folded_back() -> None:
-    """A widened model whose header tells its epsilons, written for tools that read no header: the original's scale."""
+def test_epsilons_from_a_header_are_folded_back() -> None:
+    """A widened model with epsilons in its header, written for tools that ignore the header, gets the original ones."""
     module, found = Model(), traced(Model())
     wider = widen(found, found.outputs["block"], bits=18)
     fold_modules(module, wider)

@@ -1,4 +1,4 @@
-"""The guard's primitives: NaN, +Inf and −Inf are found, counted, and traced to the module and op that made them."""
+"""Finding faults: NaN, +Inf and −Inf are counted and located at the module and op that made them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from starrynight.numerics.finite import ClampCounter, Fault, find_fault, locate_
 
 @pytest.mark.parametrize(("value", "kind"), [(math.nan, "NaN"), (math.inf, "+Inf"), (-math.inf, "−Inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_single_broken_number_is_found(value: float, kind: str, dtype: torch.dtype) -> None:
+def test_a_single_non_finite_number_is_found(value: float, kind: str, dtype: torch.dtype) -> None:
     latents = torch.randn(1, 4, 32, 32).to(dtype)
     assert find_fault(latents, "latents", 3) is None
     latents[0, 2, 5, 7] = value
     assert find_fault(latents, "latents", 3) == Fault("latents", kind, 1, 4096, 3, format=str(dtype)[6:])
 
 
-def test_a_dark_finite_picture_is_no_fault() -> None:
+def test_zeros_and_the_largest_float16_number_are_no_fault() -> None:
     assert find_fault(torch.zeros(1, 3, 8, 8), "decoder") is None
     assert find_fault(torch.full((4,), 65504.0).half(), "decoder") is None
 
 
-def test_the_fault_says_where_in_both_languages() -> None:
+def test_a_fault_names_its_place_in_both_languages() -> None:
     fault = Fault("prediction", "NaN", 12, 4096, 2, format="float16").at(("layers.7.w2", "mm"))
     assert (
         fault.message("en")
@@ -46,7 +46,7 @@ class Overflowing(nn.Module):
         return self.third(self.second(hidden))
 
 
-def test_the_module_and_op_that_broke_are_named() -> None:
+def test_the_module_and_op_of_an_overflow_are_named() -> None:
     module, x = Overflowing().half(), torch.ones(8, 8).half()
     assert locate_fault(module, lambda: module(x)) is None
     with torch.no_grad():
@@ -79,21 +79,21 @@ def test_a_cast_that_overflows_is_named_and_a_mask_is_not() -> None:
     assert locate_fault(module, lambda: module(torch.zeros(2, 4).half())) is None
 
 
-def test_a_broken_weight_is_named_itself() -> None:
+def test_a_non_finite_weight_is_named() -> None:
     module = Overflowing()
     with torch.no_grad():
         module.third.bias[2] = math.nan
     assert locate_fault({"unet": module}, lambda: module(torch.ones(8, 8))) == ("unet.third", "bias")
 
 
-def test_clamps_that_bite_are_counted() -> None:
+def test_numbers_that_clamps_change_are_counted() -> None:
     class Clamping(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.clamp(-2, 2).clamp(-100, 100)
 
     module, counter = nn.Sequential(Clamping()), ClampCounter()
     with counter.following(module), counter:
-        module(torch.tensor([1.0, 3.0, -5.0, math.nan]))  # a clamp lets NaN through: that is no change
+        module(torch.tensor([1.0, 3.0, -5.0, math.nan]))  # NaN passes a clamp unchanged
     assert counter.counts == {("0", "clamp"): 2}
 
 

@@ -1,4 +1,4 @@
-"""A whole pipeline, tokenizer to picture, traced and folded at once: Z-Image's classes, tiny and loud."""
+"""A whole tiny Z-Image pipeline, from tokenizer to image, traced and folded at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cast(pipeline: Any, dtype: torch.dtype) -> Any:
 
 
 @pytest.fixture(scope="module")
-def loud() -> Any:
+def overflowing() -> Any:
     """Overflows in the transformer's gated product, in its attention, and inside the decoder."""
     pipeline = tiny.zimage()
     transformer, decoder = pipeline.transformer, pipeline.vae.decoder
@@ -56,8 +56,8 @@ def loud() -> Any:
 
 
 @pytest.fixture(scope="module")
-def plan(loud: Any) -> FoldPlan:
-    half = cast(loud, torch.bfloat16)
+def plan(overflowing: Any) -> FoldPlan:
+    half = cast(overflowing, torch.bfloat16)
     found = trace_modules(networks(half), lambda: paint(half, *CALIBRATION))
     assert not found.unknown_ops
     return solve_folds(found)
@@ -69,7 +69,7 @@ def plan(loud: Any) -> FoldPlan:
      "layers.1.attention.to_out.0:in"],
 )  # fmt: skip
 def test_a_twin_with_larger_numbers_is_the_same_function(place: str) -> None:
-    """Stream, feed-forward, attention, gated product, attention's values: wide, and then folded again."""
+    """Residual stream, feed-forward, attention, gated product and attention values, each widened."""
     transformer = tiny.zimage().transformer.eval()
     captions, latents, now = [torch.randn(8, 16)], [torch.randn(4, 1, 8, 8)], torch.tensor([0.5])
 
@@ -88,21 +88,21 @@ def test_a_twin_with_larger_numbers_is_the_same_function(place: str) -> None:
             assert not run(copy.deepcopy(twin).half()).isfinite().all()
 
 
-def test_plain_float16_breaks_and_the_guard_says_where(loud: Any) -> None:
-    half = cast(loud, torch.float16)
+def test_unfolded_float16_overflows_and_the_weight_is_named(overflowing: Any) -> None:
+    half = cast(overflowing, torch.float16)
     with Emulation():
         picture = paint(half, *HELD_OUT)
         assert find_fault(picture, "decoder") is not None
         place = locate_fault(networks(half), lambda: paint(half, *HELD_OUT))
-    # 2^24 times its own size, that weight left the range when it was cast: it is named, not the product it spoils.
+    # The weight, 2^24 times as large, overflowed when it was cast: it is named, not the product that uses it.
     assert place == ("transformer.layers.0.feed_forward.w3", "weight")
 
 
-def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: FoldPlan) -> None:
+def test_the_folded_pipeline_gives_the_same_image(overflowing: Any, plan: FoldPlan) -> None:
     assert plan.islands == ()
     assert {name.split(".")[0] for name in plan.parameters} == {"transformer", "vae"}
-    reference = paint(loud, *HELD_OUT)
-    folded = copy.deepcopy(loud)
+    reference = paint(overflowing, *HELD_OUT)
+    folded = copy.deepcopy(overflowing)
     fold_modules(networks(folded), plan)
     assert torch.equal(paint(folded, *HELD_OUT), reference)
     for name, network in networks(folded).items():
@@ -110,5 +110,5 @@ def test_the_folded_pipeline_paints_the_same_picture(loud: Any, plan: FoldPlan) 
     with Emulation():
         picture = paint(folded, *HELD_OUT)
     assert find_fault(picture, "decoder") is None
-    brain = paint(cast(loud, torch.bfloat16), *HELD_OUT)
-    assert (picture - reference).norm() < (brain - reference).norm() / 4
+    bfloat16 = paint(cast(overflowing, torch.bfloat16), *HELD_OUT)
+    assert (picture - reference).norm() < (bfloat16 - reference).norm() / 4

@@ -1,4 +1,4 @@
-"""Precision is a value with a reason: a table of devices nobody here owns, and what each of them should run."""
+"""The formats chosen for a table of devices, and their reasons."""
 
 from __future__ import annotations
 
@@ -65,25 +65,25 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("device", "plain", "folded", "sdxl"), TABLE, ids=lambda x: getattr(x, "name", ""))
-def test_denoiser(device: Device, plain: str, folded: str, sdxl: str) -> None:
+def test_the_denoisers_format_on_each_device(device: Device, plain: str, folded: str, sdxl: str) -> None:
     assert choose(device, ZIMAGE)["transformer"].format == plain
     assert choose(device, FOLDED)["transformer"].format == folded
     assert choose(device, SDXL)["unet"].format == sdxl
 
 
 @pytest.mark.parametrize("device", [row[0] for row in TABLE], ids=lambda device: device.name)
-def test_every_choice_is_safe_and_has_its_reason_in_both_languages(device: Device) -> None:
+def test_every_choice_is_safe_and_has_a_reason_in_both_languages(device: Device) -> None:
     for model in (ZIMAGE, FOLDED, SDXL):
         for choice in choose(device, model):
             assert choice.format in FORMATS
             assert choice.dtype in ("float32", *device.stores)
             assert choice.reason("en").isascii() or "×" in choice.reason("en")
             assert any("\u4e00" <= letter <= "\u9fff" for letter in choice.reason("zh"))
-            if choice.format == "float16":  # never a plain float16 that nobody vouches for
+            if choice.format == "float16":  # unfolded float16 only where its authors publish it
                 assert model.roles[choice.component] in model.float16_safe
 
 
-def test_components_are_treated_separately() -> None:
+def test_each_component_gets_its_own_format() -> None:
     plan = choose(cuda("A100", 8, 0), FOLDED)
     assert plan["transformer"].format == "float16-folded"
     assert plan["vae_decode"].format == "float32"  # the makers decode in float32
@@ -98,7 +98,7 @@ def test_bfloat16_convolutions_are_never_chosen_below_8_0() -> None:
         assert all(choice.dtype != "bfloat16" for choice in choose(device, SDXL))
 
 
-def test_what_was_asked_for_is_granted_or_refused_aloud() -> None:
+def test_a_requested_format_is_used_or_raises_bad_request() -> None:
     card = cuda("RTX 2070", 7, 5)
     assert choose(card, FOLDED, "float16")["transformer"].format == "float16-folded"
     assert choose(card, ZIMAGE, "float16")["transformer"].format == "float16"
@@ -115,7 +115,7 @@ def test_what_was_asked_for_is_granted_or_refused_aloud() -> None:
         choose(card, ZIMAGE, {"unet": "float32"})
 
 
-def test_the_decision_needs_no_torch() -> None:
+def test_choosing_imports_no_torch() -> None:
     code = "import sys, starrynight.numerics.precision; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,4 +1,4 @@
-"""Folding never changes the float32 function: random small networks drawn from the op table."""
+"""Folding never changes the float32 function: random small networks of the ops in ``rules``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 8
 
 
 class Layer(nn.Module):
-    """One drawn op: ``kind`` over one or two earlier tensors, with its own parameters, loud by 2^``power``."""
+    """One op, ``kind``, on one or two earlier tensors, with its own parameters scaled by 2^``power``."""
 
     def __init__(self, kind: str, power: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def network(drawn: list[tuple[str, int, int, int]]) -> tuple[nn.Module, Callable
 
 @torch.no_grad()
 def same_function(module: nn.Module, other: nn.Module, run: Callable[[nn.Module], Tensor]) -> bool:
-    """Bit for bit, or to 1e-6 of the whole; a network that overflows float32 itself has no say."""
+    """Whether the outputs agree to 1e-6 of their norm; a network that overflows float32 itself counts as equal."""
     reference, result = run(module), run(other)
     if not reference.isfinite().all() or reference.norm() > 1e30:
         return True
@@ -127,12 +127,12 @@ def same_function(module: nn.Module, other: nn.Module, run: Callable[[nn.Module]
 def fold_at_random(
     module: nn.Module, run: Callable[[nn.Module], Tensor], seed: int
 ) -> tuple[nn.Module, Trace, FoldPlan]:
-    """Fold for made-up ranges, so that every exponent that may move does move."""
+    """Fold for random ranges, so that every exponent that can change does."""
     half = copy.deepcopy(module).bfloat16()
     found = trace_modules(half, lambda: run(half))
-    invent = random.Random(seed)
+    draw = random.Random(seed)
     ranges = {
-        found.exponents.root(u): Range(peak=invent.uniform(16, 35)) for u in range(1, len(found.exponents))
+        found.exponents.root(u): Range(peak=draw.uniform(16, 35)) for u in range(1, len(found.exponents))
     }
     plan = as_plan(found, solve_exponents(found, ranges, immovable(found)), {}, (), limit=15)
     folded = copy.deepcopy(module)
@@ -151,8 +151,8 @@ def test_folding_never_changes_the_float32_function(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_between_two_layers_and_a_norm(kind: str) -> None:
-    """Both inputs come from layers of their own and a norm forgets the output's scale: all that can move is free."""
+def test_each_kind_of_op_keeps_the_float32_function(kind: str) -> None:
+    """Two layers give its inputs and a norm follows, so that every scale that can change is free."""
     module, run = network(
         [
             ("linear", 0, 0, 0),
@@ -165,7 +165,7 @@ def test_each_kind_between_two_layers_and_a_norm(kind: str) -> None:
     for seed in range(3):
         folded, found, plan = fold_at_random(module, run, seed)
         assert not found.unknown_ops
-        assert plan.parameters or kind == "softmax", "nothing moved, so nothing was tested"
+        assert plan.parameters or kind == "softmax", "nothing was folded, so nothing was tested"
         assert same_function(module, folded, run)
 
 

@@ -1,4 +1,4 @@
-"""Ranges by layer: where float16 breaks is named, what folding makes of it is told, and the picture is a picture."""
+"""Ranges by layer: overflowing layers are named, their folded peaks are given, and the plot is valid SVG."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from test_numerics_fold import Model, traced
 from starrynight.numerics.ranges import LIMITS, LayerRange, layer_ranges, overflowing_layers, range_plot
 
 
-def test_the_layers_that_break_are_named_and_folding_brings_them_inside() -> None:
+def test_overflowing_layers_are_named_and_folding_brings_them_into_range() -> None:
     found = {(layer.component, layer.name): layer for layer in layer_ranges(traced(Model(up=20, down=-10)))}
-    loud = {name for _, name in found if name and found["block", name].headroom_bits("float16") < 0}
-    assert loud == {"up"}
-    assert {layer.name for layer in overflowing_layers(list(found.values()))} == {
-        "up",
-        "",
-    }  # the gated product is the block's own
+    overflowing = {name for _, name in found if name and found["block", name].headroom_bits("float16") < 0}
+    assert overflowing == {"up"}
+    # The block itself (name "") computes the gated product.
+    assert {layer.name for layer in overflowing_layers(list(found.values()))} == {"up", ""}
     assert found["block", "up"].headroom_bits("bfloat16") > 100
     assert all(layer.folded <= 15 for layer in found.values())
     assert found["block", "gate"].folded == found["block", "gate"].peak
-    told = found["block", "up"].to_dict()
-    assert told["spare"]["float16"] == round(LIMITS["float16"] - found["block", "up"].peak, 2)
+    fields = found["block", "up"].to_dict()
+    assert fields["spare"]["float16"] == round(LIMITS["float16"] - found["block", "up"].peak, 2)
 
 
-def test_the_picture_is_well_formed_whatever_the_names() -> None:
+def test_the_plot_is_well_formed_for_any_names() -> None:
     hostile = LayerRange("<script>", "a&b\"'", "mm", 20.0, -3.0, 14.0)
     calm = LayerRange("vae", "decoder", "add", 4.0, float("inf"), 4.0)
     picture = range_plot([hostile, calm] * 40, "星夜 <b>", "1 & 2", ("gold", "red", "cap"))
@@ -44,7 +42,7 @@ def test_the_picture_is_well_formed_whatever_the_names() -> None:
     ElementTree.fromstring(range_plot([], "nothing", "ran", ()))
 
 
-def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:
+def test_the_command_measures_a_model_and_writes_the_plot(tmp_path: Path) -> None:
     model, out = tiny.save("zimage", tmp_path / "mine [red]"), tmp_path / "ranges.svg"
     environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh", "OMP_NUM_THREADS": "1"}
     environment |= {"FORCE_COLOR": "1", "COLUMNS": "200"}  # so that the bar shows
@@ -54,8 +52,8 @@ def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "mine [red]" in done.stderr, "a name is not markup"
-    told = json.loads(done.stdout)
-    assert {layer["component"] for layer in told["layers"]} == {"text_encoder", "transformer", "vae"}
+    payload = json.loads(done.stdout)
+    assert {layer["component"] for layer in payload["layers"]} == {"text_encoder", "transformer", "vae"}
     assert "每一层的数值范围" in out.read_text("utf-8")
     wrong = subprocess.run(
         [starry, "ranges", model, "-o", "x.png"], env=environment, capture_output=True, text=True
@@ -67,6 +65,4 @@ def test_the_command_measures_a_model_and_draws_it(tmp_path: Path) -> None:
         [starry, "ranges", model, "-o", nowhere], env=environment, capture_output=True, text=True
     )
     assert wrong.returncode == 5
-    assert f"✗ 无法写入 {nowhere}：已经存在。\n" == wrong.stderr, (
-        "said at the door, before anything is measured"
-    )
+    assert f"✗ 无法写入 {nowhere}：已经存在。\n" == wrong.stderr, "reported before anything is measured"

@@ -1,4 +1,4 @@
-"""The trace: what each op says about exponents, and that a long run costs no more memory than a short one."""
+"""The trace: the relations of each op, and memory that does not grow with the number of steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starrynight.numerics.trace import Trace, peak_and_quantile, trace_modules
 
 
 class Formula(nn.Module):
-    """A module whose forward is one formula over two parameters a, b [4, 4] and an input [4, 4]."""
+    """A module whose forward is one formula of the parameters a, b [4, 4] and an input [4, 4]."""
 
     def __init__(self, formula: Callable[[Formula, Tensor], Tensor]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def exponents(found: Trace) -> tuple[int, int]:
     return tuple(found.exponents.root(found.parameters[name].exponent) for name in "ab")  # type: ignore[return-value]
 
 
-# With the output pinned to 0, each formula fixes what a and b may do: "free" apart, "tied" by a relation, "pinned".
+# With the output pinned to 0, each formula leaves the exponents of a and b "pinned", "tied" by a relation, or a free.
 FORMULAS = {
     "product": (lambda m, x: m.a @ x @ m.b, "tied"),
     "gate": (lambda m, x: (x * m.a) * m.b, "tied"),
@@ -64,7 +64,7 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_what_an_op_says(name: str) -> None:
+def test_each_op_gives_its_relation(name: str) -> None:
     formula, expected = FORMULAS[name]
     found = traced(formula)
     a, b = exponents(found)
@@ -76,13 +76,13 @@ def test_what_an_op_says(name: str) -> None:
     assert not found.unknown_ops
 
 
-def test_an_op_nobody_wrote_a_rule_for_pins_and_is_reported() -> None:
+def test_an_op_without_a_rule_pins_its_tensors_and_is_reported() -> None:
     found = traced(lambda m, x: torch.special.bessel_j0((x * m.a).float()).bfloat16() + m.b)
     assert exponents(found) == (0, 0)
     assert found.unknown_ops == {"special_bessel_j0": 1}
 
 
-def test_inference_mode_gives_the_same_equations() -> None:
+def test_inference_mode_gives_the_same_relations() -> None:
     module = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)).bfloat16()
     x = torch.rand(2, 8).bfloat16()
 
@@ -121,8 +121,8 @@ def test_masks_are_not_activations() -> None:
 
 
 @pytest.mark.parametrize("width", [64, 60, 3840])
-def test_the_low_quantile_is_not_one_channels(width: int) -> None:
-    """Every (numbers ÷ samples)th number of a layer lies in its first channel where the width divides that."""
+def test_the_low_quantile_samples_all_channels(width: int) -> None:
+    """Evenly spaced samples would all be in the first channel where the width divides the spacing."""
     activation = torch.ones(2048, width)
     activation[:, 0] = 1e-6
     assert peak_and_quantile(activation) == (1.0, 1.0)
@@ -130,7 +130,7 @@ def test_the_low_quantile_is_not_one_channels(width: int) -> None:
     assert peak_and_quantile(activation)[1] == pytest.approx(1e-6)
 
 
-def test_a_trace_is_laid_aside_and_gone_on_with() -> None:
+def test_a_trace_continues_after_json_as_if_never_interrupted() -> None:
     module = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)).bfloat16()
     first = lambda: module(torch.ones(2, 8).bfloat16())  # noqa: E731
     second = lambda: module(300 * torch.eye(8).bfloat16())  # noqa: E731
@@ -141,13 +141,13 @@ def test_a_trace_is_laid_aside_and_gone_on_with() -> None:
     assert solve_folds(again) == solve_folds(whole)
 
 
-def test_nan_in_the_calibration_is_named_and_does_not_reach_the_solver() -> None:
+def test_a_nan_in_the_calibration_is_named_and_leaves_the_solver_unaffected() -> None:
     found = traced(lambda m, x: (x * m.a - x * m.a) / 0 + m.b)
     assert found.broken == {"": "div"}
     assert solve_folds(found).headroom_bits > 0
 
 
-def test_steps_merge_and_nothing_is_kept_alive() -> None:
+def test_steps_are_merged_and_no_tensor_is_kept_alive() -> None:
     module = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, 16)).bfloat16()
     hidden: list[weakref.ref[Tensor]] = []
     module[1].register_forward_hook(lambda _m, _i, output: hidden.append(weakref.ref(output)))
