@@ -119,8 +119,9 @@ class TwinPipelines:
     def _folds(self) -> Any:
         """The plan. Exits if a whole component is an island: the result would measure float32, not folding."""
         from starrynight.folding import calibrate
+        from starrynight.folding.cache import cached_folds
 
-        folds = (calibrate.recall(self.model) or calibrate.make(self.model)).plan
+        folds = (cached_folds(self.model) or calibrate.make(self.model)).plan
         if whole := {"text_encoder", "transformer", "vae", "vae.decoder"} & set(folds.islands):
             raise SystemExit(
                 f"{', '.join(sorted(whole))} cannot be folded and would run in float32; the run would not test folding"

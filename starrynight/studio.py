@@ -86,9 +86,9 @@ class Studio:
         if self._painter is None or not self._painter.serves(request, self.device, self.attention):
             self._painter = None  # let go of the old model before the new one needs the memory
             self._painter = Painter.ready(
-                request, device=self.device, attention=self.attention, on_folding=self.on_folding
-            )
-            self._painter.guard.count_clamps = self.count_clamps
+                request, device=self.device, attention=self.attention, on_folding=self.on_folding,
+                count_clamps=self.count_clamps,
+            )  # fmt: skip
         return self._painter
 
 
@@ -98,7 +98,7 @@ def fill(**words: Any) -> PaintRequest:
     Raises BadRequest or BadFile for what this model cannot paint, before anything heavy is imported.
     """
     given = {name: value for name, value in words.items() if value is not None}
-    model = catalogue.resolve(given.get("model", catalogue.default()))
+    model = catalogue.find(given.get("model", catalogue.default()))
     suits = {"width": model.width, "height": model.height, "steps": model.steps, "guidance": model.guidance}
     request = PaintRequest.from_dict(suits | given | {"model": model.name})
     checking.check(request, model)

@@ -49,7 +49,7 @@ def ask(folder, **more):
 
 
 def one(painter, loras=()) -> np.ndarray:
-    return next(painter.paint(ask(painter.model.name, loras=loras))).pixels
+    return tiny.pixels_of(next(painter.paint(ask(painter.model.spec.name, loras=loras))))
 
 
 def matrices(width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,7 +142,7 @@ def test_a_lora_that_fits_no_layer_is_unfit_and_harms_nothing(painters, home, fa
     with pytest.raises(Unfit) as caught:
         one(painters[family], (("stranger", 1.0),))
     assert "stranger.safetensors" in caught.value.en
-    assert painters[family].model.en in caught.value.en
+    assert painters[family].model.spec.en in caught.value.en
     assert (one(painters[family]) == plain).all()
 
 

@@ -42,7 +42,7 @@ def test_an_index_cannot_name_files_elsewhere(tmp_path: Path, case: str) -> None
     (tmp_path / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "X"]}))
     (part / "x.safetensors.index.json").write_bytes(INDEXES[case])
     with pytest.raises(BadFile) as caught:
-        weights.check_folder(tmp_path)
+        weights.of_folder(tmp_path)
     assert "passwd" not in caught.value.en
 
 

@@ -90,7 +90,7 @@ def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
     steps_computed: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kill_when([STARRY, "ranges", model.place], home, lambda: answers_of(home) >= 1)
+    kill_when([STARRY, "ranges", model.path], home, lambda: answers_of(home) >= 1)
     known = answers_of(home)
     resumed = calibrate.observe(model)
     computed = len(steps_computed)
@@ -105,7 +105,7 @@ def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
     assert steps_computed == [], "nothing is watched twice"
     # and the command goes on from there to its end, on a terminal that shows what it does
     out = tmp_path / "folded"
-    shown, told = on_a_terminal([STARRY, "fold", model.place, "--to", "float16", "-o", out, "--json"], home)
+    shown, told = on_a_terminal([STARRY, "fold", model.path, "--to", "float16", "-o", out, "--json"], home)
     for words in ("folding", "ranges measured before", "proving the folds: float16-folded", "writing"):
         assert words in shown, shown[-2000:]
     assert told["certificate"]["finite"] is True
@@ -161,7 +161,7 @@ def test_pictures_of_a_broken_off_proof_are_not_painted_again(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(calibrate, "paint", counted)
-    total = calibrate.proofs_to_paint(model)
+    total = calibrate.certificate_pictures(model)
     with pytest.raises(KeyboardInterrupt):
         calibrate.certify(model, plan, ProgressCounter(stop, total))
     assert len(painted) == 5

@@ -21,11 +21,11 @@ def home(tmp_path, monkeypatch):
 
 
 def warnings_for(request):
-    return checking.warnings_for(request, catalogue.resolve(request.model))
+    return checking.warnings_for(request, catalogue.find(request.model))
 
 
 def ask(model, prompt="a starry night", **more) -> PaintRequest:
-    row = catalogue.resolve(model)
+    row = catalogue.find(model)
     words = {"width": row.width, "height": row.height, "steps": row.steps, "guidance": row.guidance}
     return PaintRequest(prompt=prompt, model=model, **(words | more))
 
@@ -33,45 +33,45 @@ def ask(model, prompt="a starry night", **more) -> PaintRequest:
 def test_every_model_accepts_its_own_defaults():
     assert catalogue.names()[0] == "firefly"
     for row in catalogue.MODELS:
-        checking.check(ask(row.name), catalogue.resolve(row.name))
+        checking.check(ask(row.name), catalogue.find(row.name))
         assert warnings_for(ask(row.name)) == []
         assert row.en
         assert row.zh
 
 
 def test_an_unknown_name_is_answered_with_similar_ones():
-    assert catalogue.resolve("SDXL").name == "sdxl"
+    assert catalogue.find("SDXL").name == "sdxl"
     with pytest.raises(UnknownName, match="z-image-turbo") as caught:
-        catalogue.resolve("z-image-trubo")
+        catalogue.find("z-image-trubo")
     assert "模型" in caught.value.zh
-    row = catalogue.resolve("someone/their-model")
-    assert (row.hub, row.here) == ("someone/their-model", False)
-    assert row.place.name == "someone--their-model"
+    row = catalogue.find("someone/their-model")
+    assert (row.hub, catalogue.is_here(row)) == ("someone/their-model", False)
+    assert row.path.name == "someone--their-model"
 
 
 def test_files_and_folders_that_are_not_models_are_named(tmp_path):
     with pytest.raises(MissingFile):
-        catalogue.resolve(str(tmp_path / "none.safetensors"))
+        catalogue.find(str(tmp_path / "none.safetensors"))
     with pytest.raises(BadFile, match=r"model_index\.json"):
-        catalogue.resolve(str(tmp_path))
+        catalogue.find(str(tmp_path))
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(BadFile):
-        catalogue.resolve(str(tmp_path / "notes.txt"))
+        catalogue.find(str(tmp_path / "notes.txt"))
 
 
 def test_a_name_that_cannot_be_a_path_is_refused():
     with pytest.raises(MissingFile):
-        catalogue.resolve("~nobody-of-that-name/model")
+        catalogue.find("~nobody-of-that-name/model")
     with pytest.raises(UnknownName):
-        catalogue.resolve("m" * 300)
+        catalogue.find("m" * 300)
     with pytest.raises(UnknownName) as caught:
         lora.find("~nobody-of-that-name" + "l" * 300)
     assert len(caught.value.en) < 250
 
 
 def test_a_folder_determines_its_size_multiple_and_prediction_type(tmp_path):
-    flow = catalogue.resolve(str(tiny.save("zimage", tmp_path / "z")))
-    noise = catalogue.resolve(str(tiny.save("sd", tmp_path / "s")))
+    flow = catalogue.find(str(tiny.save("zimage", tmp_path / "z")))
+    noise = catalogue.find(str(tiny.save("sd", tmp_path / "s")))
     assert (flow.flow, flow.multiple) == (True, 4)
     assert (noise.flow, noise.multiple) == (False, 2)
 
@@ -86,8 +86,8 @@ def test_the_default_model_needs_no_download(home, tmp_path):
 
 def test_a_wrong_size_is_refused_with_the_nearest_sizes():
     with pytest.raises(WrongSize, match="1008×1024"):
-        checking.check(ask("z-image-turbo", width=1000), catalogue.resolve("z-image-turbo"))
-    checking.check(ask("sdxl", width=1000), catalogue.resolve("sdxl"))
+        checking.check(ask("z-image-turbo", width=1000), catalogue.find("z-image-turbo"))
+    checking.check(ask("sdxl", width=1000), catalogue.find("sdxl"))
 
 
 # Styles
@@ -127,8 +127,8 @@ def test_an_unknown_style_is_answered_with_similar_ones():
 
 def test_firefly_gets_no_negative_prompt_from_a_style():
     request = ask("firefly", style="ink", negative_prompt="fog")
-    assert checking.negative_of(request, catalogue.resolve("firefly")) == "fog"
-    assert checking.negative_of(request, catalogue.resolve("sdxl")).startswith("fog, photograph")
+    assert checking.negative_of(request, catalogue.find("firefly")) == "fog"
+    assert checking.negative_of(request, catalogue.find("sdxl")).startswith("fog, photograph")
 
 
 # Warnings
@@ -154,7 +154,7 @@ def test_names_and_warnings_import_no_torch():
     script = (
         "import sys; from starrynight.models import catalogue, download; from starrynight.painting import checking; "
         "from starrynight.request import PaintRequest; "
-        "checking.check(PaintRequest(prompt='星', style='ink'), catalogue.resolve('firefly')); "
+        "checking.check(PaintRequest(prompt='星', style='ink'), catalogue.find('firefly')); "
         "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -164,10 +164,10 @@ def test_names_and_warnings_import_no_torch():
 def test_a_transformers_position_table_limits_size_and_prompt(tmp_path):
     folder = tiny.save("zimage", tmp_path / "short")
     tiny.rewrite_json(folder / "transformer" / "config.json", axes_lens=[98, 32, 48])
-    model = catalogue.resolve(str(folder))
+    model = catalogue.find(str(folder))
     assert (model.multiple, model.largest, model.max_tokens) == (4, 128, 96)
     with pytest.raises(WrongSize, match="128×64"):
         checking.check(ask(str(folder), width=132, height=64), model)
-    firefly = catalogue.resolve("firefly")
+    firefly = catalogue.find("firefly")
     # Its own limit is below that of its positions, 512 patches of 16.
     assert (firefly.largest, firefly.max_tokens) == (1024, 512)

@@ -18,7 +18,7 @@ from starrynight.firefly.training import evaluate
 from starrynight.gallery.folder import Folder
 from starrynight.metadata import read_recipe
 from starrynight.models.catalogue import SHIPPED
-from starrynight.models.weights import check_folder, header
+from starrynight.models.weights import header, of_folder
 from starrynight.request import PaintRequest
 
 
@@ -38,7 +38,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_the_weights_are_small_safe_and_carry_their_provenance() -> None:
-    check_folder(SHIPPED)
+    of_folder(SHIPPED)
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".jinja"}

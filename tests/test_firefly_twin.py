@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from starrynight.errors import BrokenNumbers
 from starrynight.firefly import twin
-from starrynight.models.weights import check_folder
+from starrynight.models.weights import of_folder
 from starrynight.numerics.fold import read_plan
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
@@ -24,9 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def paint(model: str | Path, precision: str) -> np.ndarray:
     request = PaintRequest(prompt="星夜下的静谧村庄", model=str(model), precision=precision, seed=3, width=128,
                            height=128, steps=4)  # fmt: skip
-    painter = Painter.ready(request, device="cpu")
-    painter.guard.recover = False  # a format as it is
-    return next(painter.paint(request)).pixels
+    painter = Painter.ready(request, device="cpu", recover=False)  # a format as it is
+    return tiny.pixels_of(next(painter.paint(request)))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -53,7 +53,7 @@ def test_diffusers_alone_paints_the_same_up_to_the_epsilons(wide: Path) -> None:
 
 
 def test_the_twin_is_a_whole_folder_with_its_plan_and_is_made_once(wide: Path) -> None:
-    check_folder(wide)
+    of_folder(wide)
     plan = read_plan(wide / "transformer" / "diffusion_pytorch_model.safetensors")
     assert plan is not None
     assert plan.parameters["transformer.all_x_embedder.2-1.weight"] > 10

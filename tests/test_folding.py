@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from safetensors.torch import save_file
 
 from starrynight.folding import calibrate
+from starrynight.folding.cache import CalibrationSample, Folds, cached_folds
 from starrynight.models import load, precision_plan
 from starrynight.models.catalogue import resolve
 from starrynight.numerics import precision
@@ -51,7 +53,7 @@ def ask(model: Path | str, precision: str, **more: Any) -> PaintRequest:
 
 
 def one(painter: Painter, request: PaintRequest) -> np.ndarray:
-    return next(painter.paint(request)).pixels
+    return tiny.pixels_of(next(painter.paint(request)))
 
 
 def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
@@ -80,12 +82,12 @@ def test_folded_float16_paints_what_plain_float16_cannot(
 
 
 def test_the_folds_are_kept_with_their_proof(wide: Path, folded: Painter) -> None:
-    kept = calibrate.recall(resolve(str(wide)))
+    kept = cached_folds(resolve(str(wide)))
     assert kept is not None
     assert kept.certificate["finite"]
     assert kept.certificate["float32-folded"]["error"] == 0
     assert kept.certificate["float16-folded"]["psnr"] > kept.certificate["bfloat16"]["psnr"] + 12
-    assert calibrate.Folds.from_json(kept.to_json()) == kept
+    assert Folds.from_json(kept.to_json()) == kept
     told: list[Any] = []
     Painter.ready(ask(wide, "float16-folded"), device="cpu", on_folding=lambda *words: told.append(words))
     assert told == [], "nothing is measured twice"
@@ -122,7 +124,7 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
     assert psnr(expected, one(firefly, ask("firefly", "float32"))) < 45, "the LoRA must show"
     twin = Painter.ready(ask(wide, "float32"), device="cpu")
     assert np.array_equal(one(twin, ask(wide, "float32", **dressed)), expected)
-    kept = calibrate.recall(twin.model)
+    kept = cached_folds(twin.model)
     assert kept is not None
     plan = calibrate.uniform(twin.model, "float32-folded")
     exact = Painter(load.load(twin.model, plan, kept.plan), twin.model, plan, torch.device("cpu"), "resident")
@@ -137,10 +139,10 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
 def test_float8_runs_through_a_whole_firefly(dtype: torch.dtype) -> None:
     """Every weight and every result of every network in 8 bits: a picture still."""
     model = resolve("firefly")
-    sitting = calibrate.CalibrationSample("星夜", 128, 128, 2, 2.0, seed=1)
+    sitting = CalibrationSample("星夜", 128, 128, 2, 2.0, seed=1)
     reference = calibrate.paint(load.load(model, calibrate.uniform(model, "float32")), model, sitting)
     pipeline = load.load(model, calibrate.uniform(model, "bfloat16"))
-    for network in calibrate.networks_of(pipeline).values():
+    for network in load.networks(pipeline).values():
         cast_with_islands(network, (), dtype)
     with Emulation():
         picture = calibrate.paint(pipeline, model, sitting)
@@ -165,7 +167,7 @@ def test_where_folds_are_offered() -> None:
 
 
 def test_a_component_that_nothing_brings_inside_becomes_float32() -> None:
-    folds = calibrate.Folds(FoldPlan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
+    folds = Folds(FoldPlan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
     assert [folds.usable(name) for name in ("transformer", "text_encoder", "vae")] == [True, True, False]
-    assert not calibrate.Folds(FoldPlan(), (), {"finite": False}).usable("transformer")
+    assert not Folds(FoldPlan(), (), {"finite": False}).usable("transformer")
     assert calibrate.component_of(precision.Choice("vae_decode", "float16-folded", "", "")) == "vae"

@@ -211,7 +211,7 @@ def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
     """The third tensor made wider finds no room; what the first two became is taken back."""
     painter, request = painters("float16"), ask(folder, precision="float16", count=2)
     sound = paint(painter, request)
-    wide = Component._whole
+    wide = Component._widened
     calls = iter(range(10**6))
 
     def full(
@@ -221,7 +221,7 @@ def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6.00 GiB")
         return wide(part, name, tensor, dtype, originals)
 
-    monkeypatch.setattr(Component, "_whole", full)
+    monkeypatch.setattr(Component, "_widened", full)
     with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
         outcomes = paint(painter, request)
     for refused in outcomes:
@@ -231,7 +231,7 @@ def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
         ] == [(name, False, "out of memory") for name in ("islands", "bfloat16", "float32")]
         assert "float32 islands (out of memory)" in refused.error.en
         assert "float32 小岛（内存不足）" in refused.error.zh
-    monkeypatch.setattr(Component, "_whole", wide)
+    monkeypatch.setattr(Component, "_widened", wide)
     for again, before in zip(paint(painter, request), sound, strict=True):
         assert (again.pixels == before.pixels).all()
 
@@ -255,14 +255,15 @@ def test_activations_and_weights_beyond_float16_are_mended(tmp_path: Path, loud:
 def test_folds_that_no_longer_hold_are_planned_anew_and_kept(tmp_path: Path) -> None:
     """A model loaded with folds that were measured on other ranges: here, with none at all."""
     from starrynight.folding import calibrate
+    from starrynight.folding.cache import Folds, folds_path
     from starrynight.models import catalogue
     from starrynight.numerics.solve import FoldPlan
 
     folder = tiny.save("zimage", tmp_path / "loud", loud=1e4)
     request = ask(folder, steps=2)
     model = catalogue.resolve(str(folder))
-    stale = calibrate.Folds(FoldPlan(), calibrate.usual(model), {"finite": True})
-    write_cache(calibrate.kept_at(model), stale.to_json().encode())
+    stale = Folds(FoldPlan(), calibrate.usual(model), {"finite": True})
+    write_cache(folds_path(model), stale.to_json().encode())
     (exact,) = paint(Painter.ready(request, device="cpu"), request)
     folded = request.replace(precision="float16-folded")
     painter = Painter.ready(folded, device="cpu")
@@ -292,7 +293,7 @@ def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
         (Painter.ready(ask(noisy), device="cpu"), noisy, schedulers.NOISE),
         (painters("float32"), folder, schedulers.FLOW),
     ):
-        plain = "euler" if painter.model.flow else "euler_a"
+        plain = "euler" if painter.model.spec.flow else "euler_a"
         for name, (class_name, _) in table.items():
             request = ask(where, sampler=name, steps=4)
             steps: list[int] = []

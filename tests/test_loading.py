@@ -51,7 +51,7 @@ def zimage(tmp_path_factory):
 
 def paint(model, **more):
     request = PaintRequest(**ASK, model=str(model), **more)
-    return next(Painter.ready(request).paint(request)).pixels
+    return tiny.pixels_of(next(Painter.ready(request).paint(request)))
 
 
 def weights(folder: Path) -> Path:
@@ -107,7 +107,7 @@ def test_a_file_cut_short_is_found_from_its_header(zimage, tmp_path, cut):
     folder = copy(zimage, tmp_path / "m")
     weights(folder).write_bytes(weights(folder).read_bytes()[:cut])
     with pytest.raises(BadFile) as caught:
-        files.check_folder(folder)
+        files.of_folder(folder)
     assert "Download it again" in caught.value.en
     assert "重新下载" in caught.value.zh
 
@@ -205,7 +205,9 @@ def test_a_transformer_file_is_laid_over_its_base(zimage, fine_tune, home, tmp_p
     safetensors.torch.save_file(fine_tune, weights(whole))
     expected = paint(whole, guidance=2.0)
     assert not (paint(zimage, guidance=2.0) == expected).all()
-    row = dataclasses.replace(catalogue.resolve(str(tmp_path / "kook.safetensors")), smallest=64)
+    row = catalogue.resolve(
+        dataclasses.replace(catalogue.find(str(tmp_path / "kook.safetensors")), smallest=64)
+    )
     plan = precision_plan.choose(row, "cpu", "float32")
     painter = Painter(load.load(row, plan), row, plan, torch.device("cpu"), "resident")
     assert (next(painter.paint(PaintRequest(**ASK, guidance=2.0))).pixels == expected).all()
@@ -213,13 +215,12 @@ def test_a_transformer_file_is_laid_over_its_base(zimage, fine_tune, home, tmp_p
 
 def test_kook_is_read_from_the_models_folder(zimage, fine_tune, home):
     copy(zimage, home / "models" / "z-image-turbo")
-    assert not catalogue.resolve("kook-zimage-turbo").here
+    assert not catalogue.is_here(catalogue.find("kook-zimage-turbo"))
     with pytest.raises(MissingFile, match=r"kook-zimage-turbo\.safetensors"):
         download.pull("kook-zimage-turbo")
     safetensors.torch.save_file(fine_tune, home / "models" / "kook-zimage-turbo.safetensors")
     model = catalogue.resolve("kook-zimage-turbo")
-    assert model.here
-    assert (model.steps, model.guidance) == (8, 2.0)
+    assert (model.spec.steps, model.spec.guidance) == (8, 2.0)
     pipeline = load.load(model, precision_plan.choose(model, "cpu", "bfloat16"))
     assert pipeline.transformer.dtype == torch.bfloat16
     key = "layers.0.attention.to_q.weight"
@@ -437,7 +438,7 @@ def test_the_arrangement_follows_from_sizes(weights, free, arrangement):
 def test_sizes_are_counted_in_bytes(zimage):
     model = catalogue.resolve(str(zimage))
     pipeline = load.load(model, precision_plan.choose(model, "cpu", "bfloat16"))
-    counts = precision_plan.parameters(model)
+    counts = model.parameters
     assert offload.sizes(pipeline)["transformer"] >= 2 * counts["transformer"]
     assert counts["transformer"] == sum(p.numel() for p in pipeline.transformer.parameters())
     assert offload.choose(pipeline, torch.device("cpu"), 1) == "resident"
@@ -574,13 +575,13 @@ def test_an_interrupted_pull_leaves_no_model_and_resumes(hub, home):
 
     with pytest.raises(KeyboardInterrupt):
         download.pull("someone/tiny", source="modelscope", endpoint=url(hub), on_progress=kill)
-    assert not catalogue.resolve("someone/tiny").here
+    assert not catalogue.is_here(catalogue.find("someone/tiny"))
     before = {path for path, _ in hub.asked}
     hub.asked.clear()
     download.pull("someone/tiny", source="modelscope", endpoint=url(hub))
     again = {path for path, _ in hub.asked} & before
     assert len(again) <= 2  # the listing, and at most the unfinished file
-    assert catalogue.resolve("someone/tiny").here
+    assert catalogue.is_here(catalogue.find("someone/tiny"))
 
 
 def test_a_file_with_a_wrong_checksum_is_refused_and_deleted(hub, home):

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from starrynight.numerics.certify import UNCHANGED, Certificate, decibels, holds, psnr
+from starrynight.numerics.certify import Certificate, decibels, psnr
+from starrynight.numerics.precision import UNCHANGED, fold_holds
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ from starrynight.numerics.certify import UNCHANGED, Certificate, decibels, holds
 def test_a_certificate_holds_only_with_float32_unchanged_and_float16_nearest(
     float32: float | None, float16: float | None, bfloat16: float | None, expected: bool
 ) -> None:
-    assert holds(float32, float16, bfloat16) is expected
+    assert fold_holds(float32, float16, bfloat16) is expected
     if None not in (float32, float16, bfloat16):
         certificate = Certificate(1, float32, float16, bfloat16, 0, 0, 0)  # type: ignore[arg-type]
         assert certificate.holds is expected

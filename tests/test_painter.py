@@ -17,11 +17,11 @@ from starrynight.errors import (
     UnknownName,
     WrongSize,
 )  # fmt: skip
+from starrynight.metadata.files import open_picture
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.numerics import rng
-from starrynight.painting import init_image as beginning
 from starrynight.painting import offload, schedulers
-from starrynight.painting.painter import Painter
+from starrynight.painting.painter import Painter, fit_init_image
 from starrynight.painting.preview import calibration_picture
 from starrynight.painting.results import Refused
 from starrynight.request import PaintRequest
@@ -65,7 +65,7 @@ def ask(folder, **more) -> PaintRequest:
 
 def one(painter, request, on_step=None) -> np.ndarray:
     """The first picture; the guard's error where it is refused."""
-    return next(painter.paint(request, on_step)).pixels
+    return tiny.pixels_of(next(painter.paint(request, on_step)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -262,7 +262,7 @@ def test_every_sampler_paints_with_its_kind_of_model(painters, folders, family):
     painter, plain = painters[family], None
     own = type(painter.pipeline.scheduler)
     plain = one(painter, ask(folders[family]))
-    for name in schedulers.names(painter.model.flow):
+    for name in schedulers.names(painter.model.spec.flow):
         picture = one(painter, ask(folders[family], sampler=name))
         assert np.isfinite(picture).all(), name
     assert type(painter.pipeline.scheduler) is own
@@ -294,7 +294,7 @@ def test_style_and_negative_prompt_reach_the_model(painters, folders):
 
 def test_what_does_not_fit_is_refused_before_painting(painters, folders, tmp_path):
     painter = painters["zimage"]
-    assert painter.model.multiple == 4  # the tiny autoencoder halves, the transformer patches by two
+    assert painter.model.spec.multiple == 4  # the tiny autoencoder halves, the transformer patches by two
     with pytest.raises(WrongSize, match="68×64"):
         list(painter.paint(ask(folders["zimage"], width=66)))
     with pytest.raises(UnknownName):
@@ -321,13 +321,12 @@ def test_the_fingerprint_sees_retraining(folders, tmp_path):
     from starrynight.models.fingerprint import fingerprint
 
     other = shutil.copytree(folders["sd"], tmp_path / "other")
-    first, second = (catalogue.resolve(str(folder)) for folder in (folders["sd"], other))
-    assert fingerprint(first) == fingerprint(second)
+    assert fingerprint(folders["sd"]) == fingerprint(other)
     path = other / "unet" / "diffusion_pytorch_model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert fingerprint(first) != fingerprint(second)
+    assert fingerprint(folders["sd"]) != fingerprint(other)
 
 
 def test_long_prompts_are_counted_by_the_models_own_tokenizer(painters, folders):
@@ -335,7 +334,7 @@ def test_long_prompts_are_counted_by_the_models_own_tokenizer(painters, folders)
 
     from starrynight.painting import checking
 
-    model = replace(painters["sd"].model, max_tokens=77)
+    model = replace(painters["sd"].model.spec, max_tokens=77)
     tokenizer = painters["sd"].pipeline.tokenizer
     assert checking.warnings_for(ask(folders["sd"]), model, tokenizer) == []
     (warning,) = checking.warnings_for(ask(folders["sd"], prompt="stars " * 40), model, tokenizer)
@@ -394,18 +393,18 @@ def test_the_first_picture_is_upright_and_covers_the_frame(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # held upright, stored on its side
     picture.save(path, exif=exif, quality=95)
-    beginning.look(path)
-    upright, note = beginning.begin(path, 20, 40)
+    open_picture(path)
+    upright, note = fit_init_image(path, 20, 40)
     assert note is None
     assert upright.getpixel((10, 5))[2] > 200  # blue on top
-    wide, note = beginning.begin(path, 20, 20)
+    wide, note = fit_init_image(path, 20, 20)
     assert note == "crop 20x40→20x20"
     assert wide.size == (20, 20)
 
 
 def test_transparency_becomes_paper(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "glass.png")
-    assert beginning.begin(tmp_path / "glass.png", 8, 8)[0].getpixel((0, 0)) == (255, 255, 255)
+    assert fit_init_image(tmp_path / "glass.png", 8, 8)[0].getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_bombs_and_broken_pictures_are_refused(tmp_path):
@@ -422,12 +421,12 @@ def test_bombs_and_broken_pictures_are_refused(tmp_path):
             b"\x89PNG\r\n\x1a\n" + size + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
         )
         with pytest.raises(BadFile, match="million"):
-            beginning.look(bomb)
+            open_picture(bomb)
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.png")
     cut = tmp_path / "cut.png"
     cut.write_bytes((tmp_path / "whole.png").read_bytes()[:60])
     with pytest.raises(BadFile):
-        beginning.begin(cut, 64, 64)
+        fit_init_image(cut, 64, 64)
     (tmp_path / "words.png").write_text("not a picture")
     with pytest.raises(BadFile):
-        beginning.look(tmp_path / "words.png")
+        open_picture(tmp_path / "words.png")

@@ -19,12 +19,14 @@ from safetensors.torch import load_file, save_file
 
 from starrynight.errors import BadRequest, StorageError, Unfit
 from starrynight.folding import export, single_file
+from starrynight.folding.cache import folds_path
 from starrynight.folding.calibrate import uniform
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.models import weights as files
 from starrynight.numerics.fold import fold_rows, read_plan, write_folded
 from starrynight.numerics.precision import Device
 from starrynight.numerics.solve import FoldPlan
+from starrynight.progress import ProgressCounter
 
 # Loads and paints without this package; every number below is made by diffusers.
 STRANGER = """
@@ -116,6 +118,48 @@ def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: export.Wri
     assert {choice.format for choice in plan if choice.component != "vae_encode"} == {"float16"}
 
 
+PROVED = {
+    "pictures": 2, "finite": True, "holds": True, "float32-folded": {"error": 0.0}, "float16-folded": {"error": 1e-4},
+    "bfloat16": {"error": 1e-3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({}, True),
+        ({"holds": False}, True),  # the errors decide, not the word
+        ({"bfloat16": {"error": None}}, False),  # nearer than what?
+        ({"finite": False}, False),
+        ({"float32-folded": {"error": 1e-5}}, False),  # not the same function
+        ({"float16-folded": {"error": None}}, False),
+        ({"float16-folded": {"error": 2e-3}}, False),  # bfloat16 would be nearer
+        (
+            {"float32-folded": None, "float16-folded": None, "bfloat16": None},
+            False,
+        ),  # finite only, as old files may be
+    ],
+)
+def test_holds_has_one_meaning_and_decides_what_is_safe(
+    change: dict[str, object], holds: bool, written: export.Written, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+
+    certificate = {k: v for k, v in {**PROVED, **change}.items() if v is not None}
+    folder = test_loading.copy(written.folder, tmp_path / "model")
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        story = json.loads(metadata["starry_fold"]) | {"certificate": certificate}
+        save_file(tensors, path, {**metadata, "starry_fold": json.dumps(story)})
+    model = catalogue.resolve(str(folder))
+    assert model.float16_safe == (frozenset(model.parameters) if holds else frozenset())
+    card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
+    assert (precision_plan.decide(model, card, "auto")["transformer"].format == "float16") is holds
+    text = dataclasses.replace(written, certificate=certificate).message("en")
+    assert ("does not hold" in text) is not holds
+
+
 def test_the_command_refuses_in_one_sentence(written: export.Written, tmp_path: Path) -> None:
     environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh"}
     starry = Path(sys.executable).with_name("starry")
@@ -151,7 +195,7 @@ def test_what_was_broken_off_is_gone_on_with(
     partial.mkdir()
     story = json.loads((written.folder / export.STORY).read_text("utf-8"))
     folds = {"plan": story["plan"], "sittings": [], "certificate": story["certificate"]}
-    stamp = export.folding.kept_at(model).stem
+    stamp = folds_path(model).stem
     (partial / export.PLAN).write_text(json.dumps({"stamp": stamp, "folds": folds, "kept": []}), "utf-8")
 
     def stop(done: int, total: int, doing: tuple[str, str]) -> None:
@@ -179,14 +223,14 @@ def test_a_comfyui_file_stays_one(loud: Path, tmp_path: Path, monkeypatch: pytes
     source = tmp_path / "kook.safetensors"
     save_file(test_loading.original_layout(state, "model.diffusion_model."), source)
     test_loading.copy(loud, tmp_path / "models" / "z-image-turbo")
-    model = dataclasses.replace(catalogue.resolve(str(source)), smallest=64, size=64, steps=2)
+    model = catalogue.resolve(dataclasses.replace(catalogue.find(str(source)), smallest=64, size=64, steps=2))
     powers = {"transformer.layers.0.attention.to_q.weight": 3, "transformer.layers.0.attention.to_v.weight": -5,
               "transformer.layers.1.feed_forward.w3.weight": -9, "transformer.x_pad_token": 2}  # fmt: skip
     plan = FoldPlan(parameters=powers)
-    export._write_file(model, tmp_path / "out", plan, {"holds": True}, export.Teller(None, 1))
+    export._write_file(model, tmp_path / "out", plan, {"holds": True}, ProgressCounter(None, 1))
     folded = tmp_path / "out" / "kook.safetensors"
     assert set(load_file(folded)) == set(load_file(source))
-    again = dataclasses.replace(catalogue.resolve(str(folded)), smallest=64)
+    again = catalogue.resolve(dataclasses.replace(catalogue.find(str(folded)), smallest=64))
     network = load.load(again, uniform(again, "float32")).transformer
     for name, tensor in state.items():
         power = powers.get(f"transformer.{name}", 0)
@@ -251,7 +295,7 @@ def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tm
     source = tmp_path / "merged.safetensors"
     save_file(state, source)
     model = catalogue.resolve(str(source), base=str(tmp_path / "shapes"))
-    model = dataclasses.replace(model, smallest=64, size=64, steps=2)
+    model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, smallest=64, size=64, steps=2))
     done = export.write(model, tmp_path / "folded")
     assert (done.kept, done.single) == ((), True)
     assert {name.split(".")[0] for name in done.plan.parameters} == {"unet", "vae"}
@@ -271,7 +315,9 @@ def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tm
     assert not np.isfinite(plain).all()
     assert np.isfinite(half).all()
     assert ((half - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
-    again = dataclasses.replace(catalogue.resolve(str(folded), base=str(tmp_path / "shapes")), smallest=64)
+    again = catalogue.resolve(
+        dataclasses.replace(catalogue.find(str(folded), base=str(tmp_path / "shapes")), smallest=64)
+    )
     card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
     assert {c.format for c in precision_plan.decide(again, card, "auto") if c.component != "vae_encode"} == {
         "float16"

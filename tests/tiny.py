@@ -197,3 +197,10 @@ def poison(weights: Path, tensor: str) -> None:
     tensors = load_file(weights)
     tensors[tensor].view(-1)[0] = float("nan")
     save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def pixels_of(outcome: Any) -> Any:
+    """The pixels of a generated image; raises the guard's error where it was refused."""
+    if hasattr(outcome, "error"):
+        raise outcome.error
+    return outcome.pixels

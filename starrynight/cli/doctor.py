@@ -54,15 +54,15 @@ def doctor(
     from starrynight.models import catalogue, precision_plan
     from starrynight.numerics.device import probe
 
-    model_spec = catalogue.resolve(model or catalogue.default())
+    chosen = catalogue.resolve(model or catalogue.default())
     device = probe()
-    plan = precision_plan.choose(model_spec, device=None, asked="auto")
+    plan = precision_plan.choose(chosen, device=None, asked="auto")
     if as_json:
         home = settings().home
         disk = disk_state(home)
         report = {
             "device": asdict(device),
-            "model": model_spec.name,
+            "model": chosen.spec.name,
             "plan": plan.to_dict(),
             "missing": missing_packages(device.kind),
             "home": {"folder": str(home), "free": disk.free, "writable": disk.writable},
@@ -74,7 +74,7 @@ def doctor(
     console = Console(highlight=False)
     _print_machine(console, device)
     _print_rates(console, device)
-    _print_plan(console, t(model_spec.en, model_spec.zh), plan)
+    _print_plan(console, t(chosen.spec.en, chosen.spec.zh), plan)
     _print_missing(console, missing_packages(device.kind))
 
 

@@ -39,19 +39,19 @@ def table() -> None:
     from starrynight.models import catalogue, download
 
     console, chosen = Console(highlight=False, soft_wrap=True), catalogue.default()
-    for model in map(catalogue.resolve, catalogue.names()):
+    for model in map(catalogue.find, catalogue.names()):
         habits = f"{model.width}×{model.height}".ljust(9) + t(
             f"  {model.steps:>2} steps  CFG {model.guidance:g}  ",
             f"  {model.steps:>2} 步  CFG {model.guidance:g}  ",
         )
         star = "★ " if model.name == chosen else "  "
-        state = (model_state(model), "gold1" if model.here else "dim")
+        state = (model_state(model), "gold1" if catalogue.is_here(model) else "dim")
         console.print(Text.assemble((f"{star}{model.name:<17}", "bold"), "  ", habits, state))
         title = t(model.en, model.zh)
         about = [title] if title.lower() != model.name else []
         reads = t(", ", "、").join(LANGUAGES[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
-        if model.hub is None and not model.place.exists():
+        if model.hub is None and not model.path.exists():
             console.print(Text("    " + download.not_on_a_hub(model).message(settings().lang)))
     console.print(
         Text(
@@ -66,11 +66,13 @@ def table() -> None:
 
 def model_state(model: ModelSpec) -> str:
     """Whether the model is installed, and if not, what is missing."""
-    if model.here:
+    from starrynight.models.catalogue import is_here
+
+    if is_here(model):
         return t("installed", "本机已有")
-    if model.hub is None and not model.place.exists():
+    if model.hub is None and not model.path.exists():
         return t("needs your own file", "需自备文件")
-    if model.base and model.place.exists():
+    if model.base and model.path.exists():
         return t(f"needs {model.base}", f"还缺底座 {model.base}")
     return t(f"to download: {model.bytes / 1e9:.1f} GB", f"可下载：{model.bytes / 1e9:.1f} GB")
 

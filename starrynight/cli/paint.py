@@ -152,7 +152,7 @@ def _warn_before_loading(request: PaintRequest) -> list[tuple[str, str]]:
     from starrynight.models import catalogue
     from starrynight.painting import checking
 
-    warnings = checking.warnings_for(request, catalogue.resolve(request.model))
+    warnings = checking.warnings_for(request, catalogue.find(request.model))
     for warning in warnings:
         print(f"! {t(*warning)}", file=sys.stderr)
     return warnings

@@ -69,14 +69,14 @@ def ranges(
 
     if out is not None:
         check_writable(out)
-    found = download.fetch(catalogue.resolve(model))
-    with ProgressBar(t(f"measuring {found.en}", f"测量 {found.zh}")) as on_progress:
+    found = catalogue.resolve(download.fetch(catalogue.find(model)))
+    with ProgressBar(t(f"measuring {found.spec.en}", f"测量 {found.spec.zh}")) as on_progress:
         measured = layer_ranges(calibrate.observe(found, on_progress=on_progress))
     summary = _summary(measured)
     if out is not None:
-        _draw(out, measured, t(found.en, found.zh), summary)
+        _draw(out, measured, t(found.spec.en, found.spec.zh), summary)
     if as_json:
-        payload = {"model": found.name, "layers": [layer.to_dict() for layer in measured]}
+        payload = {"model": found.spec.name, "layers": [layer.to_dict() for layer in measured]}
         print(json.dumps(payload, ensure_ascii=False, indent=1))
         return
     _print_table(measured, everything)
@@ -184,8 +184,8 @@ def fold(
     from starrynight.folding import export
     from starrynight.models import catalogue, download
 
-    found = download.fetch(catalogue.resolve(model))
-    with ProgressBar(t(f"folding {found.en}", f"折叠 {found.zh}")) as on_progress:
+    found = catalogue.resolve(download.fetch(catalogue.find(model)))
+    with ProgressBar(t(f"folding {found.spec.en}", f"折叠 {found.spec.zh}")) as on_progress:
         written = export.write(found, out, on_progress)
     if as_json:
         payload = {

@@ -1,86 +1,154 @@
-"""What a long calibration has learnt so far, written down as it goes, so that a run that was killed goes on.
+"""What folding keeps under STARRY_HOME/cache: finished folds, and how far a long calibration has come.
 
-A folder under STARRY_HOME/cache/calibrations. Nothing in it is needed: what is missing or cannot be read is measured
-again. Holds traces as text, pictures and a denoiser's answers as safetensors; knows no pipeline and decides nothing.
+Finished folds (``folds/``) are stored by the fingerprint of the weights and the versions of the code that computed them.
+An unfinished calibration (``calibrations/``) stores traces as JSON, and pictures and denoiser outputs as safetensors, so
+that a run that was killed resumes. Nothing here is needed: what is missing or unreadable is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
 
+from starrynight import numerics
+from starrynight.models.catalogue import LocalModel
+from starrynight.numerics.solve import FoldPlan
 from starrynight.numerics.trace import Trace
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
-# A trace is written down again once this many times as long has passed as writing it took: at most 5 % of a run.
-RARELY = 20
+# A change in one of these files of numerics/ can change a plan, so it makes cached plans stale.
+SOURCES = ("rules.py", "modules.py", "trace.py", "solve.py", "islands.py")
+
+# A trace is written again once this many times as long has passed as writing it took: at most 5 % of a run.
+WRITE_EVERY = 20
 
 
-def calibration_cache(*about: object) -> CalibrationCache:
-    """The notebook about exactly this."""
-    digest = hashlib.sha256("\n".join(map(repr, about)).encode()).hexdigest()
+@dataclass(frozen=True)
+class CalibrationSample:
+    """One picture to trace."""
+
+    prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    seed: int = 0
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A plan for the whole pipeline, names prefixed by component; the samples it was made from; its certificate.
+
+    ``certificate``: format → relative error and PSNR in dB against float32, the worst of the held-out pictures (null where
+    numbers broke or float32 did not fit into memory), and "finite": folded float16 painted all of them.
+    """
+
+    plan: FoldPlan
+    samples: tuple[CalibrationSample, ...]
+    certificate: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        return bool(self.certificate.get("finite"))
+
+    def usable(self, component: str) -> bool:
+        """Whether the component runs in float16 by these folds; one that is an island as a whole does not."""
+        return self.finite and not {"", component, f"{component}.decoder"} & set(self.plan.islands)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {**asdict(self), "plan": json.loads(self.plan.to_json())}, ensure_ascii=False, indent=1
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Folds:
+        """What ``to_json`` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        payload = json.loads(text)
+        samples = tuple(CalibrationSample(**sample) for sample in payload["samples"])
+        return cls(FoldPlan.from_json(json.dumps(payload["plan"])), samples, payload["certificate"])
+
+
+def folds_path(model: LocalModel) -> Path:
+    """Where the folds of exactly these weights, by exactly this code, are cached."""
+    made_by = [version(name) for name in ("torch", "diffusers", "transformers")]
+    digest = hashlib.sha256("\n".join([model.fingerprint, *made_by]).encode())
+    for name in SOURCES:
+        digest.update((Path(numerics.__file__).parent / name).read_bytes())
+    return settings().cache / "folds" / f"{digest.hexdigest()[:32]}.json"
+
+
+def cached_folds(model: LocalModel) -> Folds | None:
+    """The folds made earlier, if there are any that can be read."""
+    try:
+        return Folds.from_json(folds_path(model).read_text("utf-8"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def calibration_cache(*key: object) -> CalibrationCache:
+    """The cache of one calibration, identified by everything that its results depend on."""
+    digest = hashlib.sha256("\n".join(map(repr, key)).encode()).hexdigest()
     return CalibrationCache(settings().cache / "calibrations" / digest[:32])
 
 
 class CalibrationCache:
-    """One folder: a trace and how far it came; tensors by name."""
+    """One folder: a trace and how far it came, and tensors by name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._written, self._took = 0.0, 0.0
 
     def trace(self) -> tuple[Trace, int | None] | None:
-        """What was learnt, and after how many answers of the denoiser; None instead of a number: all of it."""
+        """The stored trace and after how many denoiser outputs it was written; None instead of a number: complete."""
         try:
-            told = json.loads((self.folder / "trace.json").read_text("utf-8"))
-            return Trace.from_json(told["trace"]), told["answers"]
+            stored = json.loads((self.folder / "trace.json").read_text("utf-8"))
+            return Trace.from_json(stored["trace"]), stored["answers"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep_trace(self, trace: Trace, answers: int | None) -> None:
-        """Write it down: when all is learnt, or when it is time again."""
+    def store_trace(self, trace: Trace, outputs: int | None) -> None:
+        """Write the trace if it is complete (``outputs`` is None), or if enough time has passed since the last write."""
         begin = time.monotonic()
-        if answers is not None and begin - self._written < RARELY * self._took:
+        if outputs is not None and begin - self._written < WRITE_EVERY * self._took:
             return
-        text = json.dumps({"answers": answers, "trace": trace.to_json()})
+        text = json.dumps({"answers": outputs, "trace": trace.to_json()})
         write_cache(self.folder / "trace.json", text.encode())
         self._written = time.monotonic()
         self._took = self._written - begin
 
-    def keep(self, name: str, value: Any) -> None:
-        """Tensors nested in lists, tuples and dicts. What cannot be written so is not, and neither on a full disk."""
+    def store(self, name: str, value: Any) -> None:
+        """Tensors nested in lists, tuples and dicts; a value that holds anything else is not stored."""
         leaves, spec = tree_flatten(value)
         if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             return
-        # copies: parts of one tensor, as an unbound batch is, cannot be written side by side
+        # Copies, because parts of one tensor, such as an unbound batch, cannot be saved side by side.
         tensors = {
             str(number): leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
             for number, leaf in enumerate(leaves)
         }
-        place, fresh = self.folder / f"{name}.safetensors", self.folder / f"{name}.{os.getpid()}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, fresh, {"format": "pt", "nesting": treespec_dumps(spec)})
-            fresh.replace(place)
-        except (OSError, SafetensorError, NotImplementedError):
-            with suppress(OSError):
-                fresh.unlink()
+            data = save(tensors, {"format": "pt", "nesting": treespec_dumps(spec)})
+        except (SafetensorError, NotImplementedError):
+            return
+        write_cache(self.folder / f"{name}.safetensors", data)
 
-    def kept(self, name: str, device: torch.device | str = "cpu") -> Any | None:
-        """What was kept under the name; None if nothing was that can be read."""
+    def stored(self, name: str, device: torch.device | str = "cpu") -> Any | None:
+        """What was stored under the name; None if there is nothing that can be read."""
         try:
             with safe_open(self.folder / f"{name}.safetensors", framework="pt", device=str(device)) as file:
                 leaves = [file.get_tensor(str(number)) for number in range(len(file.keys()))]
@@ -88,8 +156,8 @@ class CalibrationCache:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, NotImplementedError):
             return None
 
-    def forget(self, pattern: str = "*") -> None:
-        """Remove what is not needed any more."""
+    def remove(self, pattern: str = "*") -> None:
+        """Remove files that are not needed any more; all of them and the folder by default."""
         for path in self.folder.glob(pattern):
             path.unlink(missing_ok=True)
         if pattern == "*":
@@ -97,44 +165,44 @@ class CalibrationCache:
 
 
 class OutputReplay:
-    """A denoiser's answers in one picture: ``known`` ones are given again instead of computed, new ones are written down.
+    """Replays a denoiser's stored outputs in one picture instead of computing them, and stores new ones.
 
-    A step of a large model takes minutes, its answer a moment to read.
+    A step of a large model takes minutes; reading its output takes a moment.
     """
 
-    def __init__(self, book: CalibrationCache, denoiser: Any, known: int) -> None:
-        self.book, self.denoiser = book, denoiser
+    def __init__(self, cache: CalibrationCache, denoiser: Any, known: int) -> None:
+        self.cache, self.denoiser = cache, denoiser
         device = next((p.device for p in denoiser.parameters() if not p.is_meta), "cpu")
-        self.known = _leading([book.kept(f"answer-{number}", device) for number in range(known)])
-        self.given = 0  # answers so far, known and new
+        self.known = _leading([cache.stored(f"answer-{number}", device) for number in range(known)])
+        self.given = 0  # outputs so far, replayed and new
 
     @contextmanager
     def playing(self) -> Iterator[None]:
-        """Call it within a trace: what is written down is written outside of the network that is watched."""
+        """Use it inside of a trace, so that storing an output is not traced."""
         compute: Callable[..., Any] = self.denoiser.forward
 
-        def answer(*args: Any, **kwargs: Any) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
             return self.known[self.given] if self.given < len(self.known) else compute(*args, **kwargs)
 
-        def write_down(module: Any, args: Any, output: Any) -> None:
+        def store(module: Any, args: Any, output: Any) -> None:
             if self.given >= len(self.known):
-                self.book.keep(f"answer-{self.given}", output)
+                self.cache.store(f"answer-{self.given}", output)
             self.given += 1
 
-        hook = self.denoiser.register_forward_hook(write_down)
-        self.denoiser.forward = answer
+        hook = self.denoiser.register_forward_hook(store)
+        self.denoiser.forward = forward
         try:
             yield
         finally:
             hook.remove()
-            del self.denoiser.forward  # the class's own is behind it
+            del self.denoiser.forward  # uncovers the class's own
 
 
-def _leading(answers: Sequence[Any | None]) -> list[Any]:
-    """Up to the first that is missing: what comes after it was an answer to another question."""
+def _leading(outputs: Sequence[Any | None]) -> list[Any]:
+    """The leading run of stored outputs; later ones are invalid once a step is computed again."""
     found = []
-    for answer in answers:
-        if answer is None:
+    for output in outputs:
+        if output is None:
             break
-        found.append(answer)
+        found.append(output)
     return found

@@ -1,32 +1,31 @@
-"""Folds for a model, made once and kept: watch it paint, choose the powers of two, prove them on other prompts.
+"""Folds for a whole pipeline: trace it while it paints, solve for powers of two, certify them on held-out prompts.
 
-The whole pipeline is traced at once, text encoder to decoder, over every step of a few pictures; the plan and its
-certificate are cached under STARRY_HOME/cache/folds by the weights' fingerprint and the versions of what computed them.
-What was measured or painted for it is written down step by step (``calibration_cache``): a run that was killed goes on. Knows how a pipeline is called; what a fold is, ``numerics`` knows.
+Text encoder, denoiser and decoder are traced together, over every step of a few pictures, in bfloat16. The result is
+cached (``cache``); every measurement on the way is cached as well, so that a run that was killed resumes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from starrynight import numerics
-from starrynight.folding.cache import CalibrationCache, OutputReplay, calibration_cache
+from starrynight.folding.cache import (
+    CalibrationCache,
+    CalibrationSample,
+    Folds,
+    OutputReplay,
+    cached_folds,
+    calibration_cache,
+    folds_path,
+)
 from starrynight.i18n import Text
-from starrynight.models import load as loading
 from starrynight.models import precision_plan
-from starrynight.models.catalogue import ModelSpec
-from starrynight.models.fingerprint import fingerprint
+from starrynight.models.catalogue import LocalModel
+from starrynight.models.load import call_arguments, denoiser, load, networks
 from starrynight.numerics import precision
 from starrynight.numerics.certify import decibels, relative_error
 from starrynight.numerics.precision import Choice, PrecisionPlan
@@ -34,152 +33,87 @@ from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan, solve_folds
 from starrynight.numerics.trace import Trace, trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
-from starrynight.settings import settings
 from starrynight.storage import write_cache
 
-# What the folds are measured on, and proved on. Long and short, Chinese and English; ranges hang far less on the words
-# than on the model, so few are needed, and three bits of headroom are kept for the rest.
+# The prompts that folds are measured on and certified on: long and short, Chinese and English. Ranges depend far less on
+# the words than on the model, so two suffice, and three bits of headroom are kept for all others.
 CALIBRATION = (
     "星夜下的静谧村庄，梵高风格，厚重的笔触",
     "neon skyline in rain, cyberpunk, reflections on wet streets, high contrast",
 )
 HELD_OUT = ("a sunflower field at noon, oil painting", "江雪，孤舟，水墨")
 
-# From this many parameters on one small picture is traced: a step of it takes minutes on a CPU.
+# From this many parameters on, one small picture is traced: a step of such a model takes minutes on a CPU.
 LARGE = 1_000_000_000
 
-# Which files decide what a plan comes out as: a change in one of them makes old plans stale.
-SOURCES = ("rules.py", "modules.py", "trace.py", "solve.py", "islands.py")
-
-
-@dataclass(frozen=True)
-class CalibrationSample:
-    """One picture to be traced."""
-
-    prompt: str
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    seed: int = 0
-    negative_prompt: str = ""
-
-
-@dataclass(frozen=True)
-class Folds:
-    """A plan for the whole pipeline, names prefixed by component; what it was made from; how it fared on other prompts.
-
-    ``certificate``: format → relative error and PSNR in dB against float32, the worst of the held-out pictures (null
-    where numbers broke or float32 was too large to run). ``finite``: folded float16 painted all of them.
-    """
-
-    plan: FoldPlan
-    sittings: tuple[CalibrationSample, ...]
-    certificate: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def finite(self) -> bool:
-        return bool(self.certificate.get("finite"))
-
-    def usable(self, component: str) -> bool:
-        """Whether the component runs in float16 by these folds; one that would be an island as a whole does not."""
-        return self.finite and not {"", component, f"{component}.decoder"} & set(self.plan.islands)
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {**asdict(self), "plan": json.loads(self.plan.to_json())}, ensure_ascii=False, indent=1
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Folds:
-        told = json.loads(text)
-        sittings = tuple(CalibrationSample(**sitting) for sitting in told["sittings"])
-        return cls(FoldPlan.from_json(json.dumps(told["plan"])), sittings, told["certificate"])
+# The formats that are compared on the held-out pictures.
+CERTIFIED = ("float32", "float32-folded", "float16-folded", "bfloat16")
 
 
 def prepare(
-    model: ModelSpec, plan: PrecisionPlan, on_progress: OnProgress | None = None
+    model: LocalModel, plan: PrecisionPlan, on_progress: OnProgress | None = None
 ) -> tuple[PrecisionPlan, FoldPlan | None]:
-    """The folds that ``plan`` asks for, made now if they never were; components they cannot help become float32."""
+    """The folds that ``plan`` needs, made now if they are not cached; components they cannot help become float32."""
     folded = [choice for choice in plan if choice.folded]
     if not folded:
         return plan, None
-    folds = recall(model) or make(model, on_progress)
-    return plan.replaced(*(_given_up(c) for c in folded if not folds.usable(component_of(c)))), folds.plan
+    folds = cached_folds(model) or make(model, on_progress)
+    unusable = [_unfoldable(choice) for choice in folded if not folds.usable(component_of(choice))]
+    return plan.replaced(*unusable), folds.plan
 
 
 def component_of(choice: Choice) -> str:
     return "vae" if choice.component.startswith("vae") else choice.component
 
 
-def _given_up(choice: Choice) -> Choice:
+def _unfoldable(choice: Choice) -> Choice:
     return Choice(choice.component, "float32", "no fold brings it inside float16's range",
                   "没有折叠方案能使其落入 float16 范围")  # fmt: skip
 
 
-# -- the cache -------------------------------------------------------------------------------------------------------
-
-
-def kept_at(model: ModelSpec) -> Path:
-    """Where the folds of exactly these weights, by exactly this code, are kept."""
-    made_by = [version(name) for name in ("torch", "diffusers", "transformers")]
-    sources = [(Path(numerics.__file__).parent / name).read_bytes() for name in SOURCES]
-    digest = hashlib.sha256("\n".join([fingerprint(model), *made_by]).encode())
-    for source in sources:
-        digest.update(source)
-    return settings().cache / "folds" / f"{digest.hexdigest()[:32]}.json"
-
-
-def recall(model: ModelSpec) -> Folds | None:
-    """The folds made earlier, if any that can be read."""
-    try:
-        return Folds.from_json(kept_at(model).read_text("utf-8"))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-# -- making them -----------------------------------------------------------------------------------------------------
+# -- making folds ----------------------------------------------------------------------------------------------------
 
 
 def make(
-    model: ModelSpec,
+    model: LocalModel,
     on_progress: OnProgress | None = None,
     also: Sequence[CalibrationSample] = (),
     keep: bool = True,
 ) -> Folds:
-    """Trace, solve, certify and keep. ``also``: pictures to be traced besides the usual ones."""
-    sittings = (*usual(model), *also)
-    tell = ProgressCounter(on_progress, sum(s.steps for s in sittings) + proofs_to_paint(model))
-    plan = solve_folds(observe(model, sittings, tell=tell))
-    folds = Folds(plan, sittings, certify(model, plan, tell))
+    """Trace, solve, certify and cache. ``also``: pictures to trace besides the usual ones."""
+    samples = (*usual(model), *also)
+    counter = ProgressCounter(on_progress, sum(s.steps for s in samples) + certificate_pictures(model))
+    plan = solve_folds(observe(model, samples, counter=counter))
+    folds = Folds(plan, samples, certify(model, plan, counter))
     if keep:
-        write_cache(kept_at(model), folds.to_json().encode())
+        write_cache(folds_path(model), folds.to_json().encode())
     return folds
 
 
-def replan(model: ModelSpec, sitting: CalibrationSample, on_progress: OnProgress | None = None) -> Folds:
-    """Folds that know the ranges of one more picture: the one whose numbers broke under the old ones."""
-    known = recall(model)
-    return make(model, on_progress, (*(known.sittings[len(usual(model)) :] if known else ()), sitting))
+def replan(model: LocalModel, sample: CalibrationSample, on_progress: OnProgress | None = None) -> Folds:
+    """Folds that include the ranges of one more picture: the one whose numbers broke under the old folds."""
+    known = cached_folds(model)
+    return make(model, on_progress, (*(known.samples[len(usual(model)) :] if known else ()), sample))
 
 
-def usual(model: ModelSpec) -> tuple[CalibrationSample, ...]:
+def usual(model: LocalModel) -> tuple[CalibrationSample, ...]:
     """Two pictures of two shapes, all steps; of a large model one small picture."""
-    side = max(256, model.smallest) if is_large(model) else model.size
-    wide = max(side // 2 // model.multiple * model.multiple, model.smallest)
+    spec = model.spec
+    side = max(256, spec.smallest) if is_large(model) else spec.size
+    wide = max(side // 2 // spec.multiple * spec.multiple, spec.smallest)
     shapes = [(side, side), (side, wide)][: 1 if is_large(model) else 2]
     return tuple(
-        CalibrationSample(prompt, *shape, steps=model.steps, guidance=model.guidance, seed=number)
+        CalibrationSample(prompt, *shape, steps=spec.steps, guidance=spec.guidance, seed=number)
         for number, (prompt, shape) in enumerate(zip(CALIBRATION, shapes, strict=False))
     )
 
 
-def is_large(model: ModelSpec) -> bool:
-    return sum(precision_plan.parameters(model).values()) >= LARGE
+def is_large(model: LocalModel) -> bool:
+    return sum(model.parameters.values()) >= LARGE
 
 
-def _proofs(model: ModelSpec) -> tuple[CalibrationSample, ...]:
-    """The held-out pictures: words and seeds that the trace never saw."""
+def _held_out(model: LocalModel) -> tuple[CalibrationSample, ...]:
+    """Pictures whose prompts and seeds were not traced."""
     first = usual(model)[0]
     steps = min(first.steps, 2) if is_large(model) else first.steps
     return tuple(
@@ -188,130 +122,139 @@ def _proofs(model: ModelSpec) -> tuple[CalibrationSample, ...]:
     )
 
 
-def proofs_to_paint(model: ModelSpec) -> int:
-    """How many pictures ``certify`` paints."""
-    return len(FORMATS) * len(_proofs(model))
+# -- tracing ---------------------------------------------------------------------------------------------------------
 
 
 def observe(
-    model: ModelSpec,
-    sittings: Sequence[CalibrationSample] = (),
+    model: LocalModel,
+    samples: Sequence[CalibrationSample] = (),
     on_progress: OnProgress | None = None,
-    tell: ProgressCounter | None = None,
+    counter: ProgressCounter | None = None,
 ) -> Trace:
-    """What the whole pipeline taught while it painted ``sittings`` (the usual ones) in bfloat16.
+    """The trace of the whole pipeline over ``samples`` (default: the usual ones), painted in bfloat16.
 
-    What was watched before, to its end or not, is not watched again.
+    Samples traced by an earlier run, completely or in part, are not computed again.
     """
-    sittings = tuple(sittings) or usual(model)
-    tell = tell or ProgressCounter(on_progress, sum(sitting.steps for sitting in sittings))
-    found, watched = _watched(model, sittings)
-    if watched:
-        steps = sum(sitting.steps for sitting in sittings[:watched])
-        tell.advance(Text("ranges measured before", "数值范围此前已测量"), steps)
-    if watched < len(sittings):
-        tell.announce(Text("loading the model", "加载模型"))
-        pipeline = loading.load(model, uniform(model, "bfloat16"))
-        for number in range(watched, len(sittings)):
-            found = _watch(pipeline, model, sittings[: number + 1], found, tell)
+    samples = tuple(samples) or usual(model)
+    counter = counter or ProgressCounter(on_progress, sum(sample.steps for sample in samples))
+    found, done = _cached_trace(model, samples)
+    if done:
+        steps = sum(sample.steps for sample in samples[:done])
+        counter.advance(Text("ranges measured before", "数值范围此前已测量"), steps)
+    if done < len(samples):
+        counter.announce(Text("loading the model", "加载模型"))
+        pipeline = load(model, uniform(model, "bfloat16"))
+        for number in range(done, len(samples)):
+            found = _trace_last(pipeline, model, samples[: number + 1], found, counter)
     return found
 
 
-def painted(model: ModelSpec, sittings: Sequence[CalibrationSample]) -> torch.Tensor | None:
-    """The first picture that ``observe`` watched; None where the cache could not be written."""
-    return _book(model, sittings[:1]).kept("picture")
+def first_picture(model: LocalModel, samples: Sequence[CalibrationSample]) -> torch.Tensor | None:
+    """The first picture that ``observe`` painted; None where the cache could not be written."""
+    return _trace_cache(model, samples[:1]).stored("picture")
 
 
-def _book(model: ModelSpec, sittings: Sequence[CalibrationSample]) -> CalibrationCache:
-    return calibration_cache("trace", kept_at(model).stem, tuple(sittings))
+def _trace_cache(model: LocalModel, samples: Sequence[CalibrationSample]) -> CalibrationCache:
+    return calibration_cache("trace", folds_path(model).stem, tuple(samples))
 
 
-def _watched(model: ModelSpec, sittings: Sequence[CalibrationSample]) -> tuple[Trace, int]:
-    """What the most of these sittings taught that were watched to their end, and how many those are."""
-    for count in range(len(sittings), 0, -1):
-        kept = _book(model, sittings[:count]).trace()
-        if kept is not None and kept[1] is None:
-            return kept[0], count
+def _cached_trace(model: LocalModel, samples: Sequence[CalibrationSample]) -> tuple[Trace, int]:
+    """The trace of the longest completed run of leading samples, and its length."""
+    for count in range(len(samples), 0, -1):
+        cached = _trace_cache(model, samples[:count]).trace()
+        if cached is not None and cached[1] is None:
+            return cached[0], count
     return Trace(), 0
 
 
-def _watch(
+def _trace_last(
     pipeline: Any,
-    model: ModelSpec,
-    sittings: Sequence[CalibrationSample],
+    model: LocalModel,
+    samples: Sequence[CalibrationSample],
     found: Trace,
-    tell: ProgressCounter,
+    counter: ProgressCounter,
 ) -> Trace:
-    """The last of ``sittings``, after what those before it taught; gone on with where it was broken off."""
-    book = _book(model, sittings)
-    found, answers = book.trace() or (found, 0)
-    tape = OutputReplay(book, loading.denoiser(pipeline), answers or 0)
+    """Trace the last of ``samples`` into ``found``, which holds those before it; resume where a run was killed."""
+    cache = _trace_cache(model, samples)
+    found, outputs = cache.trace() or (found, 0)
+    replay = OutputReplay(cache, denoiser(pipeline), outputs or 0)
 
     def after_step() -> None:
-        number = len(sittings)
-        tell.advance(Text(f"measuring ranges, picture {number}", f"测量数值范围，第 {number} 幅"))
-        book.keep_trace(found, tape.given)
+        number = len(samples)
+        counter.advance(Text(f"measuring ranges, picture {number}", f"测量数值范围，第 {number} 幅"))
+        cache.store_trace(found, replay.given)
 
-    def sit() -> None:
-        with tape.playing():
-            book.keep("picture", paint(pipeline, model, sittings[-1], after_step))
+    def run() -> None:
+        with replay.playing():
+            cache.store("picture", paint(pipeline, model, samples[-1], after_step))
 
-    trace_modules(networks_of(pipeline), sit, into=found)
-    book.keep_trace(found, None)
-    book.forget("answer-*")
+    trace_modules(networks(pipeline), run, into=found)
+    cache.store_trace(found, None)
+    cache.remove("answer-*")
     return found
 
 
-FORMATS = ("float32", "float32-folded", "float16-folded", "bfloat16")
+# -- certifying ------------------------------------------------------------------------------------------------------
+
+
+def certificate_pictures(model: LocalModel) -> int:
+    """How many pictures ``certify`` paints."""
+    return len(CERTIFIED) * len(_held_out(model))
 
 
 def certify(
-    model: ModelSpec, plan: FoldPlan, tell: ProgressCounter, exact: Sequence[str] = ()
+    model: LocalModel, plan: FoldPlan, counter: ProgressCounter, exact: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Paint the held-out pictures in every format; where float32 does not fit into memory, bfloat16 stands alone.
+    """Paint the held-out pictures in every format and compare them with float32.
 
-    ``exact``: components that stay in float32 when the others are folded.
+    ``exact``: components that stay in float32 when the others are folded. Where float32 does not fit into memory, the
+    certificate says only whether folded float16 stayed finite.
     """
     pictures: dict[str, list[torch.Tensor]] = {}
-    book = calibration_cache("proof", kept_at(model).stem, plan.to_json(), tuple(exact))
-    for name in FORMATS:
+    cache = calibration_cache("proof", folds_path(model).stem, plan.to_json(), tuple(exact))
+    for name in CERTIFIED:
         if name.startswith("float32") and not _float32_fits(model):
             continue
         formats = uniform(model, name)
         if "folded" in name:
-            formats = formats.replaced(*(_given_up(c) for c in formats if component_of(c) in exact))
-        load = partial(loading.load, model, formats, plan if "folded" in name else None)
-        pictures[name] = _prove(model, name, load, book, tell)
-    book.forget()
+            formats = formats.replaced(*(_unfoldable(c) for c in formats if component_of(c) in exact))
+        loader = partial(load, model, formats, plan if "folded" in name else None)
+        pictures[name] = _paint_held_out(model, name, loader, cache, counter)
+    cache.remove()
     finite = all(bool(picture.isfinite().all()) for picture in pictures["float16-folded"])
-    found: dict[str, Any] = {"pictures": len(_proofs(model)), "finite": finite}
+    found: dict[str, Any] = {"pictures": len(_held_out(model)), "finite": finite}
     if reference := pictures.pop("float32", None):
         for name, painted in pictures.items():
             error = relative_error(painted, reference)
             found[name] = {"error": error if math.isfinite(error) else None, "decibels": decibels(error),
-                           "psnr": _psnr(painted, reference)}  # fmt: skip
+                           "psnr": _worst_psnr(painted, reference)}  # fmt: skip
     return found
 
 
-def _prove(
-    model: ModelSpec, name: str, load: Callable[[], Any], book: CalibrationCache, tell: ProgressCounter
+def _paint_held_out(
+    model: LocalModel,
+    name: str,
+    loader: Callable[[], Any],
+    cache: CalibrationCache,
+    counter: ProgressCounter,
 ) -> list[torch.Tensor]:
-    """The held-out pictures in one format, those that were not painted before. The pipeline is gone afterwards."""
+    """The held-out pictures in one format. The pipeline is loaded only if one is not cached, and freed afterwards."""
+    message = Text(f"proving the folds: {name}", f"验证折叠：{name}")
     pipeline, pictures = None, []
-    for number, sitting in enumerate(_proofs(model)):
-        picture = book.kept(f"{name}-{number}")
+    for number, sample in enumerate(_held_out(model)):
+        picture = cache.stored(f"{name}-{number}")
         if picture is None:
-            tell.announce(Text(f"proving the folds: {name}", f"验证折叠：{name}"))
-            pipeline = load() if pipeline is None else pipeline
-            picture = paint(pipeline, model, sitting).cpu()
-            book.keep(f"{name}-{number}", picture)
+            counter.announce(message)
+            pipeline = loader() if pipeline is None else pipeline
+            picture = paint(pipeline, model, sample).cpu()
+            cache.store(f"{name}-{number}", picture)
         pictures.append(picture)
-        tell.advance(Text(f"proving the folds: {name}", f"验证折叠：{name}"))
+        counter.advance(message)
     return pictures
 
 
-def _psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float | None:
-    """dB, of the worst picture; None where numbers broke; 999 where nothing differs, so that JSON can hold it."""
+def _worst_psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float | None:
+    """dB, of the worst picture; None where numbers broke; 999 where nothing differs, because JSON has no infinity."""
     errors = [((p - r).double() ** 2).mean().item() for p, r in zip(painted, reference, strict=True)]
     if not all(math.isfinite(error) for error in errors):
         return None
@@ -319,44 +262,42 @@ def _psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) ->
     return round(-10 * math.log10(worst), 2) if worst else 999.0
 
 
-def _float32_fits(model: ModelSpec) -> bool:
+def _float32_fits(model: LocalModel) -> bool:
     import psutil
 
-    return 4 * sum(precision_plan.parameters(model).values()) < 0.8 * psutil.virtual_memory().available
+    return 4 * sum(model.parameters.values()) < 0.8 * psutil.virtual_memory().available
 
 
-def uniform(model: ModelSpec, name: str) -> PrecisionPlan:
-    """Every component in one format, on the CPU; encoding a picture stays float32. "float32-folded" is for proofs."""
-    record = precision.ModelProfile(precision_plan.family(model), precision_plan.parameters(model),
-                             folded=frozenset(precision_plan.parameters(model)) if "folded" in name else frozenset())  # fmt: skip
+# -- painting without the painter ------------------------------------------------------------------------------------
+
+
+def uniform(model: LocalModel, name: str) -> PrecisionPlan:
+    """Every component in one format, on the CPU; encoding a picture stays float32. "float32-folded" is for certificates."""
+    folded = frozenset(model.parameters) if "folded" in name else frozenset()
+    profile = precision.ModelProfile(model.pipeline_class, model.parameters, folded=folded)
     if name == "float32-folded":
-        exact = [Choice(role, name, "a proof", "验证") for role in record.roles if role != "vae_encode"]
-        return precision.choose(precision_plan.processor(), record, "float32").replaced(*exact)
-    return precision.choose(precision_plan.processor(), record, name)
-
-
-def networks_of(pipeline: Any) -> dict[str, torch.nn.Module]:
-    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        exact = [Choice(role, name, "a proof", "验证") for role in profile.roles if role != "vae_encode"]
+        return precision.choose(precision_plan.processor(), profile, "float32").replaced(*exact)
+    return precision.choose(precision_plan.processor(), profile, name)
 
 
 def paint(
-    pipeline: Any, model: ModelSpec, sitting: CalibrationSample, after_step: Callable[[], None] | None = None
+    pipeline: Any, model: LocalModel, sample: CalibrationSample, after_step: Callable[[], None] | None = None
 ) -> torch.Tensor:
-    """One picture as float32 [1, 3, H, W], by what this pipeline's signature understands."""
+    """One picture as float32 [1, 3, H, W], without a guard."""
 
     def on_step_end(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
         if after_step is not None:
             after_step()
         return state
 
-    words = {
-        "prompt": sitting.prompt, "negative_prompt": sitting.negative_prompt or None, "width": sitting.width,
-        "height": sitting.height, "num_inference_steps": sitting.steps, "guidance_scale": sitting.guidance,
-        "max_sequence_length": model.max_tokens, "generator": generator(sitting.seed), "output_type": "pt",
-        "callback_on_step_end": on_step_end,
-    }  # fmt: skip
-    understood = inspect.signature(pipeline.__call__).parameters
+    words = call_arguments(
+        pipeline, prompt=sample.prompt, negative_prompt=sample.negative_prompt or None, width=sample.width,
+        height=sample.height, num_inference_steps=sample.steps, guidance_scale=sample.guidance,
+        max_sequence_length=model.spec.max_tokens, generator=generator(sample.seed), output_type="pt",
+        callback_on_step_end=on_step_end,
+    )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     with Float32Noise():
-        result = pipeline(**{k: v for k, v in words.items() if k in understood and v is not None})
+        result = pipeline(**words)
     return torch.as_tensor(result.images).float()

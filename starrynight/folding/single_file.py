@@ -7,34 +7,26 @@ swapped there, by code that is not ours and may change. Knows the converter's do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from starrynight.models.catalogue import ModelSpec, resolve
-from starrynight.models.single_file import recognise
+from starrynight.models.catalogue import LocalModel
 from starrynight.models.weights import header, read_json
 from starrynight.numerics.solve import FoldPlan
 
 
-def parts(model: ModelSpec) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Component → (class, configuration) of what a single file holds and the converter maps: text encoders it does not."""
-    layout = recognise(model.place)
-    names: tuple[str, ...]
-    if layout.base:
-        folder, names = resolve(model.base or "").place, ("transformer",)
-    else:
-        assert layout.folder is not None
-        folder, names = Path(model.base) if model.base else layout.folder, ("unet", "vae")
-    index = read_json(folder / "model_index.json")
-    return {name: (index[name][1], read_json(folder / name / "config.json")) for name in names}
+def parts(model: LocalModel) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Component → (class, configuration) of what a single file holds and the converter maps; it maps no text encoder."""
+    names = ("transformer",) if model.lone_transformer else ("unet", "vae")
+    index = read_json(model.folder / "model_index.json")
+    return {name: (index[name][1], read_json(model.folder / name / "config.json")) for name in names}
 
 
-def powers(model: ModelSpec, plan: FoldPlan) -> dict[str, Tensor]:
+def powers(model: LocalModel, plan: FoldPlan) -> dict[str, Tensor]:
     """The power of each row of each tensor in the model's file that the converter maps; of others nothing is known."""
-    shapes = {n: e["shape"] for n, e in header(model.place).items() if n != "__metadata__"}
+    shapes = {n: e["shape"] for n, e in header(model.path).items() if n != "__metadata__"}
     rows: dict[str, Tensor] = {}
     for component, (kind, config) in parts(model).items():
         rows |= {f"{component}.{n}": r for n, r in convert(kind, config, numbered(shapes)).items()}

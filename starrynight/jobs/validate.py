@@ -48,8 +48,8 @@ def _check_installed(name: object) -> None:
     known = isinstance(name, str) and (name.lower() in catalogue.names() or _is_below_models(name))
     if not known or not isinstance(name, str):
         raise UnknownName(catalogue.KIND, clean(str(name))[:60], catalogue.names())
-    model = catalogue.resolve(name)
-    if not model.here:
+    model = catalogue.find(name)
+    if not catalogue.is_here(model):
         raise MissingFile(
             f"{model.en} is not on this machine; download it first: starry models pull {model.name}",
             f"这台机器上还没有 {model.zh}；请先下载：starry models pull {model.name}",

@@ -17,7 +17,7 @@ from starrynight.lab.plan import REFERENCE
 from starrynight.lab.run import ExperimentRun, number
 
 if TYPE_CHECKING:
-    from starrynight.models.catalogue import ModelSpec
+    from starrynight.models.catalogue import LocalModel
     from starrynight.numerics.precision import PrecisionPlan
 
 VISIBLE = 1.0  # ΔE2000 from which two pictures side by side look different
@@ -49,12 +49,12 @@ def advise(model: str, device: str | None = None) -> Text:
     return join_sentences(use, _weights(chosen, plan), *measured)
 
 
-def _weights(model: ModelSpec, plan: PrecisionPlan) -> Text:
+def _weights(model: LocalModel, plan: PrecisionPlan) -> Text:
     """The size of the weights in the plan and in float32, and the components in another format than the main one."""
     from starrynight.models import precision_plan
     from starrynight.numerics.precision import BYTES
 
-    counts, main = precision_plan.parameters(model), next(iter(plan)).dtype
+    counts, main = model.parameters, next(iter(plan)).dtype
     dtypes = {part: precision_plan.dtype_name(plan, part) for part in counts}
     size = sum(count * BYTES[dtypes[part]] for part, count in counts.items()) / 2**20
     whole = 4 * sum(counts.values()) / 2**20

@@ -91,10 +91,8 @@ def load_painter(model: str, format_: str, request: PaintRequest, device: str | 
     plan = precision_plan.choose(resolve(request.model), device, base)
     # Not the painter emulates but the experiment, through ``arithmetic``: some of them call the networks themselves.
     plan = PrecisionPlan(tuple(replace(choice, emulated=False) for choice in plan))
-    painter = Painter.ready(request, plan, device=device)
-    painter.guard.recover = (
-        False  # no fallbacks: a picture recovered in another precision would not be this format's
-    )
+    # No fallbacks: a picture recovered in another precision would not be this format's.
+    painter = Painter.ready(request, plan, device=device, recover=False)
     if format_ == "float8":
         painter.denoiser.to(torch.float8_e4m3fn)
     on_cpu = painter.device.type == "cpu"
@@ -121,8 +119,13 @@ def copy_without_hooks(network: nn.Module, keep_islands: bool = False) -> nn.Mod
 
 def paint(painter: FormatPainter, request: PaintRequest, on_step: Callable[[Step], None]) -> np.ndarray:
     """Paint one picture: float32 [H, W, 3]. Raises BrokenNumbers on NaN or Inf, since there are no fallbacks."""
+    from starrynight.painting.results import Refused
+
     with painter.arithmetic():
-        return next(iter(painter.painter.paint(request, on_step))).pixels
+        outcome = next(iter(painter.painter.paint(request, on_step)))
+    if isinstance(outcome, Refused):
+        raise outcome.error
+    return outcome.pixels
 
 
 def storage_dtype(format_: str) -> torch.dtype:

@@ -175,7 +175,7 @@ def noise_sweep(painter: FormatPainter, request: PaintRequest) -> NoiseSweep:
     pipeline, denoiser = painter.pipeline, painter.denoiser
     # FLUX takes guidance as a number in a single pass; elsewhere guidance 0 avoids a second pass.
     embeds_guidance = getattr(denoiser.config, "guidance_embeds", False)
-    side = max(SIDE * getattr(pipeline, "vae_scale_factor", 8), painter.painter.model.smallest)
+    side = max(SIDE * getattr(pipeline, "vae_scale_factor", 8), painter.painter.model.spec.smallest)
     small = request.replace(
         width=side,
         height=side,

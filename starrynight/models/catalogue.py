@@ -1,20 +1,23 @@
-"""The models there are: a table, and how any other hub id, folder or single file becomes a row of it.
+"""The table of models, and how a hub id, a folder or a single file becomes one more row of it.
 
-Knows names, sizes and habits; reads a local folder's small JSON files, never its weights. Imports no torch.
+``find`` answers for names and is cheap; ``resolve`` opens a model that is here and reads its headers once. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import starrynight
 from starrynight.errors import BadFile, MissingFile, PickledFile, UnknownName
-from starrynight.models import weights
-from starrynight.models.weights import PICKLED
+from starrynight.models import single_file, weights
+from starrynight.models.fingerprint import fingerprint
+from starrynight.models.single_file import Layout
+from starrynight.models.weights import PICKLED, WeightFile, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
 
@@ -26,13 +29,14 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One row. ``hub`` and ``modelscope`` are ids; ``path`` a local folder or file that outranks them.
+    """A model by name: where it comes from, where it is stored, and the settings that suit it.
 
-    ``base`` names the pipeline under a single-file transformer. Sides are in pixels, multiples of ``multiple``,
-    from ``smallest`` to ``largest``. ``languages`` are what the text encoder reads; an empty tuple: not known.
-    ``guided`` is False where a distilled model ignores guidance, ``negatives`` where it was not taught negative
-    prompts, so that styles leave theirs out. ``flow`` tells flow matching from noise prediction. ``float32_vae``:
-    the makers decode in float32. ``bytes`` is the approximate download.
+    ``hub`` and ``modelscope`` are repository ids. ``path`` is the local folder or file, which may not exist yet; ``base``
+    names the pipeline under a single-file transformer. Sides are in pixels: multiples of ``multiple``, from ``smallest``
+    to ``largest``. ``languages`` are those the text encoder reads; empty if unknown. ``guided`` is False where a distilled
+    model ignores guidance; ``negatives`` is False where it was not trained on negative prompts, so that styles leave
+    theirs out. ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
+    ``bytes`` is the approximate download.
     """
 
     name: str
@@ -41,7 +45,7 @@ class ModelSpec:
     licence: str = ""
     hub: str | None = None
     modelscope: str | None = None
-    path: Path | None = None
+    path: Path = Path()
     base: str | None = None
     size: int = 1024
     multiple: int = 16
@@ -65,19 +69,39 @@ class ModelSpec:
     def height(self) -> int:
         return self.size
 
-    @property
-    def place(self) -> Path:
-        """The folder or file this model is read from, whether it is there yet or not."""
-        if self.path is not None:
-            return self.path
-        name = self.name.replace("/", "--")
-        return settings().models / (f"{name}.safetensors" if self.base else name)
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model whose files are on this machine, with everything that is read from them before loading. Made once by
+    ``resolve``; loading, precision plan and folding take it and look nothing up again.
+
+    ``folder`` holds the model_index.json that decides the pipeline class: the model's own folder, its base's, or the
+    shipped one of its layout. ``layout`` is that of a single file. ``files`` are the weight files of each component.
+    ``parameters`` counts parameters by component, all text encoders as "text_encoder". ``float16_safe``: components
+    that were written folded with a certificate that holds. ``fingerprint``: see ``fingerprint.fingerprint``.
+    """
+
+    spec: ModelSpec
+    folder: Path
+    layout: Layout | None
+    pipeline_class: str
+    files: Mapping[str, tuple[WeightFile, ...]]
+    parameters: Mapping[str, int]
+    float16_safe: frozenset[str]
+    fingerprint: str
 
     @property
-    def here(self) -> bool:
-        """Whether it can be loaded without a network."""
-        whole = self.place.is_file() or (self.place / "model_index.json").is_file()
-        return whole and (self.base is None or resolve(self.base).here)
+    def path(self) -> Path:
+        return self.spec.path
+
+    @property
+    def is_folder(self) -> bool:
+        return self.layout is None
+
+    @property
+    def lone_transformer(self) -> bool:
+        """Whether it is one file that replaces the transformer of a base pipeline."""
+        return self.layout is not None and self.layout.base is not None
 
 
 # Ids, licences, steps and guidance as the makers' cards give them (read 2026-11); bytes are the sums of the
@@ -126,23 +150,24 @@ def names() -> list[str]:
 
 
 def default() -> str:
-    """Firefly, unless a GPU is here and the big model has been pulled: nothing is ever downloaded unasked."""
-    if not resolve("z-image-turbo").here:
+    """Firefly, unless a GPU is here and the large model has been pulled: nothing is ever downloaded unasked."""
+    if not is_here(find("z-image-turbo")):
         return "firefly"
     import torch
 
     return "z-image-turbo" if torch.accelerator.is_available() else "firefly"
 
 
-def resolve(name: str, base: str | None = None) -> ModelSpec:
+def find(name: str, base: str | None = None) -> ModelSpec:
     """The model called ``name``: a row of the table, a hub id, a local folder, or a .safetensors file.
 
-    ``base`` is the pipeline to lay a single-file transformer over; without it, the file's layout decides.
-    Raises UnknownName, MissingFile, PickledFile, or BadFile for a folder or file that is no model.
+    Reads small JSON files and the header of a single file, never weights. ``base`` is the pipeline to lay a single-file
+    transformer over; without it, the file's layout decides. Raises UnknownName, MissingFile, PickledFile, or BadFile for a
+    folder or file that is no model.
     """
     for model in MODELS:
         if model.name == name.lower():
-            return _as_found(model)
+            return _as_found(_stored(model))
     path = Path(name)
     if path.suffix.lower() in PICKLED:
         raise PickledFile(
@@ -154,9 +179,72 @@ def resolve(name: str, base: str | None = None) -> ModelSpec:
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
-        return _as_found(ModelSpec(name=name, en=name, zh=name, hub=name, modelscope=name))
+        return _as_found(_stored(ModelSpec(name=name, en=name, zh=name, hub=name, modelscope=name)))
     raise UnknownName(KIND, name, names(), ("A hub id, a folder or a .safetensors file will do too.",
                                             "也可以是模型库 id、文件夹或 .safetensors 文件。"))  # fmt: skip
+
+
+def is_here(model: ModelSpec) -> bool:
+    """Whether it can be loaded without a network."""
+    whole = model.path.is_file() or (model.path / "model_index.json").is_file()
+    return whole and (model.base is None or is_here(find(model.base)))
+
+
+def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
+    """Open a model that is here: check its files and read their headers, once.
+
+    Raises what ``find`` raises, and MissingFile, PickledFile, LfsPointer or BadFile for files that are missing, unsafe or
+    damaged.
+    """
+    spec = find(model, base) if isinstance(model, str) else model
+    if not spec.path.exists():
+        raise MissingFile(f"There is no file or folder “{spec.path}”.", f"找不到文件或文件夹“{spec.path}”。")
+    under = find(spec.base).path if spec.base else None
+    layout = None if spec.path.is_dir() else single_file.recognise(spec.path)
+    folder = spec.path if layout is None else under or layout.folder
+    assert folder is not None, "a layout has a base or a folder"
+    if layout is None:
+        files = weights.of_folder(folder)
+    elif layout.base:
+        own = weights.of_folder(folder, but="transformer")
+        files = own | {"transformer": (weights.of_file(spec.path),)}
+    else:
+        files = weights.of_checkpoint(spec.path, single_file.CHECKPOINT_PARTS)
+    roots = (spec.path, *([under] if under else []))
+    return LocalModel(
+        spec, folder, layout, str(weights.read_json(folder / "model_index.json").get("_class_name", "")), files,
+        _counted(files), _safe_in_float16(files, layout), fingerprint(*roots),
+    )  # fmt: skip
+
+
+def role_of(component: str) -> str:
+    """A component's name in parameter counts: every text encoder is "text_encoder"."""
+    return "text_encoder" if component.startswith("text_encoder") else component
+
+
+def _counted(files: Mapping[str, tuple[WeightFile, ...]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for component, found in files.items():
+        if found:
+            role = role_of(component)
+            counts[role] = counts.get(role, 0) + sum(file.parameters for file in found)
+    return counts
+
+
+def _safe_in_float16(files: Mapping[str, tuple[WeightFile, ...]], layout: Layout | None) -> frozenset[str]:
+    """Components whose files carry a fold certificate that holds. Of a file over a base only the transformer is its own."""
+    inside = {"transformer": files["transformer"]} if layout and layout.base else files
+    return frozenset(
+        role_of(name) for name, found in inside.items() if any(fold_is_proved(file.fold) for file in found)
+    )
+
+
+def _stored(model: ModelSpec) -> ModelSpec:
+    """The spec with the place where it is, or will be, stored: STARRY_HOME/models unless it names one."""
+    if model.path != Path():
+        return model
+    name = model.name.replace("/", "--")
+    return replace(model, path=settings().models / (f"{name}.safetensors" if model.base else name))
 
 
 def _local(path: Path, base: str | None) -> ModelSpec:
@@ -174,10 +262,8 @@ def _local(path: Path, base: str | None) -> ModelSpec:
         native = _json(path / "vae" / "config.json").get("sample_size")
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
         return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
-    from starrynight.models.single_file import recognise
-
-    layout = recognise(path)
-    habits = resolve(layout.like)
+    layout = single_file.recognise(path)
+    habits = find(layout.like)
     return replace(
         habits, name=str(path), en=path.stem, zh=path.stem, licence="", hub=None, modelscope=None, path=path,
         base=base or layout.base, size=layout.size, steps=layout.steps or habits.steps,
@@ -187,7 +273,7 @@ def _local(path: Path, base: str | None) -> ModelSpec:
 
 def _as_found(model: ModelSpec) -> ModelSpec:
     """The row corrected by what the model's own folder says, where the folder is here."""
-    folder = resolve(model.base).place if model.base else model.place
+    folder = find(model.base).path if model.base else model.path
     if not (folder / "model_index.json").is_file():
         return model
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")

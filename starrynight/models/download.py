@@ -24,8 +24,8 @@ from typing import Any
 
 from starrynight.errors import BadFile, HubUnreachable, MissingFile, UnknownName
 from starrynight.i18n import Text
-from starrynight.models.catalogue import ModelSpec, resolve
-from starrynight.models.precision_plan import is_variant
+from starrynight.models.catalogue import ModelSpec, find, is_here
+from starrynight.models.weights import is_variant
 from starrynight.progress import OnProgress
 from starrynight.settings import settings
 from starrynight.storage import storage_error
@@ -54,12 +54,12 @@ class RemoteFile:
 def fetch(model: ModelSpec) -> ModelSpec:
     """``model`` as found on this machine, downloaded first if it is not there. Raises as ``pull``."""
     if model.base:
-        if not model.place.exists():
+        if not model.path.exists():
             raise not_on_a_hub(model)
-        fetch(resolve(model.base))
-    if not model.here:
+        fetch(find(model.base))
+    if not is_here(model):
         pull(model.name)
-    return resolve(model.name, model.base)
+    return find(model.name, model.base)
 
 
 def pull(
@@ -71,21 +71,21 @@ def pull(
     ``on_progress`` receives bytes, and the file's path as the message. Continues an interrupted download. Raises
     HubUnreachable, MissingFile (the server has no such model), BadFile (wrong checksum) or StorageError.
     """
-    model = resolve(name)
+    model = find(name)
     if source not in SOURCES:
         raise UnknownName(Text("source", "来源"), source, SOURCES)
-    if model.here:
-        return model.place
-    if model.base and model.place.is_file():  # only the base of this single file is missing
+    if is_here(model):
+        return model.path
+    if model.base and model.path.is_file():  # only the base of this single file is missing
         pull(model.base, source, on_progress, endpoint)
-        return model.place
+        return model.path
     repository = model.modelscope if source == "modelscope" else model.hub
     if repository is None:
         raise not_on_a_hub(model)
     default, list_files = (MODELSCOPE, _modelscope_files) if source == "modelscope" else (HUB, _hub_files)
     mirror = settings().hub_endpoint if source == "hub" else None
     server = (endpoint or mirror or default).rstrip("/")
-    part = model.place.with_name(model.place.name + ".part")
+    part = model.path.with_name(model.path.name + ".part")
     with _network_errors(model, server):
         files = select_files(list_files(server, repository))
         before, total = 0, sum(file.size for file in files)
@@ -97,8 +97,8 @@ def pull(
 
             _download(file, part / file.path, report)
             before += file.size
-        part.rename(model.place)
-    return model.place
+        part.rename(model.path)
+    return model.path
 
 
 def select_files(files: Sequence[RemoteFile]) -> list[RemoteFile]:
@@ -247,11 +247,11 @@ def _network_errors(model: ModelSpec, server: str) -> Iterator[None]:
     except (ValueError, KeyError, TypeError) as error:  # a proxy's page instead of a listing
         raise _unreachable(model, server) from error
     except OSError as error:
-        raise storage_error(model.place, error) from error
+        raise storage_error(model.path, error) from error
 
 
 def _unreachable(model: ModelSpec, server: str) -> HubUnreachable:
-    name, folder = model.name, model.place
+    name, folder = model.name, model.path
     return HubUnreachable(
         f"“{name}” is not on this machine and {server} does not answer. Try `starry models pull {name} --source "
         f"modelscope`, a mirror (HF_ENDPOINT=https://hf-mirror.com), or copy its folder to {folder}. "
@@ -264,11 +264,11 @@ def _unreachable(model: ModelSpec, server: str) -> HubUnreachable:
 def not_on_a_hub(model: ModelSpec) -> MissingFile:
     """The error for a model whose file is on no known hub: how to install it by hand."""
     en = zh = ""
-    if model.base and not resolve(model.base).here:
+    if model.base and not is_here(find(model.base)):
         en = f", and download its base model: starry models pull {model.base}"
         zh = f"，再下载它的底座模型：starry models pull {model.base}"
     return MissingFile(
         f"“{model.name}” is on no known hub: download its .safetensors file from its author and save it as "
-        f"{model.place}{en}.",
-        f"已知的模型库中没有“{model.name}”：请从作者发布处下载它的 .safetensors 文件，保存为 {model.place}{zh}。",
+        f"{model.path}{en}.",
+        f"已知的模型库中没有“{model.name}”：请从作者发布处下载它的 .safetensors 文件，保存为 {model.path}{zh}。",
     )

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from starrynight.models.catalogue import ModelSpec, resolve
-
 SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
-def fingerprint(model: ModelSpec) -> str:
-    """SHA-256 (hex) over the name, length and 64 evenly spaced samples of 4 KB of every weight file, base included."""
+def fingerprint(*roots: Path) -> str:
+    """SHA-256 (hex) over the name, length and 64 evenly spaced samples of 4 KB of every weight file below ``roots``.
+
+    A root is a folder or one file. The first sample of a file holds its header.
+    """
     digest = hashlib.sha256()
-    for root in (model.place, *([resolve(model.base).place] if model.base else [])):
+    for root in roots:
         for path in sorted(root.rglob("*.safetensors")) if root.is_dir() else [root]:
             digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
             _sample(path, digest)

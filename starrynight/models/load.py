@@ -1,7 +1,7 @@
-"""From files to a pipeline under a precision plan. ``model_index.json`` decides the class; no family is named here.
+"""From files to a diffusers pipeline under a precision plan, and the few things every caller asks of a pipeline.
 
-Only safetensors are opened, after ``files`` has found them whole. Nothing here reaches a network (``hub`` does)
-and no code that comes with a model is ever run.
+``model_index.json`` decides the class; no family is named here. Only safetensors are opened, after ``catalogue.resolve``
+has found them whole. Nothing here reaches a network, and no code that comes with a model is ever run.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from starrynight.errors import Unfit
-from starrynight.models import single_file
-from starrynight.models import weights as files
-from starrynight.models.catalogue import ModelSpec, resolve
-from starrynight.models.precision_plan import dtype_name, is_variant, role, weight_files
-from starrynight.models.weights import header
+from starrynight.models import single_file, weights
+from starrynight.models.catalogue import LocalModel
+from starrynight.models.precision_plan import dtype_name, role
+from starrynight.models.weights import WeightFile, is_variant, weight_files
+from starrynight.numerics.dtypes import HALVES, NARROW, cast
 from starrynight.numerics.emulate import emulate_module
 from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, read_plan
 from starrynight.numerics.islands import cast_with_islands
@@ -31,24 +31,69 @@ from starrynight.numerics.solve import FoldPlan
 LIBRARIES = ("diffusers", "transformers")
 
 
-def load(model: ModelSpec, plan: PrecisionPlan, folds: FoldPlan | None = None) -> Any:
-    """A diffusers pipeline on the CPU, each component in the plan's format, the decoder's too.
+def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) -> Any:
+    """A diffusers pipeline on the CPU, each component in the plan's format; the decoder's may differ from its encoder's.
 
-    ``folds`` names tensors by component; those of components that the plan wants folded are applied. Raises MissingFile, BadFile, PickledFile, LfsPointer, or Unfit when the weights are not the architecture's.
+    ``folds`` names tensors by component; those of components that the plan wants folded are applied. The folds in force,
+    those that the files brought along included, are the pipeline's ``folds``. Raises Unfit when the weights are not the
+    architecture's, and what ``weights.read_json`` raises.
     """
-    _quiet()
-    place = model.place
-    recipe = LoadSpec(plan, folds)
-    if place.is_dir():
-        pipeline = _from_folder(place, recipe)
-    elif single_file.recognise(place).base:
-        pipeline = _over_base(place, resolve(model.base or "").place, recipe)
+    _silence_libraries()
+    spec = LoadSpec(plan, folds)
+    if model.is_folder:
+        pipeline = _from_folder(model, spec)
+    elif model.lone_transformer:
+        pipeline = _over_base(model, spec)
     else:
-        pipeline = _from_checkpoint(place, Path(model.base) if model.base else None, recipe)
-    _join_formats(pipeline, recipe)
+        pipeline = _from_checkpoint(model, spec)
+    _join_formats(pipeline, spec)
     _emulate(pipeline, plan)
-    pipeline.folds = recipe.applied  # LoRAs follow them (adapters)
+    pipeline.folds = spec.applied  # LoRAs follow them (lora)
     return pipeline
+
+
+# -- what callers ask of a pipeline ----------------------------------------------------------------------------------
+
+
+def networks(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The pipeline's networks by component name."""
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def denoiser_name(pipeline: Any) -> str:
+    """ "transformer" or "unet": the network that takes the steps. Raises Unfit for a pipeline that has neither."""
+    for name in ("transformer", "unet"):
+        if isinstance(getattr(pipeline, name, None), torch.nn.Module):
+            return name
+    name = type(pipeline).__name__
+    raise Unfit(
+        f"{name} has neither a transformer nor a unet to paint with.", f"{name} 没有 transformer 或 unet。"
+    )
+
+
+def denoiser(pipeline: Any) -> Any:
+    """The network that takes the steps. Raises Unfit for a pipeline that has none."""
+    return getattr(pipeline, denoiser_name(pipeline))
+
+
+def call_arguments(pipeline: Any, **wanted: Any) -> dict[str, Any]:
+    """Those of ``wanted`` that the pipeline's signature takes and that are not None."""
+    accepted = inspect.signature(pipeline.__call__).parameters
+    return {name: value for name, value in wanted.items() if name in accepted and value is not None}
+
+
+def is_decoding(name: str) -> bool:
+    """Whether a child of an autoencoder belongs to the half that decodes."""
+    return "decoder" in name or "post_quant" in name
+
+
+def narrowest(modules: Sequence[torch.nn.Module]) -> torch.dtype:
+    """The narrowest floating format among the parameters; float32 if none is narrower."""
+    formats = {parameter.dtype for module in modules for parameter in module.parameters()}
+    return next((dtype for dtype in NARROW if dtype in formats), torch.float32)
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -63,7 +108,7 @@ class LoadSpec:
         """The format a component's weights end up in. An autoencoder's stay in its encoder's."""
         return getattr(torch, dtype_name(self.plan, component))
 
-    def reading(self, component: str, files: Sequence[Path]) -> torch.dtype:
+    def reading(self, component: str, files: Sequence[WeightFile]) -> torch.dtype:
         """The format to read it in: its files' own where it is yet to be folded, so that no bit is lost before."""
         return stored_dtype(files) if self.folding(component) is not None else self.dtype(component)
 
@@ -74,12 +119,12 @@ class LoadSpec:
         return only(self.folds, component) if self.folds and any(c.folded for c in chosen) else None
 
     def finish(
-        self, component: str, network: torch.nn.Module, told: FoldPlan | None = None
+        self, component: str, network: torch.nn.Module, in_file: FoldPlan | None = None
     ) -> torch.nn.Module:
-        """Fold what is to be folded. ``told``: folds that the weights brought with them from their file."""
-        if told is not None:
-            fold_epsilons({component: network}, told)
-            self.applied = compose(self.applied, told)
+        """Fold what is to be folded. ``in_file``: folds that the weights brought with them from their file."""
+        if in_file is not None:
+            fold_epsilons({component: network}, in_file)
+            self.applied = compose(self.applied, in_file)
         if (folds := self.folding(component)) is not None:
             if component == "vae":  # its decoder is cast later, apart from its encoder
                 fold_modules({component: network}, folds)
@@ -89,39 +134,38 @@ class LoadSpec:
         return network.eval()
 
 
-def stored_dtype(files: Sequence[Path]) -> torch.dtype:
-    """The widest format in the headers of weight files."""
-    entries = [entry for path in files for name, entry in header(path).items() if name != "__metadata__"]
-    names = {entry["dtype"] for entry in entries}
+def stored_dtype(files: Sequence[WeightFile]) -> torch.dtype:
+    """The widest format in weight files."""
+    names = {name for file in files for name in file.dtypes}
     if names <= {"F16"} or names <= {"BF16"}:
         return torch.float16 if names == {"F16"} else torch.bfloat16
     return torch.float32
 
 
-def _from_folder(folder: Path, recipe: LoadSpec, **ready: Any) -> Any:
+def _from_folder(model: LocalModel, spec: LoadSpec, **ready: Any) -> Any:
     """Every network with its own class and format; ``ready`` components are taken as they are."""
     import diffusers
 
-    files.check_folder(folder)
-    index = files.read_json(folder / "model_index.json")
-    _pipeline_class(index.get("_class_name"), folder)
-    networks = {
-        name: _network(folder / name, kind, recipe)
-        for name, kind in files.components(index).items()
-        if name not in ready and kind[0] in LIBRARIES and weight_files(folder / name)
+    index = weights.read_json(model.folder / "model_index.json")
+    _pipeline_class(index.get("_class_name"), model.folder)
+    found = {
+        name: _network(model.folder / name, kind, model.files[name], spec)
+        for name, kind in weights.components(index).items()
+        if name not in ready and kind[0] in LIBRARIES and weight_files(model.folder / name)
     }
-    with _as_unfit(folder):
+    with _as_unfit(model.folder):
         return diffusers.DiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=recipe.dtype(""), **networks, **ready
+            model.folder, use_safetensors=True, local_files_only=True, dtype=spec.dtype(""), **found, **ready
         )
 
 
-def _over_base(file: Path, folder: Path, recipe: LoadSpec) -> Any:
+def _over_base(model: LocalModel, spec: LoadSpec) -> Any:
     """A transformer of its own, in diffusers' or the makers' layout, in place of the base's."""
-    kind = files.read_json(folder / "model_index.json").get("transformer")
+    file, folder = model.path, model.folder
+    kind = weights.read_json(folder / "model_index.json").get("transformer")
     if not (isinstance(kind, list) and kind[0] in LIBRARIES):
         raise _not_for(file, f"{folder} has no transformer", f"{folder} 没有 transformer")
-    dtype = recipe.reading("transformer", [file])
+    dtype = spec.reading("transformer", model.files["transformer"])
     with _as_unfit(file):
         transformer = _class(kind).from_single_file(
             str(file), config=str(folder), subfolder="transformer", dtype=dtype, local_files_only=True
@@ -129,47 +173,42 @@ def _over_base(file: Path, folder: Path, recipe: LoadSpec) -> Any:
     unfilled = [name for name, parameter in transformer.named_parameters() if parameter.is_meta]
     if unfilled:
         raise _not_for(file, f"it has no {unfilled[0]}", f"缺少 {unfilled[0]}")
-    return _from_folder(
-        folder, recipe, transformer=recipe.finish("transformer", transformer, read_plan(file))
-    )
+    return _from_folder(model, spec, transformer=spec.finish("transformer", transformer, read_plan(file)))
 
 
-def _from_checkpoint(file: Path, shapes: Path | None, recipe: LoadSpec) -> Any:
-    """A whole checkpoint in its makers' layout. ``shapes`` is a folder of configs; without it, the shipped one."""
-    shapes = shapes or single_file.recognise(file).folder
-    assert shapes is not None
-    index = files.read_json(shapes / "model_index.json")
-    told = read_plan(file)
+def _from_checkpoint(model: LocalModel, spec: LoadSpec) -> Any:
+    """A whole checkpoint in its makers' layout; ``model.folder`` holds the configurations."""
+    file, folder = model.path, model.folder
+    index = weights.read_json(folder / "model_index.json")
+    in_file = read_plan(file)
     with _as_unfit(file):
-        pipeline = _pipeline_class(index["_class_name"], shapes).from_single_file(
+        pipeline = _pipeline_class(index["_class_name"], folder).from_single_file(
             str(file),
-            config=str(shapes),
+            config=str(folder),
             local_files_only=True,
-            dtype=recipe.dtype("vae"),
-            **_tokenizers(shapes, index),
+            dtype=spec.dtype("vae"),
+            **_tokenizers(folder, index),
         )
-    for name, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module):
-            if any(parameter.is_meta for parameter in part.parameters()):
-                raise _not_for(file, f"its {name} is incomplete", f"{name} 不完整")
-            if recipe.folding(name) is None:
-                part.to(recipe.dtype(name))
-            recipe.finish(name, part, only(told, name) if told else None)
+    for name, part in networks(pipeline).items():
+        if any(parameter.is_meta for parameter in part.parameters()):
+            raise _not_for(file, f"its {name} is incomplete", f"{name} 不完整")
+        if spec.folding(name) is None:
+            part.to(spec.dtype(name))
+        spec.finish(name, part, only(in_file, name) if in_file else None)
     return pipeline
 
 
-def _tokenizers(shapes: Path, index: dict[str, Any]) -> dict[str, Any]:
+def _tokenizers(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     """The tokenizers a checkpoint lacks: CLIP's is shipped; a folder that brings its own keeps it."""
-    wanted = [name for name in index if name.startswith("tokenizer") and not (shapes / name).is_dir()]
+    wanted = [name for name in index if name.startswith("tokenizer") and not (folder / name).is_dir()]
     return {
         name: single_file.clip_tokenizer("!" if name == "tokenizer_2" else "<|endoftext|>") for name in wanted
     }
 
 
-def _network(folder: Path, kind: list[str], recipe: LoadSpec) -> torch.nn.Module:
-    weights = weight_files(folder)
-    variant = "fp16" if all(is_variant(path.name) for path in weights) else None
-    dtype = recipe.reading(folder.name, weights) if folder.name != "vae" else recipe.dtype("vae")
+def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: LoadSpec) -> torch.nn.Module:
+    variant = "fp16" if all(is_variant(file.path.name) for file in files) else None
+    dtype = spec.reading(folder.name, files) if folder.name != "vae" else spec.dtype("vae")
     with _as_unfit(folder):
         network, info = _class(kind).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True,
@@ -179,8 +218,8 @@ def _network(folder: Path, kind: list[str], recipe: LoadSpec) -> torch.nn.Module
     if missing:
         more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise _not_for(folder, f"it has no {missing[0]}{more}", f"缺少 {missing[0]} 等 {len(missing)} 个张量")
-    told = [plan for path in weights if (plan := read_plan(path)) is not None]
-    return recipe.finish(folder.name, network, only(told[0], folder.name) if told else None)
+    in_file = next((plan for file in files if (plan := read_plan(file.path)) is not None), None)
+    return spec.finish(folder.name, network, only(in_file, folder.name) if in_file else None)
 
 
 def _class(kind: list[str]) -> Any:
@@ -207,84 +246,78 @@ def _pipeline_class(name: Any, folder: Path) -> Any:
     return found
 
 
-def denoiser(pipeline: Any) -> Any:
-    """The network that takes the steps. Raises Unfit for a pipeline that has none we know."""
-    for name in ("transformer", "unet"):
-        if isinstance(found := getattr(pipeline, name, None), torch.nn.Module):
-            return found
-    name = type(pipeline).__name__
-    raise Unfit(
-        f"{name} has neither a transformer nor a unet to paint with.", f"{name} 没有 transformer 或 unet。"
-    )
+# -- formats at the borders ------------------------------------------------------------------------------------------
 
 
-def _join_formats(pipeline: Any, recipe: LoadSpec) -> None:
-    """Put the half of the autoencoder that decodes into its own format, and let every part cast what it is given.
+def _join_formats(pipeline: Any, spec: LoadSpec) -> None:
+    """Put the decoding half of the autoencoder into its own format, and let every part cast its inputs.
 
-    Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser. A
-    pipeline that would cast its autoencoder to and fro (``force_upcast``) rounds its weights away: not any more.
+    Pipelines assume one format throughout; under a plan, latents encoded in float32 meet a 16-bit denoiser. A pipeline
+    that would cast its autoencoder back and forth (``force_upcast``) would round its weights, so that is switched off.
     """
-    denoiser(pipeline).register_forward_pre_hook(_cast_latents, with_kwargs=True)
+    denoiser(pipeline).register_forward_pre_hook(_cast_denoiser_inputs, with_kwargs=True)
     vae = getattr(pipeline, "vae", None)
     if vae is None:  # a family that paints pixels
         return
     if vae.config.get("force_upcast"):
         vae.register_to_config(force_upcast=False)
-    islands = (recipe.folding("vae") or FoldPlan()).islands
-    decoder = getattr(torch, recipe.plan["vae_decode"].dtype)
+    islands = (spec.folding("vae") or FoldPlan()).islands
+    decoder = getattr(torch, spec.plan["vae_decode"].dtype)
     for name, part in vae.named_children():
         if is_decoding(name):
             cast_with_islands(part, islands, decoder, prefix=f"vae.{name}")
         part.register_forward_pre_hook(_cast_to_own)
 
 
-def is_decoding(name: str) -> bool:
-    """Whether a child of an autoencoder belongs to the half that decodes."""
-    return "decoder" in name or "post_quant" in name
+def _cast_denoiser_inputs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Latents and 16-bit embeddings in the narrowest format the network holds, whatever a fallback has changed.
+
+    Latents are the first argument. Timesteps stay as they are: one number a picture, which loses its meaning in 16 bits.
+    """
+    target = narrowest([module])
+
+    def fit(value: Any, latents: bool) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(fit(item, latents) for item in value)
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return value
+        return value.to(target) if latents or (value.dtype in HALVES and value.dim() > 1) else value
+
+    return tuple(fit(arg, number == 0) for number, arg in enumerate(args)), {
+        key: fit(value, key in ("hidden_states", "sample")) for key, value in kwargs.items()
+    }
+
+
+def _cast_to_own(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    own = next((parameter.dtype for parameter in module.parameters()), None)
+    return args if own is None else cast(args, own)
 
 
 def _emulate(pipeline: Any, plan: PrecisionPlan) -> None:
     """Let the components that are to be emulated compute so. Their weights are kept wide where memory allows."""
     roles = {choice.component for choice in plan if choice.emulated}
-    for name, part in pipeline.components.items():
-        if not isinstance(part, torch.nn.Module):
-            continue
+    for name, part in networks(pipeline).items():
         if name == "vae" and "vae_decode" in roles:
             for child, half in part.named_children():
                 if is_decoding(child):
-                    emulate_module(half, keep=_room_for(half))
+                    emulate_module(half, keep=_wide_copy_fits(half))
         elif name != "vae" and role(name) in roles:
-            emulate_module(part, keep=_room_for(part))
+            emulate_module(part, keep=_wide_copy_fits(part))
 
 
-def _room_for(network: torch.nn.Module) -> bool:
+def _wide_copy_fits(network: torch.nn.Module) -> bool:
     """Whether float32 copies of the weights leave half of the free memory."""
     import psutil
 
     return 4 * sum(p.numel() for p in network.parameters()) < psutil.virtual_memory().available / 2
 
 
-def _cast_to_own(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    own = next((parameter.dtype for parameter in module.parameters()), None)
-    return args if own is None else tuple(_cast(arg, own) for arg in args)
-
-
-def _cast_latents(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Only the latents, which come first: times and positions lose their meaning in 16 bits."""
-    if args:
-        return (_cast(args[0], module.dtype), *args[1:]), kwargs
-    return args, {
-        k: _cast(v, module.dtype) if k in ("hidden_states", "sample") else v for k, v in kwargs.items()
-    }
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _as_unfit(path: Path) -> Iterator[None]:
-    """What the libraries say of weights that do not fit, as one sentence."""
+    """A library's error about weights that do not fit becomes Unfit, one sentence."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
@@ -301,8 +334,8 @@ def _not_for(path: Path, en: str, zh: str) -> Unfit:
     )
 
 
-def _quiet() -> None:
-    """The libraries draw bars of their own; doors draw ours."""
+def _silence_libraries() -> None:
+    """The libraries draw progress bars of their own; interfaces draw ours."""
     import diffusers
     import transformers
 

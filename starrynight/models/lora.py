@@ -88,8 +88,7 @@ def _at_hand(pipeline: Any, place: Callable[[], None] | None) -> Iterator[None]:
 
 def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
     """Load one LoRA under a name that peft allows, and make sure that it reached a layer."""
-    import torch
-
+    from starrynight.models.load import networks
     from starrynight.numerics.fold import fold_adapter
 
     adapter = f"{number}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
@@ -103,9 +102,8 @@ def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
         raise _unfit(path, model) from error
     if not any(adapter in applied for applied in pipeline.get_list_adapters().values()):
         raise _unfit(path, model)
-    for component, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module):
-            fold_adapter(part, adapter, pipeline.folds, component)
+    for component, part in networks(pipeline).items():
+        fold_adapter(part, adapter, pipeline.folds, component)
     return adapter
 
 

@@ -15,6 +15,15 @@ from starrynight.models.weights import header
 
 HERE = Path(__file__).with_name("layouts")
 COMFY_PREFIX = "model.diffusion_model."
+
+# Which component a tensor of a whole checkpoint belongs to, by the beginning of its name.
+CHECKPOINT_PARTS = {
+    COMFY_PREFIX: "unet",
+    "first_stage_model.": "vae",
+    "cond_stage_model.": "text_encoder",
+    "conditioner.": "text_encoder",
+}
+
 LORA_MARKS = (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lokr_", ".hada_")
 
 

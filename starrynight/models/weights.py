@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile
+from starrynight.numerics.precision import fold_holds
 
 # Suffixes of pickled formats, and the first bytes of a pickle (protocols 2 to 5) and a zip (torch.save).
 PICKLED = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
@@ -19,6 +23,9 @@ LFS_OPENING = b"version https://git-lfs.github.com/spec/"
 
 # Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
+
+# The header entry in which a written fold describes itself (``numerics.fold.HEADER``, which needs torch to import).
+FOLD_HEADER = "starry_fold"
 
 
 def find(name: str) -> Path | None:
@@ -112,13 +119,87 @@ def _broken(path: Path, en: str, zh: str) -> BadFile:
     )
 
 
-def check_folder(folder: Path) -> None:
-    """Check that the weight files of a diffusers folder are complete and safe, before any of them is loaded.
+@dataclass(frozen=True)
+class WeightFile:
+    """One weight file, or one component's part of it, as its header describes it.
 
-    Raises MissingFile, PickledFile, LfsPointer or BadFile.
+    ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold`` entry, or "".
     """
-    for name in components(read_json(folder / "model_index.json")):
+
+    path: Path
+    dtypes: frozenset[str]
+    parameters: int
+    fold: str = ""
+
+
+def of_file(path: Path) -> WeightFile:
+    """The summary of a whole file. Raises as ``header``."""
+    return _summary(path, header(path))
+
+
+def of_folder(folder: Path, but: str = "") -> dict[str, tuple[WeightFile, ...]]:
+    """The weight files of each component of a diffusers folder, after checking that every one is whole, trusted and there.
+
+    ``but`` is a component to leave out. Raises MissingFile, PickledFile, LfsPointer or BadFile.
+    """
+    names = components(read_json(folder / "model_index.json"))
+    for name in names:
         _check_component(folder / name)
+    return {name: tuple(map(of_file, weight_files(folder / name))) for name in names if name != but}
+
+
+def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[WeightFile, ...]]:
+    """A whole single-file checkpoint, split into components by the ``parts`` (prefix of tensor names → component)."""
+    entries = header(path)
+    metadata = entries.pop("__metadata__", {})
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in entries.items():
+        for prefix, part in parts.items():
+            if name.startswith(prefix):
+                found.setdefault(part, {})[name] = entry
+    return {part: (_summary(path, {**own, "__metadata__": metadata}),) for part, own in found.items()}
+
+
+def _summary(path: Path, entries: Mapping[str, Any]) -> WeightFile:
+    tensors = [entry for name, entry in entries.items() if name != "__metadata__"]
+    return WeightFile(
+        path,
+        frozenset(entry["dtype"] for entry in tensors),
+        sum(prod(entry["shape"]) for entry in tensors),
+        entries.get("__metadata__", {}).get(FOLD_HEADER, ""),
+    )
+
+
+def fold_is_proved(fold: str) -> bool:
+    """Whether the text of a ``starry_fold`` entry carries a certificate that holds."""
+    try:
+        return certificate_holds(json.loads(fold or "{}").get("certificate", {}))
+    except (ValueError, AttributeError):
+        return False
+
+
+def certificate_holds(certificate: Mapping[str, Any]) -> bool:
+    """Whether a pipeline's fold certificate holds, in the sense of ``precision.fold_holds``.
+
+    Judged by the errors that it records, not by its own "holds": files written before 2026-11-27 say so of every fold that
+    stayed finite, and one whose float32 was not run has no errors.
+    """
+    try:
+        errors = [certificate[name]["error"] for name in ("float32-folded", "float16-folded", "bfloat16")]
+        return bool(certificate["finite"]) and fold_holds(*errors)
+    except (KeyError, TypeError):
+        return False
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files a component loads: the plain ones, or the fp16 variant where there is nothing else."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [path for path in files if not is_variant(path.name)] or files
+
+
+def is_variant(name: str) -> bool:
+    """Whether a weight file is a variant beside the plain one: model.fp16.safetensors, …fp16-00001-of-00002…"""
+    return any(mark in name for mark in (".fp16.", ".fp16-", ".bf16.", ".bf16-", ".non_ema.", ".non_ema-"))
 
 
 def components(index: dict[str, Any]) -> dict[str, list[str]]:

@@ -19,28 +19,10 @@ from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold_modules
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.modules import tensors_in
+from starrynight.numerics.precision import fold_holds
 from starrynight.numerics.solve import FoldPlan
 
 Exercise = Callable[[nn.Module, int], object]
-
-# Largest relative error of folded float32 that counts as unchanged. A fold by powers of two gives exactly 0;
-# an epsilon that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm,
-# ``solve.NEGLIGIBLE``).
-UNCHANGED = 1e-6
-
-
-def holds(float32_error: float | None, float16_error: float | None, bfloat16_error: float | None) -> bool:
-    """Whether a fold is certified, from relative errors against unfolded float32 on held-out inputs.
-
-    True only if folded float32 is within ``UNCHANGED``, folded float16 is finite, and float16 is nearer to
-    float32 than bfloat16. An error that is None (not measured, for example because float32 does not fit in
-    memory) or not finite (the format produced NaN or Inf) makes it False.
-    """
-    known = [e for e in (float32_error, float16_error, bfloat16_error) if e is not None and math.isfinite(e)]
-    if len(known) < 3:
-        return False
-    float32, float16, bfloat16 = known
-    return float32 <= UNCHANGED and float16 < bfloat16
 
 
 @dataclass(frozen=True)
@@ -61,8 +43,8 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """The meaning is the function ``holds``'s."""
-        return holds(self.folded_float32, self.folded_float16, self.bfloat16)
+        """See ``precision.fold_holds``."""
+        return fold_holds(self.folded_float32, self.folded_float16, self.bfloat16)
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ``holds`` and the errors in dB, for a header or a report. A non-finite error becomes None."""

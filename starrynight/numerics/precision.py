@@ -6,6 +6,7 @@ hardware and measured rates from the record. It imports no torch and measures no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -36,6 +37,28 @@ BROKEN_FLOAT16 = ("1630", "1650", "1660", "T400", "T500", "T550", "T600", "T1000
 # torch.cuda.is_bf16_supported() is True for every ROCm card.
 ROCM_BFLOAT16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 ROCM_FLOAT16 = (*ROCM_BFLOAT16, "gfx900", "gfx906", "gfx103")
+
+
+# Largest relative error of folded float32 that counts as unchanged. A fold by powers of two gives exactly 0;
+# an epsilon that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm,
+# ``solve.NEGLIGIBLE``).
+UNCHANGED = 1e-6
+
+
+def fold_holds(
+    float32_error: float | None, float16_error: float | None, bfloat16_error: float | None
+) -> bool:
+    """Whether a fold is certified, from relative errors against unfolded float32 on held-out inputs.
+
+    True only if folded float32 is within ``UNCHANGED``, folded float16 is finite, and float16 is nearer to
+    float32 than bfloat16. An error that is None (not measured, for example because float32 does not fit in
+    memory) or not finite (the format produced NaN or Inf) makes it False.
+    """
+    known = [e for e in (float32_error, float16_error, bfloat16_error) if e is not None and math.isfinite(e)]
+    if len(known) < 3:
+        return False
+    float32, float16, bfloat16 = known
+    return float32 <= UNCHANGED and float16 < bfloat16
 
 
 @dataclass(frozen=True)

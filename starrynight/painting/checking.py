@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from starrynight.errors import BadRequest
+from starrynight.metadata.files import open_picture
 from starrynight.models import lora
 from starrynight.models.catalogue import ModelSpec
-from starrynight.painting import init_image, schedulers, styles
+from starrynight.painting import schedulers, styles
 from starrynight.request import PaintRequest, check_size
 
 
@@ -23,7 +24,7 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
     for name, _ in request.loras:
         lora.find(name)
     if request.init_image is not None:
-        init_image.look(request.init_image)
+        open_picture(request.init_image).close()
         if int(request.steps * request.strength) < 1:
             raise BadRequest(
                 f"Strength {request.strength:g} of {request.steps} steps leaves none to take; raise either.",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from starrynight.errors import OutOfMemory
+from starrynight.models.load import networks
 
 Arrangement = Literal["resident", "model", "sequential"]
 
@@ -39,8 +40,7 @@ def sizes(pipeline: Any) -> dict[str, int]:
     """Bytes of each network of a pipeline."""
     return {
         name: sum(tensor.numel() * tensor.element_size() for tensor in (*part.parameters(), *part.buffers()))
-        for name, part in pipeline.components.items()
-        if isinstance(part, torch.nn.Module)
+        for name, part in networks(pipeline).items()
     }
 
 

@@ -1,34 +1,36 @@
-"""The main path: ready a pipeline, dress it for a request, paint one picture after another.
+"""The painter: one loaded model that turns requests into float32 images.
 
-Works for any text-to-image pipeline of diffusers and asks none for its family: what a pipeline can be told is read
-from its signature. Pictures leave as float32; rounding, files and galleries are others' work.
+Works for any text-to-image pipeline of diffusers without asking for its family: which arguments a pipeline takes is read
+from its signature. Rounding to eight bits, files and galleries come later.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
-from starrynight.models import download, load, lora, precision_plan
-from starrynight.models.catalogue import ModelSpec, resolve
+from starrynight.metadata.files import read_pixels
+from starrynight.models import catalogue, download, lora, precision_plan
+from starrynight.models.catalogue import LocalModel
+from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks
 from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan
-from starrynight.painting import attention as attention_backends
-from starrynight.painting import checking, fallback, guard, init_image, schedulers, styles
-from starrynight.painting import offload as memory
-from starrynight.painting.preview import Preview, StepRecorder
+from starrynight.painting import attention as backends
+from starrynight.painting import checking, fallback, guard, offload, schedulers, styles
+from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.progress import OnProgress
 from starrynight.request import PaintRequest
@@ -36,37 +38,38 @@ from starrynight.verdict import Verdict
 
 
 class Painter:
-    """A loaded model. Make one with ``Painter.ready``; it serves requests until another model is wanted."""
+    """A loaded model. ``Painter.ready`` makes one for a request; it serves every request for that model and precision."""
 
     def __init__(
         self,
         pipeline: Any,
-        model: ModelSpec,
+        model: LocalModel,
         plan: PrecisionPlan,
         device: torch.device,
-        arrangement: memory.Arrangement,
+        arrangement: offload.Arrangement,
+        *,
+        serves: tuple[Any, ...] = (),
+        on_folding: OnProgress | None = None,
+        recover: bool = True,
+        count_clamps: bool = False,
     ) -> None:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
-        self.arrangement = arrangement
+        self.arrangement, self.denoiser = arrangement, denoiser(pipeline)
         self.preview = Preview(pipeline)
-        self.on_folding: OnProgress | None = None
-        self._asked: tuple[Any, ...] = ()
-        self._sitting: calibrate.CalibrationSample | None = (
-            None  # the picture being painted, if folds could be measured on it
+        self._serves, self._on_folding = serves, on_folding
+        self._sample: calibrate.CalibrationSample | None = (
+            None  # the current picture, if folds can be measured on it
         )
-        name = next(name for name, part in pipeline.components.items() if part is self.denoiser)
-        parts = fallback.parts_of(
-            pipeline, name, precision_plan.stores(device.type), partial(_originals, model, plan)
+        parts = fallback.components_of(
+            pipeline, precision_plan.stores(device.type), partial(_float32_parameters, model, plan)
         )
-        folded = {choice.component for choice in plan if choice.folded}
         for part in parts.values():
-            if (
-                part.name in folded
-            ):  # its weights are not those of the files, but their folds can be made anew
-                part.refill, part.replan = None, partial(self._replan, part)
-        self.guard = guard.Guard(parts, name)
-        self.guard.stand_at_networks(getattr(pipeline, "vae", None))
-        self.guard.stand_at_prompt(pipeline)
+            if part.name in {choice.component for choice in plan if choice.folded}:
+                # its weights are not those of the files; their folds can be planned anew instead
+                part.reload, part.replan = None, partial(self._replan, part)
+        self.guard = guard.Guard(parts, denoiser_name(pipeline), recover, count_clamps)
+        self.guard.attach_to_networks(getattr(pipeline, "vae", None))
+        self.guard.attach_to_prompt(pipeline)
 
     @classmethod
     def ready(
@@ -77,53 +80,55 @@ class Painter:
         attention: str = "native",
         memory_budget: int | None = None,
         on_folding: OnProgress | None = None,
+        recover: bool = True,
+        count_clamps: bool = False,
     ) -> Painter:
-        """Fetch what is not here, check the request, load the model. ``memory_budget`` is in bytes of the device.
-        Folds that the plan asks for are made the first time, which ``on_folding`` hears of.
+        """Fetch the model if it is not here, check the request, load the model.
 
-        Raises what ``checking.check``, ``hub.fetch``, ``loading.load`` and ``attention.choose`` raise.
+        ``device`` is a torch device (None: the best here), ``attention`` a name of ``attention.BACKENDS``,
+        ``memory_budget`` bytes of the device (None: what is free). Folds that the plan needs are made the first time;
+        ``on_folding`` is called meanwhile. ``recover=False`` disables fallbacks, for benchmarks. ``count_clamps``: the
+        verdict counts the numbers that the libraries' own clamps changed. Raises what ``checking.check``,
+        ``download.fetch``, ``load.load`` and ``attention.choose`` raise.
         """
-        model = resolve(request.model)
-        checking.check(request, model)
-        model = download.fetch(model)
-        checking.check(request, model)  # once more: now its own files have been read
-        asked = _wish(request, device, attention)
+        spec = catalogue.find(request.model)
+        checking.check(request, spec)
+        if not catalogue.is_here(spec):
+            spec = download.fetch(spec)
+            checking.check(request, spec)  # its own configuration is known only now
+        model = catalogue.resolve(spec)
         plan = plan or precision_plan.choose(model, device, request.precision)
         where = torch.device(device) if device else _best_device()
         with _memory_errors():
             plan, folds = calibrate.prepare(model, plan, on_folding)
-            pipeline = load.load(model, plan, folds)
-            attention_backends.choose(pipeline, load.denoiser(pipeline), attention)
-            arrangement = memory.choose(pipeline, where, memory_budget)
-            memory.place(pipeline, where, arrangement)
-        painter = cls(pipeline, model, plan, where, arrangement)
-        painter._asked, painter.on_folding = asked, on_folding
-        return painter
+            pipeline = load(model, plan, folds)
+            backends.choose(pipeline, denoiser(pipeline), attention)
+            arrangement = offload.choose(pipeline, where, memory_budget)
+            offload.place(pipeline, where, arrangement)
+        return cls(
+            pipeline, model, plan, where, arrangement, serves=_key(request, device, attention), on_folding=on_folding,
+            recover=recover, count_clamps=count_clamps,
+        )  # fmt: skip
 
     def serves(self, request: PaintRequest, device: str | None = None, attention: str = "native") -> bool:
-        """Whether this painter is what ``ready`` would make for the request."""
-        return self._asked == _wish(request, device, attention)
-
-    @property
-    def denoiser(self) -> Any:
-        return load.denoiser(self.pipeline)
+        """Whether ``ready`` would load the same model in the same way for the request."""
+        return self._serves == _key(request, device, attention)
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Which model painted, for the recipe: its name, pipeline, source and the fingerprint of its files."""
-        from starrynight.models.fingerprint import fingerprint
-
+        """Which model painted, for the recipe: its name, pipeline, source, licence and the fingerprint of its files."""
+        spec = self.model.spec
         return {
-            "name": self.model.name,
+            "name": spec.name,
             "pipeline": type(self.pipeline).__name__,
-            "source": self.model.hub or "",
-            "licence": self.model.licence,
-            "fingerprint": fingerprint(self.model),
+            "source": spec.hub or "",
+            "licence": spec.licence,
+            "fingerprint": self.model.fingerprint,
         }
 
     def warnings(self, request: PaintRequest) -> list[tuple[str, str]]:
         """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer."""
-        return checking.warnings_for(request, self.model, getattr(self.pipeline, "tokenizer", None))
+        return checking.warnings_for(request, self.model.spec, getattr(self.pipeline, "tokenizer", None))
 
     def paint(
         self,
@@ -132,19 +137,18 @@ class Painter:
         skip: Collection[int] = (),
     ) -> Iterator[GeneratedImage | Refused]:
         """``request.count`` pictures but those in ``skip``, picture i with seed + i, each the same alone or in a batch.
-        One whose numbers broke comes as Refused, and the next begins.
 
-        ``on_step`` may raise Cancelled (or anything), which ends the painting within that step. Raises OutOfMemory,
-        Unfit, and what ``checking.check`` raises.
+        A picture whose numbers broke is returned as Refused, and the batch goes on. ``on_step`` may raise Cancelled (or
+        anything), which ends the batch within that step. Raises OutOfMemory, Unfit, and what ``checking.check`` raises.
         """
-        checking.check(request, self.model)
-        offload = partial(memory.place, self.pipeline, self.device, self.arrangement)
+        checking.check(request, self.model.spec)
+        place = partial(offload.place, self.pipeline, self.device, self.arrangement)
         with (
             lora.applied(
                 self.pipeline,
                 request.loras,
-                self.model.en,
-                None if self.arrangement == "resident" else offload,
+                self.model.spec.en,
+                None if self.arrangement == "resident" else place,
             ),
             self._pipeline_for(request) as pipeline,
         ):
@@ -159,10 +163,10 @@ class Painter:
 
     @contextmanager
     def _pipeline_for(self, request: PaintRequest) -> Iterator[Any]:
-        """The text-to-image pipeline or its img2img sibling over the same weights, with the sampler asked for."""
+        """The text-to-image pipeline, or its img2img sibling over the same weights, with the scheduler asked for."""
         own = self.pipeline.scheduler
-        pipeline = self.pipeline if request.init_image is None else self._sibling()
-        memory.tile(pipeline, request.width, request.height)
+        pipeline = self.pipeline if request.init_image is None else self._image_to_image()
+        offload.tile(pipeline, request.width, request.height)
         pipeline.set_progress_bar_config(disable=True)
         try:
             pipeline.scheduler = schedulers.build(request.sampler, own)
@@ -171,37 +175,35 @@ class Painter:
             pipeline.scheduler = own
             pipeline.maybe_free_model_hooks()
 
-    def _sibling(self) -> Any:
+    def _image_to_image(self) -> Any:
         from diffusers import AutoPipelineForImage2Image
 
+        spec = self.model.spec
         try:
             sibling = AutoPipelineForImage2Image.from_pipe(self.pipeline)
         except ValueError as error:
-            raise Unfit(
-                f"{self.model.en} cannot begin from a picture.", f"{self.model.zh} 不支持以图生图。"
-            ) from error
-        if self.arrangement == "model":  # its hooks hang on a pipeline; layer by layer they hang on layers
-            memory.place(sibling, self.device, self.arrangement)
-        self.guard.stand_at_prompt(sibling)
+            raise Unfit(f"{spec.en} cannot begin from a picture.", f"{spec.zh} 不支持以图生图。") from error
+        if self.arrangement == "model":  # these hooks belong to a pipeline; sequential ones belong to layers
+            offload.place(sibling, self.device, self.arrangement)
+        self.guard.attach_to_prompt(sibling)
         return sibling
 
     def _paint_one(
         self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
     ) -> GeneratedImage:
-        words, remarks = self._words(pipeline, request, index)
+        words, remarks = self._call(pipeline, request, index)
         seed = request.seed_of(index)
-        pipeline.scheduler = schedulers.build(
-            None, pipeline.scheduler
-        )  # a picture leaves nothing to the next
-        sampler, tape = schedulers.name_of(pipeline.scheduler), StepRecorder(pipeline.scheduler)
+        # a fresh scheduler, because a stateful one would carry a picture over to the next
+        pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
+        sampler = schedulers.name_of(scheduler)
 
-        def after_step(step: int, latents: torch.Tensor) -> None:
+        def after_step(step: int, before: torch.Tensor, latents: torch.Tensor) -> None:
             if on_step is not None:
-                look = partial(self._look, tape, latents, step, request)
+                look = partial(self._preview, scheduler, before, latents, step, request)
                 on_step(Step(index, step, _steps(pipeline), look, latents))
 
-        self._sitting = self._as_sitting(request, words, seed)
-        self.guard.stand_at_sampler(pipeline.scheduler, after_step)
+        self._sample = self._as_sample(request, words, seed)
+        self.guard.attach_to_scheduler(scheduler, after_step)
         with self.guard.watch(), Float32Noise(generator(seed, stream=1)), _memory_errors():
             pixels = _pixels(pipeline(**words), self.guard)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
@@ -215,10 +217,42 @@ class Painter:
             verdict=self.guard.verdict(expected, remarks),
         )
 
-    def _as_sitting(
+    def _call(
+        self, pipeline: Any, request: PaintRequest, index: int
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The pipeline's arguments for one picture, and remarks for its recipe."""
+        image, remarks = None, tuple[str, ...]()
+        if request.init_image is not None:
+            image, note = fit_init_image(request.init_image, request.width, request.height)
+            remarks = (note,) if note else ()
+        prompt, _ = styles.styled(request.prompt, request.style)
+        words = call_arguments(
+            pipeline,
+            prompt=prompt,
+            negative_prompt=checking.negative_of(request, self.model.spec) or None,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            max_sequence_length=self.model.spec.max_tokens,
+            generator=generator(request.seed_of(index)),
+            output_type="pt",
+            image=image,
+            strength=None if image is None else request.strength,
+        )
+        return words, remarks
+
+    def _preview(
+        self, scheduler: Any, before: torch.Tensor, after: torch.Tensor, step: int, request: PaintRequest
+    ) -> np.ndarray | None:
+        return self.preview(predicted_final(scheduler, before, after, step), request.width, request.height)
+
+    # -- folds that a broken picture replans -------------------------------------------------------------------------
+
+    def _as_sample(
         self, request: PaintRequest, words: dict[str, Any], seed: int
     ) -> calibrate.CalibrationSample | None:
-        """What the folds could be measured on: a picture from words alone, without a LoRA."""
+        """The picture as a calibration sample; None for img2img and under a LoRA, which calibration cannot repeat."""
         if request.loras or request.init_image is not None:
             return None
         return calibrate.CalibrationSample(
@@ -227,86 +261,66 @@ class Painter:
         )  # fmt: skip
 
     def _replan(self, part: fallback.Component) -> tuple[FoldPlan, dict[str, torch.Tensor]] | None:
-        """Folds that know the picture being painted, as a difference to those in force, and the weights so folded; None
-        where they cannot help.
+        """New folds that include the current picture, as a difference to those in force, and the weights so folded.
+
+        None where they cannot help.
         """
-        if self._sitting is None:
+        if self._sample is None:
             return None
-        folds = calibrate.replan(self.model, self._sitting, self.on_folding)
+        folds = calibrate.replan(self.model, self._sample, self._on_folding)
         if not folds.usable(calibrate.component_of(self.plan[part.name])):
             return None
         before = self.pipeline.folds
         difference = fallback.difference(before, folds.plan, part)
         self.pipeline.folds = compose(before, difference)
-        fresh = calibrate.networks_of(load.load(self.model, self.plan, folds.plan))
+        fresh = networks(load(self.model, self.plan, folds.plan))
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
 
-    def _look(
-        self, tape: StepRecorder, latents: torch.Tensor, step: int, request: PaintRequest
-    ) -> np.ndarray | None:
-        return self.preview(tape.guess(latents, step), request.width, request.height)
 
-    def _words(
-        self, pipeline: Any, request: PaintRequest, index: int
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """What this pipeline can be told of the request, by its own signature; and remarks for the recipe."""
-        prompt, _ = styles.styled(request.prompt, request.style)
-        words: dict[str, Any] = {
-            "prompt": prompt,
-            "negative_prompt": checking.negative_of(request, self.model) or None,
-            "width": request.width,
-            "height": request.height,
-            "num_inference_steps": request.steps,
-            "guidance_scale": request.guidance,
-            "max_sequence_length": self.model.max_tokens,
-            "generator": generator(request.seed_of(index)),
-            "output_type": "pt",
-        }
-        remarks: tuple[str, ...] = ()
-        if request.init_image is not None:
-            picture, note = init_image.begin(request.init_image, request.width, request.height)
-            words |= {"image": picture, "strength": request.strength}
-            remarks = (note,) if note else ()
-        understood = inspect.signature(pipeline.__call__).parameters
-        return {
-            word: value for word, value in words.items() if word in understood and value is not None
-        }, remarks
+def fit_init_image(path: str | Path, width: int, height: int) -> tuple[Image.Image, str | None]:
+    """An RGB picture of exactly ``width`` × ``height``, and how it was fitted ("crop 400x300→256x256"), if it was.
+
+    The picture covers the frame and is cropped evenly around its middle. Raises MissingFile or BadFile.
+    """
+    picture = Image.fromarray(read_pixels(path))
+    if picture.size == (width, height):
+        return picture, None
+    note = f"crop {picture.width}x{picture.height}→{width}x{height}"
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS), note
 
 
 class Blanked(BadRequest):
-    """One picture of a batch, which the model's own checker would not show."""
+    """The model's own safety checker blanked this picture."""
+
+
+def _key(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
+    return (request.model, request.precision, device, attention)
 
 
 def _steps(pipeline: Any) -> int:
-    """How many steps this picture takes: img2img takes fewer than were asked for, some samplers more."""
+    """How many steps this picture takes: img2img takes fewer than were asked for, some schedulers more."""
     return int(getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps))
 
 
-def _originals(model: ModelSpec, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
-    """Every parameter of the model as its files have it, in float32, by component and name."""
+def _float32_parameters(model: LocalModel, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
+    """Every parameter in the model's files, in float32, by component and name."""
     exact = PrecisionPlan(tuple(replace(choice, format="float32", emulated=False) for choice in plan))
-    components = load.load(model, exact).components
-    networks = {name: part for name, part in components.items() if isinstance(part, torch.nn.Module)}
     return {
         f"{name}.{key}": tensor
-        for name, part in networks.items()
+        for name, part in networks(load(model, exact)).items()
         for key, tensor in part.state_dict().items()
     }
 
 
-def _pixels(result: Any, sentry: guard.Guard) -> np.ndarray:
-    """float32 [H, W, 3] in 0..1. A picture that the model's own safety checker has blanked is not handed over."""
+def _pixels(result: Any, watching: guard.Guard) -> np.ndarray:
+    """float32 [H, W, 3] in 0..1. A picture that the model's own safety checker has blanked is refused."""
     if any(getattr(result, "nsfw_content_detected", None) or ()):
         raise Blanked(
             "The model's own safety checker blanked this picture; change the prompt or the seed.",
             "模型自带的安全检查器抹去了这幅画；请修改提示词或种子。",
         )
-    picture = sentry.picture(result.images[0])
+    picture = watching.check_picture(result.images[0])
     return picture.float().permute(1, 2, 0).cpu().contiguous().numpy()
-
-
-def _wish(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
-    return (request.model, request.precision, device, attention)
 
 
 def _best_device() -> torch.device:
@@ -320,6 +334,6 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if (known := memory.out_of_memory(error)) is None:
+        if (known := offload.out_of_memory(error)) is None:
             raise
         raise known from error

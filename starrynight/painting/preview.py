@@ -1,13 +1,11 @@
-"""A small picture from latents, cheaply: one matrix, measured once per autoencoder by least squares.
+"""A small preview from latents: one affine map from latent channels to colour, fitted once per autoencoder.
 
-Knows an autoencoder's encoder and its scaling; holds no factors of any family. A calibration picture is encoded, its
-pixels are averaged over each latent's area, and the affine map from channels to colour is what fits best. What is
-shown is not the noisy latents but the finished picture they are heading for.
+A calibration picture is encoded, its pixels are averaged over each latent's area, and the map is the least-squares fit; no
+factors of any family are stored. The preview shows the finished picture that the latents are heading for, not the noise.
 """
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -67,34 +65,19 @@ class Preview:
         return (latents - shift) * scale
 
 
-class StepRecorder:
-    """Remembers what a scheduler was given at its last step, so that the finished picture can be guessed from it."""
+def predicted_final(scheduler: Any, before: torch.Tensor, after: torch.Tensor, step: int) -> torch.Tensor:
+    """The latents that step ``step`` (from 0) is heading for: along its straight line, down to no noise.
 
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler, self.before = scheduler, None
-        take_step = scheduler.step
-
-        @wraps(take_step)  # pipelines read the signature to learn what a scheduler can be told
-        def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
-            self.before = sample
-            return take_step(model_output, timestep, sample, *args, **kwargs)
-
-        scheduler.step = step
-
-    def guess(self, after: torch.Tensor, step: int) -> torch.Tensor:
-        """Where the latents are heading: along the straight line of this step, down to no noise at all.
-
-        Holds for Euler steps, x = x₀ + σ·dx/dσ, in noise prediction and flow matching alike; other schedulers'
-        latents are returned as they are.
-        """
-        config = self.scheduler.config
-        straight = type(self.scheduler).__name__ in EULER and not config.get("stochastic_sampling")
-        if self.before is None or not straight:
-            return after
-        place = self.scheduler.step_index or step + 1  # the index has moved on by one
-        sigma, next_sigma = (float(self.scheduler.sigmas[at]) for at in (place - 1, place))
-        slope = (after.float() - self.before.float()) / (next_sigma - sigma)
-        return after.float() - next_sigma * slope
+    Holds for Euler steps, x = x₀ + σ·dx/dσ, in noise prediction and flow matching alike; for other schedulers the latents
+    after the step are returned. ``before`` and ``after`` are the latents around the step.
+    """
+    straight = type(scheduler).__name__ in EULER and not scheduler.config.get("stochastic_sampling")
+    if not straight:
+        return after
+    place = scheduler.step_index or step + 1  # the index has moved on by one
+    sigma, next_sigma = (float(scheduler.sigmas[at]) for at in (place - 1, place))
+    slope = (after.float() - before.float()) / (next_sigma - sigma)
+    return after.float() - next_sigma * slope
 
 
 def calibration_picture(side: int = CALIBRATION) -> torch.Tensor:

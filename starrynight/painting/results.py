@@ -1,13 +1,13 @@
-"""What the painter hands over: a finished canvas, a picture refused, a step just taken.
+"""What the painter returns: a generated image, a refusal, and the step it has just taken.
 
-Knows numpy and the words; a door may tell these apart without waking torch.
+Imports no torch, so that interfaces can tell these apart cheaply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A finished picture: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
+    """A finished image: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
 
-    ``verdict`` is the guard's: "hang", or "unchecked" where it could not look at every stage.
+    ``verdict`` is the guard's: "hang", or "unchecked" if it could not see every stage.
     """
 
     pixels: np.ndarray
@@ -36,24 +36,19 @@ class GeneratedImage:
 
 @dataclass(frozen=True)
 class Refused:
-    """Picture ``index`` of a batch is not handed over: ``error`` says why and what to do, ``verdict`` what was tried."""
+    """Picture ``index`` of a batch was refused: ``error`` says why and what to do, ``verdict`` which fallbacks were tried."""
 
     index: int
     seed: int
     error: StarryError
     verdict: Verdict
 
-    @property
-    def pixels(self) -> NoReturn:
-        """There are none: asking for them raises the error."""
-        raise self.error
-
 
 @dataclass(frozen=True)
 class Step:
     """A step just taken: picture ``picture`` of the batch, step ``step`` of ``steps``, all from 0.
 
-    ``latents`` are the painting's own, for those who measure; nobody may write to them.
+    ``latents`` are the pipeline's own tensor, for measurements; it must not be written to.
     """
 
     picture: int

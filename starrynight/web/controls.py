@@ -28,7 +28,7 @@ DRAWER = ("model", "negative_prompt", "precision")
 
 def model() -> ModelSpec:
     name = st.session_state.get("model") or catalogue.default()
-    return catalogue.resolve(name)
+    return catalogue.find(name)
 
 
 def style_cards() -> None:
@@ -126,7 +126,7 @@ def more() -> None:
             max_chars=4000,
             help=t("negative.help"),
         )
-        here = [name for name in catalogue.names() if catalogue.resolve(name).here]
+        here = [name for name in catalogue.names() if catalogue.is_here(catalogue.find(name))]
         left, right = st.columns(2, gap="medium")
         left.selectbox(
             t("model"),
@@ -147,7 +147,7 @@ def more() -> None:
 
 
 def model_name(name: str) -> str:
-    found = catalogue.resolve(name)
+    found = catalogue.find(name)
     return found.zh if language() == "zh" else found.en
 
 
@@ -225,7 +225,7 @@ def lay(asked: Mapping[str, Any]) -> None:
     """Put a recipe's words on the desk, before its widgets are drawn; what does not fit stays as it was."""
     state = st.session_state
     name = asked.get("model")
-    if name in catalogue.names() and catalogue.resolve(str(name)).here:
+    if name in catalogue.names() and catalogue.is_here(catalogue.find(str(name))):
         state["model"] = name
     painter = model()
     state["prompt"] = str(asked.get("prompt") or "")

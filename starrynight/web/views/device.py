@@ -85,7 +85,7 @@ def rates(device: dict[str, Any]) -> str:
 
 def plan(found: dict[str, Any]) -> str:
     """Which part runs in which format, those with the same reason together."""
-    model = catalogue.resolve(found["model"])
+    model = catalogue.find(found["model"])
     groups: dict[tuple[str, str], list[str]] = {}
     for part, choice in found["plan"].items():
         reason = choice.get(f"reason_{language()}", "")
@@ -120,13 +120,13 @@ def kept() -> str:
 def models() -> str:
     rows = []
     for name in catalogue.names():
-        model = catalogue.resolve(name)
+        model = catalogue.find(name)
         title = escape(model.zh if language() == "zh" else model.en)
-        if model.here:
+        if catalogue.is_here(model):
             state = f'<small class="here">{escape(t("device.here"))}</small>'
         elif model.hub:
             state = f"<small>{escape(t('device.pull', gb=f'{model.bytes / 1e9:.0f}'))} <code>starry models pull {escape(name)}</code></small>"
         else:
-            state = f"<small>{escape(t('device.lay'))} <code>{escape(str(model.place))}</code></small>"
+            state = f"<small>{escape(t('device.lay'))} <code>{escape(str(model.path))}</code></small>"
         rows.append(f"<li><b>{title}</b>{state}</li>")
     return f"<ul>{''.join(rows)}</ul>"
