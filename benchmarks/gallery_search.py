@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from starrynight.gallery.rows import tell
+from starrynight.gallery.insert import search_tokens
 from starrynight.gallery.schema import pictures, recipes
 from starrynight.gallery.search import Page, Query
 from starrynight.gallery.store import Gallery
@@ -164,7 +164,9 @@ def furnish(gallery: Gallery, rows: int) -> str:
         for start in range(1, rows + 1, 1000):
             some = [row(number, rows, draw) for number in range(start, min(start + 1000, rows + 1))]
             connection.execute(pictures.insert(), some)
-            told = [{"number": r["number"], "recipe": RECIPE, "words": tell(r, RECIPE)} for r in some]
+            told = [
+                {"number": r["number"], "recipe": RECIPE, "words": search_tokens(r, RECIPE)} for r in some
+            ]
             connection.execute(recipes.insert(), told)
         connection.execute(
             text("INSERT INTO tags SELECT number, 'loved' FROM pictures WHERE number % 100 = 0")

@@ -19,9 +19,9 @@ PROMPT = "星夜下的静谧村庄，梵高风格，厚重的笔触"
 def time_loaded(runs: int, home: Path) -> list[float]:
     """Seconds for one 256×256 picture of 8 steps and its file, after a first picture that is not counted."""
     from starrynight import studio
-    from starrynight.gallery.folder import Folder
+    from starrynight.gallery.files import OutputPath
 
-    painters = studio.Studio(Folder(home / "pictures"))
+    painters = studio.Studio(OutputPath(home / "pictures"))
     times = []
     for seed in range(runs + 1):
         start = time.perf_counter()

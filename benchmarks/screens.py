@@ -52,7 +52,7 @@ def paint_wall() -> None:
     with Gallery() as gallery:
         if gallery.count() >= len(LINES):
             return
-        studio = Studio(hang=lambda picture: Path(gallery.path(gallery.hang(picture))))
+        studio = Studio(hang=lambda picture: Path(gallery.path(gallery.add(picture))))
         for n, (line, style) in enumerate(LINES):
             width, height = SHAPES[n % len(SHAPES)]
             for _ in studio.paint(fill(prompt=line, style=style, seed=n, width=width, height=height)):

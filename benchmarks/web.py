@@ -64,7 +64,7 @@ def fill(pictures: int) -> None:
         for n in range(gallery.count(), pictures):
             request = PaintRequest(prompt=f"{LINES[n % 5]} {n}", style=STYLES[n % 5], seed=n)
             pixels = draw.integers(0, 256, (6, 6 + n % 4, 3), np.uint8).repeat(16, 0).repeat(16, 1)
-            gallery.hang(Picture(pixels, make_recipe(request, verdict=Verdict("hang"))))
+            gallery.add(Picture(pixels, make_recipe(request, verdict=Verdict("hang"))))
             if n % 500 == 0:
                 print(f"\rhanging {n} of {pictures} ", end="", file=sys.stderr)
 

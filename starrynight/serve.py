@@ -141,7 +141,7 @@ def _daily_cleanup(gallery: Gallery) -> Iterator[None]:
             gallery.count(Query(colour="#000000"))
         while not closing.is_set():
             try:
-                gallery.expire()
+                gallery.delete_expired()
                 Queue(gallery).delete_expired()
                 Uploads().sweep(gallery.database)
             except StarryError as error:

@@ -1,7 +1,7 @@
 """Atomic file writes, and the messages for a failed one.
 
-Every file is written with ``write_atomic``, or with ``write_cache`` where a failure does no harm. Both write a temporary
-file in the same folder, sync it and rename it.
+Every file is written with ``write_atomic``, with ``open_atomic`` if it is written in pieces, or with ``write_cache`` if a
+failure does no harm. All of them write a temporary file in the same folder, sync it and rename it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from starrynight.errors import StarryError, StorageError, reason
 
@@ -48,27 +49,46 @@ def check_writable(path: Path) -> None:
             pass
 
 
-def write_atomic(path: Path, data: bytes, *, overwrite: bool) -> Path:
-    """Write a temporary file in the same folder, sync it and rename it, so that ``path`` is the whole file or absent.
+@dataclass
+class PartFile:
+    """A temporary file being written. ``path``: its final name, known when the block of ``open_atomic`` has ended."""
 
-    Makes the folder. If the name is taken, "-2", "-3" … is appended, unless ``overwrite``. Returns the path used. Raises
-    OSError; ``storage_error`` turns it into a message.
+    file: BinaryIO
+    path: Path
+
+
+@contextlib.contextmanager
+def open_atomic(path: Path, *, overwrite: bool) -> Iterator[PartFile]:
+    """Open a temporary file in the folder of ``path``; when the block ends, sync it and rename it to ``path``.
+
+    If the block raises, the temporary file is deleted and ``path`` is unchanged. If the name is taken, "-2", "-3" … is
+    appended, unless ``overwrite``. Raises OSError; ``storage_error`` turns it into a message.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
+    name = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
-        with open(part, "xb") as file:
-            file.write(data)
+        with open(name, "xb") as file:
+            part = PartFile(file, path)
+            yield part
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
-            os.replace(part, path)
+            os.replace(name, path)
         else:
-            path = _take_free_name(part, path)
+            part.path = _take_free_name(name, path)
     finally:
-        part.unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
     _sync_folder(path.parent)
-    return path
+
+
+def write_atomic(path: Path, data: bytes, *, overwrite: bool) -> Path:
+    """Write ``data`` with ``open_atomic``, so that ``path`` is the whole file or absent. Makes the folder.
+
+    Returns the path used.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_atomic(path, overwrite=overwrite) as part:
+        part.file.write(data)
+    return part.path
 
 
 def _take_free_name(part: Path, path: Path) -> Path:

@@ -135,7 +135,7 @@ def test_jobs_are_listed_moved_cancelled_and_retried(here: str) -> None:
 
 
 def test_a_download_has_its_recipe_in_every_format(here: str, gallery: Gallery) -> None:
-    row = gallery.hang(picture("江雪，<b>孤舟</b> \"'../", style="ink"))
+    row = gallery.add(picture("江雪，<b>孤舟</b> \"'../", style="ink"))
     original = ask(here, f"/api/pictures/{row.id}/file")
     assert original.body == gallery.read(row)
     assert original.headers["x-content-type-options"] == "nosniff"
@@ -154,7 +154,7 @@ def test_a_download_has_its_recipe_in_every_format(here: str, gallery: Gallery) 
 
 
 def test_a_corrupt_or_missing_file_is_an_error_of_its_own(here: str, gallery: Gallery) -> None:
-    corrupt, missing, whole = (gallery.hang(picture("坏掉的画", seed)) for seed in (701, 702, 703))
+    corrupt, missing, whole = (gallery.add(picture("坏掉的画", seed)) for seed in (701, 702, 703))
     Path(gallery.path(corrupt)).write_bytes(gallery.read(corrupt)[:300])
     Path(gallery.path(missing)).unlink()
     assert len(ask(here, "/api/pictures?text=%E5%9D%8F%E6%8E%89").json["pictures"]) == 3
@@ -162,7 +162,7 @@ def test_a_corrupt_or_missing_file_is_an_error_of_its_own(here: str, gallery: Ga
         assert ask(here, f"/api/pictures/{row.id}/thumb").status == status
         assert ask(here, f"/api/pictures/{row.id}/download?format=jpeg").status == status
     for row in (corrupt, missing):
-        gallery.hang(
+        gallery.add(
             picture("坏掉的画", 700 + (1 if row is corrupt else 2))
         )  # painted again, it is whole again
         assert ask(here, f"/api/pictures/{row.id}/thumb").status == 200
@@ -171,7 +171,7 @@ def test_a_corrupt_or_missing_file_is_an_error_of_its_own(here: str, gallery: Ga
 def test_a_foreign_recipe_survives_every_format(here: str, gallery: Gallery, tmp_path: Path) -> None:
     parameters = "a quiet 村庄\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 99, Size: 8x8, Model: m"
     (tmp_path / "a1111.png").write_bytes(png(itxt("parameters", parameters), width=8, height=8))
-    assert gallery.gather(tmp_path).hung == 1
+    assert gallery.import_pictures(tmp_path).added == 1
     (row,) = gallery.search("村庄 quiet").rows
     for kind in ("png", "jpeg", "webp"):
         got = ask(here, f"/api/pictures/{row.id}/download?format={kind}&quality=80")

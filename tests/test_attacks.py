@@ -51,7 +51,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as gallery:
         patch.setenv("STARRY_HOME", str(home))
-        gallery.hang(picture())
+        gallery.add(picture())
         with listening(
             AccessMiddleware(
                 api.create_app(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None)

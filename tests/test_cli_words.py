@@ -121,7 +121,7 @@ def test_a_terminal_whose_encoding_lacks_our_symbols_gets_no_error(
 
 def test_bidirectional_control_characters_are_made_visible(tmp_path: Path) -> None:
     with Gallery(tmp_path / "gallery") as gallery:
-        row = gallery.hang(picture("sea \u202egnp.exe\u2066"))
+        row = gallery.add(picture("sea \u202egnp.exe\u2066"))
         path = gallery.path(row)
     for output, _ in run_lines(tmp_path, "en", [["gallery", "search"], ["inspect", path]]):
         assert "sea \ufffdgnp.exe" in output
@@ -135,7 +135,7 @@ def test_the_version_is_printed(tmp_path: Path) -> None:
 
 def test_nothing_is_deleted_if_the_question_is_not_answered(tmp_path: Path) -> None:
     with Gallery(tmp_path / "gallery") as gallery:
-        gallery.trash.throw([gallery.hang(picture()).id])
+        gallery.trash.discard([gallery.add(picture()).id])
     environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "en"}
     command = [sys.executable, "-c", "from starrynight.cli import main; main()", "gallery", "trash", "empty"]
     terminal, end = pty.openpty()

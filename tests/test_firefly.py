@@ -15,7 +15,7 @@ from starrynight import studio
 from starrynight.errors import Cancelled
 from starrynight.firefly import model
 from starrynight.firefly.training import evaluate
-from starrynight.gallery.folder import Folder
+from starrynight.gallery.files import OutputPath
 from starrynight.metadata import read_recipe
 from starrynight.models.catalogue import SHIPPED
 from starrynight.models.weights import header, of_folder
@@ -25,7 +25,7 @@ from starrynight.request import PaintRequest
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> studio.Studio:
     """One studio for every test, so that Firefly is loaded once."""
-    return studio.Studio(Folder(tmp_path_factory.mktemp("pictures")))
+    return studio.Studio(OutputPath(tmp_path_factory.mktemp("pictures")))
 
 
 def paint(shared: studio.Studio, prompt: str, **fields: object) -> Path:

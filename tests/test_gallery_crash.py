@@ -22,7 +22,7 @@ from starrynight.errors import BadFile, MissingFile, StorageError
 from starrynight.gallery import database
 from starrynight.gallery.database import STEPS, BrokenDatabase
 from starrynight.gallery.files import Files
-from starrynight.gallery.rows import describe
+from starrynight.gallery.insert import parse_file
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.schema import metadata
@@ -34,7 +34,7 @@ from hung import picture
 from starrynight.gallery.store import Gallery
 gallery = Gallery(sys.argv[1])
 gallery.database.writing = lambda: os.kill(os.getpid(), signal.SIGKILL)
-gallery.hang(picture("killed in between", seed=2))
+gallery.add(picture("killed in between", seed=2))
 """
 
 BETWEEN_ROW_AND_FILE = """
@@ -51,7 +51,7 @@ from hung import picture
 from starrynight.gallery.store import Gallery
 gallery = Gallery(sys.argv[1])
 for seed in range(int(sys.argv[2]), 10**9):
-    print(gallery.hang(picture("on and on", seed)).id, flush=True)
+    print(gallery.add(picture("on and on", seed)).id, flush=True)
 """
 
 FULL = """
@@ -64,7 +64,7 @@ size, limit = int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # what writes past it is told EFBIG, as on a full disk
 try:
     for seed in range(1000):
-        print(gallery.hang(picture("until it is full", seed, size)).id, flush=True)
+        print(gallery.add(picture("until it is full", seed, size)).id, flush=True)
 except StorageError as error:
     print("StorageError", error.en)
 """
@@ -82,7 +82,7 @@ try:
     os.chmod(sys.argv[1] + "/pictures", 0o555)
     if os.geteuid() == 0:
         os.seteuid(65534)
-    gallery.hang(picture(seed=2))
+    gallery.add(picture(seed=2))
 except StorageError as error:
     print("StorageError", error.en)
 """
@@ -90,12 +90,12 @@ except StorageError as error:
 
 def test_killed_between_file_and_row_leaves_an_orphan_that_rebuild_adopts(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        gallery.hang(picture("before", seed=1))
+        gallery.add(picture("before", seed=1))
         finished(process(BETWEEN_FILE_AND_ROW, tmp_path), killed=True)
         report = gallery.verify()
         assert (report.pictures, len(report.orphans), report.ok) == (1, 1, False)
         rebuilt = gallery.rebuild()
-        assert (rebuilt.kept, rebuilt.adopted, rebuilt.refused) == (1, 1, ())
+        assert (rebuilt.updated, rebuilt.adopted, rebuilt.refused) == (1, 1, ())
         assert gallery.verify().ok
         assert [row.seed for row in gallery.search("between").rows] == [2]
 
@@ -110,19 +110,19 @@ def test_killed_at_any_moment_nothing_that_was_hung_is_lost(tmp_path: Path) -> N
             child.send_signal(signal.SIGKILL)
             told = finished(child, killed=True).split("\n")
             hung |= set(told[:-1])  # of a line half told we do not know
-        assert hung <= {row.id for row in gallery.every()}
+        assert hung <= {row.id for row in gallery.iter_rows()}
         report = gallery.verify()
         assert not report.missing
         assert not report.corrupt
-        assert report.index_sound
+        assert report.index_ok
         gallery.rebuild()
         assert gallery.verify().ok
 
 
 def test_killed_while_parting_with_a_picture_it_stays_gone(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        gallery.hang(picture(seed=1))
-        gallery.trash.throw([gallery.hang(picture(seed=2)).id])
+        gallery.add(picture(seed=1))
+        gallery.trash.discard([gallery.add(picture(seed=2)).id])
         finished(process(BETWEEN_ROW_AND_FILE, tmp_path), killed=True)
         assert len(list(gallery.files.all())) == 2  # its file outlived the kill
         assert gallery.verify().ok  # but is known to be on its way out
@@ -132,10 +132,10 @@ def test_killed_while_parting_with_a_picture_it_stays_gone(tmp_path: Path) -> No
 
 def test_killed_while_parting_it_may_be_painted_again(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        gallery.trash.throw([gallery.hang(picture()).id])
+        gallery.trash.discard([gallery.add(picture()).id])
         finished(process(BETWEEN_ROW_AND_FILE, tmp_path), killed=True)
-        row = gallery.hang(picture())
-        gallery.trash.bury()
+        row = gallery.add(picture())
+        gallery.trash.delete_files()
         assert os.path.exists(gallery.path(row))
         assert gallery.verify().ok
 
@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_under_the_database_loses_nothing_that_was_hung(tmp
     assert last.startswith("StorageError The gallery")
     assert "free some space" in last.lower()
     with Gallery(tmp_path) as gallery:
-        assert set(hung) == {row.id for row in gallery.every()}
+        assert set(hung) == {row.id for row in gallery.iter_rows()}
         report = gallery.verify()
         assert (len(report.orphans), report.missing, report.corrupt) == (
             1,
@@ -192,21 +192,21 @@ def test_a_gallery_whose_folder_is_a_file_is_one_sentence(tmp_path: Path) -> Non
 
 
 def test_a_writer_who_waits_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "PATIENCE", 0.2)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
     with Gallery(tmp_path) as gallery:
         other = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert gallery.count() == 0  # looking goes on
         with pytest.raises(StorageError) as caught:
-            gallery.hang(picture())
+            gallery.add(picture())
         assert "another program" in caught.value.en
         other.execute("ROLLBACK")
-        gallery.hang(picture())
+        gallery.add(picture())
 
 
 def test_verify_names_what_is_missing_corrupt_orphaned_or_strange(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        rows = [gallery.hang(picture(seed=seed)) for seed in range(4)]
+        rows = [gallery.add(picture(seed=seed)) for seed in range(4)]
         paths = [Path(gallery.path(row)) for row in rows]
         assert gallery.verify().ok
         paths[0].unlink()
@@ -214,8 +214,8 @@ def test_verify_names_what_is_missing_corrupt_orphaned_or_strange(tmp_path: Path
         data[len(data) // 2] ^= 1
         paths[1].write_bytes(data)
         orphan = picture(seed=9).encode("png")
-        name = gallery.files.name(describe(orphan).columns["id"], "png")
-        gallery.files.put(name, orphan)
+        name = gallery.files.name(parse_file(orphan).columns["id"], "png")
+        gallery.files.write(name, orphan)
         half = paths[2].parent / f".0123{PART_SUFFIX}"
         half.write_bytes(b"\x89PNG")
         (tmp_path / "pictures" / "notes.txt").write_text("hello")
@@ -223,28 +223,28 @@ def test_verify_names_what_is_missing_corrupt_orphaned_or_strange(tmp_path: Path
         assert report.missing == (rows[0].id,)
         assert report.corrupt == (gallery.files.name(rows[1].id, "png"),)
         assert report.orphans == (name,)
-        assert set(report.strangers) == {"notes.txt", str(half.relative_to(tmp_path / "pictures"))}
+        assert set(report.unknown) == {"notes.txt", str(half.relative_to(tmp_path / "pictures"))}
         assert not report.ok
 
         rebuilt = gallery.rebuild()
-        assert (rebuilt.kept, rebuilt.adopted) == (2, 1)
+        assert (rebuilt.updated, rebuilt.adopted) == (2, 1)
         assert [(name, type(error)) for name, error in rebuilt.refused] == [(report.corrupt[0], BadFile)]
         assert half.exists()  # somebody may still be writing it
         os.utime(half, (1, 1))
         gallery.rebuild()
         assert not half.exists()
-        gallery.hang(picture(seed=0))  # painting them again heals both
-        gallery.hang(picture(seed=1))
+        gallery.add(picture(seed=0))  # painting them again heals both
+        gallery.add(picture(seed=1))
         assert gallery.verify().ok
 
 
 def test_verify_finds_a_search_index_that_lies_and_rebuild_mends_it(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        gallery.hang(picture("星夜"))
+        gallery.add(picture("星夜"))
         with gallery.database.writing() as connection:
             connection.execute(sqlalchemy.text("INSERT INTO concordance(concordance) VALUES ('delete-all')"))
         assert gallery.search("星夜").rows == ()
-        assert not gallery.verify().index_sound
+        assert not gallery.verify().index_ok
         gallery.rebuild()
         assert gallery.count("星夜") == 1
         assert gallery.verify().ok
@@ -252,14 +252,14 @@ def test_verify_finds_a_search_index_that_lies_and_rebuild_mends_it(tmp_path: Pa
 
 def test_a_lost_database_is_made_again_from_the_files_in_their_order(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        before = [gallery.hang(picture(f"picture {seed}", seed, style="ink")) for seed in range(5)]
+        before = [gallery.add(picture(f"picture {seed}", seed, style="ink")) for seed in range(5)]
         for second, row in enumerate(before):
             os.utime(gallery.path(row), (1_700_000_000 + second,) * 2)
     for file in tmp_path.glob("gallery.db*"):
         file.unlink()
     with Gallery(tmp_path) as gallery:
         assert gallery.rebuild().adopted == 5
-        after = list(gallery.every(Query(oldest_first=True)))
+        after = list(gallery.iter_rows(Query(oldest_first=True)))
         assert [(row.id, row.prompt, row.style) for row in after] == [
             (row.id, row.prompt, row.style) for row in before
         ]
@@ -268,10 +268,10 @@ def test_a_lost_database_is_made_again_from_the_files_in_their_order(tmp_path: P
 
 def test_rebuild_keeps_what_people_said(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        one = gallery.hang(picture()).id
-        gallery.marks.star([one])
-        gallery.marks.tag([one], "冬天")
-        gallery.marks.collect("walls", [one])
+        one = gallery.add(picture()).id
+        gallery.annotations.star([one])
+        gallery.annotations.tag([one], "冬天")
+        gallery.annotations.collect("walls", [one])
         before = gallery.get(one)
         gallery.rebuild()
         assert gallery.get(one) == before
@@ -281,7 +281,7 @@ def test_rebuild_keeps_what_people_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", ["text", "half", "noise"])
 def test_a_broken_database_says_so_and_is_mended_from_the_files(tmp_path: Path, harm: str) -> None:
     with Gallery(tmp_path) as gallery:
-        ids = {gallery.hang(picture(seed=seed)).id for seed in range(3)}
+        ids = {gallery.add(picture(seed=seed)).id for seed in range(3)}
     path = tmp_path / "gallery.db"
     data = path.read_bytes()
     noise = np.random.default_rng(0).bytes(len(data) - 4096)
@@ -289,11 +289,11 @@ def test_a_broken_database_says_so_and_is_mended_from_the_files(tmp_path: Path, 
         {"text": b"no database " * 1000, "half": data[: len(data) // 2], "noise": data[:4096] + noise}[harm]
     )
     with pytest.raises(BrokenDatabase) as caught, Gallery(tmp_path) as gallery:
-        list(gallery.every())
+        list(gallery.iter_rows())
     assert "starry gallery rebuild" in caught.value.zh
-    assert Gallery.mend(tmp_path).adopted == 3
+    assert Gallery.repair(tmp_path).adopted == 3
     with Gallery(tmp_path) as gallery:
-        assert {row.id for row in gallery.every()} == ids
+        assert {row.id for row in gallery.iter_rows()} == ids
         assert gallery.verify().ok
     assert list(tmp_path.glob("gallery.db.broken-*"))  # set aside, not deleted
 
@@ -312,9 +312,9 @@ def upgraded(path: Path, step: str) -> None:
 def test_a_gallery_of_an_older_version_is_brought_up_to_date_with_all_its_pictures(tmp_path: Path) -> None:
     upgraded(tmp_path / "gallery.db", "0001")
     data = picture("星夜", style="ink").encode("png")
-    facts = describe(data)
+    facts = parse_file(data)
     files = Files(tmp_path / "pictures")
-    files.put(files.name(facts.columns["id"], "png"), data)
+    files.write(files.name(facts.columns["id"], "png"), data)
     old = {name: value for name, value in facts.columns.items() if name not in ("hash", "colours")}
     old |= {"made_at": 1_700_000_000_000, "hung_at": 1_700_000_000_000}
     with sqlite3.connect(tmp_path / "gallery.db") as connection:
@@ -327,7 +327,7 @@ def test_a_gallery_of_an_older_version_is_brought_up_to_date_with_all_its_pictur
         assert row.prompt == "星夜"
         with pytest.raises(MissingFile, match="rebuild"):
             gallery.search(Query(like=row.id))  # its look is not known yet
-        new = gallery.hang(picture(seed=5))
+        new = gallery.add(picture(seed=5))
         assert gallery.search(Query(like=new.id)).rows == ()
         gallery.rebuild()
         assert gallery.search(Query(like=row.id)).rows == (new,)
@@ -337,7 +337,7 @@ def test_a_gallery_of_an_older_version_is_brought_up_to_date_with_all_its_pictur
 
 def test_a_gallery_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        gallery.hang(picture())
+        gallery.add(picture())
     with sqlite3.connect(tmp_path / "gallery.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()

@@ -47,7 +47,7 @@ def bucket() -> Iterator[dict]:
 
 def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
     with Gallery(tmp_path, files="s3://gallery/pictures", **bucket) as gallery:
-        row, lost, thrown = (gallery.hang(picture(seed=seed)) for seed in range(3))
+        row, lost, thrown = (gallery.add(picture(seed=seed)) for seed in range(3))
         assert gallery.path(row) == f"gallery/pictures/{row.id[:2]}/{row.id}.png"
         assert gallery.read(row) == picture(seed=0).encode("png")
         assert gallery.thumbnail(row, 256)
@@ -58,10 +58,10 @@ def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
         assert (report.missing, len(report.corrupt), report.orphans) == ((lost.id,), 1, ())
         with pytest.raises(MissingFile):
             gallery.read(lost)
-        gallery.trash.throw([thrown.id])
-        gallery.expire(timedelta(0))
+        gallery.trash.discard([thrown.id])
+        gallery.delete_expired(timedelta(0))
         for seed in (0, 1):
-            gallery.hang(picture(seed=seed))
+            gallery.add(picture(seed=seed))
         assert gallery.verify().ok
         assert not (tmp_path / "pictures").exists()
     for file in tmp_path.glob("gallery.db*"):
@@ -73,7 +73,7 @@ def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
 def test_no_such_bucket_is_one_sentence(tmp_path: Path, bucket: dict) -> None:
     with Gallery(tmp_path, files="s3://nowhere/pictures", **bucket) as gallery:
         with pytest.raises((StorageError, MissingFile)) as caught:
-            gallery.hang(picture())
+            gallery.add(picture())
         assert "nowhere/pictures" in caught.value.en
         assert gallery.count() == 0
 
@@ -123,18 +123,18 @@ def test_a_gallery_in_postgres(tmp_path: Path, server: str) -> None:
         with ThreadPoolExecutor(4) as pool:
             list(
                 pool.map(
-                    lambda seed: gallery.hang(picture("A Starry Night, 星夜下的村庄", seed)),
+                    lambda seed: gallery.add(picture("A Starry Night, 星夜下的村庄", seed)),
                     [*range(10), *range(10)],
                 )
             )
         assert gallery.count() == 10
-        row = gallery.hang(picture("江雪，孤舟 café", 99, style="ink"))
+        row = gallery.add(picture("江雪，孤舟 café", 99, style="ink"))
         for text, count in (("村庄", 10), ("夜", 10), ("星夜下的村庄", 10), ("庄村", 0), ("idnigh", 0), ("tarr", 10), ("孤", 1),
                             ("cafe 江雪", 1), ("ink", 1), ("'; DROP TABLE pictures", 0)):  # fmt: skip
             assert gallery.count(text) == len(gallery.search(text).rows) == count, text
-        gallery.marks.tag([row.id, row.id], "冬天", "冬天")
-        gallery.marks.collect("walls", [row.id])
-        gallery.marks.star([row.id])
+        gallery.annotations.tag([row.id, row.id], "冬天", "冬天")
+        gallery.annotations.collect("walls", [row.id])
+        gallery.annotations.star([row.id])
         assert gallery.search(Query(text="冬天", collection="walls", starred=True)).rows == (
             gallery.get(row.id),
         )
@@ -142,12 +142,12 @@ def test_a_gallery_in_postgres(tmp_path: Path, server: str) -> None:
         assert len(gallery.search(Query(like=row.id)).rows) == 10
         page = gallery.search(Query(), limit=6)
         assert len(gallery.search(Query(), page.next).rows) == 5
-        gallery.trash.throw([row.id])
+        gallery.trash.discard([row.id])
         assert gallery.trash.empty() == 1
         orphan = picture("orphan", 7).encode("png")
-        gallery.gather(_written(tmp_path.parent / "in.png", orphan))
+        gallery.import_pictures(_written(tmp_path.parent / "in.png", orphan))
         assert gallery.verify().ok
-        assert gallery.rebuild().kept == 11
+        assert gallery.rebuild().updated == 11
     with Gallery(server, files=tmp_path) as gallery, gallery.database.engine.connect() as connection:
         assert gallery.count("orphan") == 1
         options = {"include_name": lambda name, kind, _: name != "recipes_by_words"}
@@ -172,7 +172,7 @@ def test_a_queue_in_postgres(tmp_path: Path, server: str) -> None:
         def note(connection, picture):
             leases[0].finish_picture(connection, first, 0, picture)
 
-        gallery.hang(picture("queued", 50), also=note)
+        gallery.add(picture("queued", 50), also=note)
         queue.cancel(second.id)
         with pytest.raises(Cancelled):
             leases[1].check(second)
@@ -205,7 +205,7 @@ def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
 def test_an_unknown_database_is_one_sentence(tmp_path: Path, place: str) -> None:
     with pytest.raises(StorageError) as caught:
         Gallery(place, files=tmp_path)
-    assert "not a database known here" in caught.value.en
+    assert "not a supported database" in caught.value.en
 
 
 @pytest.mark.parametrize("files", ["nonsense://x", "s4://bucket/x"])

@@ -76,27 +76,30 @@ def test_pictures_of_four_tools_come_in_byte_for_byte(gallery: Gallery, source: 
         source, {"notes.txt": b"", "a.svg": b"<svg/>", ".hidden/x.png": b"", ".x.png": b""}
     )  # none of our business
     os.utime(source / "ours.webp", (1_600_000_000, 1_600_000_000))
-    seen: list[str] = []
-    gathered = gallery.gather(source, on_file=seen.append)
-    assert (gathered.hung, gathered.already, gathered.refused) == (5, 0, ())
-    assert sorted(seen) == sorted(files)
-    assert {gallery.read(row) for row in gallery.every()} == set(files.values())
-    tools = {row.prompt: (row.tool, row.model, row.seed) for row in gallery.every()}
+    seen: list[tuple[int, int, str]] = []
+    imported = gallery.import_pictures(
+        source, on_progress=lambda done, total, message: seen.append((done, total, message.en))
+    )
+    assert (imported.added, imported.already_present, imported.refused) == (5, 0, ())
+    assert sorted(name for _, _, name in seen) == sorted(files)
+    assert [(done, total) for done, total, _ in seen] == [(n, 5) for n in range(1, 6)]
+    assert {gallery.read(row) for row in gallery.iter_rows()} == set(files.values())
+    tools = {row.prompt: (row.tool, row.model, row.seed) for row in gallery.iter_rows()}
     assert tools["lotus pavilion"][2] == 2**63 + 5  # more than a signed integer of 64 bits holds
     assert tools["neon alley"][1:] == ("juggernaut", 3)
     assert [row.made_at.year for row in gallery.search("江雪").rows] == [2020]
     assert gallery.count("星夜") == 2
-    again = gallery.gather(source)
-    assert (again.hung, again.already) == (0, 5)
+    again = gallery.import_pictures(source)
+    assert (again.added, again.already_present) == (0, 5)
     assert gallery.verify().ok
 
 
 def test_strangers_are_refused_one_by_one_and_the_rest_comes_in(gallery: Gallery, source: Path) -> None:
     write(source, {f"{n:03}.png": data for n, data in enumerate(BROKEN.values())})
     write(source, {"good.png": with_text(parameters=A1111), "photo.jpg": saved("JPEG")})
-    gathered = gallery.gather(source)
-    assert gathered.hung == 1
-    reasons = dict(gathered.refused)
+    imported = gallery.import_pictures(source)
+    assert imported.added == 1
+    reasons = dict(imported.refused)
     assert len(reasons) == len(BROKEN) + 1
     assert isinstance(reasons["photo.jpg"], NoRecipe)
     for name, data in zip(sorted(reasons), BROKEN.values(), strict=False):
@@ -110,10 +113,10 @@ def test_strangers_are_refused_one_by_one_and_the_rest_comes_in(gallery: Gallery
 
 def test_forged_metadata_is_text_or_refused_but_never_an_accident(gallery: Gallery, source: Path) -> None:
     write(source, {f"{n:03}.png": data for n, data in enumerate(FORGED.values())})
-    gathered = gallery.gather(source)
-    assert gathered.hung > len(FORGED) / 2
-    assert gathered.hung + len(gathered.refused) == len(FORGED)
-    for row in gallery.every():
+    imported = gallery.import_pictures(source)
+    assert imported.added > len(FORGED) / 2
+    assert imported.added + len(imported.refused) == len(FORGED)
+    for row in gallery.iter_rows():
         assert len(row.prompt) <= 10_000
         assert "\x1b" not in row.prompt
         assert row in gallery.search(Query(text=row.prompt[:100])).rows
@@ -128,7 +131,7 @@ def test_a_file_cannot_lie_itself_a_verdict_a_style_or_a_plan(gallery: Gallery, 
         plan={"unet": {"format": ["x"]}},
     )
     write(source, {"a.png": png(itxt("starry_night", forged))})
-    assert gallery.gather(source).hung == 1
+    assert gallery.import_pictures(source).added == 1
     (row,) = gallery.search().rows
     assert (row.verdict, row.precision) == ("unchecked", None)
     assert row.style is not None
@@ -146,9 +149,9 @@ def test_links_and_names_lead_nowhere(gallery: Gallery, source: Path, tmp_path: 
     (source / "folder.png").mkdir()
     write(source, {"\x1b[2J;rm -rf ~.png": saved("PNG")})
     (source / os.fsdecode(b"\xff\xfe.png")).write_bytes(saved("PNG"))
-    gathered = gallery.gather(source)
-    assert gathered.hung == gallery.count() == 0
-    names = {name for name, _ in gathered.refused}
+    imported = gallery.import_pictures(source)
+    assert imported.added == gallery.count() == 0
+    names = {name for name, _ in imported.refused}
     assert len(names) == 4
     for name in names:
         assert "\x1b" not in name
@@ -157,27 +160,27 @@ def test_links_and_names_lead_nowhere(gallery: Gallery, source: Path, tmp_path: 
 
 def test_pictures_without_a_recipe_come_in_when_asked_for(gallery: Gallery, source: Path) -> None:
     write(source, {"photo.jpg": saved("JPEG")})
-    assert gallery.gather(source, bare=True).hung == 1
+    assert gallery.import_pictures(source, bare=True).added == 1
     (row,) = gallery.search().rows
     assert (row.prompt, row.tool, row.verdict) == ("", "", "unchecked")
 
 
 def test_one_file_may_be_taken_in_and_a_missing_folder_is_a_sentence(gallery: Gallery, source: Path) -> None:
     write(source, {"one.png": with_text(parameters=A1111)})
-    assert gallery.gather(source / "one.png").hung == 1
+    assert gallery.import_pictures(source / "one.png").added == 1
     with pytest.raises(MissingFile):
-        gallery.gather(source / "nowhere")
+        gallery.import_pictures(source / "nowhere")
 
 
 def test_a_zip_holds_pictures_and_recipes_under_safe_names(
     gallery: Gallery, source: Path, tmp_path: Path
 ) -> None:
     prompts = ["星夜，村庄", "../../etc/passwd", "CON", "a/b\\c:*?", "x" * 300, "<script>", "."]
-    rows = [gallery.hang(picture(prompt, seed)) for seed, prompt in enumerate(prompts)]
+    rows = [gallery.add(picture(prompt, seed)) for seed, prompt in enumerate(prompts)]
     write(source, {"old.png": with_text(parameters="../../../sea\nSteps: 8, Seed: 7, Size: 8x8")})
     os.utime(source / "old.png", (0, 0))  # before a zip's first day
-    gallery.gather(source)
-    gallery.marks.tag([rows[0].id], "冬天")
+    gallery.import_pictures(source)
+    gallery.annotations.tag([rows[0].id], "冬天")
     to = tmp_path / "out.zip"
     assert gallery.export("", to).pictures == 8
     with zipfile.ZipFile(to) as archive:
@@ -194,7 +197,7 @@ def test_a_zip_holds_pictures_and_recipes_under_safe_names(
             assert ".." not in name
             assert len(name) < 100
         images = [name for name in names if name.startswith("pictures/")]
-        assert {archive.read(name) for name in images} == {gallery.read(row) for row in gallery.every()}
+        assert {archive.read(name) for name in images} == {gallery.read(row) for row in gallery.iter_rows()}
         (starry,) = [name for name in images if "星夜-村庄" in name]
         told = json.loads(archive.read(starry.replace("pictures", "recipes").replace(".png", ".json")))
         assert (told["prompt"], told["tags"], told["seed"]) == ("星夜，村庄", ["冬天"], 0)
@@ -205,12 +208,12 @@ def test_a_zip_holds_pictures_and_recipes_under_safe_names(
 
 
 def test_a_zip_of_a_search_goes_into_a_stream_and_names_what_is_lost(gallery: Gallery) -> None:
-    kept, lost = gallery.hang(picture("night one", 1)), gallery.hang(picture("night two", 2))
-    gallery.hang(picture("day", 3))
+    kept, lost = gallery.add(picture("night one", 1)), gallery.add(picture("night two", 2))
+    gallery.add(picture("day", 3))
     os.remove(gallery.path(lost))
     stream = io.BytesIO()
     exported = gallery.export("night", stream)
-    assert (exported.pictures, exported.lost) == (1, (lost.id,))
+    assert (exported.pictures, exported.unreadable) == (1, (lost.id,))
     with zipfile.ZipFile(stream) as archive:
         stem = f"00001-night-one-{kept.id[:8]}"
         assert archive.namelist() == [f"pictures/{stem}.png", f"recipes/{stem}.json", "index.html"]
@@ -220,30 +223,30 @@ def test_a_zip_of_a_search_goes_into_a_stream_and_names_what_is_lost(gallery: Ga
 def test_a_file_of_any_date_comes_in_and_goes_out(gallery: Gallery, source: Path, date: int) -> None:
     write(source, {"a.png": with_text(parameters=A1111)})
     os.utime(source / "a.png", (date, date))
-    gallery.gather(source)
+    gallery.import_pictures(source)
     (row,) = gallery.search().rows
     assert row.made_at.timestamp() == pytest.approx(
         max(min((source / "a.png").stat().st_mtime, 253_402_300_799), 0)
     )
     assert gallery.export("", io.BytesIO()).pictures == 1
-    assert gallery.rebuild().kept == 1
+    assert gallery.rebuild().updated == 1
 
 
 def test_what_went_out_comes_in_elsewhere(gallery: Gallery, tmp_path: Path) -> None:
     rows = [
-        gallery.hang(picture(f"picture {seed}", seed), kind)
+        gallery.add(picture(f"picture {seed}", seed), kind)
         for seed, kind in enumerate(("png", "jpeg", "webp"))
     ]
     gallery.export("", tmp_path / "out.zip")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         archive.extractall(tmp_path / "out")
     with Gallery(tmp_path / "other") as other:
-        assert other.gather(tmp_path / "out").hung == 3
-        assert {row.id for row in other.every()} == {row.id for row in rows}
+        assert other.import_pictures(tmp_path / "out").added == 3
+        assert {row.id for row in other.iter_rows()} == {row.id for row in rows}
 
 
 def test_a_zip_that_cannot_be_written_is_one_sentence(gallery: Gallery, tmp_path: Path) -> None:
-    gallery.hang(picture())
+    gallery.add(picture())
     with pytest.raises(StarryError) as caught:
         gallery.export("", tmp_path / "no such folder" / "out.zip")
     assert "cannot be written" in caught.value.en

@@ -15,7 +15,7 @@ from PIL import Image
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.gallery import tokens
 from starrynight.gallery.search import Query
-from starrynight.gallery.similarity import lab
+from starrynight.gallery.similarity import srgb_to_lab
 from starrynight.gallery.store import Gallery
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
@@ -34,7 +34,7 @@ PROMPTS = (
 def gallery(tmp_path_factory: pytest.TempPathFactory):
     with Gallery(tmp_path_factory.mktemp("gallery")) as gallery:
         for seed, prompt in enumerate(PROMPTS):
-            gallery.hang(
+            gallery.add(
                 picture(prompt, seed, style="ink" if seed % 2 else "oil", negative_prompt="submarine")
             )
         yield gallery
@@ -64,21 +64,21 @@ def test_what_a_style_added_to_the_prompt_is_found_and_the_row_keeps_what_was_ty
     request = PaintRequest(prompt="江边", seed=1, style="ink")
     painted = Picture(picture().pixels, make_recipe(request, prompt="江边，中国水墨画，留白"))
     with Gallery(tmp_path) as gallery:
-        row = gallery.hang(painted)
+        row = gallery.add(painted)
         assert row.prompt == "江边"
         assert gallery.search("水墨").rows == (row,)
 
 
 def test_tags_and_notes_are_found_as_soon_as_they_are_said_and_no_longer(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        row = gallery.hang(picture("sea"))
-        gallery.marks.tag([row.id], "冬天的海")
-        gallery.marks.note(row.id, "for grandmother")
+        row = gallery.add(picture("sea"))
+        gallery.annotations.tag([row.id], "冬天的海")
+        gallery.annotations.note(row.id, "for grandmother")
         assert found(gallery, "天的") == found(gallery, "grandmother") == found(gallery, "sea") == [1]
-        gallery.marks.untag([row.id], "冬天的海")
-        gallery.marks.note(row.id, "")
+        gallery.annotations.untag([row.id], "冬天的海")
+        gallery.annotations.note(row.id, "")
         assert found(gallery, "冬天") == found(gallery, "grandmother") == []
-        assert gallery.verify().index_sound
+        assert gallery.verify().index_ok
 
 
 HAN = st.text("星夜村庄江雪孤舟々の𠮷", min_size=1, max_size=12)
@@ -91,13 +91,13 @@ def test_every_part_of_every_word_is_held_by_its_tokens(texts: list[str], data: 
     text = data.draw(st.sampled_from(texts))
     start = data.draw(st.integers(0, len(text) - 1))
     part = text[start : data.draw(st.integers(start + 1, len(text)))]
-    row = " " + tokens.write(*texts)
-    for needle in tokens.needles(part):
+    row = " " + tokens.tokenize(*texts)
+    for needle in tokens.query_phrases(part):
         assert f" {' '.join(needle)}" in row
 
 
 def test_a_prompt_of_one_endless_word_makes_no_endless_index() -> None:
-    assert len(tokens.write("a" * 10_000)) < 20 * 10_000
+    assert len(tokens.tokenize("a" * 10_000)) < 20 * 10_000
 
 
 def test_filters_hold_together(gallery: Gallery) -> None:
@@ -118,10 +118,10 @@ def test_filters_hold_together(gallery: Gallery) -> None:
 
 def test_dates_stars_tags_and_collections_filter(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
-        one, two = gallery.hang(picture(seed=1)), gallery.hang(picture(seed=2))
-        gallery.marks.star([one.id])
-        gallery.marks.tag([two.id], "冬天")
-        gallery.marks.collect("walls", [one.id])
+        one, two = gallery.add(picture(seed=1)), gallery.add(picture(seed=2))
+        gallery.annotations.star([one.id])
+        gallery.annotations.tag([two.id], "冬天")
+        gallery.annotations.collect("walls", [one.id])
         now = datetime.now(UTC)
         expected = {
             Query(starred=True): [one.id], Query(starred=False): [two.id], Query(tag="冬天"): [two.id],
@@ -138,14 +138,14 @@ def test_dates_stars_tags_and_collections_filter(tmp_path: Path) -> None:
 )
 def test_pages_follow_one_another_whatever_is_hung_meanwhile(tmp_path: Path, query: Query) -> None:
     with Gallery(tmp_path) as gallery:
-        before = [gallery.hang(picture(seed=seed)).number for seed in range(12)]
+        before = [gallery.add(picture(seed=seed)).number for seed in range(12)]
         seen, after = [], None
         for turn in range(3):
             page = gallery.search(query, after, limit=5)
             seen += [row.number for row in page.rows]
             after = page.next
             if not query.colour:
-                gallery.hang(picture(seed=100 + turn))
+                gallery.add(picture(seed=100 + turn))
         assert len(seen) == len(set(seen))
         assert set(before) <= set(seen) if not query.colour else set(before) == set(seen)
         assert (after is None) or query.oldest_first
@@ -164,7 +164,7 @@ def waves(seed: int) -> np.ndarray:
 
 
 def hang(gallery: Gallery, pixels: np.ndarray, prompt: str, kind: str = "png") -> str:
-    return gallery.hang(Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=1))), kind).id
+    return gallery.add(Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=1))), kind).id
 
 
 def test_like_this_one_finds_the_same_scene_smaller_darker_and_recompressed(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_like_this_one_finds_the_same_scene_smaller_darker_and_recompressed(tmp_
         assert set(nearest) == alike
         assert [row.prompt for row in gallery.search(Query(like=one, text="dar")).rows] == ["dark"]
         thrown = nearest[0]
-        gallery.trash.throw([thrown])
+        gallery.trash.discard([thrown])
         assert thrown not in [row.id for row in gallery.search(Query(like=one)).rows]
         gallery.trash.empty()
         assert gallery.count(Query(like=one)) == 40
@@ -198,7 +198,7 @@ def test_colours_come_nearest_first(tmp_path: Path) -> None:
             ((30, 50, 140), "dusk"),
             ((200, 30, 30), "red"),
         ):
-            gallery.hang(plain(colour, name))
+            gallery.add(plain(colour, name))
         assert [row.prompt for row in gallery.search(Query(colour="#14286e")).rows[:2]] == ["night", "dusk"]
         assert gallery.search(Query(colour="F0BE28")).rows[0].prompt == "gold"
         for wrong in ("blue", "#12", "#12345g", "javascript:alert(1)"):
@@ -214,4 +214,4 @@ def test_lab_agrees_with_known_colours() -> None:
         (255, 0, 0): (53.24, 80.09, 67.20),
         (0, 0, 255): (32.30, 79.19, -107.86),
     }
-    assert np.allclose(lab(np.array(list(known))), list(known.values()), atol=0.05)
+    assert np.allclose(srgb_to_lab(np.array(list(known))), list(known.values()), atol=0.05)

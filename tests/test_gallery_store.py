@@ -27,7 +27,7 @@ def gallery(tmp_path: Path):
 
 def test_a_picture_hangs_with_all_its_file_says(gallery: Gallery) -> None:
     painted = picture("江雪，孤舟", seed=7, style="ink", negative_prompt="blurry", format_="float16")
-    row = gallery.hang(painted)
+    row = gallery.add(painted)
     assert (row.prompt, row.negative_prompt, row.style, row.model) == (
         "江雪，孤舟",
         "blurry",
@@ -43,15 +43,15 @@ def test_a_picture_hangs_with_all_its_file_says(gallery: Gallery) -> None:
 
 
 def test_the_same_picture_twice_is_one_row_and_one_file(gallery: Gallery) -> None:
-    first = gallery.hang(picture())
-    assert gallery.hang(picture()) == first
+    first = gallery.add(picture())
+    assert gallery.add(picture()) == first
     assert gallery.count() == 1
     assert len(list(gallery.files.all())) == 1
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_every_format_hangs_and_is_itself(gallery: Gallery, kind: str) -> None:
-    row = gallery.hang(picture(), kind)
+    row = gallery.add(picture(), kind)
     assert row.format == kind
     assert Image.open(gallery.path(row)).format == kind.upper()
     assert gallery.recipe(row.id)["prompt"] == row.prompt
@@ -64,7 +64,7 @@ from hung import picture
 from starrynight.gallery.store import Gallery
 with Gallery(sys.argv[1]) as gallery:
     for seed in range(10):
-        print(gallery.hang(picture("the same words", seed + int(sys.argv[2]), size=64)).id)
+        print(gallery.add(picture("the same words", seed + int(sys.argv[2]), size=64)).id)
 """
 
 
@@ -73,65 +73,65 @@ def test_a_hundred_pictures_at_once_from_threads_and_processes_all_survive(tmp_p
         process(HANG_TEN, tmp_path, 10 * n) for n in range(3)
     ]  # they also open, and so make, it at once
     with Gallery(tmp_path) as gallery, ThreadPoolExecutor(8) as pool:
-        ids = set(pool.map(lambda seed: gallery.hang(picture("the same words", seed)).id, range(30, 100)))
+        ids = set(pool.map(lambda seed: gallery.add(picture("the same words", seed)).id, range(30, 100)))
         for child in children:
             ids |= set(finished(child).split())
         assert len(ids) == gallery.count() == 100
-        assert {row.id for row in gallery.every()} == ids
+        assert {row.id for row in gallery.iter_rows()} == ids
         assert gallery.verify().ok
 
 
 def test_a_race_for_one_picture_ends_in_one_row(gallery: Gallery) -> None:
     with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(lambda _: gallery.hang(picture()), range(16)))
+        rows = list(pool.map(lambda _: gallery.add(picture()), range(16)))
     assert len({row.number for row in rows}) == gallery.count() == 1
 
 
 def test_stars_notes_tags_and_collections(gallery: Gallery) -> None:
-    one, two = gallery.hang(picture(seed=1)).id, gallery.hang(picture(seed=2)).id
-    gallery.marks.star([one])
-    gallery.marks.note(two, "for  the exhibition\nsecond line")
-    gallery.marks.tag([one, two], "冬天", "loved")
-    gallery.marks.untag([two], "loved")
-    gallery.marks.collect("  Winter   2026 ", [one])
+    one, two = gallery.add(picture(seed=1)).id, gallery.add(picture(seed=2)).id
+    gallery.annotations.star([one])
+    gallery.annotations.note(two, "for  the exhibition\nsecond line")
+    gallery.annotations.tag([one, two], "冬天", "loved")
+    gallery.annotations.untag([two], "loved")
+    gallery.annotations.collect("  Winter   2026 ", [one])
     assert gallery.get(one).starred
     assert gallery.get(one).tags == ("loved", "冬天")
     assert gallery.get(one).collections == ("Winter 2026",)
     assert (gallery.get(two).tags, gallery.get(two).note) == (("冬天",), "for  the exhibition\nsecond line")
-    assert gallery.marks.all_tags() == {"loved": 1, "冬天": 2}
-    gallery.marks.rename("Winter 2026", "冬日")
-    gallery.marks.collect("empty")
-    assert gallery.marks.all_collections() == {"empty": 0, "冬日": 1}
-    gallery.marks.uncollect("冬日", [one])
-    gallery.marks.disband("empty")
-    assert gallery.marks.all_collections() == {"冬日": 0}
-    gallery.marks.star([one], False)
+    assert gallery.annotations.all_tags() == {"loved": 1, "冬天": 2}
+    gallery.annotations.rename_collection("Winter 2026", "冬日")
+    gallery.annotations.collect("empty")
+    assert gallery.annotations.all_collections() == {"empty": 0, "冬日": 1}
+    gallery.annotations.uncollect("冬日", [one])
+    gallery.annotations.delete_collection("empty")
+    assert gallery.annotations.all_collections() == {"冬日": 0}
+    gallery.annotations.star([one], False)
     assert not gallery.get(one).starred
 
 
 def test_marks_on_unknown_pictures_or_without_a_name_change_nothing(gallery: Gallery) -> None:
-    one = gallery.hang(picture()).id
+    one = gallery.add(picture()).id
     with pytest.raises(MissingFile):
-        gallery.marks.star([one, "0" * 32])
+        gallery.annotations.star([one, "0" * 32])
     assert not gallery.get(one).starred
     for name in ("", " \t", "\x00\x1b", "x" * 65):
         with pytest.raises(BadRequest):
-            gallery.marks.tag([one], name)
+            gallery.annotations.tag([one], name)
     with pytest.raises(BadRequest):
-        gallery.marks.tag([one], *map(str, range(65)))
+        gallery.annotations.tag([one], *map(str, range(65)))
     assert gallery.get(one).tags == ()
     with pytest.raises(MissingFile):
-        gallery.marks.rename("nothing", "something")
-    gallery.marks.collect("a")
-    gallery.marks.collect("b")
+        gallery.annotations.rename_collection("nothing", "something")
+    gallery.annotations.collect("a")
+    gallery.annotations.collect("b")
     with pytest.raises(BadRequest):
-        gallery.marks.rename("a", "b")
+        gallery.annotations.rename_collection("a", "b")
 
 
 def test_markup_and_controls_stay_text(gallery: Gallery) -> None:
-    one = gallery.hang(picture("<script>alert(1)</script> '; DROP TABLE pictures; --")).id
-    gallery.marks.note(one, "<b>bold</b>\x1b[2J\x00")
-    gallery.marks.tag([one], "<img src=x onerror=alert(1)>")
+    one = gallery.add(picture("<script>alert(1)</script> '; DROP TABLE pictures; --")).id
+    gallery.annotations.note(one, "<b>bold</b>\x1b[2J\x00")
+    gallery.annotations.tag([one], "<img src=x onerror=alert(1)>")
     row = gallery.get(one)
     assert row.prompt == "<script>alert(1)</script> '; DROP TABLE pictures; --"
     assert (row.note, row.tags) == ("<b>bold</b>[2J", ("<img src=x onerror=alert(1)>",))
@@ -139,40 +139,40 @@ def test_markup_and_controls_stay_text(gallery: Gallery) -> None:
 
 
 def test_the_trash_gives_back_all_that_was_said(gallery: Gallery) -> None:
-    row = gallery.hang(picture())
-    gallery.marks.tag([row.id], "冬天")
-    gallery.trash.throw([row.id])
+    row = gallery.add(picture())
+    gallery.annotations.tag([row.id], "冬天")
+    gallery.trash.discard([row.id])
     assert (gallery.count(), gallery.count(Query(trashed=True))) == (0, 1)
-    assert gallery.marks.all_tags() == {}
-    gallery.trash.bring_back([row.id])
+    assert gallery.annotations.all_tags() == {}
+    gallery.trash.restore([row.id])
     assert gallery.get(row.id).tags == ("冬天",)
     assert gallery.count() == 1
 
 
 def test_a_picture_painted_again_comes_out_of_the_trash(gallery: Gallery) -> None:
-    row = gallery.hang(picture())
-    gallery.trash.throw([row.id])
-    assert gallery.hang(picture()).trashed_at is None
+    row = gallery.add(picture())
+    gallery.trash.discard([row.id])
+    assert gallery.add(picture()).trashed_at is None
 
 
 def test_only_what_has_lain_in_the_trash_long_enough_goes_for_good(gallery: Gallery) -> None:
-    kept, thrown = gallery.hang(picture(seed=1)), gallery.hang(picture(seed=2))
+    kept, thrown = gallery.add(picture(seed=1)), gallery.add(picture(seed=2))
     gallery.thumbnail(thrown, 256)
-    gallery.marks.tag([thrown.id], "冬天")
-    gallery.trash.throw([thrown.id])
-    assert gallery.expire() == 0
-    assert gallery.expire(timedelta(0)) == 1
+    gallery.annotations.tag([thrown.id], "冬天")
+    gallery.trash.discard([thrown.id])
+    assert gallery.delete_expired() == 0
+    assert gallery.delete_expired(timedelta(0)) == 1
     assert not os.path.exists(gallery.path(thrown))
     assert os.path.exists(gallery.path(kept))
     assert not list((Path(gallery.thumbs.folder)).rglob("*.webp"))
     assert gallery.search("冬天").rows == ()
     assert gallery.verify().ok
-    assert gallery.hang(picture(seed=2)).number > thrown.number  # a number is never used twice
+    assert gallery.add(picture(seed=2)).number > thrown.number  # a number is never used twice
     assert gallery.verify().ok
 
 
 def test_thumbnails_are_made_on_the_first_look_kept_and_made_again(gallery: Gallery) -> None:
-    row = gallery.hang(picture(size=640))
+    row = gallery.add(picture(size=640))
     assert not gallery.thumbs.folder.exists() or not list(gallery.thumbs.folder.rglob("*.webp"))
     small = gallery.thumbnail(row, 256)
     assert Image.open(io.BytesIO(small)).size == (256, 256)
@@ -199,6 +199,6 @@ def test_an_unknown_id_is_one_sentence_in_two_languages(gallery: Gallery) -> Non
 
 def test_facets_count_what_hangs(gallery: Gallery) -> None:
     for seed, style in enumerate(["ink", "ink", "oil", None]):
-        gallery.hang(picture(seed=seed, style=style))
+        gallery.add(picture(seed=seed, style=style))
     assert gallery.facets()["style"] == {"ink": 2, "oil": 1}
     assert gallery.facets()["precision"] == {"bfloat16": 4}

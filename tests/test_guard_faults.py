@@ -21,7 +21,7 @@ from saboteur import ALWAYS, HALF, KINDS, LAYERS, Saboteur
 from starrynight import studio
 from starrynight.cli import inspect as inspecting
 from starrynight.cli import paint as painting
-from starrynight.gallery.folder import Folder
+from starrynight.gallery.files import OutputPath
 from starrynight.i18n import t
 from starrynight.metadata import read_recipe
 from starrynight.painting.fallback import Component
@@ -316,7 +316,7 @@ def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
 def test_the_recipe_of_a_hung_picture_tells_the_rung(
     painters: Callable[[str], Painter], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = studio.Studio(Folder(tmp_path / "out"))
+    room = studio.Studio(OutputPath(tmp_path / "out"))
     room._painter = painters("float16")
     room.device = "cpu"
     request = ask(folder, precision="float16", steps=2)

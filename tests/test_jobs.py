@@ -60,7 +60,7 @@ def hang(gallery: Gallery, held: Lease, job: ClaimedJob, index: int) -> str:
     """Save a picture as the worker does: the file, and its place in the job in the same transaction."""
     painting = picture(job.request.prompt, job.request.seed_of(index))
     record = lambda connection, picture: held.finish_picture(connection, job, index, picture)  # noqa: E731
-    return gallery.hang(painting, also=record).id
+    return gallery.add(painting, also=record).id
 
 
 def expire(gallery: Gallery) -> None:
@@ -244,12 +244,12 @@ job = lease.claim()
 kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before its row":
     gallery.database.writing = kill
-    gallery.hang(picture(job.request.prompt, job.request.seed_of(0)))
+    gallery.add(picture(job.request.prompt, job.request.seed_of(0)))
 def record(connection, picture):
     lease.finish_picture(connection, job, 0, picture)
     if sys.argv[2] == "before the transaction ends":
         kill()
-gallery.hang(picture(job.request.prompt, job.request.seed_of(0)), also=record)
+gallery.add(picture(job.request.prompt, job.request.seed_of(0)), also=record)
 kill()
 """
 
@@ -340,7 +340,7 @@ def test_an_untrusted_request_names_neither_files_nor_missing_models(
     ):
         with pytest.raises(error):
             validate.validate_request(fields, gallery)
-    row = gallery.hang(picture())
+    row = gallery.add(picture())
     name, width, height = Uploads().save(picture(size=128).encode("webp"))
     assert (width, height) == (128, 128)
     assert validate.validate_request(
@@ -383,8 +383,8 @@ def test_unneeded_uploads_are_removed(gallery: Gallery, queue: Queue, tmp_path: 
     first = {need: str(uploads.path(name)) for need, name in names.items()}
     queue.submit(request(init_image=first["a waiting job"]))
     queue.cancel(queue.submit(request(init_image=first["an ended job"])).id)
-    gallery.hang(picture(init_image=first["a picture"]))
-    gallery.trash.throw([gallery.hang(picture(seed=2, init_image=first["a picture in the trash"])).id])
+    gallery.add(picture(init_image=first["a picture"]))
+    gallery.trash.discard([gallery.add(picture(seed=2, init_image=first["a picture in the trash"])).id])
     half, foreign = uploads.folder / f".0{PART_SUFFIX}", uploads.folder / "mine.png"
     for path in (half, foreign):
         path.write_bytes(b"half")

@@ -75,18 +75,18 @@ def test_a_job_cancelled_before_its_first_step_paints_nothing(worker: Worker) ->
 def test_a_stopped_worker_puts_its_job_back_in_the_middle_of_a_picture(worker: Worker) -> None:
     queue = Queue(worker.gallery)
     job = queue.submit(small_request(count=3)).id
-    hang = worker.gallery.hang
+    hang = worker.gallery.add
 
     def hang_and_stop(picture, **more):
         row = hang(picture, **more)
         worker.stop.set()
         return row
 
-    worker.gallery.hang = hang_and_stop
+    worker.gallery.add = hang_and_stop
     claim_and_paint(worker, job)
     found = queue.get(job)
     assert (found.state, found.deaths, len(found.pictures)) == (WAITING, 0, 1)
-    worker.gallery.hang = hang
+    worker.gallery.add = hang
     worker.stop.clear()
     claim_and_paint(worker, job)
     assert (queue.get(job).state, len(queue.get(job).pictures)) == (DONE, 3)

@@ -11,7 +11,7 @@ import pytest
 
 from starrynight.errors import BadRequest, StorageError
 from starrynight.gallery import wall
-from starrynight.gallery.folder import Folder, slug
+from starrynight.gallery.files import OutputPath, slug
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 
@@ -38,7 +38,7 @@ def test_the_wall_shows_every_picture_and_no_markup() -> None:
 
 
 def test_the_same_picture_hangs_once_and_two_never_meet(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = OutputPath(tmp_path)
     first = folder(picture("night"))
     assert folder(picture("night")) == first
     assert folder(picture("night", shade=41)) != first
@@ -46,7 +46,7 @@ def test_the_same_picture_hangs_once_and_two_never_meet(tmp_path: Path) -> None:
 
 
 def test_names_are_names(tmp_path: Path) -> None:
-    place = Folder(tmp_path)(picture("../../etc/passwd\n'; rm -rf ~"))
+    place = OutputPath(tmp_path)(picture("../../etc/passwd\n'; rm -rf ~"))
     assert place.parent == tmp_path
     assert slug("江雪，孤舟！") == "江雪-孤舟"
     assert slug("…") == "picture"
@@ -55,30 +55,30 @@ def test_names_are_names(tmp_path: Path) -> None:
 def test_a_taken_name_is_refused_before_painting(tmp_path: Path) -> None:
     (tmp_path / "a-2.png").write_bytes(b"")
     with pytest.raises(BadRequest, match=r"a-2\.png is already there"):
-        Folder(tmp_path / "a.png", count=2).check()
-    Folder(tmp_path / "a.png", count=2, overwrite=True).check()
+        OutputPath(tmp_path / "a.png", count=2).check()
+    OutputPath(tmp_path / "a.png", count=2, overwrite=True).check()
     with pytest.raises(BadRequest):
-        Folder(tmp_path / "a.tiff").check()
+        OutputPath(tmp_path / "a.tiff").check()
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
-        Folder(tmp_path / "file").check()
+        OutputPath(tmp_path / "file").check()
 
 
 def test_a_place_that_takes_no_files_is_told_before_painting(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="Not a directory") as caught:
-        Folder(tmp_path / "file" / "deep" / "a.png").check()
+        OutputPath(tmp_path / "file" / "deep" / "a.png").check()
     assert "不是文件夹" in caught.value.zh
     with pytest.raises(BadRequest, match="too long"):
-        Folder(tmp_path / ("a" * 300 + ".png")).check()
-    Folder(tmp_path / "new" / "folder").check()
+        OutputPath(tmp_path / ("a" * 300 + ".png")).check()
+    OutputPath(tmp_path / "new" / "folder").check()
     everybody = os.geteuid() == 0
     if everybody:  # root may write everywhere
         os.seteuid(65534)
     try:
         for place in (Path("/a.png"), Path("/proc/pictures")):
             with pytest.raises(StorageError, match="may not be written"):
-                Folder(place).check()
+                OutputPath(place).check()
     finally:
         if everybody:
             os.seteuid(0)

@@ -20,8 +20,8 @@ Remove = Annotated[bool, Body()]
 def facets(gallery: GalleryDep) -> dict[str, dict[str, int]]:
     """Each filter's values, the collections and the tags, each with its number of untrashed pictures."""
     return gallery.facets() | {
-        "collections": gallery.marks.all_collections(),
-        "tags": gallery.marks.all_tags(),
+        "collections": gallery.annotations.all_collections(),
+        "tags": gallery.annotations.all_tags(),
     }
 
 
@@ -33,38 +33,38 @@ def count(gallery: GalleryDep, query: QueryDep) -> dict[str, int]:
 
 @router.post("/stars")
 def star(pictures: Pictures, gallery: GalleryDep, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
-    gallery.marks.star(_checked(pictures), starred)
+    gallery.annotations.star(_checked(pictures), starred)
     return {"starred": starred}
 
 
 @router.put("/pictures/{picture}/note")
 def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: GalleryDep) -> dict[str, str]:
-    gallery.marks.note(picture, note)
+    gallery.annotations.note(picture, note)
     return {"note": gallery.get(picture).note}
 
 
 @router.post("/tags")
 def tag(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
-    (gallery.marks.untag if remove else gallery.marks.tag)(_checked(pictures), name)
-    return gallery.marks.all_tags()
+    (gallery.annotations.untag if remove else gallery.annotations.tag)(_checked(pictures), name)
+    return gallery.annotations.all_tags()
 
 
 @router.post("/collections")
 def collect(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
-    (gallery.marks.uncollect if remove else gallery.marks.collect)(name, _checked(pictures))
-    return gallery.marks.all_collections()
+    (gallery.annotations.uncollect if remove else gallery.annotations.collect)(name, _checked(pictures))
+    return gallery.annotations.all_collections()
 
 
 @router.post("/trash")
 def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     """Move pictures to the trash; ``restore`` brings them back within thirty days."""
-    gallery.trash.throw(_checked(pictures))
+    gallery.trash.discard(_checked(pictures))
     return {"thrown": len(pictures)}
 
 
 @router.post("/trash/restore")
 def restore(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
-    gallery.trash.bring_back(_checked(pictures))
+    gallery.trash.restore(_checked(pictures))
     return {"restored": len(pictures)}
 
 

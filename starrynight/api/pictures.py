@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from starrynight.gallery.files import SUFFIXES
-from starrynight.gallery.folder import slug
+from starrynight.gallery.files import SUFFIXES, slug
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
 from starrynight.picture import convert

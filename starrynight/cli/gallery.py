@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +16,12 @@ from starrynight.cli.terminal import JSON, ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import BadFile, BadRequest, StarryError
 from starrynight.i18n import t
+from starrynight.progress import OnProgress
 from starrynight.settings import settings
 from starrynight.text import without_bidi
 
 if TYPE_CHECKING:
-    from starrynight.gallery.rows import Row
+    from starrynight.gallery.schema import Row
     from starrynight.gallery.store import Gallery
 
 gallery_app = CommandGroup(
@@ -145,16 +146,16 @@ def search(
 )  # fmt: skip
 def verify() -> None:
     with _open() as store, ProgressBar(t("reading", "正在读取")) as bar:
-        report = store.verify(bar)
+        report = store.verify(_count_only(bar))
     for names, en, zh in (
         (report.missing, "its file is missing", "文件缺失"),
         (report.corrupt, "changed since it was saved", "挂上之后被改动过"),
         (report.orphans, "a picture that is not in the database; `starry gallery rebuild` adds it", "数据库里没有的图片；`starry gallery rebuild` 会补上"),
-        (report.strangers, "not a file of the gallery (harmless)", "不是画廊的文件（无害）"),
+        (report.unknown, "not a file of the gallery (harmless)", "不是画廊的文件（无害）"),
     ):  # fmt: skip
         for name in names:
             print(f"  {name}: {t(en, zh)}")
-    if not report.index_sound:
+    if not report.index_ok:
         print(t("  The search index is damaged; `starry gallery rebuild` rebuilds it.",
                 "  搜索索引已损坏；`starry gallery rebuild` 会重建。"))  # fmt: skip
     if not report.ok:
@@ -178,10 +179,10 @@ def rebuild() -> None:
     from starrynight.gallery.store import Gallery
 
     with ProgressBar(t("reading", "正在读取")) as bar:
-        rebuilt = Gallery.mend(on_picture=bar)
+        rebuilt = Gallery.repair(on_progress=_count_only(bar))
     _print_refused(rebuilt.refused)
-    print(t(f"✦ {rebuilt.kept} pictures read again, {rebuilt.adopted} added, {len(rebuilt.refused)} refused",
-            f"✦ 重新读取 {rebuilt.kept} 幅，补上 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
+    print(t(f"✦ {rebuilt.updated} pictures read again, {rebuilt.adopted} added, {len(rebuilt.refused)} refused",
+            f"✦ 重新读取 {rebuilt.updated} 幅，补上 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
     if rebuilt.refused:
         raise typer.Exit(BadFile.exit_code)
 
@@ -209,11 +210,11 @@ def import_(
     ),
 ) -> None:
     with _open() as store, ProgressBar(t("hanging", "正在挂画")) as bar:
-        gathered = store.gather(folder or settings().pictures, bare, _counter(bar))
-    _print_refused(gathered.refused)
-    print(t(f"✦ {gathered.hung} hung, {gathered.already} already in the gallery, {len(gathered.refused)} refused",
-            f"✦ 新挂 {gathered.hung} 幅，已在画廊 {gathered.already} 幅，拒绝 {len(gathered.refused)} 个"))  # fmt: skip
-    if gathered.refused and not gathered.hung and not gathered.already:
+        imported = store.import_pictures(folder or settings().pictures, bare, _count_only(bar))
+    _print_refused(imported.refused)
+    print(t(f"✦ {imported.added} hung, {imported.already_present} already in the gallery, {len(imported.refused)} refused",
+            f"✦ 新挂 {imported.added} 幅，已在画廊 {imported.already_present} 幅，拒绝 {len(imported.refused)} 个"))  # fmt: skip
+    if imported.refused and not imported.added and not imported.already_present:
         raise typer.Exit(BadFile.exit_code)
 
 
@@ -241,17 +242,17 @@ def export(
         text=text, style=style, model=model, precision=precision, tag=tag, collection=collection, starred=starred or None
     )  # fmt: skip
     with _open() as store:
-        if not (count := store.count(query)):
+        if not store.count(query):
             raise BadRequest(
                 "No picture matches, so no zip was written; `starry gallery` shows what there is.",
                 "没有找到这样的画，因此没有写 zip；可用 `starry gallery` 看看有什么。",
             )
         with ProgressBar(t("packing", "正在打包")) as bar:
-            exported = store.export(query, out, _counter(bar, count), settings().lang)
-    for name in exported.lost:
+            exported = store.export(query, out, _count_only(bar), settings().lang)
+    for name in exported.unreadable:
         print(f"  {name}: {t('its file cannot be read', '文件无法读取')}")
     print(t(f"✦ {exported.pictures} pictures → {out}", f"✦ {exported.pictures} 幅画 → {out}"))
-    if exported.lost:
+    if exported.unreadable:
         raise typer.Exit(BadFile.exit_code)
 
 
@@ -262,7 +263,7 @@ def trash(context: typer.Context) -> None:
     from starrynight.gallery.search import Query
 
     with _open() as store:
-        rows = list(store.every(Query(trashed=True)))
+        rows = list(store.iter_rows(Query(trashed=True)))
     _print_rows(rows)
     if not rows:
         print(EMPTY_TRASH)
@@ -277,7 +278,7 @@ def trash(context: typer.Context) -> None:
 )  # fmt: skip
 def throw(ids: list[str] = IDS) -> None:
     with _open() as store:
-        store.trash.throw(_whole_ids(store, ids))
+        store.trash.discard(_whole_ids(store, ids))
     print(t(f"✦ {len(ids)} moved to the trash", f"✦ 已丢弃 {len(ids)} 幅"))
 
 
@@ -289,7 +290,7 @@ def throw(ids: list[str] = IDS) -> None:
 )  # fmt: skip
 def restore(ids: list[str] = IDS) -> None:
     with _open() as store:
-        store.trash.bring_back(_whole_ids(store, ids))
+        store.trash.restore(_whole_ids(store, ids))
     print(t(f"✦ {len(ids)} restored", f"✦ 已恢复 {len(ids)} 幅"))
 
 
@@ -341,16 +342,9 @@ def _whole_ids(store: Gallery, prefixes: list[str]) -> list[str]:
     return [store.get(prefix).id for prefix in prefixes]
 
 
-def _counter(bar: ProgressBar, total: int | None = None) -> Callable[[str], None]:
-    """A callback that advances ``bar`` by one per call. ``total`` is None if it is unknown."""
-    done = 0
-
-    def count(_name: str) -> None:
-        nonlocal done
-        done += 1
-        bar(done, total)
-
-    return count
+def _count_only(bar: ProgressBar) -> OnProgress:
+    """Show the count of files beside ``bar``, not their names."""
+    return lambda done, total, _message: bar(done, total)
 
 
 def _print_refused(refused: Iterable[tuple[str, StarryError]]) -> None:

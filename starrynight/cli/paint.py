@@ -163,12 +163,12 @@ def _destination(out: Path | None, count: int, overwrite: bool) -> Callable[[Pic
 
     Raises before anything is painted if the place cannot be written to.
     """
-    from starrynight.gallery.folder import Folder
+    from starrynight.gallery.files import OutputPath
     from starrynight.gallery.store import Gallery
 
     if out is None:
-        return Gallery().place_of
-    folder = Folder(out, count, overwrite)
+        return Gallery().save
+    folder = OutputPath(out, count, overwrite)
     folder.check()
     return folder
 

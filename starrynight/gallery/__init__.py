@@ -1,1 +1,1 @@
-"""Where pictures hang. This room knows files and names; it knows nothing of torch, models or doors."""
+"""The gallery stores pictures, finds them, and proves that none is lost. It imports neither torch nor an interface."""

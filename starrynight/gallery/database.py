@@ -1,7 +1,7 @@
-"""One gallery's database: opened, brought up to date, and every accident with it told in one sentence.
+"""The gallery's database, SQLite in WAL mode or Postgres by its URL: opened, migrated, read and written.
 
-SQLite in WAL mode, so that painters hang while others look, or Postgres by its URL. ``reading`` and ``writing`` are the
-only two ways in. Knows nothing of what the tables mean.
+SQLite's WAL mode lets readers continue while a picture is added. Every access goes through ``reading`` or ``writing``,
+which turn database errors into a ``StorageError`` with one sentence.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspe
 
 from starrynight.errors import BadRequest, MissingPackage, StorageError, reason
 
-PATIENCE = 30  # seconds to wait for another writer
+LOCK_TIMEOUT = 30  # seconds to wait for another writer
+_MIGRATION_LOCK = 5047  # of Postgres; any number that no other program locks
 STEPS = Path(__file__).with_name("migrations") / "versions"
 
 
 class BrokenDatabase(StorageError):
-    """The database's file at ``path`` is none, or is damaged."""
+    """The file at ``path`` is damaged or not a database."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -34,10 +35,10 @@ class BrokenDatabase(StorageError):
 
 
 class Database:
-    """``url``: SQLAlchemy's, e.g. ``sqlite:////home/me/gallery.db``. Opening it makes it, or migrates an older one.
+    """``url``: a URL of SQLAlchemy, e.g. ``sqlite:////home/me/gallery.db``. Opening creates the tables or migrates them.
 
-    Raises ``StorageError`` if it cannot be opened, is broken, or was made by a newer version; ``MissingPackage`` if
-    its driver is not installed.
+    Raises ``StorageError`` if the database cannot be opened, is damaged, or was made by a newer version, and
+    ``MissingPackage`` if its driver is not installed.
     """
 
     def __init__(self, url: str | URL) -> None:
@@ -46,7 +47,7 @@ class Database:
         if self.is_sqlite and self.url.database:
             self._make_folder(Path(self.url.database).parent)
         self.engine = self._engine()
-        with self._told():
+        with self._translate_errors():
             if self.is_sqlite:
                 self._use_wal()
             self._migrate()
@@ -57,14 +58,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees one moment of the database."""
-        with self._told(), self.engine.begin() as connection:
+        """A connection with a consistent view of the database."""
+        with self._translate_errors(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, all or nothing. On SQLite it holds the write lock from its first line."""
-        with self._told(), self.engine.execution_options(writes=True).begin() as connection:
+        """One transaction. On SQLite it holds the write lock from the start."""
+        with self._translate_errors(), self.engine.execution_options(writes=True).begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -80,11 +81,9 @@ class Database:
             ) from error
 
     def _engine(self) -> Engine:
-        options: dict[str, Any] = {
-            "pool_size": 16,
-            "max_overflow": 48,
-        }  # a wall asks for many thumbnails at once
-        options |= {"connect_args": {"timeout": PATIENCE}} if self.is_sqlite else {"pool_pre_ping": True}
+        # A page of the gallery requests many thumbnails at once.
+        options: dict[str, Any] = {"pool_size": 16, "max_overflow": 48}
+        options |= {"connect_args": {"timeout": LOCK_TIMEOUT}} if self.is_sqlite else {"pool_pre_ping": True}
         try:
             engine = create_engine(self.url, **options)
         except ModuleNotFoundError as error:
@@ -100,8 +99,8 @@ class Database:
         return engine
 
     def _use_wal(self) -> None:
-        """WAL stays with the file. SQLite does not wait for the lock that this needs, so we do."""
-        deadline = time.monotonic() + PATIENCE
+        """Switch the file to WAL mode, which is permanent. SQLite's timeout does not apply to this lock, so retry."""
+        deadline = time.monotonic() + LOCK_TIMEOUT
         connection = self.engine.raw_connection()
         try:
             while True:
@@ -122,8 +121,8 @@ class Database:
                 return
         with self.engine.execution_options(writes=True).begin() as connection:
             if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(5047)"))  # any number, ours alone
-            if self._version(connection, steps) != steps[-1]:  # another process may have been faster
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            if self._version(connection, steps) != steps[-1]:  # another process may have migrated it
                 _upgrade(connection)
 
     def _version(self, connection: Connection, steps: list[str]) -> str | None:
@@ -132,32 +131,32 @@ class Database:
         version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
         if version is not None and version not in steps:
             raise StorageError(
-                f"The gallery {self.place} was made by a newer Starry Night (step {version}, this one knows "
+                f"The gallery {self.place} was made by a newer Starry Night (step {version}; this version supports "
                 f"{steps[-1]}); upgrade Starry Night to open it.",
-                f"画廊 {self.place} 由更新版本的璀璨星河创建（步骤 {version}，当前版本只认识到 {steps[-1]}）；"
+                f"画廊 {self.place} 由更新版本的璀璨星河创建（步骤 {version}，当前版本支持到 {steps[-1]}）；"
                 "请升级后再打开。",
             )
         return version
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except exc.DBAPIError as error:
-            raise self._sentence(error.orig) from error
-        except sqlite3.Error as error:  # met while connecting, before SQLAlchemy wraps it
-            raise self._sentence(error) from error
+            raise self._storage_error(error.orig) from error
+        except sqlite3.Error as error:  # raised while connecting, before SQLAlchemy wraps it
+            raise self._storage_error(error) from error
         except UnicodeEncodeError as error:
             raise BadRequest(
-                "A text holds half a character (a lone surrogate), which can be neither kept nor found.",
-                "文字里有半个字符（落单的代理项），既不能保存，也无从查找。",
+                "The text contains half a character (a lone surrogate), which cannot be stored or searched; remove it.",
+                "文字里有半个字符（落单的代理项），无法保存或搜索；请删去它。",
             ) from error
 
-    def _sentence(self, error: BaseException | None) -> StorageError:
+    def _storage_error(self, error: BaseException | None) -> StorageError:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return BrokenDatabase(str(self.place))
-        for start, (en, zh) in _SENTENCES.items():
+        for start, (en, zh) in _SQLITE_ERRORS.items():
             if name.startswith(start):
                 return StorageError(f"The gallery {self.place} {en}", f"画廊 {self.place} {zh}")
         reason = " ".join(str(error).split())
@@ -167,22 +166,22 @@ class Database:
         )
 
 
-_SENTENCES = {
-    "SQLITE_FULL": ("has no room: the disk (or your quota) is full. Free some space and try again.",
-                    "没有空间了：磁盘（或配额）已满。请腾出空间后重试。"),
+_SQLITE_ERRORS = {
+    "SQLITE_FULL": ("cannot grow: the disk (or your quota) is full. Free some space and try again.",
+                    "无法写入：磁盘（或配额）已满。请腾出空间后重试。"),
     "SQLITE_READONLY": ("may not be written to; change its permissions or choose another place.",
                         "没有写入权限；请修改权限，或换一个位置。"),
     "SQLITE_CANTOPEN": ("cannot be opened; check that its folder exists and may be written to.",
                         "无法打开；请确认它的文件夹存在并且可以写入。"),
-    "SQLITE_BUSY": (f"is being written to by another program for more than {PATIENCE} s; try again.",
-                    f"被另一个程序占用超过 {PATIENCE} 秒；请重试。"),
+    "SQLITE_BUSY": (f"has been locked by another program for more than {LOCK_TIMEOUT} s; try again.",
+                    f"被另一个程序占用超过 {LOCK_TIMEOUT} 秒；请重试。"),
     "SQLITE_IOERR": ("cannot be read or written: the disk failed or is full; free some space and try again.",
                      "无法读写：磁盘出错或已满；请腾出空间后重试。"),
 }  # fmt: skip
 
 
 def set_aside(path: str) -> None:
-    """Rename a database that is broken, with the log that belongs to it, so that a new one can take its place."""
+    """Rename a broken database together with its log, so that a new one can take its place."""
     when = time.strftime("%Y%m%d-%H%M%S")
     for part in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
@@ -190,13 +189,13 @@ def set_aside(path: str) -> None:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves; the driver would begin too late
-    for pragma in (f"busy_timeout={PATIENCE * 1000}", "foreign_keys=ON", "synchronous=FULL"):
+    connection.isolation_level = None  # _begin_sqlite sends BEGIN; the driver would send it too late
+    for pragma in (f"busy_timeout={LOCK_TIMEOUT * 1000}", "foreign_keys=ON", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A writer takes the lock at once: two readers that both turned writer would refuse each other for ever."""
+    """Take the write lock at once: of two readers that both become writers, SQLite rejects one without waiting."""
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -213,6 +212,6 @@ def _upgrade(connection: Connection) -> None:
 
 def _unknown_database(url: str) -> StorageError:
     return StorageError(
-        f"{url} is not a database known here; use a folder, sqlite:///… or postgresql+psycopg://…",
-        f"不认识数据库 {url}；请使用文件夹、sqlite:///… 或 postgresql+psycopg://…",
+        f"{url} is not a supported database; use a folder, sqlite:///… or postgresql+psycopg://…",
+        f"不支持数据库 {url}；请使用文件夹、sqlite:///… 或 postgresql+psycopg://…",
     )

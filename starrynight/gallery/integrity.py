@@ -1,153 +1,156 @@
-"""Proof that rows and files agree (``verify``), and the index made again from the files alone (``rebuild``).
+"""Check that rows and files agree (``verify``), and make the index again from the files (``rebuild``).
 
-Neither ever deletes a picture: what does not fit is named, and people decide.
+Neither deletes a picture: both report what does not agree, and the user decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, exc, func, select, text, update
 
 from starrynight.errors import BadFile, MissingFile, StarryError, StorageError
-from starrynight.gallery.annotations import reword
+from starrynight.gallery.annotations import update_search_tokens
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files, id_of
-from starrynight.gallery.insert import enter, number_of
-from starrynight.gallery.rows import Facts, describe
+from starrynight.gallery.insert import ParsedFile, find_number, insert_row, parse_file
 from starrynight.gallery.schema import pictures, recipes, tombstones
+from starrynight.i18n import Text
+from starrynight.progress import OnProgress, ProgressCounter
 
-OnPicture = Callable[[int, int], None]  # (done, all of them)
+READING = Text("reading", "正在读取")
 
 
 @dataclass(frozen=True)
-class Report:
-    """What ``verify`` found. ``missing``: ids of rows whose file is gone; ``orphans``: files without a row;
-    ``corrupt``: files that are not what their name says; ``strangers``: what else lies among the files (harmless).
+class IntegrityReport:
+    """``missing``: ids of rows whose file does not exist. ``orphans``: files without a row. ``corrupt``: files whose
+    content does not match their name. ``unknown``: other files in the store, which do no harm.
     """
 
     pictures: int
     missing: tuple[str, ...]
     orphans: tuple[str, ...]
     corrupt: tuple[str, ...]
-    strangers: tuple[str, ...]
-    index_sound: bool
+    unknown: tuple[str, ...]
+    index_ok: bool
 
     @property
     def ok(self) -> bool:
-        return self.index_sound and not (self.missing or self.orphans or self.corrupt)
+        return self.index_ok and not (self.missing or self.orphans or self.corrupt)
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """``kept`` rows were read anew from their files, ``adopted`` files got a row, ``refused`` files have a reason."""
+class RebuildResult:
+    """``updated``: rows written again from their file. ``adopted``: files that had no row. ``refused``: (file, reason)."""
 
-    kept: int
+    updated: int
     adopted: int
     refused: tuple[tuple[str, StarryError], ...]
 
 
-def verify(database: Database, files: Files, on_picture: OnPicture | None = None) -> Report:
-    """Read every file and compare it with its name and its row. Pictures may be hung meanwhile."""
+def verify(database: Database, files: Files, on_progress: OnProgress | None = None) -> IntegrityReport:
+    """Read every file and compare it with its name and its row. Pictures may be added meanwhile."""
     found = {picture: name for picture, _, name in files.all()}
-    with database.writing() as connection:  # SQLite's check of the search index is spelt INSERT
+    with database.writing() as connection:  # SQLite expresses the check of a search index as an INSERT
         rows = dict(connection.execute(select(pictures.c.id, pictures.c.format)).tuples().all())
-        index_sound = _index_is_sound(connection)
+        index_ok = _check_index(connection)
+    progress = ProgressCounter(on_progress, len(found))
     corrupt = []
-    for done, (picture, name) in enumerate(found.items(), 1):
+    for picture, name in found.items():
         if _is_corrupt(files, picture, name):
             corrupt.append(name)
-        if on_picture:
-            on_picture(done, len(found))
-    lost = [p for p in rows.keys() - found.keys() if not files.exists(files.name(p, rows[p]))]
-    gone = _without_row(database, {*lost, *(found.keys() - rows.keys())})
-    return Report(
+        progress.advance(READING)
+    absent = [p for p in rows.keys() - found.keys() if not files.exists(files.name(p, rows[p]))]
+    no_row = _without_row(database, {*absent, *(found.keys() - rows.keys())})
+    return IntegrityReport(
         pictures=len(rows),
-        missing=tuple(sorted(picture for picture in lost if picture not in gone)),
-        orphans=tuple(sorted(name for picture, name in found.items() if picture in gone)),
+        missing=tuple(sorted(picture for picture in absent if picture not in no_row)),
+        orphans=tuple(sorted(name for picture, name in found.items() if picture in no_row)),
         corrupt=tuple(corrupt),
-        strangers=tuple(files.strangers()),
-        index_sound=index_sound,
+        unknown=tuple(files.unknown()),
+        index_ok=index_ok,
     )
 
 
-def rebuild(database: Database, files: Files, on_picture: OnPicture | None = None) -> Rebuilt:
-    """Read every file and write its row anew, or for the first time, oldest first. Stars, notes, tags and collections
-    of rows that exist stay; a row whose file is gone stays too, for the disk may only be away."""
-    files.sweep()
-    if database.is_sqlite:  # first, for triggers change it, and a broken one refuses any change
+def rebuild(database: Database, files: Files, on_progress: OnProgress | None = None) -> RebuildResult:
+    """Read every file, oldest first, and update or insert its row.
+
+    Annotations of existing rows are kept. A row whose file does not exist is kept too, because the disk may only be
+    unmounted.
+    """
+    files.remove_stale_parts()
+    if database.is_sqlite:  # first: triggers update the search index, and a broken one rejects every update
         with database.writing() as connection:
             connection.execute(text("INSERT INTO concordance(concordance) VALUES ('rebuild')"))
-    found = sorted(files.all(), key=lambda file: files.made_at(file[2]))
-    kept, adopted, refused = 0, 0, []
+    found = sorted(files.all(), key=lambda file: files.modified(file[2]))
+    progress = ProgressCounter(on_progress, len(found))
+    updated, adopted, refused = 0, 0, []
     with database.reading() as connection:
-        buried = set(connection.execute(select(tombstones.c.id)).scalars())
-    for done, (picture, _, name) in enumerate(found, 1):
-        if picture not in buried:
-            facts = _read(files, picture, name)
-            if isinstance(facts, StarryError):
-                refused.append((name, facts))
-            elif _write_anew(database, facts, files.made_at(name)):
-                adopted += 1
+        deleted = set(connection.execute(select(tombstones.c.id)).scalars())
+    for picture, _, name in found:
+        if picture not in deleted:
+            parsed = _parse(files, picture, name)
+            if isinstance(parsed, StarryError):
+                refused.append((name, parsed))
             else:
-                kept += 1
-        if on_picture:
-            on_picture(done, len(found))
-    return Rebuilt(kept, adopted, tuple(refused))
+                new = _write_row(database, parsed, files.modified(name))
+                updated, adopted = updated + (not new), adopted + new
+        progress.advance(READING)
+    return RebuildResult(updated, adopted, tuple(refused))
 
 
-def _read(files: Files, picture: str, name: str) -> Facts | StarryError:
-    """What the file says, or why it says nothing: one that cannot be read must not stop the rest."""
+def _parse(files: Files, picture: str, name: str) -> ParsedFile | StarryError:
+    """Parse the file, or return the error: one unreadable file must not end the rebuild."""
     try:
         data = files.read(name)
-        return describe(data) if id_of(data) == picture else _corrupt(name)
+        return parse_file(data) if id_of(data) == picture else _corrupt(name)
     except StarryError as error:
         return error
 
 
-def _write_anew(database: Database, facts: Facts, made_at: float) -> bool:
-    """Whether the file had no row."""
+def _write_row(database: Database, parsed: ParsedFile, made_at: float) -> bool:
+    """Update or insert the row of a file; return whether it is new."""
     with database.writing() as connection:
-        number = number_of(connection, facts.columns["id"])
+        number = find_number(connection, parsed.columns["id"])
         if number is None:
-            return enter(connection, facts, made_at)
-        connection.execute(update(pictures).where(pictures.c.number == number).values(**facts.columns))
-        connection.execute(update(recipes).where(recipes.c.number == number).values(recipe=facts.recipe))
-        reword(connection, [number])
+            return insert_row(connection, parsed, made_at)
+        connection.execute(update(pictures).where(pictures.c.number == number).values(**parsed.columns))
+        connection.execute(update(recipes).where(recipes.c.number == number).values(recipe=parsed.recipe))
+        update_search_tokens(connection, [number])
     return False
 
 
 def _is_corrupt(files: Files, picture: str, name: str) -> bool:
     try:
         return id_of(files.read(name)) != picture
-    except MissingFile:  # thrown away for good since it was listed
+    except MissingFile:  # deleted since it was listed
         return False
-    except StorageError:  # a disk that cannot read it back
+    except StorageError:  # the disk cannot read it
         return True
 
 
 def _without_row(database: Database, candidates: Iterable[str]) -> set[str]:
-    """Those that still have neither row nor tombstone: a file comes a moment before its row, and a row may have gone
-    for good since it was read."""
+    """The candidates that have neither a row nor a tombstone now: since the first look, a new picture may have received
+    its row, or a row may have been deleted."""
     with database.reading() as connection:
-        buried = set(connection.execute(select(tombstones.c.id)).scalars())
-        return {p for p in candidates if p not in buried and number_of(connection, p) is None}
+        deleted = set(connection.execute(select(tombstones.c.id)).scalars())
+        return {p for p in candidates if p not in deleted and find_number(connection, p) is None}
 
 
-def _index_is_sound(connection: Connection) -> bool:
-    """Every picture has its words, and SQLite's own checks of the file and of the search index pass."""
+def _check_index(connection: Connection) -> bool:
+    """Whether every picture has search tokens, and SQLite's own checks of the file and of the search index pass."""
     count = select(func.count())
-    whole = (
+    complete = (
         connection.execute(count.select_from(pictures)).scalar()
         == connection.execute(count.select_from(recipes)).scalar()
     )
     if connection.dialect.name != "sqlite":
-        return whole
+        return complete
     try:
-        # rank 1: compare with the texts, not only with itself (https://sqlite.org/fts5.html#the_integrity_check_command)
+        # rank 1 also compares the index with the texts (https://sqlite.org/fts5.html#the_integrity_check_command)
         connection.execute(text("INSERT INTO concordance(concordance, rank) VALUES ('integrity-check', 1)"))
-        return whole and connection.execute(text("PRAGMA quick_check")).scalar() == "ok"
+        return complete and connection.execute(text("PRAGMA quick_check")).scalar() == "ok"
     except exc.DatabaseError as error:
         if "CORRUPT" in getattr(error.orig, "sqlite_errorname", ""):
             return False
@@ -156,7 +159,7 @@ def _index_is_sound(connection: Connection) -> bool:
 
 def _corrupt(name: str) -> BadFile:
     return BadFile(
-        f"{name} was changed since it was hung: its content no longer matches its name. Restore it from a backup, or "
+        f"{name} was changed after it was added: its content no longer matches its name. Restore it from a backup, or "
         "paint it again.",
-        f"{name} 挂好之后被改动过：内容与名字不符。请从备份恢复，或者重新画一幅。",
+        f"{name} 存入画廊之后被改动过：内容与名字不符。请从备份恢复，或者重新画一幅。",
     )

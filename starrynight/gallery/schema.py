@@ -1,12 +1,15 @@
-"""The tables as they are now. How they became so is told in ``migrations/``, which is what makes them in a database.
+"""The gallery's tables, and ``Row``, one picture as read from them. The steps in ``migrations/`` create the tables.
 
-``pictures`` is slim, because the wall reads many of its rows; the long texts lie in ``recipes``. ``number`` says in
-which order pictures were hung and is never used twice; ``id`` comes from the file's bytes and outlives the database.
-Times are milliseconds since 1970, UTC. Knows nothing of files or of how a row is found.
+``pictures`` has short columns only, because a page of the gallery reads many of its rows; the long texts are in
+``recipes``. ``number`` is the order in which pictures were added and is never reused; ``id`` is derived from the file's
+bytes, so it survives the loss of the database. Times are milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -26,11 +29,11 @@ from sqlalchemy import (
     text,
 )
 
-NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows itself only in an INTEGER column
+NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite assigns row numbers only in an INTEGER column
 
-# The wall shows what hangs, so its indexes hold that alone: counting and grouping then need no row.
+# These indexes are partial: they hold only pictures outside the trash, so counting and grouping read no table row.
 INDEXED = ("style", "model", "precision", "verdict", "tool", "starred", "made_at")
-HANGING, THROWN = "trashed_at IS NULL", "trashed_at IS NOT NULL"
+OUTSIDE_TRASH, IN_TRASH = "trashed_at IS NULL", "trashed_at IS NOT NULL"
 
 metadata = MetaData()
 
@@ -62,7 +65,7 @@ pictures = Table(
     Column("model", Text),
     Column("precision", Text),
     Column("verdict", String(16), nullable=False),
-    Column("seed", String(20)),  # other tools draw seeds of 64 bits, which no signed integer holds
+    Column("seed", String(20)),  # text: other tools use unsigned 64-bit seeds, too large for a signed integer
     Column("steps", BigInteger),
     Column("guidance", Float),
     Column("sampler", Text),
@@ -71,16 +74,16 @@ pictures = Table(
     Column("trashed_at", BigInteger),
     Column("hash", BigInteger),
     Column("colours", LargeBinary),
-    *(Index(f"pictures_by_{name}", name, **_only(HANGING)) for name in INDEXED),
-    Index("pictures_thrown", "trashed_at", **_only(THROWN)),
+    *(Index(f"pictures_by_{name}", name, **_only(OUTSIDE_TRASH)) for name in INDEXED),
+    Index("pictures_thrown", "trashed_at", **_only(IN_TRASH)),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
 recipes = Table(
     "recipes", metadata,
     _picture(primary_key=True),
-    Column("recipe", Text, nullable=False),  # JSON, as the file carries it
-    Column("words", Text, nullable=False),  # what the search reads; see words.py
+    Column("recipe", Text, nullable=False),  # JSON, as stored in the file
+    Column("words", Text, nullable=False),  # search tokens; see tokens.py
 )  # fmt: skip
 
 tags = Table(
@@ -106,6 +109,64 @@ collected = Table(
 
 tombstones = Table(
     "tombstones", metadata,
-    Column("id", String(32), primary_key=True),  # of a picture thrown away for good whose file may still be there
+    Column("id", String(32), primary_key=True),  # of a deleted picture whose file may still exist; see trash.py
     Column("format", String(8), nullable=False),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One picture. ``number``: order of adding. ``id``: 32 hex digits of the file's hash. ``size``: bytes.
+
+    ``made_at`` is the file's date for imported pictures, otherwise the time of adding, ``hung_at``. ``None`` means
+    that the file does not contain the value.
+    """
+
+    number: int
+    id: str
+    format: str
+    size: int
+    width: int
+    height: int
+    made_at: datetime
+    hung_at: datetime
+    tool: str
+    prompt: str
+    negative_prompt: str
+    style: str | None
+    model: str | None
+    precision: str | None
+    verdict: str
+    seed: int | None
+    steps: int | None
+    guidance: float | None
+    sampler: str | None
+    starred: bool
+    note: str
+    trashed_at: datetime | None
+    tags: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The fields that are columns of ``pictures``, in order; ``number`` is the first."""
+        return [field.name for field in fields(cls) if field.name not in ("tags", "collections")]
+
+    @classmethod
+    def from_values(cls, values: Sequence[Any], tags: tuple[str, ...], collections: tuple[str, ...]) -> Row:
+        """``values`` are in the order of ``columns``."""
+        found = dict(zip(cls.columns(), values, strict=True))
+        for name in ("made_at", "hung_at", "trashed_at"):
+            found[name] = None if found[name] is None else from_milliseconds(found[name])
+        found["seed"] = None if found["seed"] is None else int(found["seed"])
+        return cls(**found, tags=tags, collections=collections)
+
+
+def from_milliseconds(milliseconds: int) -> datetime:
+    """The UTC time of a stored number of milliseconds since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def to_milliseconds(when: datetime) -> int:
+    """Milliseconds since 1970; a time without a zone is read as UTC."""
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,6 +1,6 @@
-"""Small WebP pictures for the wall, made when somebody first looks, on the looker's thread, and kept.
+"""Thumbnails: WebP, made by the first request for one, in the thread of that request, and then cached.
 
-A cache and no more: any of it may be deleted at any time. Knows nothing of rows; it is given a file's bytes.
+The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.files import Files
 from starrynight.metadata import read_pixels
 
-SIZES = (256, 512, 1024)  # pixels of the longer side: few, so that no one fills the disk by asking
+SIZES = (256, 512, 1024)  # pixels of the longer side; few, so that requests cannot fill the disk
 QUALITY = 82
 
 
 class Thumbs:
-    """``folder`` on this machine holds the cache, even when the pictures are elsewhere."""
+    """``folder`` is on this machine even if the pictures are not."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files = Files(folder)
 
     def get(self, picture: str, size: int, read: Callable[[], bytes]) -> bytes:
-        """WebP bytes of the picture with this id, ``size`` pixels on its longer side (smaller pictures stay so).
+        """The thumbnail as WebP, at most ``size`` pixels on its longer side.
 
-        ``read`` gives the whole file when there is no thumbnail yet. Raises ``BadRequest`` for another size, and what
-        ``read`` and decoding raise. That the cache cannot be written is no reason to show nothing.
+        ``read`` returns the picture's file; it is called if no thumbnail is cached. Raises ``BadRequest`` for a size
+        that is not in ``SIZES``, and the errors of ``read`` and of decoding. An unwritable cache is not an error.
         """
         if size not in SIZES:
             raise BadRequest(
@@ -44,21 +44,22 @@ class Thumbs:
             return self._files.read(name)
         data = shrink(read(), size)
         with contextlib.suppress(StarryError):
-            self._files.put(name, data)
+            self._files.write(name, data)
         return data
 
-    def forget(self, picture: str) -> None:
+    def remove(self, picture: str) -> None:
+        """Remove a picture's thumbnails from the cache."""
         for size in SIZES:
             with contextlib.suppress(StarryError):
                 self._files.remove(f"{picture[:2]}/{picture}-{size}.webp")
 
     def clear(self) -> None:
-        """Throw all of them away; they are made again when looked at."""
+        """Delete the whole cache."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def shrink(data: bytes, size: int) -> bytes:
-    """The picture as WebP, at most ``size`` pixels on its longer side, without any metadata."""
+    """A picture's file as WebP, at most ``size`` pixels on its longer side, without metadata."""
     image = Image.fromarray(read_pixels(data))
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     out = io.BytesIO()

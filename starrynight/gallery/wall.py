@@ -1,7 +1,6 @@
-"""Exported pictures as one page to look at: framed, under a night sky, each with the recipe that paints it again.
+"""The page of an exported zip: each picture in a frame under a night sky, with the command that paints it again.
 
-The page works from disk, wherever the zip is unpacked, and asks for nothing outside. Texts out of the files are text
-on the page, never markup. Knows nothing of servers, files or searching.
+The page works from any folder on disk and loads nothing from the network. Texts from files are escaped, never markup.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from starrynight.errors import StarryError
+from starrynight.gallery.insert import denoiser_format
 from starrynight.metadata import Recipe, read_recipe
 
 PAGE = """<!doctype html>
@@ -45,21 +45,21 @@ FRAME = """<figure><a href="{link}"><img src="{link}" alt="{alt}" loading="lazy"
 
 
 def page(frames: Iterable[str], lang: str) -> str:
-    """The whole page; ``frames`` are what ``frame`` makes."""
+    """The HTML page in ``lang`` ("zh" or "en"); ``frames`` are results of ``frame``."""
     empty = "墙上还空着。" if lang == "zh" else "Nothing hangs here."
-    body = "".join(frames)
-    body = f"<main>{body}</main>" if body else f'<p class="empty">{empty}</p>'
+    figures = "".join(frames)
+    body = f"<main>{figures}</main>" if figures else f'<p class="empty">{empty}</p>'
     return PAGE.format(lang=lang, title="璀璨星河" if lang == "zh" else "Starry Night", body=body)
 
 
 def frame(data: bytes, link: str, lang: str) -> str:
-    """The picture file ``data`` in its frame; ``link`` is its path as seen from the page."""
+    """The HTML figure of a picture file with content ``data``; ``link`` is its path relative to the page."""
     try:
         recipe = read_recipe(data)
     except StarryError:
         recipe = Recipe(tool="")
     seed = f"{'种子' if lang == 'zh' else 'seed'} {recipe.seed}" if recipe.seed is not None else ""
-    facts = " · ".join(part for part in (recipe.model or "", seed, precision(recipe), recipe.tool) if part)
+    facts = " · ".join(fact for fact in (recipe.model, seed, denoiser_format(recipe), recipe.tool) if fact)
     again = ""
     if recipe.seed is not None and recipe.prompt:
         label = "再画一遍" if lang == "zh" else "Paint it again"
@@ -68,12 +68,3 @@ def frame(data: bytes, link: str, lang: str) -> str:
         link=html.escape(quote(link)), alt=html.escape(recipe.prompt), prompt=html.escape(recipe.prompt),
         facts=html.escape(facts), again=again, width=recipe.width or "", height=recipe.height or "",
     )  # fmt: skip
-
-
-def precision(recipe: Recipe) -> str:
-    """The denoiser's format, where the recipe is ours."""
-    plan = recipe.raw.get("plan")
-    if not isinstance(plan, dict):
-        return ""
-    choice = plan.get("transformer") or plan.get("unet")
-    return str(choice.get("format", "")) if isinstance(choice, dict) else ""

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
-from starrynight.gallery.insert import insert_new
+from starrynight.gallery.insert import insert_or_ignore
 from starrynight.i18n import Text
 from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, error_payload
 from starrynight.jobs.queue import now_ms, update_job
@@ -59,7 +59,7 @@ class Lease:
                 return False
         with self.database.writing() as connection:
             lease = {"worker": self.worker, "until": now_ms() + LEASE_MS}
-            connection.execute(insert_new(connection, workers).values(device=self.device, **lease))
+            connection.execute(insert_or_ignore(connection, workers).values(device=self.device, **lease))
             free = (workers.c.worker == self.worker) | (workers.c.until <= now_ms())
             here = workers.c.device == self.device
             return connection.execute(update(workers).where(here, free).values(**lease)).rowcount == 1
@@ -160,7 +160,7 @@ class Lease:
 
 
 def _record_picture(connection: Connection, number: int, **values: object) -> None:
-    connection.execute(insert_new(connection, painted).values(number=number, **values))
+    connection.execute(insert_or_ignore(connection, painted).values(number=number, **values))
     update_job(connection, number)
 
 

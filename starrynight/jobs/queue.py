@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from starrynight.errors import BadRequest, Cancelled, MissingFile
 from starrynight.gallery.database import Database
-from starrynight.gallery.rows import moment
+from starrynight.gallery.schema import from_milliseconds
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, JobPicture, error_payload
 from starrynight.jobs.schema import jobs, painted, previews
@@ -264,8 +264,8 @@ def _job(row: Any, finished: tuple[JobPicture, ...], schedule: _Schedule | None)
         picture=row.picture, step=row.step, steps=row.steps, painted=finished,
         position=schedule.position.get(row.number) if schedule else None,
         seconds_left=schedule.seconds.get(row.number) if schedule else None,
-        attempts=row.attempts, deaths=row.deaths, cancelling=row.cancelling, submitted_at=moment(row.submitted_at),
-        started_at=moment(row.started_at) if row.started_at else None,
-        ended_at=moment(row.ended_at) if row.ended_at else None,
+        attempts=row.attempts, deaths=row.deaths, cancelling=row.cancelling, submitted_at=from_milliseconds(row.submitted_at),
+        started_at=from_milliseconds(row.started_at) if row.started_at else None,
+        ended_at=from_milliseconds(row.ended_at) if row.ended_at else None,
         error=json.loads(row.error) if row.error else None, revision=row.revision,
     )  # fmt: skip

@@ -137,7 +137,7 @@ class Worker:
         job = self._job
         assert job is not None
         record = partial(self.lease.finish_picture, job=job, index=picture.recipe["index"])
-        row = self.gallery.hang(picture, also=record)
+        row = self.gallery.add(picture, also=record)
         return Path(self.gallery.path(row))
 
     def _report_folding(self, done: int, total: int, _message: tuple[str, str]) -> None:

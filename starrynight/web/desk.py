@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import streamlit as st
 
 from starrynight.errors import StarryError
-from starrynight.gallery.rows import Row
+from starrynight.gallery.schema import Row
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import Job
 from starrynight.jobs.queue import Queue

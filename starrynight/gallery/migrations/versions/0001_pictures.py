@@ -1,4 +1,4 @@
-"""Pictures, their recipes, and what people say of them: stars, notes, tags, collections; words that can be searched."""
+"""Pictures, their recipes and annotations (stars, notes, tags, collections), and the full-text index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,8 +10,9 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 INDEXED = ("style", "model", "precision", "verdict", "tool", "starred", "made_at")
 HANGING, THROWN = sa.text("trashed_at IS NULL"), sa.text("trashed_at IS NOT NULL")
 
-# FTS5 over another table's column ("external content"), kept in step by triggers: https://sqlite.org/fts5.html#external_content_tables
-# The tokenizer is `ascii`, to which every other character is a letter: words.py has already cut the text into words.
+# FTS5 indexes a column of another table ("external content"), and triggers keep the index up to date:
+# https://sqlite.org/fts5.html#external_content_tables
+# The tokenizer `ascii` treats every non-ASCII character as a letter, because tokens.py has already split the text.
 FTS5 = (
     "CREATE VIRTUAL TABLE concordance USING fts5(words, content='recipes', content_rowid='number', tokenize='ascii', prefix='1 2')",
     "CREATE TRIGGER concordance_come AFTER INSERT ON recipes BEGIN"

@@ -1,6 +1,6 @@
-"""What a picture looks like, for "like this one" and colours; and tombstones, so that the thrown away stays away.
+"""Descriptors for search by similarity and colour, and tombstones, which keep deleted pictures deleted.
 
-Pictures hung before this step have no likeness until the gallery is rebuilt.
+Pictures added before this step have no descriptor until the gallery is rebuilt.
 """
 
 import sqlalchemy as sa

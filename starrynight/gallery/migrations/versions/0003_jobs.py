@@ -1,4 +1,4 @@
-"""The queue: jobs, what became of their pictures, the newest look at each, and who is painting where."""
+"""The queue: jobs, the outcome of each of their pictures, the newest preview of each, and the workers' leases."""
 
 import sqlalchemy as sa
 from alembic import op
