@@ -1,4 +1,4 @@
-"""The lab on the real Firefly, small: a run that is killed ten times, its verdicts, its report in a real browser."""
+"""A small lab run of the real Firefly: killed ten times and resumed, its verdicts, and its report in a real browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 KILLS = 10
 
-# Imports once what every runner needs, then forks one for each line: a fresh process without eight seconds of imports.
+# Imports once what every runner needs, then forks one for each line: a new process without eight seconds of imports.
 FORKER = """
 import os, sys, traceback
 import torch
@@ -58,7 +58,7 @@ for line in sys.stdin:
 
 
 class Runners:
-    """Starts runners on folders, and can kill them."""
+    """Starts one runner process per folder; the test kills them."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -96,7 +96,7 @@ def runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runners]:
 
 @pytest.fixture(scope="module")
 def killed(runners: Runners, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentRun, list[bytes]]:
-    """A finished run, and what its results were at each of ten kills."""
+    """A finished run, and its results file at each of ten kills."""
     folder = tmp_path_factory.mktemp("lab") / "home" / "killed"
     ExperimentRun.create(folder, ExperimentPlan(models=("firefly",), **SMALL))
     draw, seen = random.Random(4), []
@@ -105,7 +105,7 @@ def killed(runners: Runners, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         wanted = _lines(folder) + draw.randint(0, 6)
         while _lines(folder) < wanted and _alive(child):
             time.sleep(0.01)
-        time.sleep(draw.random() * 0.2)  # anywhere in the next measurement, or in the loading
+        time.sleep(draw.random() * 0.2)  # somewhere in the next measurement, or while a model is loading
         os.kill(child, signal.SIGKILL)
         assert runners.ended() == -signal.SIGKILL
         seen.append(_results(folder))
@@ -126,7 +126,7 @@ def _alive(child: int) -> bool:
     return Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_killed_ten_times_it_loses_nothing_and_repeats_nothing(
+def test_a_run_killed_ten_times_loses_and_repeats_no_measurement(
     killed: tuple[ExperimentRun, list[bytes]],
 ) -> None:
     run, seen = killed
@@ -136,13 +136,13 @@ def test_killed_ten_times_it_loses_nothing_and_repeats_nothing(
     final = _results(run.folder)
     for results in seen:
         whole = results[: results.rfind(b"\n") + 1]
-        assert final.startswith(whole)  # every row that was ever there still is, as it was
-    assert len({len(results) for results in seen}) > 3  # the kills fell into different places
+        assert final.startswith(whole)  # every row stays as it was written
+    assert len({len(results) for results in seen}) > 3  # the kills came at different points
     assert not (run.folder / "raw").exists()
     assert progress(run).done == progress(run).total
 
 
-def test_a_torn_line_is_cut_and_its_point_measured_again(tmp_path: Path) -> None:
+def test_half_a_line_is_removed_and_its_point_measured_again(tmp_path: Path) -> None:
     run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=("firefly",), **SMALL))
     with run.measuring():
         run.add(Point("facts", "", ""), {"a": float("inf")}, 1.0, 1.0, 0.0)
@@ -156,7 +156,7 @@ def test_a_torn_line_is_cut_and_its_point_measured_again(tmp_path: Path) -> None
     assert number(again.rows["facts||"]["result"]["a"]) == float("inf")
 
 
-def test_one_process_measures_at_a_time(tmp_path: Path) -> None:
+def test_only_one_process_measures_a_run(tmp_path: Path) -> None:
     run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=("firefly",), **SMALL))
     with (
         run.measuring(),
@@ -166,7 +166,7 @@ def test_one_process_measures_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_plan_grows_but_does_not_change(tmp_path: Path) -> None:
+def test_a_plan_can_grow_but_size_and_steps_cannot_change(tmp_path: Path) -> None:
     run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=("firefly",), **SMALL))
     before = {point.key for point in points(run.plan)}
     grown = ExperimentRun.create(
@@ -189,14 +189,18 @@ def test_a_run_that_is_started_again_keeps_its_plan_but_for_the_changes(tmp_path
     assert small.plan == plan.quick(models=("firefly",))
 
 
-def test_pictures_that_are_only_counted_and_claims_that_are_asked_for() -> None:
+def test_a_plan_adds_pictures_for_the_nan_rate_and_limits_experiments_to_its_claims() -> None:
     every = ExperimentPlan(
         models=("firefly", plan.WIDE), formats=("float16", "float8"), prompts=2, seeds=2, counted=7
     )
     counted = [p for p in points(every) if p.experiment == "refusals" and p.model == "firefly"]
     tried = {f: {(p.prompt, p.seed) for p in counted if p.format == f} for f in every.formats}
     assert tried["float32"] == {(0, 0), (1, 0), (0, 1), (1, 1)}
-    assert tried["float16"] == tried["float32"] | {(0, 2), (1, 2), (0, 3)}  # the same ones first, then more
+    assert tried["float16"] == tried["float32"] | {
+        (0, 2),
+        (1, 2),
+        (0, 3),
+    }  # the compared pictures first, then more
     assert tried["float8"] == {(0, 0)}
     assert {(p.prompt, p.seed) for p in points(every) if p.experiment == "colour"} == tried["float32"]
     asked = ExperimentPlan(claims=("C9", "C5"), counted=7, seeds=1)
@@ -212,20 +216,20 @@ def test_every_claim_has_a_verdict_with_numbers(killed: tuple[ExperimentRun, lis
     rows = table.table(killed[0])
     assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"]
     for row in rows:
-        figures = [text for told in row["figures"].values() for text in told.values()]
+        figures = [text for by_format in row["figures"].values() for text in by_format.values()]
         assert figures, row["id"]
         assert all(any(c.isdigit() for c in text) for text in figures), row
         assert row["why"]["en"] != row["why"]["zh"]
-        assert row["id"] == "X2" or any(c.isdigit() for c in row["gist"]["en"]), row  # the answer in a line
+        assert row["id"] == "X2" or any(c.isdigit() for c in row["gist"]["en"]), row  # the answer in one line
         assert not any(mark in str(row["figures"]) for mark in ("nan", "None")), row
 
 
-def test_the_formats_rank_as_their_fraction_bits_say(killed: tuple[ExperimentRun, list[bytes]]) -> None:
-    """Not a verdict but a check on the whole chain: 3 bits are 18 dB, so float16 is nearer in every picture."""
+def test_three_fraction_bits_are_about_18_decibels(killed: tuple[ExperimentRun, list[bytes]]) -> None:
+    """A check of the whole chain: float16 has three fraction bits more, so it is nearer to float32 in every picture."""
     rows = Rows(killed[0])
-    half, brain = rows.pairs("likeness", "psnr", "firefly", "float16", "bfloat16")
-    assert len(half) == 2
-    assert all(12 < h - b < 24 for h, b in zip(half, brain, strict=True))
+    float16, bfloat16 = rows.pairs("likeness", "psnr", "firefly", "float16", "bfloat16")
+    assert len(float16) == 2
+    assert all(12 < h - b < 24 for h, b in zip(float16, bfloat16, strict=True))
     born = {f: rows.result("layers", "firefly", f)["layers"] for f in ("float16", "bfloat16")}
     gaps = [
         number(b["born"]) - number(h["born"]) for h, b in zip(born["float16"], born["bfloat16"], strict=True)
@@ -234,29 +238,27 @@ def test_the_formats_rank_as_their_fraction_bits_say(killed: tuple[ExperimentRun
     assert 15 < middle < 21
 
 
-def test_two_sixteen_bit_formats_hold_the_same_bytes(killed: tuple[ExperimentRun, list[bytes]]) -> None:
-    half, brain, full = (
+def test_float16_and_bfloat16_take_the_same_bytes(killed: tuple[ExperimentRun, list[bytes]]) -> None:
+    float16, bfloat16, float32 = (
         Rows(killed[0]).result("memory", "firefly", f) for f in ("float16", "bfloat16", "float32")
     )
-    assert half["one"] == brain["one"] > 0
-    assert half["phases"] == brain["phases"]
-    assert half["weights"] == brain["weights"]
-    assert 1.6 < full["one"] / half["one"] <= 2
+    assert float16["one"] == bfloat16["one"] > 0
+    assert float16["phases"] == bfloat16["phases"]
+    assert float16["weights"] == bfloat16["weights"]
+    assert 1.6 < float32["one"] / float16["one"] <= 2
     assert next(r for r in table.table(killed[0]) if r["id"] == "C11")["outcome"] == REFUTED
 
 
-def test_loss_scaling_brings_gradients_back(killed: tuple[ExperimentRun, list[bytes]]) -> None:
+def test_loss_scaling_restores_gradients(killed: tuple[ExperimentRun, list[bytes]]) -> None:
     found = Rows(killed[0]).result("training", "firefly", "float16")
     assert number(found["scaled"]["flushed"][0]) <= number(found["plain"]["flushed"][0])
     assert number(found["scaled"]["error"][0]) < -30
     exact = Rows(killed[0]).result("training", "firefly", "float32")
-    assert number(exact["plain"]["error"][0]) == -float(
-        "inf"
-    )  # float32 against itself, through the same code
+    assert number(exact["plain"]["error"][0]) == -float("inf")  # float32 against itself
 
 
-def test_tensor_counted_peak_is_the_sum_by_hand() -> None:
-    """x [64, 256] → Linear 256→1024 → ReLU → Linear 1024→256. At the peak, inside ReLU, x and two hidden tensors live:
+def test_the_memory_counter_gives_the_peak_computed_by_hand() -> None:
+    """x [64, 256] → Linear 256→1024 → ReLU → Linear 1024→256. At the peak, inside ReLU, x and two hidden tensors are live:
     (256 + 2 · 1024) · 64 numbers.
     """
     import torch
@@ -273,13 +275,13 @@ def test_tensor_counted_peak_is_the_sum_by_hand() -> None:
             network(x)
         size = x.element_size()
         assert counter.peak == counter.peaks["relu"] == (256 + 2 * 1024) * 64 * size
-        # The first hidden tensor is gone by then: x, the second one, and the result.
+        # The first hidden tensor is freed by then: x, the second one and the result are live.
         assert counter.peaks["last"] == (256 + 1024 + 256) * 64 * size
         found[dtype] = counter.peak
     assert found[torch.float16] == found[torch.bfloat16] == found[torch.float32] // 2
 
 
-def test_the_formats_are_what_torch_says() -> None:
+def test_probed_formats_match_torch_finfo() -> None:
     import torch
 
     found = EXPERIMENTS["facts"].measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
@@ -292,7 +294,7 @@ def test_the_formats_are_what_torch_says() -> None:
     assert found["float16"]["holds"] == {"100000": False, "1e-05": True, "1e+38": False, "1e-38": False}
 
 
-def test_all_experiments_have_one_shape() -> None:
+def test_the_registry_covers_every_claim_once() -> None:
     ids = [claim for one in EXPERIMENTS.values() for claim in one.claims]
     assert sorted(ids) == sorted({*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"})
     for name, one in EXPERIMENTS.items():
@@ -320,7 +322,7 @@ def browser() -> Iterator[Any]:
 
 
 def opened(browser: Any, page: Path, width: int = 1280) -> tuple[Any, list[str]]:
-    """A page, and whatever went wrong on it: console errors, exceptions, requests that leave it."""
+    """An opened page, and its problems: console errors, exceptions, requests to anything but itself."""
     tab = browser.new_page(viewport={"width": width, "height": 900}, locale="zh-CN")
     wrong: list[str] = []
     tab.on(
@@ -361,7 +363,7 @@ def test_the_report_in_a_real_browser(killed: tuple[ExperimentRun, list[bytes]],
     tab.mouse.up()
     assert edge() != before
     assert 10 < float(tab.locator(".stage input").input_value()) < 30
-    tab.locator(".stage input").press("ArrowRight")  # and without a mouse
+    tab.locator(".stage input").press("ArrowRight")  # the divider works without a mouse
     for view in ("Difference", "Flicker", "Error map", "Divider"):
         tab.get_by_role("button", name=view, exact=True).click()
         assert tab.locator(".stage .under").evaluate("i => i.complete && i.naturalWidth > 0")
@@ -393,18 +395,18 @@ def test_the_report_is_rebuilt_from_raw_results_alone(
         "report",
         str(run.folder),
     ]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "report.html" in said.stdout
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "report.html" in finished.stdout
     assert {name: (run.folder / name).read_bytes() for name in before} == before
-    told = json.loads(before["report.json"])
-    assert len(told["rows"]) == len(run.rows)
+    data = json.loads(before["report.json"])
+    assert len(data["rows"]) == len(run.rows)
     assert before["report.md"].decode().count("\n| C") == 40  # twenty claims in two languages
 
 
-def test_hostile_words_stay_words(
+def test_hostile_text_is_escaped(
     killed: tuple[ExperimentRun, list[bytes]], browser: Any, tmp_path: Path
 ) -> None:
-    """A model's folder may be called anything."""
+    """A model's folder may have any name."""
     hostile = "</script><img src=x onerror=document.title='x'>"
     run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=(hostile,), **SMALL))
     for row in killed[0].rows.values():
@@ -418,7 +420,7 @@ def test_hostile_words_stay_words(
     assert wrong == []
 
 
-def test_advice_has_numbers(
+def test_advice_contains_numbers(
     killed: tuple[ExperimentRun, list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table, "home", lambda: killed[0].folder.parent)
@@ -432,7 +434,7 @@ def test_advice_has_numbers(
     assert "not been measured" in advice.advise("firefly", "cpu")[0]
 
 
-# -- a model that cannot paint ---------------------------------------------------------------------------------------
+# -- a model whose pictures break ---------------------------------------------------------------------------------------
 
 
 def test_a_broken_model_still_gets_a_report(runners: Runners, browser: Any, tmp_path: Path) -> None:
@@ -458,13 +460,13 @@ def test_a_broken_model_still_gets_a_report(runners: Runners, browser: Any, tmp_
     assert wrong == []
 
 
-def test_quick_is_a_full_plan() -> None:
+def test_the_quick_plan_runs_every_experiment() -> None:
     small = plan.quick()
     assert {point.experiment for point in points(small)} == set(EXPERIMENTS)
     assert set(small.models) == {"firefly", plan.WIDE}
 
 
-def test_a_run_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+def test_an_unreadable_run_does_not_hide_the_others(tmp_path: Path) -> None:
     for name, text in (
         ("2026-good", ExperimentPlan(prompts=1, seeds=1).to_json()),
         ("2026-torn", '{"models": ['),

@@ -1,4 +1,4 @@
-"""Claim C7 on UNets: which layers are measured, over which levels of noise, and what the report says of it."""
+"""Claim C7 on UNets: which layers are measured, at which noise levels, and how the report describes them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from starrynight.lab.findings import Rows
 from starrynight.lab.plan import ExperimentPlan, Point
 from starrynight.lab.run import ExperimentRun
 
-LEVELS = 30  # more than one batch of them, and the last one not full
+LEVELS = 30  # more than one batch, and the last batch is not full
 
 
 def three_stages() -> Any:
-    """A Stable Diffusion whose UNet has the layers that the claim names."""
+    """A small Stable Diffusion whose UNet has the layers that the claim names."""
     from diffusers import UNet2DConditionModel
 
     pipeline = tiny.sd()
@@ -53,7 +53,7 @@ def bench(model: Path, folder: Path) -> Bench:
     return Bench(ExperimentRun.create(folder, plan), "cpu")
 
 
-def judged(bench: Bench) -> Any:
+def measured_finding(bench: Bench) -> Any:
     run, model = bench.run, bench.plan.models[0]
     with run.measuring():
         for format_ in run.plan.formats:
@@ -63,7 +63,7 @@ def judged(bench: Bench) -> Any:
 
 
 def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_path: Path) -> None:
-    finding = judged(bench(unet, tmp_path / "run"))
+    finding = measured_finding(bench(unet, tmp_path / "run"))
     rows = Rows(ExperimentRun.open(tmp_path / "run"))
     for format_ in ("float32", "float16", "bfloat16"):
         found = rows.result("norms", str(unet), format_)
@@ -71,15 +71,15 @@ def test_a_unet_is_measured_on_the_layers_that_the_claim_names(unet: Path, tmp_p
         assert (found["levels"], found["of"], found["broke"]) == (LEVELS, 1000, False)
         for notes in found["layers"].values():
             assert [len(notes[k]) for k in ("weight", "mean", "std", "norm")] == [2, LEVELS, LEVELS, LEVELS]
-            assert len(set(notes["mean"])) > LEVELS // 2  # every level is another one
-    assert f"Walked: {LEVELS} of the 1000 levels of training noise" in finding.explanation[0]
+            assert len(set(notes["mean"])) > LEVELS // 2  # the levels differ
+    assert f"Measured at {LEVELS} of the 1000 levels of training noise" in finding.explanation.en
     assert (
-        "measured on the layers that the claim names (down_blocks.1.resnets.0.norm1" in finding.explanation[0]
+        "measured on the layers that the claim names (down_blocks.1.resnets.0.norm1" in finding.explanation.en
     )
-    assert "测的就是所称的三层" in finding.explanation[1]
+    assert "测的就是所称的三层" in finding.explanation.zh
 
 
-def test_a_unet_without_those_layers_says_so(tmp_path: Path) -> None:
+def test_a_unet_without_those_layers_is_measured_on_their_counterparts(tmp_path: Path) -> None:
     names = instruments.three_layers(tiny.sd().unet)
     assert names == [
         "down_blocks.1.resnets.0.norm1", "mid_block.attentions.0.proj_out", "up_blocks.1.resnets.1.conv2"
@@ -92,13 +92,13 @@ def test_a_unet_without_those_layers_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "time_line"), [("sd", (1, 0)), ("zimage", (-0.001, 1)), ("flux", (0.001, 0))]
 )
-def test_what_time_a_denoiser_hears_is_read_off_its_pipeline(
+def test_the_time_argument_is_derived_from_the_pipeline_s_calls(
     family: str, time_line: tuple[float, float], tmp_path: Path
 ) -> None:
-    place = bench(tiny.save(family, tmp_path / family), tmp_path / "run")
-    model = place.plan.models[0]
-    painter = place.painter(model, "float32")
-    sweep = instruments.noise_sweep(painter, place.request(model))
+    test_bench = bench(tiny.save(family, tmp_path / family), tmp_path / "run")
+    model = test_bench.plan.models[0]
+    painter = test_bench.painter(model, "float32")
+    sweep = instruments.noise_sweep(painter, test_bench.request(model))
     assert sweep.time_line == (pytest.approx(time_line[0], abs=1e-6), pytest.approx(time_line[1], abs=1e-5))
     assert sweep.levels == 1000
     times = sweep.times(1000)
@@ -106,8 +106,8 @@ def test_what_time_a_denoiser_hears_is_read_off_its_pipeline(
     latents, named = next(sweep.calls(times[:2], torch.float32))
     with torch.no_grad():
         out = painter.denoiser(latents, **named)[0]
-    assert len(out) == 2  # both levels were understood as pictures of one batch
+    assert len(out) == 2  # the two levels are two pictures of a batch
     noise = torch.randn(sweep.latents.shape, generator=torch.Generator().manual_seed(0))
     likeness = torch.nn.functional.cosine_similarity(latents[0].flatten(), noise.flatten(), dim=0)
-    assert likeness > 0.99  # at the noisiest level hardly anything but noise is left
+    assert likeness > 0.99  # the noisiest level is almost pure noise
     assert formats.cast_arguments(latents, torch.float16)[0].dtype == torch.float16

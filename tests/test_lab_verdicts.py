@@ -1,5 +1,5 @@
-"""Every verdict turns when the numbers do: made-up rows that bear a claim out and rows that refute it, read by the real
-judges. What a sentence names as the cause must be gone when its cause is.
+"""Every verdict follows its numbers: each judge gets made-up rows that support its claim and rows that refute it. A sentence
+on a cause appears only if the rows contain the cause.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ MB = 2**20
 PAIRS = 10
 
 
-class Made:
-    """A run that nobody measured; ``put`` adds a row, ``judged`` asks every judge."""
+class MadeUpRun:
+    """A run with made-up rows; ``add`` adds a row, ``finding`` runs every judge."""
 
     def __init__(self, *models: str) -> None:
         self.run = ExperimentRun(Path("made-up"), ExperimentPlan(models=models or ("firefly",), seeds=1))
-        self.put("facts", probed(), model="", format_="")
+        self.add("facts", probed_formats(), model="", format_="")
 
-    def put(
+    def add(
         self,
         name: str,
         result: dict[str, Any],
         model: str = "firefly",
         format_: str = "",
         at: int | None = None,
-    ) -> Made:
+    ) -> MadeUpRun:
         point = Point(name, model, format_, at, None if at is None else 0)
         self.run.rows[point.key] = {
             "experiment": name, "model": model, "format": format_, "prompt": at, "seed": point.seed, "result": plain(result)
         }  # fmt: skip
         return self
 
-    def each(
+    def add_pictures(
         self,
         name: str,
         result: Callable[[int, str], dict[str, Any]],
         count: int = PAIRS,
         model: str = "firefly",
-    ) -> Made:
-        """``result(picture, format)`` for so many pictures in every format that the claims speak of, and float32."""
+    ) -> MadeUpRun:
+        """Add ``result(picture, format)`` for ``count`` pictures in float32 and in the formats of the claims."""
         for format_ in ("float32", "float16", "bfloat16"):
             for at in range(count):
-                self.put(name, result(at, format_), model, format_, at)
+                self.add(name, result(at, format_), model, format_, at)
         return self
 
-    def judged(self, claim: str) -> Finding:
+    def finding(self, claim: str) -> Finding:
         found = [f for one in EXPERIMENTS.values() for f in one.judge(Rows(self.run)) if f.claim == claim]
         assert len(found) == 1, claim
         return found[0]
 
 
 @cache
-def probed() -> dict[str, Any]:
+def probed_formats() -> dict[str, Any]:
     return EXPERIMENTS["facts"].measure(None, Point("facts", "", ""))  # type: ignore[arg-type]  # needs no bench
 
 
-def sized(weights: int, one: int) -> dict[str, Any]:
+def memory_result(weights: int, one: int) -> dict[str, Any]:
     return {
         "weights": weights * MB, "numbers": 50 * MB, "lora": 2 * MB, "emulated": False, "one": one * MB, "two": 2 * one * MB,
         "one_whole": True, "two_whole": True, "process": None, "device": None,
@@ -73,39 +73,43 @@ def sized(weights: int, one: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def memory(brain: tuple[int, int]) -> Made:
+def memory(bfloat16: tuple[int, int]) -> MadeUpRun:
     made = (
-        Made()
-        .put("memory", sized(200, 48), format_="float32")
-        .put("memory", sized(100, 24), format_="float16")
+        MadeUpRun()
+        .add("memory", memory_result(200, 48), format_="float32")
+        .add("memory", memory_result(100, 24), format_="float16")
     )
-    return made.put("memory", sized(*brain), format_="bfloat16")
+    return made.add("memory", memory_result(*bfloat16), format_="bfloat16")
 
 
-def times(brain: float, emulated: bool = False) -> Made:
+def speed(bfloat16: float, emulated: bool = False) -> MadeUpRun:
     noted = {
         f: {k: [s] * 9 for k in ("wall", "cpu")}
-        for f, s in (("float32", 2.0), ("float16", 1.0), ("bfloat16", brain))
+        for f, s in (("float32", 2.0), ("float16", 1.0), ("bfloat16", bfloat16))
     }
-    return Made().put(
+    return MadeUpRun().add(
         "speed", {"times": noted, "emulated": ["float16"] if emulated else [], "device": "cuda"}
     )
 
 
-def colours(half: float, brain: float, apart: float, count: int = PAIRS) -> Made:
-    value = {"float32": apart, "float16": half, "bfloat16": brain}
-    return Made().each("colour", lambda at, f: {"mean": value[f] * (1 + at / 1000), "p99": 1.0}, count)
+def colour(float16: float, bfloat16: float, apart: float, count: int = PAIRS) -> MadeUpRun:
+    value = {"float32": apart, "float16": float16, "bfloat16": bfloat16}
+    return MadeUpRun().add_pictures(
+        "colour", lambda at, f: {"mean": value[f] * (1 + at / 1000), "p99": 1.0}, count
+    )
 
 
-def decibels(name: str, half: float, brain: float, count: int = PAIRS) -> Made:
-    value = {"float32": None, "float16": half, "bfloat16": brain}
-    return Made().each(
+def psnr(name: str, float16: float, bfloat16: float, count: int = PAIRS) -> MadeUpRun:
+    value = {"float32": None, "float16": float16, "bfloat16": bfloat16}
+    return MadeUpRun().add_pictures(
         name, lambda at, f: {"psnr": None if value[f] is None else value[f] + at / 100, "share": 0.2}, count
     )
 
 
-def tried(half: int, brain: int = 0, count: int = 100, step: int = 1, peak: float = 1000.0) -> Made:
-    broken = {"float32": 0, "float16": half, "bfloat16": brain}
+def refusals(
+    float16: int, bfloat16: int = 0, count: int = 100, step: int = 1, peak: float = 1000.0
+) -> MadeUpRun:
+    broken = {"float32": 0, "float16": float16, "bfloat16": bfloat16}
 
     def result(at: int, format_: str) -> dict[str, Any]:
         refused = at < broken[format_]
@@ -114,11 +118,11 @@ def tried(half: int, brain: int = 0, count: int = 100, step: int = 1, peak: floa
             "why": ["broke", "坏了"] if refused else None,
         }  # fmt: skip
 
-    made = Made().each("refusals", result, count)
-    return made.put("layers", {"layers": [{"name": "a", "peak": peak}]}, format_="float32")
+    made = MadeUpRun().add_pictures("refusals", result, count)
+    return made.add("layers", {"layers": [{"name": "a", "peak": peak}]}, format_="float32")
 
 
-def gradients(half: dict[str, float], brain: dict[str, float]) -> Made:
+def training(float16: dict[str, float], bfloat16: dict[str, float]) -> MadeUpRun:
     def notes(broken: float = 0.0, flushed: float = 0.0, error: float = -40.0) -> dict[str, list[float]]:
         return {
             "broken": [broken] * 4,
@@ -128,8 +132,8 @@ def gradients(half: dict[str, float], brain: dict[str, float]) -> Made:
             "scale": [1.0] * 4,
         }
 
-    made = Made()
-    for format_, plainly in (("float16", half), ("bfloat16", brain)):
+    made = MadeUpRun()
+    for format_, plainly in (("float16", float16), ("bfloat16", bfloat16)):
         found = {
             "fits": True,
             "elements": 9,
@@ -137,13 +141,13 @@ def gradients(half: dict[str, float], brain: dict[str, float]) -> Made:
             "plain": notes(**plainly),
             "scaled": notes(),
         }
-        made.put("training", found, format_=format_)
+        made.add("training", found, format_=format_)
     return made
 
 
-def walked(half: float, weight: float = 0.0) -> Made:
-    made = Made()
-    for format_, wider in (("float16", half), ("bfloat16", 1.0)):
+def norms(float16: float, weight: float = 0.0) -> MadeUpRun:
+    made = MadeUpRun()
+    for format_, wider in (("float16", float16), ("bfloat16", 1.0)):
         layers = {
             n: {"weight": [4.0, 4.0 + weight], "mean": [-wider, wider], "std": [1.0, 1.0], "norm": [1.0, 1.0]}
             for n in "abc"
@@ -157,23 +161,23 @@ def walked(half: float, weight: float = 0.0) -> Made:
             "of": 1000,
             "broke": False,
         }
-        made.put("norms", found, format_=format_)
+        made.add("norms", found, format_=format_)
     return made
 
 
-def ranged(broken: int, widest: float = 4.0) -> Made:
-    return Made().each("latents", lambda at, f: {
+def latents(broken: int, widest: float = 4.0) -> MadeUpRun:
+    return MadeUpRun().add_pictures("latents", lambda at, f: {
         "noise": [-4.0, widest], "broken": broken if f == "float16" else 0, "numbers": 4096, "low": [-1.0], "high": [1.0],
         "drift": [{"float32": float("-inf"), "float16": -60.0, "bfloat16": -42.0}[f]],
     })  # fmt: skip
 
 
-def decoded(breaks_at: tuple[str, ...], clamped: float = -1.0) -> Made:
-    made = Made()
+def extremes(breaks_at: tuple[str, ...], clamped: float = -1.0) -> MadeUpRun:
+    made = MadeUpRun()
     for format_ in ("float32", "float16", "bfloat16"):
         broken = breaks_at if format_ == "float16" else ()
         drawn = {m: [-1.0, 1.0, int(m in broken)] for m in ("1", "3", "6.2", "12", "25", "100")}
-        made.put(
+        made.add(
             "extremes",
             {"clamped": [-6.1992, clamped if format_ == "float16" else -1.0], "decoded": drawn},
             format_=format_,
@@ -181,166 +185,178 @@ def decoded(breaks_at: tuple[str, ...], clamped: float = -1.0) -> Made:
     return made
 
 
-def loaded(half: float, brain: float, full: float = 4.0) -> Made:
+def loading(float16: float, bfloat16: float, full: float = 4.0) -> MadeUpRun:
     seconds = {
         f: [s * (1 + turn / 1000) for turn in range(15)]
-        for f, s in (("float32", full), ("float16", half), ("bfloat16", brain))
+        for f, s in (("float32", full), ("float16", float16), ("bfloat16", bfloat16))
     }
-    return Made().put(
+    return MadeUpRun().add(
         "loading", {"seconds": seconds, "bytes": {"float32": 4000, "float16": 2000, "bfloat16": 2008}}
     )
 
 
-def stars(half: float, brain: float) -> Made:
-    value = {"float32": half, "float16": half, "bfloat16": brain}
-    return Made().each(
+def highlights(float16: float, bfloat16: float) -> MadeUpRun:
+    value = {"float32": float16, "float16": float16, "bfloat16": bfloat16}
+    return MadeUpRun().add_pictures(
         "highlights", lambda at, f: {"core": value[f] + (at - 5) / 1000 * (f == "float16"), "over": 0.01}
     )
 
 
-def bands(half: tuple[int, int], brain: tuple[int, int]) -> Made:
-    made = Made()
-    for format_, (levels, steps) in (("float16", half), ("bfloat16", brain)):
+def banding(float16: tuple[int, int], bfloat16: tuple[int, int]) -> MadeUpRun:
+    made = MadeUpRun()
+    for format_, (levels, steps) in (("float16", float16), ("bfloat16", bfloat16)):
         one = {"levels": levels, "flat": 9, "steps": steps}
-        made.put("banding", {"stored": one, "decoded": one}, format_=format_)
+        made.add("banding", {"stored": one, "decoded": one}, format_=format_)
     return made
 
 
-def formats(largest: float) -> Made:
-    found = {f: dict(v) for f, v in probed().items()}
+def float16_ending_at(largest: float) -> MadeUpRun:
+    found = {f: dict(v) for f, v in probed_formats().items()}
     found["float16"]["largest"] = largest
-    return Made().put("facts", found, model="")
+    return MadeUpRun().add("facts", found, model="")
 
 
-def multiplied(device: str, half: float, brain: float) -> Made:
-    rates = {"float32": 100.0, "float16": half, "bfloat16": brain}
+def products(device: str, float16: float, bfloat16: float) -> MadeUpRun:
+    rates = {"float32": 100.0, "float16": float16, "bfloat16": bfloat16}
     found = {"device": device, "kind": "cuda", "rates": rates, "native": ["float32"], "stores": ["float16"], "old_card": {"transformer": "float32"}}  # fmt: skip
-    return Made().put("products", found, model="")
+    return MadeUpRun().add("products", found, model="")
 
 
-def textures(half: float, brain: float, energy: float = 1.0) -> Made:
-    value = {"float32": -90.0, "float16": half, "bfloat16": brain}
-    return Made().each("texture", lambda at, f: {"decibels": value[f] + at / 100, "energy": energy})
-
-
-def looked(half: float, true: float) -> Made:
-    made = Made().put("layers", {"layers": [{"name": "a", "peak": true}]}, format_="float32")
-    return made.put(
-        "layers", {"layers": [{"name": "a", "peak": half, "error": -60.0, "born": -70.0}]}, format_="float16"
+def texture(float16: float, bfloat16: float, energy: float = 1.0) -> MadeUpRun:
+    value = {"float32": -90.0, "float16": float16, "bfloat16": bfloat16}
+    return MadeUpRun().add_pictures(
+        "texture", lambda at, f: {"decibels": value[f] + at / 100, "energy": energy}
     )
 
 
-# claim · rows, verdict, what is said · other rows, verdict, what is said instead
-TURNS = [
+def layers(float16: float, float32: float) -> MadeUpRun:
+    made = MadeUpRun().add("layers", {"layers": [{"name": "a", "peak": float32}]}, format_="float32")
+    return made.add(
+        "layers",
+        {"layers": [{"name": "a", "peak": float16, "error": -60.0, "born": -70.0}]},
+        format_="float16",
+    )
+
+
+# claim; rows, their verdict and a phrase of its explanation; other rows, their verdict and a phrase of its explanation
+CASES = [
     ("C1", memory((86, 21)), REPRODUCED, "0.8629 × float16", memory((100, 24)), REFUTED, "1.0000 × float16"),
-    ("C2", times(3.6 / 3.8), REPRODUCED, "bfloat16 ÷ float16", times(0.5, emulated=True), HARDWARE, "emulated here"),
-    ("C3", colours(22.4, 18.1, 30), REPRODUCED, "something else than fraction bits", colours(0.02, 0.16, 30), REFUTED, "another picture, not another rounding"),
-    ("C4", decibels("shadows", 24.7, 27.9), REPRODUCED, "something else is at work", decibels("shadows", 70, 52), REFUTED, "That is rounding"),
-    ("C5", tried(7), REPRODUCED, "does not explain it", tried(0), REFUTED, "inside float16 (Firefly 1000), and no picture broke"),
-    ("C6", gradients({"flushed": 0.1, "error": -10}, {}), REPRODUCED, "loses what falls below 6·10⁻⁸", gradients({}, {}), REFUTED, "%). float16 keeps them without scaling"),
-    ("C7", walked(1.9), REPRODUCED, "×1.90, ×1.90, ×1.90", walked(1.0), REFUTED, "×1.00, ×1.00, ×1.00"),
-    ("C8", ranged(3, float("inf")), REPRODUCED, "3", ranged(0), REFUTED, "times below where float16 ends"),
-    ("C9", tried(12), REPRODUCED, "12 broke at steps 2–3", tried(100, step=0), REFUTED, "none broke at steps 2–3 and 100 at step 1"),
-    ("C10", decoded(("6.2", "12", "25", "100")), REPRODUCED, "from ±6.2 on", decoded(("1", "3", "6.2", "12", "25", "100")), REFUTED, "at ±1 already"),
-    ("C11", memory((100, 19)), REPRODUCED, "= 0.7917", memory((100, 24)), REFUTED, "decoding a float16 picture in float32"),
-    ("C13", loaded(2.1, 1.7), REPRODUCED, "bfloat16 ÷ float16 in pairs: 0.81", loaded(2.0, 2.0), REFUTED, "bfloat16 ÷ float16 in pairs: 1 "),
-    ("C14", stars(0.98, 0.92), REPRODUCED, "more than one such step", stars(0.97, 0.97), REFUTED, "less than one such step"),
-    ("C15", decibels("roofs", 60, 63.2), REPRODUCED, "something else is at work", decibels("roofs", 70, 52), REFUTED, "That is rounding"),
-    ("C16", bands((200, 3), (240, 0)), REPRODUCED, "float16 keeps fewer colours than bfloat16", bands((240, 0), (200, 0)), REFUTED, "bfloat16 keeps fewer colours than float16"),
-    ("C17", formats(2e5), REPRODUCED, "float16 is as claimed", formats(65504), REFUTED, "ends at 65504, so 100000 is Inf"),
-    ("C18", multiplied("NVIDIA GeForce GTX 1080 Ti", 90, 30), REPRODUCED, "On this GTX 1080 Ti", multiplied("another", 90, 30), HARDWARE, "there is no GTX 1080 Ti here"),
-    ("C19", textures(-44, -26), REPRODUCED, "That is rounding", textures(-26, -26, 0.5), REFUTED, "Detail is lost or gained"),
+    ("C2", speed(3.6 / 3.8), REPRODUCED, "bfloat16 ÷ float16", speed(0.5, emulated=True), HARDWARE, "emulated here"),
+    ("C3", colour(22.4, 18.1, 30), REPRODUCED, "another cause than fraction bits", colour(0.02, 0.16, 30), REFUTED, "a different picture, not a different rounding"),
+    ("C4", psnr("shadows", 24.7, 27.9), REPRODUCED, "there is another cause", psnr("shadows", 70, 52), REFUTED, "Rounding explains it"),
+    ("C5", refusals(7), REPRODUCED, "does not explain it", refusals(0), REFUTED, "within float16's range (Firefly 1000), and no picture broke"),
+    ("C6", training({"flushed": 0.1, "error": -10}, {}), REPRODUCED, "flushes numbers below 6·10⁻⁸ to zero", training({}, {}), REFUTED, "0.001. float16 needs no loss scaling"),
+    ("C7", norms(1.9), REPRODUCED, "×1.90, ×1.90, ×1.90", norms(1.0), REFUTED, "×1.00, ×1.00, ×1.00"),
+    ("C8", latents(3, float("inf")), REPRODUCED, "3", latents(0), REFUTED, "the limit of float16 is 16376 times as large"),
+    ("C9", refusals(12), REPRODUCED, "12 broke at steps 2–3", refusals(100, step=0), REFUTED, "none broke at steps 2–3 and 100 at step 1"),
+    ("C10", extremes(("6.2", "12", "25", "100")), REPRODUCED, "from ±6.2 on", extremes(("1", "3", "6.2", "12", "25", "100")), REFUTED, "at ±1 already"),
+    ("C11", memory((100, 19)), REPRODUCED, "= 0.7917", memory((100, 24)), REFUTED, "Decoding a float16 picture in float32"),
+    ("C13", loading(2.1, 1.7), REPRODUCED, "bfloat16 ÷ float16 in pairs: 0.81", loading(2.0, 2.0), REFUTED, "bfloat16 ÷ float16 in pairs: 1 "),
+    ("C14", highlights(0.98, 0.92), REPRODUCED, "more than one such step", highlights(0.97, 0.97), REFUTED, "less than one such step"),
+    ("C15", psnr("roofs", 60, 63.2), REPRODUCED, "there is another cause", psnr("roofs", 70, 52), REFUTED, "Rounding explains it"),
+    ("C16", banding((200, 3), (240, 0)), REPRODUCED, "float16 keeps fewer colours than bfloat16", banding((240, 0), (200, 0)), REFUTED, "bfloat16 keeps fewer colours than float16"),
+    ("C17", float16_ending_at(2e5), REPRODUCED, "float16 is as claimed", float16_ending_at(65504), REFUTED, "ends at 65504, so 100000 is Inf"),
+    ("C18", products("NVIDIA GeForce GTX 1080 Ti", 90, 30), REPRODUCED, "On this GTX 1080 Ti", products("another", 90, 30), HARDWARE, "there is no GTX 1080 Ti here"),
+    ("C19", texture(-44, -26), REPRODUCED, "Rounding explains it", texture(-26, -26, 0.5), REFUTED, "Detail is lost or gained"),
     ("C20", memory((90, 24)), REPRODUCED, "enough for a LoRA", memory((100, 24)), REFUTED, "neither a LoRA nor a second picture"),
-    ("X3", looked(float("inf"), 1e7), MEASURED, "meets Inf or NaN", looked(1000, 1000), MEASURED, "stays finite"),
+    ("X3", layers(float("inf"), 1e7), MEASURED, "gives Inf or NaN", layers(1000, 1000), MEASURED, "stays finite"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("claim", "one", "outcome", "said", "other", "instead", "told"), TURNS, ids=[t[0] for t in TURNS]
+    ("claim", "one", "outcome", "phrase", "other", "other_outcome", "other_phrase"),
+    CASES,
+    ids=[case[0] for case in CASES],
 )
-def test_a_verdict_and_its_cause_turn_with_the_numbers(
-    claim: str, one: Made, outcome: str, said: str, other: Made, instead: str, told: str
+def test_a_verdict_and_its_cause_follow_the_numbers(
+    claim: str,
+    one: MadeUpRun,
+    outcome: str,
+    phrase: str,
+    other: MadeUpRun,
+    other_outcome: str,
+    other_phrase: str,
 ) -> None:
-    first, second = one.judged(claim), other.judged(claim)
-    assert (first.outcome, second.outcome) == (outcome, instead), (first, second)
-    assert said in first.explanation[0], first.explanation[0]
-    assert told in second.explanation[0], second.explanation[0]
-    assert told not in first.explanation[0]
-    assert first.explanation[1] != second.explanation[1]  # in Chinese too
+    first, second = one.finding(claim), other.finding(claim)
+    assert (first.outcome, second.outcome) == (outcome, other_outcome), (first, second)
+    assert phrase in first.explanation.en, first.explanation.en
+    assert other_phrase in second.explanation.en, second.explanation.en
+    assert other_phrase not in first.explanation.en
+    assert first.explanation.zh != second.explanation.zh
 
 
-def test_every_claim_is_turned_but_those_without_a_side() -> None:
-    """Offload is arithmetic on what this machine cannot free; X1 and X2 are figures without a claim."""
-    assert {c.id for c in CLAIMS} - {turn[0] for turn in TURNS} == {"C12", "X1", "X2"}
+def test_every_claim_with_a_verdict_is_tested_both_ways() -> None:
+    """C12 always needs other hardware, and X1 and X2 are measurements without a claim."""
+    assert {c.id for c in CLAIMS} - {case[0] for case in CASES} == {"C12", "X1", "X2"}
 
 
-def test_too_few_pairs_settle_nothing_and_say_how_many_it_takes() -> None:
-    found = colours(0.02, 0.16, 30, count=5).judged("C3")
+def test_too_few_pairs_are_undecided_and_the_explanation_gives_the_needed_number() -> None:
+    found = colour(0.02, 0.16, 30, count=5).finding("C3")
     assert found.outcome == UNDECIDED
-    assert "5 pairs are too few: an interval takes 6" in found.explanation[0]
-    assert "too few" not in colours(0.02, 0.16, 30, count=6).judged("C3").explanation[0]
+    assert "5 pairs are too few: an interval needs 6" in found.explanation.en
+    assert "too few" not in colour(0.02, 0.16, 30, count=6).finding("C3").explanation.en
 
 
-def test_too_few_pictures_settle_no_rate_and_say_how_many_it_takes() -> None:
-    few, enough = tried(0, count=10), tried(0, count=42)
-    assert few.judged("C5").outcome == UNDECIDED
-    assert "Firefly (0 %) takes 42; 10 were painted" in few.judged("C5").explanation[0]
-    assert enough.judged("C5").outcome == REFUTED
-    assert few.judged("C9").outcome == UNDECIDED
-    assert "Firefly (0 %) takes 24" in few.judged("C9").explanation[0]
-    assert tried(0, count=24).judged("C9").outcome == REFUTED
+def test_too_few_pictures_are_undecided_and_the_explanation_gives_the_needed_number() -> None:
+    few, enough = refusals(0, count=10), refusals(0, count=42)
+    assert few.finding("C5").outcome == UNDECIDED
+    assert "Firefly (0 %) needs 42, 10 were painted" in few.finding("C5").explanation.en
+    assert enough.finding("C5").outcome == REFUTED
+    assert few.finding("C9").outcome == UNDECIDED
+    assert "Firefly (0 %) needs 24" in few.finding("C9").explanation.en
+    assert refusals(0, count=24).finding("C9").outcome == REFUTED
 
 
-def test_bfloat16_that_breaks_refutes_its_never() -> None:
-    for claim, made in (("C5", tried(7, brain=3)), ("C9", tried(12, brain=3))):
-        found = made.judged(claim)
+def test_a_broken_picture_in_bfloat16_refutes_the_claim() -> None:
+    for claim, made in (("C5", refusals(7, bfloat16=3)), ("C9", refusals(12, bfloat16=3))):
+        found = made.finding(claim)
         assert found.outcome == REFUTED
-        assert "Firefly 3 of 100" in found.explanation[0]
+        assert "Firefly 3 of 100" in found.explanation.en
 
 
-def test_what_folding_mends_is_counted() -> None:
-    made = tried(100, peak=1e7)
-    assert "Folded float16" not in made.judged("C5").explanation[0]
+def test_pictures_broken_in_folded_float16_are_counted() -> None:
+    made = refusals(100, peak=1e7)
+    assert "In folded float16" not in made.finding("C5").explanation.en
     for at in range(PAIRS):
-        made.put(
+        made.add(
             "refusals",
             {"refused": False, "step": None, "stage": "", "module": "", "why": None},
             format_="float16-folded",
             at=at,
         )
-    assert "Folded float16 broke 0 of 10 pictures (Firefly)" in made.judged("C5").explanation[0]
+    assert "In folded float16, 0 of 10 pictures (Firefly) broke" in made.finding("C5").explanation.en
 
 
 def test_offload_counts_what_is_outside_the_largest_component() -> None:
     parts = (
-        Made()
-        .put("offload", {"vae": 1_000_000, "text_encoder": 2_000_000, "transformer": 9_000_000})
-        .judged("C12")
+        MadeUpRun()
+        .add("offload", {"vae": 1_000_000, "text_encoder": 2_000_000, "transformer": 9_000_000})
+        .finding("C12")
     )
     assert parts.outcome == HARDWARE
-    assert "here there are 3·10⁶" in parts.explanation[0]
+    assert "this model has 3·10⁶" in parts.explanation.en
 
 
-def test_a_weight_that_changed_on_the_way_is_said() -> None:
-    assert "No weight's norm moved" in walked(1.0).judged("C7").explanation[0]
-    assert "The weights of a, b, c changed" in walked(1.0, weight=0.5).judged("C7").explanation[0]
+def test_a_weight_that_changes_is_reported() -> None:
+    assert "No weight's norm changed" in norms(1.0).finding("C7").explanation.en
+    assert "The weights of a, b, c changed" in norms(1.0, weight=0.5).finding("C7").explanation.en
 
 
 def test_the_twin_is_judged_beside_firefly() -> None:
-    made = Made("firefly", WIDE)
-    for model, reached, half in (("firefly", 8000.0, 8000.0), (WIDE, 1e7, float("inf"))):
-        made.put("layers", {"layers": [{"name": "a", "peak": reached}]}, model, "float32")
-        made.put(
+    made = MadeUpRun("firefly", WIDE)
+    for model, reached, float16 in (("firefly", 8000.0, 8000.0), (WIDE, 1e7, float("inf"))):
+        made.add("layers", {"layers": [{"name": "a", "peak": reached}]}, model, "float32")
+        made.add(
             "layers",
-            {"layers": [{"name": "a", "peak": half, "error": -60.0, "born": -70.0}]},
+            {"layers": [{"name": "a", "peak": float16, "error": -60.0, "born": -70.0}]},
             model,
             "float16",
         )
         for format_ in ("float16", "bfloat16"):
             broke = format_ == "float16" and model == WIDE
             found = {"refused": broke, "stage": "", "step": 0 if broke else None, "module": "", "why": None}
-            made.put("refusals", found, model, format_, 0)
-    assert made.judged("C5").summary[0].startswith("It is the range, not luck: all break")
-    why = made.judged("X3").explanation[0]
-    assert "Firefly reaches 8000 in float32, inside that, and float16 stays finite" in why
-    assert "wide twin reaches 10⁷ in float32, beyond that, and float16 meets Inf or NaN" in why
+            made.add("refusals", found, model, format_, 0)
+    assert made.finding("C5").summary.en.startswith("The range decides: every picture of a model whose")
+    why = made.finding("X3").explanation.en
+    assert "Firefly reaches 8000 in float32, within float16's range; float16 stays finite" in why
+    assert "wide twin reaches 10⁷ in float32, beyond float16's range; float16 gives Inf or NaN" in why

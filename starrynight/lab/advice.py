@@ -62,15 +62,15 @@ def _weights(model: LocalModel, plan: PrecisionPlan) -> Text:
     en = ", ".join(f"{part} in {dtype}" for part, dtype in others.items())
     zh = "、".join(f"{part} 为 {dtype}" for part, dtype in others.items())
     return Text(
-        f"Its weights take {size:.3g} MB where float32 takes {whole:.3g}{f' ({en})' if en else ''}.",
-        f"权重占 {size:.3g} MB，float32 则为 {whole:.3g} MB{f'（{zh}）' if zh else ''}。",
+        f"Its weights take {size:.3g} MB; float32 would take {whole:.3g} MB{f' ({en})' if en else ''}.",
+        f"权重占 {size:.3g} MB，用 float32 则为 {whole:.3g} MB{f'（{zh}）' if zh else ''}。",
     )
 
 
 def _not_measured(model: str) -> Text:
     return Text(
-        f"What that costs a picture has not been measured here yet: starry lab advise {model} --measure.",
-        f"画面要付出什么，尚未在本机测过：starry lab advise {model} --measure。",
+        f"The cost in picture quality has not been measured here yet; to measure it: starry lab advise {model} --measure.",
+        f"对画质的影响尚未在本机测过；要测量：starry lab advise {model} --measure。",
     )
 
 
@@ -83,14 +83,14 @@ def _measured(run: ExperimentRun, model: str, format_: str) -> list[Text]:
         f"{day} 在本机测得（{run.folder.name}），与同种子的 float32 相比：",
     )
     if format_ == REFERENCE:
-        recommended = Text("It is the reference and costs no fidelity.", "它就是参照，画质上没有代价。")
+        recommended = Text("It is the reference itself.", "它就是参照。")
     else:
         recommended = _cost(rows, model, format_)
         if not recommended.en:
-            recommended = Text(f"{format_} was not among them.", f"其中没有 {format_}。")
+            recommended = Text(f"{format_} was not measured.", f"{format_} 没有测过。")
     costs = [_cost(rows, model, one) for one in rows.formats if one not in (format_, REFERENCE)]
     others = [cost for cost in costs if cost.en]
-    return [source, recommended, *([Text("Instead:", "若换用："), *others] if others else [])]
+    return [source, recommended, *([Text("The alternatives:", "其他格式："), *others] if others else [])]
 
 
 def _cost(rows: Rows, model: str, format_: str) -> Text:
@@ -104,15 +104,15 @@ def _cost(rows: Rows, model: str, format_: str) -> Text:
     if hits == broken.count:
         return Text(
             f"{format_}: all of {broken.count} pictures broke.",
-            f"{format_}：{broken.count} 幅画全都坏了。",
+            f"{format_}：{broken.count} 幅画全部损坏。",
         )
     error = rows.median("colour", "mean", model, format_).value
     psnr = rows.median("likeness", "psnr", model, format_).value
-    seen = Text("seen", "看得出") if error >= VISIBLE else Text("not seen side by side", "并排也看不出")
+    seen = Text("visible", "看得出") if error >= VISIBLE else Text("not visible side by side", "并排也看不出")
     duration = _duration(rows, model, format_)
     return Text(
         f"{format_}: {hits} of {broken.count} pictures broke (95 %: below {high} in 100), ΔE {format_number(error, 2)} ({seen.en}), {format_number(psnr)} dB{duration.en}.",
-        f"{format_}：{broken.count} 幅坏 {hits} 幅（95%：每百幅不超过 {high}），ΔE {format_number(error, 2)}（{seen.zh}），{format_number(psnr)} dB{duration.zh}。",
+        f"{format_}：{broken.count} 幅中 {hits} 幅损坏（95%：每百幅不超过 {high}），ΔE {format_number(error, 2)}（{seen.zh}），{format_number(psnr)} dB{duration.zh}。",
     )
 
 
@@ -122,7 +122,7 @@ def _duration(rows: Rows, model: str, format_: str) -> Text:
     if format_ not in times or REFERENCE not in times:
         return EMPTY
     if format_ in found["emulated"]:
-        return Text(", emulated here, so its time says nothing", "，本机为仿真，其时间不作数")
+        return Text(", emulated here, so its time does not count", "，本机为仿真，其时间不作数")
     seconds = stats.median([number(v) for v in times[format_]["wall"]]).value
     ratio = stats.ratio(*([number(v) for v in times[f]["cpu"]] for f in (REFERENCE, format_))).value
     return Text(

@@ -21,8 +21,8 @@ UNDECIDED = "undecided"
 OUTCOMES = {
     REPRODUCED: Text("reproduced", "已复现"),
     REFUTED: Text("not reproduced", "未能复现"),
-    HARDWARE: Text("needs hardware not here", "需要此处没有的硬件"),
-    UNDECIDED: Text("too few to tell", "样本太少，不足以判断"),
+    HARDWARE: Text("needs other hardware", "需要其他硬件"),
+    UNDECIDED: Text("too few samples", "样本太少，无法判断"),
     MEASURED: Text("measured", "已测量"),
 }
 FLOAT16_LIMIT = 65504.0  # the largest finite float16
@@ -187,8 +187,8 @@ def too_few_pairs(gap: Estimate) -> Text:
     if gap.sure:
         return EMPTY
     return Text(
-        f"{gap.count} pairs are too few: an interval takes {FEWEST} (starry lab run -o RUN --seeds MORE).",
-        f"只有 {gap.count} 对，太少：区间至少要 {FEWEST} 对（starry lab run -o RUN --seeds 更多）。",
+        f"{gap.count} pairs are too few: an interval needs {FEWEST} (starry lab run -o RUN --seeds MORE).",
+        f"只有 {gap.count} 对，样本太少：区间至少需要 {FEWEST} 对（starry lab run -o RUN --seeds 更多）。",
     )
 
 
@@ -204,10 +204,10 @@ def explain_gain(rows: Rows, gain: Estimate) -> Text:
     bits_text, decibels = (f"{v:+.0f}".replace("-", "−") for v in (bits, expected))
     if abs(gain.value - expected) < 20 * math.log10(2):
         return Text(
-            f"That is rounding: {bits_text} fraction bits are {decibels} dB.",
-            f"这就是舍入：尾数 {bits_text} 位即 {decibels} dB。",
+            f"Rounding explains it: {bits_text} fraction bits are {decibels} dB.",
+            f"舍入即可解释：尾数 {bits_text} 位即 {decibels} dB。",
         )
     return Text(
-        f"Rounding alone would be {decibels} dB ({bits_text} fraction bits): something else is at work.",
-        f"若只是舍入应为 {decibels} dB（尾数 {bits_text} 位）：起作用的不止于此。",
+        f"Rounding alone would give {decibels} dB ({bits_text} fraction bits): there is another cause.",
+        f"若只有舍入，应为 {decibels} dB（尾数 {bits_text} 位）：另有原因。",
     )

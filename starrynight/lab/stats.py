@@ -25,10 +25,6 @@ class Estimate:
     count: int
     sure: bool = True
 
-    def excludes(self, number: float) -> bool:
-        """Whether the interval excludes ``number``; never with too few values."""
-        return self.sure and not self.low <= number <= self.high
-
 
 def rate(hits: int, tries: int) -> Estimate:
     """A share with its Clopper–Pearson interval (C. Clopper, E. Pearson, Biometrika 26, 1934). If none or all of ``tries``

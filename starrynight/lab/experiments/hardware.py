@@ -91,8 +91,8 @@ def judge_formats(rows: Rows) -> list[Finding]:
     comparisons = [_compare_format(f, found[f], *claim) for f, claim in CLAIMED_FORMATS.items()]
     explanation = join_sentences(
         Text(
-            "Sign/exponent/fraction bits, least normal (least subnormal) … greatest number, found by probing.",
-            "符号/指数/尾数位，最小正规数（最小次正规数）… 最大数，均由探测得到。",
+            "Figures: sign/exponent/fraction bits, least normal (least subnormal) … greatest number, found by probing.",
+            "数字：符号/指数/尾数位，最小正规数（最小次正规数）… 最大数，均由探测得到。",
         ),
         *comparisons,
     )
@@ -133,7 +133,7 @@ def _compare_format(
     if not _reaches(found, low):
         normal, tiny = (format_number(number(found[k]), 2) for k in ("normal", "tiny"))
         misses.append(Text(
-            f"below {normal} it loses fraction bits, down to {tiny}", f"低于 {normal} 开始丢尾数，直到 {tiny}"
+            f"numbers below {normal} lose fraction bits, down to {tiny}", f"小于 {normal} 的数丢失尾数位，直到 {tiny}"
         ))  # fmt: skip
     return Text(
         f"{format_} is not as claimed: {'; '.join(miss.en for miss in misses)}.",
@@ -186,8 +186,8 @@ def judge_products(rows: Rows) -> list[Finding]:
     native = join_names(found["native"]) or "float32"
     denoiser = found["old_card"].get("transformer", "float32")
     explanation = Text(
-        f"Matrix products of this machine ({found['device']}); there is no {CARD} here. By the table of cards that precisions are chosen from, its chip computes in {native}, and Starry Night gives its denoiser {denoiser}.",
-        f"本机（{found['device']}）的矩阵乘法；此处没有 {CARD}。按选精度所用的显卡表，该芯片以 {native} 计算，璀璨星河为它的去噪网络选 {denoiser}。",
+        f"Matrix products on this machine ({found['device']}); there is no {CARD} here. According to the table of cards in numerics.precision, that card computes in {native}, and Starry Night runs the denoiser in {denoiser} on it.",
+        f"本机（{found['device']}）的矩阵乘法；此处没有 {CARD}。按 numerics.precision 的显卡表，该卡以 {native} 计算，璀璨星河在其上以 {denoiser} 运行去噪网络。",
     )
     absent = Text(f"There is no {CARD} here.", f"此处没有 {CARD}。")
     return [Finding("C18", HARDWARE, figures, explanation, absent)]
@@ -245,16 +245,16 @@ def judge_speed(rows: Rows) -> list[Finding]:
         f"bfloat16 的 CPU 时间是 float32 的 {format_interval(cpu)} 倍（{cpu.count} 对）。",
     )
     answer = Text(
-        f"bfloat16 ÷ float16: {format_interval(gap)}, claimed {CLAIMED_TIME:.2f}.",
-        f"bfloat16 ÷ float16：{format_interval(gap)}，所称 {CLAIMED_TIME:.2f}。",
+        f"bfloat16 ÷ float16: {format_interval(gap)}; claimed: {CLAIMED_TIME:.2f}.",
+        f"bfloat16 ÷ float16：{format_interval(gap)}；所称：{CLAIMED_TIME:.2f}。",
     )
-    note = Text("† emulated here, so its time says nothing of a card's.", "† 此处为仿真，其时间不代表显卡。")
+    note = Text("† emulated here: its time says nothing about a card.", "† 此处为仿真，其时间不代表显卡。")
     emulated = "float16" in first["emulated"]
     outcome = HARDWARE if emulated else paired_outcome(gap, gap.low <= CLAIMED_TIME <= gap.high)
     explanation = join_sentences(
         Text(
-            "Median seconds of a whole picture, and CPU time over float32's in interleaved pairs.",
-            "一幅画的中位秒数，以及与 float32 交替成对的 CPU 时间之比。",
+            "Median seconds of a whole picture, and CPU time relative to float32's in interleaved pairs.",
+            "一幅画的秒数的中位数，以及与 float32 交替成对测得的 CPU 时间之比。",
         ),
         note if emulated else answer,
         measured,
@@ -329,17 +329,17 @@ def judge_loading(rows: Rows) -> list[Finding]:
     size = first["bytes"]
     apart, larger = abs(size["float16"] - size["bfloat16"]), size[REFERENCE] / size["float16"]
     summary = Text(
-        f"bfloat16 ÷ float16 in pairs: {format_interval(gap)}, claimed {CLAIMED_LOADING:.2f}.",
-        f"成对比较 bfloat16 ÷ float16：{format_interval(gap)}，所称 {CLAIMED_LOADING:.2f}。",
+        f"bfloat16 ÷ float16 in pairs: {format_interval(gap)}; claimed: {CLAIMED_LOADING:.2f}.",
+        f"成对比较 bfloat16 ÷ float16：{format_interval(gap)}；所称：{CLAIMED_LOADING:.2f}。",
     )
     explanation = join_sentences(
         Text(
-            f"Median of {gap.count} reads each, in turn, from a warm cache. The two files differ by {apart} bytes of {size['float16']}.",
+            f"Median of {gap.count} reads of each file, taking turns, from a warm cache. The two files differ by {apart} bytes of {size['float16']}.",
             f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。两个文件相差 {apart} 字节（共 {size['float16']}）。",
         ),
         Text(
-            f"Float32's file is {larger:.2f} × as large and takes {format_interval(slower)} × as long.",
-            f"float32 的文件是 {larger:.2f} 倍大，耗时是 {format_interval(slower)} 倍。",
+            f"Float32's file is {larger:.2f} × as large and takes {format_interval(slower)} × as long to read.",
+            f"float32 的文件是 {larger:.2f} 倍大，读取耗时是 {format_interval(slower)} 倍。",
         ),
         summary,
         too_few_pairs(gap),

@@ -96,17 +96,17 @@ def _judge_range(rows: Rows) -> Finding:
     widest = max((abs(number(v)) for r in found for v in r["noise"]), default=math.nan)
     limit = rows.format_properties("float16")["largest"]
     summary = Text(
-        f"In float16 {broken} of {numbers} numbers are Inf or NaN.",
+        f"In float16, {broken} of {numbers} numbers are Inf or NaN.",
         f"float16 下 {numbers} 个数中有 {broken} 个 Inf 或 NaN。",
     )
     headroom = Text(
-        f"The widest is {format_number(widest)}, {format_number(limit / widest, 2)} times below where float16 ends.",
-        f"最大的绝对值为 {format_number(widest)}，距 float16 的上限还有 {format_number(limit / widest, 2)} 倍。",
+        f"The largest magnitude is {format_number(widest)}; the limit of float16 is {format_number(limit / widest, 2)} times as large.",
+        f"最大绝对值为 {format_number(widest)}；float16 的上限是它的 {format_number(limit / widest, 2)} 倍。",
     )
     explanation = join_sentences(
         Text(
-            "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs; least … greatest over all pictures.",
-            "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行；取遍所有画的最小 … 最大。",
+            "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs. Figures: the least … greatest value over all pictures.",
+            "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行。数字：所有画中的最小值 … 最大值。",
         ),
         summary,
         headroom if limit > widest else EMPTY,
@@ -123,8 +123,8 @@ def _judge_drift(rows: Rows) -> Finding:
         return f"{format_number(first)} → {format_number(last)} dB" if known else ""
 
     explanation = Text(
-        "Distance of the latents from float32's after the first → the last step, medians; 6 dB is a factor of two.",
-        "潜变量与 float32 的距离：第一步之后 → 最后一步之后，中位数；6 dB 为一倍。",
+        "Median distance of the latents from float32's after the first step → after the last; 6 dB are a factor of two.",
+        "潜变量与 float32 的距离的中位数：第一步之后 → 最后一步之后；6 dB 相当于两倍。",
     )
     return Finding("X2", MEASURED, figures_by_model(rows, figure), explanation)
 
@@ -186,13 +186,13 @@ def judge_extremes(rows: Rows) -> list[Finding]:
     result = rows.result("extremes", rows.models[0], "float16")
     stored, clamped = map(number, result["clamped"])
     summary = Text(
-        f"float16 holds −6.2 as {format_number(stored, 5)}, and its clamp gives {format_number(clamped)}.",
-        f"float16 把 −6.2 存作 {format_number(stored, 5)}，钳位得 {format_number(clamped)}。",
+        f"float16 stores −6.2 as {format_number(stored, 5)}, and clamping gives {format_number(clamped)}.",
+        f"float16 把 −6.2 存为 {format_number(stored, 5)}，钳位后为 {format_number(clamped)}。",
     )
     explanation = join_sentences(
         Text(
-            "What the format makes of −6.2, and of that the clamp to −1 … 1; then the range the decoder draws from latents with ±6.2 in them.",
-            "−6.2 在该格式中的值，以及钳位到 −1…1 的结果；之后是解码器由含 ±6.2 的潜变量画出的范围。",
+            "Figures: −6.2 as the format stores it → clamped to −1 … 1; the range of the decoder's output for latents that contain ±6.2.",
+            "数字：−6.2 在该格式中的值 → 钳位到 −1…1 之后；潜变量含 ±6.2 时解码器输出的范围。",
         ),
         summary,
         *(_explain_decoder(rows, model) for model in rows.models),
@@ -221,18 +221,18 @@ def _explain_decoder(rows: Rows, model: str) -> Text:
     if not float16:
         return Text(
             f"{en}'s decoder stays finite in float16 up to ±{MAGNITUDES[-1]:g}.",
-            f"{zh}的解码器在 float16 下直到 ±{MAGNITUDES[-1]:g} 都有限。",
+            f"{zh}的解码器在 float16 下直到 ±{MAGNITUDES[-1]:g} 都保持有限。",
         )
     both = min(float16) in _breaking_magnitudes(rows, model, "bfloat16")
-    other, other_zh = ("breaks too", "也坏") if both else ("does not", "不坏")
+    other, other_zh = ("breaks too", "也会") if both else ("does not", "不会")
     if MAGNITUDES[0] in float16:
         return Text(
-            f"{en}'s breaks at ±{MAGNITUDES[0]:g} already, so −6.2 is not what breaks it but an activation inside (bfloat16 {other}).",
-            f"{zh}的解码器在 ±{MAGNITUDES[0]:g} 就已坏掉：坏在内部的激活，与 −6.2 无关（bfloat16 {other_zh}）。",
+            f"{en}'s decoder breaks at ±{MAGNITUDES[0]:g} already: the cause is an activation inside it, not −6.2 (bfloat16 {other}).",
+            f"{zh}的解码器在 ±{MAGNITUDES[0]:g} 就已出现 NaN 或 Inf：原因是内部的激活值，而不是 −6.2（bfloat16 {other_zh}）。",
         )
     return Text(
-        f"{en}'s breaks from ±{min(float16):g} on (bfloat16 {other}).",
-        f"{zh}的解码器从 ±{min(float16):g} 起坏掉（bfloat16 {other_zh}）。",
+        f"{en}'s decoder breaks from ±{min(float16):g} on (bfloat16 {other}).",
+        f"{zh}的解码器从 ±{min(float16):g} 起出现 NaN 或 Inf（bfloat16 {other_zh}）。",
     )
 
 
@@ -292,13 +292,13 @@ def judge_banding(rows: Rows) -> list[Finding]:
 
     steps = float16["stored"]["steps"], bfloat16["stored"]["steps"]
     summary = Text(
-        f"Visible steps, float16 : bfloat16 = {steps[0]} : {steps[1]}, where 2–3 : 0 is claimed.",
-        f"可见台阶，float16 : bfloat16 = {steps[0]} : {steps[1]}，所称为 2–3 : 0。",
+        f"Visible steps, float16 : bfloat16 = {steps[0]} : {steps[1]}; claimed: 2–3 : 0.",
+        f"可见台阶，float16 : bfloat16 = {steps[0]} : {steps[1]}；所称：2–3 : 0。",
     )
     explanation = join_sentences(
         Text(
-            f"Colours (longest flat run in pixels, visible steps) of a blue-to-violet sky of {STORED_WIDTH} pixels kept in the format; then of {DECODED_SIDE} pixels through the autoencoder.",
-            f"蓝紫天空以该格式保存后的颜色数（最长平段像素数，可见台阶数），宽 {STORED_WIDTH} 像素；之后是 {DECODED_SIDE} 像素经自编码器。",
+            f"Figures: colours (longest flat run in pixels, visible steps) of a blue-to-violet sky: {STORED_WIDTH} pixels wide, stored in the format; then {DECODED_SIDE} pixels wide, through the autoencoder.",
+            f"数字：蓝紫天空的颜色数（最长平段的像素数，可见台阶数）：先是以该格式保存，宽 {STORED_WIDTH} 像素；再是经过自编码器，宽 {DECODED_SIDE} 像素。",
         ),
         summary,
         _explain_banding(rows, float16["stored"], bfloat16["stored"]),
@@ -311,7 +311,7 @@ def _explain_banding(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, An
     """Which format keeps fewer colours of the stored sky, and its fraction bits if they account for it."""
     levels = {"bfloat16": bfloat16["levels"], "float16": float16["levels"]}
     if levels["bfloat16"] == levels["float16"]:
-        return Text("Both keep as many colours.", "两者留下的颜色一样多。")
+        return Text("Both formats keep the same number of colours.", "两种格式保留的颜色一样多。")
     fewer, more = sorted(levels, key=lambda format_: levels[format_])
     counts = f"{levels[fewer]} : {levels[more]}"
     short, long = (rows.format_properties(f)["fraction"] for f in (fewer, more))
@@ -319,7 +319,7 @@ def _explain_banding(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, An
     bits_zh = f"（尾数位 {short:.0f} : {long:.0f}）" if short < long else ""
     return Text(
         f"{fewer} keeps fewer colours than {more}, {counts}{bits}.",
-        f"{fewer} 留下的颜色比 {more} 少，{counts}{bits_zh}。",
+        f"{fewer} 保留的颜色比 {more} 少，{counts}{bits_zh}。",
     )
 
 

@@ -173,8 +173,8 @@ def judge_layers(rows: Rows) -> list[Finding]:
     headroom = [_explain_headroom(rows, model) for model in figures]
     explanation = join_sentences(
         Text(
-            f"At the first step: the largest number any layer stores; the layer in which most error is born. Float16 ends at {FLOAT16_LIMIT:.0f}.",
-            f"第一步中：各层所存的最大数值；误差生得最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
+            f"Figures, at the first step: the largest number that any layer stores; the layer in which the most error arises. Float16 ends at {FLOAT16_LIMIT:.0f}.",
+            f"数字（第一步）：各层所存的最大数值；产生误差最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
         ),
         *headroom,
     )
@@ -187,11 +187,11 @@ def _explain_headroom(rows: Rows, model: str) -> Text:
     if math.isnan(float32) or math.isnan(float16):
         return EMPTY
     fits, finite = float32 <= FLOAT16_LIMIT, math.isfinite(float16)
-    en = f"{name_of(model)} reaches {format_number(float32)} in float32, {'inside' if fits else 'beyond'} that, and float16 {'stays finite' if finite else 'meets Inf or NaN'}"
-    zh = f"{name_zh(model)}在 float32 下达到 {format_number(float32)}，{'未超出' if fits else '超出'}上限，float16 {'始终有限' if finite else '遇到 Inf 或 NaN'}"
+    en = f"{name_of(model)} reaches {format_number(float32)} in float32, {'within' if fits else 'beyond'} float16's range; float16 {'stays finite' if finite else 'gives Inf or NaN'}"
+    zh = f"{name_zh(model)}在 float32 下达到 {format_number(float32)}，{'未超出' if fits else '超出'} float16 的范围；float16 {'保持有限' if finite else '出现 Inf 或 NaN'}"
     if not math.isnan(folded):
         en, zh = (
-            f"{en}; folded it reaches {format_number(folded)}",
+            f"{en}; after folding it reaches {format_number(folded)}",
             f"{zh}；折叠后达到 {format_number(folded)}",
         )
     return Text(f"{en}.", f"{zh}。")
@@ -301,14 +301,14 @@ def judge_norms(rows: Rows) -> list[Finding]:
     ratios = [_spread_ratio(float16["layers"][n], bfloat16["layers"][n]) for n in float16["layers"]]
     measured, claimed = (join_names(f"×{v:.2f}" for v in found) for found in (ratios, CLAIMED_SPREADS))
     summary = Text(
-        f"What the layers put out spreads in float16 {measured} as far as in bfloat16; claimed: {claimed}.",
-        f"各层输出的起伏，float16 是 bfloat16 的 {measured}；所称为 {claimed}。",
+        f"Ratio of the outputs' spread, float16 ÷ bfloat16: {measured}; claimed: {claimed}.",
+        f"各层输出的标准差之比 float16 ÷ bfloat16：{measured}；所称：{claimed}。",
     )
     where = _describe_layers(float16)
     method = Text(
-        f"Walked: {float16['levels']} of the {float16['of']} levels of training noise; at each, a painted picture of {float16['side']}² pixels under fresh noise passes once through {where.en}: norm of the weight ± spread "
-        "(mean of what the layer puts out ± spread).",
-        f"走过训练噪声 {float16['of']} 级中的 {float16['levels']} 级；每级把一幅画好的 {float16['side']}² 像素的画重新加噪，通过{where.zh}一次：权重范数 ± 标准差（该层输出的均值 ± 标准差）。",
+        f"Measured at {float16['levels']} of the {float16['of']} levels of training noise: at each, a painted picture of {float16['side']}² pixels with fresh noise passes once through {where.en}. "
+        "Figures: norm of the weight ± its spread (mean of the output ± its spread).",
+        f"在训练噪声 {float16['of']} 级中的 {float16['levels']} 级上测量：每级把一幅 {float16['side']}² 像素的画重新加噪，通过{where.zh}一次。数字：权重范数 ± 标准差（输出均值 ± 标准差）。",
     )
     # At least half of the claimed excess counts as reproduced.
     halfway = [1 + (c - 1) / 2 for c in CLAIMED_SPREADS]
@@ -328,12 +328,12 @@ def _explain_weights(float16: dict[str, Any]) -> Text:
     moved = [name for name, notes in float16["layers"].items() if spread(notes["weight"])[1] != 0]
     if moved:
         return Text(
-            f"The weights of {join_names(moved)} changed on the way.",
-            f"{join_names(moved)} 的权重在途中变了。",
+            f"The weights of {join_names(moved)} changed during the measurement.",
+            f"{join_names(moved)} 的权重在测量中发生了变化。",
         )
     return Text(
-        "No weight's norm moved at all: a weight does not hear the noise, so the spread that is claimed can only be an activation's.",
-        "权重的范数纹丝不动：权重听不见噪声，所称的起伏只能是激活的。",
+        "No weight's norm changed: weights do not depend on the noise level, so the claimed spread can only be that of activations.",
+        "权重的范数没有变化：权重与噪声级别无关，所称的起伏只可能来自激活值。",
     )
 
 
@@ -347,12 +347,12 @@ def _describe_layers(float16: dict[str, Any]) -> Text:
         )
     if float16["unet"]:
         return Text(
-            f"the UNet, which lacks the layers that the claim names and is measured on those in their place ({names})",
+            f"the UNet, which lacks the layers that the claim names and is measured on their counterparts ({names})",
             f" UNet（没有所称的三层，测的是相应的层：{names}）",
         )
     return Text(
-        f"the transformer, which is no UNet and is measured on the corresponding layers ({names})",
-        f"变换器（不是 UNet，测的是相应的层：{names}）",
+        f"the transformer, which has no such layers and is measured on their counterparts ({names})",
+        f"变换器（没有这样的层，测的是相应的层：{names}）",
     )
 
 

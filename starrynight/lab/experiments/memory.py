@@ -173,21 +173,21 @@ def _judge_picture(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]
     per_weight = [f"{r['weights'] / r['numbers']:.2f}" for r in (bfloat16, float16)]
     emulated = [f for f in rows.formats if rows.result("memory", rows.models[0], f).get("emulated")]
     summary = Text(
-        f"bfloat16 takes {ratio:.4f} × float16; claimed {CLAIMED_PICTURE:.2f}.",
-        f"bfloat16 是 float16 的 {ratio:.4f} 倍；所称为 {CLAIMED_PICTURE:.2f}。",
+        f"bfloat16 takes {ratio:.4f} × float16's memory; claimed: {CLAIMED_PICTURE:.2f}.",
+        f"bfloat16 的内存是 float16 的 {ratio:.4f} 倍；所称：{CLAIMED_PICTURE:.2f}。",
     )
     copies = Text(
-        f"↑ holds the float32 copies of an emulation too: {join_names(emulated)}.",
-        f"↑ 还含仿真所用的 float32 副本：{join_names(emulated)}。",
+        f"↑ includes the float32 copies of the emulation: {join_names(emulated)}.",
+        f"↑ 包含仿真所用的 float32 副本：{join_names(emulated)}。",
     )
     explanation = join_sentences(
         Text(
-            "Weights + peak of live tensors (↑ growth of the process's or device's own peak).",
-            "权重 + 活张量峰值（↑ 为进程或设备自报峰值的增量）。",
+            "Figures: weights + peak of live tensors (↑ growth of the peak that the process or device reports).",
+            "数字：权重 + 活张量峰值（↑ 为进程或设备报告的峰值增量）。",
         ),
         summary,
         Text(
-            f"That is {_sum_of(bfloat16)} MB against {_sum_of(float16)} MB, and {per_weight[0]} bytes a weight against {per_weight[1]}.",
+            f"That is {_sum_of(bfloat16)} MB against {_sum_of(float16)} MB, and {per_weight[0]} bytes per weight against {per_weight[1]}.",
             f"即 {_sum_of(bfloat16)} 对 {_sum_of(float16)} MB，每个权重 {per_weight[0]} 对 {per_weight[1]} 字节。",
         ),
         copies if emulated else EMPTY,
@@ -212,13 +212,13 @@ def _judge_activations(
 
     ratio = bfloat16["one"] / float16["one"]
     summary = Text(
-        f"Counted from live tensors, bfloat16 ÷ float16 = {ratio:.4f}; claimed {CLAIMED_ACTIVATIONS:.2f}.",
-        f"按活张量计，bfloat16 ÷ float16 = {ratio:.4f}；所称为 {CLAIMED_ACTIVATIONS:.2f}。",
+        f"Counted from live tensors, bfloat16 ÷ float16 = {ratio:.4f}; claimed: {CLAIMED_ACTIVATIONS:.2f}.",
+        f"按活张量计，bfloat16 ÷ float16 = {ratio:.4f}；所称：{CLAIMED_ACTIVATIONS:.2f}。",
     )
     explanation = join_sentences(
         Text(
-            "First / middle / last third of the denoiser / decoder → peak of all.",
-            "去噪网络前 / 中 / 后三分之一 / 解码器 → 总峰值。",
+            "Figures: first / middle / last third of the denoiser / decoder → overall peak.",
+            "数字：去噪网络前 / 中 / 后三分之一 / 解码器 → 总峰值。",
         ),
         summary,
         _explain_sum(float16),
@@ -234,11 +234,11 @@ def _explain_sum(float16: dict[str, Any]) -> Text:
     together, peak = _megabytes(parts), _megabytes(float16["one"])
     if parts > float16["one"]:
         return Text(
-            f"The parts are {together} MB together and the peak is {peak}: they take turns, so it is not their sum.",
-            f"各部分相加为 {together} MB，峰值却是 {peak} MB：它们轮流占用，峰值不是总和。",
+            f"The parts add up to {together} MB, but the peak is {peak} MB: they are not in memory at the same time.",
+            f"各部分相加为 {together} MB，峰值却是 {peak} MB：它们不会同时占用内存。",
         )
     return Text(
-        f"The parts are {together} MB together, the peak {peak}.",
+        f"The parts add up to {together} MB; the peak is {peak} MB.",
         f"各部分相加为 {together} MB，峰值 {peak} MB。",
     )
 
@@ -249,8 +249,8 @@ def _explain_upcast(float16: dict[str, Any], float32: dict[str, Any]) -> Text:
     if not same or upcast <= same:
         return EMPTY
     return Text(
-        f"What does make a difference is decoding a float16 picture in float32: {_megabytes(upcast)} MB there instead of {_megabytes(same)}.",
-        f"真会拉开差距的，是用 float32 给 float16 的画解码：该处 {_megabytes(upcast)} MB，而非 {_megabytes(same)} MB。",
+        f"Decoding a float16 picture in float32 does make a difference: {_megabytes(upcast)} MB in the decoder instead of {_megabytes(same)} MB.",
+        f"有差别的是用 float32 解码 float16 的画：解码器占 {_megabytes(upcast)} MB，而不是 {_megabytes(same)} MB。",
     )
 
 
@@ -302,14 +302,14 @@ def judge_offload(rows: Rows) -> list[Finding]:
         return []
     rest = _outside_the_largest(rows.result("offload", rows.models[0], ""))
     summary = Text(
-        f"{CLAIMED_FREED / 1e9:.1f} GB would be {format_number(CLAIMED_FREED / 2)} numbers outside the largest component; here there are {format_number(rest)}.",
-        f"{CLAIMED_FREED / 1e9:.1f} GB 意味着最大组件之外有 {format_number(CLAIMED_FREED / 2)} 个数；此处有 {format_number(rest)} 个。",
+        f"{CLAIMED_FREED / 1e9:.1f} GB would be {format_number(CLAIMED_FREED / 2)} parameters outside the largest component; this model has {format_number(rest)}.",
+        f"{CLAIMED_FREED / 1e9:.1f} GB 意味着最大组件之外有 {format_number(CLAIMED_FREED / 2)} 个参数；此模型有 {format_number(rest)} 个。",
     )
     explanation = Text(
-        "What a device would no longer hold: every component but the largest, at two bytes a number, whichever two they are.",
-        "设备上不必再放的部分：除最大者之外的所有组件，每个数两字节，无论是哪种两字节。",
+        "Figures: what the device no longer holds, which is every component but the largest, at two bytes per parameter in either 16-bit format.",
+        "数字：设备上不必再放的部分，即除最大者之外的所有组件；两种 16 位格式都是每个参数两字节。",
     )
-    no_device = Text("This machine has no memory of a device to read it from.", "本机没有独立显存可读。")
+    no_device = Text("This machine has no separate device memory to measure.", "本机没有独立显存可测。")
     on_cpu = rows.result("products", "", "").get("kind") == "cpu"
     explanation = join_sentences(explanation, no_device if on_cpu else EMPTY, summary)
     return [Finding("C12", HARDWARE, figures, explanation, summary)]

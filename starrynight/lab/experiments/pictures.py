@@ -166,8 +166,8 @@ def judge(experiment: str) -> Callable[[Rows], list[Finding]]:
 def _colour_method(pairs: Pairs) -> Text:
     gap = format_interval(pairs.gap)
     return Text(
-        f"Median ΔE2000 to float32; bfloat16 − float16 in pairs: {gap}.",
-        f"与 float32 的 ΔE2000 中位数；成对比较 bfloat16 − float16：{gap}。",
+        f"Median ΔE2000 from float32. Paired difference bfloat16 − float16: {gap}.",
+        f"与 float32 的 ΔE2000 中位数。成对差 bfloat16 − float16：{gap}。",
     )
 
 
@@ -180,12 +180,12 @@ def _colour_answer(rows: Rows, pairs: Pairs) -> Text:
         return Text(f"{times}.", f"{times}。")
     if 0.5 < ratio.value / 2**bits < 2:
         return Text(
-            f"{times}: {bits:.0f} fraction bits fewer round {2**bits:.0f} times as coarsely.",
-            f"{times}：少 {bits:.0f} 位尾数，舍入粗 {2**bits:.0f} 倍。",
+            f"{times}: {bits:.0f} fewer fraction bits round {2**bits:.0f} times as coarsely.",
+            f"{times}：尾数少 {bits:.0f} 位，舍入步长是 {2**bits:.0f} 倍。",
         )
     return Text(
-        f"{times}, where rounding alone would give {2**bits:.0f}: something else than fraction bits is at work.",
-        f"{times}，若只是舍入应为 {2**bits:.0f}：起作用的不止是尾数位。",
+        f"{times}; rounding alone would give {2**bits:.0f}: there is another cause than fraction bits.",
+        f"{times}；若只有舍入，应为 {2**bits:.0f}：原因不止尾数位数。",
     )
 
 
@@ -195,15 +195,15 @@ def _colour_causes(rows: Rows, pairs: Pairs) -> list[Text]:
     worst, (low, high) = max(*pairs.float16, *pairs.bfloat16), CLAIMED_COLOUR
     if math.isnan(apart):
         return []
-    en = f"Two prompts' pictures are ΔE {format_number(apart)} apart here"
-    zh = f"此处两条提示词的画相距 ΔE {format_number(apart)}"
+    en = f"Pictures of different prompts are ΔE {format_number(apart)} apart here"
+    zh = f"此处不同提示词的画相距 ΔE {format_number(apart)}"
     if worst < low / 2 and apart > low / 2:
         return [Text(
-            f"{en}: {low:.0f}–{high:.0f} would be another picture, not another rounding.",
+            f"{en}: {low:.0f}–{high:.0f} would be a different picture, not a different rounding.",
             f"{zh}：{low:.0f}–{high:.0f} 意味着另一幅画，而不是另一种舍入。",
         )]  # fmt: skip
     return [Text(
-        f"{en}; no picture of the two formats is further than {format_number(worst)} from float32.",
+        f"{en}; no picture in the two formats is farther than {format_number(worst)} from float32.",
         f"{zh}；两种格式的画与 float32 最远为 {format_number(worst)}。",
     )]  # fmt: skip
 
@@ -218,8 +218,8 @@ def _colour_figure(rows: Rows, model: str, format_: str) -> str:
 
 def _shadows_method(pairs: Pairs) -> Text:
     return Text(
-        f"Median PSNR where float32 is darker than L* {metrics.SHADOW_LIGHTNESS:.0f}; {pairs.gap.count} pictures have such shadows.",
-        f"float32 画面中 L* 低于 {metrics.SHADOW_LIGHTNESS:.0f} 处的 PSNR 中位数；{pairs.gap.count} 幅画有这样的暗部。",
+        f"Median PSNR where float32 is darker than L* {metrics.SHADOW_LIGHTNESS:.0f}; {pairs.gap.count} pictures have such an area.",
+        f"float32 画面中 L* 低于 {metrics.SHADOW_LIGHTNESS:.0f} 处的 PSNR 中位数；{pairs.gap.count} 幅画有这样的区域。",
     )
 
 
@@ -227,14 +227,14 @@ def _roofs_method(_pairs: Pairs) -> Text:
     share = f"{100 * metrics.DARKEST_SHARE:.0f} %"
     return Text(
         f"Median PSNR in the darkest {share} of each picture, where roofs and trees stand in shadow.",
-        f"各画最暗的 {share}（阴影里的屋顶与树）的 PSNR 中位数。",
+        f"每幅画最暗的 {share}（阴影里的屋顶与树）的 PSNR 中位数。",
     )
 
 
 def _psnr_answer(_rows: Rows, pairs: Pairs) -> Text:
     gap = format_interval(pairs.gap)
     return Text(
-        f"bfloat16 − float16: {gap} dB, claimed +3.2.", f"bfloat16 − float16：{gap} dB，所称为 +3.2。"
+        f"bfloat16 − float16: {gap} dB; claimed: +3.2.", f"bfloat16 − float16：{gap} dB；所称：+3.2。"
     )
 
 
@@ -255,16 +255,16 @@ def _psnr_figure(experiment: str) -> Callable[[Rows, str, str], str]:
 
 def _highlights_method(_pairs: Pairs) -> Text:
     return Text(
-        f"Median luma of the brightest 3×3 patch (pixels at {metrics.OVEREXPOSED} and above).",
-        f"最亮 3×3 区域的亮度中位数（{metrics.OVEREXPOSED} 及以上的像素占比）。",
+        f"Median luma of the brightest 3×3 patch (in brackets: share of pixels at {metrics.OVEREXPOSED} and above).",
+        f"最亮 3×3 区域的亮度中位数（括号内：{metrics.OVEREXPOSED} 及以上的像素占比）。",
     )
 
 
 def _highlights_answer(_rows: Rows, pairs: Pairs) -> Text:
     gap = format_interval(stats.negated(pairs.gap), 2)
     return Text(
-        f"float16 − bfloat16: {gap}, against the {CLAIMED_HIGHLIGHT_GAP} claimed.",
-        f"float16 − bfloat16：{gap}，所称为 {CLAIMED_HIGHLIGHT_GAP}。",
+        f"float16 − bfloat16: {gap}; claimed: {CLAIMED_HIGHLIGHT_GAP}.",
+        f"float16 − bfloat16：{gap}；所称：{CLAIMED_HIGHLIGHT_GAP}。",
     )
 
 
@@ -275,11 +275,11 @@ def _highlights_causes(rows: Rows, pairs: Pairs) -> list[Text]:
         return []
     spacing = f"{format_number(bfloat16, 2)} : {format_number(float16, 2)}"
     within = abs(pairs.gap.value) <= max(float16, bfloat16)
-    en = "less than one such step." if within else "more than one such step, so no rounding of the picture."
-    zh = "不到一个间距。" if within else "超过一个间距，不是对画面的舍入。"
+    en = "less than one such step." if within else "more than one such step, so rounding does not explain it."
+    zh = "不到一个间距。" if within else "超过一个间距，不能用舍入解释。"
     return [Text(
-        f"Neighbouring numbers between 0.5 and 1 are {spacing} apart, bfloat16 : float16; the difference is {en}",
-        f"0.5 到 1 之间相邻两数的间距，bfloat16 : float16 = {spacing}；这一差别{zh}",
+        f"Between 0.5 and 1, numbers are {spacing} apart (bfloat16 : float16). The measured difference is {en}",
+        f"0.5 到 1 之间相邻两数的间距为 {spacing}（bfloat16 : float16）。实测之差{zh}",
     )]  # fmt: skip
 
 
@@ -299,8 +299,8 @@ def _highlights_figure(rows: Rows, model: str, format_: str) -> str:
 
 def _texture_method(_pairs: Pairs) -> Text:
     return Text(
-        "Median error in detail finer than one pixel's blur (energy of that detail over float32's).",
-        "细于一个像素模糊半径的细节误差中位数（该细节的能量与 float32 之比）。",
+        "Median error in the detail that a one-pixel Gaussian blur removes (in brackets: that detail's energy relative to float32's).",
+        "一像素高斯模糊所去除的细节的误差中位数（括号内：该细节的能量与 float32 之比）。",
     )
 
 
@@ -316,8 +316,8 @@ def _texture_causes(rows: Rows, pairs: Pairs) -> list[Text]:
     gain = explain_gain(rows, stats.negated(pairs.gap))
     if all(abs(v - 1) < ENERGY_TOLERANCE for v in energy.values()):
         return [gain, Text(
-            f"Neither loses or gains detail ({shares}): it is displaced.",
-            f"两者的细节都不增不减（{shares}），只是有所偏移。",
+            f"Neither format loses or gains detail ({shares}): it is displaced.",
+            f"两种格式的细节都不增不减（{shares}），只有偏移。",
         )]  # fmt: skip
     return [gain, Text(f"Detail is lost or gained: {shares}.", f"细节有增减：{shares}。")]
 
@@ -380,9 +380,9 @@ def judge_likeness(rows: Rows) -> list[Finding]:
         return []
     bfloat16, float16 = rows.pairs("likeness", "psnr", rows.models[0], "bfloat16", "float16")
     gain = format_interval(stats.paired(bfloat16, float16)) if float16 else "–"
-    summary = Text(f"float16 − bfloat16: {gain} dB.", f"float16 − bfloat16：{gain} dB。")
+    summary = Text(f"PSNR, float16 − bfloat16: {gain} dB.", f"PSNR，float16 − bfloat16：{gain} dB。")
     explanation = Text(
-        f"PSNR · SSIM · FLIP (0 is equal), medians. float16 − bfloat16 in pairs: {gain} dB.",
-        f"PSNR · SSIM · FLIP（0 为相同），均为中位数。成对比较 float16 − bfloat16：{gain} dB。",
+        f"Medians of PSNR · SSIM · FLIP (a FLIP of 0 means equal). Paired difference of PSNR, float16 − bfloat16: {gain} dB.",
+        f"PSNR · SSIM · FLIP 的中位数（FLIP 为 0 即相同）。PSNR 的成对差 float16 − bfloat16：{gain} dB。",
     )
     return [Finding("X1", MEASURED, figures, explanation, summary)]

@@ -75,8 +75,8 @@ def _judge_black(rows: Rows) -> Finding:
     cause, enough = _explain_by_range(rows, float16), _explain_sample_size(float16, CLAIMED_BLACK)
     explanation = join_sentences(
         Text(
-            "Refused pictures, with 95 % (one-sided for none or all); a refused picture is one whose numbers broke, and no ladder is climbed here.",
-            "被拒绝的画，95% 区间（全无或全有时为单侧）；被拒绝即数值已坏，此处不爬梯子。",
+            "Refused pictures and their share with its 95 % interval (one-sided for none or all). The guard refuses a picture with NaN or Inf; fallbacks are off here.",
+            "被拒绝的画及其比例，附 95% 区间（全无或全有时为单侧）。出现 NaN 或 Inf 的画会被拒绝；此处不作补救。",
         ),
         enough,
         cause,
@@ -104,7 +104,8 @@ def _explain_bfloat16(bfloat16: ByModel) -> Text:
     en = join_names(f"{name_of(m)} {_count(e)} of {e.count}" for m, e in broke.items())
     zh = join_names(f"{name_zh(m)} {e.count} 幅中 {_count(e)} 幅" for m, e in broke.items())
     return Text(
-        f"In bfloat16, claimed never to, there broke too: {en}.", f"所称从不损坏的 bfloat16 也坏了：{zh}。"
+        f"Pictures broke in bfloat16 too, which is claimed never to break: {en}.",
+        f"所称从不损坏的 bfloat16 也有画损坏：{zh}。",
     )
 
 
@@ -116,11 +117,11 @@ def _explain_sample_size(float16: ByModel, claimed: float) -> Text:
             continue
         share, needed = f"{100 * found.value:.3g} %", stats.needed(found.value, claimed)
         takes = Text("over 100,000", "超过 100,000") if needed is None else Text(f"{needed}", f"{needed}")
-        en.append(f"{name_of(model)} ({share}) takes {takes.en}; {found.count} were painted")
-        zh.append(f"{name_zh(model)}（{share}）需 {takes.zh} 幅，画了 {found.count} 幅")
+        en.append(f"{name_of(model)} ({share}) needs {takes.en}, {found.count} were painted")
+        zh.append(f"{name_zh(model)}（{share}）需 {takes.zh} 幅，已画 {found.count} 幅")
     return Text(
-        f"How many pictures in float16 tell the measured share from {100 * claimed:.0f} %: {'; '.join(en)}.",
-        f"float16 下，要把实测比例与 {100 * claimed:.0f} % 分清：{'；'.join(zh)}。",
+        f"Pictures in float16 needed to distinguish the measured share from {100 * claimed:.0f} %: {'; '.join(en)}.",
+        f"float16 下，区分实测比例与 {100 * claimed:.0f} % 所需的画：{'；'.join(zh)}。",
     )
 
 
@@ -135,22 +136,22 @@ def _explain_by_range(rows: Rows, float16: ByModel) -> Text:
     exceeds = {peak > FLOAT16_LIMIT for peak in peaks.values()}
     if not all(float16[m].value == (peak > FLOAT16_LIMIT) for m, peak in peaks.items()):
         return Text(
-            f"The range at the first step does not explain it alone (largest number in float32: {en}).",
-            f"单凭第一步的范围解释不了（float32 的最大数值：{zh}）。",
+            f"The range at the first step alone does not explain it (largest number in float32: {en}).",
+            f"仅凭第一步的范围不能解释（float32 的最大数值：{zh}）。",
         )
     if exceeds == {False}:
         return Text(
-            f"Every number of float32's first step is inside float16 ({en}), and no picture broke.",
-            f"float32 第一步的数值都在 float16 之内（{zh}），没有一幅画坏掉。",
+            f"All numbers of float32's first step are within float16's range ({en}), and no picture broke.",
+            f"float32 第一步的数值都在 float16 的范围内（{zh}），没有一幅画损坏。",
         )
     if exceeds == {True}:
         return Text(
-            f"Numbers of float32's first step pass {FLOAT16_LIMIT:.0f} ({en}), and every picture broke.",
-            f"float32 第一步的数值超过 {FLOAT16_LIMIT:.0f}（{zh}），每一幅画都坏了。",
+            f"Float32's numbers exceed {FLOAT16_LIMIT:.0f} at the first step ({en}), and every picture broke.",
+            f"float32 第一步的数值超过 {FLOAT16_LIMIT:.0f}（{zh}），每一幅画都损坏。",
         )
     return Text(
-        f"It is the range, not luck: all break whose float32 numbers pass {FLOAT16_LIMIT:.0f} at the first step, and none of the others ({en}).",
-        f"取决于范围，而非运气：float32 第一步的数值超过 {FLOAT16_LIMIT:.0f} 的全坏，其余一幅不坏（{zh}）。",
+        f"The range decides: every picture of a model whose float32 numbers exceed {FLOAT16_LIMIT:.0f} at the first step broke, and no other picture did ({en}).",
+        f"取决于数值范围：float32 第一步的数值超过 {FLOAT16_LIMIT:.0f} 的模型，每幅画都损坏；其余模型没有一幅损坏（{zh}）。",
     )
 
 
@@ -161,8 +162,10 @@ def _explain_folding(rows: Rows) -> Text:
         plain, folded = (refused(rows, model, f) for f in ("float16", "float16-folded"))
         if plain.value > 0 and folded.count:
             en.append(f"{_count(folded)} of {folded.count} pictures ({name_of(model)})")
-            zh.append(f"{name_zh(model)} {folded.count} 幅中坏 {_count(folded)} 幅")
-    return Text(f"Folded float16 broke {join_names(en)}.", f"折叠之后，{'、'.join(zh)}。") if en else EMPTY
+            zh.append(f"{name_zh(model)} {folded.count} 幅中有 {_count(folded)} 幅损坏")
+    return (
+        Text(f"In folded float16, {join_names(en)} broke.", f"折叠之后，{'、'.join(zh)}。") if en else EMPTY
+    )
 
 
 def _judge_fallbacks(rows: Rows) -> Finding:
@@ -183,8 +186,8 @@ def _judge_fallbacks(rows: Rows) -> Finding:
     summary = _explain_steps(rows)
     explanation = join_sentences(
         Text(
-            "Share of runs that broke at step 2 or 3 (in brackets: where the broken ones broke).",
-            "在第 2、3 步损坏的比例（括号内为实际损坏之处）。",
+            "Share of pictures that broke at step 2 or 3 (in brackets: where pictures broke).",
+            "在第 2、3 步损坏的画的比例（括号内：实际损坏之处）。",
         ),
         summary,
         _explain_sample_size(float16, CLAIMED_FALLBACK),
@@ -199,13 +202,13 @@ def _explain_steps(rows: Rows) -> Text:
     broken = [result for result in rows.results("refusals", format_="float16") if result["refused"]]
     late, first = (sum(r["step"] in steps for r in broken) for steps in (SECOND_OR_THIRD, (0,)))
     if not broken:
-        return Text("In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步坏掉。")
-    en = f"Of the {len(broken)} that broke in float16, {late or 'none'} broke at steps 2–3 and {first} at step 1"
-    zh = f"float16 下坏掉的 {len(broken)} 幅中，{late} 幅坏在第 2–3 步，{first} 幅坏在第 1 步"
+        return Text("In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步损坏。")
+    en = f"Of the {len(broken)} pictures that broke in float16, {late or 'none'} broke at steps 2–3 and {first} at step 1"
+    zh = f"float16 下损坏的 {len(broken)} 幅画中，{late} 幅在第 2–3 步损坏，{first} 幅在第 1 步损坏"
     if first == len(broken):
         return Text(
-            f"{en}: what overflows did so the first time it was run.",
-            f"{zh}：会溢出的，第一次运行就溢出了。",
+            f"{en}: an overflow occurs the first time the layer runs.",
+            f"{zh}：会溢出的层在第一次运行时就溢出。",
         )
     return Text(f"{en}.", f"{zh}。")
 

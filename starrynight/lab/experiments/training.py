@@ -216,8 +216,8 @@ def judge(rows: Rows) -> list[Finding]:
     summary = _explain_scaling(rows, "float16", float16, needed)
     explanation = join_sentences(
         Text(
-            f"Non-finite / flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. Float32's gradients are {q1}, {q50}, {q99} (1, 50, 99 %).",
-            f"非有限 / 被冲为零 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度为 {q1}、{q50}、{q99}（1、50、99% 分位）。",
+            f"Figures: share of non-finite elements / share flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. The 1, 50 and 99 % quantiles of float32's gradient are {q1}, {q50}, {q99}.",
+            f"数字：非有限元素的比例 / 变为零的比例 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度的 1、50、99% 分位数为 {q1}、{q50}、{q99}。",
         ),
         summary,
         _explain_scaling(rows, "bfloat16", bfloat16, not clean),
@@ -239,17 +239,17 @@ def _explain_scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bo
     plain, scaled = (format_number(_median(found[k], "error")) for k in ("plain", "scaled"))
     if not needed:
         return Text(
-            f"{format_} keeps them without scaling: {plain} dB from float32's.",
-            f"{format_} 不缩放也保得住：距 float32 {plain} dB。",
+            f"{format_} needs no loss scaling: its gradient is {plain} dB from float32's.",
+            f"{format_} 无需损失缩放：梯度距 float32 {plain} dB。",
         )
     if _median(found["plain"], "flushed") > FLUSHED_LIMIT:
         least = format_number(rows.format_properties(format_)["tiny"], 1)
-        why = Text(f"loses what falls below {least} on the way", f"丢掉途中低于 {least} 的部分")
+        why = Text(f"flushes numbers below {least} to zero", f"把小于 {least} 的数变为零")
     else:
-        why = Text("meets Inf or NaN", "遇到 Inf 或 NaN")
+        why = Text("gives Inf or NaN", "出现 Inf 或 NaN")
     return Text(
-        f"{format_} {why.en}: {plain} dB from float32's without scaling, {scaled} dB with it.",
-        f"{format_} {why.zh}：不缩放时距 float32 {plain} dB，缩放后 {scaled} dB。",
+        f"{format_} {why.en}: its gradient is {plain} dB from float32's without loss scaling, {scaled} dB with it.",
+        f"{format_} {why.zh}：梯度距 float32 {plain} dB，加损失缩放后 {scaled} dB。",
     )
 
 

@@ -111,9 +111,9 @@ def _ranges(rows: Rows, model: str) -> Plot | None:
         chart.series.append(Series(format_, _by_layer(rows, model, format_, "peak", "{:.4g}", _log2)))
     chart.x_ticks = _block_ticks(rows, model)
     return _plot(
-        chart, _title(model, "How near the edge", "离边缘有多近"),
-        Text("The largest number each layer of the denoiser puts out at the first step. A line breaks where it meets Inf or NaN. Folded float16 stores the same function with powers of two divided out.",
-         "第一步中去噪网络每一层输出的最大数值。线条中断处即遇到了 Inf 或 NaN。折叠 float16 存的是同一个函数，只是除去了若干个 2 的幂。"),
+        chart, _title(model, "How close to the limit of float16", "离 float16 的上限有多近"),
+        Text("The largest number in the output of each layer of the denoiser at the first step. A line is interrupted at Inf or NaN. Folded float16 computes the same function; powers of two are divided out of what it stores.",
+         "第一步中去噪网络每一层输出的最大数值。线条在 Inf 或 NaN 处中断。折叠 float16 计算的是同一个函数，只是所存数值除去了 2 的幂。"),
     )  # fmt: skip
 
 
@@ -125,16 +125,16 @@ def _born(rows: Rows, model: str) -> Plot | None:
             chart.series.append(Series(format_, points, kind))
     chart.x_ticks = _block_ticks(rows, model)
     return _plot(
-        chart, _title(model, "Where the error is born", "误差生于何处"),
-        Text("Lines: distance from float32 with all that came before. Dots: what this layer adds alone, given the same input. 6 dB is a factor of two; lower is truer.",
-         "线：连同之前各层在内，与 float32 的距离。点：在同样输入下这一层单独带来的误差。6 dB 为一倍；越低越真。"),
+        chart, _title(model, "Where the error arises", "误差产生于何处"),
+        Text("Lines: distance from float32, with the error of all earlier layers. Dots: the error of this layer alone, given the same input. 6 dB are a factor of two; lower is closer.",
+         "线：与 float32 的距离，含之前各层的误差。点：同样输入下这一层单独产生的误差。6 dB 相当于两倍；越低越接近。"),
     )  # fmt: skip
 
 
 def _norms(rows: Rows) -> Plot | None:
     """The norms of claim C7's three layers, at fifty of the noise levels."""
     model = rows.models[0]
-    chart = Chart(Text("level of training noise, from all to none", "训练噪声的级别，由满到无"), Text("norm of what the layer puts out", "该层输出的范数"), y_tick=_power)  # fmt: skip
+    chart = Chart(Text("level of training noise, from all to none", "训练噪声的级别，由满到无"), Text("norm of the layer's output", "该层输出的范数"), y_tick=_power)  # fmt: skip
     found = {f: rows.result("norms", model, f) for f in (REFERENCE, "float16", "bfloat16")}
     for format_, result in found.items():
         for name, notes in result["layers"].items() if result.get("levels") else ():
@@ -149,9 +149,9 @@ def _norms(rows: Rows) -> Plot | None:
     chart.x_ticks = [(whole * at / 4, str(whole * at // 4)) for at in range(5)]
     names = ", ".join(found[REFERENCE].get("layers", {}))
     return _plot(
-        chart, _title(model, "Three layers over the noise", "三层在各级噪声上"),
-        Text(f"The same noised picture shown to each format: {names}. Where only one colour is seen, the formats lie on one another.",
-         f"给各格式看同一幅加噪的画：{names}。只见一种颜色之处，各格式彼此重叠。"),
+        chart, _title(model, "Three layers over the noise levels", "三层在各级噪声上"),
+        Text(f"Every format gets the same noised picture: {names}. Where only one colour is visible, the lines coincide.",
+         f"各格式输入同一幅加噪的画：{names}。只见一种颜色之处，各线重合。"),
     )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def _drift(rows: Rows) -> Plot | None:
     chart.x_ticks = [(step, str(step)) for step in range(1, last + 1)]
     return _plot(
         chart, _title(model, "How the latents drift", "潜变量如何漂移"),
-        Text("The same seed in each format, step by step; medians over the pictures.", "同一种子在各格式下逐步的偏离；各画的中位数。"),
+        Text("The same seed in each format; medians over the pictures.", "各格式使用同一种子；取各画的中位数。"),
     )  # fmt: skip
 
 
@@ -203,8 +203,8 @@ def _spread(rows: Rows) -> Plot | None:
     widest = max((abs(y) for s in chart.series for _, y, _ in s.points), default=math.nan)
     return _plot(
         chart, _title(model, "The latents' range, step by step", "潜变量逐步的范围"),
-        Text(f"Over all pictures. The widest is {widest:.3g}, where float16 ends at {FLOAT16_LIMIT:.0f}; where only one colour is seen, the formats lie on one another.",
-         f"取遍所有画。最大的绝对值为 {widest:.3g}，而 float16 的上限是 {FLOAT16_LIMIT:.0f}；只见一种颜色之处，各格式彼此重叠。"),
+        Text(f"Over all pictures. The largest magnitude is {widest:.3g}; float16 ends at {FLOAT16_LIMIT:.0f}. Where only one colour is visible, the lines coincide.",
+         f"取自所有画。最大绝对值为 {widest:.3g}；float16 的上限是 {FLOAT16_LIMIT:.0f}。只见一种颜色之处，各线重合。"),
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def _colours(rows: Rows) -> Plot | None:
     chart.x_ticks = [(p + 1, str(p + 1)) for p in range(rows.plan.prompts)]
     return _plot(
         chart, _title(model, "Colour, picture by picture", "逐幅的色差"),
-        Text("Each dot is a picture. A ΔE below 1 is not seen side by side.", "每个点是一幅画。ΔE 低于 1 时，并排也看不出差别。"),
+        Text("Each dot is a picture. A ΔE below 1 is not visible side by side.", "每个点是一幅画。ΔE 低于 1 时，并排也看不出差别。"),
     )  # fmt: skip
 
 
