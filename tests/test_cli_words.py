@@ -17,6 +17,7 @@ from starrynight.cli import models
 from starrynight.errors import HubUnreachable, MissingFile
 from starrynight.gallery.store import Gallery
 from starrynight.models import catalogue, download
+from starrynight.numerics.ranges import LayerRange, float16_summary
 
 # Part of the message for each wrong command line, in English and in Chinese.
 WRONG = {
@@ -175,3 +176,15 @@ def test_a_model_that_no_hub_has_is_refused_with_the_next_step(
     assert models.model_state(catalogue.find("kook-zimage-turbo")) == "needs z-image-turbo"
     with pytest.raises(HubUnreachable, match="z-image-turbo"):  # now the base model is downloaded
         download.pull("kook-zimage-turbo", endpoint="http://127.0.0.1:9")
+
+
+def test_the_summary_of_ranges_names_the_worst_layer_and_the_headroom() -> None:
+    calm, loud = LayerRange("vae", "up", "mm", 4.0, 1.0, 4.0), LayerRange("dit", "w2", "mm", 20.0, 1.0, 14.0)
+    assert float16_summary([]).zh == "没有任何 16 位计算。"
+    assert float16_summary([calm]).en.endswith("the least headroom is 12.0 bits, at vae.up.")
+    summary = float16_summary([calm, loud])
+    assert (
+        "in 1 of 2 layers, by up to 4.0 bits at dit.w2; after folding the headroom is +2.0 bits."
+        in summary.en
+    )
+    assert "2 层中的 1 层溢出，最多超出 4.0 位（dit.w2）；折叠后余量 +2.0 位。" in summary.zh

@@ -64,7 +64,7 @@ def ranges(
         )
     from starrynight.folding import calibrate
     from starrynight.models import catalogue, download
-    from starrynight.numerics.ranges import layer_ranges
+    from starrynight.numerics.ranges import float16_summary, layer_ranges
     from starrynight.storage import check_writable
 
     if out is not None:
@@ -72,7 +72,7 @@ def ranges(
     found = catalogue.resolve(download.fetch(catalogue.find(model)))
     with ProgressBar(t(f"measuring {found.spec.en}", f"测量 {found.spec.zh}")) as on_progress:
         measured = layer_ranges(calibrate.observe(found, on_progress=on_progress))
-    summary = _summary(measured)
+    summary = t(*float16_summary(measured))
     if out is not None:
         _draw(out, measured, t(found.spec.en, found.spec.zh), summary)
     if as_json:
@@ -99,29 +99,6 @@ def _draw(out: Path, measured: Sequence[LayerRange], name: str, summary: str) ->
     text = range_plot(measured, title, summary, legend)
     with storing(out):
         write_atomic(out, text.encode(), overwrite=True)
-
-
-def _summary(measured: Sequence[LayerRange]) -> str:
-    """One sentence: whether float16 holds every layer, before and after folding."""
-    from starrynight.numerics.ranges import LIMITS, overflowing_layers
-
-    if not measured:
-        return t("No operation ran in 16 bits.", "没有任何 16 位计算。")
-    broken = len(overflowing_layers(measured))
-    worst = max(measured, key=lambda layer: layer.peak)
-    left = LIMITS["float16"] - max(layer.folded for layer in measured)
-    if not broken:
-        spare = worst.headroom_bits("float16")
-        return t(
-            f"float16 holds all {len(measured)} layers, with {spare:.1f} bits of headroom at {worst.component}.{worst.name}.",
-            f"float16 容得下全部 {len(measured)} 层，最紧处 {worst.component}.{worst.name} 还余 {spare:.1f} 位。",
-        )
-    return t(
-        f"float16 overflows in {broken} of {len(measured)} layers, by up to {-worst.headroom_bits('float16'):.1f} bits at "
-        f"{worst.component}.{worst.name}; folded, {left:+.1f} bits remain.",
-        f"float16 在 {len(measured)} 层中的 {broken} 层溢出，最多超出 {-worst.headroom_bits('float16'):.1f} 位（{worst.component}.{worst.name}）；"
-        f"折叠后余量 {left:+.1f} 位。",
-    )
 
 
 def _print_table(measured: Sequence[LayerRange], everything: bool) -> None:
@@ -154,10 +131,10 @@ def _print_table(measured: Sequence[LayerRange], everything: bool) -> None:
 
 
 def _row(layer: LayerRange) -> list[str]:
+    """The cells of a layer: name, largest value, headroom in each format, and a bar of float16's headroom."""
+
     def bits(spare: float) -> str:
         return f"[red]{spare:+.1f}[/]" if spare < 0 else f"{spare:+.1f}"
-
-    from starrynight.numerics.ranges import LIMITS
 
     spare = layer.headroom_bits("float16")
     bar = (
@@ -165,7 +142,7 @@ def _row(layer: LayerRange) -> list[str]:
         if spare < 0
         else "[gold1]" + "▪" * min(20, round(spare)) + "[/]"
     )
-    return [f"  {layer.name or layer.component}", f"{2**layer.peak:.3g}", bits(spare), bits(LIMITS["float16"] - layer.folded),
+    return [f"  {layer.name or layer.component}", f"{2**layer.peak:.3g}", bits(spare), bits(layer.headroom_bits("float16", folded=True)),
             bits(layer.headroom_bits("float8_e5m2")), bits(layer.headroom_bits("float8_e4m3")), bar]  # fmt: skip
 
 
@@ -178,8 +155,8 @@ def fold(
 ) -> None:
     if to != "float16":
         raise BadRequest(
-            f"Cannot fold for “{excerpt(to)}”; float16 is the only format whose range is too small.",
-            f"不能折叠到“{excerpt(to)}”；只有 float16 的范围不够，需要折叠。",
+            f"Folding is for float16 only, not for “{excerpt(to)}”.",
+            f"折叠只用于 float16，不用于“{excerpt(to)}”。",
         )
     from starrynight.folding import export
     from starrynight.models import catalogue, download

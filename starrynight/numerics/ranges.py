@@ -9,6 +9,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from starrynight.i18n import Text
 from starrynight.numerics.solve import collect_ranges, immovable, solve_exponents
 from starrynight.numerics.trace import Trace
 
@@ -35,9 +36,12 @@ class LayerRange:
     small: float
     folded: float
 
-    def headroom_bits(self, name: str) -> float:
-        """Bits between the peak and the largest number of the format ``name``; negative if it overflows."""
-        return LIMITS[name] - self.peak
+    def headroom_bits(self, name: str, folded: bool = False) -> float:
+        """Bits between the peak and the largest number of the format ``name``; negative if it overflows.
+
+        ``folded``: of the peak after folding.
+        """
+        return LIMITS[name] - (self.folded if folded else self.peak)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON, rounded; "spare" holds the headroom in bits by format."""
@@ -67,6 +71,26 @@ def overflowing_layers(found: Sequence[LayerRange], name: str = "float16") -> li
     return sorted(
         (layer for layer in found if layer.headroom_bits(name) < 0),
         key=lambda layer: layer.headroom_bits(name),
+    )
+
+
+def float16_summary(layers: Sequence[LayerRange]) -> Text:
+    """Whether float16 holds every layer; if not, by how much the worst overflows, and the headroom after folding."""
+    if not layers:
+        return Text("No operation ran in 16 bits.", "没有任何 16 位计算。")
+    worst = max(layers, key=lambda layer: layer.peak)
+    place, bits = f"{worst.component}.{worst.name}", worst.headroom_bits("float16")
+    if bits >= 0:
+        return Text(
+            f"float16 holds all {len(layers)} layers; the least headroom is {bits:.1f} bits, at {place}.",
+            f"float16 容得下全部 {len(layers)} 层，最紧处 {place} 还余 {bits:.1f} 位。",
+        )
+    count = len(overflowing_layers(layers))
+    folded = min(layer.headroom_bits("float16", folded=True) for layer in layers)
+    return Text(
+        f"float16 overflows in {count} of {len(layers)} layers, by up to {-bits:.1f} bits at {place}; "
+        f"after folding the headroom is {folded:+.1f} bits.",
+        f"float16 在 {len(layers)} 层中的 {count} 层溢出，最多超出 {-bits:.1f} 位（{place}）；折叠后余量 {folded:+.1f} 位。",
     )
 
 
