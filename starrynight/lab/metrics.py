@@ -37,9 +37,11 @@ def colour_difference(reference: Array, other: Array) -> Array:
 
 def psnr(reference: Array, other: Array, mask: Array | None = None) -> float:
     """PSNR in decibels for a peak of 1, inside ``mask`` if one is given; ∞ for equal pictures."""
+    from starrynight.numerics import certify  # imports torch
+
     error = (np.asarray(reference, np.float64) - np.asarray(other, np.float64)) ** 2
-    mean = float(error[mask].mean() if mask is not None else error.mean())
-    return 10 * math.log10(1 / mean) if mean else math.inf
+    decibels = certify.psnr(float(error[mask].mean() if mask is not None else error.mean()))
+    return math.nan if decibels is None else decibels
 
 
 def ssim(reference: Array, other: Array) -> float:
