@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 import pytest
-from attacks.pictures import BROKEN, FORGED, itxt, lies, png, saved, with_comment, with_text
+from attacks.pictures import BROKEN, FORGED, forged_json, itxt, png, saved, with_comment, with_text
 from hung import picture
 
 from starrynight.errors import BadFile, BadRequest, LfsPointer, MissingFile, NoRecipe, StarryError
@@ -125,7 +125,7 @@ def test_forged_metadata_is_text_or_refused_but_never_an_accident(gallery: Galle
 
 
 def test_a_file_cannot_lie_itself_a_verdict_a_style_or_a_plan(gallery: Gallery, source: Path) -> None:
-    forged = lies(
+    forged = forged_json(
         request={"prompt": "sea", "style": "\x1b[2J" * 500},
         verdict={"outcome": "admin"},
         plan={"unet": {"format": ["x"]}},

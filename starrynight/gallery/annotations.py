@@ -22,8 +22,8 @@ _TAG, _COLLECTION = Text("tag", "标签"), Text("collection", "画集")
 
 
 class Annotations:
-    """Each method changes all the pictures it is given or none, and raises ``MissingFile`` for an unknown id or
-    collection and ``BadRequest`` for an invalid name or note."""
+    """Each method changes all the pictures it is given or none, and raises ``MissingFile`` for an unknown id
+    or collection and ``BadRequest`` for an invalid name or note."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

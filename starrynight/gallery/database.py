@@ -1,7 +1,7 @@
 """The gallery's database, SQLite in WAL mode or Postgres by its URL: opened, migrated, read and written.
 
-SQLite's WAL mode lets readers continue while a picture is added. Every access goes through ``reading`` or ``writing``,
-which turn database errors into a ``StorageError`` with one sentence.
+SQLite's WAL mode lets readers continue while a picture is added. Every access goes through ``reading`` or
+``writing``, which turn database errors into a ``StorageError`` with one sentence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BrokenDatabase(StorageError):
 
 
 class Database:
-    """``url``: a URL of SQLAlchemy, e.g. ``sqlite:////home/me/gallery.db``. Opening creates the tables or migrates them.
+    """``url`` as SQLAlchemy reads it: ``sqlite:////home/me/gallery.db``. Opening creates or migrates the tables.
 
     Raises ``StorageError`` if the database cannot be opened, is damaged, or was made by a newer version, and
     ``MissingPackage`` if its driver is not installed.
@@ -99,7 +99,7 @@ class Database:
         return engine
 
     def _use_wal(self) -> None:
-        """Switch the file to WAL mode, which is permanent. SQLite's timeout does not apply to this lock, so retry."""
+        """Switch the file to WAL mode permanently. SQLite's timeout does not cover this lock, so retry."""
         deadline = time.monotonic() + LOCK_TIMEOUT
         connection = self.engine.raw_connection()
         try:
@@ -195,7 +195,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Take the write lock at once: of two readers that both become writers, SQLite rejects one without waiting."""
+    """Take the write lock at once: SQLite rejects one of two readers that both become writers."""
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

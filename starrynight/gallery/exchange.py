@@ -1,7 +1,9 @@
-"""Import pictures from folders (ours and those of A1111, ComfyUI and InvokeAI, byte for byte) and export them as a zip.
+"""Import pictures from folders (ours and those of A1111, ComfyUI and InvokeAI, byte for byte) and export them
+as a zip.
 
-Every imported file is untrusted. A file that is not a valid picture is refused with the reason, and the import goes on.
-Names from outside never become paths in the gallery, and exported names stay inside their folder.
+Every imported file is untrusted. A file that is not a valid picture is refused with the reason, and the
+import goes on. Names from outside never become paths in the gallery, and exported names stay inside their
+folder.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class ExportResult:
 def import_pictures(
     database: Database, files: Files, source: Path, bare: bool, on_progress: OnProgress | None
 ) -> ImportResult:
-    """Add every .png, .jpg and .webp of a folder and its subfolders, or one file. See ``Gallery.import_pictures``."""
+    """Add every .png, .jpg and .webp below a folder, or one file. See ``Gallery.import_pictures``."""
     added, already_present, refused = 0, 0, []
     paths = list(_picture_paths(source))
     progress = ProgressCounter(on_progress, len(paths))

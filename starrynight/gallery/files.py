@@ -1,8 +1,9 @@
-"""Files of pictures: ``Files``, the gallery's store named by content, and ``OutputPath``, the file or folder of ``-o``.
+"""Files of pictures: ``Files``, the gallery's store named by content, and ``OutputPath``, the file or folder
+of ``-o``.
 
-The store names a file ``ab/ab12….png`` by the first 32 hex digits of the SHA-256 of its bytes. Therefore a file never
-changes, equal pictures share one file, and reading a file shows whether it is intact. No name from outside becomes a
-path in the store.
+The store names a file ``ab/ab12….png`` by the first 32 hex digits of the SHA-256 of its bytes. Therefore a
+file never changes, equal pictures share one file, and reading a file shows whether it is intact. No name from
+outside becomes a path in the store.
 """
 
 from __future__ import annotations
@@ -38,16 +39,17 @@ def id_of(data: bytes) -> str:
 
 
 def slug(prompt: str, limit: int = 40) -> str:
-    """A readable file name: letters and digits of any script, with single hyphens in place of everything else."""
+    """A readable file name: letters and digits of any script, single hyphens for everything else."""
     words = re.sub(r"[\W_]+", "-", prompt, flags=re.UNICODE).strip("-")
     return words[:limit].strip("-") or "picture"
 
 
 class Files:
-    """``place`` is a folder or an fsspec URL (``s3://bucket/pictures``); ``options`` are passed to that file system.
+    """``place`` is a folder or an fsspec URL (``s3://bucket/pictures``); ``options`` are passed to that file
+    system.
 
-    Methods raise ``MissingFile`` if the file does not exist and ``StorageError`` if the disk is full, the place is not
-    writable or a remote store does not answer.
+    Methods raise ``MissingFile`` if the file does not exist and ``StorageError`` if the disk is full, the
+    place is not writable or a remote store does not answer.
     """
 
     def __init__(self, place: str | Path, **options: object) -> None:
@@ -118,8 +120,8 @@ class Files:
                 yield found[2], FORMATS[found[3]], name
 
     def unknown(self) -> list[str]:
-        """Files under the root that are not pictures' files: partial files of killed processes, and files put there by
-        other programs."""
+        """Files under the root that are not pictures' files: partial files of killed processes, and files put
+        there by other programs."""
         return [name for name in self._names() if not _STORED.fullmatch(name)]
 
     def remove_stale_parts(self) -> None:
@@ -159,8 +161,9 @@ class Files:
 class OutputPath:
     """The destination of ``-o``: a picture file, if it has a suffix, or a folder.
 
-    Several pictures (``count`` > 1) written to a file are numbered: a-1.png, a-2.png. In a folder the name ends in the
-    picture's id, so writing an equal picture again changes nothing and different pictures never share a name.
+    Several pictures (``count`` > 1) written to a file are numbered: a-1.png, a-2.png. In a folder the name
+    ends in the picture's id, so writing an equal picture again changes nothing and different pictures never
+    share a name.
     """
 
     out: Path
@@ -172,7 +175,7 @@ class OutputPath:
         return self.out.suffix != "" and not self.out.is_dir()
 
     def check(self) -> None:
-        """Check before painting that the pictures can be written. Raises ``BadRequest`` or ``StorageError``."""
+        """Check that the pictures can be written. Raises ``BadRequest`` or ``StorageError``."""
         try:
             str(self.out).encode()
             self._check_writable()

@@ -1,11 +1,12 @@
-"""Parse a picture's file into the values of a row, and add the picture: the file first, then its row in one transaction.
+"""Parse a picture's file into the values of a row, and add the picture: the file first, then its row in one
+transaction.
 
-Adding, importing and rebuilding all parse the stored bytes with ``parse_file``, so a row never contains more than its
-file does, apart from annotations (stars, notes, tags, collections). The content of a file may be forged: texts are
-cleaned and cut, and a number is stored only if it is one.
+Adding, importing and rebuilding all parse the stored bytes with ``parse_file``, so a row never contains more
+than its file does, apart from annotations (stars, notes, tags, collections). The content of a file may be
+forged: texts are cleaned and cut, and a number is stored only if it is one.
 
-If the process is killed between the two writes, the complete file remains without a row: ``verify`` reports it and
-``rebuild`` adds the row.
+If the process is killed between the two writes, the complete file remains without a row: ``verify`` reports
+it and ``rebuild`` adds the row.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def add_picture(
 ) -> bool:
     """Store the file and its row; return whether the row is new. A picture that is in the trash is restored.
 
-    ``made_at``: seconds since 1970, by default now. ``also`` writes in the same transaction. Raises ``StorageError``,
-    and then there is no row.
+    ``made_at``: seconds since 1970, by default now. ``also`` writes in the same transaction. Raises
+    ``StorageError``, and then there is no row.
     """
     picture = parsed.columns["id"]
     name = files.name(picture, parsed.columns["format"])
@@ -101,11 +102,11 @@ def find_number(connection: Connection, picture: str) -> int | None:
 
 
 def search_tokens(columns: Mapping[Any, Any], recipe: str, *annotations: str) -> str:
-    """The tokens that a text search reads: the prompt as typed and as the model read it (a style adds words to it), the
-    style, and the ``annotations``.
+    """The tokens that a text search reads: the prompt as typed and as the model read it (a style adds words
+    to it), the style, and the ``annotations``.
 
-    The negative prompt is left out because it names what the picture does not show. The names of tools and models are
-    left out because "night" would find every picture made by Starry Night.
+    The negative prompt is left out because it names what the picture does not show. The names of tools and
+    models are left out because "night" would find every picture made by Starry Night.
     """
     whole_prompt = clean(json.loads(recipe).get("prompt"))[:MAX_PROMPT]
     prompts = dict.fromkeys((columns["prompt"], whole_prompt))
@@ -113,11 +114,11 @@ def search_tokens(columns: Mapping[Any, Any], recipe: str, *annotations: str) ->
 
 
 def parse_file(data: bytes, pixels: np.ndarray | None = None, bare: bool = True) -> ParsedFile:
-    """Parse a picture's file. Pass ``pixels`` (uint8 [H, W, 3]) if they are decoded already. ``bare`` accepts a picture
-    without a recipe.
+    """Parse a picture's file. Pass ``pixels`` (uint8 [H, W, 3]) if they are decoded already. ``bare`` accepts
+    a picture without a recipe.
 
-    Raises ``BadFile`` if the bytes are not a complete PNG, JPEG or WebP picture or the recipe is malformed, and
-    ``NoRecipe`` if there is none and ``bare`` is False.
+    Raises ``BadFile`` if the bytes are not a complete PNG, JPEG or WebP picture or the recipe is malformed,
+    and ``NoRecipe`` if there is none and ``bare`` is False.
     """
     pixels = read_pixels(data) if pixels is None else pixels
     try:
@@ -178,7 +179,7 @@ def _name(value: object) -> str | None:
 
 
 def _json(raw: Mapping[str, Any]) -> str:
-    """The recipe as JSON; "{}" if it is too large or has values that JSON does not allow (the file keeps them)."""
+    """The recipe as JSON; "{}" if it is too large or has values that JSON does not allow."""
     try:
         found = plain_json(raw)
     except (ValueError, TypeError, RecursionError):

@@ -24,8 +24,8 @@ READING = Text("reading", "正在读取")
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """``missing``: ids of rows whose file does not exist. ``orphans``: files without a row. ``corrupt``: files whose
-    content does not match their name. ``unknown``: other files in the store, which do no harm.
+    """``missing``: ids of rows whose file does not exist. ``orphans``: files without a row. ``corrupt``:
+    files whose content does not match their name. ``unknown``: other files in the store, which do no harm.
     """
 
     pictures: int
@@ -42,7 +42,8 @@ class IntegrityReport:
 
 @dataclass(frozen=True)
 class RebuildResult:
-    """``updated``: rows written again from their file. ``adopted``: files that had no row. ``refused``: (file, reason)."""
+    """``updated``: rows written again from their file. ``adopted``: files that had no row. ``refused``:
+    (file, reason)."""
 
     updated: int
     adopted: int
@@ -76,8 +77,8 @@ def verify(database: Database, files: Files, on_progress: OnProgress | None = No
 def rebuild(database: Database, files: Files, on_progress: OnProgress | None = None) -> RebuildResult:
     """Read every file, oldest first, and update or insert its row.
 
-    Annotations of existing rows are kept. A row whose file does not exist is kept too, because the disk may only be
-    unmounted.
+    Annotations of existing rows are kept. A row whose file does not exist is kept too, because the disk may
+    only be unmounted.
     """
     files.remove_stale_parts()
     if database.is_sqlite:  # first: triggers update the search index, and a broken one rejects every update
@@ -131,15 +132,16 @@ def _is_corrupt(files: Files, picture: str, name: str) -> bool:
 
 
 def _without_row(database: Database, candidates: Iterable[str]) -> set[str]:
-    """The candidates that have neither a row nor a tombstone now: since the first look, a new picture may have received
-    its row, or a row may have been deleted."""
+    """The candidates that have neither a row nor a tombstone now: since the first look, a new picture may
+    have received its row, or a row may have been deleted."""
     with database.reading() as connection:
         deleted = set(connection.execute(select(tombstones.c.id)).scalars())
         return {p for p in candidates if p not in deleted and find_number(connection, p) is None}
 
 
 def _check_index(connection: Connection) -> bool:
-    """Whether every picture has search tokens, and SQLite's own checks of the file and of the search index pass."""
+    """Whether every picture has search tokens, and SQLite's own checks of the file and of the search index
+    pass."""
     count = select(func.count())
     complete = (
         connection.execute(count.select_from(pictures)).scalar()

@@ -1,8 +1,8 @@
-"""The gallery's tables, and ``Row``, one picture as read from them. The steps in ``migrations/`` create the tables.
+"""The gallery's tables, which ``migrations/`` creates, and ``Row``, one picture as read from them.
 
-``pictures`` has short columns only, because a page of the gallery reads many of its rows; the long texts are in
-``recipes``. ``number`` is the order in which pictures were added and is never reused; ``id`` is derived from the file's
-bytes, so it survives the loss of the database. Times are milliseconds since 1970, UTC.
+``pictures`` has short columns only, because a page of the gallery reads many of its rows; the long texts are
+in ``recipes``. ``number`` is the order in which pictures were added and is never reused; ``id`` is derived
+from the file's bytes, so it survives the loss of the database. Times are milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ tombstones = Table(
 class Row:
     """One picture. ``number``: order of adding. ``id``: 32 hex digits of the file's hash. ``size``: bytes.
 
-    ``made_at`` is the file's date for imported pictures, otherwise the time of adding, ``hung_at``. ``None`` means
-    that the file does not contain the value.
+    ``made_at`` is the file's date for imported pictures, otherwise the time of adding, ``hung_at``. ``None``
+    means that the file does not contain the value.
     """
 
     number: int

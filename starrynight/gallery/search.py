@@ -1,7 +1,8 @@
-"""Search: a ``Query`` describes the pictures to find, a ``Page`` holds some of them and the cursor of the next page.
+"""Search: a ``Query`` describes the pictures to find, a ``Page`` holds some of them and the cursor of the
+next page.
 
-A cursor is the last row's number, not an offset. Pictures added between two requests therefore shift nothing, and the
-thousandth page costs as much as the first.
+A cursor is the last row's number, not an offset. Pictures added between two requests therefore shift nothing,
+and the thousandth page costs as much as the first.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ concordance = table("concordance", column("rowid"), column("concordance"))
 class Query:
     """The conditions that a picture must fulfil, all of them; ``None`` or "" means no condition.
 
-    ``text``: words or parts of words, Chinese or English, in prompt, style, tags and note. ``since`` (inclusive) and
-    ``until`` (exclusive) compare ``made_at``; a time without a zone is UTC. ``like``: a picture's id. ``colour``:
-    "#1f3b73". ``like`` and ``colour`` sort by distance; otherwise the picture added last comes first, or
-    ``oldest_first``. ``trashed`` searches the trash instead of the gallery.
+    ``text``: words or parts of words, Chinese or English, in prompt, style, tags and note. ``since``
+    (inclusive) and ``until`` (exclusive) compare ``made_at``; a time without a zone is UTC. ``like``: a
+    picture's id. ``colour``: "#1f3b73". ``like`` and ``colour`` sort by distance; otherwise the picture added
+    last comes first, or ``oldest_first``. ``trashed`` searches the trash instead of the gallery.
     """
 
     text: str = ""
@@ -95,7 +96,8 @@ class Search:
     def page(self, query: Query, after: str | None = None, limit: int = 60) -> Page:
         """At most ``limit`` (1 … 500) rows after the cursor ``after``.
 
-        Raises ``BadRequest`` for an invalid cursor, and ``MissingFile`` if the picture of ``like`` does not exist.
+        Raises ``BadRequest`` for an invalid cursor, and ``MissingFile`` if the picture of ``like`` does not
+        exist.
         """
         limit = max(1, min(limit, MAX_PAGE))
         with self.database.reading() as connection:
@@ -147,8 +149,8 @@ class Search:
 class DescriptorCache:
     """The descriptors of all pictures as arrays; each query first reads those of new pictures.
 
-    An entry stays valid because numbers are never reused and files never change. Entries of deleted pictures remain,
-    and ``Search`` removes them from the results by the numbers that match in the database.
+    An entry stays valid because numbers are never reused and files never change. Entries of deleted pictures
+    remain, and ``Search`` removes them from the results by the numbers that match in the database.
     """
 
     def __init__(self) -> None:
@@ -158,7 +160,7 @@ class DescriptorCache:
         self._colours = similarity.unpack(b"")
 
     def distances(self, connection: Connection, query: Query) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of all pictures with a descriptor, int64 [N], and their distances to the query, float32 [N].
+        """The numbers of all pictures with a descriptor, int64 [N], and their distances, float32 [N].
 
         ``like`` and ``colour`` contribute 0 … 1 each.
         """
@@ -217,10 +219,10 @@ def find_matches(connection: Connection, query: Query) -> Matches:
 def _match_fts5(phrases: list[tuple[str, ...]], where: list[ColumnElement[bool]]) -> Matches:
     """Full-text search on SQLite.
 
-    FTS5 returns rows in the order of numbers, so a query stops when its page is full. The unary plus prevents SQLite
-    from scanning ``pictures`` and asking FTS5 about every row
-    (https://sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_). Quoting is all the escaping
-    needed, because tokens contain only letters, digits and pictographs (tokens.py).
+    FTS5 returns rows in the order of numbers, so a query stops when its page is full. The unary plus prevents
+    SQLite from scanning ``pictures`` and asking FTS5 about every row
+    (https://sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_). Quoting is all the
+    escaping needed, because tokens contain only letters, digits and pictographs (tokens.py).
     """
     match = " ".join(f'"{" ".join(phrase)}"*' for phrase in phrases)
     source = concordance.join(pictures, pictures.c.number == literal_column("+concordance.rowid"))
@@ -228,8 +230,8 @@ def _match_fts5(phrases: list[tuple[str, ...]], where: list[ColumnElement[bool]]
 
 
 def _match_tsvector(phrases: list[tuple[str, ...]]) -> ColumnElement[bool]:
-    """Full-text search on Postgres: the index finds all tokens, then a string comparison checks that those of a phrase
-    are adjacent."""
+    """Full-text search on Postgres: the index finds all tokens, then a string comparison checks that those of
+    a phrase are adjacent."""
     tokens = " & ".join(f"'{token}':*" for phrase in phrases for token in phrase)
     vector = func.array_to_tsvector(func.string_to_array(recipes.c.words, literal_column("' '")))
     adjacent = [(" " + recipes.c.words).contains(f" {' '.join(p)}") for p in phrases if len(p) > 1]
@@ -239,7 +241,7 @@ def _match_tsvector(phrases: list[tuple[str, ...]]) -> ColumnElement[bool]:
 
 
 def _matching_numbers(connection: Connection, query: Query) -> np.ndarray:
-    """The numbers of all matches, int64. Fetched as one text, which is many times faster than one row for each."""
+    """The numbers of all matches, int64. Reading them as one text is many times faster than as rows."""
     matches = find_matches(connection, query)
     joined = func.aggregate_strings(cast(pictures.c.number, String), ",")
     statement = select(joined).select_from(matches.source).where(*matches.where)
@@ -292,5 +294,5 @@ def _parse_cursor(after: str) -> int:
 
 
 def _position_after(ranked: list[int], last: int) -> int:
-    """The position after number ``last``. If that picture is gone, the list ends rather than repeat pictures."""
+    """The position after number ``last``. If that picture is gone, the list ends; it never repeats any."""
     return ranked.index(last) + 1 if last in ranked else len(ranked)

@@ -1,8 +1,9 @@
 """A picture's descriptor for similarity search, 8 + 48 bytes, and the distances between descriptors.
 
-``hash``: 63 bits, the signs of the lowest DCT frequencies relative to their median (pHash: Zauner, 2010, "Implementation
-and Benchmarking of Perceptual Image Hash Functions"). Scaling, re-encoding and brightness leave most bits unchanged.
-``colours``: the mean colour of each of 4 × 4 fields in CIE L*a*b* (D65), one byte per channel.
+``hash``: 63 bits, the signs of the lowest DCT frequencies relative to their median (pHash: Zauner, 2010,
+"Implementation and Benchmarking of Perceptual Image Hash Functions"). Scaling, re-encoding and brightness
+leave most bits unchanged. ``colours``: the mean colour of each of 4 × 4 fields in CIE L*a*b* (D65), one byte
+per channel.
 
 Descriptors are stored in the database, so their bytes must not change.
 """
@@ -55,8 +56,8 @@ def _hash(grey: np.ndarray) -> int:
 def srgb_to_lab(colours: np.ndarray) -> np.ndarray:
     """sRGB uint8 [N, 3] to CIE L*a*b* float64 [N, 3] (L* 0 … 100).
 
-    ``skimage.color.rgb2lab`` uses a matrix with other digits: up to 0.005 apart, which changes the stored bytes of 131
-    of 2,000 random pictures. Its first call also takes 0.18 s to import.
+    ``skimage.color.rgb2lab`` uses a matrix with other digits: up to 0.005 apart, which changes the stored
+    bytes of 131 of 2,000 random pictures. Its first call also takes 0.18 s to import.
     """
     srgb = colours / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
@@ -89,8 +90,9 @@ def parse_colour(text: str) -> np.ndarray:
 def distance(hash_: int, colours: np.ndarray, hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The distance of one descriptor to N others, float32 [N], from 0 (equal) to 1.
 
-    It is the sum of the share of differing bits, at most 0.5 (unrelated pictures differ in half of them), and half the
-    mean ΔE*ab of the fields, relative to that of black and white. ``colours`` is [3, 16, 1], ``others`` [3, 16, N].
+    It is the sum of the share of differing bits, at most 0.5 (unrelated pictures differ in half of them), and
+    half the mean ΔE*ab of the fields, relative to that of black and white. ``colours`` is [3, 16, 1],
+    ``others`` [3, 16, N].
     """
     differing_bits = np.bitwise_count(hashes ^ np.uint64(hash_)) / np.float32(BITS)
     delta_e = _delta_e(colours, others).mean(axis=0) / _BLACK_TO_WHITE
@@ -98,18 +100,18 @@ def distance(hash_: int, colours: np.ndarray, hashes: np.ndarray, others: np.nda
 
 
 def colour_distance(colour: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The distance of a colour, L*a*b* [3], to N pictures, [3, 16, N], as float32 [N], from 0 (every field has that
-    colour) to 1.
+    """The distance of a colour, L*a*b* [3], to N pictures, [3, 16, N], as float32 [N], from 0 (every field
+    has that colour) to 1.
 
-    ``MAX_COLOUR_DISTANCE`` limits each field's ΔE*ab, so a corner of exactly this colour counts for more than a whole
-    picture of a similar colour.
+    ``MAX_COLOUR_DISTANCE`` limits each field's ΔE*ab, so a corner of exactly this colour counts for more than
+    a whole picture of a similar colour.
     """
     delta_e = _delta_e(colour[:, None, None].astype(np.float32), others)
     return np.minimum(delta_e, MAX_COLOUR_DISTANCE).mean(axis=0) / MAX_COLOUR_DISTANCE
 
 
 def _delta_e(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """ΔE*ab (CIE 1976), float32 [16, N]. One channel at a time is three times as fast as all three at once."""
+    """ΔE*ab (CIE 1976), float32 [16, N]. One channel at a time is three times as fast as all at once."""
     squares = (others[0] - colours[0]) ** 2
     for channel in (1, 2):
         squares += (others[channel] - colours[channel]) ** 2

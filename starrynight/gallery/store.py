@@ -1,7 +1,7 @@
 """``Gallery``: adds pictures, finds them, and proves that none is lost. Interfaces use this class.
 
-It combines the modules of the package: files, database, insert, search, annotations, trash, thumbs, integrity and
-exchange.
+It combines the modules of the package: files, database, insert, search, annotations, trash, thumbs, integrity
+and exchange.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from starrynight.settings import settings
 
 
 class Gallery:
-    """``place``: a folder, created if needed (by default ``gallery`` in STARRY_HOME), or the URL of a database
-    (``postgresql+psycopg://…``). ``files``: where the pictures are stored, a folder or an fsspec URL
+    """``place``: a folder, created if needed (by default ``gallery`` in STARRY_HOME), or the URL of a
+    database (``postgresql+psycopg://…``). ``files``: where the pictures are stored, a folder or an fsspec URL
     (``s3://bucket/pictures``) with ``options`` for it; by default ``pictures`` beside the database.
 
     Any number of threads and processes may use one gallery. Opening it migrates an older database. Raises
-    ``StorageError`` if the database cannot be opened or was made by a newer version, and ``BrokenDatabase`` if it is
-    damaged (see ``repair``).
+    ``StorageError`` if the database cannot be opened or was made by a newer version, and ``BrokenDatabase``
+    if it is damaged (see ``repair``).
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Gallery:
         on_progress: OnProgress | None = None,
         **options: Any,
     ) -> RebuildResult:
-        """``rebuild``, also of a gallery that cannot be opened: a broken database is renamed, never deleted, and a new
-        one is made from the files. Annotations remain in the broken one only."""
+        """``rebuild``, also of a gallery that cannot be opened: a broken database is renamed, never deleted,
+        and a new one is made from the files. Annotations remain in the broken one only."""
         try:
             with cls(place, files, **options) as gallery:
                 return gallery.rebuild(on_progress)
@@ -90,9 +90,9 @@ class Gallery:
     def add(self, picture: Picture, kind: str = "png", also: AlsoWrite | None = None) -> Row:
         """Add a picture as a png, jpeg or webp file; an equal picture gives the same row.
 
-        ``also(connection, picture=id)`` writes related rows in the same transaction. Raises ``StorageError`` if the
-        disk is full or the place is not writable. Then there is no partial file; if only the database could not be
-        written, the complete file remains and ``rebuild`` adds its row.
+        ``also(connection, picture=id)`` writes related rows in the same transaction. Raises ``StorageError``
+        if the disk is full or the place is not writable. Then there is no partial file; if only the database
+        could not be written, the complete file remains and ``rebuild`` adds its row.
         """
         data = picture.encode(kind)
         parsed = parse_file(data, pixels=picture.pixels)
@@ -104,7 +104,7 @@ class Gallery:
         return Path(self.path(self.add(picture)))
 
     def get(self, picture: str) -> Row:
-        """The row with this id, or with the only id that begins so (4 characters or more). Raises ``MissingFile``."""
+        """The row with this id or unique prefix of 4 characters or more. Raises ``MissingFile``."""
         prefix = pictures.c.id.startswith(picture, autoescape=True)
         with self.database.reading() as connection:
             rows = fetch_rows(
@@ -115,7 +115,7 @@ class Gallery:
         return rows[0]
 
     def recipe(self, picture: str) -> dict[str, Any]:
-        """The recipe in the file of the picture with this id; for our own pictures, that of ``picture.make_recipe``."""
+        """The recipe in the file of the picture with this id; see ``picture.make_recipe`` for our own."""
         statement = select(recipes.c.recipe).join(pictures).where(pictures.c.id == picture)
         with self.database.reading() as connection:
             found = connection.execute(statement).scalar()
@@ -128,17 +128,17 @@ class Gallery:
         return self.files.path(self.files.name(row.id, row.format))
 
     def read(self, row: Row) -> bytes:
-        """The file's bytes. Raises ``MissingFile`` if it does not exist, ``StorageError`` if it cannot be read."""
+        """The file's bytes. Raises ``MissingFile`` or, if the file cannot be read, ``StorageError``."""
         return self.files.read(self.files.name(row.id, row.format))
 
     def thumbnail(self, row: Row, size: int = 512) -> bytes:
-        """WebP, at most ``size`` (256, 512 or 1024) pixels on the longer side; made on first use, then cached."""
+        """WebP, at most ``size`` (256, 512 or 1024) pixels on the longer side; cached after first use."""
         return self.thumbs.get(row.id, size, lambda: self.read(row))
 
     # Searching
 
     def search(self, query: Query | str = "", after: str | None = None, limit: int = 60) -> Page:
-        """A page of the results; ``after`` is the previous page's ``next``. A string is the ``text`` of a query."""
+        """A page of results; ``after`` is the previous page's ``next``. A string is a query's ``text``."""
         return self._search.page(_query(query), after, limit)
 
     def count(self, query: Query | str = "") -> int:
@@ -155,7 +155,8 @@ class Gallery:
                 return
 
     def facets(self) -> dict[str, dict[str, int]]:
-        """For each of ``FACETS``, its values and their number of pictures outside the trash, most frequent first."""
+        """For each of ``FACETS``, its values and their number of pictures outside the trash, most frequent
+        first."""
         with self.database.reading() as connection:
             return {name: dict(connection.execute(_count_values(name)).tuples().all()) for name in FACETS}
 
@@ -174,7 +175,8 @@ class Gallery:
         return result
 
     def delete_expired(self, older_than: timedelta = RETENTION) -> int:
-        """Permanently delete what has been in the trash this long; return the number. The server runs it daily."""
+        """Permanently delete what has been in the trash this long; return the number. The server runs it
+        daily."""
         return self.trash.empty(older_than)
 
     # Import and export
@@ -182,8 +184,8 @@ class Gallery:
     def import_pictures(
         self, source: Path | str, bare: bool = False, on_progress: OnProgress | None = None
     ) -> ImportResult:
-        """Add the pictures of a folder, byte for byte. A file that is no picture or has no recipe is refused with the
-        reason, and the import goes on; ``bare`` accepts pictures without a recipe."""
+        """Add the pictures of a folder, byte for byte. A file that is no picture or has no recipe is refused
+        with the reason, and the import goes on; ``bare`` accepts pictures without a recipe."""
         return exchange.import_pictures(self.database, self.files, Path(source), bare, on_progress)
 
     def export(
@@ -193,8 +195,8 @@ class Gallery:
         on_progress: OnProgress | None = None,
         lang: str = "en",
     ) -> ExportResult:
-        """Write the results of ``query`` as a zip of ``pictures/``, ``recipes/`` and ``index.html``, a page in
-        ``lang``. ``to`` is a stream or a path, which receives the complete zip or nothing."""
+        """Write the results of ``query`` as a zip of ``pictures/``, ``recipes/`` and ``index.html``, a page
+        in ``lang``. ``to`` is a stream or a path, which receives the complete zip or nothing."""
         rows = ((row, self.recipe(row.id)) for row in self.iter_rows(query))
         to = Path(to) if isinstance(to, str) else to
         return exchange.export_zip(self.files, rows, self.count(query), to, on_progress, lang)

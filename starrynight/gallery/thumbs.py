@@ -31,8 +31,9 @@ class Thumbs:
     def get(self, picture: str, size: int, read: Callable[[], bytes]) -> bytes:
         """The thumbnail as WebP, at most ``size`` pixels on its longer side.
 
-        ``read`` returns the picture's file; it is called if no thumbnail is cached. Raises ``BadRequest`` for a size
-        that is not in ``SIZES``, and the errors of ``read`` and of decoding. An unwritable cache is not an error.
+        ``read`` returns the picture's file; it is called if no thumbnail is cached. Raises ``BadRequest`` for
+        a size that is not in ``SIZES``, and the errors of ``read`` and of decoding. An unwritable cache is
+        not an error.
         """
         if size not in SIZES:
             raise BadRequest(

@@ -3,9 +3,9 @@
 Every position where a match may begin becomes a token:
   星夜村庄   星夜 夜村 村庄 庄       pairs of characters, and the last one alone
   Night 7    night ight ght ht t 7   every suffix of every word
-A query of two or more Chinese characters is a phrase of pairs, one Chinese character is a prefix of a pair, and a part
-of an English word is a prefix of a suffix. Case, width (Ａ, ａ, A) and accents are ignored. search.py turns a query's
-phrases into SQL.
+A query of two or more Chinese characters is a phrase of pairs, one Chinese character is a prefix of a pair,
+and a part of an English word is a prefix of a suffix. Case, width (Ａ, ａ, A) and accents are ignored.
+search.py turns a query's phrases into SQL.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def tokenize(*texts: str) -> str:
 
 
 def query_phrases(text: str) -> list[tuple[str, ...]]:
-    """The phrases that a row must contain to match ``text``. The tokens of a phrase are adjacent in the row, and the
-    last one may be a prefix."""
+    """The phrases that a row must contain to match ``text``. The tokens of a phrase are adjacent in the row,
+    and the last one may be a prefix."""
     return [phrase for piece in _pieces(normalise(text)) for phrase in _phrases(*piece)]
 
 

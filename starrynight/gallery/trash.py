@@ -1,8 +1,8 @@
 """The trash: discard pictures, restore them, and delete them permanently after ``RETENTION``.
 
-Deletion has three steps, and the process may be killed after each: one transaction deletes the row and inserts a
-tombstone; then the file is deleted; then the tombstone. A file with a tombstone and no row is therefore about to be
-deleted, not an orphan, and ``delete_files`` completes an interrupted deletion.
+Deletion has three steps, and the process may be killed after each: one transaction deletes the row and
+inserts a tombstone; then the file is deleted; then the tombstone. A file with a tombstone and no row is
+therefore about to be deleted, not an orphan, and ``delete_files`` completes an interrupted deletion.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Trash:
     def delete_files(self) -> None:
         """Delete the files that have a tombstone.
 
-        Each is deleted in a transaction that locks its tombstone. A process that adds the same picture at that moment
-        waits, then finds that the file is missing and writes it again (``insert.add_picture``).
+        Each is deleted in a transaction that locks its tombstone. A process that adds the same picture at
+        that moment waits, then finds that the file is missing and writes it again (``insert.add_picture``).
         """
         with self.database.reading() as connection:
             pending = connection.execute(select(tombstones)).all()

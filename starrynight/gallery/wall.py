@@ -1,6 +1,8 @@
-"""The page of an exported zip: each picture in a frame under a night sky, with the command that paints it again.
+"""The page of an exported zip: each picture in a frame under a night sky, with the command that paints it
+again.
 
-The page works from any folder on disk and loads nothing from the network. Texts from files are escaped, never markup.
+The page works from any folder on disk and loads nothing from the network. Texts from files are escaped, never
+markup.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs the steps on the connection and in the transaction of ``gallery/database.py``."""
+"""Alembic's entry point. It runs the steps in the transaction that ``gallery/database.py`` has begun."""
 
 from alembic import context
 

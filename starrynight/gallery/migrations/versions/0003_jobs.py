@@ -1,4 +1,4 @@
-"""The queue: jobs, the outcome of each of their pictures, the newest preview of each, and the workers' leases."""
+"""The queue: jobs, the outcome of each of their pictures, their newest previews, and the workers' leases."""
 
 import sqlalchemy as sa
 from alembic import op
