@@ -74,8 +74,8 @@ class PaintRequest:
             "init_image": (
                 image := None if self.init_image is None else _name("init_image", _path(self.init_image))
             ),
-            "width": _size("width", self.width),
-            "height": _size("height", self.height),
+            "width": _whole("width", self.width, LOWEST_SIZE, HIGHEST_SIZE, WrongSize),
+            "height": _whole("height", self.height, LOWEST_SIZE, HIGHEST_SIZE, WrongSize),
             "steps": _whole("steps", self.steps, 1, 150),
             "count": (count := _whole("count", self.count, 1, 64)),
             "guidance": _real("guidance", self.guidance, 0, 30),
@@ -213,9 +213,9 @@ def _is_real(value: object) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _whole(field: str, value: object, low: int, high: int) -> int:
+def _whole(field: str, value: object, low: int, high: int, error: type[BadRequest] = BadRequest) -> int:
     if not _is_whole(value) or not low <= value <= high:
-        raise BadRequest(
+        raise error(
             f"{field} must be a whole number from {low} to {high}, not {excerpt(value)}.",
             f"{field} 应当是 {low} 到 {high} 之间的整数，而不是 {excerpt(value)}。",
         )
@@ -230,13 +230,6 @@ def _real(field: str, value: object, low: float, high: float) -> float:
             f"{field} 应当是 {low:g} 到 {high:g} 之间的数，而不是 {excerpt(value)}。",
         )
     return float(value) + 0.0  # turns -0.0 into 0.0, so that both give one id
-
-
-def _size(field: str, value: object) -> int:
-    try:
-        return _whole(field, value, LOWEST_SIZE, HIGHEST_SIZE)
-    except BadRequest as error:
-        raise WrongSize(error.en, error.zh) from None
 
 
 def _strength(value: object, init_image: str | None) -> float:

@@ -20,18 +20,9 @@ from starrynight.text import clean
 OURS = "Starry Night"
 _DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict()
 _MODEL_DEPENDENT = ("model", "steps", "guidance", "seed")  # their defaults differ from model to model
-_OPTIONS = {
-    "model": "--model",
-    "steps": "--steps",
-    "guidance": "--guidance",
-    "seed": "--seed",
-    "negative_prompt": "--negative",
-    "style": "--style",
-    "precision": "--precision",
-    "sampler": "--sampler",
-    "init_image": "--init-image",
-    "strength": "--strength",
-}
+_OPTIONS = {name: "--" + name.removesuffix("_prompt").replace("_", "-") for name in (
+    "model", "steps", "guidance", "seed", "negative_prompt", "style", "precision", "sampler", "init_image", "strength",
+)}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +64,8 @@ class Recipe:
         """
         if self.tool == OURS and (own := _own_request(self.raw.get("request"))):
             return own | {"seed": own["seed"] if self.seed is None else self.seed, "count": 1}
-        fields = {
-            "prompt": self.prompt,
-            "negative_prompt": self.negative_prompt,
-            "seed": self.effective_seed,
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "width": self.width,
-            "height": self.height,
-        }
+        names = ("prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height")
+        fields = {name: getattr(self, name) for name in names} | {"seed": self.effective_seed}
         return {name: value for name, value in fields.items() if value is not None and _is_valid(name, value)}
 
     def command(self) -> str:

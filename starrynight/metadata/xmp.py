@@ -8,7 +8,6 @@ Knows neither the file that contains the packet nor the fields of a recipe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from xml.etree.ElementTree import ParseError
 from xml.sax.saxutils import escape
 
@@ -35,16 +34,8 @@ _PREFIXES = {
 
 def aigc_label(producer: str, produce_id: str) -> str:
     """GB 45438-2025's implicit label. Label "1": made by AI. A distributor fills in the Propagator fields."""
-    label = {
-        "Label": "1",
-        "ContentProducer": producer,
-        "ProduceID": produce_id,
-        "ReservedCode1": "",
-        "ContentPropagator": "",
-        "PropagateID": "",
-        "ReservedCode2": "",
-    }
-    return plain_json(label)
+    label = {"Label": "1", "ContentProducer": producer, "ProduceID": produce_id, "ReservedCode1": ""}
+    return plain_json(label | {"ContentPropagator": "", "PropagateID": "", "ReservedCode2": ""})
 
 
 def description(prompt: str) -> str:
@@ -84,11 +75,9 @@ def read(data: bytes) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for description_node in root.iter(f"{{{_PREFIXES['rdf']}}}Description"):
-        pairs: Mapping[str, str | None] = {
-            child.tag: "".join(child.itertext()).strip() for child in description_node
-        }
         # Photo tools rewrite elements as attributes and the reverse.
-        for key, value in [*description_node.attrib.items(), *pairs.items()]:
+        elements = {child.tag: "".join(child.itertext()).strip() for child in description_node}
+        for key, value in [*description_node.attrib.items(), *elements.items()]:
             for prefix, uri in _PREFIXES.items():
                 if isinstance(key, str) and key.startswith(f"{{{uri}}}"):
                     found[f"{prefix}:{key.removeprefix(f'{{{uri}}}')}"] = value or ""

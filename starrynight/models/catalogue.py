@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import starrynight
-from starrynight.errors import BadFile, MissingFile, PickledFile, UnknownName
+from starrynight.errors import BadFile, MissingFile, UnknownName
 from starrynight.models import single_file, weights
 from starrynight.models.fingerprint import fingerprint
 from starrynight.models.single_file import Layout
@@ -170,10 +170,7 @@ def find(name: str, base: str | None = None) -> ModelSpec:
             return _as_found(_stored(model))
     path = Path(name)
     if path.suffix.lower() in PICKLED:
-        raise PickledFile(
-            f"“{path.name}” is a pickled checkpoint, which can run code when it is opened; use a .safetensors file.",
-            f"“{path.name}”是 pickle 格式的检查点，打开即可能执行代码；请改用 .safetensors 文件。",
-        )
+        raise weights.pickled(path)
     if found := weights.find(name):
         return _as_found(_local(found.resolve(), base))
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):

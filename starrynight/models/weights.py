@@ -106,10 +106,14 @@ def _refuse_unsafe(path: Path, opening: bytes) -> None:
             f"“{path.name}”只是 Git LFS 指针，不是权重；请在来源仓库运行 `git lfs pull`。",
         )
     if opening.startswith(PICKLE_OPENINGS) or path.suffix.lower() in PICKLED:
-        raise PickledFile(
-            f"“{path.name}” is a pickled checkpoint, which can run code when it is opened; use a .safetensors file.",
-            f"“{path.name}”是 pickle 格式的检查点，打开即可能执行代码；请改用 .safetensors 文件。",
-        )
+        raise pickled(path)
+
+
+def pickled(path: Path) -> PickledFile:
+    return PickledFile(
+        f"“{path.name}” is a pickled checkpoint, which can run code when it is opened; use a .safetensors file.",
+        f"“{path.name}”是 pickle 格式的检查点，打开即可能执行代码；请改用 .safetensors 文件。",
+    )
 
 
 def _broken(path: Path, en: str, zh: str) -> BadFile:
@@ -138,9 +142,9 @@ def of_file(path: Path) -> WeightFile:
 
 
 def of_folder(folder: Path, but: str = "") -> dict[str, tuple[WeightFile, ...]]:
-    """The weight files of each component of a diffusers folder, after checking that every one is whole, trusted and there.
+    """The weight files of each component of a diffusers folder, without ``but``.
 
-    ``but`` is a component to leave out. Raises MissingFile, PickledFile, LfsPointer or BadFile.
+    Checks first that every file is present, complete and safe. Raises MissingFile, PickledFile, LfsPointer or BadFile.
     """
     names = components(read_json(folder / "model_index.json"))
     for name in names:
@@ -222,12 +226,13 @@ def _check_component(folder: Path) -> None:
             header(folder / name)
     for path in folder.glob("*.safetensors"):
         header(path)
-    if not any(folder.glob("*.safetensors")) and (
-        pickles := [p for p in folder.iterdir() if p.suffix in PICKLED]
-    ):
-        header(pickles[0])
+    if any(folder.glob("*.safetensors")):
+        return
+    for path in folder.iterdir():
+        if path.suffix in PICKLED:
+            raise pickled(path)
     config = folder / "config.json"
-    if config.is_file() and "_class_name" in read_json(config) and not any(folder.glob("*.safetensors")):
+    if config.is_file() and "_class_name" in read_json(config):
         raise MissingFile(
             f"“{folder}” has a config but no .safetensors weights; download the model again.",
             f"“{folder}”只有配置，没有 .safetensors 权重；请重新下载该模型。",
