@@ -161,10 +161,8 @@ def test_a_corrupt_or_missing_file_is_an_error_of_its_own(here: str, gallery: Ga
     for row, status in ((corrupt, 422), (missing, 404), (whole, 200)):
         assert ask(here, f"/api/pictures/{row.id}/thumb").status == status
         assert ask(here, f"/api/pictures/{row.id}/download?format=jpeg").status == status
-    for row in (corrupt, missing):
-        gallery.add(
-            picture("坏掉的画", 700 + (1 if row is corrupt else 2))
-        )  # painted again, it is whole again
+    for row, seed in ((corrupt, 701), (missing, 702)):
+        gallery.add(picture("坏掉的画", seed))  # painting it again restores the file
         assert ask(here, f"/api/pictures/{row.id}/thumb").status == 200
 
 
