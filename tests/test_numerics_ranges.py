@@ -65,4 +65,6 @@ def test_the_command_measures_a_model_and_writes_the_plot(tmp_path: Path) -> Non
         [starry, "ranges", model, "-o", nowhere], env=environment, capture_output=True, text=True
     )
     assert wrong.returncode == 5
-    assert f"✗ 无法写入 {nowhere}：已经存在。请换一个路径。\n" == wrong.stderr, "reported before anything is measured"
+    assert f"✗ 无法写入 {nowhere}：已经存在。请换一个路径。\n" == wrong.stderr, (
+        "reported before anything is measured"
+    )
