@@ -197,7 +197,6 @@ def _distil(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.d
         run.restore(checkpoint)
     else:
         run.model.load_state_dict(teacher.state_dict())
-        run.average.restart()
     teacher.block, teacher.stride = run.model.block, run.stride_for(latents)
     schedule = train.DistillationSchedule(
         options.steps, options.sampler_shift, options.guidance, options.substeps

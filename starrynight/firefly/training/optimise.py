@@ -24,6 +24,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 # Coefficients of Muon's quintic Newton-Schulz iteration (Jordan 2024, https://kellerjordan.github.io/posts/muon/): five
 # iterations bring every singular value of the momentum near one.
@@ -110,15 +111,18 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32, iteratio
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, gram, x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Optimiser:
     """Muon for the matrices that ``is_hidden`` selects, AdamW for every other parameter.
 
-    Three differences from ``torch.optim.Muon``: a convolution's kernel counts as the matrix [out, in x height x width];
-    matrices of one shape are orthogonalised in one batched product; and the processes share that work.
+    Its updates are those of ``torch.optim.Muon`` with "match_rms_adamw", up to rounding. It differs in four ways: matrices
+    of one shape are orthogonalised in one batched product, the processes share that work, a convolution's kernel counts
+    as the matrix [out, in x height x width], and ``dtype`` may be float32, for processors that are slow at bfloat16.
+    docs/training.md has the measurements.
     """
 
     def __init__(
@@ -195,29 +199,17 @@ class Optimiser:
                 self.adam.state[parameter] = {key: value.clone() for key, value in found.items()}
 
 
-class EMA:
-    """An exponential moving average of a model's weights. Its decay grows with ``count`` up to ``decay``, so that the
-    average of a young run is not dominated by its first weights.
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights of ``network``. Its decay grows with the number of updates up to
+    ``decay``, so that the first weights of a run are forgotten soon.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.count = decay, 0
-        self.live = dict(model.named_parameters())
-        self.weights = {name: value.detach().clone() for name, value in self.live.items()}
-
     @torch.no_grad()
-    def restart(self) -> None:
-        """Begin again at the live weights, for a change of objective: older weights would blur the average."""
-        for name, value in self.live.items():
-            self.weights[name].copy_(value)
-        self.count = 0
+    def lerp(averages: Any, weights: Any, updates: Any) -> None:
+        count = int(updates)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (2 + count) / (11 + count)))
 
-    @torch.no_grad()
-    def update(self) -> None:
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        values = list(self.weights.values())
-        torch._foreach_lerp_(values, [self.live[name].detach() for name in self.weights], 1 - decay)
+    return AveragedModel(network, multi_avg_fn=lerp)
 
 
 def lr_factor(step: int, warmup: int, until: int, cooldown: int) -> float:
@@ -264,7 +256,7 @@ class TrainingLoop:
         self, network: nn.Module, optimiser: Optimiser, decay: float, processes: ProcessGroup = SINGLE_PROCESS
     ) -> None:
         self.network, self.optimiser, self.processes = network, optimiser, processes
-        self.average = EMA(network, decay)
+        self.average = moving_average(network, decay)
         # ``begun`` is the step at which the optimiser's momenta were zero: the warm-up counts from there.
         self.step = self.samples = self.begun = 0
         self.history: list[dict[str, float]] = []
@@ -272,15 +264,14 @@ class TrainingLoop:
     def facts(self) -> dict[str, Any]:
         """What a checkpoint's header holds beside the tensors."""
         return {
-            "step": self.step, "samples": self.samples, "begun": self.begun, "averaged": self.average.count,
-            "history": self.history,
+            "step": self.step, "samples": self.samples, "begun": self.begun, "averaged": int(self.average.n_averaged), "history": self.history,
         }  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write the live weights, their average and the optimiser's state."""
         groups: dict[str, dict[str, Tensor]] = {
             "model": dict(self.network.named_parameters()),
-            "average": self.average.weights,
+            "average": dict(self.average.module.named_parameters()),
             "optimiser": self.optimiser.tensors(),
         }
         write_checkpoint(path, groups, self.facts())
@@ -289,12 +280,16 @@ class TrainingLoop:
         """Resume from a checkpoint. One without an optimiser (from ``begin``) starts with zero momenta and a warm-up."""
         groups, facts = read_checkpoint(path)
         self.network.load_state_dict(groups["model"], strict=False)
-        self.average.weights = groups["average"]
+        self.average.module.load_state_dict(groups["average"], strict=False)
         self.optimiser.load(groups.get("optimiser", {}))
         self.step = int(facts["step"])
-        self.average.count = int(facts.get("averaged", self.step))
+        self.average.n_averaged.fill_(int(facts.get("averaged", self.step)))
         self.begun = int(facts.get("begun", 0)) if "optimiser" in groups else self.step
         self.samples, self.history = int(facts.get("samples", 0)), facts.get("history", [])
+
+    def restart_average(self) -> None:
+        """Let the average begin at the next update's weights, for a change of objective: older weights would blur it."""
+        self.average.n_averaged.zero_()
 
     def run(
         self,
@@ -320,7 +315,7 @@ class TrainingLoop:
             self.processes.average_gradients(self.network.parameters())
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimiser.step(lr_factor(self.step - self.begun, warmup, until - self.begun, cooldown))
-            self.average.update()
+            self.average.update_parameters(self.network)
             self.step, self.samples = self.step + 1, self.samples + batch
             losses.append(loss.item())
             if self.step % 25 == 0 or self.step == until:

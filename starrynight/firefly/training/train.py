@@ -356,5 +356,5 @@ class TrainingRun(TrainingLoop):
 
         side = 8 * latents.shape[-1]
         if self.history and self.history[-1].get("side", side) != side:
-            self.average.restart()
+            self.restart_average()
         self.run(loss_at, until, checkpoint, batch, warmup, cooldown, extra={"side": side})
