@@ -352,6 +352,7 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument(flag, type=Path if isinstance(default, Path) else type(default), default=default)
         sub.set_defaults(job=job)
 
+    # --team is the number of processes; --first is SigmaSampler's ``high_noise``, --overlooked the ``omitted_share``.
     learning = (("--until", 1000), ("--cooldown", 0), ("--team", 2))
     painting = (("--steps", 8), ("--guidance", 2.0))
     verb(draw, "draw", ("--pictures", 10_000), ("--held-out", 1000), ("--workers", 2))

@@ -1,7 +1,4 @@
-"""What people built: cottages, church, towers, pagoda, bridge, boat, laid on the canvas.
-
-Knows the scene, the canvas and the shapes; not the land they stand on, nor the brushes.
-"""
+"""Place what people built on the canvas: cottages, church, towers, pagoda, bridge, boat."""
 
 from __future__ import annotations
 
@@ -18,14 +15,17 @@ WHITE: Rgb = (255, 255, 255)
 
 
 def snowy(scene: Scene) -> bool:
+    """Whether roofs, trees and land are white."""
     return scene.has("snow")
 
 
 def is_lit(scene: Scene) -> bool:
+    """Whether windows shine."""
     return scene.hour in ("night", "dusk") or scene.style == "cyberpunk"
 
 
 def wet(canvas: Canvas, x: float, y: float) -> bool:
+    """Whether a point, clamped to the picture, is water."""
     last = canvas.size - 1
     return bool(canvas.water[min(int(y * canvas.size), last), min(max(int(x * canvas.size), 0), last)])
 
@@ -44,7 +44,7 @@ def bushes(canvas: Canvas, scene: Scene, rng: Rng, y: float, size: float) -> Non
 
 
 def village(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Rows of cottages, small ones behind; the church stands among them."""
+    """Rows of cottages, the small ones behind, with the church in the last row."""
     p = canvas.palette
     far = scene.kind in ("sunflowers", "wheat", "river")
     base = scene.horizon + (0.035 if far else 0.06)
@@ -78,7 +78,7 @@ def village(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def skyline(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Three ranks of towers with lit windows; the nearest carry neon signs."""
+    """Three rows of towers with windows; the nearest have neon signs when lit."""
     p = canvas.palette
     lit = is_lit(scene)
     for rank in range(3):
@@ -148,7 +148,7 @@ def _windows(
 
 
 def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Under a skyline without a mirror: a plain dark embankment."""
+    """A dark embankment below a skyline without reflection."""
     if scene.kind == "city" and not scene.has("reflection"):
         p = canvas.palette
         line = shapes.hill(rng, scene.horizon + 0.01, 0.004)

@@ -1,7 +1,4 @@
-"""What grows and flies in a scene: trees, flowers, fields, crows, the apsara, laid on the canvas.
-
-Knows the scene, the canvas and the shapes; not the land beneath, nor the brushes.
-"""
+"""Place what grows or flies on the canvas: trees, flowers, fields, crows, the apsara."""
 
 from __future__ import annotations
 
@@ -13,14 +10,13 @@ from starrynight.firefly.drawing.canvas import Canvas, noise
 from starrynight.firefly.drawing.palettes import Rgb, gold, mix, pale, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
-from starrynight.firefly.drawing.sky import flock
 
 Rng = np.random.Generator
 WHITE: Rgb = (255, 255, 255)
 
 
 def far_trees(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Round masses of leaves along the far bank."""
+    """Round tree crowns along the far bank."""
     p = canvas.palette
     items: list[Item] = []
     for _ in range(16):
@@ -36,7 +32,7 @@ def far_trees(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def meadow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Tufts of grass and flowers at the viewer's feet, on land that would else lie bare."""
+    """Tufts of grass and flowers in the foreground, on land that is otherwise empty."""
     if snowy(scene) or scene.kind not in ("mountain", "river", "village") or scene.has("lake"):
         return
     p = canvas.palette
@@ -60,7 +56,7 @@ def meadow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def lilies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Rafts of pads lying in perspective, with flowers on the nearer ones."""
+    """Groups of lily pads in perspective, some with flowers."""
     p = canvas.palette
     items: list[Item] = []
     blooms: list[Item] = []
@@ -101,7 +97,7 @@ def _lotus(rng: Rng, canvas: Canvas, x: float, y: float, r: float) -> list[Item]
 
 
 def sunflowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """Rows of sunflowers, small ones far, large faces near."""
+    """Rows of sunflowers, small in the distance and large in front."""
     p = canvas.palette
     for row in range(4):
         t = row / 3
@@ -126,7 +122,7 @@ def sunflowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A golden field: bands of swaying ears, parted by a path."""
+    """A golden field: five bands of leaning ears."""
     p = canvas.palette
     ripe = gold(p)
     lean = scene.side * 0.35
@@ -242,7 +238,7 @@ def blossoms(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def cypress(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """One great flame of a tree in front, and a smaller one beside it; lighter tongues inside."""
+    """A large cypress in front of a smaller one, each with two lighter shapes inside."""
     p = canvas.palette
     dark = mix(p.leaf, (10, 22, 24), 0.35)
     height = rng.uniform(0.68, 0.84)
@@ -276,4 +272,14 @@ def apsara(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def crows(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    canvas.draw("crow", flock(rng, canvas.palette, scene), 0.3, 0.95)
+    """Dark birds over the field."""
+    p = canvas.palette
+    ink = shade(mix(p.near, (16, 14, 24), 0.85), 0.9)
+    if sum(p.middle) < 180:  # black wings would be invisible in a sky this dark
+        ink = p.window
+    items: list[Item] = []
+    for _ in range(7 + int(scene.amount * 6)):
+        y = rng.uniform(0.12, scene.horizon + 0.03)
+        x = 0.5 - scene.side * rng.uniform(-0.2, 0.42)
+        items.append(shapes.bird(x, y, rng.uniform(0.022, 0.05), ink, rng.uniform(-0.2, 0.25)))
+    canvas.draw("crow", items, 0.3, 0.95)

@@ -1,6 +1,7 @@
 """What a Firefly painting shows: style, kind of scene, hour, weather, subjects and the large proportions.
 
-A scene is drawn whole from a seed. Knows nothing of pixels, colours or words.
+A scene is composed from a seed alone; nothing here knows pixels, colours or captions. All chances were chosen by hand:
+they decide how often the model sees each subject.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ SUBJECTS = (
     "blossoms",
 )
 
-# What each kind of scene always shows, and what it may show with which chance.
+# The subjects that each kind of scene always has, and those it may have, with their probabilities.
 _ALWAYS: dict[str, tuple[str, ...]] = {
     "village": ("village",),
     "pond": ("lake", "lilies", "reflection"),
@@ -83,6 +84,7 @@ _MAYBE: dict[str, dict[str, float]] = {
     "snow": {"village": 0.6, "church": 0.3, "mountains": 0.75, "trees": 0.6, "lake": 0.35, "boat": 0.3},
     "river": {"village": 0.35, "boat": 0.45, "trees": 0.45, "blossoms": 0.25, "pagoda": 0.2},
 }
+# The styles that a kind of scene is drawn in more often.
 _AFFINITY: dict[str, tuple[str, ...]] = {
     "village": ("oil", "watercolor", "papercut"),
     "pond": ("monet", "ink", "watercolor"),
@@ -96,16 +98,18 @@ _AFFINITY: dict[str, tuple[str, ...]] = {
     "river": ("watercolor", "ink", "pointillism"),
 }
 _KIND_WEIGHTS = (0.16, 0.1, 0.1, 0.1, 0.09, 0.09, 0.09, 0.09, 0.09, 0.09)
+# The least probability of any style, so that every style is trained with every kind.
 _STYLE_FLOOR = 0.08
+# Subjects of which a scene has at most one.
 _GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture's facts. Positions and sizes are shares of the picture's side, y pointing down.
+    """The facts of one picture. Positions and sizes are shares of the picture's side, y pointing down.
 
-    `light` is the x, y and radius of the moon or sun; `side` (-1 or 1) is where the tall things stand;
-    `amount` in 0..1 says how many there are of what is countable.
+    `light` is the x, y and radius of the moon or sun; `side` (-1 or 1) is the side of tall subjects; `amount` in 0..1
+    scales the number of countable ones.
     """
 
     seed: int
@@ -133,7 +137,7 @@ def compose(
     weather: str | None = None,
     subjects: Iterable[str] | None = None,
 ) -> Scene:
-    """Draw a scene from a seed; what is named is kept, the rest is drawn.
+    """Compose a scene from a seed. Given arguments are kept, all else is drawn.
 
     Raises ValueError when a name is not in STYLES, KINDS, HOURS, WEATHERS or SUBJECTS.
     """
@@ -204,7 +208,7 @@ def _horizon(rng: np.random.Generator, kind: str) -> float:
 
 
 def _kind_for(asked: tuple[str, ...]) -> str | None:
-    """The kind whose own subjects are asked for; the rarer subjects decide first."""
+    """The kind of scene that the first of the asked subjects, the rarer ones first, belongs to."""
     order = (
         "apsara",
         "lilies",
@@ -234,7 +238,7 @@ def _weather_for(asked: tuple[str, ...]) -> str | None:
 
 
 def _sky_subjects(rng: np.random.Generator, kind: str, style: str, hour: str, weather: str) -> set[str]:
-    """What hangs in the sky. Rain and falling snow hide the lights; a pond shows little sky."""
+    """Subjects in the sky. Rain and falling snow hide its lights; a pond shows little sky, so it has no comet or aurora."""
     found: set[str] = set()
     painterly = style in ("oil", "pastel", "pointillism", "watercolor", "papercut", "dunhuang")
     draws = rng.uniform(size=8)

@@ -1,6 +1,6 @@
-"""Outlines of the things in a painting, as polygons in shares of the picture's side (y pointing down).
+"""Outlines of the subjects of a painting, as polygons in shares of the picture's side (y pointing down).
 
-An item is (outline float [N, 2], colour, whether it shines). Knows nothing of pixels or styles.
+An item is (outline float [N, 2], colour, whether it shines). Nothing here knows pixels or styles.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
 
 
 def star(x: float, y: float, outer: float, inner: float, points: int, turn: float = -np.pi / 2) -> np.ndarray:
-    """A star with `points` rays; with many rays, a ring of petals."""
+    """A star with `points` rays; many rays make a ring of petals."""
     angles = turn + np.arange(2 * points) * np.pi / points
     radii = np.where(np.arange(2 * points) % 2 == 0, outer, inner)
     return np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], 1)
 
 
 def crescent(x: float, y: float, r: float, side: int) -> np.ndarray:
-    """A crescent moon, its horns pointing away from `side`."""
+    """A crescent moon whose horns point away from `side`."""
     turn = np.linspace(-2.15, 2.15, 30)
     outer = np.stack([np.cos(turn), np.sin(turn)], 1)
     inner_turn = np.linspace(1.0, -1.0, 30) * 2.0
@@ -63,7 +63,7 @@ def curve(knots: np.ndarray, n: int = 40) -> np.ndarray:
 
 
 def ribbon(line: np.ndarray, start: float, end: float, belly: float = 0.0) -> np.ndarray:
-    """A band along a line whose width goes from `start` to `end`, swollen by `belly` in the middle."""
+    """A band along a line. Its width goes from `start` to `end`, plus `belly` in the middle."""
     t = np.linspace(0, 1, len(line))
     half = ((start + (end - start) * t) + belly * np.sin(np.pi * t))[:, None] / 2
     along = np.gradient(line, axis=0)
@@ -72,7 +72,7 @@ def ribbon(line: np.ndarray, start: float, end: float, belly: float = 0.0) -> np
 
 
 def ridge(rng: Rng, base: float, height: float, rough: float, peaks: int = 3, n: int = 65) -> np.ndarray:
-    """A mountain crest from edge to edge, [n, 2]: a few large peaks, then smaller and smaller ones."""
+    """A mountain crest from edge to edge, [n, 2]: a few large peaks with finer and finer roughness."""
     x = np.linspace(-0.02, 1.02, n)
     y = np.zeros(n)
     for _ in range(peaks):
@@ -88,19 +88,19 @@ def ridge(rng: Rng, base: float, height: float, rough: float, peaks: int = 3, n:
 
 
 def hill(rng: Rng, base: float, height: float, n: int = 40) -> np.ndarray:
-    """A soft rolling crest from edge to edge, [n, 2]."""
+    """A smooth rolling crest from edge to edge, [n, 2]."""
     x = np.linspace(-0.02, 1.02, n)
     y = sum(rng.uniform(0.3, 1) / k * np.sin(2 * np.pi * (k * x * 0.7 + rng.uniform())) for k in (1, 2, 3))
     return np.stack([x, base - height * y], 1)
 
 
-def down_to(line: np.ndarray, floor: float) -> np.ndarray:
+def down_to(line: np.ndarray, bottom: float) -> np.ndarray:
     """The area between a crest and a level below it."""
-    return np.concatenate([line, [[line[-1, 0], floor], [line[0, 0], floor]]])
+    return np.concatenate([line, [[line[-1, 0], bottom], [line[0, 0], bottom]]])
 
 
 def cloud(rng: Rng, x: float, y: float, width: float, height: float) -> np.ndarray:
-    """A cloud with a scalloped top and a flat foot."""
+    """A cloud with a scalloped top and a flat base."""
     lobes = int(rng.integers(4, 7))
     edges = np.linspace(-1, 1, lobes + 1)
     points = []
@@ -115,7 +115,7 @@ def cloud(rng: Rng, x: float, y: float, width: float, height: float) -> np.ndarr
 
 
 def flame_tree(rng: Rng, x: float, foot: float, height: float, width: float) -> np.ndarray:
-    """A cypress: a tall flame with a few tongues."""
+    """A cypress in the shape of a tall flame with a few tongues."""
     t = np.linspace(0, 1, 46)
     sway = 0.18 * width * np.sin(2 * np.pi * (t * 1.1 + rng.uniform()))
     body = width / 2 * np.sin(np.pi * np.clip(t, 0, 1) ** 0.55) ** 0.8 * (1 - 0.25 * t)
@@ -310,7 +310,7 @@ def _apsara_ribbons(p: Palette, band: Band, second: Rgb, wave: np.ndarray) -> li
 
 
 def _apsara_figure(p: Palette, band: Band, second: Rgb, skin: Rgb, wave: float) -> list[Item]:
-    """Far arm, feet, skirt and its hem, body, bodice, near arm, and the scarf over it."""
+    """Far arm, feet, skirt and its hem, body, bodice, near arm, and the scarf over them."""
     skirt = [(0.22, -0.16), (0.06, 0.1), (-0.34, 0.24), (-0.78, 0.13), (-1.14, -0.06)]
     hem = [(0.2, -0.12), (0.02, 0.06), (-0.34, 0.15), (-0.78, 0.05), (-1.2, -0.16)]
     arc = [(0.86, -0.5), (0.84, -0.98 + wave), (0.42, -1.2), (0.0, -1.08), (-0.06, -0.76)]
@@ -336,14 +336,14 @@ def _apsara_head(p: Palette, hx: float, hy: float, s: float, side: int, skin: Rg
     ]
 
 
-def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, floor: float) -> list[Item]:
-    """A sunflower: stem, leaves, two rings of petals, a dark heart."""
+def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, foot: float) -> list[Item]:
+    """A sunflower: stem down to `foot`, leaves, two rings of petals, a dark centre."""
     stem = curve(
         np.array(
             [
                 [x, y],
-                [x + rng.uniform(-0.3, 0.3) * r, (y + floor) / 2],
-                [x + rng.uniform(-0.6, 0.6) * r, floor],
+                [x + rng.uniform(-0.3, 0.3) * r, (y + foot) / 2],
+                [x + rng.uniform(-0.6, 0.6) * r, foot],
             ]
         ),
         9,
@@ -373,7 +373,7 @@ def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, floor: float) 
 
 
 def bird(x: float, y: float, s: float, colour: Rgb, lift: float) -> Item:
-    """A bird in flight seen from afar."""
+    """A distant bird in flight."""
     wings = curve(
         np.array([[-1, -0.25 - lift], [-0.45, -0.42], [0, 0], [0.45, -0.42], [1, -0.25 - lift]]), 17
     ) * s + (x, y)

@@ -1,4 +1,4 @@
-"""The sky of a scene: gradient, swirls, stars, moon or sun, clouds, comet, aurora and birds.
+"""The sky of a scene: gradient, swirls, stars, moon or sun, clouds, comet and aurora.
 
 It uses the scene and the canvas, not the brushes. `SkyStyle` holds what a style changes in the layout.
 """
@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from starrynight.firefly.drawing.canvas import Canvas, blur, noise
-from starrynight.firefly.drawing.palettes import Palette, mix, pale, shade
+from starrynight.firefly.drawing.palettes import mix, pale
 from starrynight.firefly.drawing.scene import Scene
-from starrynight.firefly.drawing.shapes import Item, bird, cloud, crescent, curve, disc, ribbon, star
+from starrynight.firefly.drawing.shapes import Item, cloud, crescent, curve, disc, ribbon, star
 
 Rng = np.random.Generator
 
@@ -292,23 +292,3 @@ def _clouds(canvas: Canvas, scene: Scene, style: SkyStyle, rng: Rng, behind: boo
         under = mix(p.cloud, p.middle, 0.55)
         tint = canvas.rows(p.cloud, mix(p.cloud, under, 0.35), under, y - w * 0.28, y + w * 0.03)
         canvas.wash("cloud", area, tint, 0.0, 0.4)
-
-
-def flock(rng: Rng, p: Palette, scene: Scene) -> list[Item]:
-    """Crows over the field: dark wings, larger nearer."""
-    ink = shade(mix(p.near, (16, 14, 24), 0.85), 0.9)
-    if sum(p.middle) < 180:  # black wings would vanish in a sky this dark
-        ink = p.window
-    items = []
-    for _ in range(7 + int(scene.amount * 6)):
-        y = rng.uniform(0.12, scene.horizon + 0.03)
-        items.append(
-            bird(
-                0.5 - scene.side * rng.uniform(-0.2, 0.42),
-                y,
-                rng.uniform(0.022, 0.05),
-                ink,
-                rng.uniform(-0.2, 0.25),
-            )
-        )
-    return items

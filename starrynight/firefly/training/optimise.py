@@ -264,7 +264,8 @@ class TrainingLoop:
     def facts(self) -> dict[str, Any]:
         """What a checkpoint's header holds beside the tensors."""
         return {
-            "step": self.step, "samples": self.samples, "begun": self.begun, "averaged": int(self.average.n_averaged), "history": self.history,
+            "step": self.step, "samples": self.samples, "begun": self.begun,
+            "averaged": int(self.average.n_averaged), "history": self.history,
         }  # fmt: skip
 
     def save(self, path: Path) -> None:
