@@ -134,7 +134,7 @@ def test_previews_approach_the_picture_and_painting_can_be_cancelled(shared: stu
 
 
 def test_the_shipped_weights_fit_float16_and_rescaling_changes_no_picture() -> None:
-    """Nothing limits a feed-forward before a norm; after the third training run one output had left float16."""
+    """Nothing limits a feed-forward before a norm; after the third training run one had left float16."""
     pipe, texts = model.load(SHIPPED), evaluate.sheet_prompts()[:1]
     assert max(model.peak_activations(pipe, texts).values()) < 65504 / 4
     before = model.paint(pipe, texts).astype(int)

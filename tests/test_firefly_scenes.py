@@ -1,4 +1,6 @@
-"""Scenes, their pictures and their captions: determinism, every style with every kind, captions that are true."""
+"""Scenes, their pictures and their captions: determinism, every style with every kind, captions that are
+true.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,7 @@ def test_caption_lines_need_only_facts_a_scene_can_have() -> None:
 
 
 def test_every_style_preset_uses_phrases_of_the_training_captions() -> None:
-    """The effect of a phrase that Firefly was not trained on is arbitrary: "paper grain" once painted paper cuts."""
+    """A phrase that Firefly was not trained on has any effect: "paper grain" painted paper cuts."""
     for style, preset in styles().items():
         for language, (_, after) in preset.prompt.items():
             phrases = data._PHRASES["style"][language][style]

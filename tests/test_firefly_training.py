@@ -22,7 +22,7 @@ CONFIG = model.ModelConfig(64)
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Networks this small lose more to thread synchronisation than they gain, most of all on a busy machine."""
+    """Networks this small lose more to thread synchronisation than they gain."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,7 +58,7 @@ def latents() -> np.ndarray:
 
 
 def perturb(module: torch.nn.Module) -> torch.nn.Module:
-    """Weights moved away from their near-identity start, so that every path through the network contributes."""
+    """Weights moved away from their near-identity start, so that every path contributes."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(
@@ -237,11 +237,11 @@ def test_training_raises_the_autoencoders_psnr(drawn: data.PictureSet, tmp_path:
     path = tmp_path / "autoencoder.safetensors"
     pictures = np.array(drawn.pictures)
     torch.manual_seed(0)
-    before = autoencoder.psnr(model.autoencoder((8, 16)).eval(), pictures[:4])
+    before = autoencoder.mean_psnr(model.autoencoder((8, 16)).eval(), pictures[:4])
     autoencoder.train(
         optimise.ProcessGroup(), pictures, pictures[:4], path, until=60, batch=4, size=32, channels=(8, 16)
     )
-    assert autoencoder.psnr(autoencoder.load(path), pictures[:4]) > before + 2
+    assert autoencoder.mean_psnr(autoencoder.load(path), pictures[:4]) > before + 2
 
 
 def test_polish_changes_only_the_decoder(drawn: data.PictureSet, tmp_path: Path) -> None:

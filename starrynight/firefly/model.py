@@ -1,13 +1,14 @@
 """Firefly's networks: the classes of Z-Image, made small; build, load, run, rescale and save them.
 
-``ModelConfig.dim`` sets the size of the transformer and of the text encoder; the autoencoder keeps its size. Nothing here
-knows how pictures are drawn or how the networks are trained.
+``ModelConfig.dim`` sets the size of the transformer and of the text encoder; the autoencoder keeps its size.
+Nothing here knows how pictures are drawn or how the networks are trained.
 
-**Rescaling for float16.** A feed-forward's output goes straight into an RMS norm, which cancels any scale, so training
-does not limit it: after 200,000 samples one output reached 133,120, twice float16's largest number (65,504). The text
-encoder's residual stream is read through norms only and reached 32,883. Large models of this layout behave alike.
-``rescale`` divides the matrices that write those numbers by powers of two, which changes no picture. ``numerics`` can do
-the same to any model, with a proof; the shipped weights should not need it.
+**Rescaling for float16.** A feed-forward's output goes straight into an RMS norm, which cancels any scale, so
+training does not limit it: after 200,000 samples one output reached 133,120, twice float16's largest number
+(65,504). The text encoder's residual stream is read through norms only and reached 32,883. Large models of
+this layout behave alike. ``rescale`` divides the matrices that write those numbers by powers of two, which
+changes no picture. ``numerics`` can do the same to any model, with a proof; the shipped weights should not
+need it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ PRETOKENIZER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-# The largest activation after ``rescale``: an eighth of float16's largest number, a margin for prompts not measured.
+# The largest activation after ``rescale``: an eighth of float16's largest number, a margin for prompts not
+# measured.
 LARGEST_ACTIVATION = 2.0**13
 # The key of the text encoder's residual stream in ``peak_activations``.
 STREAM = "text_encoder"
@@ -38,7 +40,7 @@ STREAM = "text_encoder"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """``dim`` is the width of the transformer, a multiple of 64 (heads are 64 wide); depth and text width follow."""
+    """``dim`` is the width of the transformer, a multiple of 64 (one head); the other sizes follow."""
 
     dim: int = 256
 
@@ -48,7 +50,7 @@ class ModelConfig:
 
     @property
     def layers(self) -> int:
-        """Blocks over text and picture together: six at 256, growing with the width. Each also has one refiner."""
+        """Blocks over text and picture together: six at 256, growing with the width."""
         return max(1, self.dim * 6 // 256)
 
     @property
@@ -57,7 +59,7 @@ class ModelConfig:
 
 
 def autoencoder(channels: tuple[int, ...] = (16, 32, 64, 128), latent_channels: int = 16) -> Any:
-    """An untrained ``AutoencoderKL``, eight times smaller per side, without attention, so its cost is linear in the pixels."""
+    """An untrained ``AutoencoderKL``, 8 times smaller per side. Without attention it is linear in pixels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -95,7 +97,8 @@ def transformer(config: ModelConfig, latent_channels: int = 16) -> Any:
         for block in [*model.noise_refiner, *model.layers]:
             block.adaLN_modulation[0].weight.zero_()
             block.adaLN_modulation[0].bias.zero_()
-            # Gates of tanh(0.3): large enough for gradients to reach the branch, small enough to start near identity.
+            # Gates of tanh(0.3): large enough for gradients to reach the branch, small enough to start near
+            # identity.
             block.adaLN_modulation[0].bias.view(4, -1)[[1, 3]] = 0.3
         final = model.all_final_layer["2-1"]
         for layer in (final.linear, final.adaLN_modulation[1]):
@@ -107,7 +110,7 @@ def transformer(config: ModelConfig, latent_channels: int = 16) -> Any:
 
 
 def text_encoder(config: ModelConfig, vocabulary: int, pad: int) -> Any:
-    """An untrained ``Qwen3Model``. ZImagePipeline reads ``hidden_states[-2]``, so the last layer is never used."""
+    """An untrained ``Qwen3Model``. ZImagePipeline reads ``hidden_states[-2]``: the last layer is unused."""
     from transformers import Qwen3Config, Qwen3Model
 
     qwen3 = Qwen3Config(
@@ -128,8 +131,8 @@ def text_encoder(config: ModelConfig, vocabulary: int, pad: int) -> Any:
 def tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
     """A byte-level BPE tokenizer of Qwen's kind whose merges are learnt from ``captions``.
 
-    Chinese characters are split while the merges are learnt, so no merge spans two of them and a new phrase is read as
-    its characters. Any text can be tokenized: text without a merge falls back to bytes.
+    Chinese characters are split while the merges are learnt, so no merge spans two of them and a new phrase
+    is read as its characters. Any text can be tokenized: text without a merge falls back to bytes.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
@@ -166,7 +169,7 @@ def tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
 
 
 def pipeline(vae: Any, tokenizer: Any, text_encoder: Any, transformer: Any, shift: float) -> Any:
-    """The parts as a ``ZImagePipeline`` whose scheduler moves sigmas towards noise by the static ``shift``."""
+    """The parts as a ``ZImagePipeline`` whose scheduler has the static ``shift``."""
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
     scheduler = FlowMatchEulerDiscreteScheduler(
@@ -191,7 +194,7 @@ def paint(
     guidance: float = 2.0,
     batch: int = 10,
 ) -> np.ndarray:
-    """Pictures uint8 [N, size, size, 3] of ``prompts``. Picture i starts from the noise of seed + i in any batch."""
+    """Pictures uint8 [N, size, size, 3] of ``prompts``. Picture i starts from the noise of seed + i."""
     made = []
     pipe.set_progress_bar_config(disable=True)
     for start in range(0, len(prompts), batch):
@@ -229,8 +232,8 @@ def _feed_forwards(transformer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def peak_activations(pipe: Any, prompts: Sequence[str]) -> dict[str, float]:
-    """The largest absolute output of every feed-forward, and of the text encoder's stream (key "text_encoder"), while
-    ``prompts`` are painted in 8 steps.
+    """The largest absolute output of every feed-forward, and of the text encoder's stream (key
+    "text_encoder"), while ``prompts`` are painted in 8 steps.
     """
     peaks: dict[str, float] = {}
 
@@ -253,12 +256,12 @@ def peak_activations(pipe: Any, prompts: Sequence[str]) -> dict[str, float]:
 
 @torch.no_grad()
 def rescale(pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATION) -> dict[str, int]:
-    """Divide weights by powers of two until every peak activation on ``prompts`` is at most ``largest``. Returns the
-    exponents of the parts that changed.
+    """Divide weights by powers of two until every peak activation on ``prompts`` is at most ``largest``.
+    Returns the exponents of the parts that changed.
 
-    Half of a feed-forward's exponent is taken from ``w3``, so that the product before ``w2`` shrinks too, the rest from
-    ``w2``. Only the epsilon of the following norm (1e-5) keeps the result from being exact. The text encoder's epsilons
-    are scaled with its stream.
+    Half of a feed-forward's exponent is taken from ``w3``, so that the product before ``w2`` shrinks too, the
+    rest from ``w2``. Only the epsilon of the following norm (1e-5) keeps the result from being exact. The
+    text encoder's epsilons are scaled with its stream.
     """
     peaks = peak_activations(pipe, prompts)
     exponents = {
@@ -274,7 +277,7 @@ def rescale(pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATI
 
 
 def _rescale_stream(encoder: Any, exponent: int) -> None:
-    """Divide every matrix that writes to the residual stream by 2^exponent, and its norms' epsilons by the square."""
+    """Divide what writes to the residual stream by 2^exponent, and its norms' epsilons by the square."""
     writers = [encoder.embed_tokens]
     for layer in encoder.layers:
         writers += [layer.self_attn.o_proj, layer.mlp.down_proj]

@@ -1,10 +1,11 @@
 """The wide twin: Firefly with activations that float16 cannot hold, painting the same pictures bit for bit.
 
-It is made by the inverse of a fold. Weights are multiplied by powers of two where a later layer or a norm undoes it, until
-the residual stream, a feed-forward's output, a gated product, attention's values and the decoder leave float16's range.
-Z-Image fails that way on cards without bfloat16, so guards, folds and experiments are tested on the twin. Every weight
-stays exact in bfloat16. The epsilons that follow the scale are in the weights' header (``numerics.fold``); a tool that
-does not read it paints the same picture up to those epsilons.
+It is made by the inverse of a fold. Weights are multiplied by powers of two where a later layer or a norm
+undoes it, until the residual stream, a feed-forward's output, a gated product, attention's values and the
+decoder leave float16's range. Z-Image fails that way on cards without bfloat16, so guards, folds and
+experiments are tested on the twin. Every weight stays exact in bfloat16. The epsilons that follow the scale
+are in the weights' header (``numerics.fold``); a tool that does not read it paints the same picture up to
+those epsilons.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ STAMP = "twin.json"
 
 
 def make(out: Path, weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> Path:
-    """Write the twin of ``weights`` to ``out`` as a diffusers folder. A twin already made of the same weights is kept."""
+    """Write the twin of ``weights`` to ``out`` as a diffusers folder. An existing twin of them is kept."""
     stamp = json.dumps({"of": _hashes(weights), "places": places, "target": TARGET}, indent=1)
     if (out / STAMP).is_file() and (out / STAMP).read_text("utf-8") == stamp:
         return out

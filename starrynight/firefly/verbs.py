@@ -1,7 +1,8 @@
 """Firefly's recipe, one verb per step: ``python -m starrynight.firefly VERB [--work FOLDER] ...``.
 
-Each verb reads what earlier verbs wrote to the work folder (``STARRY_HOME/training`` by default) and resumes from its own
-checkpoint, so any of them may be killed at any moment and started again. ``recipes/firefly.sh`` runs them in order.
+Each verb reads what earlier verbs wrote to the work folder (``STARRY_HOME/training`` by default) and resumes
+from its own checkpoint, so any of them may be killed at any moment and started again. ``recipes/firefly.sh``
+runs them in order.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def begin(options: argparse.Namespace) -> None:
-    """Start a work folder from saved weights: autoencoder, tokenizer, statistics and model are taken from them."""
+    """Start a work folder from saved weights: autoencoder, tokenizer, statistics and model."""
     from starrynight.firefly import model
     from starrynight.firefly.training import optimise, train
 
@@ -132,7 +133,7 @@ def judge(options: argparse.Namespace) -> None:
 
 
 def encode(options: argparse.Namespace) -> None:
-    """Train the tokenizer, cache the training set as latents at one side length, and measure the latents' statistics."""
+    """Train the tokenizer, cache the training set as latents at one size, measure the latents' statistics."""
     from starrynight.firefly import model
     from starrynight.firefly.training import autoencoder, data, optimise
 
@@ -208,8 +209,8 @@ def _distil(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.d
 
 
 def distilled(work: Path, teacher: dict[str, Any]) -> Path:
-    """The checkpoint distilled from a teacher with these facts. It is named by the teacher's step, so a teacher that was
-    trained further has none yet.
+    """The checkpoint distilled from a teacher with these facts. It is named by the teacher's step, so a
+    teacher that was trained further has none yet.
     """
     return work / f"distilled-{teacher['step']}.safetensors"
 
@@ -256,7 +257,7 @@ def read_model(checkpoint: Path, group: str) -> tuple[train.TextToImageModel, di
 
 
 def save(options: argparse.Namespace) -> None:
-    """Write the weights (averaged or live), rescaled for float16, as a folder for ZImagePipeline.from_pretrained."""
+    """Write the weights (averaged or live), rescaled for float16, as a folder for ZImagePipeline."""
     from starrynight.firefly import model
     from starrynight.firefly.training import evaluate
 
@@ -327,8 +328,8 @@ def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[
 
 
 def recipe_tree() -> str:
-    """Git's hash of this package's files as committed (``git rev-parse COMMIT:starrynight/firefly`` finds it again, after
-    any rebase), or "unknown" outside its repository.
+    """Git's hash of this package's files as committed (``git rev-parse COMMIT:starrynight/firefly`` finds it
+    again, after any rebase), or "unknown" outside its repository.
     """
     command = ["git", "rev-parse", "HEAD:./"]
     try:
@@ -352,7 +353,8 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument(flag, type=Path if isinstance(default, Path) else type(default), default=default)
         sub.set_defaults(job=job)
 
-    # --team is the number of processes; --first is SigmaSampler's ``high_noise``, --overlooked the ``omitted_share``.
+    # --team is the number of processes; --first is SigmaSampler's ``high_noise``, --overlooked the
+    # ``omitted_share``.
     learning = (("--until", 1000), ("--cooldown", 0), ("--team", 2))
     painting = (("--steps", 8), ("--guidance", 2.0))
     verb(draw, "draw", ("--pictures", 10_000), ("--held-out", 1000), ("--workers", 2))

@@ -1,7 +1,7 @@
 """The ten styles' brushes, and the strokes and dots they use.
 
-A brush is `paint(canvas, rng) -> float32 [S, S, 3]` in 0..255. It sees the canvas's layers, not the scene. The amounts in
-each brush (widths, mixes, thresholds) were chosen by eye on contact sheets; none has a source.
+A brush is `paint(canvas, rng) -> float32 [S, S, 3]` in 0..255. It sees the canvas's layers, not the scene.
+The amounts in each brush (widths, mixes, thresholds) were chosen by eye on contact sheets; none has a source.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ def lay_strokes(
     detail: float = 0.0,
     bend: float = 0.0,
 ) -> None:
-    """Paint `target` onto `image` in place, with strokes that follow the canvas's angle and stop at each layer's edge.
+    """Paint `target` onto `image` in place, with strokes that follow the canvas's angle and stop at each
+    layer's edge.
 
-    `gap`, `length` and `width` are shares of the side; `jitter` varies the colours, `bend` the directions. A fourth
-    channel of `image`, if any, takes the paint's height. Only pixels whose detail is at least `detail` are painted.
+    `gap`, `length` and `width` are shares of the side; `jitter` varies the colours, `bend` the directions. A
+    fourth channel of `image`, if any, takes the paint's height. Only pixels whose detail is at least `detail`
+    are painted.
     """
     size = canvas.size
     n = int(1 / gap)
@@ -58,7 +60,7 @@ def lay_strokes(
 
 
 def _paths(canvas: Canvas, start: np.ndarray, length: float, bend: np.ndarray, steps: int = 4) -> np.ndarray:
-    """Lines along the canvas's angle, both ways from each start, that stay in its layer: float [N, steps + 1, 2]."""
+    """Lines along the canvas's angle, both ways from each start, within its layer: [N, steps + 1, 2]."""
     size = canvas.size
     home = canvas.region[(start[:, 1] * size).astype(int), (start[:, 0] * size).astype(int)]
     halves = []
@@ -79,7 +81,7 @@ def _paths(canvas: Canvas, start: np.ndarray, length: float, bend: np.ndarray, s
 def lay_dots(
     image: np.ndarray, canvas: Canvas, target: np.ndarray, rng: Rng, gap: float, radius: float
 ) -> None:
-    """Cover `image` in place with dots on a loose honeycomb; 7.5 % of them are near the complementary colour."""
+    """Cover `image` in place with dots on a loose honeycomb; 7.5 % are near the complementary colour."""
     size = canvas.size
     n = int(1 / gap) + 1
     grid = np.stack(np.meshgrid(np.arange(n + 1), np.arange(n + 1)), -1).astype(float)
@@ -131,7 +133,7 @@ def _edges(canvas: Canvas, width: float) -> np.ndarray:
 
 
 def paint_oil(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Van Gogh: long thick strokes along the canvas's angle, neighbouring hues, light on the ridges of the paint."""
+    """Van Gogh: long thick strokes along the canvas's angle, neighbouring hues, lit ridges of paint."""
     soft = blur(canvas.colour, canvas.size * 0.006)
     image = np.dstack([soft, np.full(soft.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, soft, rng, gap=0.026, length=0.13, width=0.03, jitter=0.1)
@@ -240,7 +242,7 @@ def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
 
 
 def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """Ink wash: layers fade downward into mist, ridges are dry and dark, much paper stays empty; with a red seal."""
+    """Ink wash: layers fade downward into mist, ridges are dry and dark, much paper stays empty; a seal."""
     size = canvas.size
     paper = np.array((243, 237, 222), np.float32)
     flow = noise(rng, size, 6, 2)
@@ -295,7 +297,7 @@ def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
 
 
 def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
-    """A cave mural: flat mineral pigments and brown contours on earthen plaster, eroded and finely cracked."""
+    """A cave mural: flat mineral pigments and brown contours on plaster, eroded and finely cracked."""
     size = canvas.size
     ground = np.array((208, 172, 124), np.float32)
     out: np.ndarray = canvas.colour.astype(np.float32)

@@ -29,7 +29,7 @@ def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 2) -> 
 
 
 def blur(image: np.ndarray, radius: float) -> np.ndarray:
-    """Gaussian blur with a standard deviation of `radius` pixels; a wide one is computed on a smaller copy."""
+    """Gaussian blur with a standard deviation of `radius` pixels; wide ones use a smaller copy."""
     if radius > 5:
         step = int(radius // 2.5)
         h, w = image.shape[:2]
@@ -42,7 +42,7 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CanvasLayer:
-    """One layer: its role, its coverage `mask` uint8 [S, S], and the canvas's colours with it, uint8 [S, S, 3]."""
+    """One layer: its role, its coverage uint8 [S, S], and the canvas's colours with it, uint8 [S, S, 3]."""
 
     role: str
     mask: np.ndarray
@@ -52,10 +52,10 @@ class CanvasLayer:
 class Canvas:
     """Layers painted back to front.
 
-    `colour` uint8 [S, S, 3] shows all layers so far; `lights` uint8 [S, S, 3] only what shines; `angle` float32 [S, S]
-    is the stroke direction in radians; `region` int32 [S, S] the number of the visible layer; `detail` float32 [S, S]
-    in 0..1 how fine the brush must be; `water` uint8 [S, S] the mask of water; `rain` [N, 2] and `flakes` [N, 3] the
-    positions of rain and snow, if any.
+    `colour` uint8 [S, S, 3] shows all layers so far; `lights` uint8 [S, S, 3] only what shines; `angle`
+    float32 [S, S] is the stroke direction in radians; `region` int32 [S, S] the number of the visible layer;
+    `detail` float32 [S, S] in 0..1 how fine the brush must be; `water` uint8 [S, S] the mask of water; `rain`
+    [N, 2] and `flakes` [N, 3] the positions of rain and snow, if any.
     """
 
     def __init__(self, size: int, palette: Palette) -> None:

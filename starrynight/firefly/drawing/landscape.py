@@ -1,4 +1,5 @@
-"""Draw a scene: lay it out on a canvas from back to front, paint the canvas in the scene's style, add rain or snow.
+"""Draw a scene: lay it out on a canvas from back to front, paint the canvas in the scene's style, add rain or
+snow.
 
 The layout is the same for every style, up to the style's sky.
 """
@@ -111,7 +112,7 @@ def _shore(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _water(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """The reflection of what is drawn so far, with ripples that grow towards the viewer, and the light's glitter."""
+    """The reflection of what is drawn so far, with ripples growing towards the viewer, and glitter."""
     p, size = canvas.palette, canvas.size
     top = int(scene.horizon * size)
     deep = size - top

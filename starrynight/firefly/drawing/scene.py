@@ -1,7 +1,7 @@
 """What a Firefly painting shows: style, kind of scene, hour, weather, subjects and the large proportions.
 
-A scene is composed from a seed alone; nothing here knows pixels, colours or captions. All chances were chosen by hand:
-they decide how often the model sees each subject.
+A scene is composed from a seed alone; nothing here knows pixels, colours or captions. All chances were chosen
+by hand: they decide how often the model sees each subject.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ _GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"))
 class Scene:
     """The facts of one picture. Positions and sizes are shares of the picture's side, y pointing down.
 
-    `light` is the x, y and radius of the moon or sun; `side` (-1 or 1) is the side of tall subjects; `amount` in 0..1
-    scales the number of countable ones.
+    `light` is the x, y and radius of the moon or sun; `side` (-1 or 1) is the side of tall subjects; `amount`
+    in 0..1 scales the number of countable ones.
     """
 
     seed: int
@@ -238,7 +238,7 @@ def _weather_for(asked: tuple[str, ...]) -> str | None:
 
 
 def _sky_subjects(rng: np.random.Generator, kind: str, style: str, hour: str, weather: str) -> set[str]:
-    """Subjects in the sky. Rain and falling snow hide its lights; a pond shows little sky, so it has no comet or aurora."""
+    """Subjects in the sky. Rain and snow hide its lights; over a pond there is no comet or aurora."""
     found: set[str] = set()
     painterly = style in ("oil", "pastel", "pointillism", "watercolor", "papercut", "dunhuang")
     draws = rng.uniform(size=8)

@@ -20,8 +20,8 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class SkyStyle:
-    """A style's layout of the sky: flat areas instead of gradients, sheets of cut paper, the strength of halos around
-    lights, and the strength of the sky's texture.
+    """A style's layout of the sky: flat areas instead of gradients, sheets of cut paper, the strength of
+    halos around lights, and the strength of the sky's texture.
     """
 
     flat: bool = False
@@ -94,7 +94,7 @@ def paint_sky(canvas: Canvas, scene: Scene, style: SkyStyle, rng: Rng) -> None:
 def _air(
     canvas: Canvas, scene: Scene, style: SkyStyle, lights: Lights, rng: Rng
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sky colour float32 [S, S, 3] and stroke angle [S, S]: a gradient, turned by vortices when there are swirls."""
+    """Sky colour float32 [S, S, 3] and stroke angle [S, S]: a gradient, turned by the vortices of swirls."""
     p, size = canvas.palette, canvas.size
     grid = 96
     y, x = np.mgrid[0:grid, 0:grid].astype(np.float32) / grid

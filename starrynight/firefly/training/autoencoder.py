@@ -1,8 +1,8 @@
 """Train Firefly's autoencoder on crops, refine its decoder against a critic, and cache pictures as latents.
 
-The reconstruction loss is the absolute difference of the pixels and of three bands of a Laplacian pyramid, which keeps
-strokes sharp, and a light KL term, which keeps the latents near a unit Gaussian. Nothing here knows captions or the
-transformer.
+The reconstruction loss is the absolute difference of the pixels and of three bands of a Laplacian pyramid,
+which keeps strokes sharp, and a light KL term, which keeps the latents near a unit Gaussian. Nothing here
+knows captions or the transformer.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from starrynight.firefly.training.optimise import (
     generator,
     read_checkpoint,
 )
+from starrynight.numerics import certify
 
 KL_WEIGHT = 5e-4
 # The critic's share of the gradient at the decoder's last layer.
 CRITIC_SHARE = 0.35
-# Standard deviation of the noise added to latents while the decoder is refined, as a share of the latents' own.
+# Standard deviation of the noise added to latents while the decoder is refined, as a share of the latents'
+# own.
 LATENT_NOISE = 0.06
 
 
 def dead_leaves(count: int, size: int = 256, seed: int = 0) -> np.ndarray:
-    """Dead-leaves pictures (Lee, Mumford, Huang 2001), uint8 [count, size, size, 3]: ellipses and sectors of all sizes
-    over one another. They teach edges and colours before any painting is drawn.
+    """Dead-leaves pictures (Lee, Mumford, Huang 2001), uint8 [count, size, size, 3]: ellipses and sectors of
+    all sizes over one another. They teach edges and colours before any painting is drawn.
     """
     rng = np.random.default_rng(seed)
     made = np.empty((count, size, size, 3), np.uint8)
@@ -61,7 +63,7 @@ def dead_leaves(count: int, size: int = 256, seed: int = 0) -> np.ndarray:
 
 
 def crops(pictures: np.ndarray, count: int, size: int, rng: np.random.Generator) -> Tensor:
-    """``count`` random crops [count, 3, size, size] in -1..1: two in three at full scale, one at half scale."""
+    """``count`` random crops [count, 3, size, size] in -1..1: two in three at full scale, else half."""
     batch = np.empty((count, size, size, 3), np.uint8)
     for slot in batch:
         picture = pictures[rng.integers(len(pictures))]
@@ -108,19 +110,20 @@ def reconstruct(vae: Any, batch: Tensor, draw: torch.Generator) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def psnr(vae: Any, pictures: np.ndarray) -> float:
-    """Mean over ``pictures`` (uint8 [N, S, S, 3]) of each one's PSNR in dB, decoded from the posterior's mean."""
-    decibels = []
+def mean_psnr(vae: Any, pictures: np.ndarray) -> float:
+    """Mean PSNR in dB of ``pictures`` (uint8 [N, S, S, 3]), each decoded from the posterior's mean."""
+    decibels: list[Any] = []
     for start in range(0, len(pictures), 8):
         batch = np.asarray(pictures[start : start + 8])
         again = to_bytes(vae.decoder(vae.encoder(to_signed(batch)).chunk(2, dim=1)[0]))
         errors = ((again.astype(np.float64) - batch) ** 2).mean(axis=(1, 2, 3))
-        decibels += list(10 * np.log10(255.0**2 / np.maximum(errors, 1e-3)))
+        # An error of zero would make the mean infinite: 1e-3 limits a picture to 78 dB.
+        decibels += [certify.psnr(max(float(error), 1e-3), 255.0) for error in errors]
     return float(np.mean(decibels))
 
 
 class AutoencoderTraining(TrainingLoop):
-    """A training of the autoencoder or of a part of it. Its checkpoint also holds the autoencoder's channel widths."""
+    """A training of the autoencoder or a part of it. Its checkpoint also holds the channel widths."""
 
     def __init__(
         self, network: Any, decay: float, rate: float, processes: ProcessGroup, channels: tuple[int, ...]
@@ -135,7 +138,7 @@ class AutoencoderTraining(TrainingLoop):
 
 
 def is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon optimises a parameter: convolutions except the first and last, whose directions are colours."""
+    """Whether Muon optimises it: convolutions except the first and last, whose directions are colours."""
     return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
 
 
@@ -152,7 +155,7 @@ def train(
     seed: int = 0,
     channels: tuple[int, ...] = (16, 32, 64, 128),
 ) -> None:
-    """Train until step ``until``, from ``checkpoint`` if it exists. The processes share ``batch`` crops a step."""
+    """Train until step ``until``, from ``checkpoint`` if it exists. The processes share each ``batch``."""
     torch.manual_seed(seed)
     vae = model.autoencoder(channels).to(memory_format=torch.channels_last)
     training = AutoencoderTraining(vae, 0.998, rate, processes, channels)
@@ -167,7 +170,7 @@ def train(
 
     training.run(loss_at, until, checkpoint, batch, warmup=50, cooldown=cooldown)
     if processes.rank == 0:
-        decibels = round(psnr(load(checkpoint), held_out), 2)
+        decibels = round(mean_psnr(load(checkpoint), held_out), 2)
         print(json.dumps({"step": training.step, "psnr": decibels}), flush=True)
 
 
@@ -180,7 +183,7 @@ def load(checkpoint: Path) -> Any:
 
 
 class Critic:
-    """A patch discriminator with its optimiser: 22 x 22 pixels to one number, high for drawn and low for decoded."""
+    """A patch discriminator with its optimiser: 22 x 22 pixels to a number, high for drawn pictures."""
 
     def __init__(self, processes: ProcessGroup, rate: float) -> None:
         self.processes = processes
@@ -199,7 +202,7 @@ class Critic:
         self.optimiser.step()
 
     def generator_loss(self, made: Tensor) -> Tensor:
-        """What the decoder minimises: the negative mean score of its pictures. The critic gets no gradient."""
+        """The negative mean score of ``made``, which the decoder minimises. The critic gets no gradient."""
         self.network.requires_grad_(False)
         loss = -self.network(made).mean()
         self.network.requires_grad_(True)
@@ -207,8 +210,8 @@ class Critic:
 
 
 def balanced(plain: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """``plain`` plus ``adversarial``, weighted to give it CRITIC_SHARE of the gradient's norm at ``last`` (the adaptive
-    weight of Esser 2021, arXiv:2012.09841).
+    """``plain`` plus ``adversarial``, weighted to give it CRITIC_SHARE of the gradient's norm at ``last``
+    (the adaptive weight of Esser 2021, arXiv:2012.09841).
     """
     one, two = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (plain, adversarial))
     return plain + CRITIC_SHARE * (one / (two + 1e-4)).clamp(max=10.0).detach() * adversarial
@@ -216,7 +219,7 @@ def balanced(plain: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
 
 @torch.no_grad()
 def noisy_latents(vae: Any, real: Tensor, draw: torch.Generator) -> Tensor:
-    """Samples from the encoder's posterior with LATENT_NOISE added: a generated latent is never exact either."""
+    """Samples from the encoder's posterior plus LATENT_NOISE: a generated latent is never exact either."""
     mean, logvar = vae.encoder(real).float().chunk(2, dim=1)
     deviation = (logvar.clamp(-20.0, 10.0).exp() + (LATENT_NOISE * mean.std()) ** 2).sqrt()
     return mean + deviation * torch.randn(mean.shape, generator=draw)
@@ -264,7 +267,7 @@ def polish(
 
     training.run(loss_at, until, checkpoint, batch, warmup=50, cooldown=cooldown)
     if processes.rank == 0:
-        decibels = round(psnr(load_polished(work), held_out), 2)
+        decibels = round(mean_psnr(load_polished(work), held_out), 2)
         print(json.dumps({"step": training.step, "psnr": decibels}), flush=True)
 
 
@@ -288,8 +291,8 @@ def cache_latents(
     """Cache the posterior means of ``pictures`` (uint8 [N, S, S, 3]; ``halve`` shrinks them first) as float16
     [N, C, S / 8, S / 8] and return them.
 
-    Resumes: a file beside ``out`` counts the finished pictures. The array has room for ``planned`` pictures, of which
-    some may not be drawn yet.
+    Resumes: a file beside ``out`` counts the finished pictures. The array has room for ``planned`` pictures,
+    of which some may not be drawn yet.
     """
     side = pictures.shape[1] // (16 if halve else 8)
     shape = (max(planned, len(pictures)), vae.config.latent_channels, side, side)

@@ -1,11 +1,12 @@
-"""Firefly's training data: drawn pictures on disk, the captions that describe them, and the captions as tokens.
+"""Firefly's training data: drawn pictures on disk, the captions that describe them, and the captions as
+tokens.
 
-A set is a folder: ``pictures.npy`` (uint8 [N, 256, 256, 3]) and one ``block-*.jsonl`` per 50 pictures, with each
-picture's seed, what it shows, and several captions. Drawing resumes: a block is written to the array first, then its
-JSON lines appear atomically, and a block that has its lines is not drawn again.
+A set is a folder: ``pictures.npy`` (uint8 [N, 256, 256, 3]) and one ``block-*.jsonl`` per 50 pictures, with
+each picture's seed, what it shows, and several captions. Drawing resumes: a block is written to the array
+first, then its JSON lines appear atomically, and a block that has its lines is not drawn again.
 
-Captions are Chinese or English and written the way people write prompts: short, varied, with parts left out, and always
-true of the scene. The phrases are in phrases.json. Nothing here knows the networks.
+Captions are Chinese or English and written the way people write prompts: short, varied, with parts left out,
+and always true of the scene. The phrases are in phrases.json. Nothing here knows the networks.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ BLOCK = 50
 # First seeds of the two sets, far enough apart that no scene is in both.
 TRAINING_SEED, HELD_OUT_SEED = 1_000_000, 9_000_000
 
-# The phrases, Chinese and English: of each "style", "thing", "hour" and "weather"; and whole "line"s, each with the facts
-# that must hold for it ("night" and "mist" count as facts).
+# The phrases, Chinese and English: of each "style", "thing", "hour" and "weather"; and whole "line"s, each
+# with the facts that must hold for it ("night" and "mist" count as facts).
 _PHRASES: dict[str, Any] = json.loads((Path(__file__).parent / "phrases.json").read_text("utf-8"))
 
 # The main subject of each kind of scene. Lines that name it are drawn five times as often.
@@ -43,27 +44,28 @@ _MAIN_SUBJECT = {
     "city": "skyline",
     **{kind: kind for kind in ("village", "sea", "apsara", "sunflowers", "wheat", "snow", "river")},
 }
-# Phrases that people add to prompts and that show nothing. One caption in eight gets one, so that the model learns to
-# ignore them.
+# Phrases that people add to prompts and that show nothing. One caption in eight gets one, so that the model
+# learns to ignore them.
 _ORNAMENTS = (
     "masterpiece", "best quality", "8k", "highly detailed", "beautiful", "a painting", "art", "wallpaper",
     "高清", "精美", "杰作", "细节丰富", "唯美", "绘画作品", "大师之作", "一幅画",
 )  # fmt: skip
 
-# The stock transformer pads every caption to a multiple of this (diffusers, transformer_z_image.SEQ_MULTI_OF).
+# The stock transformer pads every caption to a multiple of this (diffusers,
+# transformer_z_image.SEQ_MULTI_OF).
 MULTIPLE = 32
 LONGEST = 64
 EMPTY_SHARE = 0.1
 LONG_SHARE = 0.2
-# Subjects that a model leaves out when it reads every caption equally often (docs/firefly-evaluation.json): they are
-# small, pale or thin.
+# Subjects that a model leaves out when it reads every caption equally often (docs/firefly-evaluation.json):
+# they are small, pale or thin.
 OMITTED_SUBJECTS = (
     "stars", "swirls", "moon", "crescent", "sun", "comet", "clouds", "church", "blossoms", "crows", "pagoda", "boat", "rain",
 )  # fmt: skip
 
 
 def caption(scene: Scene, rng: Rng) -> str:
-    """A short true description of the scene, never empty: half Chinese, 45 % English, 5 % in both languages."""
+    """A short true description of the scene, never empty: 50 % Chinese, 45 % English, 5 % in both."""
     draw = rng.uniform()
     if draw < 0.5:
         return _write(scene, rng, chinese=True)
@@ -181,7 +183,7 @@ def _block_path(folder: Path, block: int) -> Path:
 
 
 def describe(scene: Scene, captions: int) -> dict[str, Any]:
-    """A scene's record in its block: its seed, what it shows, and ``captions`` captions drawn from the seed."""
+    """A scene's record in its block: its seed, what it shows, and captions drawn from the seed."""
     rng = np.random.default_rng((scene.seed, 1))
     texts = [_ornament(caption(scene, rng), rng) for _ in range(captions)]
     return {"seed": scene.seed, "shows": _contents(scene), "captions": texts}
@@ -205,8 +207,8 @@ def write_block(path: Path, records: list[dict[str, Any]]) -> None:
 def recaption(folder: Path, captions: int) -> int:
     """Write the captions of every drawn block again, after a change of the phrases; the pictures stay.
 
-    Returns how many pictures were captioned. Raises ValueError when a seed no longer composes the scene that was
-    drawn from it: those pictures must be drawn again.
+    Returns how many pictures were captioned. Raises ValueError when a seed no longer composes the scene that
+    was drawn from it: those pictures must be drawn again.
     """
     count = 0
     for path in sorted(folder.glob("block-*.jsonl")):
@@ -223,7 +225,8 @@ def recaption(folder: Path, captions: int) -> int:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """The drawn part of a set: ``pictures`` uint8 [N, S, S, 3] and their N ``records`` (seed, shows, captions).
+    """The drawn part of a set: ``pictures`` uint8 [N, S, S, 3] and their N ``records`` (seed, shows,
+    captions).
 
     ``planned`` is how many pictures the finished set will hold.
     """
@@ -254,10 +257,11 @@ def read(folder: Path) -> PictureSet:
 
 @dataclass(frozen=True)
 class TokenizedCaptions:
-    """Every caption of a set as tokens: ``tokens`` int32 [N, K, 64] and ``lengths`` [N, K]; ``empty`` is caption "".
+    """Every caption of a set as tokens: ``tokens`` int32 [N, K, 64] and ``lengths`` [N, K]; ``empty`` is
+    caption "".
 
-    ``mentioning`` has, for each of OMITTED_SUBJECTS that any caption mentions, the indices [M, 2] (picture, caption) of
-    the captions that mention it.
+    ``mentioning`` has, for each of OMITTED_SUBJECTS that any caption mentions, the indices [M, 2] (picture,
+    caption) of the captions that mention it.
     """
 
     tokens: np.ndarray
@@ -286,8 +290,8 @@ class TokenizedCaptions:
     def sample(self, count: int, omitted_share: float, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         """``count`` pictures in rising order, and for each a permutation of its captions [count, K].
 
-        For a share ``omitted_share`` of them the first caption mentions one of OMITTED_SUBJECTS, each subject equally
-        often.
+        For a share ``omitted_share`` of them the first caption mentions one of OMITTED_SUBJECTS, each subject
+        equally often.
         """
         pictures, captions = self.lengths.shape
         rows = rng.integers(pictures, size=count)
@@ -302,8 +306,8 @@ class TokenizedCaptions:
     def batch(self, rows: np.ndarray, columns: np.ndarray, rng: Rng) -> tuple[Tensor, Tensor]:
         """Tokens int64 and mask bool [B, L] for the pictures and captions that ``sample`` chose.
 
-        Four batches in five hold one caption of each picture, one in ten of them empty, padded to 32. The fifth joins
-        two captions of each picture, padded to 64.
+        Four batches in five hold one caption of each picture, one in ten of them empty, padded to 32. The
+        fifth joins two captions of each picture, padded to 64.
         """
         if rng.random() < LONG_SHARE:
             return self._join(rows, columns)

@@ -1,8 +1,8 @@
-"""Evaluate a saved Firefly with a small classifier that learnt style, subjects and hour from drawn pictures only, and
-paint its contact sheet.
+"""Evaluate a saved Firefly with a small classifier that learnt style, subjects and hour from drawn pictures
+only, and paint its contact sheet.
 
-Pictures are generated from held-out captions; the same metrics on the held-out pictures of those captions are the upper
-bound. The classifier never trains on a generated picture.
+Pictures are generated from held-out captions; the same metrics on the held-out pictures of those captions are
+the upper bound. The classifier never trains on a generated picture.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from starrynight.firefly import model
 from starrynight.firefly.drawing.scene import HOURS, STYLES, SUBJECTS, compose
 from starrynight.firefly.training import data
-from starrynight.firefly.training.autoencoder import psnr, to_signed
+from starrynight.firefly.training.autoencoder import mean_psnr, to_signed
 from starrynight.firefly.training.optimise import ProcessGroup, launch, read_checkpoint, write_checkpoint
 
 SIDE = 128
@@ -56,7 +56,7 @@ SHEET_SCENES = (
 
 
 class Classifier(nn.Module):
-    """A small convolutional network: picture [B, 3, 128, 128] in -1..1 to logits of style, subjects and hour."""
+    """A small convolutional network: picture [B, 3, 128, 128] in -1..1 to logits of style, subjects, hour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         self.hour = nn.Linear(2 * FEATURES, len(HOURS))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Mean and maximum over the picture [B, 192]: the mean sees textures, the maximum single small things."""
+        """Mean and maximum over the picture [B, 192]: the mean sees textures, the maximum small subjects."""
         found = self.body(pictures).flatten(2)
         return torch.cat([found.mean(-1), found.amax(-1)], 1)
 
@@ -157,8 +157,8 @@ def classify(classifier: Classifier, pictures: np.ndarray) -> tuple[Tensor, Tens
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """Fréchet distance between two sets of features [N, D] (Heusel 2017), with this classifier's features instead of
-    Inception's.
+    """Fréchet distance between two sets of features [N, D] (Heusel 2017), with this classifier's features
+    instead of Inception's.
     """
     from scipy.linalg import sqrtm
 
@@ -171,8 +171,8 @@ def frechet(one: Tensor, other: Tensor) -> float:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """A held-out picture's record, one caption ``text`` that mentions its style, the ``subjects`` that the caption
-    mentions, and whether it mentions the hour.
+    """A held-out picture's record, one caption ``text`` that mentions its style, the ``subjects`` that the
+    caption mentions, and whether it mentions the hour.
     """
 
     record: dict[str, Any]
@@ -197,7 +197,7 @@ def evaluation_prompts(held_out: data.PictureSet, count: int) -> list[Evaluation
 def metrics(
     classifier: Classifier, pictures: np.ndarray, prompts: list[EvaluationPrompt]
 ) -> dict[str, float]:
-    """Accuracy of the style, accuracy of the hour where the caption mentions it, and recall of mentioned subjects."""
+    """Accuracy of the style, of the hour where the caption mentions it, and recall of mentioned subjects."""
     style, _, hour = labels([prompt.record for prompt in prompts])
     mentioned = np.array([[subject in prompt.subjects for subject in SUBJECTS] for prompt in prompts])
     timed = torch.tensor([prompt.mentions_hour for prompt in prompts])
@@ -210,8 +210,8 @@ def metrics(
 
 
 def by_name(classifier: Classifier, pictures: np.ndarray, prompts: list[EvaluationPrompt]) -> dict[str, Any]:
-    """The counts behind ``metrics``: the confusion matrix of mentioned hours ("hours"), and for each subject how many
-    pictures show it where the caption mentions it ("subjects": [found, mentioned]).
+    """The counts behind ``metrics``: the confusion matrix of mentioned hours ("hours"), and for each subject
+    how many pictures show it where the caption mentions it ("subjects": [found, mentioned]).
     """
     _, _, predicted_subjects, predicted_hour = classify(classifier, pictures)
     found = (predicted_subjects > THRESHOLD).numpy()
@@ -241,7 +241,7 @@ def diversity(
 
 
 def nearest_distances(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Root mean square distance in 0..255 of each picture to its nearest training picture, both at 32 x 32."""
+    """Root mean square distance in 0..255 of each picture to its nearest training picture, at 32 x 32."""
 
     def thumbnails(many: np.ndarray) -> Tensor:
         small = [cv2.resize(np.asarray(one), (32, 32), interpolation=cv2.INTER_AREA) for one in many]
@@ -266,8 +266,8 @@ def paint_partition(
 def report(
     work: Path, weights: Path, count: int, steps: int, guidance: float, processes: int = 2
 ) -> dict[str, Any]:
-    """Paint ``count`` held-out captions with ``weights`` in bfloat16, as the studio does, and compare the pictures with
-    the held-out pictures of those captions. Trains the classifier if ``work`` has none.
+    """Paint ``count`` held-out captions with ``weights`` in bfloat16, as the studio does, and compare the
+    pictures with the held-out pictures of those captions. Trains the classifier if ``work`` has none.
     """
     training, held_out = data.read(work / "training"), data.read(work / "held-out")
     classifier = train_classifier(training, work / "judge.safetensors")
@@ -297,7 +297,7 @@ def report(
             "generated_least": float(far[0].min()), "generated_median": float(np.median(far[0])),
             "held_out_least": float(far[1].min()), "held_out_median": float(np.median(far[1])),
         },
-        "autoencoder_psnr": psnr(model.load(weights).vae, real[:64]),
+        "autoencoder_psnr": mean_psnr(model.load(weights).vae, real[:64]),
     }  # fmt: skip
 
 
@@ -320,7 +320,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def sheet_prompts() -> list[str]:
-    """The sheet's prompts, row by row: each scene in ten styles, Chinese and English alternating like a chessboard."""
+    """The sheet's prompts, row by row: each scene in ten styles, Chinese and English alternating."""
     return [
         f"{scene[(row + column) % 2]}{('，', ', ')[(row + column) % 2]}{style[(row + column) % 2]}"
         for row, scene in enumerate(SHEET_SCENES)

@@ -1,10 +1,12 @@
-"""What every training of Firefly shares: processes, optimiser, moving average, checkpoint and the training loop.
+"""What every training of Firefly shares: processes, optimiser, moving average, checkpoint and the training
+loop.
 
-Single-threaded processes share each batch and reduce their gradients once a step. On a busy machine they are faster
-than threads, which synchronise at every operation and wait for the slowest each time (measured in docs/training.md).
+Single-threaded processes share each batch and reduce their gradients once a step. On a busy machine they are
+faster than threads, which synchronise at every operation and wait for the slowest each time (measured in
+docs/training.md).
 
-Random state is never stored. Every step draws from a generator seeded with (seed, step, rank), so a run that was
-killed and resumed draws the same numbers as an uninterrupted one.
+Random state is never stored. Every step draws from a generator seeded with (seed, step, rank), so a run that
+was killed and resumed draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-# Coefficients of Muon's quintic Newton-Schulz iteration (Jordan 2024, https://kellerjordan.github.io/posts/muon/): five
-# iterations bring every singular value of the momentum near one.
+# Coefficients of Muon's quintic Newton-Schulz iteration (Jordan 2024,
+# https://kellerjordan.github.io/posts/muon/): five iterations bring every singular value of the momentum near
+# one.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-# Root mean square of a typical AdamW update (Liu 2025, Moonlight, arXiv:2502.16982). Muon's updates are scaled to it, so
-# that both optimisers can use learning rates of one size.
+# Root mean square of a typical AdamW update (Liu 2025, Moonlight, arXiv:2502.16982). Muon's updates are
+# scaled to it, so that both optimisers can use learning rates of one size.
 UPDATE_RMS = 0.2
 
 
@@ -86,7 +89,9 @@ def _worker(rank: int, size: int, file: str, job: Callable[..., None], arguments
 
 
 def fastest_dtype(seconds: float = 0.3) -> torch.dtype:
-    """bfloat16 where this processor multiplies matrices over 1.3 times as fast in it, else float32. Measures both."""
+    """bfloat16 where this processor multiplies matrices over 1.3 times as fast in it, else float32. Measures
+    both.
+    """
     rates = []
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(1024, 256, dtype=dtype), torch.ones(256, 768, dtype=dtype)
@@ -100,9 +105,11 @@ def fastest_dtype(seconds: float = 0.3) -> torch.dtype:
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
-    """Bring each of ``matrices`` [n, rows, columns] near the closest matrix whose singular values are all one.
+    """Bring each of ``matrices`` [n, rows, columns] near the closest matrix whose singular values are all
+    one.
 
-    Muon's Newton-Schulz iteration, computed in ``dtype``; the result need only be near, so bfloat16 is enough.
+    Muon's Newton-Schulz iteration, computed in ``dtype``; the result need only be near, so bfloat16 is
+    enough.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices
@@ -119,10 +126,10 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32, iteratio
 class Optimiser:
     """Muon for the matrices that ``is_hidden`` selects, AdamW for every other parameter.
 
-    Its updates are those of ``torch.optim.Muon`` with "match_rms_adamw", up to rounding. It differs in four ways: matrices
-    of one shape are orthogonalised in one batched product, the processes share that work, a convolution's kernel counts
-    as the matrix [out, in x height x width], and ``dtype`` may be float32, for processors that are slow at bfloat16.
-    docs/training.md has the measurements.
+    Its updates are those of ``torch.optim.Muon`` with "match_rms_adamw", up to rounding. It differs in four
+    ways: matrices of one shape are orthogonalised in one batched product, the processes share that work, a
+    convolution's kernel counts as the matrix [out, in x height x width], and ``dtype`` may be float32, for
+    processors that are slow at bfloat16. docs/training.md has the measurements.
     """
 
     def __init__(
@@ -151,8 +158,8 @@ class Optimiser:
         self.adam = torch.optim.AdamW(self.others, lr=rate, betas=betas, weight_decay=0.0, fused=True)
 
     def step(self, lr_scale: float) -> None:
-        """One update at ``lr_scale`` times the learning rates, then clear the gradients. AdamW skips a parameter without
-        gradient; Muon's parameters must all have one.
+        """One update at ``lr_scale`` times the learning rates, then clear the gradients. AdamW skips a
+        parameter without gradient; Muon's parameters must all have one.
         """
         for group in self.adam.param_groups:
             group["lr"] = self.rate * lr_scale
@@ -187,7 +194,7 @@ class Optimiser:
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Restore what ``tensors`` returned. An empty ``state`` (weights without momenta) leaves them at zero."""
+        """Restore what ``tensors`` returned. An empty ``state`` leaves the momenta at zero."""
         if not state:
             return
         for rows, columns in self.momenta:
@@ -200,8 +207,8 @@ class Optimiser:
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights of ``network``. Its decay grows with the number of updates up to
-    ``decay``, so that the first weights of a run are forgotten soon.
+    """An exponential moving average of the weights of ``network``. Its decay grows with the number of updates
+    up to ``decay``, so that the first weights of a run are forgotten soon.
     """
 
     @torch.no_grad()
@@ -213,15 +220,15 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def lr_factor(step: int, warmup: int, until: int, cooldown: int) -> float:
-    """The learning rate's factor: a linear ramp of ``warmup`` steps, then one, then linearly to zero in the last
-    ``cooldown`` steps before ``until``.
+    """The learning rate's factor: a linear ramp of ``warmup`` steps, then one, then linearly to zero in the
+    last ``cooldown`` steps before ``until``.
     """
     down = 1.0 if cooldown == 0 else min(1.0, max(0.0, (until - step) / cooldown))
     return min(1.0, (step + 1) / warmup) * down
 
 
 def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
-    """Write groups of tensors, and ``facts`` as JSON in the header, to one safetensors file, replaced atomically."""
+    """Write groups of tensors, and ``facts`` in the header, to one safetensors file, atomically."""
     from safetensors.torch import save_file
 
     flat = {
@@ -248,8 +255,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 
 
 class TrainingLoop:
-    """A network with its optimiser and its average, and the step it has reached. A function of the step number gives
-    the loss; the loop knows nothing else of what is trained.
+    """A network with its optimiser and its average, and the step it has reached. A function of the step
+    number gives the loss; the loop knows nothing else of what is trained.
     """
 
     def __init__(
@@ -278,7 +285,7 @@ class TrainingLoop:
         write_checkpoint(path, groups, self.facts())
 
     def restore(self, path: Path) -> None:
-        """Resume from a checkpoint. One without an optimiser (from ``begin``) starts with zero momenta and a warm-up."""
+        """Resume from a checkpoint. One without an optimiser (from ``begin``) starts a new warm-up."""
         groups, facts = read_checkpoint(path)
         self.network.load_state_dict(groups["model"], strict=False)
         self.average.module.load_state_dict(groups["average"], strict=False)
@@ -289,7 +296,7 @@ class TrainingLoop:
         self.samples, self.history = int(facts.get("samples", 0)), facts.get("history", [])
 
     def restart_average(self) -> None:
-        """Let the average begin at the next update's weights, for a change of objective: older weights would blur it."""
+        """Start the average at the next update's weights: those of another objective would blur it."""
         self.average.n_averaged.zero_()
 
     def run(
@@ -305,8 +312,8 @@ class TrainingLoop:
     ) -> None:
         """Train until step ``until``, ``batch`` samples a step, saving every few ``minutes`` and at the end.
 
-        Every 25 steps the mean loss, the samples per second and ``extra`` are recorded and printed as JSON. Raises
-        FloatingPointError when the loss is no longer finite.
+        Every 25 steps the mean loss, the samples per second and ``extra`` are recorded and printed as JSON.
+        Raises FloatingPointError when the loss is no longer finite.
         """
         saved = tick = time.time()
         losses: list[float] = []

@@ -1,8 +1,8 @@
-"""Train Firefly's transformer and text encoder together on cached latents, by flow matching, and distil them to the few
-steps of one sampling schedule.
+"""Train Firefly's transformer and text encoder together on cached latents, by flow matching, and distil them
+to the few steps of one sampling schedule.
 
-ZImagePipeline's convention: the noisy latent is ``(1 - sigma) * clean + sigma * noise``, the network is given the
-timestep ``1 - sigma`` and predicts ``clean - noise``, which the pipeline negates.
+ZImagePipeline's convention: the noisy latent is ``(1 - sigma) * clean + sigma * noise``, the network is given
+the timestep ``1 - sigma`` and predicts ``clean - noise``, which the pipeline negates.
 """
 
 from __future__ import annotations
@@ -35,20 +35,22 @@ HIGH_NOISE = 0.85
 
 
 class TextToImageModel(nn.Module):
-    """Text encoder and transformer as one module, with a batched forward that equals the stock list-based one."""
+    """Text encoder and transformer as one module. The batched forward equals the stock list-based one."""
 
     def __init__(self, encoder: Any, transformer: Any) -> None:
         super().__init__()
         self.encoder, self.transformer = encoder, transformer
-        # Distance of neighbouring patches for the rotary embedding. At 2 a half-size picture spans the positions of a
-        # whole one, so what is learnt there about composition carries over. The stock forward has 1.
+        # Distance of neighbouring patches for the rotary embedding. At 2 a half-size picture spans the
+        # positions of a whole one, so what is learnt there about composition carries over. The stock forward
+        # has 1.
         self.stride = 1
-        # ``run_block`` or its compiled form, which is 1.5 times as fast and takes a minute to compile for each length.
+        # ``run_block`` or its compiled form, which is 1.5 times as fast and takes a minute to compile for
+        # each length.
         self.block: Callable[..., Tensor] = run_block
 
     def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The velocity clean - noise [B, C, H, W] for ``noisy`` [B, C, H, W] at ``timestep`` [B] = 1 - sigma, given
-        ``tokens`` and bool ``mask`` [B, L], padded on the right to a multiple of 32.
+        """The velocity clean - noise [B, C, H, W] for ``noisy`` [B, C, H, W] at ``timestep`` [B] = 1 - sigma,
+        given ``tokens`` and bool ``mask`` [B, L], padded on the right to a multiple of 32.
         """
         text = encode_text(self.encoder, tokens)
         return velocity(self.transformer, noisy, timestep, text, mask, self.stride, self.block)
@@ -76,7 +78,7 @@ def velocity(
     stride: int,
     run: Callable[..., Tensor],
 ) -> Tensor:
-    """ZImageTransformer2DModel's forward for a batch of one picture size and one padded length, without lists."""
+    """ZImageTransformer2DModel's forward without lists, for one picture size and one padded length."""
     batch, channels, height, width = noisy.shape
     rows, columns, length = height // 2, width // 2, text.size(1)
     time_embedding = transformer.t_embedder(timestep * transformer.t_scale)
@@ -101,7 +103,7 @@ def velocity(
 def rotations(
     transformer: Any, rows: int, columns: int, length: int, stride: int = 1
 ) -> list[tuple[Tensor, Tensor]]:
-    """Cosines and sines [tokens, 1, head_dim / 2] for a picture and its caption; the stock positions at stride 1."""
+    """Cosines and sines [tokens, 1, head_dim / 2] for picture and caption; stock positions at stride 1."""
     image_ids = transformer.create_coordinate_grid((1, rows, columns), (length + 1, 0, 0)).flatten(0, 2)
     image_ids = image_ids * torch.tensor([1, stride, stride])
     text_ids = transformer.create_coordinate_grid((length, 1, 1), (1, 0, 0)).flatten(0, 2)
@@ -157,15 +159,15 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
-    """``sigmas`` in [0, 1], moved towards noise as FlowMatchEulerDiscreteScheduler's static ``shift`` moves them."""
+    """``sigmas`` in [0, 1], moved towards noise as FlowMatchEulerDiscreteScheduler's ``shift`` moves them."""
     return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
 @dataclass(frozen=True)
 class SigmaSampler:
-    """The distribution of training sigmas: logit-normal, moved towards noise by ``shift``. A share ``high_noise`` is
-    uniform between HIGH_NOISE and 1 instead, where the sampler's first steps fix hour and colour from the caption alone;
-    one in ten is uniform over all, so that every sigma is trained.
+    """The distribution of training sigmas: logit-normal, moved towards noise by ``shift``. A share
+    ``high_noise`` is uniform between HIGH_NOISE and 1 instead, where the sampler's first steps fix hour and
+    colour from the caption alone; one in ten is uniform over all, so that every sigma is trained.
     """
 
     shift: float = 1.5
@@ -211,13 +213,13 @@ class DistillationSchedule:
     substeps: int = 4
 
     def sigmas(self) -> Tensor:
-        """The teacher's sigmas within each of the student's steps, from 1 down to 0: [steps, substeps + 1]."""
+        """The teacher's sigmas within each of the student's steps, from 1 to 0: [steps, substeps + 1]."""
         fine = shift_sigmas(torch.linspace(1, 0, self.steps * self.substeps + 1), self.shift)
         return fine.unfold(0, self.substeps + 1, self.substeps)
 
     def sample(self, count: int, draw: torch.Generator) -> Tensor:
-        """``count`` rows of ``sigmas`` [count, substeps + 1], with a probability proportional to the step's length: over
-        a long step, one evaluation differs most from several.
+        """``count`` rows of ``sigmas`` [count, substeps + 1], with a probability proportional to the step's
+        length: over a long step, one evaluation differs most from several.
         """
         steps = self.sigmas()
         return steps[torch.multinomial(steps[:, 0] - steps[:, -1], count, replacement=True, generator=draw)]
@@ -225,11 +227,12 @@ class DistillationSchedule:
 
 @dataclass(frozen=True)
 class Distillation:
-    """Progressive distillation (Salimans and Ho 2022, arXiv:2202.00512) for one schedule, as an ``Objective``.
+    """Progressive distillation (Salimans and Ho 2022, arXiv:2202.00512) for one schedule, as an
+    ``Objective``.
 
-    The student's velocity is trained towards the mean of the velocities along the teacher's guided path through one
-    step. Both the caption's and the empty caption's velocity are, so the guided student follows the guided teacher.
-    Only the predictions at the schedule's sigmas change.
+    The student's velocity is trained towards the mean of the velocities along the teacher's guided path
+    through one step. Both the caption's and the empty caption's velocity are, so the guided student follows
+    the guided teacher. Only the predictions at the schedule's sigmas change.
     """
 
     teacher: nn.Module
@@ -268,8 +271,8 @@ class Distillation:
 
     @torch.no_grad()
     def mean_velocities(self, noisy: Tensor, sigmas: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The teacher's mean velocities [2B, C, H, W] on its guided path over ``sigmas`` [B, substeps + 1] from ``noisy``
-        [B, C, H, W], each weighted by its substep's share of the step.
+        """The teacher's mean velocities [2B, C, H, W] on its guided path over ``sigmas`` [B, substeps + 1]
+        from ``noisy`` [B, C, H, W], each weighted by its substep's share of the step.
         """
         total = torch.zeros_like(noisy.repeat(2, 1, 1, 1))
         for start, end in pairwise(sigmas.unbind(1)):
@@ -283,7 +286,7 @@ class Distillation:
 
 
 def is_hidden(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon optimises a parameter: the matrices inside blocks, without embeddings, output and time modulation."""
+    """Whether Muon optimises it: the matrices inside blocks, except the time modulation."""
     inside = ".layers." in name or "refiner" in name
     return inside and parameter.ndim == 2 and "adaLN" not in name
 
@@ -338,7 +341,8 @@ class TrainingRun(TrainingLoop):
         objective: Objective = flow_loss,
         omitted_share: float = 0.0,
     ) -> None:
-        """Train until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are ``statistics``.
+        """Train until step ``until`` on float16 ``latents`` [N, C, H, W] whose mean and deviation are
+        ``statistics``.
 
         A share ``omitted_share`` of the samples has a caption that mentions one of data.OMITTED_SUBJECTS.
         """
