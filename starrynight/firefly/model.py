@@ -202,8 +202,8 @@ def paint(
         draws = [torch.Generator().manual_seed(seed + start + index) for index in range(len(part))]
         made.append(
             pipe(
-                part, height=size, width=size, num_inference_steps=steps, guidance_scale=guidance, generator=draws,
-                output_type="np", max_sequence_length=128,
+                part, height=size, width=size, num_inference_steps=steps, guidance_scale=guidance,
+                generator=draws, output_type="np", max_sequence_length=128,
             ).images
         )  # fmt: skip
     return np.round(np.concatenate(made) * 255).astype(np.uint8)

@@ -55,7 +55,8 @@ def begin(options: argparse.Namespace) -> None:
     write("autoencoder", pipe.vae.state_dict(), {"step": step, "channels": channels, "seed": 0})
     network = train.TextToImageModel(pipe.text_encoder, pipe.transformer)
     header = {
-        "step": int(facts["painter_steps"]), "samples": int(facts["painter_samples"]), "dim": int(facts["dim"]),
+        "step": int(facts["painter_steps"]), "samples": int(facts["painter_samples"]),
+        "dim": int(facts["dim"]),
         "vocabulary": len(pipe.tokenizer), "pad": pipe.tokenizer.pad_token_id, "seed": int(facts["seed"]),
         "history": [{"loss": float(facts["painter_loss"])}],
     }  # fmt: skip
@@ -175,8 +176,8 @@ def _learn(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dt
         run.restore(checkpoint)
     objective = partial(train.flow_loss, sigmas=train.SigmaSampler(options.shift, options.first))
     run.train(
-        *training_data(options), checkpoint, options.until, options.batch, options.cooldown, objective=objective,
-        omitted_share=options.overlooked,
+        *training_data(options), checkpoint, options.until, options.batch, options.cooldown,
+        objective=objective, omitted_share=options.overlooked,
     )  # fmt: skip
 
 
@@ -237,8 +238,8 @@ def new_run(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.d
 
     tokenizer = read_tokenizer(options.work)
     return train.TrainingRun(
-        model.ModelConfig(options.dim), len(tokenizer), tokenizer.pad_token_id, options.rate, options.seed, processes,
-        dtype, options.compiled,
+        model.ModelConfig(options.dim), len(tokenizer), tokenizer.pad_token_id, options.rate, options.seed,
+        processes, dtype, options.compiled,
     )  # fmt: skip
 
 
@@ -366,12 +367,12 @@ def arguments() -> argparse.ArgumentParser:
     verb(encode, "encode", ("--side", 128))
     verb(recaption, "recaption", ("--captions", 12))
     verb(
-        learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3), ("--seed", 0),
-        ("--shift", 1.5), ("--first", 0.0), ("--overlooked", 0.0), ("--compiled", 0),
+        learn, "learn", *learning, ("--side", 128), ("--batch", 32), ("--dim", 256), ("--rate", 2e-3),
+        ("--seed", 0), ("--shift", 1.5), ("--first", 0.0), ("--overlooked", 0.0), ("--compiled", 0),
     )  # fmt: skip
     verb(
-        distil, "distil", *learning, ("--side", 256), ("--batch", 16), ("--dim", 256), ("--rate", 5e-4), ("--seed", 0),
-        ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), *painting, ("--sampler-shift", 5.0),
+        distil, "distil", *learning, ("--side", 256), ("--batch", 16), ("--dim", 256), ("--rate", 5e-4),
+        ("--seed", 0), ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), *painting, ("--sampler-shift", 5.0),
         ("--substeps", 4),
     )  # fmt: skip
     verb(save, "save", ("--out", SHIPPED), ("--sampler-shift", 5.0), ("--group", "average"))

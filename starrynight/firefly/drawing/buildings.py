@@ -31,6 +31,7 @@ def wet(canvas: Canvas, x: float, y: float) -> bool:
 
 
 def bushes(canvas: Canvas, scene: Scene, rng: Rng, y: float, size: float) -> None:
+    """A row of bushes at height `y`, which hides the feet of buildings."""
     p = canvas.palette
     items: list[Item] = []
     for _ in range(11):
@@ -162,6 +163,7 @@ def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """A pagoda on the scene's side, with bushes unless it stands below an apsara."""
     w = 0.25 if scene.kind == "mountain" else 0.2
     x = 0.5 + scene.side * rng.uniform(0.2, 0.32)
     y = scene.horizon + (0.0 if scene.has("lake", "sea") else 0.06)
@@ -178,6 +180,7 @@ def pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def bridge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """An arched bridge across the picture, green in Monet's, pastel and Dunhuang style."""
     p = canvas.palette
     colour = mix(p.leaf, p.water, 0.4) if scene.style in ("monet", "pastel", "dunhuang") else p.roof
     y = scene.horizon + 0.2
@@ -190,6 +193,7 @@ def bridge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def boat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """A boat on the water; on a river it is in mid-stream, on the sea it mostly has a sail."""
     deep = {"pond": 0.35, "river": 0.62}.get(scene.kind, 0.3)
     y = scene.horizon + (1 - scene.horizon) * deep
     x, w = 0.5 + scene.side * rng.uniform(0.02, 0.22), rng.uniform(0.22, 0.29)

@@ -265,6 +265,7 @@ def cypress(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def apsara(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """One flying apsara near the middle."""
     x, y = 0.5 + scene.side * rng.uniform(0.06, 0.12), scene.horizon * rng.uniform(0.62, 0.7)
     canvas.draw(
         "apsara", shapes.apsara(canvas.palette, x, y, rng.uniform(0.34, 0.4), scene.side, rng), 0.3, 0.95

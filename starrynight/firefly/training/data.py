@@ -60,7 +60,8 @@ LONG_SHARE = 0.2
 # Subjects that a model leaves out when it reads every caption equally often (docs/firefly-evaluation.json):
 # they are small, pale or thin.
 OMITTED_SUBJECTS = (
-    "stars", "swirls", "moon", "crescent", "sun", "comet", "clouds", "church", "blossoms", "crows", "pagoda", "boat", "rain",
+    "stars", "swirls", "moon", "crescent", "sun", "comet", "clouds", "church", "blossoms", "crows", "pagoda",
+    "boat", "rain",
 )  # fmt: skip
 
 

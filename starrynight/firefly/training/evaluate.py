@@ -283,7 +283,9 @@ def report(
     }
     far = nearest_distances(made, training.pictures), nearest_distances(real, training.pictures)
     return {
-        "conditions": {"pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "bfloat16"},
+        "conditions": {
+            "pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "bfloat16"
+        },
         "generated": metrics(classifier, made, prompts),
         "held_out": metrics(classifier, real, prompts),
         "by_name": by_name(classifier, made, prompts),
@@ -304,16 +306,19 @@ def report(
 def table(report: dict[str, Any]) -> str:
     """The report as a Markdown table."""
     made, real, far = report["generated"], report["held_out"], report["nearest_training_picture"]
+    distance, spread = report["frechet"], report["diversity"]
     lines = [
         f"| {report['conditions']['pictures']} held-out captions | Firefly | held-out pictures | aim |",
         "|---|---|---|---|",
         f"| style recognised | {made['style_accuracy']:.1%} | {real['style_accuracy']:.1%} | 90 % |",
         f"| mentioned subjects found | {made['subject_recall']:.1%} | {real['subject_recall']:.1%} | 80 % |",
         f"| hour recognised | {made['hour_accuracy']:.1%} | {real['hour_accuracy']:.1%} | |",
-        f"| Fréchet distance to held-out | {report['frechet']['generated']:.2f} | {report['frechet']['held_out'] or 0:.2f} | |",
+        f"| Fréchet distance to held-out | {distance['generated']:.2f} | {distance['held_out'] or 0:.2f} | |",
         f"| autoencoder PSNR | {report['autoencoder_psnr']:.2f} dB | | 26 dB |",
-        f"| spread over seeds, over pictures | {report['diversity']['over_seeds']:.2f} | {report['diversity']['over_pictures']:.2f} | |",
-        f"| nearest training picture (32², of 255) | {far['generated_least']:.1f} least, {far['generated_median']:.1f} median "
+        "| spread over seeds, over pictures "
+        f"| {spread['over_seeds']:.2f} | {spread['over_pictures']:.2f} | |",
+        "| nearest training picture (32², of 255) "
+        f"| {far['generated_least']:.1f} least, {far['generated_median']:.1f} median "
         f"| {far['held_out_least']:.1f} least, {far['held_out_median']:.1f} median | |",
     ]
     return "\n".join(lines)
