@@ -1,4 +1,4 @@
-"""Broken numbers put into one stage of a painting: what the guard's tests break real networks with."""
+"""Fault injection for the guard's tests: puts NaN or Inf into one stage of a real pipeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = {"NaN": math.nan, "+Inf": math.inf, "−Inf": -math.inf}
 ALWAYS = frozenset((torch.float16, torch.bfloat16, torch.float32))
 HALF = frozenset((torch.float16,))
 
-# The layer that is broken for a stage inside a network of the tiny Z-Image.
+# The layer of the tiny Z-Image that is broken for each stage inside a network.
 LAYERS = {
     "prompt": "text_encoder.layers.0.mlp.down_proj",
     "encoder": "vae.encoder.conv_out",
@@ -27,9 +27,10 @@ LAYERS = {
 
 
 class Saboteur:
-    """Breaks one number of one stage: when ``step`` is being painted, in the formats ``where``, ``times`` times.
+    """Breaks one number of one stage at ``step``, ``times`` times, in the number formats ``where``.
 
-    Inside a network it is a layer that computes wrongly; guidance is broken after the denoiser has been looked at.
+    For a stage inside a network it changes the output of a layer; guidance is broken after the guard has
+    checked the denoiser.
     """
 
     def __init__(

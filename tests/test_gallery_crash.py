@@ -1,4 +1,5 @@
-"""Killed, full, read-only, broken, older, newer: nothing finished is lost, and every failure is one clear sentence."""
+"""A killed process, a full or read-only disk, a broken, older or newer database: no finished picture is lost,
+and every failure is one clear message."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ gallery.files.remove = lambda name: os.kill(os.getpid(), signal.SIGKILL)
 gallery.trash.empty()
 """
 
-HANG_ON = """
+ADD_FOREVER = """
 import sys
 from hung import picture
 from starrynight.gallery.store import Gallery
@@ -61,7 +62,7 @@ from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
 gallery = Gallery(sys.argv[1])
 size, limit = int(sys.argv[2]), int(sys.argv[3])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # what writes past it is told EFBIG, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # a write beyond the limit fails with EFBIG, as on a full disk
 try:
     for seed in range(1000):
         print(gallery.add(picture("until it is full", seed, size)).id, flush=True)
@@ -88,7 +89,7 @@ except StorageError as error:
 """
 
 
-def test_killed_between_file_and_row_leaves_an_orphan_that_rebuild_adopts(tmp_path: Path) -> None:
+def test_a_kill_between_file_and_row_leaves_an_orphan_that_rebuild_adopts(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         gallery.add(picture("before", seed=1))
         finished(process(BETWEEN_FILE_AND_ROW, tmp_path), killed=True)
@@ -100,17 +101,17 @@ def test_killed_between_file_and_row_leaves_an_orphan_that_rebuild_adopts(tmp_pa
         assert [row.seed for row in gallery.search("between").rows] == [2]
 
 
-def test_killed_at_any_moment_nothing_that_was_hung_is_lost(tmp_path: Path) -> None:
-    hung: set[str] = set()
+def test_a_kill_at_a_random_moment_loses_no_picture_that_was_added(tmp_path: Path) -> None:
+    added: set[str] = set()
     with Gallery(tmp_path) as gallery:
         for turn in range(3):
-            child = process(HANG_ON, tmp_path, turn * 1000)
-            hung.add(child.stdout.readline().strip())
+            child = process(ADD_FOREVER, tmp_path, turn * 1000)
+            added.add(child.stdout.readline().strip())
             time.sleep(random.Random(turn).uniform(0.0, 0.4))
             child.send_signal(signal.SIGKILL)
-            told = finished(child, killed=True).split("\n")
-            hung |= set(told[:-1])  # of a line half told we do not know
-        assert hung <= {row.id for row in gallery.iter_rows()}
+            lines = finished(child, killed=True).split("\n")
+            added |= set(lines[:-1])  # the last line may be incomplete
+        assert added <= {row.id for row in gallery.iter_rows()}
         report = gallery.verify()
         assert not report.missing
         assert not report.corrupt
@@ -119,18 +120,18 @@ def test_killed_at_any_moment_nothing_that_was_hung_is_lost(tmp_path: Path) -> N
         assert gallery.verify().ok
 
 
-def test_killed_while_parting_with_a_picture_it_stays_gone(tmp_path: Path) -> None:
+def test_a_picture_whose_deletion_was_killed_stays_deleted(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         gallery.add(picture(seed=1))
         gallery.trash.discard([gallery.add(picture(seed=2)).id])
         finished(process(BETWEEN_ROW_AND_FILE, tmp_path), killed=True)
-        assert len(list(gallery.files.all())) == 2  # its file outlived the kill
-        assert gallery.verify().ok  # but is known to be on its way out
+        assert len(list(gallery.files.all())) == 2  # the file still exists
+        assert gallery.verify().ok  # its tombstone says that it is being deleted
         assert (gallery.rebuild().adopted, gallery.count()) == (0, 1)
         assert len(list(gallery.files.all())) == 1
 
 
-def test_killed_while_parting_it_may_be_painted_again(tmp_path: Path) -> None:
+def test_a_picture_whose_deletion_was_killed_can_be_added_again(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         gallery.trash.discard([gallery.add(picture()).id])
         finished(process(BETWEEN_ROW_AND_FILE, tmp_path), killed=True)
@@ -140,7 +141,7 @@ def test_killed_while_parting_it_may_be_painted_again(tmp_path: Path) -> None:
         assert gallery.verify().ok
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_gives_one_message_and_leaves_no_partial_file(tmp_path: Path) -> None:
     out = finished(process(FULL, tmp_path, 256, 100_000))  # the picture's file, 200 KB, does not fit
     assert out.startswith("StorageError The disk (or your quota) is full")
     with Gallery(tmp_path) as gallery:
@@ -149,30 +150,30 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path: P
         assert gallery.verify().ok
 
 
-def test_a_disk_that_fills_up_under_the_database_loses_nothing_that_was_hung(tmp_path: Path) -> None:
-    *hung, last = (
+def test_a_disk_that_fills_up_under_the_database_loses_no_picture_that_was_added(tmp_path: Path) -> None:
+    *added, last = (
         finished(process(FULL, tmp_path, 64, 400_000)).strip().split("\n")
     )  # the files fit, the log does not
-    assert hung
+    assert added
     assert last.startswith("StorageError The gallery")
     assert "free some space" in last.lower()
     with Gallery(tmp_path) as gallery:
-        assert set(hung) == {row.id for row in gallery.iter_rows()}
+        assert set(added) == {row.id for row in gallery.iter_rows()}
         report = gallery.verify()
         assert (len(report.orphans), report.missing, report.corrupt) == (
             1,
             (),
             (),
-        )  # the file that got no row is whole
+        )  # the file without a row is intact
         gallery.rebuild()
         assert gallery.verify().ok
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody who may not write")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to a user without write permission")
 @pytest.mark.parametrize(
     ("when", "sentence"), [("hang", "may not be written to"), ("open", "cannot be opened")]
 )
-def test_a_read_only_folder_is_one_sentence(tmp_path: Path, when: str, sentence: str) -> None:
+def test_a_read_only_folder_gives_one_message(tmp_path: Path, when: str, sentence: str) -> None:
     for folder in (tmp_path, tmp_path / "pictures"):
         folder.mkdir(exist_ok=True)
     for parent in [*tmp_path.parents][:3]:
@@ -184,19 +185,21 @@ def test_a_read_only_folder_is_one_sentence(tmp_path: Path, when: str, sentence:
     assert not [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]
 
 
-def test_a_gallery_whose_folder_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_gallerys_folder_gives_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError) as caught:
         Gallery(tmp_path / "file")
     assert "choose another place" in caught.value.en
 
 
-def test_a_writer_who_waits_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_waits_too_long_for_the_lock_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.2)
     with Gallery(tmp_path) as gallery:
         other = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        assert gallery.count() == 0  # looking goes on
+        assert gallery.count() == 0  # reading is not blocked
         with pytest.raises(StorageError) as caught:
             gallery.add(picture())
         assert "another program" in caught.value.en
@@ -204,7 +207,7 @@ def test_a_writer_who_waits_too_long_is_told(tmp_path: Path, monkeypatch: pytest
         gallery.add(picture())
 
 
-def test_verify_names_what_is_missing_corrupt_orphaned_or_strange(tmp_path: Path) -> None:
+def test_verify_reports_missing_corrupt_orphaned_and_unknown_files(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         rows = [gallery.add(picture(seed=seed)) for seed in range(4)]
         paths = [Path(gallery.path(row)) for row in rows]
@@ -229,16 +232,16 @@ def test_verify_names_what_is_missing_corrupt_orphaned_or_strange(tmp_path: Path
         rebuilt = gallery.rebuild()
         assert (rebuilt.updated, rebuilt.adopted) == (2, 1)
         assert [(name, type(error)) for name, error in rebuilt.refused] == [(report.corrupt[0], BadFile)]
-        assert half.exists()  # somebody may still be writing it
+        assert half.exists()  # another process may still be writing it
         os.utime(half, (1, 1))
         gallery.rebuild()
         assert not half.exists()
-        gallery.add(picture(seed=0))  # painting them again heals both
+        gallery.add(picture(seed=0))  # adding them again repairs both
         gallery.add(picture(seed=1))
         assert gallery.verify().ok
 
 
-def test_verify_finds_a_search_index_that_lies_and_rebuild_mends_it(tmp_path: Path) -> None:
+def test_verify_detects_a_wrong_search_index_and_rebuild_repairs_it(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         gallery.add(picture("星夜"))
         with gallery.database.writing() as connection:
@@ -250,7 +253,7 @@ def test_verify_finds_a_search_index_that_lies_and_rebuild_mends_it(tmp_path: Pa
         assert gallery.verify().ok
 
 
-def test_a_lost_database_is_made_again_from_the_files_in_their_order(tmp_path: Path) -> None:
+def test_a_lost_database_is_rebuilt_from_the_files_in_their_order(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         before = [gallery.add(picture(f"picture {seed}", seed, style="ink")) for seed in range(5)]
         for second, row in enumerate(before):
@@ -266,7 +269,7 @@ def test_a_lost_database_is_made_again_from_the_files_in_their_order(tmp_path: P
         assert gallery.verify().ok
 
 
-def test_rebuild_keeps_what_people_said(tmp_path: Path) -> None:
+def test_rebuild_keeps_annotations(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         one = gallery.add(picture()).id
         gallery.annotations.star([one])
@@ -279,7 +282,7 @@ def test_rebuild_keeps_what_people_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["text", "half", "noise"])
-def test_a_broken_database_says_so_and_is_mended_from_the_files(tmp_path: Path, harm: str) -> None:
+def test_a_broken_database_is_reported_and_repaired_from_the_files(tmp_path: Path, harm: str) -> None:
     with Gallery(tmp_path) as gallery:
         ids = {gallery.add(picture(seed=seed)).id for seed in range(3)}
     path = tmp_path / "gallery.db"
@@ -295,11 +298,11 @@ def test_a_broken_database_says_so_and_is_mended_from_the_files(tmp_path: Path, 
     with Gallery(tmp_path) as gallery:
         assert {row.id for row in gallery.iter_rows()} == ids
         assert gallery.verify().ok
-    assert list(tmp_path.glob("gallery.db.broken-*"))  # set aside, not deleted
+    assert list(tmp_path.glob("gallery.db.broken-*"))  # renamed, not deleted
 
 
-def upgraded(path: Path, step: str) -> None:
-    """A database as it was at ``step``, made by the steps themselves."""
+def create_database(path: Path, step: str) -> None:
+    """Create a database with the migrations up to ``step``."""
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         config = Config()
@@ -309,8 +312,8 @@ def upgraded(path: Path, step: str) -> None:
     engine.dispose()
 
 
-def test_a_gallery_of_an_older_version_is_brought_up_to_date_with_all_its_pictures(tmp_path: Path) -> None:
-    upgraded(tmp_path / "gallery.db", "0001")
+def test_opening_a_gallery_of_an_older_version_migrates_it_with_all_its_pictures(tmp_path: Path) -> None:
+    create_database(tmp_path / "gallery.db", "0001")
     data = picture("星夜", style="ink").encode("png")
     facts = parse_file(data)
     files = Files(tmp_path / "pictures")
@@ -318,15 +321,17 @@ def test_a_gallery_of_an_older_version_is_brought_up_to_date_with_all_its_pictur
     old = {name: value for name, value in facts.columns.items() if name not in ("hash", "colours")}
     old |= {"made_at": 1_700_000_000_000, "hung_at": 1_700_000_000_000}
     with sqlite3.connect(tmp_path / "gallery.db") as connection:
-        marks = ", ".join("?" * len(old))
-        connection.execute(f"INSERT INTO pictures ({', '.join(old)}) VALUES ({marks})", list(old.values()))
+        placeholders = ", ".join("?" * len(old))
+        connection.execute(
+            f"INSERT INTO pictures ({', '.join(old)}) VALUES ({placeholders})", list(old.values())
+        )
         connection.execute("INSERT INTO recipes VALUES (1, ?, '星夜 夜')", [facts.recipe])
     connection.close()
     with Gallery(tmp_path) as gallery:
         (row,) = gallery.search(Query(text="星夜", style="ink")).rows
         assert row.prompt == "星夜"
         with pytest.raises(MissingFile, match="rebuild"):
-            gallery.search(Query(like=row.id))  # its look is not known yet
+            gallery.search(Query(like=row.id))  # it has no descriptor yet
         new = gallery.add(picture(seed=5))
         assert gallery.search(Query(like=new.id)).rows == ()
         gallery.rebuild()
@@ -335,7 +340,7 @@ def test_a_gallery_of_an_older_version_is_brought_up_to_date_with_all_its_pictur
         assert gallery.verify().ok
 
 
-def test_a_gallery_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_gallery_of_a_newer_version_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         gallery.add(picture())
     with sqlite3.connect(tmp_path / "gallery.db") as connection:
@@ -359,7 +364,7 @@ def test_the_migrations_create_exactly_the_tables_of_the_gallery_and_of_the_queu
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
-def test_opening_an_up_to_date_gallery_does_not_load_the_migrations(tmp_path: Path) -> None:
+def test_opening_an_up_to_date_gallery_imports_neither_alembic_nor_torch(tmp_path: Path) -> None:
     Gallery(tmp_path).close()
     code = "import sys; from starrynight.gallery.store import Gallery; Gallery(sys.argv[1]); print('alembic' in sys.modules, 'torch' in sys.modules)"
     assert finished(process(code, tmp_path)) == "False False\n"

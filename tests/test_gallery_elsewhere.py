@@ -1,4 +1,5 @@
-"""The same gallery with its files in a bucket (a real S3 server of moto's on loopback) and its rows in Postgres."""
+"""A gallery with its files in a bucket (moto's S3 server on loopback) or its rows in a local Postgres
+server."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ KEYS = {"key": "key", "secret": "secret", "client_kwargs": {"region_name": "us-e
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict]:
-    """What s3fs needs to reach a bucket called "gallery"."""
+    """The options with which s3fs reaches a bucket called "gallery"."""
     pytest.importorskip("s3fs")
     server_module = pytest.importorskip("moto.server")
     import fsspec
@@ -45,9 +46,9 @@ def bucket() -> Iterator[dict]:
     server.stop()
 
 
-def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
+def test_a_gallery_with_its_files_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
     with Gallery(tmp_path, files="s3://gallery/pictures", **bucket) as gallery:
-        row, lost, thrown = (gallery.add(picture(seed=seed)) for seed in range(3))
+        row, lost, discarded = (gallery.add(picture(seed=seed)) for seed in range(3))
         assert gallery.path(row) == f"gallery/pictures/{row.id[:2]}/{row.id}.png"
         assert gallery.read(row) == picture(seed=0).encode("png")
         assert gallery.thumbnail(row, 256)
@@ -58,7 +59,7 @@ def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
         assert (report.missing, len(report.corrupt), report.orphans) == ((lost.id,), 1, ())
         with pytest.raises(MissingFile):
             gallery.read(lost)
-        gallery.trash.discard([thrown.id])
+        gallery.trash.discard([discarded.id])
         gallery.delete_expired(timedelta(0))
         for seed in (0, 1):
             gallery.add(picture(seed=seed))
@@ -70,7 +71,7 @@ def test_a_gallery_in_a_bucket(tmp_path: Path, bucket: dict) -> None:
         assert gallery.rebuild().adopted == 2
 
 
-def test_no_such_bucket_is_one_sentence(tmp_path: Path, bucket: dict) -> None:
+def test_a_missing_bucket_gives_one_message(tmp_path: Path, bucket: dict) -> None:
     with Gallery(tmp_path, files="s3://nowhere/pictures", **bucket) as gallery:
         with pytest.raises((StorageError, MissingFile)) as caught:
             gallery.add(picture())
@@ -80,7 +81,8 @@ def test_no_such_bucket_is_one_sentence(tmp_path: Path, bucket: dict) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Postgres of our own on loopback, as its URL. It refuses to run as root, so root starts it as somebody else."""
+    """The URL of a temporary Postgres server on loopback. It does not run as root, so root starts it as
+    “postgres”."""
     if not (shutil.which("initdb") and shutil.which("pg_ctl")):
         pytest.skip("Debian's postgresql is not installed, or its initdb and pg_ctl are not on PATH")
     pytest.importorskip("psycopg")
@@ -118,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_gallery_in_postgres(tmp_path: Path, server: str) -> None:
+def test_a_gallery_with_its_rows_in_postgres(tmp_path: Path, server: str) -> None:
     with Gallery(server, files=tmp_path) as gallery:
         with ThreadPoolExecutor(4) as pool:
             list(
@@ -154,7 +156,7 @@ def test_a_gallery_in_postgres(tmp_path: Path, server: str) -> None:
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
-def test_a_queue_in_postgres(tmp_path: Path, server: str) -> None:
+def test_a_queue_with_its_tables_in_postgres(tmp_path: Path, server: str) -> None:
     with Gallery(server, files=tmp_path) as gallery:
         queue = Queue(gallery)
         ids = [queue.submit(PaintRequest(prompt=f"queue {n}", seed=n, count=2)).id for n in range(4)]
@@ -193,7 +195,7 @@ def _written(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_gives_one_message_without_the_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(StorageError) as caught:
         Gallery("postgresql+psycopg://starry:secret@127.0.0.1:1/x", files=tmp_path)
@@ -202,14 +204,14 @@ def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["nonsense://x", "mysql+nodriver://x/y", "sqlite+nodriver:///x"])
-def test_an_unknown_database_is_one_sentence(tmp_path: Path, place: str) -> None:
+def test_an_unsupported_database_url_gives_one_message(tmp_path: Path, place: str) -> None:
     with pytest.raises(StorageError) as caught:
         Gallery(place, files=tmp_path)
     assert "not a supported database" in caught.value.en
 
 
 @pytest.mark.parametrize("files", ["nonsense://x", "s4://bucket/x"])
-def test_an_unknown_place_for_files_is_one_sentence(tmp_path: Path, files: str) -> None:
+def test_an_unsupported_url_for_files_gives_one_message(tmp_path: Path, files: str) -> None:
     with pytest.raises(StorageError) as caught:
         Gallery(tmp_path, files=files)
     assert "no place for pictures" in caught.value.en

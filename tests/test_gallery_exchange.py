@@ -1,4 +1,4 @@
-"""Folders of other tools' pictures come in, strangers' files are refused one by one, and zips go out."""
+"""Import of other tools' pictures and of hostile files, and export as a zip."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(data)
 
 
-def test_pictures_of_four_tools_come_in_byte_for_byte(gallery: Gallery, source: Path) -> None:
+def test_pictures_of_four_tools_are_imported_byte_for_byte(gallery: Gallery, source: Path) -> None:
     files = {
         "webui/00001-7.png": with_text(parameters=A1111),
         "webui/2026/00002.jpg": with_comment("JPEG", b"UNICODE\0" + A1111.replace("village", "harbour").encode("utf-16-be")),
@@ -72,9 +72,7 @@ def test_pictures_of_four_tools_come_in_byte_for_byte(gallery: Gallery, source: 
         "ours.webp": picture("江雪", seed=9).encode("webp"),
     }  # fmt: skip
     write(source, files)
-    write(
-        source, {"notes.txt": b"", "a.svg": b"<svg/>", ".hidden/x.png": b"", ".x.png": b""}
-    )  # none of our business
+    write(source, {"notes.txt": b"", "a.svg": b"<svg/>", ".hidden/x.png": b"", ".x.png": b""})  # ignored
     os.utime(source / "ours.webp", (1_600_000_000, 1_600_000_000))
     seen: list[tuple[int, int, str]] = []
     imported = gallery.import_pictures(
@@ -85,7 +83,7 @@ def test_pictures_of_four_tools_come_in_byte_for_byte(gallery: Gallery, source: 
     assert [(done, total) for done, total, _ in seen] == [(n, 5) for n in range(1, 6)]
     assert {gallery.read(row) for row in gallery.iter_rows()} == set(files.values())
     tools = {row.prompt: (row.tool, row.model, row.seed) for row in gallery.iter_rows()}
-    assert tools["lotus pavilion"][2] == 2**63 + 5  # more than a signed integer of 64 bits holds
+    assert tools["lotus pavilion"][2] == 2**63 + 5  # too large for a signed 64-bit integer
     assert tools["neon alley"][1:] == ("juggernaut", 3)
     assert [row.made_at.year for row in gallery.search("江雪").rows] == [2020]
     assert gallery.count("星夜") == 2
@@ -94,7 +92,9 @@ def test_pictures_of_four_tools_come_in_byte_for_byte(gallery: Gallery, source: 
     assert gallery.verify().ok
 
 
-def test_strangers_are_refused_one_by_one_and_the_rest_comes_in(gallery: Gallery, source: Path) -> None:
+def test_invalid_files_are_refused_one_by_one_and_the_others_are_imported(
+    gallery: Gallery, source: Path
+) -> None:
     write(source, {f"{n:03}.png": data for n, data in enumerate(BROKEN.values())})
     write(source, {"good.png": with_text(parameters=A1111), "photo.jpg": saved("JPEG")})
     imported = gallery.import_pictures(source)
@@ -111,7 +111,9 @@ def test_strangers_are_refused_one_by_one_and_the_rest_comes_in(gallery: Gallery
     assert gallery.verify().ok
 
 
-def test_forged_metadata_is_text_or_refused_but_never_an_accident(gallery: Gallery, source: Path) -> None:
+def test_forged_metadata_is_stored_as_text_or_refused_and_never_crashes(
+    gallery: Gallery, source: Path
+) -> None:
     write(source, {f"{n:03}.png": data for n, data in enumerate(FORGED.values())})
     imported = gallery.import_pictures(source)
     assert imported.added > len(FORGED) / 2
@@ -124,7 +126,7 @@ def test_forged_metadata_is_text_or_refused_but_never_an_accident(gallery: Galle
     assert gallery.verify().ok
 
 
-def test_a_file_cannot_lie_itself_a_verdict_a_style_or_a_plan(gallery: Gallery, source: Path) -> None:
+def test_forged_verdict_style_and_plan_values_are_not_trusted(gallery: Gallery, source: Path) -> None:
     forged = forged_json(
         request={"prompt": "sea", "style": "\x1b[2J" * 500},
         verdict={"outcome": "admin"},
@@ -139,7 +141,9 @@ def test_a_file_cannot_lie_itself_a_verdict_a_style_or_a_plan(gallery: Gallery, 
     assert "\x1b" not in row.style
 
 
-def test_links_and_names_lead_nowhere(gallery: Gallery, source: Path, tmp_path: Path) -> None:
+def test_links_special_files_and_hostile_names_are_refused(
+    gallery: Gallery, source: Path, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(with_text(parameters=A1111))
     (source / "link.png").symlink_to(secret)
@@ -155,30 +159,30 @@ def test_links_and_names_lead_nowhere(gallery: Gallery, source: Path, tmp_path: 
     assert len(names) == 4
     for name in names:
         assert "\x1b" not in name
-        name.encode()  # may be shown
+        name.encode()  # can be printed
 
 
-def test_pictures_without_a_recipe_come_in_when_asked_for(gallery: Gallery, source: Path) -> None:
+def test_bare_imports_pictures_without_a_recipe(gallery: Gallery, source: Path) -> None:
     write(source, {"photo.jpg": saved("JPEG")})
     assert gallery.import_pictures(source, bare=True).added == 1
     (row,) = gallery.search().rows
     assert (row.prompt, row.tool, row.verdict) == ("", "", "unchecked")
 
 
-def test_one_file_may_be_taken_in_and_a_missing_folder_is_a_sentence(gallery: Gallery, source: Path) -> None:
+def test_one_file_can_be_imported_and_a_missing_folder_raises(gallery: Gallery, source: Path) -> None:
     write(source, {"one.png": with_text(parameters=A1111)})
     assert gallery.import_pictures(source / "one.png").added == 1
     with pytest.raises(MissingFile):
         gallery.import_pictures(source / "nowhere")
 
 
-def test_a_zip_holds_pictures_and_recipes_under_safe_names(
+def test_a_zip_contains_pictures_and_recipes_under_safe_names(
     gallery: Gallery, source: Path, tmp_path: Path
 ) -> None:
     prompts = ["星夜，村庄", "../../etc/passwd", "CON", "a/b\\c:*?", "x" * 300, "<script>", "."]
     rows = [gallery.add(picture(prompt, seed)) for seed, prompt in enumerate(prompts)]
     write(source, {"old.png": with_text(parameters="../../../sea\nSteps: 8, Seed: 7, Size: 8x8")})
-    os.utime(source / "old.png", (0, 0))  # before a zip's first day
+    os.utime(source / "old.png", (0, 0))  # before the first date that a zip can store
     gallery.import_pictures(source)
     gallery.annotations.tag([rows[0].id], "冬天")
     to = tmp_path / "out.zip"
@@ -199,15 +203,15 @@ def test_a_zip_holds_pictures_and_recipes_under_safe_names(
         images = [name for name in names if name.startswith("pictures/")]
         assert {archive.read(name) for name in images} == {gallery.read(row) for row in gallery.iter_rows()}
         (starry,) = [name for name in images if "星夜-村庄" in name]
-        told = json.loads(archive.read(starry.replace("pictures", "recipes").replace(".png", ".json")))
-        assert (told["prompt"], told["tags"], told["seed"]) == ("星夜，村庄", ["冬天"], 0)
-        assert told["recipe"] == gallery.recipe(rows[0].id)
+        sidecar = json.loads(archive.read(starry.replace("pictures", "recipes").replace(".png", ".json")))
+        assert (sidecar["prompt"], sidecar["tags"], sidecar["seed"]) == ("星夜，村庄", ["冬天"], 0)
+        assert sidecar["recipe"] == gallery.recipe(rows[0].id)
         assert read_recipe(archive.read(starry)).prompt == "星夜，村庄"
     with pytest.raises(BadRequest):
         gallery.export("", to)
 
 
-def test_a_zip_of_a_search_goes_into_a_stream_and_names_what_is_lost(gallery: Gallery) -> None:
+def test_a_search_is_exported_to_a_stream_and_unreadable_files_are_reported(gallery: Gallery) -> None:
     kept, lost = gallery.add(picture("night one", 1)), gallery.add(picture("night two", 2))
     gallery.add(picture("day", 3))
     os.remove(gallery.path(lost))
@@ -220,7 +224,7 @@ def test_a_zip_of_a_search_goes_into_a_stream_and_names_what_is_lost(gallery: Ga
 
 
 @pytest.mark.parametrize("date", [-(10**9), 0, 2**33, 10**11])
-def test_a_file_of_any_date_comes_in_and_goes_out(gallery: Gallery, source: Path, date: int) -> None:
+def test_a_file_of_any_date_is_imported_and_exported(gallery: Gallery, source: Path, date: int) -> None:
     write(source, {"a.png": with_text(parameters=A1111)})
     os.utime(source / "a.png", (date, date))
     gallery.import_pictures(source)
@@ -232,7 +236,7 @@ def test_a_file_of_any_date_comes_in_and_goes_out(gallery: Gallery, source: Path
     assert gallery.rebuild().updated == 1
 
 
-def test_what_went_out_comes_in_elsewhere(gallery: Gallery, tmp_path: Path) -> None:
+def test_an_export_can_be_imported_into_another_gallery(gallery: Gallery, tmp_path: Path) -> None:
     rows = [
         gallery.add(picture(f"picture {seed}", seed), kind)
         for seed, kind in enumerate(("png", "jpeg", "webp"))
@@ -245,7 +249,9 @@ def test_what_went_out_comes_in_elsewhere(gallery: Gallery, tmp_path: Path) -> N
         assert {row.id for row in other.iter_rows()} == {row.id for row in rows}
 
 
-def test_a_zip_that_cannot_be_written_is_one_sentence(gallery: Gallery, tmp_path: Path) -> None:
+def test_a_zip_that_cannot_be_written_gives_one_message_and_leaves_no_partial_file(
+    gallery: Gallery, tmp_path: Path
+) -> None:
     gallery.add(picture())
     with pytest.raises(StarryError) as caught:
         gallery.export("", tmp_path / "no such folder" / "out.zip")

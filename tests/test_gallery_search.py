@@ -1,4 +1,4 @@
-"""Finding pictures by words, filters, looks and colours, and turning pages while others hang."""
+"""Search by text, filters, similarity and colour, and paging while pictures are added."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ def found(gallery: Gallery, text: str) -> list[int]:
         ('" OR words:*', []), ("NEAR(", []), ("-night", [2, 3]), ("'", [0, 1, 2, 3, 4, 5]),
     ],
 )  # fmt: skip
-def test_words_and_parts_of_words_in_two_languages(gallery: Gallery, text: str, seeds: list[int]) -> None:
+def test_text_search_finds_words_and_parts_of_words_in_two_languages(
+    gallery: Gallery, text: str, seeds: list[int]
+) -> None:
     assert found(gallery, text) == seeds
     assert gallery.count(text) == len(seeds)
 
 
-def test_what_a_style_added_to_the_prompt_is_found_and_the_row_keeps_what_was_typed(tmp_path: Path) -> None:
+def test_words_that_a_style_adds_are_found_and_the_row_keeps_the_typed_prompt(tmp_path: Path) -> None:
     request = PaintRequest(prompt="江边", seed=1, style="ink")
     painted = Picture(picture().pixels, make_recipe(request, prompt="江边，中国水墨画，留白"))
     with Gallery(tmp_path) as gallery:
@@ -69,7 +71,7 @@ def test_what_a_style_added_to_the_prompt_is_found_and_the_row_keeps_what_was_ty
         assert gallery.search("水墨").rows == (row,)
 
 
-def test_tags_and_notes_are_found_as_soon_as_they_are_said_and_no_longer(tmp_path: Path) -> None:
+def test_tags_and_notes_are_found_until_they_are_removed(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         row = gallery.add(picture("sea"))
         gallery.annotations.tag([row.id], "冬天的海")
@@ -87,20 +89,22 @@ LATIN = st.text("abcxyzéß19", min_size=1, max_size=40)
 
 @given(st.lists(HAN | LATIN, min_size=1, max_size=5), st.data())
 @settings(max_examples=100, deadline=None)
-def test_every_part_of_every_word_is_held_by_its_tokens(texts: list[str], data: st.DataObject) -> None:
+def test_every_part_of_every_word_matches_the_tokens_of_its_text(
+    texts: list[str], data: st.DataObject
+) -> None:
     text = data.draw(st.sampled_from(texts))
     start = data.draw(st.integers(0, len(text) - 1))
     part = text[start : data.draw(st.integers(start + 1, len(text)))]
     row = " " + tokens.tokenize(*texts)
-    for needle in tokens.query_phrases(part):
-        assert f" {' '.join(needle)}" in row
+    for phrase in tokens.query_phrases(part):
+        assert f" {' '.join(phrase)}" in row
 
 
-def test_a_prompt_of_one_endless_word_makes_no_endless_index() -> None:
+def test_the_index_of_one_very_long_word_stays_small() -> None:
     assert len(tokens.tokenize("a" * 10_000)) < 20 * 10_000
 
 
-def test_filters_hold_together(gallery: Gallery) -> None:
+def test_several_filters_must_all_match(gallery: Gallery) -> None:
     assert {r.seed for r in gallery.search(Query(style="ink")).rows} == {1, 3, 5}
     assert {r.seed for r in gallery.search(Query(text="夜", style="ink", verdict="hang")).rows} == {5}
     assert {r.seed for r in gallery.search(Query(model="firefly", precision="bfloat16")).rows} == set(
@@ -136,7 +140,7 @@ def test_dates_stars_tags_and_collections_filter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "query", [Query(), Query(oldest_first=True), Query(text="夜"), Query(colour="#808080")]
 )
-def test_pages_follow_one_another_whatever_is_hung_meanwhile(tmp_path: Path, query: Query) -> None:
+def test_paging_repeats_and_skips_nothing_while_pictures_are_added(tmp_path: Path, query: Query) -> None:
     with Gallery(tmp_path) as gallery:
         before = [gallery.add(picture(seed=seed)).number for seed in range(12)]
         seen, after = [], None
@@ -151,46 +155,46 @@ def test_pages_follow_one_another_whatever_is_hung_meanwhile(tmp_path: Path, que
         assert (after is None) or query.oldest_first
 
 
-def test_a_place_that_no_page_gave_is_refused(gallery: Gallery) -> None:
+def test_an_invalid_cursor_is_refused(gallery: Gallery) -> None:
     for after in ("x", "-1", "1; DROP TABLE pictures", "٣", "9" * 30):
         with pytest.raises(BadRequest):
             gallery.search(Query(), after)
 
 
 def waves(seed: int) -> np.ndarray:
-    """A picture with large soft shapes, as paintings have."""
+    """A picture with large soft shapes, like a painting."""
     rough = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(rough).resize((128, 128), Image.Resampling.BICUBIC))
 
 
-def hang(gallery: Gallery, pixels: np.ndarray, prompt: str, kind: str = "png") -> str:
+def add(gallery: Gallery, pixels: np.ndarray, prompt: str, kind: str = "png") -> str:
     return gallery.add(Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=1))), kind).id
 
 
-def test_like_this_one_finds_the_same_scene_smaller_darker_and_recompressed(tmp_path: Path) -> None:
+def test_similarity_finds_the_same_scene_smaller_darker_and_recompressed(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         scene = waves(1)
         for seed in range(2, 40):
-            hang(gallery, waves(seed), f"other {seed}")
+            add(gallery, waves(seed), f"other {seed}")
         small = np.asarray(Image.fromarray(scene).resize((96, 96), Image.Resampling.BICUBIC))
         alike = {
-            hang(gallery, small, "small"), hang(gallery, (scene * 0.85).astype(np.uint8), "dark"),
-            hang(gallery, scene, "jpeg", "jpeg"),
+            add(gallery, small, "small"), add(gallery, (scene * 0.85).astype(np.uint8), "dark"),
+            add(gallery, scene, "jpeg", "jpeg"),
         }  # fmt: skip
-        one = hang(gallery, scene, "one")
+        one = add(gallery, scene, "one")
         nearest = [row.id for row in gallery.search(Query(like=one), limit=3).rows]
         assert set(nearest) == alike
         assert [row.prompt for row in gallery.search(Query(like=one, text="dar")).rows] == ["dark"]
-        thrown = nearest[0]
-        gallery.trash.discard([thrown])
-        assert thrown not in [row.id for row in gallery.search(Query(like=one)).rows]
+        discarded = nearest[0]
+        gallery.trash.discard([discarded])
+        assert discarded not in [row.id for row in gallery.search(Query(like=one)).rows]
         gallery.trash.empty()
         assert gallery.count(Query(like=one)) == 40
         with pytest.raises(MissingFile):
-            gallery.search(Query(like=thrown))
+            gallery.search(Query(like=discarded))
 
 
-def test_colours_come_nearest_first(tmp_path: Path) -> None:
+def test_search_by_colour_returns_the_nearest_first(tmp_path: Path) -> None:
     with Gallery(tmp_path) as gallery:
         for colour, name in (
             ((20, 40, 110), "night"),
@@ -206,8 +210,8 @@ def test_colours_come_nearest_first(tmp_path: Path) -> None:
                 gallery.search(Query(colour=wrong))
 
 
-def test_lab_agrees_with_known_colours() -> None:
-    """CIE L*a*b* of sRGB's primaries under D65, as colour calculators give them."""
+def test_lab_values_agree_with_known_colours() -> None:
+    """CIE L*a*b* of sRGB's primaries under D65, as published."""
     known = {
         (255, 255, 255): (100, 0, 0),
         (0, 0, 0): (0, 0, 0),

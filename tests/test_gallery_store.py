@@ -1,4 +1,4 @@
-"""Hanging, marking, throwing away and looking, in a real gallery on disk."""
+"""Adding, annotating, discarding and reading pictures in a gallery on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gallery(tmp_path: Path):
         yield gallery
 
 
-def test_a_picture_hangs_with_all_its_file_says(gallery: Gallery) -> None:
+def test_a_row_has_the_values_of_its_file(gallery: Gallery) -> None:
     painted = picture("江雪，孤舟", seed=7, style="ink", negative_prompt="blurry", format_="float16")
     row = gallery.add(painted)
     assert (row.prompt, row.negative_prompt, row.style, row.model) == (
@@ -42,7 +42,7 @@ def test_a_picture_hangs_with_all_its_file_says(gallery: Gallery) -> None:
     assert read_recipe(gallery.read(row)).request() == painted.request.to_dict()
 
 
-def test_the_same_picture_twice_is_one_row_and_one_file(gallery: Gallery) -> None:
+def test_an_equal_picture_gives_the_same_row_and_file(gallery: Gallery) -> None:
     first = gallery.add(picture())
     assert gallery.add(picture()) == first
     assert gallery.count() == 1
@@ -50,7 +50,7 @@ def test_the_same_picture_twice_is_one_row_and_one_file(gallery: Gallery) -> Non
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_every_format_hangs_and_is_itself(gallery: Gallery, kind: str) -> None:
+def test_a_picture_can_be_added_in_each_format(gallery: Gallery, kind: str) -> None:
     row = gallery.add(picture(), kind)
     assert row.format == kind
     assert Image.open(gallery.path(row)).format == kind.upper()
@@ -58,7 +58,7 @@ def test_every_format_hangs_and_is_itself(gallery: Gallery, kind: str) -> None:
     assert gallery.verify().ok
 
 
-HANG_TEN = """
+ADD_TEN = """
 import sys
 from hung import picture
 from starrynight.gallery.store import Gallery
@@ -68,10 +68,10 @@ with Gallery(sys.argv[1]) as gallery:
 """
 
 
-def test_a_hundred_pictures_at_once_from_threads_and_processes_all_survive(tmp_path: Path) -> None:
+def test_a_hundred_pictures_added_at_once_by_threads_and_processes_are_all_stored(tmp_path: Path) -> None:
     children = [
-        process(HANG_TEN, tmp_path, 10 * n) for n in range(3)
-    ]  # they also open, and so make, it at once
+        process(ADD_TEN, tmp_path, 10 * n) for n in range(3)
+    ]  # they also create the gallery at the same time
     with Gallery(tmp_path) as gallery, ThreadPoolExecutor(8) as pool:
         ids = set(pool.map(lambda seed: gallery.add(picture("the same words", seed)).id, range(30, 100)))
         for child in children:
@@ -81,7 +81,7 @@ def test_a_hundred_pictures_at_once_from_threads_and_processes_all_survive(tmp_p
         assert gallery.verify().ok
 
 
-def test_a_race_for_one_picture_ends_in_one_row(gallery: Gallery) -> None:
+def test_threads_that_add_the_same_picture_create_one_row(gallery: Gallery) -> None:
     with ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(lambda _: gallery.add(picture()), range(16)))
     assert len({row.number for row in rows}) == gallery.count() == 1
@@ -109,7 +109,7 @@ def test_stars_notes_tags_and_collections(gallery: Gallery) -> None:
     assert not gallery.get(one).starred
 
 
-def test_marks_on_unknown_pictures_or_without_a_name_change_nothing(gallery: Gallery) -> None:
+def test_annotations_with_an_unknown_id_or_an_invalid_name_change_nothing(gallery: Gallery) -> None:
     one = gallery.add(picture()).id
     with pytest.raises(MissingFile):
         gallery.annotations.star([one, "0" * 32])
@@ -128,7 +128,7 @@ def test_marks_on_unknown_pictures_or_without_a_name_change_nothing(gallery: Gal
         gallery.annotations.rename_collection("a", "b")
 
 
-def test_markup_and_controls_stay_text(gallery: Gallery) -> None:
+def test_markup_is_stored_as_text_without_control_characters(gallery: Gallery) -> None:
     one = gallery.add(picture("<script>alert(1)</script> '; DROP TABLE pictures; --")).id
     gallery.annotations.note(one, "<b>bold</b>\x1b[2J\x00")
     gallery.annotations.tag([one], "<img src=x onerror=alert(1)>")
@@ -138,7 +138,7 @@ def test_markup_and_controls_stay_text(gallery: Gallery) -> None:
     assert [found.id for found in gallery.search("drop table").rows] == [one]
 
 
-def test_the_trash_gives_back_all_that_was_said(gallery: Gallery) -> None:
+def test_a_restored_picture_keeps_its_annotations(gallery: Gallery) -> None:
     row = gallery.add(picture())
     gallery.annotations.tag([row.id], "冬天")
     gallery.trash.discard([row.id])
@@ -149,29 +149,29 @@ def test_the_trash_gives_back_all_that_was_said(gallery: Gallery) -> None:
     assert gallery.count() == 1
 
 
-def test_a_picture_painted_again_comes_out_of_the_trash(gallery: Gallery) -> None:
+def test_adding_a_discarded_picture_restores_it(gallery: Gallery) -> None:
     row = gallery.add(picture())
     gallery.trash.discard([row.id])
     assert gallery.add(picture()).trashed_at is None
 
 
-def test_only_what_has_lain_in_the_trash_long_enough_goes_for_good(gallery: Gallery) -> None:
-    kept, thrown = gallery.add(picture(seed=1)), gallery.add(picture(seed=2))
-    gallery.thumbnail(thrown, 256)
-    gallery.annotations.tag([thrown.id], "冬天")
-    gallery.trash.discard([thrown.id])
+def test_only_pictures_discarded_long_enough_ago_are_deleted(gallery: Gallery) -> None:
+    kept, discarded = gallery.add(picture(seed=1)), gallery.add(picture(seed=2))
+    gallery.thumbnail(discarded, 256)
+    gallery.annotations.tag([discarded.id], "冬天")
+    gallery.trash.discard([discarded.id])
     assert gallery.delete_expired() == 0
     assert gallery.delete_expired(timedelta(0)) == 1
-    assert not os.path.exists(gallery.path(thrown))
+    assert not os.path.exists(gallery.path(discarded))
     assert os.path.exists(gallery.path(kept))
     assert not list((Path(gallery.thumbs.folder)).rglob("*.webp"))
     assert gallery.search("冬天").rows == ()
     assert gallery.verify().ok
-    assert gallery.add(picture(seed=2)).number > thrown.number  # a number is never used twice
+    assert gallery.add(picture(seed=2)).number > discarded.number  # a number is never reused
     assert gallery.verify().ok
 
 
-def test_thumbnails_are_made_on_the_first_look_kept_and_made_again(gallery: Gallery) -> None:
+def test_thumbnails_are_made_on_first_use_and_cached(gallery: Gallery) -> None:
     row = gallery.add(picture(size=640))
     assert not gallery.thumbs.folder.exists() or not list(gallery.thumbs.folder.rglob("*.webp"))
     small = gallery.thumbnail(row, 256)
@@ -189,7 +189,7 @@ def test_thumbnails_are_made_on_the_first_look_kept_and_made_again(gallery: Gall
         gallery.thumbnail(row, 333)
 
 
-def test_an_unknown_id_is_one_sentence_in_two_languages(gallery: Gallery) -> None:
+def test_an_unknown_id_gives_one_message_in_two_languages(gallery: Gallery) -> None:
     for name in ("", "%", "____", "../../etc/passwd", "\x1b[2Jabcd", "0" * 32):
         with pytest.raises(MissingFile) as caught:
             gallery.get(name)
@@ -197,7 +197,7 @@ def test_an_unknown_id_is_one_sentence_in_two_languages(gallery: Gallery) -> Non
         assert caught.value.zh
 
 
-def test_facets_count_what_hangs(gallery: Gallery) -> None:
+def test_facets_count_the_pictures_of_each_value(gallery: Gallery) -> None:
     for seed, style in enumerate(["ink", "ink", "oil", None]):
         gallery.add(picture(seed=seed, style=style))
     assert gallery.facets()["style"] == {"ink": 2, "oil": 1}

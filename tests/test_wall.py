@@ -1,4 +1,4 @@
-"""The folder where pictures hang, and the page that shows it."""
+"""The destination of ``-o``, and the page of an exported zip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def picture(prompt: str, seed: int = 3, shade: int = 40) -> Picture:
     return Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=seed)))
 
 
-def test_the_wall_shows_every_picture_and_no_markup() -> None:
+def test_the_page_shows_every_picture_and_escapes_markup() -> None:
     prompts = ("星夜 <script>alert(1)</script>", 'a "quoted" & <b>bold</b> night')
     frames = [
         wall.frame(picture(prompt).encode(), f"pictures/{n} 夜.png", "zh") for n, prompt in enumerate(prompts)
@@ -37,7 +37,7 @@ def test_the_wall_shows_every_picture_and_no_markup() -> None:
     assert "Nothing hangs here" in wall.page([], "en")
 
 
-def test_the_same_picture_hangs_once_and_two_never_meet(tmp_path: Path) -> None:
+def test_an_equal_picture_is_written_once_and_different_ones_get_different_names(tmp_path: Path) -> None:
     folder = OutputPath(tmp_path)
     first = folder(picture("night"))
     assert folder(picture("night")) == first
@@ -45,7 +45,7 @@ def test_the_same_picture_hangs_once_and_two_never_meet(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_names_are_names(tmp_path: Path) -> None:
+def test_a_prompt_cannot_leave_the_folder(tmp_path: Path) -> None:
     place = OutputPath(tmp_path)(picture("../../etc/passwd\n'; rm -rf ~"))
     assert place.parent == tmp_path
     assert slug("江雪，孤舟！") == "江雪-孤舟"
@@ -64,7 +64,7 @@ def test_a_taken_name_is_refused_before_painting(tmp_path: Path) -> None:
         OutputPath(tmp_path / "file").check()
 
 
-def test_a_place_that_takes_no_files_is_told_before_painting(tmp_path: Path) -> None:
+def test_an_unwritable_destination_is_refused_before_painting(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="Not a directory") as caught:
         OutputPath(tmp_path / "file" / "deep" / "a.png").check()
@@ -72,14 +72,14 @@ def test_a_place_that_takes_no_files_is_told_before_painting(tmp_path: Path) -> 
     with pytest.raises(BadRequest, match="too long"):
         OutputPath(tmp_path / ("a" * 300 + ".png")).check()
     OutputPath(tmp_path / "new" / "folder").check()
-    everybody = os.geteuid() == 0
-    if everybody:  # root may write everywhere
+    is_root = os.geteuid() == 0
+    if is_root:  # root can write everywhere
         os.seteuid(65534)
     try:
         for place in (Path("/a.png"), Path("/proc/pictures")):
             with pytest.raises(StorageError, match="may not be written"):
                 OutputPath(place).check()
     finally:
-        if everybody:
+        if is_root:
             os.seteuid(0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -69,11 +69,8 @@ class Annotations:
         with self.database.writing() as connection:
             _insert_new(connection, collections, [{"name": name}])
             key = _find_collection(connection, name)
-            _insert_new(
-                connection,
-                collected,
-                [{"collection": key, "number": n} for n in find_numbers(connection, ids)],
-            )
+            rows = [{"collection": key, "number": number} for number in find_numbers(connection, ids)]
+            _insert_new(connection, collected, rows)
 
     def uncollect(self, collection: str, ids: Iterable[str]) -> None:
         with self.database.writing() as connection:

@@ -132,7 +132,7 @@ def _is_corrupt(files: Files, picture: str, name: str) -> bool:
 
 
 def _without_row(database: Database, candidates: Iterable[str]) -> set[str]:
-    """The candidates that have neither a row nor a tombstone now: since the first look, a new picture may
+    """The candidates that have neither a row nor a tombstone now: since they were listed, a new picture may
     have received its row, or a row may have been deleted."""
     with database.reading() as connection:
         deleted = set(connection.execute(select(tombstones.c.id)).scalars())
