@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from starrynight.folding.constraints import checkpoint_constraints
+from starrynight.folding.export import checkpoint_constraints
 from torch import Tensor, nn
 
 from starrynight.numerics.certify import Certificate, certify_folds, float16_outputs, outputs, relative_error

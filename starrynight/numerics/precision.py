@@ -38,7 +38,6 @@ BROKEN_FLOAT16 = ("1630", "1650", "1660", "T400", "T500", "T550", "T600", "T1000
 ROCM_BFLOAT16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 ROCM_FLOAT16 = (*ROCM_BFLOAT16, "gfx900", "gfx906", "gfx103")
 
-
 # Largest relative error of folded float32 that counts as unchanged. A fold by powers of two gives exactly 0;
 # an epsilon that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm,
 # ``solve.NEGLIGIBLE``).
