@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from starrynight.folding.export import checkpoint_constraints
 from torch import Tensor, nn
 
+from starrynight.folding.export import checkpoint_constraints
 from starrynight.numerics.certify import Certificate, certify_folds, float16_outputs, outputs, relative_error
 from starrynight.numerics.solve import FoldPlan, solve_folds
 from starrynight.numerics.trace import trace_modules
