@@ -1,7 +1,7 @@
-"""Takes the README's pictures of the pages: ``python benchmarks/screens.py [--home FOLDER]``, again after Firefly or a page changed.
+"""Takes the README's screenshots of the pages: ``python benchmarks/screens.py [--home FOLDER]``.
 
-Paints a wall of pictures with Firefly into a gallery of its own (or uses the one in FOLDER), opens the real server and
-Chromium, and writes docs/web-*.webp.
+Paints a gallery with Firefly (or uses the one in FOLDER), opens the real server in Chromium and writes docs/web-*.webp.
+Run it again after Firefly or a page has changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from starrynight.studio import Studio, fill
 
 DOCS = Path(__file__).parents[1] / "docs"
 LARGEST = 250_000  # bytes of one picture in docs/
-LINES = (
+PROMPTS = (
     ("星夜下的静谧村庄", "oil"), ("江雪，孤舟，远山", "ink"), ("清晨的睡莲池", "monet"), ("海上生明月", "ukiyoe"),
     ("雨夜的霓虹都市", "cyberpunk"), ("樱花树，小桥，远山", "watercolor"), ("金色的麦田", "pointillism"), ("飞天的飘带掠过莲花", "dunhuang"),
     ("雪后的村庄，正午", "pastel"), ("弯月与宝塔", "papercut"), ("a church under swirling stars", "oil"), ("a pagoda and the moon above the sea", "ukiyoe"),
@@ -34,15 +34,15 @@ SHAPES = ((256, 256), (256, 208), (256, 256), (208, 256), (256, 176))
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--home", type=Path)
-    asked = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = asked.home or Path(folder)
+        home = options.home or Path(folder)
         os.environ["STARRY_HOME"] = str(home)
         paint_wall()
-        with served(home) as house, chromium() as browser:
-            visitor = Visitor(browser, house, width=1440, height=900)
+        with served(home) as address, chromium() as browser:
+            visitor = Visitor(browser, address, width=1440, height=900)
             studio(visitor)
             gallery(visitor)
             visitor.leave()
@@ -50,39 +50,39 @@ def main() -> None:
 
 def paint_wall() -> None:
     with Gallery() as gallery:
-        if gallery.count() >= len(LINES):
+        if gallery.count() >= len(PROMPTS):
             return
         studio = Studio(hang=lambda picture: Path(gallery.path(gallery.add(picture))))
-        for n, (line, style) in enumerate(LINES):
+        for n, (prompt, style) in enumerate(PROMPTS):
             width, height = SHAPES[n % len(SHAPES)]
-            for _ in studio.paint(fill(prompt=line, style=style, seed=n, width=width, height=height)):
-                print(f"\r{n + 1} of {len(LINES)} ", end="", file=sys.stderr)
+            for _ in studio.paint(fill(prompt=prompt, style=style, seed=n, width=width, height=height)):
+                print(f"\r{n + 1} of {len(PROMPTS)} ", end="", file=sys.stderr)
 
 
 def studio(visitor: Visitor) -> None:
-    """A painting that has just come out."""
+    """The studio with a picture just painted."""
     page = visitor.go()
     page.get_by_role("radio", name="油画").click()
     page.get_by_label("想画什么").fill("星夜下的静谧村庄，远处有山")
     page.get_by_role("button", name="作画").click()
     page.locator(".canvas img[src*='/file'].on").wait_for()
     page.wait_for_timeout(2500)
-    keep(visitor, "web-studio")
+    save(visitor, "web-studio")
 
 
 def gallery(visitor: Visitor) -> None:
-    """The wall; then one picture of it under the lamp."""
+    """The wall, then one picture of it in the viewer."""
     page = visitor.go("?room=gallery")
-    page.locator(".hung a").nth(12).wait_for()
+    page.locator(".wall .picture a").nth(12).wait_for()
     page.wait_for_timeout(3000)
-    keep(visitor, "web-gallery")
-    page.locator(".hung a").nth(3).click()
+    save(visitor, "web-gallery")
+    page.locator(".wall .picture a").nth(3).click()
     page.locator("dialog .numbers p").first.wait_for()
     page.wait_for_timeout(2500)
-    keep(visitor, "web-picture")
+    save(visitor, "web-picture")
 
 
-def keep(visitor: Visitor, name: str) -> None:
+def save(visitor: Visitor, name: str) -> None:
     shot = Image.open(io.BytesIO(visitor.page.screenshot())).convert("RGB")
     path = DOCS / f"{name}.webp"
     for quality in range(86, 40, -6):

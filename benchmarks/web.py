@@ -1,7 +1,7 @@
-"""How long a visitor waits: ``python benchmarks/web.py [--pictures 5000] [--rounds 5]``, in Chromium, over a real server.
+"""How long a visitor waits, in Chromium over a real server: ``python benchmarks/web.py [--pictures 5000] [--rounds 5]``.
 
-Promises: first paint of the page in 3 s; a wall of 5,000 pictures usable in 2 s; a picture on the wall 1 s after its
-last step; a stop within one step. Medians of ``--rounds``; beside each the machine's load, for a busy machine is slower.
+Targets: first paint of the page in 3 s; a wall of 5,000 pictures usable in 2 s; a picture on the wall 1 s after its last
+step; a stop within one step. Prints medians of ``--rounds`` and the machine's load, because a busy machine is slower.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from starrynight.gallery.store import Gallery
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 
-LINES = ("星夜下的静谧村庄", "江雪，孤舟", "a lighthouse in a storm", "雨夜的霓虹都市", "清晨的睡莲池")
+PROMPTS = ("星夜下的静谧村庄", "江雪，孤舟", "a lighthouse in a storm", "雨夜的霓虹都市", "清晨的睡莲池")
 STYLES = ("oil", "monet", "ink", "ukiyoe", "pastel")
-SMOOTH = """async () => {  // the longest pause between two frames while the whole wall goes by
+LONGEST_FRAME = """async () => {  // the longest time between two frames while scrolling 120 screens
   const wall = document.querySelector('[data-testid=stMain]');
   let longest = 0, last = performance.now();
   for (let at = 0; at < 120; at++) {
@@ -41,44 +41,44 @@ SMOOTH = """async () => {  // the longest pause between two frames while the who
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pictures", type=int, default=5000)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--home", type=Path, help="keep the filled gallery here, for the next time")
-    asked = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--home", type=Path, help="keep the filled gallery here, for the next time")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = asked.home or Path(folder)
+        home = options.home or Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         os.environ["STARRY_HOME"] = str(home)
-        fill(asked.pictures)
-        with served(home) as house, chromium() as browser:
-            visitor = Visitor(browser, house)
-            warm(visitor)
-            table(asked.pictures, measured(visitor, Visitor(browser, house), asked.rounds))
+        fill(options.pictures)
+        with served(home) as address, chromium() as browser:
+            visitor = Visitor(browser, address)
+            warm_up(visitor)
+            table(options.pictures, measure(visitor, Visitor(browser, address), options.rounds))
 
 
 def fill(pictures: int) -> None:
-    """Small pictures of noise: what is timed is the wall, not decoding."""
+    """Small pictures of noise, because the wall is timed and not their decoding."""
     draw = np.random.default_rng(0)
     with Gallery() as gallery:
         for n in range(gallery.count(), pictures):
-            request = PaintRequest(prompt=f"{LINES[n % 5]} {n}", style=STYLES[n % 5], seed=n)
+            request = PaintRequest(prompt=f"{PROMPTS[n % 5]} {n}", style=STYLES[n % 5], seed=n)
             pixels = draw.integers(0, 256, (6, 6 + n % 4, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             gallery.add(Picture(pixels, make_recipe(request, verdict=Verdict("hang"))))
             if n % 500 == 0:
                 print(f"\rhanging {n} of {pictures} ", end="", file=sys.stderr)
 
 
-def warm(visitor: Visitor) -> None:
-    """The first picture of all waits for the painter to load; it is not what is timed."""
+def warm_up(visitor: Visitor) -> None:
+    """Paint once, so that loading the model is not timed."""
     page = visitor.go("?lang=en")
     paint(visitor, "warming up", "8")
     page.locator("[data-act=again]").wait_for()
 
 
-def paint(visitor: Visitor, line: str, steps: str) -> None:
+def paint(visitor: Visitor, prompt: str, steps: str) -> None:
     page = visitor.page
-    page.get_by_label("What to paint").fill(line)
+    page.get_by_label("What to paint").fill(prompt)
     if steps == "50":
         page.get_by_role("slider", name="Steps").press("End")
     before = page.url
@@ -88,31 +88,31 @@ def paint(visitor: Visitor, line: str, steps: str) -> None:
     )
 
 
-def measured(visitor: Visitor, other: Visitor, rounds: int) -> dict[str, tuple[list[float], str, str]]:
-    """What → seconds of each round, unit, promise."""
-    several = lambda act: [act(visitor, other, n) for n in range(rounds)]  # noqa: E731
+def measure(visitor: Visitor, other: Visitor, rounds: int) -> dict[str, tuple[list[float], str, str]]:
+    """Quantity → value of each round, unit, target."""
+    repeat = lambda act: [act(visitor, other, n) for n in range(rounds)]  # noqa: E731
     return {
-        "first paint of the studio": (several(first_paint), "s", "3"),
-        "the wall is usable": (several(wall_usable), "s", "2"),
-        "found as one types": (several(found), "s", ""),
-        "longest pause while scrolling 120 screens": (several(scrolled), "ms", ""),
-        "on the wall after its last step": (several(on_the_wall), "s", "1"),
-        "steps taken after Stop": (several(stopped), "steps", "1"),
+        "first paint of the studio": (repeat(first_paint), "s", "3"),
+        "the wall is usable": (repeat(wall_usable), "s", "2"),
+        "found as one types": (repeat(found), "s", ""),
+        "longest pause while scrolling 120 screens": (repeat(scrolled), "ms", ""),
+        "on the wall after its last step": (repeat(on_the_wall), "s", "1"),
+        "steps taken after Stop": (repeat(stopped), "steps", "1"),
     }
 
 
 def first_paint(visitor: Visitor, _: Visitor, __: int) -> float:
     start = time.perf_counter()
-    visitor.page.goto(f"{visitor.house}/?lang=en")
+    visitor.page.goto(f"{visitor.address}/?lang=en")
     visitor.page.get_by_role("button", name="Paint", exact=False).first.wait_for()
     return time.perf_counter() - start
 
 
 def wall_usable(visitor: Visitor, _: Visitor, __: int) -> float:
-    """From asking for the address to cards that can be clicked, on a page that was never open before."""
+    """Seconds from requesting the address to cards that can be clicked."""
     start = time.perf_counter()
-    visitor.page.goto(f"{visitor.house}/?room=gallery&lang=en")
-    visitor.page.locator(".hung a").nth(20).wait_for()
+    visitor.page.goto(f"{visitor.address}/?room=gallery&lang=en")
+    visitor.page.locator(".wall .picture a").nth(20).wait_for()
     return time.perf_counter() - start
 
 
@@ -125,58 +125,57 @@ def found(visitor: Visitor, _: Visitor, n: int) -> float:
 
 
 def scrolled(visitor: Visitor, _: Visitor, __: int) -> float:
-    visitor.page.goto(f"{visitor.house}/?room=gallery&lang=en")
-    visitor.page.locator(".hung a").nth(20).wait_for()
-    return float(visitor.page.evaluate(SMOOTH))
+    visitor.page.goto(f"{visitor.address}/?room=gallery&lang=en")
+    visitor.page.locator(".wall .picture a").nth(20).wait_for()
+    return float(visitor.page.evaluate(LONGEST_FRAME))
 
 
 def on_the_wall(visitor: Visitor, other: Visitor, n: int) -> float:
-    """``other`` watches the wall while ``visitor`` paints; from the last step's event to the new card."""
+    """``other`` shows the wall while ``visitor`` paints: seconds from the last step to the new card."""
     wall = other.page
-    wall.goto(f"{other.house}/?room=gallery&lang=en")
-    wall.locator(".hung a").nth(20).wait_for()
-    visitor.page.goto(f"{visitor.house}/?lang=en")
-    line = f"a tower by the sea {time.time():.0f}{n}"
-    paint(visitor, line, "8")
-    visitor.page.wait_for_function("document.querySelector('.state, *') && true")
+    wall.goto(f"{other.address}/?room=gallery&lang=en")
+    wall.locator(".wall .picture a").nth(20).wait_for()
+    visitor.page.goto(f"{visitor.address}/?lang=en")
+    prompt = f"a tower by the sea {time.time():.0f}{n}"
+    paint(visitor, prompt, "8")
     job = visitor.page.url.split("job=")[1].split("&")[0]
     wait_until(
         lambda: (
-            ask(visitor, f"/api/jobs/{job}").get("step") == 8
-            or ask(visitor, f"/api/jobs/{job}")["state"] == "done"
+            get_json(visitor, f"/api/jobs/{job}").get("step") == 8
+            or get_json(visitor, f"/api/jobs/{job}")["state"] == "done"
         )
     )
     start = time.perf_counter()
-    wall.get_by_text(line).first.wait_for()
+    wall.get_by_text(prompt).first.wait_for()
     return time.perf_counter() - start
 
 
 def stopped(visitor: Visitor, _: Visitor, n: int) -> float:
     page = visitor.page
-    page.goto(f"{visitor.house}/?lang=en")
+    page.goto(f"{visitor.address}/?lang=en")
     paint(visitor, f"to be stopped {n}", "50")
     job = page.url.split("job=")[1].split("&")[0]
-    wait_until(lambda: (ask(visitor, f"/api/jobs/{job}").get("step") or 0) >= 3)
+    wait_until(lambda: (get_json(visitor, f"/api/jobs/{job}").get("step") or 0) >= 3)
     page.locator("[data-act=cancel]").click()
     wait_until(
         lambda: (
-            ask(visitor, f"/api/jobs/{job}")["cancelling"]
-            or ask(visitor, f"/api/jobs/{job}")["state"] == "cancelled"
+            get_json(visitor, f"/api/jobs/{job}")["cancelling"]
+            or get_json(visitor, f"/api/jobs/{job}")["state"] == "cancelled"
         )
     )
-    at = last = ask(visitor, f"/api/jobs/{job}").get("step") or 0
-    while (told := ask(visitor, f"/api/jobs/{job}"))["state"] != "cancelled":
-        last = max(last, told.get("step") or 0)
+    at = last = get_json(visitor, f"/api/jobs/{job}").get("step") or 0
+    while (job_state := get_json(visitor, f"/api/jobs/{job}"))["state"] != "cancelled":
+        last = max(last, job_state.get("step") or 0)
     return float(last - at)
 
 
-def ask(visitor: Visitor, path: str) -> dict:
-    return visitor.page.request.get(visitor.house + path).json()
+def get_json(visitor: Visitor, path: str) -> dict:
+    return visitor.page.request.get(visitor.address + path).json()
 
 
-def wait_until(holds: Callable[[], bool], patience: float = 120) -> None:
-    until = time.monotonic() + patience
-    while not holds():
+def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
+    until = time.monotonic() + timeout
+    while not condition():
         if time.monotonic() > until:
             raise TimeoutError
         time.sleep(0.02)
@@ -186,12 +185,12 @@ def table(pictures: int, results: dict[str, tuple[list[float], str, str]]) -> No
     print(
         f"\r{pictures} pictures; medians of {len(next(iter(results.values()))[0])}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
     )
-    print("| what | median | range | promise |\n|---|---|---|---|")
-    for name, (values, unit, promise) in results.items():
+    print("| what | median | range | target |\n|---|---|---|---|")
+    for name, (values, unit, target) in results.items():
         digits = 2 if unit == "s" else 0
         low, high = min(values), max(values)
         print(
-            f"| {name} | {statistics.median(values):.{digits}f} {unit} | {low:.{digits}f}…{high:.{digits}f} | {promise and f'≤ {promise} {unit}'} |"
+            f"| {name} | {statistics.median(values):.{digits}f} {unit} | {low:.{digits}f}…{high:.{digits}f} | {target and f'≤ {target} {unit}'} |"
         )
 
 

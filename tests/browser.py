@@ -1,4 +1,4 @@
-"""A real server of its own and Debian's Chromium, for tests that do what a person does."""
+"""A real server and Debian's Chromium, for tests that act as a visitor does."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 240_000  # ms: the machine may be busy with other work
+TIMEOUT = 240_000  # ms; the machine may be busy with other work
 
 
 @contextlib.contextmanager
 def served(home: Path) -> Iterator[str]:
-    """``starry open`` over ``home``; its address."""
+    """Run ``starry open`` with ``home`` as STARRY_HOME; yields its address."""
     command = [
         sys.executable,
         "-c",
@@ -63,27 +63,27 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """A page that notes what a page must not do: errors in the console, requests to anybody else."""
+    """A browser page that records what must not happen: errors in the console, dialogs, requests to other servers."""
 
     def __init__(
-        self, browser: Browser, house: str, width: int = 1280, height: int = 900, **context: Any
+        self, browser: Browser, address: str, width: int = 1280, height: int = 900, **context: Any
     ) -> None:
-        settled = {"locale": "zh-CN", "viewport": {"width": width, "height": height}} | context
-        self.house = house
-        self.page: Page = browser.new_context(**settled).new_page()
-        self.page.set_default_timeout(PATIENCE)
-        self.complaints: list[str] = []
-        own = (house + "/", house.replace("http", "ws") + "/", "data:", "blob:")
-        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda asked: asked.url.startswith(own) or self.complaints.append(asked.url))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        options = {"locale": "zh-CN", "viewport": {"width": width, "height": height}} | context
+        self.address = address
+        self.page: Page = browser.new_context(**options).new_page()
+        self.page.set_default_timeout(TIMEOUT)
+        self.problems: list[str] = []
+        own = (address + "/", address.replace("http", "ws") + "/", "data:", "blob:")
+        self.page.on("console", lambda entry: entry.type == "error" and self.problems.append(entry.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda sent: sent.url.startswith(own) or self.problems.append(sent.url))
+        self.page.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
 
     def go(self, query: str = "") -> Page:
-        self.page.goto(f"{self.house}/{query}")
+        self.page.goto(f"{self.address}/{query}")
         self.page.locator("nav a").first.wait_for()
         return self.page
 
     def leave(self) -> None:
         self.page.context.close()
-        assert self.complaints == []
+        assert self.problems == []

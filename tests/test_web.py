@@ -1,6 +1,6 @@
-"""What a person does in the browser, done in Chromium against a real server that paints with Firefly.
+"""The browser pages in Chromium, against a real server that paints with Firefly.
 
-The tests go through one visit, in order: they share a server, and what one paints the next finds.
+The tests run in order and share one server and one visit: later tests use the pictures that earlier ones painted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 
 HOSTILE = "<img src=x onerror=alert(1)> <b>粗</b>\u202ereversed"
-LINE = "星夜下的静谧村庄"
-SOON = 240_000
-expect.set_options(timeout=SOON)
+PROMPT = "星夜下的静谧村庄"
+TIMEOUT = 240_000  # ms
+expect.set_options(timeout=TIMEOUT)
 
 
 def hang(gallery: Gallery, prompt: str, seed: int) -> str:
@@ -36,7 +36,7 @@ def hang(gallery: Gallery, prompt: str, seed: int) -> str:
 
 
 def measure() -> None:
-    """A lab run that is half done: one question truly measured, two formats of one picture."""
+    """An unfinished lab run: one claim measured, and one picture in two formats."""
     run = ExperimentRun.create(table.home() / "small", quick(prompts=1))
     for point in points(run.plan):
         if point.experiment == "facts":
@@ -55,15 +55,15 @@ def measure() -> None:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def address(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     os.environ["STARRY_HOME"] = str(home)
     with Gallery() as gallery:
         hang(gallery, HOSTILE, 1)
         hang(gallery, "江雪，孤舟", 2)
     measure()
-    with served(home) as address:
-        yield address
+    with served(home) as served_at:
+        yield served_at
     del os.environ["STARRY_HOME"]
 
 
@@ -74,59 +74,59 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def visit(browser, house):
-    """The one visit; its seen pictures by name."""
-    visitor = Visitor(browser, house)
+def visit(browser, address):
+    """The visit that the tests share."""
+    visitor = Visitor(browser, address)
     yield visitor
     visitor.leave()
 
 
-def paint(page: Page, line: str, steps: str) -> None:
-    page.get_by_label("想画什么").fill(line)
-    page.get_by_role("slider", name="步数").press(steps)
+def paint(page: Page, prompt: str, key: str) -> None:
+    page.get_by_label("想画什么").fill(prompt)
+    page.get_by_role("slider", name="步数").press(key)  # moves the slider
     page.get_by_role("button", name="作画").click()
     page.wait_for_url(re.compile("job="))
 
 
-def test_paints_and_emerges_and_survives_a_reload(visit):
+def test_painting_shows_previews_and_survives_a_reload(visit):
     page = visit.go()
     expect(page.locator(".empty b")).to_have_text("画布空着")
     page.get_by_role("radio", name="油画").click()
     expect(page.get_by_role("radio", name="油画")).to_have_attribute("aria-checked", "true")
-    paint(page, LINE, "End")  # fifty steps, to have time for what follows
-    emerging = page.locator(".canvas img.coming.on").first
-    emerging.wait_for()
-    assert emerging.get_attribute("src").startswith("data:image/webp")
+    paint(page, PROMPT, "End")  # fifty steps leave time for the checks below
+    preview = page.locator(".canvas img.preview.on").first
+    preview.wait_for()
+    assert preview.get_attribute("src").startswith("data:image/webp")
     page.reload()
-    expect(page.locator(".state")).to_contain_text("步")
+    expect(page.locator(".status")).to_contain_text("步")
     page.locator("[data-act=again]").wait_for()
     finished = page.locator(".canvas img[src*='/file']")
     assert finished.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
     expect(page.locator("figcaption").first).to_contain_text("无误")
-    assert LINE in finished.get_attribute("alt")
+    assert PROMPT in finished.get_attribute("alt")
 
 
-def test_stops_within_a_step(visit):
+def test_stop_cancels_the_job_and_saves_nothing(visit):
     page = visit.page
     paint(page, "雨夜的霓虹都市", "End")
-    expect(page.locator(".state")).to_contain_text("步，共 50 步")
+    expect(page.locator(".status")).to_contain_text("步，共 50 步")
     page.locator("[data-act=cancel]").click()
-    expect(page.locator(".state")).to_have_text("已停笔。画完的都还在。")
+    expect(page.locator(".status")).to_have_text("已停笔。画完的都还在。")
     assert page.locator(".canvas img[src*='/file']").count() == 0
 
 
-def test_finds_by_two_characters_and_opens_by_link(visit, browser, house):
+def test_search_finds_two_characters_and_a_link_opens_the_picture(visit, browser, address):
     page = visit.page
-    page.locator("nav a[data-room=gallery]").click()
-    expect(page.locator(".hung")).to_have_count(3)
+    page.locator("nav a[data-page=gallery]").click()
+    expect(page.locator(".wall .picture")).to_have_count(3)
     page.get_by_role("searchbox").fill("村庄")
-    expect(page.locator(".hung")).to_have_count(1)
-    expect(page.locator(".hung .line")).to_have_text(LINE)
-    expect(page.locator(".hung .small")).to_have_text(re.compile("油画 · b?float.*无误"))
-    link = page.locator(".hung a").get_attribute("href")
-    other = Visitor(browser, house)
+    expect(page.locator(".wall .picture")).to_have_count(1)
+    expect(page.locator(".wall .picture .prompt")).to_have_text(PROMPT)
+    expect(page.locator(".wall .picture .summary")).to_have_text(re.compile("油画 · b?float.*无误"))
+    link = page.locator(".wall .picture a").get_attribute("href")
+    other = Visitor(browser, address)
     other.go(link.lstrip("/"))
-    expect(other.page.locator("dialog h2")).to_have_text(LINE)
+    expect(other.page.locator("dialog h2")).to_have_text(PROMPT)
     expect(other.page.locator("dialog dl")).to_contain_text("firefly")
     with other.page.expect_download() as download:
         other.page.locator("[data-format=webp]").click()
@@ -137,72 +137,72 @@ def test_finds_by_two_characters_and_opens_by_link(visit, browser, house):
     other.leave()
 
 
-def test_strangers_words_are_words(visit):
+def test_hostile_texts_are_shown_as_text(visit):
     page = visit.go("?room=gallery")
     page.get_by_role("searchbox").fill("reversed")
-    expect(page.locator(".hung")).to_have_count(1)
-    expect(page.locator(".hung .line")).to_have_text(HOSTILE.replace("\u202e", "\ufffd"))
-    page.locator(".hung a").click()
+    expect(page.locator(".wall .picture")).to_have_count(1)
+    expect(page.locator(".wall .picture .prompt")).to_have_text(HOSTILE.replace("\u202e", "\ufffd"))
+    page.locator(".wall .picture a").click()
     expect(page.locator("dialog h2")).to_contain_text("<img src=x onerror=alert(1)>")
     assert page.locator("img[src=x], dialog h2 b").count() == 0
     page.keyboard.press("Escape")
     page.get_by_role("searchbox").fill("没有这样的画")
-    expect(page.locator(".nothing")).to_contain_text("没有找到")
+    expect(page.locator(".no-results")).to_contain_text("没有找到")
     page.locator("[data-act=clear]").click()
-    expect(page.locator(".hung")).to_have_count(3)
+    expect(page.locator(".wall .picture")).to_have_count(3)
 
 
-def test_compares_two(visit):
+def test_two_pictures_are_compared_and_collected(visit):
     page = visit.go("?room=gallery")
-    page.locator("[data-act=choose]").click()
+    page.locator("[data-act=select]").click()
     for at in (0, 1):
-        page.locator(".hung a").nth(at).click()
-    page.locator(".tray [data-act=compare]").click()
-    knife = page.get_by_role("slider", name="分界")
-    knife.press("Home")
+        page.locator(".wall .picture a").nth(at).click()
+    page.locator(".selection-bar [data-act=compare]").click()
+    divider = page.get_by_role("slider", name="分界")
+    divider.press("Home")
     cut = page.locator(".pair").evaluate("pair => getComputedStyle(pair.children[1]).clipPath")
     assert cut in ("inset(0px)", "inset(0px 0px 0px 0%)"), cut
-    page.locator("[data-way=difference].pill").click()
+    page.locator("[data-mode=difference].pill").click()
     blend = page.locator(".pair").evaluate("pair => getComputedStyle(pair.children[1]).mixBlendMode")
     assert blend == "difference"
     page.keyboard.press("Escape")
-    page.locator(".tray [data-act=collect]").click()
-    page.locator(".tray input").fill("<i>冬</i>")
-    page.locator("[data-act=put]").click()
+    page.locator(".selection-bar [data-act=collect]").click()
+    page.locator(".selection-bar input").fill("<i>冬</i>")
+    page.locator("[data-act=save]").click()
     expect(page.locator(".toast")).to_contain_text("2 幅放进了“<i>冬</i>”")
     expect(page.locator("select[data-filter=collection] option")).to_have_text(["画集", "<i>冬</i> · 2"])
 
 
-def test_throws_away_and_brings_back(visit):
+def test_trash_can_be_undone(visit):
     page = visit.page
-    page.locator(".hung a").first.click()
-    page.locator("dialog [data-act=throw]").click()
-    expect(page.locator(".hung")).to_have_count(2)
+    page.locator(".wall .picture a").first.click()
+    page.locator("dialog [data-act=trash]").click()
+    expect(page.locator(".wall .picture")).to_have_count(2)
     page.locator("[data-act=undo]").click()
-    expect(page.locator(".hung")).to_have_count(3)
-    expect(page.locator(".hung .line").first).to_have_text(LINE)
+    expect(page.locator(".wall .picture")).to_have_count(3)
+    expect(page.locator(".wall .picture .prompt").first).to_have_text(PROMPT)
     page.locator("[data-act=starred]").click()
-    expect(page.locator(".nothing")).to_be_visible()
+    expect(page.locator(".no-results")).to_be_visible()
     page.locator("[data-act=clear]").click()
 
 
-def test_sends_a_picture_back_to_the_studio(visit):
+def test_a_picture_fills_the_studios_form(visit):
     page = visit.page
-    page.locator(".hung a").first.click()
-    page.locator("dialog [data-act=send]").click()
-    expect(page.get_by_label("想画什么")).to_have_value(LINE)
+    page.locator(".wall .picture a").first.click()
+    page.locator("dialog [data-act=edit]").click()
+    expect(page.get_by_label("想画什么")).to_have_value(PROMPT)
     expect(page.get_by_role("radio", name="油画")).to_have_attribute("aria-checked", "true")
     expect(page.get_by_role("slider", name="步数")).to_have_value("50")
 
 
-def test_shows_a_lab_run(visit):
+def test_a_lab_run_is_shown(visit):
     page = visit.go("?room=lab")
     expect(page.locator(".claims article")).to_have_count(1)
     expect(page.locator(".claims mark")).to_have_text(re.compile("复现"))
     expect(page.locator(".claims li").first).to_contain_text("float16 1/5/10")
-    expect(page.locator(".versus .pair .tag")).to_have_text(["float32", "bfloat16"])
+    expect(page.locator(".formats .pair .tag")).to_have_text(["float32", "bfloat16"])
     assert (
-        page.locator(".versus .pair img").first.evaluate(
+        page.locator(".formats .pair img").first.evaluate(
             "image => image.decode().then(() => image.naturalWidth)"
         )
         == 64
@@ -210,39 +210,39 @@ def test_shows_a_lab_run(visit):
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuemax", "100")
 
 
-def test_speaks_english(visit, browser, house):
+def test_the_language_can_be_changed_and_follows_the_browser(visit, browser, address):
     page = visit.go("?lang=zh")
-    page.locator(".tongue").click()
+    page.locator(".language").click()
     expect(page.locator("nav")).to_contain_text("Gallery")
     expect(page.get_by_role("button", name="Ten styles")).to_be_visible()
     assert "lang=en" in page.url
     assert page.locator("html").get_attribute("lang") == "en"
-    stranger = Visitor(browser, house, locale="en-GB")
-    stranger.go("?room=device")
-    expect(stranger.page.locator("nav")).to_contain_text("Device")
-    stranger.leave()
+    foreigner = Visitor(browser, address, locale="en-GB")
+    foreigner.go("?room=device")
+    expect(foreigner.page.locator("nav")).to_contain_text("Device")
+    foreigner.leave()
 
 
-@pytest.mark.parametrize("room", ["studio", "gallery", "lab", "device"])
-def test_fits_a_telephone_and_names_every_picture(browser, house, room):
-    visitor = Visitor(browser, house, width=390, height=844)
-    page = visitor.go(f"?room={room}")
+@pytest.mark.parametrize("name", ["studio", "gallery", "lab", "device"])
+def test_pages_fit_a_telephone_and_pictures_have_alternative_texts(browser, address, name):
+    visitor = Visitor(browser, address, width=390, height=844)
+    page = visitor.go(f"?room={name}")
     page.wait_for_timeout(1500)
     wide = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
     assert wide <= 390
-    unnamed = page.locator(".hung img:not([alt]), .hung img[alt='']").count()
+    unnamed = page.locator(".wall .picture img:not([alt]), .wall .picture img[alt='']").count()
     assert unnamed == 0
     visitor.leave()
 
 
-def test_the_golden_slider_leans_on_a_dom_that_is_still_there(browser, house):
-    visitor = Visitor(browser, house)
+def test_the_golden_slider_still_matches_streamlits_dom(browser, address):
+    visitor = Visitor(browser, address)
     page = visitor.go()
     where = "[data-testid=stSlider] [role=group] > div > div:first-child"
     track = page.locator(where).first
     golden = "where => getComputedStyle(document.querySelector(where), '::after').backgroundImage.includes('gradient')"
     expect(track).to_be_attached()
-    page.wait_for_function(golden, arg=where)  # the theme may come a moment after the slider
+    page.wait_for_function(golden, arg=where)  # the theme may be applied after the slider is drawn
     assert track.bounding_box()["height"] < 10
     assert page.locator("[data-testid=stHeader]").is_hidden()
     visitor.leave()

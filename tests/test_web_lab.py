@@ -1,4 +1,4 @@
-"""A lab run from its page, in a real browser: begun, watched, stopped, and gone on with. The plan is a small one."""
+"""A small lab run, started, watched and stopped from its page in a real browser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starrynight.lab import background, table
 from starrynight.lab.plan import ExperimentPlan
 from starrynight.lab.run import ExperimentRun
 
-SOON = 240_000
-expect.set_options(timeout=SOON)
+TIMEOUT = 240_000  # ms
+expect.set_options(timeout=TIMEOUT)
 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentRun:
-    """A run that nobody has measured yet: seconds of work in all, but many measurements."""
+    """A run without results yet: many measurements, but only seconds of work."""
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     plan = ExperimentPlan(
@@ -29,9 +29,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentRun:
     return ExperimentRun.create(tmp_path / "lab" / "small", plan)
 
 
-def test_a_run_is_begun_watched_and_stopped_from_its_page(small: ExperimentRun, tmp_path: Path) -> None:
-    with served(tmp_path) as house, chromium() as browser:
-        visitor = Visitor(browser, house)
+def test_a_run_is_started_watched_and_stopped_from_its_page(small: ExperimentRun, tmp_path: Path) -> None:
+    with served(tmp_path) as address, chromium() as browser:
+        visitor = Visitor(browser, address)
         page = visitor.go("?room=lab&run=small")
         bar = page.get_by_role("progressbar")
         expect(bar).to_have_attribute("aria-valuenow", "0")
@@ -47,9 +47,7 @@ def test_a_run_is_begun_watched_and_stopped_from_its_page(small: ExperimentRun, 
     assert not stopped.busy
     assert not background.stop_requested(small.folder)
     time.sleep(1)
-    assert (
-        table.progress(ExperimentRun.open(small.folder)).done == done
-    )  # nobody went on behind the page's back
+    assert table.progress(ExperimentRun.open(small.folder)).done == done  # no process is still measuring
     assert os.access(small.folder.parent / "small.log", os.R_OK)
 
 

@@ -1,4 +1,4 @@
-"""Every word of the pages exists in both languages, with the same places to fill in, and every word asked for exists."""
+"""The pages' texts have the same keys and placeholders in both languages, and every key that the code uses exists."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from starrynight.gallery.store import FACETS
 from starrynight.painting.styles import styles
 from starrynight.verdict import OUTCOMES
 from starrynight.web import controls
-from starrynight.web.language import words
+from starrynight.web.shared import words
 
 WEB = Path(starrynight.web.__file__).parent
 ZH, EN = words("zh"), words("en")
 
 
-def places(sentence: str) -> list[str]:
+def placeholders(sentence: str) -> list[str]:
     return sorted(re.findall(r"\{(\w+)\}", sentence))
 
 
-def test_both_languages_have_the_same_keys_and_places():
+def test_both_languages_have_the_same_keys_and_placeholders():
     assert list(ZH) == list(EN)
-    assert {key: places(ZH[key]) for key in ZH} == {key: places(EN[key]) for key in EN}
+    assert {key: placeholders(ZH[key]) for key in ZH} == {key: placeholders(EN[key]) for key in EN}
     assert not [key for key in ZH if not ZH[key].strip() or not EN[key].strip()]
 
 
@@ -32,18 +32,18 @@ def test_chinese_is_chinese_and_english_is_english():
     assert len([key for key, word in ZH.items() if han.search(word)]) > 0.9 * len(ZH)
 
 
-def test_every_word_asked_for_exists():
+def test_every_key_used_in_the_code_exists():
     python = "\n".join(path.read_text("utf-8") for path in WEB.rglob("*.py"))
     scripts = "\n".join(path.read_text("utf-8") for path in (WEB / "parts").glob("*.js"))
-    asked = set(re.findall(r'\bt\(\s*"([\w.]+)"', python)) | set(
-        re.findall(r'say\((?:this\.)?words, "([\w.]+)"', scripts)
+    used = set(re.findall(r'\bt\(\s*"([\w.]+)"', python)) | set(
+        re.findall(r'\bt\((?:this\.)?words, "([\w.]+)"', scripts)
     )
-    asked |= {f"shape.{name}" for name in controls.SHAPES} | {f"verdict.{name}" for name in OUTCOMES}
-    asked |= {f"fact.{name}" for name in FACETS} | {
+    used |= {f"shape.{name}" for name in controls.SHAPES} | {f"verdict.{name}" for name in OUTCOMES}
+    used |= {f"fact.{name}" for name in FACETS} | {
         f"act.{name}" for name in re.findall(r'(?:this\.)?button\("(\w+)"', scripts)
     }
-    assert len(asked) > 60
-    assert asked <= set(ZH)
+    assert len(used) > 60
+    assert used <= set(ZH)
 
 
 def test_every_style_has_its_card():

@@ -1,1 +1,1 @@
-"""The door of the browser: four rooms drawn with Streamlit, over the same gallery, queue and lab as the other doors."""
+"""The browser interface: four pages drawn with Streamlit over the gallery, the job queue and the lab."""

@@ -1,7 +1,7 @@
-"""The script Streamlit runs for every visitor: the sky, the masthead, and one of four rooms.
+"""The script that Streamlit runs for every visitor: background, masthead and one of four pages.
 
-The address says which: ``?room=``, or what is looked at (``?job=`` in the studio, ``?picture=`` in the gallery). Not by
-path: Streamlit would look for itself below it. What happens in a room is the room's own file.
+The address selects the page: ``?room=``, or what it shows (``?job=`` in the studio, ``?picture=`` in the gallery). Pages
+are not paths, because below a path Streamlit looks for its own files there and logs errors.
 """
 
 from __future__ import annotations
@@ -12,67 +12,70 @@ from pathlib import Path
 import streamlit as st
 
 from starrynight.errors import StarryError
-from starrynight.web import components, desk
-from starrynight.web.language import LANGUAGES, language, t
+from starrynight.web import components, shared
+from starrynight.web.shared import LANGUAGES, PAGE, language, t
 from starrynight.web.views import device, gallery, lab, studio
 
 log = logging.getLogger("starrynight.web")
 HERE = Path(__file__).parent
-ROOMS = {"studio": studio, "gallery": gallery, "lab": lab, "device": device}
+PAGES = {"studio": studio, "gallery": gallery, "lab": lab, "device": device}
 
 
 def main() -> None:
     st.set_page_config(
         page_title=t("title"),
-        page_icon=str(HERE / "static" / "star.png"),  # a local file: an icon's name is fetched from Google
+        page_icon=str(
+            HERE / "static" / "star.png"
+        ),  # a local file: Streamlit fetches named icons from Google
         layout="wide",
         initial_sidebar_state="collapsed",
     )
     st.html(HERE / "theme.css")
-    name = room()
+    name = current_page()
     masthead(name)
-    with st.container(key=f"room-{name}"):
-        enter(name)
+    with st.container(key=f"page-{name}"):
+        show_page(name)
 
 
-def enter(name: str) -> None:
-    """Nothing a room meets becomes a stack trace before a visitor."""
-    try:
-        ROOMS[name].show()
-    except StarryError as error:
-        desk.complain(error)
-    except Exception:
-        log.exception("room %s", name)
-        st.text(f"✦ {t('failed')}")
-
-
-def room() -> str:
-    asked = st.query_params.get("room", "")
-    if asked in ROOMS:
-        return asked
+def current_page() -> str:
+    name = st.query_params.get(PAGE, "")
+    if name in PAGES:
+        return name
     return "gallery" if "picture" in st.query_params else "studio"
 
 
-def masthead(here: str) -> None:
+def show_page(name: str) -> None:
+    """Draw the page; an error becomes one sentence, never a stack trace."""
+    try:
+        PAGES[name].show()
+    except StarryError as error:
+        shared.show_error(error)
+    except Exception:
+        log.exception("page %s", name)
+        st.text(f"✦ {t('failed')}")
+
+
+def masthead(current: str) -> None:
     lang = language()
     other = "en" if lang == "zh" else "zh"
-    told = components.masthead(
+    links = [
+        {"key": name, "name": t(f"nav.{name}"), "address": f"/?{PAGE}={name}&lang={lang}"} for name in PAGES
+    ]
+    result = components.masthead(
         key="masthead",
         data={
-            "rooms": [{"key": name, "name": t(f"nav.{name}")} for name in ROOMS],
-            "here": here,
+            "pages": links,
+            "current": current,
             "lang": lang,
             "label": t("nav.label"),
             "other": {"key": other, "name": LANGUAGES[other], "hint": t("nav.language")},
         },
-        on_room_change=lambda: None,
-        on_tongue_change=lambda: None,
     )
-    if told.tongue:
-        st.query_params["lang"] = told.tongue
+    if result.language:
+        st.query_params["lang"] = result.language
         st.rerun()
-    if told.room and told.room != here:
-        desk.go(told.room)
+    if result.page and result.page != current:
+        shared.open_page(result.page)
 
 
 main()

@@ -1,31 +1,38 @@
-"""The pieces Streamlit has no widget for, written by hand and registered once: HTML, CSS and JavaScript in ``parts/``.
+"""The components that Streamlit has no widget for, registered once from their HTML, CSS and JavaScript in ``parts/``.
 
-Knows their names and nothing of what they show. Whatever a visitor or a file wrote reaches them as data and becomes
-text there, never markup.
+Texts from visitors and files reach a component as data and become text nodes there, never markup.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 PARTS = Path(__file__).with_name("parts")
 
 
-def _part(name: str, *helpers: str) -> st.components.v2.types.ComponentRenderer:
-    """The component ``name`` from its files, after those of its helpers."""
+def _register(name: str, *helpers: str, triggers: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """The component ``name``, made of its own files after those of ``helpers``.
+
+    ``triggers``: values that it sets for one run. Streamlit returns only those that have a callback.
+    """
     css, js = (
         "\n".join((PARTS / f"{part}.{kind}").read_text("utf-8") for part in ("common", *helpers, name))
         for kind in ("css", "js")
     )
-    return st.components.v2.component(f"starry_{name}", css=css, js=js)
+    component = st.components.v2.component(f"starry_{name}", css=css, js=js)
+    callbacks: dict[str, Any] = {f"on_{trigger}_change": lambda: None for trigger in triggers}
+    return partial(component, **callbacks)
 
 
-cards = _part("cards")
-easel = _part("easel")
-masthead = _part("masthead")
-plots = _part("plots")
-queue = _part("queue")
-versus = _part("versus", "compare")
-wall = _part("wall", "compare", "viewer")
+cards = _register("cards")
+easel = _register("easel", triggers=("ended", "open", "vary", "retried"))
+formats = _register("formats", "compare")
+masthead = _register("masthead", triggers=("page", "language"))
+plots = _register("plots")
+queue = _register("queue", triggers=("watch",))
+wall = _register("wall", "compare", "viewer", triggers=("action",))

@@ -1,7 +1,7 @@
-"""The desk of the studio: style cards, golden sliders, seed, count and what lies in the drawer below.
+"""The studio's form: style cards, sliders, seed and count, and an expander with everything else.
 
-Every widget keeps its value in the session under its own key; ``wish`` gathers them as a request's words, ``lay`` puts
-a picture's words back. Knows nothing of queues.
+Each widget keeps its value in the session under its own key. ``read_form`` returns the values as the fields of a
+``PaintRequest``; ``fill_form`` sets them from one.
 """
 
 from __future__ import annotations
@@ -13,87 +13,77 @@ import streamlit as st
 
 from starrynight.errors import StarryError
 from starrynight.jobs.uploads import Uploads
-from starrynight.models import catalogue
+from starrynight.jobs.validate import UPLOAD
+from starrynight.models import catalogue, lora
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.styles import styles
-from starrynight.request import PRECISIONS, random_seed
-from starrynight.settings import settings
+from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, random_seed
 from starrynight.web import components
-from starrynight.web.language import language, t
+from starrynight.web.shared import language, model_title, style_names, t
 
-SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}
-MOST = 8  # pictures at once from the page; the command line takes more
-DRAWER = ("model", "negative_prompt", "precision")
+SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
+MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
+MAX_STEPS, MAX_GUIDANCE = 50, 10.0  # what the sliders offer; a request may have more
+SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, where the model allows them
 
 
-def model() -> ModelSpec:
-    name = st.session_state.get("model") or catalogue.default()
-    return catalogue.find(name)
+def selected_model() -> ModelSpec:
+    return catalogue.find(st.session_state.get("model") or catalogue.default())
 
 
 def style_cards() -> None:
+    """The styles as a radio group of small paintings. A new choice waits in ``style_next`` until the next run."""
     cards = [{"key": "", "name": t("style.none"), "picture": None}]
-    for key, style in styles().items():
-        cards.append(
-            {"key": key, "name": style.name[language()], "picture": f"/app/static/styles/{key}.webp"}
-        )
+    cards += [
+        {"key": key, "name": name, "picture": f"/app/static/styles/{key}.webp"}
+        for key, name in style_names().items()
+    ]
     chosen = st.session_state.pop("style_next", None)
     if chosen is None:
         chosen = st.session_state.get("style", "")
     components.cards(
         key="cards",
         data={"styles": cards, "chosen": chosen, "label": t("style"), "lang": language()},
-        on_style_change=take_style,
+        on_style_change=store_style,
     )
     st.session_state["style"] = chosen
 
 
-def take_style() -> None:
+def store_style() -> None:
     st.session_state["style_next"] = st.session_state["cards"].style
 
 
 def sliders() -> None:
-    painter = model()
+    model = selected_model()
+    keep: dict[str, Any] = {"persist_state": "session"}
     with st.container(key="sliders"):
         left, right = st.columns(2, gap="medium")
         left.slider(
-            t("steps"),
-            1,
-            50,
-            painter.steps,
-            key=f"steps/{painter.name}",
-            persist_state="session",
-            help=t("steps.help"),
+            t("steps"), 1, MAX_STEPS, model.steps, key=f"steps/{model.name}", help=t("steps.help"), **keep
         )
         right.slider(
-            t("guidance"), 0.0, 10.0, painter.guidance, 0.1, key=f"guidance/{painter.name}", persist_state="session", help=t("guidance.help"),
-            disabled=not painter.guided,
+            t("guidance"), 0.0, MAX_GUIDANCE, model.guidance, 0.1, key=f"guidance/{model.name}",
+            help=t("guidance.help"), disabled=not model.guided, **keep,
         )  # fmt: skip
-        low, high = max(painter.smallest, 128), min(painter.largest, 2048)
+        low, high, step = size_range(model)
         left.slider(
-            t("size"),
-            low,
-            high,
-            painter.size,
-            step_of(painter),
-            key=f"size/{painter.name}",
-            persist_state="session",
-            help=t("size.help"),
+            t("size"), low, high, model.size, step, key=f"size/{model.name}", help=t("size.help"), **keep
         )
         right.segmented_control(
-            t("shape"), list(SHAPES), default="square", key="shape", persist_state="session", format_func=lambda name: t(f"shape.{name}"), required=True,
-            wrap=True,
+            t("shape"), list(SHAPES), default="square", key="shape", format_func=lambda name: t(f"shape.{name}"),
+            required=True, wrap=True, **keep,
         )  # fmt: skip
-        wide, tall = chosen_sides(painter)
-        right.caption(f"{wide} × {tall}")
+        width, height = form_size(model)
+        right.caption(f"{width} × {height}")
 
 
-def step_of(painter: ModelSpec) -> int:
-    return max(painter.multiple, 32)
+def size_range(model: ModelSpec) -> tuple[int, int, int]:
+    """Lowest and highest value and step of the size slider, in pixels."""
+    return max(model.smallest, SMALLEST), min(model.largest, LARGEST), max(model.multiple, STEP)
 
 
 def seed_and_count() -> None:
-    if "seed_next" in st.session_state:
+    if "seed_next" in st.session_state:  # a widget's value may only be set before it is drawn
         st.session_state["seed"] = st.session_state.pop("seed_next")
     st.session_state.setdefault("seed", str(random_seed()))
     with st.container(horizontal=True, vertical_alignment="bottom", key="seeds"):
@@ -101,62 +91,39 @@ def seed_and_count() -> None:
             t("seed"), key="seed", persist_state="session", max_chars=19, help=t("seed.help"), width=190
         )
         st.button(
-            t("seed.dice"),
-            icon=":material/casino:",
-            key="dice",
-            on_click=throw_dice,
-            help=t("seed.dice.help"),
-        )
+            t("seed.random"), icon=":material/casino:", key="random-seed", on_click=draw_seed,
+            help=t("seed.random.help"),
+        )  # fmt: skip
         st.toggle(t("seed.lock"), key="locked", persist_state="session", help=t("seed.lock.help"))
-        st.slider(t("count"), 1, MOST, 1, key="count", persist_state="session")
+        st.slider(t("count"), 1, MAX_PICTURES, 1, key="count", persist_state="session")
 
 
-def throw_dice() -> None:
+def draw_seed() -> None:
     st.session_state["seed"] = str(random_seed())
 
 
-def more() -> None:
-    with st.expander(t("more"), key="drawer"):
-        begin_from()
+def more_settings() -> None:
+    keep: dict[str, Any] = {"persist_state": "session"}
+    with st.expander(t("more"), key="more"):
+        init_image()
         loras()
         st.text_input(
-            t("negative"),
-            key="negative_prompt",
-            persist_state="session",
-            max_chars=4000,
-            help=t("negative.help"),
+            t("negative"), key="negative_prompt", max_chars=MAX_TEXT, help=t("negative.help"), **keep
         )
-        here = [name for name in catalogue.names() if catalogue.is_here(catalogue.find(name))]
+        installed = [name for name in catalogue.names() if catalogue.is_here(catalogue.find(name))]
         left, right = st.columns(2, gap="medium")
         left.selectbox(
-            t("model"),
-            here,
-            key="model",
-            persist_state="session",
-            format_func=model_name,
-            help=t("model.help"),
-        )
+            t("model"), installed, key="model", help=t("model.help"),
+            format_func=lambda name: model_title(catalogue.find(name)), **keep,
+        )  # fmt: skip
         right.selectbox(
-            t("precision"),
-            PRECISIONS,
-            key="precision",
-            persist_state="session",
-            help=t("precision.help"),
-            format_func=precision_name,
-        )
+            t("precision"), PRECISIONS, key="precision", help=t("precision.help"),
+            format_func=lambda name: t("precision.auto") if name == "auto" else name, **keep,
+        )  # fmt: skip
 
 
-def model_name(name: str) -> str:
-    found = catalogue.find(name)
-    return found.zh if language() == "zh" else found.en
-
-
-def precision_name(name: str) -> str:
-    return t("precision.auto") if name == "auto" else name
-
-
-def begin_from() -> None:
-    """A first picture, dropped or chosen; checked here, so that a wrong one is told at once."""
+def init_image() -> None:
+    """An image to start from. It is decoded here, so that a broken file is reported at once."""
     dropped = st.file_uploader(
         t("init"), ["png", "jpg", "jpeg", "webp"], key="dropped", help=t("init.help"), max_upload_size=32
     )
@@ -168,7 +135,7 @@ def begin_from() -> None:
     except StarryError as error:
         st.text(f"✦ {error.message(language())}")
         return
-    st.session_state["init_image"] = f"upload:{name}"
+    st.session_state["init_image"] = f"{UPLOAD}{name}"
     left, right = st.columns([1, 3], gap="medium")
     left.image(dropped.getvalue())
     right.slider(
@@ -177,69 +144,71 @@ def begin_from() -> None:
 
 
 def loras() -> None:
-    folder = settings().loras
-    names = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
+    names = lora.names()
     if not names:
         st.caption(t("lora.none"))
         return
-    for name in st.multiselect(t("lora"), names, key="loras", persist_state="session", max_selections=16):
+    for name in st.multiselect(
+        t("lora"), names, key="loras", persist_state="session", max_selections=MAX_LORAS
+    ):
         st.slider(name, -2.0, 2.0, 1.0, 0.05, key=f"lora/{name}", persist_state="session")
 
 
-# Words out, words in
-
-
-def wish() -> dict[str, Any]:
-    """What is on the desk, as a request's words. An unlocked seed is drawn anew after each use."""
-    state, painter = st.session_state, model()
-    width, height = chosen_sides(painter)
+def read_form() -> dict[str, Any]:
+    """The form as the fields of a request. Unless the seed is locked, the next run draws a new one."""
+    state, model = st.session_state, selected_model()
+    width, height = form_size(model)
     seed = state["seed"].strip()
-    found = {
+    fields = {
         "prompt": state["prompt"], "negative_prompt": state.get("negative_prompt", ""), "style": state.get("style") or None,
-        "model": painter.name, "width": width, "height": height, "steps": state[f"steps/{painter.name}"],
-        "guidance": state[f"guidance/{painter.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
+        "model": model.name, "width": width, "height": height, "steps": state[f"steps/{model.name}"],
+        "guidance": state[f"guidance/{model.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
         "count": state["count"], "precision": state.get("precision", "auto"),
         "loras": [[name, state[f"lora/{name}"]] for name in state.get("loras", [])],
         "init_image": state.get("init_image"), "strength": state.get("strength") if state.get("init_image") else None,
     }  # fmt: skip
     if not state.get("locked"):
         state["seed_next"] = str(random_seed())
-    return found
+    return fields
 
 
-def chosen_sides(painter: ModelSpec) -> tuple[int, int]:
+def form_size(model: ModelSpec) -> tuple[int, int]:
     state = st.session_state
-    return sides(state[f"size/{painter.name}"], SHAPES[state.get("shape") or "square"], painter)
+    return width_and_height(state[f"size/{model.name}"], SHAPES[state.get("shape") or "square"], model)
 
 
-def sides(size: int, ratio: float, painter: ModelSpec) -> tuple[int, int]:
-    """Width and height in this ratio, the longer of them ``size``, on the model's grid and within its bounds. The longer
-    one counts because that is what a model was trained to: beyond it Firefly paints seams."""
-    step = painter.multiple
-    low, high = -(-painter.smallest // step) * step, painter.largest // step * step
-    wide, tall = (round(side / step) * step for side in (size * min(1, ratio), size / max(1, ratio)))
-    return min(max(wide, low), high), min(max(tall, low), high)
+def width_and_height(size: int, ratio: float, model: ModelSpec) -> tuple[int, int]:
+    """Width and height in pixels with ``width / height`` near ``ratio`` and the longer side near ``size``.
+
+    Both are rounded to the model's grid and clipped to its bounds. ``size`` is the longer side because that is what a
+    model was trained on: Firefly paints seams beyond it.
+    """
+    step = model.multiple
+    low, high = -(-model.smallest // step) * step, model.largest // step * step
+    width, height = (round(side / step) * step for side in (size * min(1, ratio), size / max(1, ratio)))
+    return min(max(width, low), high), min(max(height, low), high)
 
 
-def lay(asked: Mapping[str, Any]) -> None:
-    """Put a recipe's words on the desk, before its widgets are drawn; what does not fit stays as it was."""
+def fill_form(fields: Mapping[str, Any]) -> None:
+    """Set the form from a request's fields, before its widgets are drawn. Values out of range are clipped; unknown
+    models, styles and precisions leave the form as it was."""
     state = st.session_state
-    name = asked.get("model")
+    name = fields.get("model")
     if name in catalogue.names() and catalogue.is_here(catalogue.find(str(name))):
         state["model"] = name
-    painter = model()
-    state["prompt"] = str(asked.get("prompt") or "")
-    state["negative_prompt"] = str(asked.get("negative_prompt") or "")
-    state["style_next"] = asked.get("style") if asked.get("style") in styles() else ""
-    if asked.get("seed") is not None:
-        state["seed_next"], state["locked"] = str(asked["seed"]), True
-    for word, low, high, kind in (("steps", 1, 50, int), ("guidance", 0.0, 10.0, float)):
-        if isinstance(value := asked.get(word), int | float):
-            state[f"{word}/{painter.name}"] = kind(min(max(value, low), high))
-    if asked.get("precision") in PRECISIONS:
-        state["precision"] = asked["precision"]
-    width, height = asked.get("width"), asked.get("height")
+    model = selected_model()
+    state["prompt"] = str(fields.get("prompt") or "")
+    state["negative_prompt"] = str(fields.get("negative_prompt") or "")
+    state["style_next"] = fields.get("style") if fields.get("style") in styles() else ""
+    if fields.get("seed") is not None:
+        state["seed_next"], state["locked"] = str(fields["seed"]), True
+    for field, low, high, kind in (("steps", 1, MAX_STEPS, int), ("guidance", 0.0, MAX_GUIDANCE, float)):
+        if isinstance(value := fields.get(field), int | float):
+            state[f"{field}/{model.name}"] = kind(min(max(value, low), high))
+    if fields.get("precision") in PRECISIONS:
+        state["precision"] = fields["precision"]
+    width, height = fields.get("width"), fields.get("height")
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         state["shape"] = min(SHAPES, key=lambda shape: abs(SHAPES[shape] - width / height))
-        low, high, step = max(painter.smallest, 128), min(painter.largest, 2048), step_of(painter)
-        state[f"size/{painter.name}"] = min(max(round(max(width, height) / step) * step, low), high)
+        low, high, step = size_range(model)
+        state[f"size/{model.name}"] = min(max(round(max(width, height) / step) * step, low), high)

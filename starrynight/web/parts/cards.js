@@ -1,4 +1,4 @@
-// The styles as a row of small paintings; arrow keys move along it, as in any group of radio buttons.
+// The styles as a row of small paintings: a radio group, with arrow keys.
 
 export default function ({ data, parentElement, setStateValue }) {
   const root = parentElement.querySelector(".row") ?? parentElement.appendChild(el("div", { className: "row" }));
@@ -10,17 +10,17 @@ export default function ({ data, parentElement, setStateValue }) {
     root.dataset.signature = signature;
     root.replaceChildren(...data.styles.map(({ key, name, picture }) =>
       el("button", { className: "card", type: "button", title: name, dataset: { key }, aria: { role: "radio", label: name } },
-        picture ? el("img", { src: picture, alt: "", width: 160, height: 160 }) : el("div", { className: "bare" }, "✦"),
+        picture ? el("img", { src: picture, alt: "", width: 160, height: 160 }) : el("div", { className: "no-picture" }, "✦"),
         el("span", {}, name))));
   }
   const cards = [...root.children];
-  const show = (key) => cards.forEach((card) => {
+  const mark = (key) => cards.forEach((card) => {
     const on = card.dataset.key === key;
     card.setAttribute("aria-checked", on);
     card.tabIndex = on ? 0 : -1;
   });
-  const choose = (card) => { show(card.dataset.key); setStateValue("style", card.dataset.key); };
-  show(data.chosen);
+  const choose = (card) => { mark(card.dataset.key); setStateValue("style", card.dataset.key); };
+  mark(data.chosen);
   cards.forEach((card, at) => {
     card.onclick = () => choose(card);
     card.onkeydown = (event) => {

@@ -1,21 +1,21 @@
-// The name of the house, the way to its rooms, the other language. Real links, so that a room can be opened beside this
-// one; an ordinary click stays in this visit.
+// The title, links to the pages, and the other language. Real links, so that a page can be opened in a new tab; an
+// ordinary click keeps the session.
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector("header");
   if (!root) {
-    root = el("header", { className: "mast" });
+    root = el("header", { className: "masthead" });
     parentElement.append(root);
   }
-  const link = (room, properties, ...inside) => el("a", { href: `/?room=${room}&lang=${data.lang}`, dataset: { room }, ...properties, onclick: (event) => {
+  const link = ({ key, address }, properties, ...inside) => el("a", { href: address, dataset: { page: key }, ...properties, onclick: (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
-    setTriggerValue("room", room);
+    setTriggerValue("page", key);
   } }, ...inside);
-  const rooms = data.rooms.map(({ key, name }) => link(key, key === data.here ? { aria: { current: "page" } } : {}, name));
+  const links = data.pages.map((page) => link(page, page.key === data.current ? { aria: { current: "page" } } : {}, page.name));
   root.replaceChildren(
-    link("studio", {}, el("b", {}, "璀璨星河"), el("i", {}, "Starry Night")),
-    el("nav", { aria: { label: data.label } }, ...rooms),
-    el("button", { className: "tongue", type: "button", title: data.other.hint, lang: data.other.key, onclick: () => setTriggerValue("tongue", data.other.key) }, data.other.name));
+    link(data.pages[0], {}, el("b", {}, "璀璨星河"), el("i", {}, "Starry Night")),
+    el("nav", { aria: { label: data.label } }, ...links),
+    el("button", { className: "language", type: "button", title: data.other.hint, lang: data.other.key, onclick: () => setTriggerValue("language", data.other.key) }, data.other.name));
   document.documentElement.lang = data.lang;
 }

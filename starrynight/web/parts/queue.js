@@ -1,38 +1,38 @@
-// What else is being painted or waits: by this visitor in another tab, or by others. Any of it can be brought forward
-// or stopped.
+// The other jobs of the queue, from this visitor's other tabs or from other visitors. Each can be moved to the front or
+// cancelled.
 
-const queues = new WeakMap();
+const timers = new WeakMap(); // root → its polling timer
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".queue") ?? parentElement.appendChild(el("section", { className: "queue", hidden: true }));
-  clearInterval(queues.get(root));
+  clearInterval(timers.get(root));
   const { words } = data;
-  const title = el("h2", {}, say(words, "queue"));
+  const title = el("h2", {}, t(words, "queue"));
   const list = el("ol");
   root.replaceChildren(title, list);
-  let seen = "";
-  const act = (key, sign, path, json) => el("button", { type: "button", title: say(words, key), aria: { label: say(words, key) }, onclick: async () => {
-    await ask(path, { method: "POST", ...(json ? { json } : {}) }).catch(() => {});
-    look();
-  } }, sign);
-  const line = (job) => {
-    const open = el("a", { href: `/?job=${job.id}`, onclick: (event) => { event.preventDefault(); setTriggerValue("watch", job.id); } }, plain(job.request.prompt));
-    const state = job.state === "painting" ? say(words, "queue.painting") : job.position ? say(words, "easel.waiting", { before: job.position }) : say(words, "easel.next");
-    const forward = job.position > 0 && act("queue.forward", "↑", `/api/jobs/${job.id}/move`, { position: 0 });
-    return el("li", {}, open, el("small", {}, [data.styles[job.request.style], state].filter(Boolean).join(" · ")), forward, act("act.cancel", "✕", `/api/jobs/${job.id}/cancel`));
+  let shown = "";
+  const action = (key, symbol, path, json) => el("button", { type: "button", title: t(words, key), aria: { label: t(words, key) }, onclick: async () => {
+    await fetchJson(path, { method: "POST", ...(json ? { json } : {}) }).catch(() => {});
+    poll();
+  } }, symbol);
+  const item = (job) => {
+    const open = el("a", { href: `/?job=${job.id}`, onclick: (event) => { event.preventDefault(); setTriggerValue("watch", job.id); } }, safeText(job.request.prompt));
+    const state = job.state === "painting" ? t(words, "queue.painting") : job.position ? t(words, "easel.waiting", { before: job.position }) : t(words, "easel.next");
+    const forward = job.position > 0 && action("queue.forward", "↑", `/api/jobs/${job.id}/move`, { position: 0 });
+    return el("li", {}, open, el("small", {}, [data.styles[job.request.style], state].filter(Boolean).join(" · ")), forward, action("act.cancel", "✕", `/api/jobs/${job.id}/cancel`));
   };
-  const look = async () => {
+  const poll = async () => {
     if (document.hidden || !root.isConnected) return;
-    const found = await ask("/api/jobs?limit=30").catch(() => null);
+    const found = await fetchJson("/api/jobs?limit=30").catch(() => null);
     if (!found) return;
     const others = found.jobs.filter((job) => !data.watched.includes(job.id));
-    const now = JSON.stringify(others.map((job) => [job.id, job.state, job.position]));
-    if (now === seen) return;
-    seen = now;
+    const current = JSON.stringify(others.map((job) => [job.id, job.state, job.position]));
+    if (current === shown) return;
+    shown = current;
     root.hidden = !others.length;
-    list.replaceChildren(...others.map(line));
+    list.replaceChildren(...others.map(item));
   };
-  look();
-  queues.set(root, setInterval(look, 1500));
-  return () => clearInterval(queues.get(root));
+  poll();
+  timers.set(root, setInterval(poll, 1500));
+  return () => clearInterval(timers.get(root));
 }

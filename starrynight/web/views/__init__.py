@@ -1,1 +1,5 @@
-"""The four rooms, a file each. A room has ``show()``, and knows nothing of the others but their names."""
+"""The four pages, one file each, with a function ``show()``.
+
+The folder is not called ``pages``: Streamlit would turn a folder of that name beside the script into a navigation of
+its own.
+"""

@@ -1,7 +1,6 @@
 """The device 设备: what this machine is and what that means for a picture, in sentences rather than tables.
 
-What is measured is measured in another process (examine.py). Everything shown is escaped: a processor or a folder may
-be called anything.
+Everything shown is escaped, because a processor, a model or a folder may have any name.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from starrynight.errors import StarryError
 from starrynight.models import catalogue
 from starrynight.settings import settings
 from starrynight.storage import disk_state
-from starrynight.web import desk
-from starrynight.web.language import language, t
+from starrynight.web import shared
+from starrynight.web.shared import model_title, t, translated
 
 KINDS = ("cpu", "cuda", "rocm", "mps", "xpu")
-PATIENCE = 120  # seconds; on two busy cores examining takes fifteen
+PARTS = ("text_encoder", "transformer", "unet", "vae", "vae_decode", "vae_encode")
+TIMEOUT = 120  # seconds; the report takes about fifteen on two busy cores
+SAMPLE = 60  # newest pictures whose mean size estimates how many more fit
 
 
 def show() -> None:
@@ -30,103 +31,106 @@ def show() -> None:
     place = st.container(key="device")
     with st.spinner(t("device.measuring")):
         try:
-            found = examine()
+            report = doctor()
         except (subprocess.SubprocessError, ValueError):
             st.text(t("device.failed"))
             return
     with place:
-        st.html(head(found["device"]))
+        st.html(headline(report["device"]))
         left, right = st.columns(2, gap="large")
-        left.html(section("device.speed", rates(found["device"])))
-        right.html(section("device.plan", plan(found)))
-        left.html(section("device.kept", kept()))
+        left.html(section("device.speed", speed(report["device"])))
+        right.html(section("device.plan", plan(report)))
+        left.html(section("device.storage", storage()))
         right.html(section("device.models", models()))
         if st.button(t("device.again"), key="measure-again"):
-            examine.clear()
+            doctor.clear()
             st.rerun()
 
 
 @st.cache_data(show_spinner=False)
-def examine() -> dict[str, Any]:
-    """As examine.py prints it. Raises if that process fails or takes too long."""
-    command = [sys.executable, "-m", "starrynight.web.device_report"]
-    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True, text=True)
+def doctor() -> dict[str, Any]:
+    """What ``starry doctor --json`` prints. It runs in a process of its own, so that the server never loads torch and
+    holds no GPU memory. Raises SubprocessError if that process fails or takes longer than ``TIMEOUT``.
+    """
+    command = [sys.executable, "-c", "from starrynight.cli import main; main()", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=True, text=True)
     return json.loads(done.stdout)
 
 
-def section(key: str, inside: str) -> str:
-    return f'<section class="slab"><h3>{escape(t(key))}</h3>{inside}</section>'
+def section(key: str, content: str) -> str:
+    return f'<section class="section"><h3>{escape(t(key))}</h3>{content}</section>'
 
 
-def head(device: dict[str, Any]) -> str:
+def headline(device: dict[str, Any]) -> str:
     kind = device["kind"] if device["kind"] in KINDS else "cpu"
     memory = t("device.memory", gb=round(device["memory"] / 2**30)) if device["memory"] else ""
-    said = f"{escape(device['name'])}{escape(memory)}"
-    return f'<div class="said"><b>{escape(t(f"device.{kind}"))}</b><span>{said}</span></div>'
+    return (
+        f'<div class="headline"><b>{escape(t(f"device.{kind}"))}</b>'
+        f"<span>{escape(device['name'])}{escape(memory)}</span></div>"
+    )
 
 
-def rates(device: dict[str, Any]) -> str:
-    """A bar for each number format; the sentence compares the fastest with float32."""
-    measured: dict[str, float] = device["rates"]
-    if not measured:
+def speed(device: dict[str, Any]) -> str:
+    """A bar for each number format, and a sentence that compares the fastest with float32."""
+    rates: dict[str, float] = device["rates"]
+    if not rates:
         return f"<p>{escape(t('device.speed.none'))}</p>"
-    fastest = max(measured.values())
+    fastest = max(rates, key=lambda name: rates[name])
     bars = "".join(
-        f'<div class="bar"><span>{escape(name)}</span><i><u style="width:{100 * rate / fastest:.0f}%"></u></i><em>{rate:,.{0 if rate > 100 else 1}f}</em></div>'
-        for name, rate in measured.items()
+        f'<div class="bar"><span>{escape(name)}</span><i><u style="width:{100 * rate / rates[fastest]:.0f}%"></u></i>'
+        f"<em>{rate:,.{0 if rate > 100 else 1}f}</em></div>"
+        for name, rate in rates.items()
     )
-    best = max(measured, key=lambda name: measured[name])
-    if best == "float32":
-        said = t("device.speed.float32")
+    if fastest == "float32":
+        sentence = t("device.speed.float32")
     else:
-        said = t("device.speed.said", name=best, times=f"{fastest / measured['float32']:.1f}")
-    return f'<p>{escape(said)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
+        sentence = t("device.speed.fastest", name=fastest, times=f"{rates[fastest] / rates['float32']:.1f}")
+    return f'<p>{escape(sentence)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
 
 
-def plan(found: dict[str, Any]) -> str:
-    """Which part runs in which format, those with the same reason together."""
-    model = catalogue.find(found["model"])
+def plan(report: dict[str, Any]) -> str:
+    """Which component runs in which format; components with the same format and reason share a line."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for part, choice in found["plan"].items():
-        reason = choice.get(f"reason_{language()}", "")
-        groups.setdefault((choice["format"], reason), []).append(t_part(part))
+    for part, choice in report["plan"].items():
+        reason = translated(choice["reason_en"], choice["reason_zh"])
+        groups.setdefault((choice["format"], reason), []).append(t(f"part.{part}") if part in PARTS else part)
     rows = "".join(
-        f"<li><b>{escape(form)}</b><span>{escape(t('list').join(parts))}</span><small>{escape(reason)}</small></li>"
-        for (form, reason), parts in groups.items()
+        f"<li><b>{escape(format_)}</b><span>{escape(t('list').join(parts))}</span><small>{escape(reason)}</small></li>"
+        for (format_, reason), parts in groups.items()
     )
-    return f"<p>{escape(model.zh if language() == 'zh' else model.en)}</p><ul>{rows}</ul>"
+    return f"<p>{escape(model_title(catalogue.find(report['model'])))}</p><ul>{rows}</ul>"
 
 
-def t_part(part: str) -> str:
-    known = ("text_encoder", "transformer", "unet", "vae", "vae_decode", "vae_encode")
-    return t(f"part.{part}") if part in known else part
-
-
-def kept() -> str:
+def storage() -> str:
+    """How many pictures there are, the free space, and how many more would fit."""
     folder = settings().home
     _, free, writable = disk_state(folder)
     try:
-        pictures = desk.gallery().count()
-        sizes = [row.size for row in desk.gallery().search(limit=60).rows]
+        pictures = shared.gallery().count()
+        sizes = [row.size for row in shared.gallery().search(limit=SAMPLE).rows]
     except StarryError as error:
-        return f"<p>{escape(error.message(language()))}</p>"
-    said = t("device.kept.said", n=f"{pictures:,}", gb=f"{free / 1e9:,.0f}")
-    if sizes:  # as large as the newest are
-        said += t("device.kept.room", more=f"{free * len(sizes) // sum(sizes):,}")
-    warning = "" if writable else f'<p class="bad">{escape(t("device.kept.readonly"))}</p>'
-    return f"<p>{escape(said)}</p>{warning}<code>{escape(str(folder))}</code>"
+        return f"<p>{escape(error.message(shared.language()))}</p>"
+    sentence = t("device.storage.free", n=f"{pictures:,}", gb=f"{free / 1e9:,.0f}")
+    if sizes:
+        sentence += t("device.storage.more", more=f"{free * len(sizes) // sum(sizes):,}")
+    warning = (
+        "" if writable else f'<p class="bad">{escape(t("device.storage.readonly"))}</p>'
+    )
+    return f"<p>{escape(sentence)}</p>{warning}<code>{escape(str(folder))}</code>"
 
 
 def models() -> str:
     rows = []
     for name in catalogue.names():
         model = catalogue.find(name)
-        title = escape(model.zh if language() == "zh" else model.en)
         if catalogue.is_here(model):
             state = f'<small class="here">{escape(t("device.here"))}</small>'
         elif model.hub:
-            state = f"<small>{escape(t('device.pull', gb=f'{model.bytes / 1e9:.0f}'))} <code>starry models pull {escape(name)}</code></small>"
+            state = (
+                f"<small>{escape(t('device.pull', gb=f'{model.bytes / 1e9:.0f}'))} "
+                f"<code>starry models pull {escape(name)}</code></small>"
+            )
         else:
-            state = f"<small>{escape(t('device.lay'))} <code>{escape(str(model.path))}</code></small>"
-        rows.append(f"<li><b>{title}</b>{state}</li>")
+            state = f"<small>{escape(t('device.place'))} <code>{escape(str(model.path))}</code></small>"
+        rows.append(f"<li><b>{escape(model_title(model))}</b>{state}</li>")
     return f"<ul>{''.join(rows)}</ul>"

@@ -1,5 +1,7 @@
-"""The gallery 画廊: the wall, and ``?picture=`` for one picture on it. The wall itself is a part (parts/wall.js) that asks
-the server for what it shows; here is only what leads to another room.
+"""The gallery 画廊: the wall, with ``?picture=`` opened on it.
+
+The wall is a component (parts/wall.js) that asks the server's API for what it shows; this page only acts on what leads
+to the studio.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from typing import Any
 import streamlit as st
 
 from starrynight.errors import StarryError
-from starrynight.web import components, desk
-from starrynight.web.language import language, style_names, words_for
+from starrynight.web import components, shared
+from starrynight.web.shared import language, style_names, words_for
 
 
 def show() -> None:
@@ -18,8 +20,8 @@ def show() -> None:
 
 
 def wall(key: str, picture: str | None = None, strip: bool = False) -> None:
-    """All that hangs, or (``strip``) the newest few."""
-    told = components.wall(
+    """Every picture, or with ``strip`` one row of the newest."""
+    result = components.wall(
         key=key,
         data={
             "picture": picture,
@@ -30,20 +32,19 @@ def wall(key: str, picture: str | None = None, strip: bool = False) -> None:
                 "wall", "viewer", "act.", "fact.", "verdict.", "picture.", "compare", "offline"
             ),
         },
-        on_go_change=lambda: None,
     )
-    if told.go:
-        leave(told.go)
+    if result.action:
+        act(result.action)
 
 
-def leave(wanted: dict[str, Any]) -> None:
-    """To the studio: to paint this picture again, to paint another like it, or to lay its words on the desk."""
-    if wanted["kind"] == "send":
-        st.session_state.pop("received", None)
-        desk.go("studio", **{"from": wanted["value"]})
+def act(action: dict[str, Any]) -> None:
+    """``edit``: open the studio with this picture's settings. ``repaint``: queue its request again."""
+    if action["kind"] == "edit":
+        st.session_state.pop("loaded_picture", None)
+        shared.open_page("studio", **{"from": action["value"]})
     try:
-        job = desk.again(wanted["value"]["id"], bool(wanted["value"]["vary"]))
+        job = shared.repaint(action["value"]["id"], bool(action["value"]["vary"]))
     except StarryError as error:
-        desk.complain(error)
+        shared.show_error(error)
         return
-    desk.go("studio", job=job.id)
+    shared.open_page("studio", job=job.id)

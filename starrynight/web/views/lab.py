@@ -1,6 +1,7 @@
-"""The lab 实验室: what every number format costs, as a run of starrynight.lab tells it. Table, plots, side by side.
+"""The lab 实验室: one experiment run: verdicts claim by claim, charts, and one picture in two formats.
 
-Reads a run's files through ``lab.table``; measuring is another process (lab.background). Everything is escaped.
+Reads a run's files through ``lab.table``; the measurements run in another process (``lab.background``). All text is
+escaped.
 """
 
 from __future__ import annotations
@@ -18,40 +19,41 @@ from starrynight.lab.findings import Rows, name_of, name_zh
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import PLAN, RESULTS, ExperimentRun
 from starrynight.painting.styles import styles
-from starrynight.web import components, desk
-from starrynight.web.language import language, t, words_for
+from starrynight.web import components, shared
+from starrynight.web.shared import language, t, translated, words_for
 
-EVERY = 3.0  # seconds between two looks at a run that is being measured
-LATE = 60.0  # seconds after which a run that was begun should have a folder
-ORDER = ("reproduced", "not reproduced", "measured", "undecided", "needs hardware")
+POLL_RUN, POLL_START = 3.0, 1.5  # seconds between two looks at a run, and at one that has only been started
+START_TIMEOUT = 60.0  # seconds after which a started run should have written its plan
+OUTCOMES = ("reproduced", "not reproduced", "measured", "undecided", "needs hardware")
 
 
 def show() -> None:
     st.html(
-        f'<p class="eyebrow">{escape(t("lab.eyebrow"))}</p><div class="said"><b>{escape(t("lab.lead"))}</b></div>'
+        f'<p class="eyebrow">{escape(t("lab.eyebrow"))}</p>'
+        f'<div class="headline"><b>{escape(t("lab.lead"))}</b></div>'
     )
-    known = table.runs()
-    begun = st.session_state.get("lab/begun", "")
-    if begun and begun not in [one.folder.name for one in known]:
-        coming(begun)
+    runs = table.runs()
+    started = st.session_state.get("lab/started", "")
+    if started and started not in [run.folder.name for run in runs]:
+        wait_for_start(started)
         return
-    if not known:
-        empty()
+    if not runs:
+        offer_first_run()
         return
-    run = choose(known)
+    run = select_run(runs)
     if not run.done:
         progress(run.folder)
     results = run.folder / RESULTS
-    told = read(run.folder, results.stat().st_size if results.is_file() else 0)
-    tally(told.outcomes)
-    versus(run.folder.name, told.pictures)
-    verdicts(told.rows)
-    charts(run.folder.name, told.plots)
+    report = read_report(run.folder, results.stat().st_size if results.is_file() else 0)
+    outcome_counts(report.outcomes)
+    format_comparison(run.folder.name, report.pictures)
+    verdicts(report.rows)
+    charts(run.folder.name, report.plots)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run says, as ``lab.table`` gives it."""
+class RunReport:
+    """What the page shows of a run, as ``lab.table`` returns it."""
 
     outcomes: dict[str, int]
     rows: list[dict[str, Any]]
@@ -60,61 +62,66 @@ class Told:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def read(folder: Path, size: int) -> Told:
-    """A run's results only grow: their ``size`` says whether they were read already."""
+def read_report(folder: Path, size: int) -> RunReport:
+    """``size`` in bytes of the results file is part of the cache key: the file only ever grows."""
     run = ExperimentRun.open(folder)
-    return Told(table.outcomes(run), table.table(run), table.pictures(run), plots(Rows(run)))
+    return RunReport(table.outcomes(run), table.table(run), table.pictures(run), plots(Rows(run)))
 
 
-def empty() -> None:
+# Start, stop and choose a run
+
+
+def offer_first_run() -> None:
     st.html(f'<p class="lead">{escape(t("lab.empty"))}</p>')
-    if st.button(t("lab.begin"), type="primary", key="lab-begin"):
-        begin(background.new_folder(table.home()))
+    if st.button(t("lab.start"), type="primary", key="lab-start"):
+        start(background.new_folder(table.home()))
 
 
-@st.fragment(run_every=1.5)
-def coming(name: str) -> None:
-    """A run was begun, and its process has not made its folder yet."""
+@st.fragment(run_every=POLL_START)
+def wait_for_start(name: str) -> None:
+    """A run was started, and its process has not written its plan yet."""
     if (table.home() / name / PLAN).is_file():
         st.rerun()
-    late = time.monotonic() - st.session_state["lab/begun-at"] > LATE
-    said = t("lab.late", log=str(table.home() / f"{name}.log")) if late else t("lab.coming")
-    st.html(f'<p class="lead" role="status">{escape(said)}</p>')
+    late = time.monotonic() - st.session_state["lab/started-at"] > START_TIMEOUT
+    sentence = t("lab.late", log=str(table.home() / f"{name}.log")) if late else t("lab.starting")
+    st.html(f'<p class="lead" role="status">{escape(sentence)}</p>')
 
 
-def begin(folder: Path) -> None:
+def start(folder: Path) -> None:
     background.start(folder)
-    st.session_state["lab/begun"], st.session_state["lab/begun-at"] = folder.name, time.monotonic()
-    desk.go("lab", run=folder.name)
+    st.session_state["lab/started"], st.session_state["lab/started-at"] = folder.name, time.monotonic()
+    shared.open_page("lab", run=folder.name)
 
 
-def choose(known: list[table.RunSummary]) -> table.RunSummary:
-    """``?run=`` names it; else the newest."""
-    names = [one.folder.name for one in known]
+def select_run(runs: list[table.RunSummary]) -> table.RunSummary:
+    """The run that ``?run=`` names, else the newest, with a menu of all."""
+    names = [run.folder.name for run in runs]
     asked = st.query_params.get("run", names[0])
-    at = names.index(asked) if asked in names else 0
+    index = names.index(asked) if asked in names else 0
     with st.container(horizontal=True, vertical_alignment="bottom", key="lab-runs"):
-        chosen = st.selectbox(t("lab.run"), names, at, key=f"lab-run/{asked}", width=320)
+        chosen = st.selectbox(t("lab.run"), names, index, key=f"lab-run/{asked}", width=320)
         st.link_button(t("lab.report"), f"/api/lab/{chosen}/report")
         if st.button(t("lab.another"), key="lab-another", help=t("lab.another.help")):
-            begin(background.new_folder(table.home()))
+            start(background.new_folder(table.home()))
     if chosen != asked and chosen in names:
-        desk.go("lab", run=chosen)
-    return known[names.index(chosen)]
+        shared.open_page("lab", run=chosen)
+    return runs[names.index(chosen)]
 
 
-@st.fragment(run_every=EVERY)
+@st.fragment(run_every=POLL_RUN)
 def progress(folder: Path) -> None:
-    """How far a run is, looked at again and again; new results are shown at a press, and at the end by themselves."""
+    """How far a run is, read again every ``POLL_RUN``. The page shows new results on request and when the run ends."""
     run = ExperimentRun.open(folder)
     found = table.progress(run)
     if found.done == found.total:
         st.rerun()
     share = 100 * found.done / found.total
     left = "" if found.left is None else t("lab.time", minutes=max(1, round(found.left / 60)))
-    said = t("lab.progress", done=found.done, total=found.total) + left
-    st.html(f'<div class="thread" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100"><i style="width:{share:.1f}%"></i></div>'
-            f'<p class="dim">{escape(said)}</p>')  # fmt: skip
+    sentence = t("lab.progress", done=found.done, total=found.total) + left
+    st.html(
+        f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<i style="width:{share:.1f}%"></i></div><p class="dim">{escape(sentence)}</p>'
+    )
     with st.container(horizontal=True, key="lab-progress"):
         if st.button(t("lab.refresh"), key="lab-refresh"):
             st.rerun()
@@ -128,43 +135,50 @@ def progress(folder: Path) -> None:
             st.rerun(scope="fragment")
 
 
-def tally(counted: dict[str, int]) -> None:
-    """How many claims came out how, in large figures."""
+# Results
+
+
+def outcome_counts(counts: dict[str, int]) -> None:
+    """How many claims had which outcome."""
     cells = "".join(
-        f'<div class="{kind(name)}"><b>{counted[name]}</b><span>{escape(t(f"lab.{kind(name)}"))}</span></div>'
-        for name in ORDER
-        if counted.get(name)
+        f'<div class="{slug(name)}"><b>{counts[name]}</b><span>{escape(t(f"lab.{slug(name)}"))}</span></div>'
+        for name in OUTCOMES
+        if counts.get(name)
     )
-    st.html(f'<div class="tally">{cells}</div>' if cells else f'<p class="lead">{escape(t("lab.early"))}</p>')
+    st.html(
+        f'<div class="outcomes">{cells}</div>'
+        if cells
+        else f'<p class="lead">{escape(t("lab.too-early"))}</p>'
+    )
 
 
-def kind(outcome: str) -> str:
-    """An outcome as a word for keys and classes."""
+def slug(outcome: str) -> str:
+    """An outcome as it stands in keys and CSS classes."""
     return outcome.replace(" ", "-")
 
 
-def versus(run: str, pictures: list[dict[str, Any]]) -> None:
-    """Two formats of one picture under a divider."""
-    found = [painting(run, one) for one in pictures]
-    if len({(one["model"], one["format"]) for one in found}) < 2:
+def format_comparison(run: str, pictures: list[dict[str, Any]]) -> None:
+    """One picture in two formats, under a divider."""
+    shown = [picture_payload(run, picture) for picture in pictures]
+    if len({(picture["model"], picture["format"]) for picture in shown}) < 2:
         return
-    st.html(f'<section class="slab"><h3>{escape(t("lab.versus"))}</h3></section>')
+    st.html(f'<section class="section"><h3>{escape(t("lab.formats"))}</h3></section>')
     words = words_for("compare", "lab.", "picture.")
-    components.versus(key=f"versus/{run}", data={"pictures": found, "words": words})
+    components.formats(key=f"formats/{run}", data={"pictures": shown, "words": words})
 
 
-def painting(run: str, one: dict[str, Any]) -> dict[str, Any]:
-    """A painting for the browser: an address in place of the path."""
-    style = styles().get(one["style"] or "")
+def picture_payload(run: str, picture: dict[str, Any]) -> dict[str, Any]:
+    """A run's picture for the browser: an address instead of the path, texts in the visitor's language."""
+    lang, style = language(), styles().get(picture["style"] or "")
     return {
-        "model": one["model"],
-        "name": one["name"][language()],
-        "format": one["format"],
-        "group": f"{one['prompt']}/{one['seed']}",
-        "text": one["text"],
-        "style": style.name[language()] if style else "",
-        "source": f"/api/lab/{run}/pictures/{one['path'].name}" if one["path"] else None,
-        "refused": one["refused"][language()] if one["refused"] else None,
+        "model": picture["model"],
+        "name": picture["name"][lang],
+        "format": picture["format"],
+        "group": f"{picture['prompt']}/{picture['seed']}",
+        "text": picture["text"],
+        "style": style.name[lang] if style else "",
+        "source": f"/api/lab/{run}/pictures/{picture['path'].name}" if picture["path"] else None,
+        "refused": picture["refused"][lang] if picture["refused"] else None,
     }
 
 
@@ -172,42 +186,37 @@ def verdicts(rows: list[dict[str, Any]]) -> None:
     claims = "".join(verdict(row) for row in rows)
     if claims:
         title = escape(t("lab.table"))
-        st.html(f'<section class="slab"><h3>{title}</h3><div class="claims">{claims}</div></section>')
+        st.html(f'<section class="section"><h3>{title}</h3><div class="claims">{claims}</div></section>')
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """A claim: what was said, what is measured, the outcome and its cause."""
+    """One claim: its text, what is measured, the outcome and its reason."""
     lang = language()
     claimed = "".join(
-        f"<span><i>{escape(name)}</i> {escape(said)}</span>"
-        for name, said in row["claimed"][lang].items()
-        if said
+        f"<span><i>{escape(name)}</i> {escape(value)}</span>"
+        for name, value in row["claimed"][lang].items()
+        if value
     )
     measured = "".join(
-        f"<li>{f'<i>{escape(model_name(model))}</i>' if model else ''}"
+        f"<li>{f'<i>{escape(translated(name_of(model), name_zh(model)))}</i>' if model else ''}"
         + "".join(f"<span><i>{escape(name)}</i> {escape(figure)}</span>" for name, figure in figures.items())
         + "</li>"
         for model, figures in row["figures"].items()
     )
     return (
-        f'<article class="{kind(row["outcome"])}"><header><small>{escape(row["id"])}</small><h4>{escape(row["title"][lang])}</h4>'
-        f"<mark>{escape(row['verdict'][lang])}</mark></header>"
+        f'<article class="{slug(row["outcome"])}"><header><small>{escape(row["id"])}</small>'
+        f"<h4>{escape(row['title'][lang])}</h4><mark>{escape(row['verdict'][lang])}</mark></header>"
         + (f'<p class="claimed">{escape(t("lab.claimed"))} {claimed}</p>' if claimed else "")
         + f"<ul>{measured}</ul><p>{escape(row['why'][lang])}</p></article>"
     )
 
 
-def model_name(model: str) -> str:
-    return name_zh(model) if language() == "zh" else name_of(model)
-
-
 def charts(run: str, drawn: list[Plot]) -> None:
     if not drawn:
         return
-    at = 1 if language() == "zh" else 0
     figures = [
-        {"title": one.title[at], "caption": one.caption[at], "svg": one.svg, "formats": one.formats}
-        for one in drawn
-    ]
-    st.html(f'<section class="slab"><h3>{escape(t("lab.plots"))}</h3></section>')
+        {"title": translated(*plot.title), "caption": translated(*plot.caption), "svg": plot.svg, "formats": plot.formats}
+        for plot in drawn
+    ]  # fmt: skip
+    st.html(f'<section class="section"><h3>{escape(t("lab.plots"))}</h3></section>')
     components.plots(key=f"plots/{run}", data={"plots": figures, "lang": language()})

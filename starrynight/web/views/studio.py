@@ -1,7 +1,7 @@
-"""The studio 画室: a line, a style, a few golden sliders, and the easel where the picture comes out of the dark.
+"""The studio 画室: the form, and the easel where the picture appears step by step.
 
-The page never paints: it puts a wish into the queue and writes ``?job=`` into the address, which is all that a reload
-or another visitor needs to watch. Knows nothing of how the queue is worked off.
+The page never paints. It queues a request and writes ``?job=`` into the address, which is all that a reload or another
+visitor needs to watch.
 """
 
 from __future__ import annotations
@@ -13,148 +13,135 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.jobs.job import Job
 from starrynight.painting.styles import styles
-from starrynight.request import PaintRequest, random_seed
-from starrynight.web import components, controls, desk
-from starrynight.web.language import language, style_names, t, words_for
+from starrynight.request import random_seed
+from starrynight.web import components, controls, shared
+from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
-
-SERIES = "series"
 
 
 def show() -> None:
-    if ids := st.session_state.pop("begun", None):  # even if a second press cut short the run that began them
-        desk.go("studio", job=".".join(ids))
-    receive()
-    watched = desk.jobs_of(st.query_params.get("job", ""))
-    if watched and "prompt" not in st.session_state:  # a new visit to a painting: its words lie on the desk
-        controls.lay(watched[0].request.to_dict() | {"seed": None, "style": one_style(watched)})
-    if len(watched) > 1:  # a series hangs over the whole width
+    if ids := st.session_state.pop(
+        "submitted", None
+    ):  # kept for this run: a second press may have cut off submit()
+        shared.open_page("studio", job=".".join(ids))
+    load_picture()
+    watched = shared.jobs_in_address(st.query_params.get("job", ""))
+    if watched and "prompt" not in st.session_state:  # a new visit to a job's address shows its settings
+        controls.fill_form(watched[0].request.to_dict() | {"seed": None, "style": single_style(watched)})
+    if len(watched) > 1:  # a series takes the whole width
         watch(watched)
-        words, numbers = st.columns([7, 5], gap="large")
+        left, right = st.columns([7, 5], gap="large")
     else:
-        easel, words = st.columns([7, 5], gap="large")
-        numbers = words
+        easel, left = st.columns([7, 5], gap="large")
+        right = left
         with easel:
             watch(watched)
-    write(words, numbers)
-    wait(watched)
+    form(left, right)
+    other_jobs(watched)
     wall(key="recent", strip=True)
 
 
-# What comes in from elsewhere
-
-
-def receive() -> None:
-    """``?from=PICTURE`` lays a picture's recipe on the desk, once."""
+def load_picture() -> None:
+    """``?from=PICTURE`` fills the form from that picture's recipe, once."""
     picture = st.query_params.get("from")
-    if not picture or st.session_state.get("received") == picture:
+    if not picture or st.session_state.get("loaded_picture") == picture:
         return
-    st.session_state["received"] = picture
+    st.session_state["loaded_picture"] = picture
     try:
-        row = desk.gallery().get(picture)
+        row = shared.gallery().get(picture)
     except StarryError as error:
-        desk.complain(error)
+        shared.show_error(error)
         return
-    asked = desk.gallery().recipe(row.id).get("request") or {}
-    controls.lay(asked | {"prompt": row.prompt, "seed": desk.seed_of(row), "style": row.style})
+    controls.fill_form({"style": row.style} | shared.request_of(row))
 
 
-def one_style(jobs: list[Job]) -> str | None:
+def single_style(jobs: list[Job]) -> str | None:
     return jobs[0].request.style if len(jobs) == 1 else None
 
 
-# The right hand: what to paint
-
-
-def write(words: Any, numbers: Any) -> None:
-    """The line and its style in one place, what is set by number in another (or below)."""
-    with words:
+def form(left: Any, right: Any) -> None:
+    """Prompt, style and buttons in one column; everything set by a number in the other (or below)."""
+    with left:
         st.text_area(
             t("prompt"), key="prompt", height=128, max_chars=4000, placeholder=t("prompt.example"),
             label_visibility="collapsed", persist_state="session",
         )  # fmt: skip
         controls.style_cards()
-        with st.container(horizontal=True, vertical_alignment="bottom", key="press"):
+        with st.container(horizontal=True, vertical_alignment="bottom", key="buttons"):
             paint = st.button(
                 t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch"
             )
             series = st.button(t("act.series"), key="series", help=t("act.series.help"))
-        said = st.container()
-    with numbers:
+        errors = st.container()
+    with right:
         controls.sliders()
         controls.seed_and_count()
-        controls.more()
-    with said:
+        controls.more_settings()
+    with errors:
         if paint or series:
-            begin(SERIES if series else "")
+            submit(series)
 
 
-def begin(kind: str) -> None:
-    """Wishes into the queue; the address says which, and the page begins again with it."""
-    wish = controls.wish()
-    keys = list(styles()) if kind == SERIES else [wish["style"]]
+def submit(series: bool) -> None:
+    """Queue the form's request, or with ``series`` one picture in every style; then run again with their address."""
+    fields = controls.read_form()
+    requests = [fields | {"style": style, "count": 1} for style in styles()] if series else [fields]
     try:
-        jobs = [desk.submit(wish | {"style": key} | ({"count": 1} if kind else {})) for key in keys]
+        jobs = [shared.submit(request) for request in requests]
     except StarryError as error:
-        desk.complain(error)
+        shared.show_error(error)
         return
-    st.session_state["begun"] = [job.id for job in jobs]
+    st.session_state["submitted"] = [job.id for job in jobs]
     st.rerun()
 
 
-# The left hand: what is being painted
-
-
 def watch(jobs: list[Job]) -> None:
-    told = components.easel(
+    result = components.easel(
         key="easel",
         data={
-            "jobs": [shown(job) for job in jobs],
+            "jobs": [job_payload(job) for job in jobs],
             "styles": style_names(),
             "lang": language(),
             "words": words_for("easel", "act.", "fact.", "verdict.", "picture.", "offline"),
         },
-        on_ended_change=lambda: None,
-        on_open_change=lambda: None,
-        on_vary_change=lambda: None,
-        on_retried_change=lambda: None,
     )
-    if told.open is not None:
-        desk.go("gallery", picture=told.open)
-    if told.vary:
-        vary(told.vary)
+    if result.open is not None:
+        shared.open_page("gallery", picture=result.open)
+    if result.vary:
+        vary(result.vary)
 
 
-def wait(watched: list[Job]) -> None:
-    """What else is in the queue, if anything."""
-    told = components.queue(
+def other_jobs(watched: list[Job]) -> None:
+    """The rest of the queue, if there is any."""
+    result = components.queue(
         key="queue",
         data={
             "watched": [job.id for job in watched],
             "styles": style_names(),
             "words": words_for("queue", "easel.waiting", "easel.next", "act.cancel"),
         },
-        on_watch_change=lambda: None,
     )
-    if told.watch:
-        desk.go("studio", job=told.watch)
+    if result.watch:
+        shared.open_page("studio", job=result.watch)
 
 
-def shown(job: Job) -> dict[str, Any]:
-    """A job for the browser, without the paths of this machine."""
-    told = job.to_dict()
-    told["request"] = {key: told["request"][key] for key in ("prompt", "style", "width", "height", "seed")}
-    return told
+def job_payload(job: Job) -> dict[str, Any]:
+    """A job for the browser, without paths of this machine."""
+    payload = job.to_dict()
+    payload["request"] = {
+        key: payload["request"][key] for key in ("prompt", "style", "width", "height", "seed")
+    }
+    return payload
 
 
 def vary(name: str) -> None:
-    """The same wish with another seed."""
+    """Queue the same request with another seed."""
+    seed = random_seed()
     try:
-        request: PaintRequest = desk.queue().get(name).request
-        seed = random_seed()
-        job = desk.queue().submit(request.replace(seed=seed))
+        request = shared.queue().get(name).request
+        job = shared.queue().submit(request.replace(seed=seed))
     except StarryError as error:
-        desk.complain(error)
+        shared.show_error(error)
         return
     st.session_state["seed_next"] = str(seed)
-    desk.go("studio", job=job.id)
+    shared.open_page("studio", job=job.id)

@@ -1,0 +1,152 @@
+"""What the pages share: the visitor's language, the gallery and the queue, navigation, and how errors are shown.
+
+Words come from ``words/*.json`` by key. The gallery and the queue are opened once for all visitors; the server that
+mounts the pages has its own, and both use the same database.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import streamlit as st
+
+from starrynight.errors import StarryError
+from starrynight.gallery.schema import Row
+from starrynight.gallery.store import Gallery
+from starrynight.i18n import Text, is_chinese
+from starrynight.jobs.job import Job
+from starrynight.jobs.queue import Queue
+from starrynight.jobs.validate import PICTURE, UPLOAD, validate_request
+from starrynight.metadata import Recipe, ours
+from starrynight.models.catalogue import ModelSpec
+from starrynight.painting.styles import styles
+
+LANGUAGES = {"zh": "中文", "en": "English"}
+WORDS = Path(__file__).with_name("words")
+PAGE = "room"  # the address parameter that names a page; renaming it would break saved addresses
+MAX_JOBS = 20  # read from one address
+
+_STORED_IMAGE = re.compile(r"([/\\]uploads[/\\])?([0-9a-f]{32})\.\w+$")
+
+
+# Language
+
+
+@cache
+def words(lang: str) -> dict[str, str]:
+    """Every sentence of the pages by key. tests/test_web_words.py holds that both languages have the same keys."""
+    return json.loads((WORDS / f"{lang}.json").read_text("utf-8"))
+
+
+def language() -> str:
+    """ "zh" or "en": from ``?lang=``, else as chosen earlier in this visit, else the browser's own."""
+    asked = st.query_params.get("lang", "")
+    if asked in LANGUAGES:
+        st.session_state["lang"] = asked
+    elif "lang" not in st.session_state:
+        st.session_state["lang"] = "zh" if is_chinese(st.context.locale or "") else "en"
+    return st.session_state["lang"]
+
+
+def t(key: str, **values: Any) -> str:
+    """The sentence for ``key`` in the visitor's language, with ``{places}`` filled in."""
+    sentence = words(language())[key]
+    return sentence.format(**values) if values else sentence
+
+
+def translated(en: str, zh: str) -> str:
+    return Text(en, zh).to(language())
+
+
+def words_for(*prefixes: str) -> dict[str, str]:
+    """The words a component needs: those whose key begins with one of ``prefixes``."""
+    return {key: word for key, word in words(language()).items() if key.startswith(prefixes)}
+
+
+def style_names() -> dict[str, str]:
+    return {key: style.name[language()] for key, style in styles().items()}
+
+
+def model_title(model: ModelSpec) -> str:
+    return translated(model.en, model.zh)
+
+
+# Gallery and queue
+
+
+@st.cache_resource
+def gallery() -> Gallery:
+    return Gallery()
+
+
+@st.cache_resource
+def queue() -> Queue:
+    return Queue(gallery())
+
+
+def submit(fields: dict[str, Any]) -> Job:
+    """Queue a request. Raises ``StarryError`` for what cannot be painted."""
+    return queue().submit(validate_request(fields, gallery()))
+
+
+def request_of(row: Row) -> dict[str, Any]:
+    """The fields of the request that paints this picture again, from its recipe (``Recipe.request``).
+
+    A picture of another tool gives its prompts and seed only: its steps, guidance and size suit another model than the
+    one that paints here.
+    """
+    recipe = ours.read(gallery().recipe(row.id)) or Recipe(
+        tool=row.tool, prompt=row.prompt, negative_prompt=row.negative_prompt, seed=row.seed
+    )
+    return {"prompt": row.prompt, "seed": None} | recipe.request()
+
+
+def repaint(picture: str, vary: bool) -> Job:
+    """Queue a picture's request again: unchanged for the same bytes, or with ``vary`` for a new seed."""
+    fields = request_of(gallery().get(picture))
+    fields["init_image"] = init_image_reference(fields.get("init_image"))
+    if not fields["init_image"]:
+        fields.pop("strength", None)  # only valid beside an init_image
+    return submit(fields | ({"seed": None} if vary else {}))
+
+
+def init_image_reference(path: object) -> str | None:
+    """``upload:ID`` or ``picture:ID`` for the file a recipe started from; None if it is neither.
+
+    The queue takes no path from a browser, so a file elsewhere on this machine cannot be used again here.
+    """
+    found = _STORED_IMAGE.search(path) if isinstance(path, str) else None
+    return f"{UPLOAD if found[1] else PICTURE}{found[2]}" if found else None
+
+
+def jobs_in_address(ids: str) -> list[Job]:
+    """The jobs in ``?job=``, separated by dots; unknown ones are left out."""
+    found = []
+    for name in ids.split(".")[:MAX_JOBS]:
+        try:
+            found.append(queue().get(name))
+        except StarryError:
+            continue
+    return found
+
+
+# Navigation and errors
+
+
+def open_page(name: str, **query: str) -> NoReturn:
+    """Write a page's address and start the script again with it."""
+    found = {PAGE: name} | {key: value for key, value in query.items() if value}
+    if "lang" in st.query_params:
+        found["lang"] = language()
+    st.query_params.from_dict(found)
+    st.rerun()
+
+
+def show_error(error: StarryError) -> None:
+    """The error's sentence in the visitor's language. As plain text, because it may quote what was typed."""
+    with st.container(key="error"):
+        st.text(f"✦ {error.message(language())}")
