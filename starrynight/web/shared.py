@@ -21,7 +21,8 @@ from starrynight.i18n import Text, is_chinese
 from starrynight.jobs.job import Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.validate import PICTURE, UPLOAD, validate_request
-from starrynight.metadata import Recipe, ours
+from starrynight.metadata import Recipe
+from starrynight.metadata.recipe import read_own
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.styles import styles
 
@@ -99,7 +100,7 @@ def request_of(row: Row) -> dict[str, Any]:
     A picture of another tool gives its prompts and seed only: its steps, guidance and size suit another model than the
     one that paints here.
     """
-    recipe = ours.read(gallery().recipe(row.id)) or Recipe(
+    recipe = read_own(gallery().recipe(row.id)) or Recipe(
         tool=row.tool, prompt=row.prompt, negative_prompt=row.negative_prompt, seed=row.seed
     )
     return {"prompt": row.prompt, "seed": None} | recipe.request()

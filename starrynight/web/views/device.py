@@ -113,9 +113,7 @@ def storage() -> str:
     sentence = t("device.storage.free", n=f"{pictures:,}", gb=f"{free / 1e9:,.0f}")
     if sizes:
         sentence += t("device.storage.more", more=f"{free * len(sizes) // sum(sizes):,}")
-    warning = (
-        "" if writable else f'<p class="bad">{escape(t("device.storage.readonly"))}</p>'
-    )
+    warning = "" if writable else f'<p class="bad">{escape(t("device.storage.readonly"))}</p>'
     return f"<p>{escape(sentence)}</p>{warning}<code>{escape(str(folder))}</code>"
 
 
