@@ -63,7 +63,7 @@ class Viewer {
     const stepButton = (step, name, symbol) => el("button", { className: `step ${name}`, type: "button", hidden: !this.wall.neighbour(row.id, step), onclick: () => this.step(step), aria: { label: t(words, `viewer.${name}`) } }, symbol);
     const image = el("img", { src: `/api/pictures/${row.id}/file`, alt: this.name(row) });
     const stage = el("div", { className: "stage", style: { "--ratio": row.width / row.height } },
-      el("div", { className: "frame lit" }, el("div", { className: "canvas" }, image)), step(-1, "previous", "‹"), step(1, "next", "›"));
+      el("div", { className: "frame lit" }, el("div", { className: "canvas" }, image)), stepButton(-1, "previous", "‹"), stepButton(1, "next", "›"));
     image.onerror = () => stage.replaceChildren(el("p", {}, t(words, "viewer.broken")));
     const view = el("div", { className: "view" }, stage, this.details());
     this.dialog.replaceChildren(view);
