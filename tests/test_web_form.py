@@ -42,7 +42,7 @@ def test_a_lora_in_a_sub_folder_is_listed_as_the_command_line_and_the_api_find_i
 
 def saved(gallery: Gallery, request: PaintRequest) -> str:
     pixels = np.random.default_rng(request.seed).integers(0, 255, (128, 128, 3), np.uint8)
-    return gallery.hang(Picture(pixels, make_recipe(request, verdict=Verdict("hang")))).id
+    return gallery.add(Picture(pixels, make_recipe(request, verdict=Verdict("hang")))).id
 
 
 def test_repaint_queues_the_same_request_and_vary_only_another_seed(home: Path) -> None:
@@ -80,7 +80,7 @@ def test_repaint_drops_an_init_image_from_elsewhere_with_its_strength(home: Path
 @pytest.mark.parametrize("shape", controls.SHAPES)
 @pytest.mark.parametrize("size", [128, 250, 2048])
 def test_the_forms_size_fits_the_model(shape: str, size: int) -> None:
-    model = catalogue.resolve("firefly")
+    model = catalogue.find("firefly")
     for side in controls.width_and_height(size, controls.SHAPES[shape], model):
         assert model.smallest <= side <= model.largest
         assert side % model.multiple == 0
