@@ -1,7 +1,7 @@
 """Takes the README's screenshots of the pages: ``python benchmarks/screens.py [--home FOLDER]``.
 
-Paints a gallery with Firefly (or uses the one in FOLDER), opens the real server in Chromium and writes docs/web-*.webp.
-Run it again after Firefly or a page has changed.
+Paints a gallery with Firefly (or uses the one in FOLDER), opens the real server in Chromium and writes
+docs/web-*.webp. Run it again after Firefly or a page has changed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Paints the small pictures of the studio's style cards: ``python benchmarks/style_cards.py [FOLDER]``.
 
-Run it again after Firefly has changed. Prompt and seed are the same for all ten styles, so two cards differ only in the
-style.
+Run it again after Firefly has changed. Prompt and seed are the same for all ten styles, so two cards differ
+only in the style.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How long a visitor waits, in Chromium over a real server: ``python benchmarks/web.py [--pictures 5000] [--rounds 5]``.
+"""How long a visitor waits, in Chromium: ``python benchmarks/web.py [--pictures 5000] [--rounds 5]``.
 
-Targets: first paint of the page in 3 s; a wall of 5,000 pictures usable in 2 s; a picture on the wall 1 s after its last
-step; a stop within one step. Prints medians of ``--rounds`` and the machine's load, because a busy machine is slower.
+Targets: first paint of the page in 3 s; a wall of 5,000 pictures usable in 2 s; a picture on the wall 1 s
+after its last step; a stop within one step. Prints medians of ``--rounds`` and the machine's load, because
+a busy machine is slower.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """A browser page that records what must not happen: errors in the console, dialogs, requests to other servers."""
+    """A browser page that records console errors, dialogs and requests to other servers."""
 
     def __init__(
         self, browser: Browser, address: str, width: int = 1280, height: int = 900, **context: Any

@@ -1,6 +1,7 @@
 """The browser pages in Chromium, against a real server that paints with Firefly.
 
-The tests run in order and share one server and one visit: later tests use the pictures that earlier ones painted.
+The tests run in order and share one server and one visit: later tests use the pictures that earlier ones
+painted.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentRun:
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     plan = ExperimentPlan(
-        models=("firefly",), formats=("bfloat16",), prompts=10, seeds=10, counted=1, size=128, steps=1, claims=("C3", "C5", "C19")
+        models=("firefly",), formats=("bfloat16",), prompts=10, seeds=10, counted=1,
+        size=128, steps=1, claims=("C3", "C5", "C19")
     )  # fmt: skip
     return ExperimentRun.create(tmp_path / "lab" / "small", plan)
 

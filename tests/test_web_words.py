@@ -1,4 +1,6 @@
-"""The pages' texts have the same keys and placeholders in both languages, and every key that the code uses exists."""
+"""The pages' texts have the same keys and placeholders in both languages, and every key that the code uses
+exists.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The script that Streamlit runs for every visitor: background, masthead and one of four pages.
 
-The address selects the page: ``?room=``, or what it shows (``?job=`` in the studio, ``?picture=`` in the gallery). Pages
-are not paths, because below a path Streamlit looks for its own files there and logs errors.
+The address selects the page: ``?room=``, or what it shows (``?job=`` in the studio, ``?picture=`` in the
+gallery). Pages are not paths, because below a path Streamlit looks for its own files there and logs errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The components that Streamlit has no widget for, registered once from their HTML, CSS and JavaScript in ``parts/``.
+"""The components that Streamlit has no widget for, registered from their CSS and JavaScript in ``parts/``.
 
 Texts from visitors and files reach a component as data and become text nodes there, never markup.
 """

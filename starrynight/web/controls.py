@@ -1,7 +1,7 @@
 """The studio's form: style cards, sliders, seed and count, and an expander with everything else.
 
-Each widget keeps its value in the session under its own key. ``read_form`` returns the values as the fields of a
-``PaintRequest``; ``fill_form`` sets them from one.
+Each widget keeps its value in the session under its own key. ``read_form`` returns the values as the fields
+of a ``PaintRequest``; ``fill_form`` sets them from one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def selected_model() -> ModelSpec:
 
 
 def style_cards() -> None:
-    """The styles as a radio group of small paintings. A new choice waits in ``style_next`` until the next run."""
+    """The styles as small paintings. A new choice waits in ``style_next`` until the next run."""
     cards = [{"key": "", "name": t("style.none"), "picture": None}]
     cards += [
         {"key": key, "name": name, "picture": f"/app/static/styles/{key}.webp"}
@@ -70,8 +70,8 @@ def sliders() -> None:
             t("size"), low, high, model.size, step, key=f"size/{model.name}", help=t("size.help"), **keep
         )
         right.segmented_control(
-            t("shape"), list(SHAPES), default="square", key="shape", format_func=lambda name: t(f"shape.{name}"),
-            required=True, wrap=True, **keep,
+            t("shape"), list(SHAPES), default="square", key="shape",
+            format_func=lambda name: t(f"shape.{name}"), required=True, wrap=True, **keep,
         )  # fmt: skip
         width, height = form_size(model)
         right.caption(f"{width} × {height}")
@@ -160,12 +160,14 @@ def read_form() -> dict[str, Any]:
     width, height = form_size(model)
     seed = state["seed"].strip()
     fields = {
-        "prompt": state["prompt"], "negative_prompt": state.get("negative_prompt", ""), "style": state.get("style") or None,
-        "model": model.name, "width": width, "height": height, "steps": state[f"steps/{model.name}"],
+        "prompt": state["prompt"], "negative_prompt": state.get("negative_prompt", ""),
+        "style": state.get("style") or None, "model": model.name, "width": width, "height": height,
+        "steps": state[f"steps/{model.name}"],
         "guidance": state[f"guidance/{model.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
         "count": state["count"], "precision": state.get("precision", "auto"),
         "loras": [[name, state[f"lora/{name}"]] for name in state.get("loras", [])],
-        "init_image": state.get("init_image"), "strength": state.get("strength") if state.get("init_image") else None,
+        "init_image": state.get("init_image"),
+        "strength": state.get("strength") if state.get("init_image") else None,
     }  # fmt: skip
     if not state.get("locked"):
         state["seed_next"] = str(random_seed())
@@ -180,8 +182,8 @@ def form_size(model: ModelSpec) -> tuple[int, int]:
 def width_and_height(size: int, ratio: float, model: ModelSpec) -> tuple[int, int]:
     """Width and height in pixels with ``width / height`` near ``ratio`` and the longer side near ``size``.
 
-    Both are rounded to the model's grid and clipped to its bounds. ``size`` is the longer side because that is what a
-    model was trained on: Firefly paints seams beyond it.
+    Both are rounded to the model's grid and clipped to its bounds. ``size`` is the longer side because that
+    is what a model was trained on: Firefly paints seams beyond it.
     """
     step = model.multiple
     low, high = -(-model.smallest // step) * step, model.largest // step * step
@@ -190,8 +192,9 @@ def width_and_height(size: int, ratio: float, model: ModelSpec) -> tuple[int, in
 
 
 def fill_form(fields: Mapping[str, Any]) -> None:
-    """Set the form from a request's fields, before its widgets are drawn. Values out of range are clipped; unknown
-    models, styles and precisions leave the form as it was."""
+    """Set the form from a request's fields, before its widgets are drawn. Values out of range are clipped;
+    unknown models, styles and precisions leave the form as it was.
+    """
     state = st.session_state
     name = fields.get("model")
     if name in catalogue.names() and catalogue.is_here(catalogue.find(str(name))):

@@ -1,7 +1,7 @@
-"""What the pages share: the visitor's language, the gallery and the queue, navigation, and how errors are shown.
+"""What the pages share: the visitor's language, the gallery and queue, navigation and error messages.
 
-Words come from ``words/*.json`` by key. The gallery and the queue are opened once for all visitors; the server that
-mounts the pages has its own, and both use the same database.
+Words come from ``words/*.json`` by key. The gallery and the queue are opened once for all visitors; the
+server that mounts the pages has its own, and both use the same database.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _STORED_IMAGE = re.compile(r"([/\\]uploads[/\\])?([0-9a-f]{32})\.\w+$")
 
 @cache
 def words(lang: str) -> dict[str, str]:
-    """Every sentence of the pages by key. tests/test_web_words.py holds that both languages have the same keys."""
+    """Every sentence of the pages by key; both languages have the same keys (tests/test_web_words.py)."""
     return json.loads((WORDS / f"{lang}.json").read_text("utf-8"))
 
 
@@ -97,8 +97,8 @@ def submit(fields: dict[str, Any]) -> Job:
 def request_of(row: Row) -> dict[str, Any]:
     """The fields of the request that paints this picture again, from its recipe (``Recipe.request``).
 
-    A picture of another tool gives its prompts and seed only: its steps, guidance and size suit another model than the
-    one that paints here.
+    A picture of another tool gives its prompts and seed only: its steps, guidance and size suit another
+    model than the one that paints here.
     """
     recipe = read_own(gallery().recipe(row.id)) or Recipe(
         tool=row.tool, prompt=row.prompt, negative_prompt=row.negative_prompt, seed=row.seed

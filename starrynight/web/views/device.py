@@ -49,8 +49,9 @@ def show() -> None:
 
 @st.cache_data(show_spinner=False)
 def doctor() -> dict[str, Any]:
-    """What ``starry doctor --json`` prints. It runs in a process of its own, so that the server never loads torch and
-    holds no GPU memory. Raises SubprocessError if that process fails or takes longer than ``TIMEOUT``.
+    """What ``starry doctor --json`` prints. It runs in a process of its own, so that the server never loads
+    torch and holds no GPU memory. Raises SubprocessError if that process fails or takes longer than
+    ``TIMEOUT``.
     """
     command = [sys.executable, "-c", "from starrynight.cli import main; main()", "doctor", "--json"]
     done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=True, text=True)
@@ -77,7 +78,8 @@ def speed(device: dict[str, Any]) -> str:
         return f"<p>{escape(t('device.speed.none'))}</p>"
     fastest = max(rates, key=lambda name: rates[name])
     bars = "".join(
-        f'<div class="bar"><span>{escape(name)}</span><i><u style="width:{100 * rate / rates[fastest]:.0f}%"></u></i>'
+        f'<div class="bar"><span>{escape(name)}</span>'
+        f'<i><u style="width:{100 * rate / rates[fastest]:.0f}%"></u></i>'
         f"<em>{rate:,.{0 if rate > 100 else 1}f}</em></div>"
         for name, rate in rates.items()
     )
@@ -95,7 +97,8 @@ def plan(report: dict[str, Any]) -> str:
         reason = translated(choice["reason_en"], choice["reason_zh"])
         groups.setdefault((choice["format"], reason), []).append(t(f"part.{part}") if part in PARTS else part)
     rows = "".join(
-        f"<li><b>{escape(format_)}</b><span>{escape(t('list').join(parts))}</span><small>{escape(reason)}</small></li>"
+        f"<li><b>{escape(format_)}</b><span>{escape(t('list').join(parts))}</span>"
+        f"<small>{escape(reason)}</small></li>"
         for (format_, reason), parts in groups.items()
     )
     return f"<p>{escape(model_title(catalogue.find(report['model'])))}</p><ul>{rows}</ul>"

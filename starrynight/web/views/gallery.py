@@ -1,7 +1,7 @@
 """The gallery 画廊: the wall, with ``?picture=`` opened on it.
 
-The wall is a component (parts/wall.js) that asks the server's API for what it shows; this page only acts on what leads
-to the studio.
+The wall is a component (parts/wall.js) that asks the server's API for what it shows; this page only acts on
+what leads to the studio.
 """
 
 from __future__ import annotations

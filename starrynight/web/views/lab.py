@@ -1,7 +1,7 @@
 """The lab 实验室: one experiment run: verdicts claim by claim, charts, and one picture in two formats.
 
-Reads a run's files through ``lab.table``; the measurements run in another process (``lab.background``). All text is
-escaped.
+Reads a run's files through ``lab.table``; the measurements run in another process (``lab.background``). All
+text is escaped.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def select_run(runs: list[table.RunSummary]) -> table.RunSummary:
 
 @st.fragment(run_every=POLL_RUN)
 def progress(folder: Path) -> None:
-    """How far a run is, read again every ``POLL_RUN``. The page shows new results on request and when the run ends."""
+    """How far a run is. The page itself shows new results on request and when the run ends."""
     run = ExperimentRun.open(folder)
     found = table.progress(run)
     if found.done == found.total:
@@ -119,7 +119,8 @@ def progress(folder: Path) -> None:
     left = "" if found.left is None else t("lab.time", minutes=max(1, round(found.left / 60)))
     sentence = t("lab.progress", done=found.done, total=found.total) + left
     st.html(
-        f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}"'
+        ' aria-valuemin="0" aria-valuemax="100">'
         f'<i style="width:{share:.1f}%"></i></div><p class="dim">{escape(sentence)}</p>'
     )
     with st.container(horizontal=True, key="lab-progress"):
@@ -215,7 +216,8 @@ def charts(run: str, drawn: list[Plot]) -> None:
     if not drawn:
         return
     figures = [
-        {"title": translated(*plot.title), "caption": translated(*plot.caption), "svg": plot.svg, "formats": plot.formats}
+        {"title": translated(*plot.title), "caption": translated(*plot.caption),
+         "svg": plot.svg, "formats": plot.formats}
         for plot in drawn
     ]  # fmt: skip
     st.html(f'<section class="section"><h3>{escape(t("lab.plots"))}</h3></section>')

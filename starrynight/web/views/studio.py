@@ -1,7 +1,7 @@
 """The studio 画室: the form, and the easel where the picture appears step by step.
 
-The page never paints. It queues a request and writes ``?job=`` into the address, which is all that a reload or another
-visitor needs to watch.
+The page never paints. It queues a request and writes ``?job=`` into the address, which is all that a reload
+or another visitor needs to watch.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def form(left: Any, right: Any) -> None:
 
 
 def submit(series: bool) -> None:
-    """Queue the form's request, or with ``series`` one picture in every style; then run again with their address."""
+    """Queue the form's request, or with ``series`` one picture in every style, and watch them."""
     fields = controls.read_form()
     requests = [fields | {"style": style, "count": 1} for style in styles()] if series else [fields]
     try:
