@@ -332,7 +332,7 @@ def test_the_recipe_of_a_hung_picture_tells_the_rung(
     assert "第 2 步" in line
     told = verdict.attempts[0].message(settings().lang)
     assert told in painting.picture_line(hung)
-    assert told in dict(inspecting.facts(read_recipe(hung.place)))[t("mended", "修复")]
+    assert told in dict(inspecting.facts(read_recipe(hung.place)))[t("recovered", "修复")]
     assert Picture(hung.picture.pixels, hung.picture.recipe).verdict == verdict
 
 
