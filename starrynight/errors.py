@@ -1,4 +1,4 @@
-"""The complete tree of errors that users see. Every message states the cause and the next step, in English and Chinese.
+"""The errors that users see. Every message states the cause and the next step, in English and Chinese.
 
 Interfaces catch by type: ``exit_code`` is the shell's, ``status`` is HTTP's.
 
@@ -74,7 +74,8 @@ class BadRequest(StarryError):
 
 
 class UnknownName(BadRequest):
-    """No ``what`` is called ``name``. ``what``: a kind of thing, e.g. ``Text("style", "风格")``. ``known``: valid names.
+    """No ``what`` is called ``name``. ``what``: a kind of thing, e.g. ``Text("style", "风格")``. ``known``:
+    valid names.
 
     ``hint``: a sentence to append. ``near`` keeps the similar names.
     """

@@ -1,7 +1,7 @@
 """Text in English and Chinese, and the one function that selects a language.
 
-Errors, the command line, progress messages and the browser use ``Text``. It is a named tuple, so it unpacks as
-``en, zh``.
+Errors, the command line, progress messages and the browser use ``Text``. It is a named tuple, so it unpacks
+as ``en, zh``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A finished picture, its recipe, and the files it becomes: PNG, JPEG or WebP, written whole or not at all.
 
-A file contains the A1111 text (for other tools), the full recipe (for this one) and XMP that marks the picture as made
-by a model. No file contains a date, so the same picture gives the same bytes. ``convert`` re-encodes existing files.
-Painting, checking and storing pictures belong to other packages; ``starrynight.metadata`` reads the texts back.
+A file contains the A1111 text (for other tools), the full recipe (for this one) and XMP that marks the
+picture as made by a model. No file contains a date, so the same picture gives the same bytes. ``convert``
+re-encodes existing files. Painting, checking and storing pictures belong to other packages;
+``starrynight.metadata`` reads the texts back.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ def make_recipe(
 ) -> dict[str, Any]:
     """The recipe of picture ``index`` of ``request``, as JSON-compatible values.
 
-    ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the one used.
-    ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``PrecisionPlan.to_dict()``, which is ``{component: {"format",
-    "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with "starry-night".
+    ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the
+    one used. ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``PrecisionPlan.to_dict()``, which is
+    ``{component: {"format", "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with
+    "starry-night".
     """
     return {
         "starry_night": RECIPE_VERSION,
@@ -71,8 +73,8 @@ def make_recipe(
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: from ``make_recipe``. ``producer``: the maker named in the AIGC label
-    of GB 45438-2025; ``label=False`` omits that label, for other jurisdictions.
+    """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: from ``make_recipe``. ``producer``: the maker named in
+    the AIGC label of GB 45438-2025; ``label=False`` omits that label, for other jurisdictions.
     """
 
     pixels: np.ndarray
@@ -143,8 +145,9 @@ class Picture:
     ) -> Path:
         """Write the file whole or not at all and return its path.
 
-        The suffix selects the format; a missing folder is made. If the name is taken, "-2", "-3" … is appended, unless
-        ``overwrite``. Raises ``BadRequest`` (suffix) or ``StorageError`` (full disk, no permission …).
+        The suffix selects the format; a missing folder is made. If the name is taken, "-2", "-3" … is
+        appended, unless ``overwrite``. Raises ``BadRequest`` (suffix) or ``StorageError`` (full disk, no
+        permission …).
         """
         path = Path(path)
         data = self.encode(format_of(path), quality=quality, lossless=lossless)
@@ -158,8 +161,8 @@ class Picture:
 def convert(data: bytes, source_format: str, target_format: str, quality: int | None = None) -> bytes:
     """The picture file ``data`` in another format or quality, with its recipe; unchanged if neither differs.
 
-    Raises ``BadRequest`` for an unknown format, a quality outside 1..100, or texts too long for the format; ``BadFile``
-    for a damaged file.
+    Raises ``BadRequest`` for an unknown format, a quality outside 1..100, or texts too long for the format;
+    ``BadFile`` for a damaged file.
     """
     _check(target_format, quality)
     if target_format == source_format and quality is None:
@@ -171,7 +174,7 @@ def convert(data: bytes, source_format: str, target_format: str, quality: int | 
         recipe = None
     if recipe is not None and recipe.tool == OURS:
         return Picture(pixels, recipe.raw).encode(target_format, quality=quality)
-    # Another tool's picture keeps its XMP (whichever label it contains) and its A1111 text; no label is added.
+    # Another tool's picture keeps its XMP, with or without a label, and its A1111 text.
     opened = open_picture(data)
     found, packet = read_texts(opened, whole_file=True).found, xmp_packet(opened)
     text = found.get("parameters") or found.get("UserComment") or ""
@@ -216,7 +219,7 @@ def _encode(
     exif: bytes = b"",
     packets: list[bytes] | None = None,
 ) -> bytes:
-    """Pixels, uint8 [H, W, 3], as a file. ``texts``: of a PNG. ``exif``, ``packets`` (XMP): of a JPEG or WebP."""
+    """Pixels, uint8 [H, W, 3], as a file. ``texts``: for PNG. ``exif``, ``packets`` (XMP): for JPEG, WebP."""
     _check(format, quality)
     image, out, packets = Image.fromarray(pixels), io.BytesIO(), packets or []
     if format == "png":
@@ -239,16 +242,16 @@ def _encode(
 def _exif(text: str, software: str = "") -> bytes:
     """EXIF with Software (if given) and ``text`` as a UserComment of code UNICODE; nothing without text.
 
-    Built by hand because Pillow writes UserComment as BYTE instead of UNDEFINED. A TIFF of two directories, big-endian as
-    A1111 writes it: some readers take UserComment's byte order from the TIFF header.
+    Built by hand because Pillow writes UserComment as BYTE instead of UNDEFINED. A TIFF of two directories,
+    big-endian as A1111 writes it: some readers take UserComment's byte order from the TIFF header.
     """
     if not text:
         return b""
     name = software.encode("ascii", "replace") + b"\0" if software else b""
     padded = len(name) + len(name) % 2  # a directory begins at an even offset
     comment = b"UNICODE\0" + text.encode("utf-16-be", "replace")
-    # An entry: tag, type (2 ASCII, 4 LONG, 7 UNDEFINED), length, value or its offset. A directory of n entries takes
-    # 2 + 12 n + 4 bytes; the first begins at offset 8.
+    # An entry: tag, type (2 ASCII, 4 LONG, 7 UNDEFINED), length, value or its offset. A directory of n entries
+    # takes 2 + 12 n + 4 bytes; the first begins at offset 8.
     count = 2 if software else 1
     name_at = 8 + 2 + 12 * count + 4
     entries = struct.pack(">HHII", 0x0131, 2, len(name), name_at) if software else b""
@@ -262,9 +265,10 @@ def _exif(text: str, software: str = "") -> bytes:
 
 
 def _split(marks: list[str], recipe: str) -> list[bytes]:
-    """A JPEG's XMP: one packet if it fits a segment, else the marks in it and the recipe in extension segments.
+    """A JPEG's XMP: one packet if it fits a segment, else the recipe goes to extension segments.
 
-    XMP specification part 3, 1.1.3.1: the packet names its extension by MD5; each segment holds length and offset.
+    XMP specification part 3, 1.1.3.1: the packet names its extension by MD5; each segment holds length and
+    offset.
     """
     packet = xmp.packet(*marks, recipe)
     if len(XMP_HEADER) + len(packet) <= _APP1_LIMIT:

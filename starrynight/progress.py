@@ -1,7 +1,7 @@
 """How long work reports its progress: ``on_progress(done, total, message)``.
 
-``done`` and ``total`` count units of work (steps, bytes, pictures); the message names the current one. A callback may
-raise ``errors.Cancelled`` to stop the work.
+``done`` and ``total`` count units of work (steps, bytes, pictures); the message names the current one. A
+callback may raise ``errors.Cancelled`` to stop the work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A request for pictures: a frozen, validated ``PaintRequest`` with a canonical form and an id.
 
-Checks the limits that hold for every model. Which models, styles, samplers and LoRAs exist, which sizes a model accepts
-(``check_size`` is for its caller) and whether ``init_image`` can be read are checked by ``painting``.
+Checks the limits that hold for every model. Which models, styles, samplers and LoRAs exist, which sizes a
+model accepts (``check_size`` is for its caller) and whether ``init_image`` can be read are checked by
+``painting``.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ def random_seed() -> int:
 class PaintRequest:
     """A request for ``count`` pictures; picture ``i`` is painted with ``seed_of(i)``.
 
-    Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance scale.
-    ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A missing seed is
-    drawn once, here. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the field and its valid values.
+    Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance
+    scale. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
+    missing seed is drawn once, here. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the
+    field and its valid values.
     """
 
     prompt: str
@@ -112,7 +114,7 @@ class PaintRequest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PaintRequest:
-        """A request from JSON-compatible values. Raises ``BadRequest`` for an unknown field, with similar names."""
+        """A request from JSON-compatible values. Raises ``BadRequest`` for an unknown field."""
         if not isinstance(values, Mapping):
             raise BadRequest("A request is an object of named fields.", "请求应当是一组带名字的字段。")
         known = [field.name for field in dataclasses.fields(cls)]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the maker in the AIGC
-    label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub.
+    """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
+    maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub.
     """
 
     home: Path

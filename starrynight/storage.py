@@ -1,7 +1,8 @@
 """Atomic file writes, and the messages for a failed one.
 
-Every file is written with ``write_atomic``, with ``open_atomic`` if it is written in pieces, or with ``write_cache`` if a
-failure does no harm. All of them write a temporary file in the same folder, sync it and rename it.
+Every file is written with ``write_atomic``, with ``open_atomic`` if it is written in pieces, or with
+``write_cache`` if a failure does no harm. All of them write a temporary file in the same folder, sync it and
+rename it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class DiskState(NamedTuple):
 
 
 def disk_state(path: Path) -> DiskState:
-    """The state of the disk that ``path`` is on, or would be: ``folder`` is the nearest of its parents that exists."""
+    """The state of the disk that ``path`` is on, or would be: ``folder`` is the nearest of its parents that
+    exists.
+    """
     folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     return DiskState(folder, shutil.disk_usage(folder).free, os.access(folder, os.W_OK))
 
@@ -51,7 +54,7 @@ def check_writable(path: Path) -> None:
 
 @dataclass
 class PartFile:
-    """A temporary file being written. ``path``: its final name, known when the block of ``open_atomic`` has ended."""
+    """A file being written. ``path``: its final name, known after the block of ``open_atomic``."""
 
     file: BinaryIO
     path: Path
@@ -59,10 +62,11 @@ class PartFile:
 
 @contextlib.contextmanager
 def open_atomic(path: Path, *, overwrite: bool) -> Iterator[PartFile]:
-    """Open a temporary file in the folder of ``path``; when the block ends, sync it and rename it to ``path``.
+    """Open a temporary file in the folder of ``path``; when the block ends, sync it and rename it to
+    ``path``.
 
-    If the block raises, the temporary file is deleted and ``path`` is unchanged. If the name is taken, "-2", "-3" … is
-    appended, unless ``overwrite``. Raises OSError; ``storage_error`` turns it into a message.
+    If the block raises, the temporary file is deleted and ``path`` is unchanged. If the name is taken, "-2",
+    "-3" … is appended, unless ``overwrite``. Raises OSError; ``storage_error`` turns it into a message.
     """
     name = path.parent / f".{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
@@ -124,7 +128,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_cache(path: Path, data: bytes) -> bool:
-    """``write_atomic`` for a file that can be made again. Returns whether it was written; never raises OSError."""
+    """``write_atomic`` for a file that can be made again. Returns whether it was written; never raises
+    OSError.
+    """
     try:
         write_atomic(path, data, overwrite=True)
     except OSError:

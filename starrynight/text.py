@@ -1,8 +1,8 @@
 """Text from outside the program: cleaning it, and quoting it in a message. The one home of both.
 
-Texts in requests, uploads and other people's files may hold control characters that drive a terminal, and characters
-that XML 1.0 or UTF-8 cannot carry. A request refuses such characters (``request``), a file's texts are cleaned of them
-(``clean``), a message shows a placeholder (``excerpt``).
+Texts in requests, uploads and other people's files may hold control characters that drive a terminal, and
+characters that XML 1.0 or UTF-8 cannot carry. A request refuses such characters (``request``), a file's texts
+are cleaned of them (``clean``), a message shows a placeholder (``excerpt``).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def excerpt(value: object) -> str:
 
 
 def without_bidi(text: str) -> str:
-    """``text`` with bidirectional controls replaced by U+FFFD, so that a terminal cannot show one word as another."""
+    """``text`` with bidirectional controls, which can disguise a word, replaced by U+FFFD."""
     return _BIDI.sub("\ufffd", text)
 
 
 def plain_json(value: Any, sort_keys: bool = False) -> str:
-    """``value`` as JSON without spaces. Characters stand as themselves; those no XML or UTF-8 can hold are escaped."""
+    """``value`` as JSON without spaces; only characters that XML or UTF-8 cannot hold are escaped."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False)
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,6 +1,7 @@
-"""Pydantic's validation errors as messages in both languages, shared by every interface that validates with it.
+"""Pydantic's validation errors as messages in both languages, for every interface.
 
-Pydantic's own messages are English only. Its error types: https://docs.pydantic.dev/latest/errors/validation_errors/
+Pydantic's own messages are English only. Its error types:
+https://docs.pydantic.dev/latest/errors/validation_errors/
 """
 
 from __future__ import annotations

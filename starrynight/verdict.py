@@ -1,4 +1,5 @@
-"""The guard's verdict on a picture: whether it is delivered, where NaN or Inf arose, and which fallback recovered.
+"""The guard's verdict on a picture: whether it is delivered, where NaN or Inf arose, and which fallback
+recovered.
 
 Plain values with messages in English and Chinese, for the recipe and the interfaces. Imports no torch.
 """
@@ -41,7 +42,8 @@ OUT_OF_MEMORY = Text("out of memory", "内存不足")
 
 @dataclass(frozen=True)
 class Fault:
-    """Non-finite numbers at a stage: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf"). ``step`` counts from 0.
+    """Non-finite numbers at a stage: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf"). ``step``
+    counts from 0.
 
     ``module`` and ``op``: where they arose, once located. ``format``: the number format there.
     """
@@ -60,7 +62,9 @@ class Fault:
         return replace(self, module=place[0], op=place[1]) if place else self
 
     def message(self, lang: str) -> str:
-        """One line: “NaN in 12 of 4096 numbers of the prediction, step 3 (float16): layers.7.feed_forward.w2, mm”."""
+        """One line: “NaN in 12 of 4096 numbers of the prediction, step 3 (float16): layers.7.feed_forward.w2,
+        mm”.
+        """
         stage = STAGES.get(self.stage, Text(self.stage, self.stage)).to(lang)
         if is_chinese(lang):
             text = f"{stage}的 {self.total} 个数中有 {self.count} 个 {self.kind}"
@@ -75,8 +79,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class FallbackAttempt:
-    """One fallback tried because of ``fault``. ``recovered``: the numbers were finite afterwards. ``detail``: the islands,
-    attention back end or scheduler it used.
+    """One fallback tried because of ``fault``. ``recovered``: the numbers were finite afterwards. ``detail``:
+    the islands, attention back end or scheduler it used.
     """
 
     name: str
@@ -106,8 +110,9 @@ class FallbackAttempt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``outcome``: "hang" (delivered), "refuse" or "unchecked". ``reasons``: messages. ``attempts``: all fallbacks tried, in
-    order. ``clamps``: how many numbers the libraries' own clamps changed, by "module op"; None: not counted.
+    """``outcome``: "hang" (delivered), "refuse" or "unchecked". ``reasons``: messages. ``attempts``: all
+    fallbacks tried, in order. ``clamps``: how many numbers the libraries' own clamps changed, by "module op";
+    None: not counted.
     """
 
     outcome: str = "unchecked"
@@ -122,7 +127,9 @@ class Verdict:
         object.__setattr__(self, "attempts", tuple(self.attempts))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-compatible values for the recipe, whose key for ``attempts`` is "rungs". Empty entries are left out."""
+        """JSON-compatible values for the recipe, whose key for ``attempts`` is "rungs". Empty entries are
+        left out.
+        """
         payload: dict[str, Any] = {"outcome": self.outcome, "reasons": list(self.reasons)}
         if self.attempts:
             payload["rungs"] = [attempt.to_dict() for attempt in self.attempts]

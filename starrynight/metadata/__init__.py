@@ -1,7 +1,8 @@
-"""Read how a picture was painted: ``read_recipe`` reads this package's files, A1111's, ComfyUI's and InvokeAI's.
+"""Read how a picture was painted, from this package's files, A1111's, ComfyUI's and InvokeAI's.
 
-``files`` opens a picture, ``a1111``, ``comfyui`` and ``invokeai`` each read one tool's form, ``recipe`` holds the common
-shape and reads this package's own form; ``a1111`` and ``xmp`` also write. Imports neither torch nor models.
+``files`` opens a picture, ``a1111``, ``comfyui`` and ``invokeai`` each read one tool's form, ``recipe`` holds
+the common shape and reads this package's own form; ``a1111`` and ``xmp`` also write. Imports neither torch
+nor models.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ _READERS: tuple[tuple[str, Callable[[Any], Recipe | None]], ...] = (
 def read_recipe(source: Source) -> Recipe:
     """The recipe in a PNG, JPEG or WebP file (a path, or the file's bytes), from any of the four tools.
 
-    A forged or broken text is skipped for the next one. A size the recipe does not state is the picture's own. Raises
-    ``MissingFile``; ``BadFile`` if the file is not a picture or none of its texts can be read; ``NoRecipe`` if the
-    picture carries none.
+    A forged or broken text is skipped for the next one. A size the recipe does not state is the picture's
+    own. Raises ``MissingFile``; ``BadFile`` if the file is not a picture or none of its texts can be read;
+    ``NoRecipe`` if the picture carries none.
     """
     picture = open_picture(source)
     texts = Texts()
-    # The texts of a PNG may follow its pixels; the pixels are decoded only if the texts before them give no recipe.
+    # A PNG's texts may follow its pixels. These are decoded only if the texts before them give no recipe.
     for whole_file in (False, True) if picture.format == "PNG" else (False,):
         texts = read_texts(picture, whole_file)
         for name, read in _READERS:

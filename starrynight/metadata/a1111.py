@@ -1,12 +1,12 @@
-"""Write and read the text form of Stable Diffusion WebUI (A1111) and its forks, which nearly every tool reads.
+"""Write and read the text form of Stable Diffusion WebUI (A1111), which nearly every tool reads.
 
     <prompt>
     Negative prompt: <negative prompt>
     Steps: 8, Sampler: Euler, CFG scale: 2, Seed: 7, Size: 256x256, Model: firefly
 
-A value with a comma, colon or newline is quoted as JSON. A prompt cannot be quoted, so "Negative prompt:" inside one gets
-a space before its colon; this package's own recipe, in the same file, keeps the prompt exactly.
-Knows neither the file nor the field that contains the text.
+A value with a comma, colon or newline is quoted as JSON. A prompt cannot be quoted, so "Negative prompt:"
+inside one gets a space before its colon; this package's own recipe, in the same file, keeps the prompt
+exactly. Knows neither the file nor the field that contains the text.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read(content: str, raw: Mapping[str, Any] | None = None) -> Recipe | None:
 
 
 def take_loras(prompt: str) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """``prompt`` without its ``<lora:name:weight>`` tags, and the (name, weight) of each; a missing weight is 1."""
+    """``prompt`` without its ``<lora:name:weight>`` tags, and each (name, weight); a missing weight is 1."""
     loras = tuple((clean(name), real(weight or "1") or 0.0) for name, weight in _LORA.findall(prompt))
     return (clean(re.sub(r"[ \t]?" + _LORA.pattern, "", prompt)) if loras else clean(prompt)), loras
 

@@ -1,8 +1,8 @@
-"""Read ComfyUI's recipe: the API graph in the ``prompt`` field, followed from the saved picture to its sampler.
+"""Read ComfyUI's recipe: the API graph in the ``prompt`` field, followed from saved picture to sampler.
 
-A graph is ``{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}``. An input that is a two-item
-list is a link to another node, whatever the node's class; so custom nodes need no table.
-The graph is untrusted: links may be missing, circular or of the wrong type. No node is executed.
+A graph is ``{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}``. An input that is a
+two-item list is a link to another node, whatever the node's class; so custom nodes need no table. The graph
+is untrusted: links may be missing, circular or of the wrong type. No node is executed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Graph:
     def upstream(
         self, start: list[str], skip: tuple[str, ...] = (), only: tuple[str, ...] = ()
     ) -> Iterator[str]:
-        """Node ids upstream of ``start``, through inputs not named in ``skip`` (or only those named in ``only``)."""
+        """Node ids upstream of ``start``, through inputs not in ``skip`` (or only those in ``only``)."""
         seen, queue = set(start), list(start)
         for node in queue:
             if len(seen) > MAX_VISITS:

@@ -1,7 +1,8 @@
 """Open an untrusted picture file: its pixels, and the texts in it that may be a recipe.
 
-The only module that decodes untrusted bytes: PNG, JPEG and WebP only, with limits on the size of the file, the number of
-pixels and the length of each text. Every error of the decoder becomes a ``BadFile``. Does not interpret the texts.
+The only module that decodes untrusted bytes: PNG, JPEG and WebP only, with limits on the size of the file,
+the number of pixels and the length of each text. Every error of the decoder becomes a ``BadFile``. Does not
+interpret the texts.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ Source = str | os.PathLike[str] | bytes
 
 @dataclass
 class Texts:
-    """``found``: the texts of one file by field: PNG keywords, "UserComment" and "prompt" (EXIF), "starry:…" (XMP).
+    """``found``: the texts of one file by field: PNG keywords, "UserComment" and "prompt" (EXIF), "starry:…"
+    (XMP).
 
     ``dropped``: the fields that are too long or broken.
     """
@@ -88,7 +90,7 @@ def read_bytes(source: Source) -> tuple[str, bytes]:
 
 
 def open_picture(source: Source) -> Image.Image:
-    """The picture with its header read and its pixels not yet decoded. Raises ``BadFile`` and ``read_bytes``' errors."""
+    """The picture, its pixels not yet decoded. Raises ``BadFile`` and the errors of ``read_bytes``."""
     name, data = read_bytes(source)
     if data.startswith(b"version https://git-lfs"):
         raise LfsPointer(
@@ -170,7 +172,7 @@ def _read_exif(data: bytes, texts: Texts) -> None:
 
 
 def _user_comment(data: bytes) -> str:
-    """EXIF 2.3: eight bytes name the character code. For UNICODE the byte order is unspecified; A1111 is big-endian."""
+    """EXIF 2.3: eight bytes name the character code. UNICODE has no fixed byte order; A1111's is big."""
     code, body = data[:8], data[8:]
     if code == b"UNICODE\0":
         if body[:2] in (b"\xfe\xff", b"\xff\xfe"):

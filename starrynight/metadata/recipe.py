@@ -1,7 +1,8 @@
 """``Recipe``: how a picture was painted, in one shape for every tool, and how to paint it again here.
 
-Also reads this package's own recipe (the JSON of ``picture.make_recipe``). A file may be forged, so texts are cleaned of
-control characters and a number counts only if it has the right type and range. Knows no file format.
+Also reads this package's own recipe (the JSON of ``picture.make_recipe``). A file may be forged, so texts are
+cleaned of control characters and a number counts only if it has the right type and range. Knows no file
+format.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _OPTIONS = {name: "--" + name.removesuffix("_prompt").replace("_", "-") for name
 class Recipe:
     """The recipe in one picture file. ``None``: the file does not state the value.
 
-    ``prompt`` is the whole text the model read, style included. ``width`` and ``height`` are pixels. ``raw`` is the
-    parsed metadata; in this package's own files, the full recipe of ``picture.make_recipe``.
+    ``prompt`` is the whole text the model read, style included. ``width`` and ``height`` are pixels. ``raw``
+    is the parsed metadata; in this package's own files, the full recipe of ``picture.make_recipe``.
     """
 
     tool: str
@@ -50,17 +51,17 @@ class Recipe:
     def effective_seed(self) -> int | None:
         """The seed that draws the same noise here.
 
-        Other tools draw 64-bit seeds (ComfyUI) and pass them to torch, whose CPU generator ignores the upper 32 bits.
-        ``numerics/rng.py`` uses all bits, so the upper half of another tool's seed is dropped.
+        Other tools draw 64-bit seeds (ComfyUI) and pass them to torch, whose CPU generator ignores the upper
+        32 bits. ``numerics/rng.py`` uses all bits, so the upper half of another tool's seed is dropped.
         """
         return self.seed if self.seed is None or self.tool == OURS else self.seed % 2**32
 
     def request(self) -> dict[str, Any]:
-        """The fields of a ``PaintRequest`` that paints this picture again; ``PaintRequest(**recipe.request())``.
+        """The fields of a ``PaintRequest`` that paints this picture again.
 
-        From this package's files: every field. From other tools: only the fields that mean the same here (prompts,
-        ``effective_seed``, steps, guidance, size) and are within this package's limits; their models, samplers and LoRAs
-        have other names.
+        From this package's files: every field. From other tools: only the fields that mean the same here
+        (prompts, ``effective_seed``, steps, guidance, size) and are within this package's limits; their
+        models, samplers and LoRAs have other names.
         """
         if self.tool == OURS and (own := _own_request(self.raw.get("request"))):
             return own | {"seed": own["seed"] if self.seed is None else self.seed, "count": 1}

@@ -1,9 +1,9 @@
 """The XMP packet of a picture: building it, and reading the recipe from an untrusted one.
 
 The packet marks the picture as made by a model, in two standard forms: IPTC's DigitalSourceType
-(https://cv.iptc.org/newscodes/digitalsourcetype/) and the AIGC label of GB 45438-2025 (China, in force 2025-09-01,
-appendix E: one JSON text in the namespace of TC260). The recipe has a namespace of its own.
-Knows neither the file that contains the packet nor the fields of a recipe.
+(https://cv.iptc.org/newscodes/digitalsourcetype/) and the AIGC label of GB 45438-2025 (China, in force
+2025-09-01, appendix E: one JSON text in the namespace of TC260). The recipe has a namespace of its own. Knows
+neither the file that contains the packet nor the fields of a recipe.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def packet(*properties: str) -> bytes:
 def read(data: bytes) -> dict[str, str]:
     """The properties of a packet in the known namespaces, by prefixed name ("starry:Recipe").
 
-    {} if the packet is longer than ``MAX_PACKET``, not XML, or has a document type or entities, as XML bombs do.
+    {} if the packet is longer than ``MAX_PACKET``, not XML, or has a document type, as XML bombs do.
     """
     if len(data) > MAX_PACKET:
         return {}

@@ -1,11 +1,11 @@
 """Download a model from the Hugging Face hub, a mirror of it, or ModelScope, over plain HTTP.
 
-The files go to ``NAME.part``, which is renamed when all of them are complete, so an interrupted download is never taken
-for a model. It resumes inside a file, and the SHA-256 of every large file is checked.
+The files go to ``NAME.part``, which is renamed when all of them are complete, so an interrupted download is
+never taken for a model. It resumes inside a file, and the SHA-256 of every large file is checked.
 
-Why not ``huggingface_hub.snapshot_download``: version 2.4.0, measured 2026-11 against a local server, starts a file anew
-after a kill (60 of 60 MB sent again; here 24), compares sizes only, so that a spoiled file of the right size passes, and
-needs HEAD requests, which a plain mirror may not answer.
+Why not ``huggingface_hub.snapshot_download``: version 2.4.0, measured 2026-11 against a local server, starts
+a file anew after a kill (60 of 60 MB sent again; here 24), compares sizes only, so that a spoiled file of the
+right size passes, and needs HEAD requests, which a plain mirror may not answer.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ def pull(
 ) -> Path:
     """Download a catalogue model or a hub id into STARRY_HOME/models and return its folder.
 
-    ``source``: "hub" (huggingface.co, or the mirror in HF_ENDPOINT) or "modelscope". ``endpoint`` replaces the server.
-    ``on_progress`` receives bytes, and the file's path as the message. Continues an interrupted download. Raises
-    HubUnreachable, MissingFile (the server has no such model), BadFile (wrong checksum) or StorageError.
+    ``source``: "hub" (huggingface.co, or the mirror in HF_ENDPOINT) or "modelscope". ``endpoint`` replaces
+    the server. ``on_progress`` receives bytes, and the file's path as the message. Continues an interrupted
+    download. Raises HubUnreachable, MissingFile (the server has no such model), BadFile (wrong checksum) or
+    StorageError.
     """
     model = find(name)
     if source not in SOURCES:
@@ -102,10 +103,10 @@ def pull(
 
 
 def select_files(files: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """The files a diffusers pipeline needs: configurations and safetensors, the fp16 variant only where it is the only one.
+    """The files a pipeline needs: configurations and safetensors; the fp16 variant if there is no other.
 
-    Other files beside model_index.json (whole checkpoints, samples, licences) and other formats are left out. Raises
-    MissingFile without a model_index.json.
+    Other files beside model_index.json (whole checkpoints, samples, licences) and other formats are left out.
+    Raises MissingFile without a model_index.json.
     """
     if not any(file.path == "model_index.json" for file in files):
         raise MissingFile(

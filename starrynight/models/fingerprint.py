@@ -12,7 +12,7 @@ SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
 def fingerprint(*roots: Path) -> str:
-    """SHA-256 (hex) over the name, length and 64 evenly spaced samples of 4 KB of every weight file below ``roots``.
+    """SHA-256 (hex) over the name, length and 64 spaced samples of 4 KB of every weight file in ``roots``.
 
     A root is a folder or one file. The first sample of a file holds its header.
     """

@@ -1,4 +1,4 @@
-"""The architecture of a single .safetensors file, recognised by its tensors' names, and the small files it lacks.
+"""The architecture of a single .safetensors file, recognised by its tensors' names, and its configurations.
 
 Reads headers, not tensors. Imports transformers only to build CLIP's tokenizer.
 """
@@ -31,9 +31,9 @@ LORA_MARKS = (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lokr_", ".ha
 class Layout:
     """``marks``: prefixes of tensor names that must all occur (after ComfyUI's prefix, if ``base`` is set).
 
-    ``base``: the catalogue model whose pipeline a lone transformer replaces the transformer of. A whole checkpoint has
-    none and takes its configurations from ``folder``. ``like``: the catalogue model with the same defaults; ``size``,
-    ``steps`` and ``guidance`` override them.
+    ``base``: the catalogue model whose pipeline a lone transformer replaces the transformer of. A whole
+    checkpoint has none and takes its configurations from ``folder``. ``like``: the catalogue model with the
+    same defaults; ``size``, ``steps`` and ``guidance`` override them.
     """
 
     name: str
@@ -61,7 +61,7 @@ LAYOUTS = (
 
 
 def recognise(path: Path) -> Layout:
-    """The layout of a single file. Raises Unfit for a LoRA or an unknown layout, and the errors of ``weights.header``."""
+    """The layout of a single file. Raises Unfit for a LoRA or an unknown layout, or as ``weights.header``."""
     keys = [key for key in header(path) if key != "__metadata__"]
     if any(mark in key for key in keys for mark in LORA_MARKS):
         raise Unfit(

@@ -29,8 +29,8 @@ FOLD_HEADER = "starry_fold"
 
 
 def find(name: str) -> Path | None:
-    """The file or folder called ``name``, or None; also for a name that cannot be a path (too long, "~" of an unknown
-    user).
+    """The file or folder called ``name``, or None; also for a name that cannot be a path (too long, "~" of an
+    unknown user).
     """
     try:
         path = Path(name).expanduser()
@@ -42,7 +42,8 @@ def find(name: str) -> Path | None:
 def header(path: Path) -> dict[str, Any]:
     """The header of a .safetensors file: name → {dtype, shape, data_offsets}, and "__metadata__".
 
-    Raises MissingFile, LfsPointer, PickledFile, or BadFile when the file is empty, cut short or not safetensors.
+    Raises MissingFile, LfsPointer, PickledFile, or BadFile when the file is empty, cut short or not
+    safetensors.
     """
     if not path.is_file():
         raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
@@ -71,8 +72,8 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def _extent(read: Any) -> int:
-    """The bytes of tensors that a header declares. Raises ValueError for a malformed header, so that its later readers
-    need no checks.
+    """The bytes of tensors that a header declares. Raises ValueError for a malformed header, so that its
+    later readers need no checks.
     """
     if not isinstance(read, dict):
         raise ValueError("no object")
@@ -127,7 +128,8 @@ def _broken(path: Path, en: str, zh: str) -> BadFile:
 class WeightFile:
     """One weight file, or one component's part of it, as its header describes it.
 
-    ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold`` entry, or "".
+    ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold``
+    entry, or "".
     """
 
     path: Path
@@ -144,7 +146,8 @@ def of_file(path: Path) -> WeightFile:
 def of_folder(folder: Path, but: str = "") -> dict[str, tuple[WeightFile, ...]]:
     """The weight files of each component of a diffusers folder, without ``but``.
 
-    Checks first that every file is present, complete and safe. Raises MissingFile, PickledFile, LfsPointer or BadFile.
+    Checks first that every file is present, complete and safe. Raises MissingFile, PickledFile, LfsPointer or
+    BadFile.
     """
     names = components(read_json(folder / "model_index.json"))
     for name in names:
@@ -153,7 +156,9 @@ def of_folder(folder: Path, but: str = "") -> dict[str, tuple[WeightFile, ...]]:
 
 
 def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[WeightFile, ...]]:
-    """A whole single-file checkpoint, split into components by the ``parts`` (prefix of tensor names → component)."""
+    """A whole single-file checkpoint, split into components by the ``parts`` (prefix of tensor names →
+    component).
+    """
     entries = header(path)
     metadata = entries.pop("__metadata__", {})
     found: dict[str, dict[str, Any]] = {}
@@ -185,8 +190,8 @@ def fold_is_proved(fold: str) -> bool:
 def certificate_holds(certificate: Mapping[str, Any]) -> bool:
     """Whether a pipeline's fold certificate holds, in the sense of ``precision.fold_holds``.
 
-    Judged by the errors that it records, not by its own "holds": files written before 2026-11-27 say so of every fold that
-    stayed finite, and one whose float32 was not run has no errors.
+    Judged by the errors that it records, not by its own "holds": files written before 2026-11-27 say so of
+    every fold that stayed finite, and one whose float32 was not run has no errors.
     """
     try:
         errors = [certificate[name]["error"] for name in ("float32-folded", "float16-folded", "bfloat16")]
