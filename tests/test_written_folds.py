@@ -71,14 +71,14 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(loud: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> export.Written:
+def written(loud: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> export.FoldedCheckpoint:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STARRY_HOME", str(home))
         return export.write(catalogue.resolve(str(loud)), tmp_path_factory.mktemp("out") / "folded")
 
 
 def test_a_tool_without_this_package_paints_it_in_float16(
-    loud: Path, written: export.Written, tmp_path: Path
+    loud: Path, written: export.FoldedCheckpoint, tmp_path: Path
 ) -> None:
     wanted = ((loud, "float32"), (loud, "bfloat16"), (loud, "float16"), (written.folder, "float16"))
     command = [sys.executable, "-W", "ignore", "-c", STRANGER, *(word for pair in wanted for word in pair)]
@@ -91,7 +91,7 @@ def test_a_tool_without_this_package_paints_it_in_float16(
     assert ((folded - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
 
 
-def test_plan_and_proof_travel_with_it(written: export.Written) -> None:
+def test_plan_and_proof_travel_with_it(written: export.FoldedCheckpoint) -> None:
     assert written.kept == ()
     weights = next((written.folder / "transformer").glob("*.safetensors"))
     told = files.header(weights)
@@ -112,7 +112,7 @@ def test_plan_and_proof_travel_with_it(written: export.Written) -> None:
     assert not (written.folder / export.PLAN).exists()
 
 
-def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: export.Written) -> None:
+def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: export.FoldedCheckpoint) -> None:
     card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
     plan = precision_plan.decide(catalogue.resolve(str(written.folder)), card, "auto")
     assert {choice.format for choice in plan if choice.component != "vae_encode"} == {"float16"}
@@ -141,7 +141,7 @@ PROVED = {
     ],
 )
 def test_holds_has_one_meaning_and_decides_what_is_safe(
-    change: dict[str, object], holds: bool, written: export.Written, tmp_path: Path
+    change: dict[str, object], holds: bool, written: export.FoldedCheckpoint, tmp_path: Path
 ) -> None:
     from safetensors import safe_open
 
@@ -160,7 +160,7 @@ def test_holds_has_one_meaning_and_decides_what_is_safe(
     assert ("does not hold" in text) is not holds
 
 
-def test_the_command_refuses_in_one_sentence(written: export.Written, tmp_path: Path) -> None:
+def test_the_command_refuses_in_one_sentence(written: export.FoldedCheckpoint, tmp_path: Path) -> None:
     environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh"}
     starry = Path(sys.executable).with_name("starry")
     for words, sentence in (
@@ -173,7 +173,7 @@ def test_the_command_refuses_in_one_sentence(written: export.Written, tmp_path: 
 
 
 def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
-    loud: Path, written: export.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: export.FoldedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BadRequest, match="exists already"):
         export.write(catalogue.resolve(str(loud)), written.folder)
@@ -186,15 +186,15 @@ def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
 
 
 def test_what_was_broken_off_is_gone_on_with(
-    loud: Path, written: export.Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: export.FoldedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped while it writes the decoder: the second run neither measures nor writes the transformer again."""
-    monkeypatch.setattr(export, "plan_plain", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(export, "plan_for_checkpoint", lambda *_: pytest.fail("measured twice"))
     model, out = catalogue.resolve(str(loud)), tmp_path / "folded"
     partial = tmp_path / "folded.partial"
     partial.mkdir()
     story = json.loads((written.folder / export.STORY).read_text("utf-8"))
-    folds = {"plan": story["plan"], "sittings": [], "certificate": story["certificate"]}
+    folds = {"plan": story["plan"], "samples": [], "certificate": story["certificate"]}
     stamp = folds_path(model).stem
     (partial / export.PLAN).write_text(json.dumps({"stamp": stamp, "folds": folds, "kept": []}), "utf-8")
 
@@ -329,10 +329,10 @@ def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tm
 
 
 def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
-    loud: Path, written: export.Written, monkeypatch: pytest.MonkeyPatch
+    loud: Path, written: export.FoldedCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
     stuck = FoldPlan(islands=("vae.decoder", "transformer", "text_encoder"))
     monkeypatch.setattr(export, "solve_folds", lambda *_, **__: stuck)
     with pytest.raises(Unfit, match="float16-folded"):
-        export.plan_plain(catalogue.resolve(str(loud)))
+        export.plan_for_checkpoint(catalogue.resolve(str(loud)))

@@ -1,8 +1,8 @@
-"""A model written out folded, so that any tool paints with it in float16: ``starry fold``.
+"""``starry fold``: write a model folded, so that any tool can run it in float16.
 
-The plan keeps to what an ordinary checkpoint can carry (``checkpoint_constraints``). A folder is written as a folder; a single file is
-written in the layout it came in. What cannot be folded that way is written in float32, and the note beside it says so.
-Everything goes into a ``.partial`` folder first, which a second run goes on with. Knows files; knows no door.
+The folds are limited to what an ordinary checkpoint can hold (``checkpoint_constraints``). A folder is written as a folder, a
+single file in its own layout. A component that no such fold brings inside float16 is written in float32, and the note says
+so. Everything is written to a ``.partial`` folder first; a second run resumes there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starrynight import __version__
 from starrynight.errors import BadRequest, StorageError, Unfit
 from starrynight.folding import calibrate, single_file
 from starrynight.folding.cache import CalibrationSample, Folds, folds_path
-from starrynight.i18n import Text
+from starrynight.i18n import Text, is_chinese
 from starrynight.models import weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import load, networks
@@ -38,8 +38,8 @@ NOTE, STORY, PLAN = "FOLDED.md", "starry_fold.json", "plan.json"
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written: ``kept`` are the components that had to stay in float32; ``single``: one file, in its layout."""
+class FoldedCheckpoint:
+    """What was written. ``kept``: components that stay in float32. ``single``: one file, in its own layout."""
 
     folder: Path
     plan: FoldPlan
@@ -48,60 +48,37 @@ class Written:
     single: bool
 
     def message(self, lang: str) -> str:
-        """What a reader of the terminal or of the note should know."""
-        zh, c = lang.startswith("zh"), self.certificate
-        half, brain = (c.get(name, {}).get("psnr") for name in ("float16-folded", "bfloat16"))
-        same = c.get("float32-folded", {}).get("error")
-        words = [
-            f"折叠 {len(self.plan.parameters)} 个张量，改写配置 {len(self.plan.configs)} 项。" if zh else
-            f"{len(self.plan.parameters)} tensors folded, {len(self.plan.configs)} configuration keys rewritten.",
-        ]  # fmt: skip
-        if same is not None:
-            exact = same == 0
-            words.append(
-                f"float32 与原模型{'逐位相同' if exact else f'相差 {same:.0e}'}。" if zh else
-                 f"Its float32 is {'bit for bit the original' if exact else f'within {same:.0e} of the original'}."
-            )  # fmt: skip
-        if half is not None:
-            words.append(
-                f"在 {c['pictures']} 幅未参与标定的画上，float16 的 PSNR 为 {half} dB，bfloat16 为 {brain} dB。" if zh else
-                f"On {c['pictures']} held-out pictures float16 is at {half} dB PSNR from float32, bfloat16 at {brain} dB."
-            )  # fmt: skip
+        """A paragraph for the terminal and the note."""
+        return (" " if not is_chinese(lang) else "").join(text.to(lang) for text in self._sentences())
+
+    def _sentences(self) -> Iterator[Text]:
+        tensors, keys, c = len(self.plan.parameters), len(self.plan.configs), self.certificate
+        yield Text(f"{tensors} tensors folded, {keys} configuration keys rewritten.",
+                   f"折叠 {tensors} 个张量，改写配置 {keys} 项。")  # fmt: skip
+        if (error := c.get("float32-folded", {}).get("error")) is not None:
+            same = Text("bit for bit the original", "逐位相同") if error == 0 else Text(
+                f"within {error:.0e} of the original", f"相差 {error:.0e}")  # fmt: skip
+            yield Text(f"Its float32 is {same.en}.", f"float32 与原模型{same.zh}。")
+        float16, bfloat16 = (c.get(name, {}).get("psnr") for name in ("float16-folded", "bfloat16"))
+        if float16 is not None:
+            yield Text(
+                f"On {c['pictures']} held-out pictures float16 is at {float16} dB PSNR from float32, bfloat16 at {bfloat16} dB.",
+                f"在 {c['pictures']} 幅未参与标定的画上，float16 的 PSNR 为 {float16} dB，bfloat16 为 {bfloat16} dB。",
+            )
         if not weights.certificate_holds(c):
-            words.append(self._unproved(zh))
+            lacks = _what_is_missing(c)
+            yield Text(
+                f"{lacks.en}: the certificate does not hold, and this program will not choose float16 for it by itself.",
+                f"{lacks.zh}：证书不成立（holds 为 false），本程序不会自动以 float16 使用它。",
+            )
         if self.kept:
             names = ", ".join(self.kept)
-            words.append(
-                f"{names} 无法以普通检查点的形式折叠，保留为 float32。" if zh else
-                f"{names}: no fold that an ordinary checkpoint can carry, so written in float32."
-            )  # fmt: skip
-        return " ".join(words)
-
-    def _unproved(self, zh: bool) -> str:
-        """What the certificate lacks, and what follows from it."""
-        if not self.certificate.get("finite"):
-            lacks = (
-                "折叠后的 float16 仍有数值失效" if zh else "Folded float16 still broke on a held-out picture"
-            )
-        elif "float32-folded" not in self.certificate:
-            lacks = (
-                "float32 放不进内存，只知道 float16 的数值有限"
-                if zh
-                else "Float32 did not fit into memory, so it is only known that float16 stayed finite"
-            )
-        else:
-            lacks = (
-                "折叠后的 float16 并不比 bfloat16 更接近 float32"
-                if zh
-                else "Folded float16 is not nearer to float32 than bfloat16, or its float32 differs"
-            )
-        if zh:
-            return f"{lacks}：证书不成立（holds 为 false），本程序不会自动以 float16 使用它。"
-        return f"{lacks}: the certificate does not hold, and this program will not choose float16 for it by itself."
+            yield Text(f"{names}: no fold that an ordinary checkpoint can hold, so written in float32.",
+                       f"{names} 无法以普通检查点的形式折叠，保留为 float32。")  # fmt: skip
 
     @property
     def loading(self) -> str:
-        """The line of Python that loads it."""
+        """How to load it: a line of Python, or a sentence for a single file."""
         if self.single:
             return "Put the file where your tool keeps its diffusion models, and let it run in float16."
         if not self.kept:
@@ -110,17 +87,29 @@ class Written:
         return f'DiffusionPipeline.from_pretrained("{self.folder.name}", dtype={{{kept}, "default": torch.float16}})'
 
 
-def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -> Written:
-    """Write ``model`` folded to the folder ``out``, which must not exist.
+def _what_is_missing(certificate: Mapping[str, Any]) -> Text:
+    """Why a certificate does not hold."""
+    if not certificate.get("finite"):
+        return Text("Folded float16 still broke on a held-out picture", "折叠后的 float16 仍有数值失效")
+    if "float32-folded" not in certificate:
+        return Text("Float32 did not fit into memory, so it is only known that float16 stayed finite",
+                    "float32 放不进内存，只知道 float16 的数值有限")  # fmt: skip
+    return Text("Folded float16 is not nearer to float32 than bfloat16, or its float32 differs",
+                "折叠后的 float16 并不比 bfloat16 更接近 float32，或其 float32 有差异")  # fmt: skip
 
-    Raises BadRequest when it does, StorageError when the disk is too small or full, Unfit when nothing can be folded.
+
+def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -> FoldedCheckpoint:
+    """Write ``model`` folded to the new folder ``out``.
+
+    Raises BadRequest when ``out`` exists, StorageError when the disk is too small or full, Unfit when nothing can be
+    folded.
     """
     if out.exists():
         raise BadRequest(f"“{out}” exists already; name a new folder.", f"“{out}”已存在；请换一个新文件夹。")
     sources = _sources(model)
-    _check_room(out, sources)
+    _check_free_space(out, sources)
     partial = out.with_name(out.name + ".partial")
-    folds, kept = _planned(model, partial / PLAN, on_progress)
+    folds, kept = _cached_plan(model, partial / PLAN, on_progress)
     counter = ProgressCounter(on_progress, sum(len(weights.header(path)) - 1 for path in sources))
     certificate = {
         **folds.certificate,
@@ -131,7 +120,7 @@ def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -
         _write_folder(model.path, partial, folds.plan, certificate, kept, counter)
     else:
         _write_file(model, partial, folds.plan, certificate, counter)
-    written = Written(out, folds.plan, folds.certificate, kept, single=not model.is_folder)
+    written = FoldedCheckpoint(out, folds.plan, folds.certificate, kept, single=not model.is_folder)
     _write_notes(model, partial, written)
     (partial / PLAN).unlink()
     partial.replace(out)
@@ -141,33 +130,35 @@ def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -
 # -- the plan --------------------------------------------------------------------------------------------------------
 
 
-def _planned(
-    model: LocalModel, kept_at: Path, on_progress: OnProgress | None
+def _cached_plan(
+    model: LocalModel, cached: Path, on_progress: OnProgress | None
 ) -> tuple[Folds, tuple[str, ...]]:
-    """The plan and its proof, made once: a run that was broken off finds them in the unfinished folder."""
+    """The plan and its certificate, made once: a resumed run finds them in the unfinished folder."""
     stamp = folds_path(model).stem
-    if kept_at.is_file():
-        told = json.loads(kept_at.read_text("utf-8"))
-        if told["stamp"] == stamp:
-            return Folds.from_json(json.dumps(told["folds"])), tuple(told["kept"])
-    folds, kept = plan_plain(model, on_progress)
-    shutil.rmtree(kept_at.parent, ignore_errors=True)
-    kept_at.parent.mkdir(parents=True)
-    kept_at.write_text(
+    if cached.is_file():
+        stored = json.loads(cached.read_text("utf-8"))
+        if stored["stamp"] == stamp:
+            return Folds.from_json(json.dumps(stored["folds"])), tuple(stored["kept"])
+    folds, kept = plan_for_checkpoint(model, on_progress)
+    shutil.rmtree(cached.parent, ignore_errors=True)
+    cached.parent.mkdir(parents=True)
+    cached.write_text(
         json.dumps({"stamp": stamp, "folds": json.loads(folds.to_json()), "kept": kept}), "utf-8"
     )
     return folds, kept
 
 
-def plan_plain(model: LocalModel, on_progress: OnProgress | None = None) -> tuple[Folds, tuple[str, ...]]:
-    """Folds that an ordinary checkpoint can carry; components that would need an island keep their weights."""
+def plan_for_checkpoint(
+    model: LocalModel, on_progress: OnProgress | None = None
+) -> tuple[Folds, tuple[str, ...]]:
+    """Folds that an ordinary checkpoint can hold; components that would need an island stay unfolded in float32."""
     samples = calibrate.usual(model)
     counter = ProgressCounter(
         on_progress, sum(s.steps for s in samples) + calibrate.certificate_pictures(model)
     )
-    found, carried, names = _watch(model, samples, counter)
+    found, constraints, names = _trace_all(model, samples, counter)
     try:
-        plan = solve_folds(found, constraints=carried, fixed=lambda name: not _written(model, name))
+        plan = solve_folds(found, constraints=constraints, fixed=lambda name: not _can_be_folded(model, name))
     except Infeasible as error:
         raise Unfit(
             f"{model.spec.en} was folded before in a way that an ordinary checkpoint cannot carry ({error}); fold the original.",
@@ -187,21 +178,21 @@ def plan_plain(model: LocalModel, on_progress: OnProgress | None = None) -> tupl
     return Folds(plan, samples, calibrate.certify(model, plan, counter, kept)), kept
 
 
-def _watch(
+def _trace_all(
     model: LocalModel, samples: Sequence[CalibrationSample], counter: ProgressCounter
 ) -> tuple[Trace, CheckpointConstraints, tuple[str, ...]]:
-    """What painting and encoding taught, what a checkpoint can carry, and the names of the networks."""
+    """The trace of painting and encoding, what a checkpoint can hold, and the names of the networks."""
     found = calibrate.observe(model, samples, counter=counter)
     pipeline = load(model, calibrate.uniform(model, "bfloat16"))
     parts, picture = networks(pipeline), calibrate.first_picture(model, samples)
     if picture is None:
         picture = calibrate.paint(pipeline, model, samples[0])
     _trace_encoding(parts, picture, found)
-    return found, _carried(model, parts, pipeline.folds), tuple(parts)
+    return found, _constraints(model, parts, pipeline.folds), tuple(parts)
 
 
 def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor, found: Trace) -> None:
-    """The half of an autoencoder that painting does not use, but other tools will run in float16 too."""
+    """Trace the encoder of the autoencoder, which painting does not use but other tools run in float16 as well."""
     vae: Any = networks.get("vae")
     if vae is not None and hasattr(vae, "encode"):
         vae.to(torch.bfloat16)
@@ -210,17 +201,17 @@ def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor,
         )
 
 
-def _carried(
-    model: LocalModel, networks: dict[str, torch.nn.Module], told: FoldPlan
+def _constraints(
+    model: LocalModel, networks: dict[str, torch.nn.Module], in_file: FoldPlan
 ) -> CheckpointConstraints:
-    """A folder's configuration carries its keys; a lone file has none that other tools would read."""
+    """A folder's configurations can be rewritten; other tools read none beside a single file."""
     if not model.is_folder:
-        return CheckpointConstraints(header_epsilons=told.epsilons)
-    return checkpoint_constraints(networks, told.epsilons)
+        return CheckpointConstraints(header_epsilons=in_file.epsilons)
+    return checkpoint_constraints(networks, in_file.epsilons)
 
 
-def _written(model: LocalModel, name: str) -> bool:
-    """Whether a tensor can be folded where it is written: in a single file, only what the converter maps."""
+def _can_be_folded(model: LocalModel, name: str) -> bool:
+    """Whether a tensor can be folded in its file: in a single file, only what diffusers' converter maps."""
     return model.is_folder or name.split(".")[0] in single_file.parts(model)
 
 
@@ -243,8 +234,8 @@ def _sources(model: LocalModel) -> list[Path]:
     return [path for name in parts for path in weight_files(model.path / name)]
 
 
-def _check_room(out: Path, sources: list[Path]) -> None:
-    """Twice the files' size is enough even if all of it has to become float32."""
+def _check_free_space(out: Path, sources: list[Path]) -> None:
+    """Twice the files' size suffices even if everything becomes float32."""
     there, free, _ = disk_state(out)
     needed = 2 * sum(path.stat().st_size for path in sources)
     if free < needed:
@@ -282,7 +273,7 @@ def _write_folder(
 
 
 def _plain_name(name: str) -> str:
-    """What was loaded as a variant becomes the plain file."""
+    """A variant is written under the plain file's name."""
     return name.replace(".fp16", "") if is_variant(name) else name
 
 
@@ -290,16 +281,16 @@ def _write_weights(
     path: Path, place: Path, plan: FoldPlan, certificate: dict[str, Any], name: str, dtype: torch.dtype, counter: ProgressCounter,
     rows: dict[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
-    """One weight file, unless an earlier run has finished it."""
+    """Write one weight file, unless an earlier run has finished it."""
     if place.is_file():
         weights.header(place)
         return
-    # What the header says of the epsilons holds for what reads it after the configuration: nothing is left to do.
+    # The header lists no epsilons: whoever reads the header has read the rewritten configuration already.
     before = read_plan(path) or FoldPlan()
-    told = compose(only(before, name), only(plan, name)) if name else compose(before, plan)
-    told = replace(told, epsilons={})
+    total = compose(only(before, name), only(plan, name)) if name else compose(before, plan)
+    total = replace(total, epsilons={})
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_folded(path, place, plan, certificate, name, dtype, rows, told,
+    write_folded(path, place, plan, certificate, name, dtype, rows, total,
                  lambda tensor: counter.advance(Text(f"writing {tensor}", f"写出 {tensor}")))  # fmt: skip
 
 
@@ -321,14 +312,14 @@ def _rewrite_config(folder: Path, name: str, plan: FoldPlan, dtype: torch.dtype)
 def _write_file(
     model: LocalModel, target: Path, plan: FoldPlan, certificate: dict[str, Any], counter: ProgressCounter
 ) -> None:
-    """A single file, back in its own layout."""
+    """Write a single file in its own layout."""
     rows = single_file.powers(model, plan)
     place = target / model.path.name
     _write_weights(model.path, place, plan, certificate, "", torch.float16, counter, rows)
 
 
-def _write_notes(model: LocalModel, folder: Path, written: Written) -> None:
-    """For people and for machines."""
+def _write_notes(model: LocalModel, folder: Path, written: FoldedCheckpoint) -> None:
+    """FOLDED.md for people, starry_fold.json for machines."""
     story = {
         "made_by": f"starry fold (Starry Night {__version__})", "from": model.spec.name, "to": "float16",
         "plan": json.loads(written.plan.to_json()), "certificate": written.certificate, "float32": list(written.kept),
@@ -339,7 +330,7 @@ def _write_notes(model: LocalModel, folder: Path, written: Written) -> None:
     load = written.loading if written.single else f"```python\n{written.loading}\n```"
     (folder / NOTE).write_text(
         f"# {model.spec.en}, folded for float16\n\n{written.message('en')}\n\n{written.message('zh')}\n\n{load}\n\n"
-        "The same function as the original; weights were multiplied by powers of two so that every activation of the\n"
+        "Weights were multiplied by powers of two, so that every activation of the\n"
         f"calibration stays {written.plan.headroom_bits:.1f} bits inside float16's range. The plan is in `{STORY}` and in the header of the\n"
         "weights (`starry_fold`). Ranges were measured, not proved: a tool without a guard shows a black picture if one\n"
         "goes beyond them.\n",
@@ -351,26 +342,29 @@ def _write_notes(model: LocalModel, folder: Path, written: Written) -> None:
 
 
 def checkpoint_constraints(
-    networks: Mapping[str, torch.nn.Module], told: Mapping[str, int] | None = None
+    networks: Mapping[str, torch.nn.Module], header_epsilons: Mapping[str, int] | None = None
 ) -> CheckpointConstraints:
-    """The keys of all networks, as "network.key"; ``told``: see ``CheckpointConstraints``."""
+    """Which epsilons each configuration key sets, as "network.key". ``header_epsilons``: see ``CheckpointConstraints``.
+
+    Found by building each class twice, without memory, from two configurations that differ in one key.
+    """
     keys = {}
     for name, network in networks.items():
         for key in _keys(network):
             if members := frozenset(_set_by(network, key, name)):
                 keys[join(name, key)] = members
-    return CheckpointConstraints(keys, told or {})
+    return CheckpointConstraints(keys, header_epsilons or {})
 
 
 def _keys(network: torch.nn.Module) -> list[str]:
-    """Keys of the configuration that hold a small positive number and are called an epsilon."""
+    """The configuration's keys that are called an epsilon and hold a positive number."""
     config: Any = getattr(network, "config", None) or {}
     entries = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return [key for key, value in entries.items() if "eps" in key and isinstance(value, float) and value > 0]
 
 
 def _set_by(network: torch.nn.Module, key: str, prefix: str) -> Iterator[str]:
-    """The epsilons ("module.attribute") that are twice as large when the key is."""
+    """The epsilons ("module.attribute") that double when the key doubles."""
     one, two = (_rebuilt(network, key, factor) for factor in (1.0, 2.0))
     if one is None or two is None:
         return
@@ -382,7 +376,7 @@ def _set_by(network: torch.nn.Module, key: str, prefix: str) -> Iterator[str]:
 
 
 def _rebuilt(network: torch.nn.Module, key: str, factor: float) -> torch.nn.Module | None:
-    """The same class from the same configuration but for one key, on no device; None if it cannot be built so."""
+    """The same class from the same configuration with one key changed, on the meta device; None if it cannot be built."""
     config: Any = network.config
     cls: Any = type(network)
     with torch.device("meta"):
@@ -391,8 +385,8 @@ def _rebuilt(network: torch.nn.Module, key: str, factor: float) -> torch.nn.Modu
                 other = copy.deepcopy(config)
                 setattr(other, key, getattr(config, key) * factor)
                 return cls(other)
-            # without its notes on itself: one of them would bring defaults back
-            told = {name: value for name, value in config.items() if not name.startswith("_")}
-            return cls.from_config({**told, key: told[key] * factor})
+            # without diffusers' private entries: "_use_default_values" would restore defaults
+            entries = {name: value for name, value in config.items() if not name.startswith("_")}
+            return cls.from_config({**entries, key: entries[key] * factor})
         except (TypeError, ValueError, RuntimeError, NotImplementedError):
             return None

@@ -1,7 +1,7 @@
-"""Where each weight of a single file went when it was laid out as diffusers has it, so that a fold finds its way back.
+"""Which row of a single file's tensor becomes which row in diffusers' layout, so that folds can be mapped back.
 
-Sends row numbers through diffusers' own converter and reads where they come out: fused projections are split and halves
-swapped there, by code that is not ours and may change. Knows the converter's door; holds no weights.
+Row numbers are sent through diffusers' own converter, which splits fused projections and swaps halves, and read where
+they come out. The converter may change without notice; no copy of its mapping is kept here. No weights are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def parts(model: LocalModel) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def powers(model: LocalModel, plan: FoldPlan) -> dict[str, Tensor]:
-    """The power of each row of each tensor in the model's file that the converter maps; of others nothing is known."""
+    """The power of two of every row of every tensor in the model's file that the converter maps; others are left out."""
     shapes = {n: e["shape"] for n, e in header(model.path).items() if n != "__metadata__"}
     rows: dict[str, Tensor] = {}
     for component, (kind, config) in parts(model).items():
@@ -34,7 +34,7 @@ def powers(model: LocalModel, plan: FoldPlan) -> dict[str, Tensor]:
 
 
 def numbered(shapes: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """For each tensor its rows' numbers, unique over the file; other dimensions shrunk to one."""
+    """A tensor of row numbers for each tensor, unique over the file; all other dimensions are 1."""
     rows, first = {}, 0
     for name, shape in shapes.items():
         count = shape[0] if shape else 1
@@ -46,7 +46,7 @@ def numbered(shapes: Mapping[str, list[int]]) -> dict[str, Tensor]:
 
 
 def convert(kind: str, config: dict[str, Any], rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The numbers as diffusers' converter for ``kind`` lays them out; as they are where it would convert nothing."""
+    """The row numbers as diffusers' converter for class ``kind`` arranges them; unchanged if it would convert nothing."""
     import diffusers
     from diffusers.loaders.single_file_model import (
         SINGLE_FILE_LOADABLE_CLASSES,
@@ -64,7 +64,7 @@ def convert(kind: str, config: dict[str, Any], rows: dict[str, Tensor]) -> dict[
 def back(
     shapes: Mapping[str, list[int]], converted: Mapping[str, Tensor], plan: FoldPlan
 ) -> dict[str, Tensor]:
-    """The power of every row, by the file's own names; without the tensors of which no row was converted."""
+    """The power of every row, by the file's own names; tensors of which no row was converted are left out."""
     total = sum(shape[0] if shape else 1 for shape in shapes.values())
     powers, reached = torch.zeros(total, dtype=torch.int32), torch.zeros(total, dtype=torch.bool)
     for name, numbers in converted.items():

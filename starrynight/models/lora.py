@@ -1,7 +1,7 @@
-"""LoRAs: found by name or path, checked, put on for a request with their weights, and taken off again.
+"""LoRAs: find one by name or path, check it, apply it for a request, remove it.
 
-Knows safetensors files and diffusers' LoRA mixins, which translate the layouts of ComfyUI and kohya; on a folded model
-a LoRA is folded as the weight it adds to. A model that has taken its LoRAs off paints the same bytes as before.
+diffusers' LoRA mixins translate the layouts of ComfyUI and kohya. On a folded model a LoRA is folded like the weight it
+adds to. After its LoRAs are removed, a model paints the same bytes as before.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ KIND = ("LoRA", "LoRA")
 
 
 def names() -> list[str]:
-    """The LoRAs in STARRY_HOME/loras, by file name without its ending."""
+    """The LoRAs in STARRY_HOME/loras and its sub-folders, by file name without suffix."""
     folder = settings().loras
     return sorted(path.stem for path in folder.rglob("*.safetensors")) if folder.is_dir() else []
 
 
 def find(name: str) -> Path:
-    """The file behind a name or path, whole and trusted.
+    """The file of a name or path, checked to be whole and safe.
 
     Raises UnknownName, MissingFile, PickledFile, LfsPointer or BadFile.
     """
@@ -50,11 +50,12 @@ def find(name: str) -> Path:
 def applied(
     pipeline: Any, loras: Sequence[tuple[str, float]], model: str, place: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """The pipeline with ``loras`` (name or path, weight) stacked on it. ``model`` is its name, for messages.
+    """Apply ``loras``, pairs of name or path and weight, for as long as the context lasts.
 
-    ``place`` offloads the pipeline's weights, if they are to be: LoRAs are put on and taken off while all of them are at
-    hand (a layer that comes and goes has no numbers to fold, and the library would send it to another device than ours).
-    Raises Unfit when the family takes no LoRA or one fits no layer; whatever happens, all come off at the end.
+    ``model`` is the model's name, for messages. ``place`` offloads the pipeline's weights again, if they are offloaded:
+    LoRAs are loaded and removed while all weights are in their modules, because an offloaded layer has no numbers to fold,
+    and diffusers would restore the hooks for its own choice of device. Raises Unfit when the family takes no LoRA or one
+    fits no layer.
     """
     if not loras:
         yield
@@ -62,20 +63,18 @@ def applied(
     if not hasattr(pipeline, "load_lora_weights"):
         raise Unfit(f"{model} takes no LoRA.", f"{model} 不支持 LoRA。")
     try:
-        with _at_hand(pipeline, place):
-            adapters = [
-                _put_on(pipeline, find(name), number, model) for number, (name, _) in enumerate(loras)
-            ]
+        with _without_offloading(pipeline, place):
+            adapters = [_load(pipeline, find(name), number, model) for number, (name, _) in enumerate(loras)]
             pipeline.set_adapters(adapters, [weight for _, weight in loras])
         yield
     finally:
-        with _at_hand(pipeline, place):
+        with _without_offloading(pipeline, place):
             pipeline.unload_lora_weights()
 
 
 @contextmanager
-def _at_hand(pipeline: Any, place: Callable[[], None] | None) -> Iterator[None]:
-    """Offloaded weights in their modules, for as long as this lasts."""
+def _without_offloading(pipeline: Any, place: Callable[[], None] | None) -> Iterator[None]:
+    """All weights are in their modules while the context lasts."""
     if place is None:
         yield
         return
@@ -86,8 +85,8 @@ def _at_hand(pipeline: Any, place: Callable[[], None] | None) -> Iterator[None]:
         place()
 
 
-def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
-    """Load one LoRA under a name that peft allows, and make sure that it reached a layer."""
+def _load(pipeline: Any, path: Path, number: int, model: str) -> str:
+    """Load one LoRA under a name that PEFT allows; return that name. Raises Unfit if it reached no layer."""
     from starrynight.models.load import networks
     from starrynight.numerics.fold import fold_adapter
 
@@ -100,7 +99,7 @@ def _put_on(pipeline: Any, path: Path, number: int, model: str) -> str:
         if "out of memory" in str(error).lower():
             raise
         raise _unfit(path, model) from error
-    if not any(adapter in applied for applied in pipeline.get_list_adapters().values()):
+    if not any(adapter in names for names in pipeline.get_list_adapters().values()):
         raise _unfit(path, model)
     for component, part in networks(pipeline).items():
         fold_adapter(part, adapter, pipeline.folds, component)

@@ -1,6 +1,5 @@
-"""From a model's files to a precision plan: counts its parameters from headers and asks ``numerics.precision``.
-
-Knows where a component's weights lie and which role of the plan it plays; decides nothing about formats itself.
+"""The precision plan of a model on this machine: joins the model's headers and the device's facts for
+``numerics.precision``, which decides.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def decide(model: LocalModel, here: precision.Device, asked: str) -> PrecisionPl
 
 
 def processor() -> precision.Device:
-    """The computer's own processor, measured."""
+    """The CPU of this machine, with measured rates."""
     return _probed("cpu")
 
 
@@ -54,13 +53,13 @@ def stores(device: str) -> frozenset[str]:
 
 @cache
 def _probed(kind: str | None) -> precision.Device:
-    """This machine. A CPU's rates are measured once and kept under STARRY_HOME/cache: on a busy day they would come
-    out otherwise, and the same request must not choose another format tomorrow.
+    """This machine. A CPU's rates are measured once and stored under STARRY_HOME/cache: a busy machine would measure
+    others, and the same request must choose the same format every day.
     """
     from starrynight.numerics import device as machine
 
     here = machine.probe(kind, measure=False)
-    if here.kind != "cpu":  # elsewhere facts decide, not rates
+    if here.kind != "cpu":  # on accelerators published facts decide, not rates
         return here
     import torch
 
@@ -81,7 +80,7 @@ def _read_rates(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _kind(device: str | None) -> str | None:
-    """precision's word for a torch device: "cuda:1" is cuda, or rocm on an AMD build."""
+    """``precision.Device.kind`` of a torch device: "cuda:1" is "cuda", or "rocm" on an AMD build."""
     if device is None:
         return None
     import torch
@@ -91,11 +90,11 @@ def _kind(device: str | None) -> str | None:
 
 
 def role(component: str) -> str:
-    """Which entry of a plan a component's weights follow. An autoencoder is kept in its encoder's format."""
+    """The plan's entry for a component's weights. An autoencoder is stored in its encoder's format."""
     return "vae_encode" if component == "vae" else role_of(component)
 
 
 def dtype_name(plan: PrecisionPlan, component: str) -> str:
-    """The torch dtype's name for a component; one the plan has no entry for follows the denoiser, its first."""
+    """The torch dtype's name for a component; without an entry in the plan, that of the denoiser, its first."""
     entries = {choice.component: choice.dtype for choice in plan}
     return entries.get(role(component)) or next(iter(entries.values()))

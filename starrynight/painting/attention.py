@@ -1,7 +1,6 @@
-"""Attention back ends by short names: choosing one for a pipeline, and changing to another in the middle of a picture.
+"""Attention back ends by short names: choose one for a pipeline, or switch during a picture.
 
-Knows diffusers' attention processors and transformers' switch; knows no model by name. A choice holds for the networks
-it was made for: the library's process-wide default is left as it was.
+A choice applies to the networks it is made for; diffusers' process-wide default is left as it was.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def choose(pipeline: Any, denoiser: Any, name: str) -> None:
 
 @contextmanager
 def _default_kept() -> Iterator[None]:
-    """diffusers makes a network's back end the whole process's; another painter must not inherit it."""
+    """Restore diffusers' process-wide back end, which setting a network's changes as well."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry as registry
 
     before = registry._active_backend
@@ -55,13 +54,13 @@ def _default_kept() -> Iterator[None]:
 
 
 def change(network: torch.nn.Module) -> tuple[str, Callable[[], None]] | None:
-    """Let ``network`` compute its attention the other way: step by step instead of fused, or fused if it was not.
+    """Switch ``network`` from fused to unfused attention, or back.
 
-    Returns the new way's name and how to go back; None for a network whose attention cannot be changed.
+    Returns the new back end's name and a function that undoes the switch; None for a network that cannot be switched.
     """
     back: list[Callable[[], None]] = []
-    names = {name for module in network.modules() if (name := _other(module, back))}
-    name = _other_of_transformers(network, back)
+    names = {name for module in network.modules() if (name := _switch_layer(module, back))}
+    name = _switch_transformers(network, back)
     names |= {name} if name else set()
 
     def undo() -> None:
@@ -71,8 +70,8 @@ def change(network: torch.nn.Module) -> tuple[str, Callable[[], None]] | None:
     return (", ".join(sorted(names)), undo) if names else None
 
 
-def _other(module: Any, back: list[Callable[[], None]]) -> str | None:
-    """One attention layer of diffusers: dispatched ones by their back end, older ones by their processor."""
+def _switch_layer(module: Any, back: list[Callable[[], None]]) -> str | None:
+    """One attention layer of diffusers: by its dispatched back end, or by its processor in older classes."""
     from diffusers.models.attention_dispatch import AttentionBackendName
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, XFormersAttnProcessor
 
@@ -94,7 +93,7 @@ def _other(module: Any, back: list[Callable[[], None]]) -> str | None:
     return None
 
 
-def _other_of_transformers(network: Any, back: list[Callable[[], None]]) -> str | None:
+def _switch_transformers(network: Any, back: list[Callable[[], None]]) -> str | None:
     before = getattr(getattr(network, "config", None), "_attn_implementation", None)
     if before is None or not hasattr(network, "set_attn_implementation"):
         return None

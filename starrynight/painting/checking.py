@@ -1,6 +1,6 @@
-"""Whether a request can be painted, told before anything heavy is loaded; and what to warn of.
+"""Whether a request can be painted, checked before anything heavy is loaded; and warnings about it.
 
-Knows the catalogue's rows, the names of styles, samplers and LoRAs. Sizes are refused aloud, never rounded.
+A size that the model cannot paint is refused, never rounded. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starrynight.request import PaintRequest, check_size
 
 
 def check(request: PaintRequest, model: ModelSpec) -> None:
-    """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the first picture)."""
+    """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the init image)."""
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
     styles.styled(request.prompt, request.style)
     if request.sampler is not None:
@@ -33,14 +33,14 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
 
 
 def negative_of(request: PaintRequest, model: ModelSpec) -> str:
-    """The user's negative prompt, then the style's where the model was taught to read one."""
+    """The user's negative prompt, then the style's if the model was trained on negative prompts."""
     _, from_style = styles.styled(request.prompt, request.style)
     parts = [request.negative_prompt, from_style if model.negatives else ""]
     return ", ".join(part for part in parts if part)
 
 
 def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None) -> list[tuple[str, str]]:
-    """What will not come out as asked, as (English, 中文). With the model's tokenizer, length is counted too."""
+    """What the model will ignore or do badly. With its tokenizer, the prompt's length is checked as well."""
     prompt, _ = styles.styled(request.prompt, request.style)
     found = []
     if model.languages and styles.language(prompt) == "zh" and "zh" not in model.languages:

@@ -1,6 +1,5 @@
-"""What stays on the device and what waits in the computer's memory: a pure choice, and the hands that carry it out.
-
-Knows sizes in bytes and the offload hooks of diffusers and accelerate; knows no model by name.
+"""What stays on the device and what is offloaded to the CPU: the choice, and the functions that carry it out with the
+hooks of diffusers and accelerate.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from starrynight.models.load import networks
 
 Arrangement = Literal["resident", "model", "sequential"]
 
-# What is left free beside the weights for one component at work. Live tensors, counted without a device by
-# benchmarks/memory_needs.py: a step of Z-Image with guidance takes 1.0 GB at 1024² and 2.2 GB at 1536² in bfloat16; decoding in
-# float32 takes 3.2 GB at 1024² and 5.0 GB at 1280². What an allocator and a driver add was not measured.
+# Bytes kept free beside the weights for the activations of the running component. Live tensors, counted without a device
+# by benchmarks/memory_needs.py: a step of Z-Image with guidance takes 1.0 GB at 1024² and 2.2 GB at 1536² in bfloat16;
+# decoding in float32 takes 3.2 GB at 1024² and 5.0 GB at 1280². What allocator and driver add was not measured.
 STEPPING, DECODING = 2_500_000_000, 5_000_000_000
 
-# From here on an autoencoder works in tiles: decoding 1536² whole would take 7.3 GB.
+# From this many pixels on an autoencoder works in tiles: decoding 1536² whole would take 7.3 GB.
 TILE_FROM = 1280 * 1280
 
 
 def arrange(weights: Mapping[str, int], free: int) -> Arrangement:
-    """Everything at once if it fits into ``free`` bytes beside what is at work, else one component at a time, else one
+    """All weights resident if they fit into ``free`` bytes beside the activations, else one component at a time, else one
     layer at a time. ``weights`` are bytes by component.
     """
     work = {name: DECODING if name == "vae" else STEPPING for name in weights}
@@ -45,7 +44,7 @@ def sizes(pipeline: Any) -> dict[str, int]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of an accelerator now; None where it cannot be asked (a CPU shares the computer's own)."""
+    """Free bytes of an accelerator now; None for a CPU."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "xpu":
@@ -56,7 +55,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def choose(pipeline: Any, device: torch.device, budget: int | None) -> Arrangement:
-    """``budget`` bytes outrank what is free. On a CPU there is nothing to offload to, so everything stays."""
+    """``budget`` bytes replace the free memory. On a CPU there is nothing to offload to, so everything is resident."""
     free = free_bytes(device) if budget is None else budget
     return "resident" if device.type == "cpu" or free is None else arrange(sizes(pipeline), free)
 
@@ -72,29 +71,29 @@ def place(pipeline: Any, device: torch.device, arrangement: Arrangement) -> None
 
 
 def numbers(module: torch.nn.Module, name: str) -> torch.Tensor:
-    """A module's own parameter or buffer, wherever it is: offloaded layer by layer, a module holds it only while it runs."""
-    waiting = _waiting(module, name)
-    return waiting[0][waiting[1]] if waiting else _table(module, name)[name]
+    """A module's own parameter or buffer, also where accelerate has offloaded it."""
+    offloaded = _offloaded(module, name)
+    return offloaded[0][offloaded[1]] if offloaded else _table(module, name)[name]
 
 
 def put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Let a module's own parameter or buffer hold ``tensor``'s numbers in its format, where it is or waits by now."""
-    table, waiting = _table(module, name), _waiting(module, name)
-    if waiting is None:
+    """Replace a module's own parameter or buffer by ``tensor``, in its format, in the module or where it is offloaded to."""
+    table, offloaded = _table(module, name), _offloaded(module, name)
+    if offloaded is None:
         table[name].data = tensor.to(table[name].device)
         return
-    waiting[0][waiting[1]] = tensor
-    # What stands in for it says in which format it is to be fetched. A run that broke off may have left numbers there.
-    stand_in: torch.Tensor = torch.empty_like(tensor, device="meta")
-    table[name] = torch.nn.Parameter(stand_in, False) if name in module._parameters else stand_in
+    offloaded[0][offloaded[1]] = tensor
+    # The placeholder's dtype is the one it is fetched in. An interrupted run may have left a real tensor in its place.
+    placeholder: torch.Tensor = torch.empty_like(tensor, device="meta")
+    table[name] = torch.nn.Parameter(placeholder, False) if name in module._parameters else placeholder
 
 
 def _table(module: torch.nn.Module, name: str) -> dict[str, Any]:
     return module._parameters if name in module._parameters else module._buffers
 
 
-def _waiting(module: torch.nn.Module, name: str) -> tuple[dict[str, torch.Tensor], str] | None:
-    """Where accelerate keeps a tensor of an offloaded layer, and its key there; None for one that is in the module."""
+def _offloaded(module: torch.nn.Module, name: str) -> tuple[dict[str, torch.Tensor], str] | None:
+    """accelerate's store and key for a tensor of an offloaded layer; None for a tensor that is in the module."""
     hook: Any = getattr(module, "_hf_hook", None)
     for each in getattr(hook, "hooks", (hook,)):
         kept = getattr(each, "weights_map", None)
@@ -105,8 +104,8 @@ def _waiting(module: torch.nn.Module, name: str) -> tuple[dict[str, torch.Tensor
 
 
 def tile(pipeline: Any, width: int, height: int) -> None:
-    """Let the autoencoder work in tiles where the picture is large. Tiles change a picture a little (each is
-    normalised alone), so it depends on the size asked for and never on how much memory happens to be free.
+    """Switch tiling of the autoencoder by the picture's size. Tiles change a picture a little, because each is normalised
+    alone, so the switch depends on the size and never on how much memory is free.
     """
     name = "enable_tiling" if width * height >= TILE_FROM else "disable_tiling"
     switch = getattr(getattr(pipeline, "vae", None), name, None)
@@ -115,8 +114,7 @@ def tile(pipeline: Any, width: int, height: int) -> None:
 
 
 def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """The error as OutOfMemory if that is what it is: ours, CUDA's own type, the CPU allocator's sentence,
-    Python's."""
+    """``error`` as OutOfMemory if it is one: ours, torch's type, the CPU allocator's message, or Python's; else None."""
     if isinstance(error, OutOfMemory):
         return error
     text = str(error).lower()

@@ -16,7 +16,7 @@ EULER = ("FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler")
 
 
 class Preview:
-    """Maps latents of one pipeline to uint8 pictures; measured at the first use."""
+    """Maps latents of one pipeline to uint8 pictures; the map is fitted at the first use."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -24,7 +24,7 @@ class Preview:
 
     @torch.no_grad()
     def __call__(self, latents: torch.Tensor, width: int, height: int) -> np.ndarray | None:
-        """uint8 [h, w, 3], one pixel for each latent; None for latents that are not a plane of channels."""
+        """uint8 [h, w, 3], one pixel per latent; None for latents that are not a plane of channels."""
         plane = self._plane(latents, width, height)
         if plane is None or getattr(self._pipeline, "vae", None) is None:
             return None
@@ -38,7 +38,7 @@ class Preview:
         return picture.reshape(*plane.shape[1:], 3).numpy()
 
     def _plane(self, latents: torch.Tensor, width: int, height: int) -> torch.Tensor | None:
-        """[channels, h, w] of the first picture; latents packed into tokens are unpacked by their own pipeline."""
+        """[channels, h, w] of the first picture; packed latents are unpacked by their own pipeline."""
         if latents.ndim == 3 and hasattr(self._pipeline, "_unpack_latents"):
             latents = self._pipeline._unpack_latents(latents, height, width, self._pipeline.vae_scale_factor)
         if latents.ndim == 5 and latents.shape[2] == 1:

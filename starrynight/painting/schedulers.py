@@ -1,7 +1,7 @@
-"""Samplers: short names to diffusers' schedulers, one table for flow matching and one for noise prediction.
+"""Short sampler names to diffusers' schedulers: one table for flow matching, one for noise prediction.
 
-Knows scheduler classes by name and imports diffusers only to build one. A sampler takes over the model's own
-schedule (shift, betas, prediction type) and changes only how steps are taken.
+A sampler keeps the model's own schedule (shift, betas, prediction type) and changes only how steps are taken. diffusers
+is imported only to build one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NOISE: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "heun": ("HeunDiscreteScheduler", {}),
     "lms": ("LMSDiscreteScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),  # its warm-up fails below four steps
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),  # Runge-Kutta warm-up fails below four steps
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 
@@ -66,7 +66,7 @@ def find(name: str, flow: bool) -> tuple[str, dict[str, Any]]:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether a scheduler takes its steps through flow matching's straight lines."""
+    """Whether a scheduler belongs to flow matching."""
     return "Flow" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas"))
 
 
@@ -75,16 +75,17 @@ def build(name: str | None, scheduler: Any) -> Any:
     import diffusers
 
     if name is None:
-        return _lenient(type(scheduler).from_config(scheduler.config))
+        return _accepting_flow_arguments(type(scheduler).from_config(scheduler.config))
     class_name, changes = find(name, is_flow(scheduler))
     if "use_flow_sigmas" in changes:
         changes = changes | {"flow_shift": scheduler.config.get("shift", 1.0)}
-    return _lenient(getattr(diffusers, class_name).from_config(scheduler.config, **changes))
+    return _accepting_flow_arguments(getattr(diffusers, class_name).from_config(scheduler.config, **changes))
 
 
-def _lenient(scheduler: Any) -> Any:
-    """Flow pipelines tell their own scheduler a shift by the picture's size (``mu``) and a list of sigmas, which it needs
-    only if it shifts by size. Others choke on them: they hear what they understand.
+def _accepting_flow_arguments(scheduler: Any) -> Any:
+    """Let ``set_timesteps`` accept what flow pipelines pass: ``mu``, a shift by the picture's size, and a list of sigmas.
+
+    Schedulers other than the pipeline's own reject these arguments, so each gets only those that it takes.
     """
     if (
         not is_flow(scheduler)
@@ -109,7 +110,7 @@ def _lenient(scheduler: Any) -> Any:
 
 
 def name_of(scheduler: Any) -> str:
-    """What to call a scheduler in a recipe: its short name here, or its class for one the tables do not have."""
+    """A scheduler's name in a recipe: its short name, or its class if the tables do not have it."""
     class_name = type(scheduler).__name__
     known = [
         (len(changes), name)
@@ -121,11 +122,11 @@ def name_of(scheduler: Any) -> str:
 
 
 def conservative(scheduler: Any, first_time: Any) -> tuple[str, Conservative] | None:
-    """A plain sampler for the steps that ``scheduler`` cannot take, between the same levels of noise: Euler ancestral for
-    noise prediction, Euler for flow matching. None where the scheduler is that already, or not one we know.
+    """A scheduler for steps that ``scheduler`` computes as NaN or Inf, between the same noise levels: Euler ancestral for
+    noise prediction, Euler for flow matching. None if ``scheduler`` is that one, or is not in the tables.
 
-    Returns its name and ``step(model_output, sample, number)``, which needs no memory of earlier steps. ``first_time``
-    is what the scheduler was told at step 0, where img2img may have begun late.
+    Returns its name and ``step(model_output, sample, number)``, which keeps no state between steps. ``first_time`` is the
+    timestep of step 0; img2img begins later in the schedule.
     """
     name = "euler" if is_flow(scheduler) else "euler_a"
     class_name, changes = find(name, is_flow(scheduler))
@@ -140,7 +141,7 @@ def conservative(scheduler: Any, first_time: Any) -> tuple[str, Conservative] | 
 
     plain = getattr(diffusers, class_name).from_config(scheduler.config, stochastic_sampling=False, **changes)
     plain.sigmas, plain.timesteps = _sigmas(scheduler), scheduler.timesteps
-    plain.is_scale_input_called = True  # the pipeline's own sampler has done it
+    plain.is_scale_input_called = True  # the pipeline's own scheduler has done it
     first = int((scheduler.timesteps == first_time).nonzero()[0])
     preserving = type(scheduler).__name__ in VARIANCE_PRESERVING and not is_flow(scheduler)
 
@@ -156,7 +157,7 @@ def conservative(scheduler: Any, first_time: Any) -> tuple[str, Conservative] | 
 
 
 def _sigmas(scheduler: Any) -> Tensor:
-    """Noise by step, and none after the last: the scheduler's own list, or from the times it is asked at."""
+    """The noise level of each step, and 0 after the last: the scheduler's own list, or computed from its timesteps."""
     if hasattr(scheduler, "sigmas"):
         return scheduler.sigmas
     alphas = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()]

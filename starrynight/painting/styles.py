@@ -1,6 +1,6 @@
-"""Styles: prompt presets in two languages, kept in one data file. The prompt's language picks the words.
+"""Styles: prompt presets in two languages, read from styles.json. The prompt's language chooses the words.
 
-Knows words only. Firefly is trained on exactly these ten, by these keys.
+Firefly is trained on these ten styles, by these keys.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def language(text: str) -> str:
 
 
 def styled(prompt: str, style: str | None) -> tuple[str, str]:
-    """The prompt dressed in a style, and the style's negative prompt, both in the prompt's language."""
+    """The prompt with a style's words around it, and the style's negative prompt, both in the prompt's language."""
     if style is None:
         return prompt, ""
     found, lang = find(style), language(prompt)
