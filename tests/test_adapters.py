@@ -146,7 +146,7 @@ def test_a_lora_that_fits_no_layer_is_unfit_and_harms_nothing(painters, home, fa
     assert (one(painters[family]) == plain).all()
 
 
-def test_names_paths_and_what_is_refused(home):
+def test_names_and_paths_of_loras_and_the_files_that_are_refused(home):
     write(home, "moonlight", "sd")
     path = home / "loras" / "moonlight.safetensors"
     assert lora.find("moonlight") == lora.find("moonlight.safetensors") == lora.find(str(path)) == path

@@ -28,7 +28,7 @@ STARRY = Path(sys.executable).with_name("starry")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> catalogue.ModelSpec:
+def model(tmp_path_factory: pytest.TempPathFactory) -> catalogue.LocalModel:
     """Too loud for float16 in one layer."""
     return catalogue.resolve(str(tiny.save("zimage", tmp_path_factory.mktemp("loud"), loud=1e4)))
 
@@ -83,8 +83,8 @@ def kill_when(command: list[Any], home: Path, ready: Callable[[], bool]) -> None
     assert process.wait() == -signal.SIGKILL
 
 
-def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
-    model: catalogue.ModelSpec,
+def test_a_killed_calibration_resumes_and_the_command_then_writes_the_model(
+    model: catalogue.LocalModel,
     home: Path,
     tmp_path: Path,
     steps_computed: list[int],
@@ -105,19 +105,19 @@ def test_a_killed_measurement_goes_on_and_the_command_then_writes_the_model(
     assert steps_computed == [], "nothing is watched twice"
     # and the command goes on from there to its end, on a terminal that shows what it does
     out = tmp_path / "folded"
-    shown, told = on_a_terminal([STARRY, "fold", model.path, "--to", "float16", "-o", out, "--json"], home)
+    shown, text = on_a_terminal([STARRY, "fold", model.path, "--to", "float16", "-o", out, "--json"], home)
     for words in ("folding", "ranges measured before", "proving the folds: float16-folded", "writing"):
         assert words in shown, shown[-2000:]
-    assert told["certificate"]["finite"] is True
-    assert told["float32"] == []
-    assert told["plan"]["parameters"]
+    assert text["certificate"]["finite"] is True
+    assert text["float32"] == []
+    assert text["plan"]["parameters"]
     assert not out.with_name("folded.partial").exists()
     for name in ("transformer", "text_encoder", "vae"):
         (weights,) = (out / name).glob("*.safetensors")
         with safe_open(weights, "pt") as file:
             assert "starry_fold" in file.metadata()
             assert {str(file.get_tensor(key).dtype) for key in file.keys()} == {"torch.float16"}  # noqa: SIM118
-    assert json.loads((out / "starry_fold.json").read_text("utf-8"))["plan"] == told["plan"]
+    assert json.loads((out / "starry_fold.json").read_text("utf-8"))["plan"] == text["plan"]
 
 
 def on_a_terminal(command: list[Any], home: Path) -> tuple[str, Any]:
@@ -147,8 +147,8 @@ def on_a_terminal(command: list[Any], home: Path) -> tuple[str, Any]:
     return text, json.loads(printed)
 
 
-def test_pictures_of_a_broken_off_proof_are_not_painted_again(
-    model: catalogue.ModelSpec, monkeypatch: pytest.MonkeyPatch
+def test_pictures_of_an_interrupted_certificate_are_not_painted_again(
+    model: catalogue.LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, paint, painted = solve_folds(calibrate.observe(model)), calibrate.paint, []
 
@@ -171,8 +171,8 @@ def test_pictures_of_a_broken_off_proof_are_not_painted_again(
     assert len(painted) == 2 * total, "a finished proof leaves nothing behind"
 
 
-def test_a_notebook_that_cannot_be_read_or_written_costs_time_and_nothing_else(
-    model: catalogue.ModelSpec, home: Path, steps_computed: list[int]
+def test_a_cache_that_cannot_be_read_or_written_only_costs_time(
+    model: catalogue.LocalModel, home: Path, steps_computed: list[int]
 ) -> None:
     first = calibrate.observe(model)
     once = len(steps_computed)
@@ -183,5 +183,5 @@ def test_a_notebook_that_cannot_be_read_or_written_costs_time_and_nothing_else(
     book = calibration_cache("anything")
     book.folder.parent.mkdir(parents=True, exist_ok=True)
     book.folder.write_text("a file where a folder should be", "utf-8")
-    book.keep("answer-0", ([],))
-    assert book.kept("answer-0") is None
+    book.store("answer-0", ([],))
+    assert book.stored("answer-0") is None

@@ -34,17 +34,17 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[tuple[int, int, tuple[str, str]]]:
+def text() -> list[tuple[int, int, tuple[str, str]]]:
     return []
 
 
 @pytest.fixture(scope="module")
-def folded(wide: Path, home: Path, told: list[Any]) -> Painter:
+def folded(wide: Path, home: Path, text: list[Any]) -> Painter:
     """A painter in folded float16, whose folds are made here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STARRY_HOME", str(home))
         request = ask(wide, "float16-folded")
-        return Painter.ready(request, device="cpu", on_folding=lambda *words: told.append(words))
+        return Painter.ready(request, device="cpu", on_folding=lambda *words: text.append(words))
 
 
 def ask(model: Path | str, precision: str, **more: Any) -> PaintRequest:
@@ -67,7 +67,7 @@ def reference(wide: Path) -> np.ndarray:
 
 
 def test_folded_float16_paints_what_plain_float16_cannot(
-    wide: Path, folded: Painter, reference: np.ndarray, told: list[Any]
+    wide: Path, folded: Painter, reference: np.ndarray, text: list[Any]
 ) -> None:
     picture = one(folded, ask(wide, "float16-folded"))
     brain = ask(wide, "bfloat16")
@@ -76,30 +76,30 @@ def test_folded_float16_paints_what_plain_float16_cannot(
     assert formats == {"transformer": "float16-folded", "text_encoder": "float16-folded", "vae_decode": "float16-folded",
                        "vae_encode": "float32"}  # fmt: skip
     assert {p.dtype for p in folded.denoiser.parameters()} == {torch.float16}
-    steps = [done for done, _, _ in told]
+    steps = [done for done, _, _ in text]
     assert steps == sorted(steps)
-    assert set(steps) == set(range(told[-1][1] + 1)), "progress tells every step"
+    assert set(steps) == set(range(text[-1][1] + 1)), "progress tells every step"
 
 
-def test_the_folds_are_kept_with_their_proof(wide: Path, folded: Painter) -> None:
+def test_folds_are_cached_with_their_certificate(wide: Path, folded: Painter) -> None:
     kept = cached_folds(resolve(str(wide)))
     assert kept is not None
     assert kept.certificate["finite"]
     assert kept.certificate["float32-folded"]["error"] == 0
     assert kept.certificate["float16-folded"]["psnr"] > kept.certificate["bfloat16"]["psnr"] + 12
     assert Folds.from_json(kept.to_json()) == kept
-    told: list[Any] = []
-    Painter.ready(ask(wide, "float16-folded"), device="cpu", on_folding=lambda *words: told.append(words))
-    assert told == [], "nothing is measured twice"
+    text: list[Any] = []
+    Painter.ready(ask(wide, "float16-folded"), device="cpu", on_folding=lambda *words: text.append(words))
+    assert text == [], "nothing is measured twice"
 
 
 def test_slow_float16_is_emulated_and_the_recipe_says_so(wide: Path, folded: Painter) -> None:
     if not precision_plan.processor().emulates_float16:
         pytest.skip("this processor's own float16 is fast")
-    told = folded.plan.to_dict()["transformer"]
-    assert told["emulated"] is True
-    assert "emulated" in told["reason_en"]
-    assert "模拟" in told["reason_zh"]
+    text = folded.plan.to_dict()["transformer"]
+    assert text["emulated"] is True
+    assert "emulated" in text["reason_en"]
+    assert "模拟" in text["reason_zh"]
 
 
 def lora(model: Any, path: Path) -> str:
@@ -139,13 +139,13 @@ def test_a_lora_follows_the_folds(wide: Path, folded: Painter, tmp_path: Path) -
 def test_float8_runs_through_a_whole_firefly(dtype: torch.dtype) -> None:
     """Every weight and every result of every network in 8 bits: a picture still."""
     model = resolve("firefly")
-    sitting = CalibrationSample("星夜", 128, 128, 2, 2.0, seed=1)
-    reference = calibrate.paint(load.load(model, calibrate.uniform(model, "float32")), model, sitting)
+    sample = CalibrationSample("星夜", 128, 128, 2, 2.0, seed=1)
+    reference = calibrate.paint(load.load(model, calibrate.uniform(model, "float32")), model, sample)
     pipeline = load.load(model, calibrate.uniform(model, "bfloat16"))
     for network in load.networks(pipeline).values():
         cast_with_islands(network, (), dtype)
     with Emulation():
-        picture = calibrate.paint(pipeline, model, sitting)
+        picture = calibrate.paint(pipeline, model, sample)
     assert picture.isfinite().all()
     assert 20 < psnr(picture.numpy(), reference.numpy()) < 40
 
@@ -166,7 +166,7 @@ def test_where_folds_are_offered() -> None:
     assert formats == {"RTX 2070": "float16-folded", "RTX 4090": "bfloat16", "cpu": "float32"}
 
 
-def test_a_component_that_nothing_brings_inside_becomes_float32() -> None:
+def test_a_component_that_no_fold_helps_becomes_float32() -> None:
     folds = Folds(FoldPlan(islands=("vae.decoder", "text_encoder.layers.1")), (), {"finite": True})
     assert [folds.usable(name) for name in ("transformer", "text_encoder", "vae")] == [True, True, False]
     assert not Folds(FoldPlan(), (), {"finite": False}).usable("transformer")

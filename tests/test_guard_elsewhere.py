@@ -23,7 +23,7 @@ from starrynight.painting.painter import Painter
 from starrynight.painting.results import Refused
 
 ARRANGEMENTS = ("model", "sequential")
-WHOLE_LADDER = [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
+ALL_FALLBACKS = [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
 
 
 @pytest.fixture(autouse=True)
@@ -78,29 +78,29 @@ def same_weights(painter: Painter, before: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-def test_offloaded_weights_are_mended_and_everything_is_taken_back(
+def test_faults_in_offloaded_weights_are_recovered_and_every_change_is_undone(
     folder: Path, arrangement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painter, request = placed(folder, arrangement), ask(folder, precision="float16", steps=2)
     (sound,) = paint(painter, request)
     before = {name: tensor.clone() for name, tensor in weights(painter).items()}
-    for stage, step, rung in (
+    for stage, step, attempt in (
         ("prompt", None, "islands"),
         ("prediction", 1, "islands"),
         ("decoder", None, "decoder"),
     ):
         with Saboteur(painter, stage, step, math.inf, HALF, times=99).at_work(monkeypatch):
             (outcome,) = paint(painter, request)
-        (climbed,) = outcome.verdict.attempts
-        assert (climbed.name, climbed.recovered, climbed.fault.step) == (rung, True, step)
-        assert climbed.fault.module == LAYERS[stage], "found although its weights come and go"
+        (tried,) = outcome.verdict.attempts
+        assert (tried.name, tried.recovered, tried.fault.step) == (attempt, True, step)
+        assert tried.fault.module == LAYERS[stage], "found although its weights come and go"
         assert np.abs(outcome.pixels - sound.pixels).max() < 0.02
         assert same_weights(painter, before), stage
     assert (paint(painter, request)[0].pixels == sound.pixels).all()
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-def test_the_whole_ladder_is_climbed_over_offloaded_weights(
+def test_every_fallback_works_on_offloaded_weights(
     folder: Path, arrangement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painter, request = placed(folder, arrangement), ask(folder, precision="float16", steps=2, count=2)
@@ -114,28 +114,28 @@ def test_the_whole_ladder_is_climbed_over_offloaded_weights(
             outcomes.append(outcome)
     refused, second = outcomes
     assert isinstance(refused, Refused)
-    assert [(rung.name, rung.recovered) for rung in refused.verdict.attempts] == WHOLE_LADDER
+    assert [(attempt.name, attempt.recovered) for attempt in refused.verdict.attempts] == ALL_FALLBACKS
     assert (second.pixels == sound.pixels).all()
     assert same_weights(painter, before)
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("loud", [3e3, 1e7])
-def test_loud_layers_and_broken_weights_are_mended_where_they_wait(
+def test_loud_layers_and_broken_weights_are_recovered_where_they_are_offloaded(
     tmp_path: Path, arrangement: str, loud: float
 ) -> None:
     """At 1e7 float16 makes weights infinite: they are named, and read again from the model's files."""
     tiny.save("zimage", tmp_path / "loud", loud=loud)
     request = ask(tmp_path / "loud", precision="float16", steps=2)
     (expected,) = paint(Painter.ready(request, device="cpu"), request)
-    (mended,) = paint(placed(tmp_path / "loud", arrangement), request)
-    assert mended.verdict.attempts == expected.verdict.attempts
-    assert mended.verdict.attempts[0].fault.op == ("mul" if loud < 1e5 else "weight")
-    assert np.abs(mended.pixels - expected.pixels).max() < 2e-3
+    (recovered,) = paint(placed(tmp_path / "loud", arrangement), request)
+    assert recovered.verdict.attempts == expected.verdict.attempts
+    assert recovered.verdict.attempts[0].fault.op == ("mul" if loud < 1e5 else "weight")
+    assert np.abs(recovered.pixels - expected.pixels).max() < 2e-3
 
 
-def test_what_is_taken_back_follows_weights_that_moved_meanwhile() -> None:
-    """Model offload carries a component away when the next one runs; it must not come back by being mended."""
+def test_undoing_a_change_follows_weights_that_moved() -> None:
+    """Model offload carries a component away when the next one runs; it must not come back by being recovered."""
     network = torch.nn.Sequential(torch.nn.Linear(4, 4)).half()
     part = Component("transformer", {"transformer": network})
     part.recast(torch.float32)
@@ -157,7 +157,7 @@ def lora(folder: Path, path: Path) -> str:
 
 
 @pytest.mark.parametrize("arrangement", ["resident", *ARRANGEMENTS])
-def test_a_lora_stays_on_at_its_weight_through_every_rung(
+def test_a_lora_stays_applied_at_its_weight_through_every_fallback(
     folder: Path, tmp_path: Path, arrangement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painter = placed(folder, arrangement)
@@ -168,10 +168,10 @@ def test_a_lora_stays_on_at_its_weight_through_every_rung(
     assert np.abs(sound.pixels - undressed.pixels).max() > 0.05, "the LoRA must show"
     worn: list[tuple[Any, ...]] = []
 
-    def seen(part: Component, climb: Callable[..., Any], *told: Any) -> Any:
+    def seen(part: Component, climb: Callable[..., Any], *text: Any) -> Any:
         layer = painter.denoiser.get_submodule("layers.1.feed_forward.w2")
         worn.append((layer.active_adapters, layer.scaling[layer.active_adapters[0]], layer.merged))
-        return climb(part, *told)
+        return climb(part, *text)
 
     for times, formats in ((99, HALF), (99, ALWAYS)):
         recast = Component.recast
@@ -184,12 +184,14 @@ def test_a_lora_stays_on_at_its_weight_through_every_rung(
             with Saboteur(painter, "prediction", 1, math.nan, formats, times).at_work(monkeypatch):
                 (outcome,) = paint(painter, dressed)
         if formats == HALF:
-            (rung,) = outcome.verdict.attempts
-            assert (rung.name, rung.recovered) == ("islands", True)
-            assert rung.fault.module == LAYERS["prediction"] + ".base_layer"
-            assert np.abs(outcome.pixels - sound.pixels).max() < 0.02, "mended with the LoRA on"
+            (attempt,) = outcome.verdict.attempts
+            assert (attempt.name, attempt.recovered) == ("islands", True)
+            assert attempt.fault.module == LAYERS["prediction"] + ".base_layer"
+            assert np.abs(outcome.pixels - sound.pixels).max() < 0.02, "recovered with the LoRA on"
         else:
-            assert [(rung.name, rung.recovered) for rung in outcome.verdict.attempts] == WHOLE_LADDER
+            assert [
+                (attempt.name, attempt.recovered) for attempt in outcome.verdict.attempts
+            ] == ALL_FALLBACKS
     assert len(worn) > 4
     assert len(set(map(str, worn))) == 1
     assert worn[0][1:] == (0.8, False)

@@ -1,7 +1,7 @@
-"""Faults put into every stage and every step of tiny pipelines: each is named, mended by the right rung, or refused.
+"""Faults put into every stage and every step of tiny pipelines: each is named, recovered by the right attempt, or refused.
 
 Three kinds of broken numbers, three kinds of fault: one that happens once, one that only a 16-bit format has, one that
-nothing helps against. The networks are real; a fault is a layer that computes wrongly at the moment it is told to.
+nothing helps against. The networks are real; a fault is a layer that computes wrongly at the moment it is text to.
 """
 
 from __future__ import annotations
@@ -96,18 +96,21 @@ def test_every_stage_and_step_names_its_fault_and_the_batch_goes_on(
         refused, second = outcomes
         assert isinstance(refused, Refused), (stage, step)
         assert (second.pixels == sound.pixels).all(), (stage, step)
-        told, climbed = refused.error.en, [(rung.name, rung.recovered) for rung in refused.verdict.attempts]
+        text, tried = (
+            refused.error.en,
+            [(attempt.name, attempt.recovered) for attempt in refused.verdict.attempts],
+        )
         # An Inf inside a network soon makes NaN; Z-Image's pipeline turns the sign of what it was predicted.
         named = TURNED[kind] if stage == "guidance" else kind
-        assert f"{named} in " in told or stage == "prediction", told
-        assert f"numbers of {STAGES[stage][0]}" in told
-        assert ("step" in told) == (step is not None)
-        assert step is None or f"step {step + 1} " in told
-        assert climbed == ([("attention", False)] if saboteur.layer is not None else [])
-        assert LAYERS.get(stage, "") in told
+        assert f"{named} in " in text or stage == "prediction", text
+        assert f"numbers of {STAGES[stage][0]}" in text
+        assert ("step" in text) == (step is not None)
+        assert step is None or f"step {step + 1} " in text
+        assert tried == ([("attention", False)] if saboteur.layer is not None else [])
+        assert LAYERS.get(stage, "") in text
 
 
-def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
+def test_a_fault_that_happens_once_is_recovered_where_a_fallback_applies(
     painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painter, request = painters("float32"), ask(folder)
@@ -119,8 +122,8 @@ def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
         if stage in UNMENDED:
             assert isinstance(outcome, Refused), (stage, step)
             continue
-        (rung,) = outcome.verdict.attempts
-        assert (rung.name, rung.recovered, rung.fault.stage, rung.fault.step) == (
+        (attempt,) = outcome.verdict.attempts
+        assert (attempt.name, attempt.recovered, attempt.fault.stage, attempt.fault.step) == (
             "attention",
             True,
             stage,
@@ -133,14 +136,14 @@ def test_a_fault_that_happens_once_is_mended_where_a_rung_is_left(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_encoded_first_picture_that_broke_is_named_and_mended(
+def test_a_fault_in_the_encoded_init_image_is_named_and_recovered(
     painters: Callable[[str], Painter],
     folder: Path,
     tmp_path: Path,
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Encoding is float32 in every plan: another attention is the only rung. Once it helps, always it does not."""
+    """Encoding is float32 in every plan: another attention is the only attempt. Once it helps, always it does not."""
     Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "first.png")
     painter = painters("float16")
     request = ask(folder, precision="float16", init_image=tmp_path / "first.png", strength=0.6, count=2)
@@ -148,23 +151,25 @@ def test_an_encoded_first_picture_that_broke_is_named_and_mended(
     assert "encoder" in painter.guard.seen
     saboteur = Saboteur(painter, "encoder", None, KINDS[kind], ALWAYS, times=1)
     with saboteur.at_work(monkeypatch):
-        mended, second = paint(painter, request)
-    (rung,) = mended.verdict.attempts
-    assert (rung.name, rung.recovered, rung.detail) == ("attention", True, "math")
-    assert (rung.fault.stage, rung.fault.step, rung.fault.format) == ("encoder", None, "float32")
-    assert np.abs(mended.pixels - sound[0].pixels).max() < 0.02
+        recovered, second = paint(painter, request)
+    (attempt,) = recovered.verdict.attempts
+    assert (attempt.name, attempt.recovered, attempt.detail) == ("attention", True, "math")
+    assert (attempt.fault.stage, attempt.fault.step, attempt.fault.format) == ("encoder", None, "float32")
+    assert np.abs(recovered.pixels - sound[0].pixels).max() < 0.02
     assert (second.pixels == sound[1].pixels).all()
-    saboteur.left = 3  # while it is looked for, and on the only rung; the second picture is left alone
+    saboteur.left = 3  # while it is looked for, and on the only attempt; the second picture is left alone
     with saboteur.at_work(monkeypatch):
         refused, second = paint(painter, request)
     assert isinstance(refused, Refused)
     assert f"numbers of {STAGES['encoder'][0]}" in refused.error.en
     assert f"float32): {LAYERS['encoder']}" in refused.error.en
-    assert [(rung.name, rung.recovered) for rung in refused.verdict.attempts] == [("attention", False)]
+    assert [(attempt.name, attempt.recovered) for attempt in refused.verdict.attempts] == [
+        ("attention", False)
+    ]
     assert (second.pixels == sound[1].pixels).all()
 
 
-def test_a_fault_of_float16_alone_is_mended_by_float32_where_it_broke(
+def test_a_fault_of_float16_alone_is_recovered_by_float32_in_the_faulty_module(
     painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painter, request = painters("float16"), ask(folder, precision="float16")
@@ -175,20 +180,20 @@ def test_a_fault_of_float16_alone_is_mended_by_float32_where_it_broke(
             continue
         with saboteur.at_work(monkeypatch):
             (outcome,) = paint(painter, request)
-        (rung,) = outcome.verdict.attempts
-        assert rung.name == ("decoder" if stage == "decoder" else "islands")
-        assert (rung.recovered, rung.fault.stage, rung.fault.step, rung.fault.format) == (
+        (attempt,) = outcome.verdict.attempts
+        assert attempt.name == ("decoder" if stage == "decoder" else "islands")
+        assert (attempt.recovered, attempt.fault.stage, attempt.fault.step, attempt.fault.format) == (
             True,
             stage,
             step,
             "float16",
         )
-        assert rung.detail == ("" if stage == "decoder" else rung.fault.module)
+        assert attempt.detail == ("" if stage == "decoder" else attempt.fault.module)
         assert np.abs(outcome.pixels - sound.pixels).max() < 0.02
     assert (paint(painter, request)[0].pixels == sound.pixels).all()
 
 
-def test_the_whole_ladder_is_climbed_in_order_and_told(
+def test_every_fallback_is_tried_in_order_and_recorded(
     painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painter, request = painters("float16"), ask(folder, precision="float16", count=2)
@@ -196,8 +201,8 @@ def test_the_whole_ladder_is_climbed_in_order_and_told(
     with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
         first, second = paint(painter, request)
     for refused in (first, second):  # the second climbs from the bottom again: a picture is the same alone
-        climbed = [(rung.name, rung.recovered) for rung in refused.verdict.attempts]
-        assert climbed == [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
+        tried = [(attempt.name, attempt.recovered) for attempt in refused.verdict.attempts]
+        assert tried == [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
         assert "float32 islands" in refused.error.en
         assert "float32 小岛" in refused.error.zh
         assert refused.verdict.outcome == "refuse"
@@ -205,7 +210,7 @@ def test_the_whole_ladder_is_climbed_in_order_and_told(
     assert len(paint(painter, request)[0].verdict.attempts) == 0
 
 
-def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
+def test_a_fallback_that_runs_out_of_memory_is_skipped_and_the_batch_goes_on(
     painters: Callable[[str], Painter], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third tensor made wider finds no room; what the first two became is taken back."""
@@ -237,22 +242,26 @@ def test_a_rung_without_memory_is_passed_over_and_the_batch_goes_on(
 
 
 @pytest.mark.parametrize("loud", [3e3, 1e7])
-def test_activations_and_weights_beyond_float16_are_mended(tmp_path: Path, loud: float) -> None:
+def test_activations_and_weights_beyond_float16_are_recovered(tmp_path: Path, loud: float) -> None:
     """A loud product in the middle of a layer; at 1e7 the weights themselves are Inf in float16."""
     tiny.save("zimage", tmp_path / "loud", loud=loud)
     request = ask(tmp_path / "loud", steps=2)
     (exact,) = paint(Painter.ready(request, device="cpu"), request)
     half = request.replace(precision="float16")
-    (mended,) = paint(Painter.ready(half, device="cpu"), half)
-    (rung,) = mended.verdict.attempts
-    assert (rung.name, rung.recovered, rung.detail) == ("islands", True, "transformer.layers.0.feed_forward")
-    assert rung.fault.op == ("mul" if loud < 1e5 else "weight")
-    assert np.abs(mended.pixels - exact.pixels).max() < (
+    (recovered,) = paint(Painter.ready(half, device="cpu"), half)
+    (attempt,) = recovered.verdict.attempts
+    assert (attempt.name, attempt.recovered, attempt.detail) == (
+        "islands",
+        True,
+        "transformer.layers.0.feed_forward",
+    )
+    assert attempt.fault.op == ("mul" if loud < 1e5 else "weight")
+    assert np.abs(recovered.pixels - exact.pixels).max() < (
         0.02 if loud < 1e5 else 0.2
     )  # w2's had gone subnormal
 
 
-def test_folds_that_no_longer_hold_are_planned_anew_and_kept(tmp_path: Path) -> None:
+def test_folds_that_no_longer_hold_are_replanned_and_cached(tmp_path: Path) -> None:
     """A model loaded with folds that were measured on other ranges: here, with none at all."""
     from starrynight.folding import calibrate
     from starrynight.folding.cache import Folds, folds_path
@@ -267,17 +276,17 @@ def test_folds_that_no_longer_hold_are_planned_anew_and_kept(tmp_path: Path) -> 
     (exact,) = paint(Painter.ready(request, device="cpu"), request)
     folded = request.replace(precision="float16-folded")
     painter = Painter.ready(folded, device="cpu")
-    (mended,) = paint(painter, folded)
-    (rung,) = mended.verdict.attempts
-    assert (rung.name, rung.recovered, rung.fault.step) == ("replan", True, 0)
-    assert np.abs(mended.pixels - exact.pixels).mean() < 0.003
+    (recovered,) = paint(painter, folded)
+    (attempt,) = recovered.verdict.attempts
+    assert (attempt.name, attempt.recovered, attempt.fault.step) == ("replan", True, 0)
+    assert np.abs(recovered.pixels - exact.pixels).mean() < 0.003
     (later,) = paint(painter, folded)
     (fresh,) = paint(Painter.ready(folded, device="cpu"), folded)
     assert later.verdict.attempts == fresh.verdict.attempts == ()
     assert (later.pixels == fresh.pixels).all()  # the folds are kept: here and after a restart the same bytes
 
 
-def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
+def test_a_scheduler_that_breaks_is_replaced_by_the_conservative_one(
     folder: Path,
     painters: Callable[[str], Painter],
     tmp_path_factory: pytest.TempPathFactory,
@@ -305,15 +314,15 @@ def test_a_sampler_that_breaks_gives_way_to_the_conservative_one(
             if name == plain:
                 assert isinstance(outcome, Refused)
                 continue
-            (rung,) = outcome.verdict.attempts
-            assert (rung.name, rung.detail, rung.recovered) == ("sampler", plain, True)
-            assert rung.fault.module == class_name
+            (attempt,) = outcome.verdict.attempts
+            assert (attempt.name, attempt.detail, attempt.recovered) == ("sampler", plain, True)
+            assert attempt.fault.module == class_name
             # DEIS ends above no noise at all, where Euler ancestral adds a little; a wrong scale would show at once.
             assert np.abs(outcome.pixels - sound.pixels).max() < 0.02, name
             assert outcome.sampler == name
 
 
-def test_the_recipe_of_a_hung_picture_tells_the_rung(
+def test_the_recipe_of_a_saved_picture_names_the_fallback(
     painters: Callable[[str], Painter], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = studio.Studio(OutputPath(tmp_path / "out"))
@@ -321,22 +330,22 @@ def test_the_recipe_of_a_hung_picture_tells_the_rung(
     room.device = "cpu"
     request = ask(folder, precision="float16", steps=2)
     with Saboteur(painters("float16"), "prediction", 1, math.nan, HALF, times=99).at_work(monkeypatch):
-        (hung,) = room.paint(request)
-    assert isinstance(hung, studio.SavedPicture)
-    verdict = Verdict.from_dict(read_recipe(hung.place).raw["verdict"])
-    assert verdict == hung.picture.verdict
+        (saved,) = room.paint(request)
+    assert isinstance(saved, studio.SavedPicture)
+    verdict = Verdict.from_dict(read_recipe(saved.place).raw["verdict"])
+    assert verdict == saved.picture.verdict
     (line,) = verdict.recoveries("en")
     assert "step 2 (float16): transformer.layers.1.feed_forward.w2" in line
     assert line.endswith("float32 islands (transformer.layers.1.feed_forward.w2)")
     (line,) = verdict.recoveries("zh")
     assert "第 2 步" in line
-    told = verdict.attempts[0].message(settings().lang)
-    assert told in painting.picture_line(hung)
-    assert told in dict(inspecting.facts(read_recipe(hung.place)))[t("recovered", "修复")]
-    assert Picture(hung.picture.pixels, hung.picture.recipe).verdict == verdict
+    text = verdict.attempts[0].message(settings().lang)
+    assert text in painting.picture_line(saved)
+    assert text in dict(inspecting.facts(read_recipe(saved.place)))[t("recovered", "修复")]
+    assert Picture(saved.picture.pixels, saved.picture.recipe).verdict == verdict
 
 
-def test_what_was_not_looked_at_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_that_were_not_checked_are_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     painter = Painter.ready(ask(folder), device="cpu")
     decode = type(painter.pipeline.vae).decode
     monkeypatch.setattr(painter.pipeline.vae, "decode", lambda *a, **k: decode(painter.pipeline.vae, *a, **k))

@@ -126,7 +126,7 @@ def test_noise_in_16_bits_is_float32_noise_rounded():
     assert not torch.equal(unruly, plain.bfloat16())  # why the mode is needed
 
 
-def test_a_long_seed_starts_a_picture_of_its_own_and_a_short_one_the_picture_it_always_did():
+def test_seeds_above_32_bits_give_pictures_of_their_own_and_short_seeds_are_unchanged():
     def begun(seed):
         return tuple(torch.randn(4, generator=rng.generator(seed)).tolist())
 
@@ -142,7 +142,7 @@ def test_a_long_seed_starts_a_picture_of_its_own_and_a_short_one_the_picture_it_
     assert torch.equal(ours, torchs)  # why they are mixed
 
 
-def test_noise_that_samplers_ask_for_hangs_on_the_seed_and_is_not_the_first_noise_again():
+def test_noise_drawn_by_a_scheduler_depends_on_the_seed_and_differs_from_the_initial_noise():
     first = torch.randn((2, 33), generator=rng.generator(3))
     drawn = []
     for disturbance in (1, 2):
@@ -157,16 +157,16 @@ def test_noise_that_samplers_ask_for_hangs_on_the_seed_and_is_not_the_first_nois
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_step_is_told_and_looking_changes_nothing(painters, folders, family):
+def test_every_step_is_reported_and_previews_change_nothing(painters, folders, family):
     painter, request = painters[family], ask(folders[family], count=2)
-    told, looks = [], []
+    text, looks = [], []
 
     def on_step(step):
-        told.append((step.picture, step.step, step.steps))
+        text.append((step.picture, step.step, step.steps))
         looks.append(step.preview())
 
     seen = [canvas.pixels for canvas in painter.paint(request, on_step)]
-    assert told == [(picture, step, 3) for picture in (0, 1) for step in (0, 1, 2)]
+    assert text == [(picture, step, 3) for picture in (0, 1) for step in (0, 1, 2)]
     assert all(look.shape == (32, 32, 3) and look.dtype == np.uint8 for look in looks)
     unseen = [canvas.pixels for canvas in painter.paint(request)]
     assert all((a == b).all() for a, b in zip(seen, unseen, strict=True))
@@ -246,7 +246,7 @@ def test_a_truly_dark_finite_picture_passes(folders):
     assert one(painter, ask(folders["sd"])).max() == 0
 
 
-def test_memory_running_out_is_said_as_such(painters, folders):
+def test_running_out_of_memory_has_its_own_error(painters, folders):
     def greedy(step):
         torch.empty(2**60)
 
@@ -306,7 +306,7 @@ def test_what_does_not_fit_is_refused_before_painting(painters, folders, tmp_pat
         list(painter.paint(ask(folders["zimage"], init_image=str(tmp_path / "a.png"), steps=2, strength=0.3)))
 
 
-def test_a_painter_knows_whom_it_serves(folders):
+def test_a_painter_serves_requests_for_its_model_and_precision(folders):
     request = ask(folders["sd"])
     painter = Painter.ready(request, device="cpu")
     assert painter.serves(request.replace(seed=9, steps=9, prompt="other"), "cpu")
@@ -402,7 +402,7 @@ def test_the_first_picture_is_upright_and_covers_the_frame(tmp_path):
     assert wide.size == (20, 20)
 
 
-def test_transparency_becomes_paper(tmp_path):
+def test_transparency_becomes_white(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "glass.png")
     assert fit_init_image(tmp_path / "glass.png", 8, 8)[0].getpixel((0, 0)) == (255, 255, 255)
 

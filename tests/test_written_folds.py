@@ -29,7 +29,7 @@ from starrynight.numerics.solve import FoldPlan
 from starrynight.progress import ProgressCounter
 
 # Loads and paints without this package; every number below is made by diffusers.
-STRANGER = """
+OTHER_TOOL = """
 import sys
 sys.modules["starrynight"] = None
 import numpy, torch
@@ -81,7 +81,7 @@ def test_a_tool_without_this_package_paints_it_in_float16(
     loud: Path, written: export.FoldedCheckpoint, tmp_path: Path
 ) -> None:
     wanted = ((loud, "float32"), (loud, "bfloat16"), (loud, "float16"), (written.folder, "float16"))
-    command = [sys.executable, "-W", "ignore", "-c", STRANGER, *(word for pair in wanted for word in pair)]
+    command = [sys.executable, "-W", "ignore", "-c", OTHER_TOOL, *(word for pair in wanted for word in pair)]
     subprocess.run([*command, tmp_path / "pictures.npy"], check=True, capture_output=True)
     reference, brain, plain, folded = np.load(tmp_path / "pictures.npy")
     assert not np.isfinite(plain).all() or np.ptp(plain) == 0, (
@@ -91,12 +91,12 @@ def test_a_tool_without_this_package_paints_it_in_float16(
     assert ((folded - reference) ** 2).mean() < ((brain - reference) ** 2).mean() / 4
 
 
-def test_plan_and_proof_travel_with_it(written: export.FoldedCheckpoint) -> None:
+def test_plan_and_certificate_are_in_the_header(written: export.FoldedCheckpoint) -> None:
     assert written.kept == ()
     weights = next((written.folder / "transformer").glob("*.safetensors"))
-    told = files.header(weights)
-    assert {entry["dtype"] for name, entry in told.items() if name != "__metadata__"} == {"F16"}
-    story = json.loads(told["__metadata__"]["starry_fold"])
+    text = files.header(weights)
+    assert {entry["dtype"] for name, entry in text.items() if name != "__metadata__"} == {"F16"}
+    story = json.loads(text["__metadata__"]["starry_fold"])
     assert story["certificate"]["holds"] is True
     assert story["certificate"]["float32-folded"]["error"] <= 1e-6
     plan = read_plan(weights)
@@ -112,7 +112,9 @@ def test_plan_and_proof_travel_with_it(written: export.FoldedCheckpoint) -> None
     assert not (written.folder / export.PLAN).exists()
 
 
-def test_it_is_known_as_safe_in_float16_and_not_folded_again(written: export.FoldedCheckpoint) -> None:
+def test_a_folded_checkpoint_is_safe_in_float16_and_not_folded_again(
+    written: export.FoldedCheckpoint,
+) -> None:
     card = Device("cuda", "RTX 2070", capability=(7, 5), memory=8 << 30)
     plan = precision_plan.decide(catalogue.resolve(str(written.folder)), card, "auto")
     assert {choice.format for choice in plan if choice.component != "vae_encode"} == {"float16"}
@@ -172,7 +174,7 @@ def test_the_command_refuses_in_one_sentence(written: export.FoldedCheckpoint, t
         assert sentence in done.stderr
 
 
-def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
+def test_it_overwrites_nothing_and_reports_a_disk_that_is_too_small(
     loud: Path, written: export.FoldedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BadRequest, match="exists already"):
@@ -185,7 +187,7 @@ def test_it_never_writes_over_anything_and_says_when_there_is_no_room(
         write_folded(next(loud.rglob("vae/*.safetensors")), Path("/dev/full/x.safetensors"), FoldPlan())
 
 
-def test_what_was_broken_off_is_gone_on_with(
+def test_an_interrupted_fold_resumes(
     loud: Path, written: export.FoldedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped while it writes the decoder: the second run neither measures nor writes the transformer again."""
@@ -328,7 +330,7 @@ def test_a_whole_checkpoint_is_written_back_in_its_makers_layout(family: str, tm
     )
 
 
-def test_what_no_ordinary_checkpoint_can_carry_is_refused_with_the_way_out(
+def test_a_model_that_no_ordinary_checkpoint_can_hold_is_refused_with_the_next_step(
     loud: Path, written: export.FoldedCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An autoencoder's epsilons have no key: a stuck component is refused where nothing else could be folded."""
