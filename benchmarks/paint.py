@@ -25,7 +25,7 @@ def time_loaded(runs: int, home: Path) -> list[float]:
     times = []
     for seed in range(runs + 1):
         start = time.perf_counter()
-        list(painters.paint(studio.fill(prompt=PROMPT, model="firefly", seed=seed)))
+        list(painters.paint(studio.make_request(prompt=PROMPT, model="firefly", seed=seed)))
         times.append(time.perf_counter() - start)
     return times[1:]
 

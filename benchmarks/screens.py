@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Visitor, chromium, served
 
 from starrynight.gallery.store import Gallery
-from starrynight.studio import Studio, fill
+from starrynight.studio import Studio, make_request
 
 DOCS = Path(__file__).parents[1] / "docs"
 LARGEST = 250_000  # bytes of one picture in docs/
@@ -52,10 +52,12 @@ def paint_wall() -> None:
     with Gallery() as gallery:
         if gallery.count() >= len(PROMPTS):
             return
-        studio = Studio(hang=lambda picture: Path(gallery.path(gallery.add(picture))))
+        studio = Studio(save=lambda picture: Path(gallery.path(gallery.add(picture))))
         for n, (prompt, style) in enumerate(PROMPTS):
             width, height = SHAPES[n % len(SHAPES)]
-            for _ in studio.paint(fill(prompt=prompt, style=style, seed=n, width=width, height=height)):
+            for _ in studio.paint(
+                make_request(prompt=prompt, style=style, seed=n, width=width, height=height)
+            ):
                 print(f"\r{n + 1} of {len(PROMPTS)} ", end="", file=sys.stderr)
 
 

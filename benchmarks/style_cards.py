@@ -13,7 +13,7 @@ from PIL import Image
 
 import starrynight.web
 from starrynight.painting.styles import styles
-from starrynight.studio import SavedPicture, Studio, fill
+from starrynight.studio import SavedPicture, Studio, make_request
 
 FOLDER = Path(starrynight.web.__file__).parent / "static" / "styles"
 PROMPT, SEED, STEPS = "樱花树，小桥，远山", 11, 12
@@ -22,9 +22,9 @@ SIDE = 192  # pixels; the page shows a card at most 160 wide
 
 def main(folder: Path = FOLDER) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    studio = Studio(hang=lambda picture: folder)  # keeps the pictures out of the gallery
+    studio = Studio(save=lambda picture: folder)  # keeps the pictures out of the gallery
     for key in styles():
-        request = fill(prompt=PROMPT, style=key, seed=SEED, steps=STEPS, model="firefly")
+        request = make_request(prompt=PROMPT, style=key, seed=SEED, steps=STEPS, model="firefly")
         for result in studio.paint(request):
             if not isinstance(result, SavedPicture):
                 raise result.error

@@ -1,6 +1,54 @@
-"""Starry Night 璀璨星河: an AI gallery that never hands you a black picture, and shows what every number format costs.
+"""Starry Night 璀璨星河: an AI gallery that never hands you a broken picture, and shows what every number format costs.
 
-Importing the package imports nothing heavy: torch and diffusers arrive only when a picture is painted.
+Importing the package is cheap: torch and diffusers are imported when a picture is painted. What is listed in ``__all__``
+is the public Python interface (docs/python.md); ``starrynight.numerics`` is the interface to range folding by itself.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starrynight.errors import BrokenNumbers, StarryError
+    from starrynight.metadata import read_recipe
+    from starrynight.painting.results import Refused, Step
+    from starrynight.picture import Picture
+    from starrynight.request import PaintRequest
+    from starrynight.studio import SavedPicture, Studio, make_request, paint
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BrokenNumbers",
+    "PaintRequest",
+    "Picture",
+    "Refused",
+    "SavedPicture",
+    "StarryError",
+    "Step",
+    "Studio",
+    "make_request",
+    "paint",
+    "read_recipe",
+]
+
+_HOMES = {
+    "errors": ("BrokenNumbers", "StarryError"),
+    "metadata": ("read_recipe",),
+    "painting.results": ("Refused", "Step"),
+    "picture": ("Picture",),
+    "request": ("PaintRequest",),
+    "studio": ("SavedPicture", "Studio", "make_request", "paint"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""The whole story on one screen: a request becomes pictures that hang.
+"""The main loop: a request becomes saved pictures.
 
-Every door calls ``Studio.paint``; none retells it. The studio knows neither terminals nor browsers, and leaves
-diffusers to the painter and files to whoever hangs the picture.
+Every interface calls ``Studio.paint`` (or ``paint``, for one call from Python). The studio knows no terminal and no browser;
+diffusers is the painter's affair, and where a picture is saved is decided by the ``save`` that it is given.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.errors import BadRequest, BrokenNumbers, StarryError
+from starrynight.gallery.files import OutputPath
 from starrynight.models import catalogue
 from starrynight.painting import checking
 from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.picture import Picture, make_recipe
+from starrynight.progress import OnProgress
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
 
@@ -30,7 +32,7 @@ VERSIONS = ("starry-night", "torch", "diffusers", "transformers")
 
 @dataclass(frozen=True)
 class SavedPicture:
-    """A finished picture and the place where it hangs."""
+    """A finished picture and the place where it was saved."""
 
     picture: Picture
     place: Path
@@ -42,21 +44,20 @@ class SavedPicture:
 
 
 class Studio:
-    """``hang`` puts a finished picture in its place and returns that place. ``device`` and ``attention`` are the
-    painter's; a painter is kept between requests, because loading it is the slow part. ``on_folding`` hears how far a
-    model's folds are, when they are made for the first time; it may raise Cancelled. ``count_clamps``: the verdict also
-    tells how many numbers the libraries' own clamps changed.
+    """``save`` stores a finished picture and returns its place. ``device`` and ``attention`` are passed to the painter,
+    which is kept between requests because loading a model is slow. ``on_folding`` is called while a model's folds are
+    made for the first time; it may raise Cancelled. ``count_clamps``: see ``Painter.ready``.
     """
 
     def __init__(
         self,
-        hang: Callable[[Picture], Path],
+        save: Callable[[Picture], Path],
         device: str | None = None,
         attention: str = "native",
-        on_folding: Callable[[int, int, tuple[str, str]], None] | None = None,
+        on_folding: OnProgress | None = None,
         count_clamps: bool = False,
     ):
-        self.hang, self.device, self.attention = hang, device, attention
+        self.save, self.device, self.attention = save, device, attention
         self.on_folding, self.count_clamps = on_folding, count_clamps
         self._painter: Painter | None = None
 
@@ -66,25 +67,25 @@ class Studio:
         on_step: Callable[[Step], None] | None = None,
         skip: Collection[int] = (),
     ) -> Iterator[SavedPicture | Refused]:
-        """Paint ``request.count`` pictures, each hung before the next begins; those whose index is in ``skip`` are not.
+        """Paint ``request.count`` pictures but those in ``skip``, each saved before the next begins.
 
-        A picture that the guard refuses comes as Refused, with nothing written, and the batch goes on. Raises any
-        StarryError that ends a batch; ``errors.Cancelled`` when ``on_step`` raises it. What was hung stays.
+        A picture that the guard refuses is returned as Refused, nothing is saved for it, and the batch goes on. Raises any
+        StarryError that ends a batch, and ``errors.Cancelled`` when ``on_step`` raises it; what was saved stays.
         """
         painter = self.ready(request)
-        for canvas in painter.paint(request, on_step, skip):
-            if isinstance(canvas, Refused):
-                yield canvas
+        for outcome in painter.paint(request, on_step, skip):
+            if isinstance(outcome, Refused):
+                yield outcome
                 continue
-            picture = frame(canvas, request, painter)
-            yield SavedPicture(picture, self.hang(picture))
+            picture = as_picture(outcome, request, painter)
+            yield SavedPicture(picture, self.save(picture))
 
     def ready(self, request: PaintRequest) -> Painter:
         """The painter for this request's model and precision, loaded unless the last one will do."""
         from starrynight.painting.painter import Painter
 
         if self._painter is None or not self._painter.serves(request, self.device, self.attention):
-            self._painter = None  # let go of the old model before the new one needs the memory
+            self._painter = None  # free the old model before the new one needs the memory
             self._painter = Painter.ready(
                 request, device=self.device, attention=self.attention, on_folding=self.on_folding,
                 count_clamps=self.count_clamps,
@@ -92,32 +93,60 @@ class Studio:
         return self._painter
 
 
-def fill(**words: Any) -> PaintRequest:
-    """A request in which whatever the user left out (None) is what the catalogue says suits the model.
+def paint(
+    prompt: str,
+    out: str | Path = ".",
+    on_step: Callable[[Step], None] | None = None,
+    device: str | None = None,
+    **fields: Any,
+) -> list[SavedPicture]:
+    """Paint ``prompt`` and save the pictures: ``starry paint -o OUT`` in one call, with a folder or a file as ``out``.
+
+    ``fields`` are those of PaintRequest: style, seed, count, width, height, steps, guidance, model, precision, …. Raises
+    the guard's BrokenNumbers for a picture that was refused (those before it are saved), and what ``make_request``,
+    ``OutputPath.check`` and ``Studio.paint`` raise.
+    """
+    request = make_request(prompt=prompt, **fields)
+    save = OutputPath(Path(out), request.count)
+    save.check()
+    found = []
+    for outcome in Studio(save, device).paint(request, on_step):
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        found.append(outcome)
+    return found
+
+
+def make_request(**fields: Any) -> PaintRequest:
+    """A checked request; a field that is left out or None becomes what suits the model.
 
     Raises BadRequest or BadFile for what this model cannot paint, before anything heavy is imported.
     """
-    given = {name: value for name, value in words.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None}
     model = catalogue.find(given.get("model", catalogue.default()))
-    suits = {"width": model.width, "height": model.height, "steps": model.steps, "guidance": model.guidance}
-    request = PaintRequest.from_dict(suits | given | {"model": model.name})
+    defaults = {
+        "width": model.width,
+        "height": model.height,
+        "steps": model.steps,
+        "guidance": model.guidance,
+    }
+    request = PaintRequest.from_dict(defaults | given | {"model": model.name})
     checking.check(request, model)
     return request
 
 
-def frame(canvas: GeneratedImage, request: PaintRequest, painter: Painter) -> Picture:
-    """Eight bits, with everything needed to paint it again."""
-    pixels = eight_bits(canvas.pixels)
+def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter) -> Picture:
+    """Eight bits, with the recipe that paints it again."""
     recipe = make_recipe(
-        request, index=canvas.index, prompt=canvas.prompt, negative_prompt=canvas.negative_prompt,
-        sampler=canvas.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=canvas.verdict,
+        request, index=image.index, prompt=image.prompt, negative_prompt=image.negative_prompt,
+        sampler=image.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=image.verdict,
         versions=versions(),
     )  # fmt: skip
-    return Picture(pixels, recipe, producer=settings().producer)
+    return Picture(eight_bits(image.pixels), recipe, producer=settings().producer)
 
 
-def account(refused: Sequence[Refused], count: int) -> StarryError | None:
-    """What a door says, and its exit code, at the end of a batch; None when every picture hangs."""
+def batch_error(refused: Sequence[Refused], count: int) -> StarryError | None:
+    """The error that ends a batch with refused pictures, with its exit code; None if every picture was saved."""
     if not refused:
         return None
     first = refused[0].error
@@ -132,12 +161,12 @@ def account(refused: Sequence[Refused], count: int) -> StarryError | None:
 
 
 def eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """By rounding, from float32: a shade becomes the nearest level, neither darker nor brighter on average."""
+    """By rounding, from float32: truncating would darken the picture by half a level on average."""
     return np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def versions() -> dict[str, str]:
-    """The versions of what painted, as far as they are installed as packages."""
+    """The versions of the packages that painted, as far as they are installed."""
     found = {}
     for name in VERSIONS:
         try:

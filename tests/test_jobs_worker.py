@@ -16,7 +16,7 @@ from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.worker import Worker
 from starrynight.metadata import read_recipe
-from starrynight.studio import Studio, fill
+from starrynight.studio import Studio, make_request
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,12 @@ def worker(tmp_path: Path, studio: Studio) -> Iterator[Worker]:
         lease = Lease(gallery.database, "here/cpu")
         assert lease.acquire()
         made = Worker(gallery, "cpu", lease)
-        studio.hang, made._studio = made._save_picture, studio
+        studio.save, made._studio = made._save_picture, studio
         yield made
 
 
 def small_request(prompt: str = "星夜", **more):
-    return fill(prompt=prompt, **({"width": 128, "height": 128, "steps": 2, "seed": 3} | more))
+    return make_request(prompt=prompt, **({"width": 128, "height": 128, "steps": 2, "seed": 3} | more))
 
 
 def claim_and_paint(worker: Worker, job: str) -> None:

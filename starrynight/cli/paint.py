@@ -122,7 +122,7 @@ def paint(
     from starrynight import studio
 
     width, height = parse_size(size)
-    request = studio.fill(
+    request = studio.make_request(
         prompt=prompt, style=style, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
@@ -143,7 +143,7 @@ def paint(
             refused.append(outcome)
             if request.count > 1:
                 progress.print(_refusal(outcome, request.count), sys.stderr)
-    if error := studio.account(refused, request.count):
+    if error := studio.batch_error(refused, request.count):
         raise error
 
 

@@ -17,7 +17,7 @@ from starrynight.jobs.uploads import Uploads
 from starrynight.models import catalogue
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
-from starrynight.studio import fill
+from starrynight.studio import make_request
 from starrynight.text import clean
 
 PICTURE, UPLOAD = "picture:", "upload:"  # prefixes of init_image
@@ -40,7 +40,7 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
             _check_lora_name(lora[0] if isinstance(lora, tuple) and lora else lora)
     if "init_image" in given:
         given["init_image"] = str(_init_image(given["init_image"], gallery))
-    return fill(**given)
+    return make_request(**given)
 
 
 def _check_installed(name: object) -> None:

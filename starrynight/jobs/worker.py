@@ -93,10 +93,10 @@ class Worker:
 
     def preload(self) -> None:
         """Load the shipped model while the queue is empty, so that the first picture begins at once."""
-        from starrynight.studio import fill
+        from starrynight.studio import make_request
 
         try:
-            request = fill(prompt="-")
+            request = make_request(prompt="-")
             if request.model == "firefly":
                 self.studio().ready(request)
         except (WorkerStopped, StarryError):

@@ -58,11 +58,11 @@ class Bench:
 
     def request(self, model: str, prompt: int = 0, seed: int = 0) -> PaintRequest:
         """The request for picture (``prompt``, ``seed``) of the plan; ``load_painter`` sets its precision."""
-        from starrynight.studio import fill
+        from starrynight.studio import make_request
 
         text, style = PROMPTS[prompt]
         plan = self.plan
-        return fill(
+        return make_request(
             prompt=text, style=style, seed=FIRST_SEED + seed, model=formats.catalogue_name(model), precision="float32",
             width=plan.size, height=plan.size, steps=plan.steps,
         )  # fmt: skip

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import starrynight
 from starrynight.errors import BadFile, MissingFile, UnknownName
 from starrynight.models import single_file, weights
 from starrynight.models.fingerprint import fingerprint
@@ -21,7 +20,7 @@ from starrynight.models.weights import PICKLED, WeightFile, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
 
-SHIPPED = Path(starrynight.__file__).parent / "weights" / "firefly"
+SHIPPED = Path(__file__).parents[1] / "weights" / "firefly"
 KIND = ("model", "模型")
 DEFAULT_TOKENS = 512  # that pipelines read of a prompt unless told otherwise
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
