@@ -40,6 +40,24 @@ def test_a_lora_in_a_sub_folder_is_listed_as_the_command_line_and_the_api_find_i
     assert lora.find("moonlight") == path  # what a request by name, from the command line or the API, loads
 
 
+def menus_page() -> None:
+    from starrynight.web import controls
+
+    controls.restore_options()
+    controls.more_settings()
+
+
+def test_menus_keep_their_choice_when_the_language_changes(home: Path) -> None:
+    page = AppTest.from_function(menus_page)
+    page.session_state["lang"] = "en"
+    page.session_state["precision"] = "自动"  # what Streamlit returns after a change from Chinese to English
+    page.session_state["model"] = catalogue.find("firefly").zh
+    page.run(timeout=60)
+    assert not page.exception
+    assert page.selectbox(key="precision").value == "auto"
+    assert page.selectbox(key="model").value == "firefly"
+
+
 def saved(gallery: Gallery, request: PaintRequest) -> str:
     pixels = np.random.default_rng(request.seed).integers(0, 255, (128, 128, 3), np.uint8)
     return gallery.add(Picture(pixels, make_recipe(request, verdict=Verdict("hang")))).id

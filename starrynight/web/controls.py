@@ -19,7 +19,7 @@ from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.styles import styles
 from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, random_seed
 from starrynight.web import components
-from starrynight.web.shared import language, model_title, style_names, t
+from starrynight.web.shared import LANGUAGES, language, model_title, style_names, t, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
@@ -29,6 +29,18 @@ SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, w
 
 def selected_model() -> ModelSpec:
     return catalogue.find(st.session_state.get("model") or catalogue.default())
+
+
+def restore_options() -> None:
+    """Undo what a change of language does to a menu: Streamlit finds no option with the earlier language's label and
+    returns the label instead. Called before the menus are drawn.
+    """
+    labels = {words(lang)["precision.auto"]: "auto" for lang in LANGUAGES}
+    for name in catalogue.names():
+        labels |= dict.fromkeys((catalogue.find(name).en, catalogue.find(name).zh), name)
+    for key in ("model", "precision"):
+        if (value := st.session_state.get(key)) in labels:
+            st.session_state[key] = labels[value]
 
 
 def style_cards() -> None:

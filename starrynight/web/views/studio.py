@@ -24,6 +24,7 @@ def show() -> None:
         "submitted", None
     ):  # kept for this run: a second press may have cut off submit()
         shared.open_page("studio", job=".".join(ids))
+    controls.restore_options()
     load_picture()
     watched = shared.jobs_in_address(st.query_params.get("job", ""))
     if watched and "prompt" not in st.session_state:  # a new visit to a job's address shows its settings
