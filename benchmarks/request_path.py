@@ -19,12 +19,19 @@ from starrynight.gallery.files import OutputPath
 from starrynight.studio import Studio, make_request
 
 PACKAGE = Path(starrynight.__file__).parent
-COUNTED = {("catalogue.py", "resolve"), ("catalogue.py", "find"), ("checking.py", "check"), ("catalogue.py", "LocalModel")}
+COUNTED = {
+    ("catalogue.py", "resolve"),
+    ("catalogue.py", "find"),
+    ("checking.py", "check"),
+    ("catalogue.py", "LocalModel"),
+}
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        request = make_request(prompt="星夜下的静谧村庄", steps=2, seed=1, precision="bfloat16", width=128, height=128)
+        request = make_request(
+            prompt="星夜下的静谧村庄", steps=2, seed=1, precision="bfloat16", width=128, height=128
+        )
         studio = Studio(OutputPath(Path(folder) / "picture.png"), "cpu")
         before, files, calls = [], [], Counter[str]()
 

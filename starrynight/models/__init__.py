@@ -1,9 +1,8 @@
 """Models: find them, check their files, load them as diffusers pipelines.
 
 catalogue      → the table of models; a name, folder or file becomes a ModelSpec (``find``) or a LocalModel (``resolve``)
-weights        → whether a weight file is whole and trusted, and what its header says (no torch)
+weights        → whether a weight file is whole and trusted, its header, a fingerprint (no torch)
 single_file    → which architecture a single .safetensors holds, and the small files it lacks
-fingerprint    → a cheap hash of a model's weights
 download       → fetch a model from a hub, its mirror, or ModelScope
 precision_plan → the number format of each component on this machine
 load           → a pipeline under a precision plan

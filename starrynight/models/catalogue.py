@@ -14,9 +14,8 @@ from typing import Any
 
 from starrynight.errors import BadFile, MissingFile, UnknownName
 from starrynight.models import single_file, weights
-from starrynight.models.fingerprint import fingerprint
 from starrynight.models.single_file import Layout
-from starrynight.models.weights import PICKLED, WeightFile, fold_is_proved
+from starrynight.models.weights import PICKLED, WeightFile, fingerprint, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
 
@@ -77,7 +76,7 @@ class LocalModel:
     ``folder`` holds the model_index.json that decides the pipeline class: the model's own folder, its base's, or the
     shipped one of its layout. ``layout`` is that of a single file. ``files`` are the weight files of each component.
     ``parameters`` counts parameters by component, all text encoders as "text_encoder". ``float16_safe``: components
-    that were written folded with a certificate that holds. ``fingerprint``: see ``fingerprint.fingerprint``.
+    that were written folded with a certificate that holds. ``fingerprint``: see ``weights.fingerprint``.
     """
 
     spec: ModelSpec

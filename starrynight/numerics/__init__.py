@@ -21,8 +21,9 @@ no torch. No exported name is also the name of a file: ``starrynight.numerics.tr
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from starrynight import lazy_exports
 
 if TYPE_CHECKING:
     from starrynight.numerics.certify import Certificate, certify_folds
@@ -50,14 +51,5 @@ _HOMES = {
     "solve": ("FoldPlan", "solve_folds"),
     "trace": ("Trace", "trace_modules"),
 }
-_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
