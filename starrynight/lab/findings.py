@@ -30,6 +30,8 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 EMPTY = Text("", "")
 # model → format → a figure that reads the same in both languages; format "" if the figure belongs to no one format.
 Figures = dict[str, dict[str, str]]
+FigureOf = Callable[[str, str], str]  # (model, format) → its figure
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -53,24 +55,15 @@ class Rows:
         self.models, self.formats = run.plan.models, run.plan.formats
         self._rows = [row for row in run.rows.values() if "failed" not in row["result"]]
 
-    def of(
-        self, experiment: str, model: str | None = None, format_: str | None = None
-    ) -> list[dict[str, Any]]:
-        return [
-            row
-            for row in self._rows
-            if row["experiment"] == experiment
-            and model in (None, row["model"])
-            and format_ in (None, row["format"])
-        ]
+    def of(self, experiment: str, model: str | None = None, format_: str | None = None) -> list[Row]:
+        found = [row for row in self._rows if row["experiment"] == experiment]
+        return [row for row in found if model in (None, row["model"]) and format_ in (None, row["format"])]
 
-    def results(
-        self, experiment: str, model: str | None = None, format_: str | None = None
-    ) -> list[dict[str, Any]]:
+    def results(self, experiment: str, model: str | None = None, format_: str | None = None) -> list[Row]:
         """What ``of`` selects, without the rows' other columns."""
         return [row["result"] for row in self.of(experiment, model, format_)]
 
-    def result(self, experiment: str, model: str, format_: str) -> dict[str, Any]:
+    def result(self, experiment: str, model: str, format_: str) -> Row:
         """The result of an experiment that is measured once per format (or model, or machine); {} if it is missing."""
         return next(iter(self.results(experiment, model, format_)), {})
 
@@ -89,6 +82,12 @@ class Rows:
         first, second = (self.values(experiment, field, model, f) for f in (a, b))
         both = sorted(first.keys() & second.keys())
         return [first[k] for k in both], [second[k] for k in both]
+
+    def two(self, experiment: str) -> tuple[Row, Row]:
+        """The first model's results in float16 and in bfloat16, which the claims compare; {} where one is missing."""
+        return self.result(experiment, self.models[0], "float16"), self.result(
+            experiment, self.models[0], "bfloat16"
+        )
 
     def median(self, experiment: str, field: str, model: str, format_: str) -> Estimate:
         """The median over the pictures of one format."""
@@ -165,21 +164,36 @@ def join_names(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def figures_by_model(
-    rows: Rows, figure_of: Callable[[str, str], str], formats: Iterable[str] = ()
-) -> Figures:
+def figures_by_model(rows: Rows, figure_of: FigureOf, formats: Iterable[str] = ()) -> Figures:
     """``figure_of(model, format)`` for every model and format; "" leaves that figure out."""
     every = {m: {f: figure_of(m, f) for f in formats or rows.formats} for m in rows.models}
     kept = {m: {f: text for f, text in figures.items() if text} for m, figures in every.items()}
     return {m: figures for m, figures in kept.items() if figures}
 
 
-# -- verdicts on paired differences ----------------------------------------------------------------------------------
+# -- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def outcome_of(holds: bool) -> str:
+    return REPRODUCED if holds else REFUTED
+
+
+def conclude(
+    rows: Rows,
+    claim: str,
+    outcome: str | bool,
+    figure_of: FigureOf,
+    why: Iterable[Text],
+    summary: Text = EMPTY,
+) -> Finding:
+    """The finding of a judge. ``outcome``: one of ``OUTCOMES``, or whether the claim holds; ``why``: its sentences."""
+    outcome = outcome if isinstance(outcome, str) else outcome_of(outcome)
+    return Finding(claim, outcome, figures_by_model(rows, figure_of), join_sentences(*why), summary)
 
 
 def paired_outcome(gap: Estimate, holds: bool) -> str:
     """The outcome for a paired difference: undecided if there are too few pairs for an interval."""
-    return UNDECIDED if not gap.sure else REPRODUCED if holds else REFUTED
+    return outcome_of(holds) if gap.sure else UNDECIDED
 
 
 def too_few_pairs(gap: Estimate) -> Text:

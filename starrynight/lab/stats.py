@@ -25,6 +25,9 @@ class Estimate:
     count: int
     sure: bool = True
 
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
 
 def rate(hits: int, tries: int) -> Estimate:
     """A share with its Clopper–Pearson interval (C. Clopper, E. Pearson, Biometrika 26, 1934). If none or all of ``tries``
@@ -47,7 +50,7 @@ def needed(share: float, claimed: float) -> int | None:
     tries = 1
     while tries < 100_000:
         found = rate(round(share * tries), tries)
-        if not found.low <= claimed <= found.high:
+        if not found.contains(claimed):
             return tries
         tries = tries + 1 if tries < 200 else math.ceil(tries * 1.02)
     return None
@@ -64,17 +67,13 @@ def median(values: Sequence[float]) -> Estimate:
     value = float(np.median(ordered))
     if count < FEWEST:
         return Estimate(value, float(ordered[0]), float(ordered[-1]), count, sure=False)
-    cut = int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5))
-    cut = cut - 1 if binom.cdf(cut - 1, count, 0.5) > (1 - CONFIDENCE) / 2 else cut
-    cut = max(cut, 1)
+    cut = max(int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5)), 1)
     return Estimate(value, float(ordered[cut - 1]), float(ordered[count - cut]), count)
 
 
 def negated(one: Estimate) -> Estimate:
-    """The difference with its sign changed."""
-    return Estimate(
-        0 - one.value, 0 - one.high, 0 - one.low, one.count, one.sure
-    )  # 0 − 0 is 0, where −0.0 is not
+    """The difference with its sign changed; 0 stays 0, where a minus sign would give −0.0."""
+    return Estimate(0 - one.value, 0 - one.high, 0 - one.low, one.count, one.sure)
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:

@@ -14,15 +14,15 @@ from starrynight.i18n import Text
 from starrynight.lab import formats, stats
 from starrynight.lab.findings import (
     HARDWARE,
-    REFUTED,
-    REPRODUCED,
     Finding,
+    Row,
     Rows,
-    figures_by_model,
+    conclude,
     format_interval,
     format_number,
     join_names,
     join_sentences,
+    outcome_of,
     paired_outcome,
     too_few_pairs,
 )
@@ -88,7 +88,8 @@ def judge_formats(rows: Rows) -> list[Finding]:
         normal, tiny = (format_number(number(result[k]), 2) for k in ("normal", "tiny"))
         return f"{_bits(result)}, {normal} ({tiny}) … {format_number(number(result['largest']), 5)}"
 
-    comparisons = [_compare_format(f, found[f], *claim) for f, claim in CLAIMED_FORMATS.items()]
+    misses = {f: _misses(found[f], *claim) for f, claim in CLAIMED_FORMATS.items()}
+    comparisons = [_compare_format(f, missed) for f, missed in misses.items()]
     explanation = join_sentences(
         Text(
             "Figures: sign/exponent/fraction bits, least normal (least subnormal) … greatest number, found by probing.",
@@ -96,32 +97,18 @@ def judge_formats(rows: Rows) -> list[Finding]:
         ),
         *comparisons,
     )
-    holds = all(_as_claimed(found[f], *claim) for f, claim in CLAIMED_FORMATS.items())
     figures = {"": {f: figure(result) for f, result in found.items()}}
-    return [Finding("C17", REPRODUCED if holds else REFUTED, figures, explanation, comparisons[0])]
+    return [Finding("C17", outcome_of(not any(misses.values())), figures, explanation, comparisons[0])]
 
 
-def _bits(found: dict[str, Any]) -> str:
+def _bits(found: Row) -> str:
     return "/".join(map(str, found["bits"]))
 
 
-def _as_claimed(found: dict[str, Any], bits: tuple[int, ...], low: float, high: float) -> bool:
-    return tuple(found["bits"]) == bits and _reaches(found, low) and number(found["largest"]) >= high
-
-
-def _reaches(found: dict[str, Any], low: float) -> bool:
-    """Whether numbers as small as ``low`` keep all their fraction bits. The claims name powers of ten, so a factor of
-    ten is allowed.
+def _misses(found: Row, bits: tuple[int, ...], low: float, high: float) -> list[Text]:
+    """What of a format is not as claimed. Numbers as small as ``low`` should keep all their fraction bits; the claims
+    name powers of ten, so a factor of ten is allowed.
     """
-    return number(found["normal"]) <= 10 * low
-
-
-def _compare_format(
-    format_: str, found: dict[str, Any], bits: tuple[int, ...], low: float, high: float
-) -> Text:
-    """What of a format is as claimed, and what is not."""
-    if _as_claimed(found, bits, low, high):
-        return Text(f"{format_} is as claimed.", f"{format_} 与所称相符。")
     misses = []
     if tuple(found["bits"]) != bits:
         misses.append(Text(f"its bits are {_bits(found)}", f"位数为 {_bits(found)}"))
@@ -130,11 +117,17 @@ def _compare_format(
         misses.append(
             Text(f"it ends at {largest}, so {high:g} is Inf", f"上限为 {largest}，{high:g} 已是 Inf")
         )
-    if not _reaches(found, low):
+    if number(found["normal"]) > 10 * low:
         normal, tiny = (format_number(number(found[k]), 2) for k in ("normal", "tiny"))
         misses.append(Text(
             f"numbers below {normal} lose fraction bits, down to {tiny}", f"小于 {normal} 的数丢失尾数位，直到 {tiny}"
         ))  # fmt: skip
+    return misses
+
+
+def _compare_format(format_: str, misses: list[Text]) -> Text:
+    if not misses:
+        return Text(f"{format_} is as claimed.", f"{format_} 与所称相符。")
     return Text(
         f"{format_} is not as claimed: {'; '.join(miss.en for miss in misses)}.",
         f"{format_} 与所称不符：{'；'.join(miss.zh for miss in misses)}。",
@@ -169,14 +162,10 @@ def judge_products(rows: Rows) -> list[Finding]:
     if not found:
         return []
     rates = {f: number(v) for f, v in found["rates"].items()}
-    figures = {
-        "": {
-            f: f"{format_number(v)} GFLOP/s (×{format_number(v / rates['float32'])})"
-            for f, v in rates.items()
-        }
-    }
+    relative = {f: format_number(v / rates["float32"]) for f, v in rates.items()}
+    figures = {"": {f: f"{format_number(v)} GFLOP/s (×{relative[f]})" for f, v in rates.items()}}
     if CARD in found["device"]:
-        outcome = REPRODUCED if rates["bfloat16"] < rates["float16"] else REFUTED
+        outcome = outcome_of(rates["bfloat16"] < rates["float16"])
         ratio = format_number(rates["bfloat16"] / rates["float16"])
         measured = Text(
             f"On this {CARD}, bfloat16 ÷ float16 = {ratio}.",
@@ -234,12 +223,14 @@ def judge_speed(rows: Rows) -> list[Finding]:
         times = found.get("times", {}).get(format_)
         if not times:
             return ""
-        wall = stats.median([number(v) for v in times["wall"]]).value
+        wall, cpu = stats.median([number(v) for v in times["wall"]]), ratio(found, "cpu", REFERENCE, format_)
         mark = " †" if format_ in found["emulated"] else ""
-        return f"{format_number(wall)} s · CPU ×{format_number(_cpu_ratio(found, format_).value)}{mark}"
+        return f"{format_number(wall.value)} s · CPU ×{format_number(cpu.value)}{mark}"
 
-    gap = _ratio({f: times["wall"] for f, times in first["times"].items()}, "float16", "bfloat16")
-    cpu = _cpu_ratio(first, "bfloat16")
+    def ratio(found: Row, kind: str, a: str, b: str) -> Estimate:
+        return _ratio({f: times[kind] for f, times in found["times"].items()}, a, b)
+
+    gap, cpu = ratio(first, "wall", "float16", "bfloat16"), ratio(first, "cpu", REFERENCE, "bfloat16")
     measured = Text(
         f"bfloat16 takes {format_interval(cpu)} × float32's CPU time ({cpu.count} pairs).",
         f"bfloat16 的 CPU 时间是 float32 的 {format_interval(cpu)} 倍（{cpu.count} 对）。",
@@ -250,8 +241,8 @@ def judge_speed(rows: Rows) -> list[Finding]:
     )
     note = Text("† emulated here: its time says nothing about a card.", "† 此处为仿真，其时间不代表显卡。")
     emulated = "float16" in first["emulated"]
-    outcome = HARDWARE if emulated else paired_outcome(gap, gap.low <= CLAIMED_TIME <= gap.high)
-    explanation = join_sentences(
+    outcome = HARDWARE if emulated else paired_outcome(gap, gap.contains(CLAIMED_TIME))
+    why = [
         Text(
             "Median seconds of a whole picture, and CPU time relative to float32's in interleaved pairs.",
             "一幅画的秒数的中位数，以及与 float32 交替成对测得的 CPU 时间之比。",
@@ -259,14 +250,8 @@ def judge_speed(rows: Rows) -> list[Finding]:
         note if emulated else answer,
         measured,
         too_few_pairs(gap),
-    )
-    return [
-        Finding("C2", outcome, figures_by_model(rows, figure), explanation, measured if emulated else answer)
     ]
-
-
-def _cpu_ratio(found: dict[str, Any], format_: str) -> Estimate:
-    return _ratio({f: times["cpu"] for f, times in found["times"].items()}, REFERENCE, format_)
+    return [conclude(rows, "C2", outcome, figure, why, measured if emulated else answer)]
 
 
 def _ratio(seconds: dict[str, list[Any]], first: str, second: str) -> Estimate:
@@ -293,9 +278,8 @@ def measure_loading(bench: Bench, point: Point) -> dict[str, Any]:
         for turn in range(max(LEAST_READS, bench.plan.repeats) + 1):
             for format_, file in files.items():
                 start = time.perf_counter()
-                loaded = [
-                    t.clone() for t in load_file(file).values()
-                ]  # load_file maps; a clone reads every page
+                # load_file maps; a clone reads every page.
+                loaded = [tensor.clone() for tensor in load_file(file).values()]
                 if turn:
                     found["seconds"][format_].append(time.perf_counter() - start)
                 del loaded
@@ -332,7 +316,7 @@ def judge_loading(rows: Rows) -> list[Finding]:
         f"bfloat16 ÷ float16 in pairs: {format_interval(gap)}; claimed: {CLAIMED_LOADING:.2f}.",
         f"成对比较 bfloat16 ÷ float16：{format_interval(gap)}；所称：{CLAIMED_LOADING:.2f}。",
     )
-    explanation = join_sentences(
+    why = [
         Text(
             f"Median of {gap.count} reads of each file, taking turns, from a warm cache. The two files differ by {apart} bytes of {size['float16']}.",
             f"交替各读 {gap.count} 次的中位数，磁盘缓存已热。两个文件相差 {apart} 字节（共 {size['float16']}）。",
@@ -343,6 +327,6 @@ def judge_loading(rows: Rows) -> list[Finding]:
         ),
         summary,
         too_few_pairs(gap),
-    )
-    outcome = paired_outcome(gap, gap.low <= CLAIMED_LOADING <= gap.high < 1)
-    return [Finding("C13", outcome, figures_by_model(rows, figure), explanation, summary)]
+    ]
+    outcome = paired_outcome(gap, gap.contains(CLAIMED_LOADING) and gap.high < 1)
+    return [conclude(rows, "C13", outcome, figure, why, summary)]

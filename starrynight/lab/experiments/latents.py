@@ -15,13 +15,11 @@ from starrynight.lab import formats, metrics, stats
 from starrynight.lab.findings import (
     EMPTY,
     MEASURED,
-    REFUTED,
-    REPRODUCED,
     Finding,
+    Row,
     Rows,
-    figures_by_model,
+    conclude,
     format_number,
-    join_sentences,
     name_of,
     name_zh,
 )
@@ -79,7 +77,7 @@ def judge_latents(rows: Rows) -> list[Finding]:
     return [one for one in (_judge_range(rows), _judge_drift(rows)) if one.figures]
 
 
-def _with_noise(rows: Rows, model: str | None, format_: str) -> list[dict[str, Any]]:
+def _with_noise(rows: Rows, model: str | None, format_: str) -> list[Row]:
     return [result for result in rows.results("latents", model, format_) if result["noise"]]
 
 
@@ -103,16 +101,15 @@ def _judge_range(rows: Rows) -> Finding:
         f"The largest magnitude is {format_number(widest)}; the limit of float16 is {format_number(limit / widest, 2)} times as large.",
         f"最大绝对值为 {format_number(widest)}；float16 的上限是它的 {format_number(limit / widest, 2)} 倍。",
     )
-    explanation = join_sentences(
+    why = [
         Text(
             "At t = 1000 the latents are the noise itself, drawn from the seed before any network runs. Figures: the least … greatest value over all pictures.",
             "t = 1000 时潜变量就是由种子抽取的噪声，网络尚未运行。数字：所有画中的最小值 … 最大值。",
         ),
         summary,
         headroom if limit > widest else EMPTY,
-    )
-    outcome = REPRODUCED if broken else REFUTED
-    return Finding("C8", outcome, figures_by_model(rows, figure), explanation, summary)
+    ]
+    return conclude(rows, "C8", bool(broken), figure, why, summary)
 
 
 def _judge_drift(rows: Rows) -> Finding:
@@ -122,11 +119,11 @@ def _judge_drift(rows: Rows) -> Finding:
         known = format_ != REFERENCE and not math.isnan(last)
         return f"{format_number(first)} → {format_number(last)} dB" if known else ""
 
-    explanation = Text(
+    method = Text(
         "Median distance of the latents from float32's after the first step → after the last; 6 dB are a factor of two.",
         "潜变量与 float32 的距离的中位数：第一步之后 → 最后一步之后；6 dB 相当于两倍。",
     )
-    return Finding("X2", MEASURED, figures_by_model(rows, figure), explanation)
+    return conclude(rows, "X2", MEASURED, figure, [method])
 
 
 # -- extreme latents through the decoder -----------------------------------------------------------------------------
@@ -166,7 +163,7 @@ def _decoded_range(painter: FormatPainter, vae: Any, latents: Any) -> list[float
         with torch.no_grad(), painter.arithmetic():
             decoded = vae.decode(latents.to(painter.device, vae.dtype)).sample.float()
     except BrokenNumbers:  # the painter's guard checks the decoder's output
-        return [float("nan"), float("nan"), 1]
+        return [math.nan, math.nan, 1]
     return [decoded.min().item(), decoded.max().item(), int((~decoded.isfinite()).sum())]
 
 
@@ -189,17 +186,16 @@ def judge_extremes(rows: Rows) -> list[Finding]:
         f"float16 stores −6.2 as {format_number(stored, 5)}, and clamping gives {format_number(clamped)}.",
         f"float16 把 −6.2 存为 {format_number(stored, 5)}，钳位后为 {format_number(clamped)}。",
     )
-    explanation = join_sentences(
+    why = [
         Text(
             "Figures: −6.2 as the format stores it → clamped to −1 … 1; the range of the decoder's output for latents that contain ±6.2.",
             "数字：−6.2 在该格式中的值 → 钳位到 −1…1 之后；潜变量含 ±6.2 时解码器输出的范围。",
         ),
         summary,
         *(_explain_decoder(rows, model) for model in rows.models),
-    )
+    ]
     holds = clamped != -1 or any(_extreme_breaks_it(rows, model) for model in rows.models)
-    outcome = REPRODUCED if holds else REFUTED
-    return [Finding("C10", outcome, figures_by_model(rows, figure), explanation, summary)]
+    return [conclude(rows, "C10", holds, figure, why, summary)]
 
 
 def _breaking_magnitudes(rows: Rows, model: str, format_: str) -> list[float]:
@@ -281,8 +277,7 @@ def _through_autoencoder(painter: FormatPainter, picture: np.ndarray) -> np.ndar
 
 
 def judge_banding(rows: Rows) -> list[Finding]:
-    model = rows.models[0]
-    float16, bfloat16 = (rows.result("banding", model, f) for f in ("float16", "bfloat16"))
+    float16, bfloat16 = rows.two("banding")
     if not float16 or not bfloat16:
         return []
 
@@ -295,19 +290,18 @@ def judge_banding(rows: Rows) -> list[Finding]:
         f"Visible steps, float16 : bfloat16 = {steps[0]} : {steps[1]}; claimed: 2–3 : 0.",
         f"可见台阶，float16 : bfloat16 = {steps[0]} : {steps[1]}；所称：2–3 : 0。",
     )
-    explanation = join_sentences(
+    why = [
         Text(
             f"Figures: colours (longest flat run in pixels, visible steps) of a blue-to-violet sky: {STORED_WIDTH} pixels wide, stored in the format; then {DECODED_SIDE} pixels wide, through the autoencoder.",
             f"数字：蓝紫天空的颜色数（最长平段的像素数，可见台阶数）：先是以该格式保存，宽 {STORED_WIDTH} 像素；再是经过自编码器，宽 {DECODED_SIDE} 像素。",
         ),
         summary,
         _explain_banding(rows, float16["stored"], bfloat16["stored"]),
-    )
-    outcome = REPRODUCED if steps[0] >= 2 and steps[1] == 0 else REFUTED
-    return [Finding("C16", outcome, figures_by_model(rows, figure), explanation, summary)]
+    ]
+    return [conclude(rows, "C16", steps[0] >= 2 and steps[1] == 0, figure, why, summary)]
 
 
-def _explain_banding(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]) -> Text:
+def _explain_banding(rows: Rows, float16: Row, bfloat16: Row) -> Text:
     """Which format keeps fewer colours of the stored sky, and its fraction bits if they account for it."""
     levels = {"bfloat16": bfloat16["levels"], "float16": float16["levels"]}
     if levels["bfloat16"] == levels["float16"]:
@@ -323,5 +317,5 @@ def _explain_banding(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, An
     )
 
 
-def _format_banding(result: dict[str, Any] | None) -> str:
+def _format_banding(result: Row | None) -> str:
     return f"{result['levels']} ({result['flat']}, {result['steps']})" if result else "–"

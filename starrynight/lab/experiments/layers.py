@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from starrynight.errors import BrokenNumbers
@@ -16,12 +17,11 @@ from starrynight.lab.findings import (
     EMPTY,
     FLOAT16_LIMIT,
     MEASURED,
-    REFUTED,
-    REPRODUCED,
     UNDECIDED,
     Finding,
+    Row,
     Rows,
-    figures_by_model,
+    conclude,
     finite_or_inf,
     format_number,
     join_names,
@@ -81,17 +81,12 @@ def _first_call(bench: Bench, model: str) -> Call | None:
             calls.append((args, kwargs))
 
     hook = painter.denoiser.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        with suppress(BrokenNumbers):  # they may break later in the same step
-            formats.paint(painter, bench.request(model).replace(steps=1), lambda step: None)
-    finally:
-        hook.remove()
+    with hook, suppress(BrokenNumbers):  # they may break later in the same step
+        formats.paint(painter, bench.request(model).replace(steps=1), lambda step: None)
     return calls[0] if calls else None
 
 
-def _run(
-    painter: FormatPainter, call: Call, upcast: dict[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
+def _run(painter: FormatPainter, call: Call, upcast: dict[str, Any] | None = None) -> dict[str, Row]:
     """Call the denoiser once: {module: {"peak", "born", "output"}}. ``upcast``: the same modules in float32, which
     "born" is measured against; NaN without them.
     """
@@ -100,11 +95,8 @@ def _run(
     from starrynight.numerics.modules import tensors_in, watching
 
     args, kwargs = (formats.cast_arguments(part, painter.denoiser.dtype) for part in call)
-    notes: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Row] = {}
     inputs: list[Call] = []
-
-    def enter(name: str, module: Any, given: Any) -> None:
-        inputs.append(given)
 
     def leave(name: str, module: Any, output: Any) -> None:
         given = inputs.pop()
@@ -121,12 +113,8 @@ def _run(
             born = _decibels(numbers, next(iter(tensors_in(alone))).float(), same_scale=True)
         notes[name] = {"peak": numbers.abs().max().item(), "born": born, "output": numbers}
 
-    with (
-        suppress(BrokenNumbers),
-        torch.no_grad(),
-        painter.arithmetic(),
-        watching(painter.denoiser, enter, leave),
-    ):
+    watch = watching(painter.denoiser, lambda _name, _module, given: inputs.append(given), leave)
+    with suppress(BrokenNumbers), torch.no_grad(), painter.arithmetic(), watch:
         painter.denoiser(*args, **kwargs)
     return notes
 
@@ -167,18 +155,13 @@ def judge_layers(rows: Rows) -> list[Finding]:
             text += f"; {format_number(number(worst['born']))} dB ({worst['name']})"
         return text
 
-    figures = figures_by_model(rows, figure)
-    if not figures:
-        return []
-    headroom = [_explain_headroom(rows, model) for model in figures]
-    explanation = join_sentences(
-        Text(
-            f"Figures, at the first step: the largest number that any layer stores; the layer in which the most error arises. Float16 ends at {FLOAT16_LIMIT:.0f}.",
-            f"数字（第一步）：各层所存的最大数值；产生误差最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
-        ),
-        *headroom,
+    method = Text(
+        f"Figures, at the first step: the largest number that any layer stores; the layer in which the most error arises. Float16 ends at {FLOAT16_LIMIT:.0f}.",
+        f"数字（第一步）：各层所存的最大数值；产生误差最多的一层。float16 的上限是 {FLOAT16_LIMIT:.0f}。",
     )
-    return [Finding("X3", MEASURED, figures, explanation, join_sentences(*headroom))]
+    headroom = join_sentences(*(_explain_headroom(rows, model) for model in rows.models))
+    found = conclude(rows, "X3", MEASURED, figure, [method, headroom], headroom)
+    return [found] if found.figures else []
 
 
 def _explain_headroom(rows: Rows, model: str) -> Text:
@@ -190,14 +173,12 @@ def _explain_headroom(rows: Rows, model: str) -> Text:
     en = f"{name_of(model)} reaches {format_number(float32)} in float32, {'within' if fits else 'beyond'} float16's range; float16 {'stays finite' if finite else 'gives Inf or NaN'}"
     zh = f"{name_zh(model)}在 float32 下达到 {format_number(float32)}，{'未超出' if fits else '超出'} float16 的范围；float16 {'保持有限' if finite else '出现 Inf 或 NaN'}"
     if not math.isnan(folded):
-        en, zh = (
-            f"{en}; after folding it reaches {format_number(folded)}",
-            f"{zh}；折叠后达到 {format_number(folded)}",
-        )
+        en += f"; after folding it reaches {format_number(folded)}"
+        zh += f"；折叠后达到 {format_number(folded)}"
     return Text(f"{en}.", f"{zh}。")
 
 
-def _is_leaf(layer: dict[str, Any], layers: list[dict[str, Any]]) -> bool:
+def _is_leaf(layer: Row, layers: list[Row]) -> bool:
     return layer["name"] != "" and not any(other["name"].startswith(layer["name"] + ".") for other in layers)
 
 
@@ -235,9 +216,7 @@ def measure_norms(bench: Bench, point: Point) -> dict[str, Any]:
     return found
 
 
-def _run_levels(
-    painter: FormatPainter, sweep: NoiseSweep, times: list[Any], layers: dict[str, Any]
-) -> Iterator[int]:
+def _run_levels(painter: FormatPainter, sweep: NoiseSweep, times: list[Any], layers: Row) -> Iterator[int]:
     """Run the levels, append to ``layers`` what they put out, and yield how many levels each call had."""
     import torch
 
@@ -249,54 +228,39 @@ def _run_levels(
         numbers = next(iter(tensors_in(output))).detach().float().flatten(1)
         statistics = {"mean": numbers.mean(1), "std": numbers.std(1), "norm": numbers.norm(dim=1)}
         for kind, values in statistics.items():
-            layers[name][kind] += [_five_digits(v) for v in values.tolist()]
+            # Five significant digits: a thousand levels of three layers would fill a row with more.
+            layers[name][kind] += [float(f"{v:.5g}") for v in values.tolist()]
 
     def note_weights() -> None:
         for name, module in modules.items():
             layers[name]["weight"].append(module.weight.detach().float().norm().item())
 
     note_weights()
-    hooks = [
-        m.register_forward_hook(lambda _m, _a, out, n=n: note_output(n, out)) for n, m in modules.items()
-    ]
-    try:
-        with torch.no_grad(), painter.arithmetic():
-            for latents, others in sweep.calls(times, painter.denoiser.dtype):
-                painter.denoiser(latents, **others)
-                yield len(latents)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad(), painter.arithmetic():
+        for n, m in modules.items():
+            hooks.enter_context(m.register_forward_hook(lambda _m, _a, out, n=n: note_output(n, out)))
+        for latents, others in sweep.calls(times, painter.denoiser.dtype):
+            painter.denoiser(latents, **others)
+            yield len(latents)
     note_weights()
-
-
-def _five_digits(value: float) -> float:
-    """Five significant digits: a thousand levels of three layers would fill a row with more."""
-    return float(f"{value:.5g}")
 
 
 def spread(values: list[Any]) -> tuple[float, float]:
     """Mean and standard deviation of the finite values."""
     finite = [number(v) for v in values if math.isfinite(number(v))]
-    if not finite:
-        return math.nan, math.nan
-    mean = sum(finite) / len(finite)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in finite) / len(finite))
+    return (fmean(finite), pstdev(finite)) if finite else (math.nan, math.nan)
 
 
 def judge_norms(rows: Rows) -> list[Finding]:
-    float16, bfloat16 = (rows.result("norms", rows.models[0], f) for f in ("float16", "bfloat16"))
+    float16, bfloat16 = rows.two("norms")
     if not float16.get("levels") or not bfloat16.get("levels"):
         return []
 
     def figure(model: str, format_: str) -> str:
         result = rows.result("norms", model, format_)
-        text = (
-            " · ".join(_format_layer(notes) for notes in result["layers"].values())
-            if result.get("levels")
-            else ""
-        )
-        return text + (" ✗" if text and result["broke"] else "")
+        if not result.get("levels"):
+            return ""
+        return " · ".join(map(_format_layer, result["layers"].values())) + (" ✗" if result["broke"] else "")
 
     ratios = [_spread_ratio(float16["layers"][n], bfloat16["layers"][n]) for n in float16["layers"]]
     measured, claimed = (join_names(f"×{v:.2f}" for v in found) for found in (ratios, CLAIMED_SPREADS))
@@ -313,18 +277,17 @@ def judge_norms(rows: Rows) -> list[Finding]:
     # At least half of the claimed excess counts as reproduced.
     halfway = [1 + (c - 1) / 2 for c in CLAIMED_SPREADS]
     holds = all(ratio >= least for ratio, least in zip(ratios, halfway, strict=True))
-    outcome = UNDECIDED if any(math.isnan(r) for r in ratios) else REPRODUCED if holds else REFUTED
-    explanation = join_sentences(method, _explain_weights(float16), summary)
-    return [Finding("C7", outcome, figures_by_model(rows, figure), explanation, summary)]
+    outcome = UNDECIDED if any(math.isnan(r) for r in ratios) else holds
+    return [conclude(rows, "C7", outcome, figure, [method, _explain_weights(float16), summary], summary)]
 
 
-def _spread_ratio(float16: dict[str, Any], bfloat16: dict[str, Any]) -> float:
+def _spread_ratio(float16: Row, bfloat16: Row) -> float:
     """How many times as far a layer's mean spreads over the levels in float16 as in bfloat16."""
     ours, theirs = spread(float16["mean"])[1], spread(bfloat16["mean"])[1]
     return ours / theirs if theirs else math.nan
 
 
-def _explain_weights(float16: dict[str, Any]) -> Text:
+def _explain_weights(float16: Row) -> Text:
     moved = [name for name, notes in float16["layers"].items() if spread(notes["weight"])[1] != 0]
     if moved:
         return Text(
@@ -337,7 +300,7 @@ def _explain_weights(float16: dict[str, Any]) -> Text:
     )
 
 
-def _describe_layers(float16: dict[str, Any]) -> Text:
+def _describe_layers(float16: Row) -> Text:
     """Whether the layers are those of the claim."""
     names = join_names(float16["layers"])
     if float16["named"]:

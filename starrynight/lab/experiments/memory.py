@@ -17,14 +17,15 @@ from starrynight.i18n import Text
 from starrynight.lab.findings import (
     EMPTY,
     HARDWARE,
-    REFUTED,
-    REPRODUCED,
     Finding,
+    Row,
     Rows,
+    conclude,
     figures_by_model,
     format_number,
     join_names,
     join_sentences,
+    outcome_of,
 )
 from starrynight.lab.plan import REFERENCE, Point
 
@@ -140,14 +141,13 @@ def _status(name: str) -> int:
 
 
 def judge_memory(rows: Rows) -> list[Finding]:
-    model = rows.models[0]
-    float16, bfloat16, float32 = (rows.result("memory", model, f) for f in ("float16", "bfloat16", REFERENCE))
+    (float16, bfloat16), float32 = rows.two("memory"), rows.result("memory", rows.models[0], REFERENCE)
     if not float16 or not bfloat16:
         return []
     return [
         _judge_picture(rows, float16, bfloat16),
         _judge_activations(rows, float16, bfloat16, float32),
-        _judge_saving(model, float16, bfloat16, float32),
+        _judge_saving(rows.models[0], float16, bfloat16, float32),
     ]
 
 
@@ -155,11 +155,11 @@ def _megabytes(amount: float) -> str:
     return f"{amount / 2**20:.3g}"
 
 
-def _total(result: dict[str, Any]) -> int:
+def _total(result: Row) -> int:
     return result["weights"] + result["one"]
 
 
-def _judge_picture(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]) -> Finding:
+def _judge_picture(rows: Rows, float16: Row, bfloat16: Row) -> Finding:
     def figure(model: str, format_: str) -> str:
         found = rows.result("memory", model, format_)
         if not found:
@@ -180,7 +180,7 @@ def _judge_picture(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]
         f"↑ includes the float32 copies of the emulation: {join_names(emulated)}.",
         f"↑ 包含仿真所用的 float32 副本：{join_names(emulated)}。",
     )
-    explanation = join_sentences(
+    why = [
         Text(
             "Figures: weights + peak of live tensors (↑ growth of the peak that the process or device reports).",
             "数字：权重 + 活张量峰值（↑ 为进程或设备报告的峰值增量）。",
@@ -191,18 +191,15 @@ def _judge_picture(rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any]
             f"即 {_sum_of(bfloat16)} 对 {_sum_of(float16)} MB，每个权重 {per_weight[0]} 对 {per_weight[1]} 字节。",
         ),
         copies if emulated else EMPTY,
-    )
-    outcome = REPRODUCED if ratio < SAVING else REFUTED
-    return Finding("C1", outcome, figures_by_model(rows, figure), explanation, summary)
+    ]
+    return conclude(rows, "C1", ratio < SAVING, figure, why, summary)
 
 
-def _sum_of(result: dict[str, Any]) -> str:
+def _sum_of(result: Row) -> str:
     return f"{_megabytes(result['weights'])} + {_megabytes(result['one'])}"
 
 
-def _judge_activations(
-    rows: Rows, float16: dict[str, Any], bfloat16: dict[str, Any], float32: dict[str, Any]
-) -> Finding:
+def _judge_activations(rows: Rows, float16: Row, bfloat16: Row, float32: Row) -> Finding:
     def figure(model: str, format_: str) -> str:
         found = rows.result("memory", model, format_)
         if not found:
@@ -215,7 +212,7 @@ def _judge_activations(
         f"Counted from live tensors, bfloat16 ÷ float16 = {ratio:.4f}; claimed: {CLAIMED_ACTIVATIONS:.2f}.",
         f"按活张量计，bfloat16 ÷ float16 = {ratio:.4f}；所称：{CLAIMED_ACTIVATIONS:.2f}。",
     )
-    explanation = join_sentences(
+    why = [
         Text(
             "Figures: first / middle / last third of the denoiser / decoder → overall peak.",
             "数字：去噪网络前 / 中 / 后三分之一 / 解码器 → 总峰值。",
@@ -223,12 +220,11 @@ def _judge_activations(
         summary,
         _explain_sum(float16),
         _explain_upcast(float16, float32) if ratio >= SAVING else EMPTY,
-    )
-    outcome = REPRODUCED if ratio < SAVING else REFUTED
-    return Finding("C11", outcome, figures_by_model(rows, figure), explanation, summary)
+    ]
+    return conclude(rows, "C11", ratio < SAVING, figure, why, summary)
 
 
-def _explain_sum(float16: dict[str, Any]) -> Text:
+def _explain_sum(float16: Row) -> Text:
     """Whether the peak is the sum of the parts, as the claim adds them up, or less because they take turns."""
     parts = sum(float16["phases"].get(p, 0) for p in PHASES[1:])
     together, peak = _megabytes(parts), _megabytes(float16["one"])
@@ -243,7 +239,7 @@ def _explain_sum(float16: dict[str, Any]) -> Text:
     )
 
 
-def _explain_upcast(float16: dict[str, Any], float32: dict[str, Any]) -> Text:
+def _explain_upcast(float16: Row, float32: Row) -> Text:
     """The memory of a program that decodes its float16 picture in float32, as some do."""
     same, upcast = float16["phases"].get("decoder", 0), float32.get("phases", {}).get("decoder", 0)
     if not same or upcast <= same:
@@ -254,9 +250,7 @@ def _explain_upcast(float16: dict[str, Any], float32: dict[str, Any]) -> Text:
     )
 
 
-def _judge_saving(
-    model: str, float16: dict[str, Any], bfloat16: dict[str, Any], float32: dict[str, Any]
-) -> Finding:
+def _judge_saving(model: str, float16: Row, bfloat16: Row, float32: Row) -> Finding:
     saved = _total(float16) - _total(bfloat16)
     from_float32 = _megabytes(_total(float32) - _total(bfloat16)) if float32 else "–"
     lora, second = bfloat16["lora"], bfloat16["two"] - bfloat16["one"]
@@ -266,8 +260,7 @@ def _judge_saving(
         f"Against float16, bfloat16 saves {_megabytes(saved)} MB: {enough.en}. Against float32 it saves {from_float32} MB.",
         f"相对 float16，bfloat16 省下 {_megabytes(saved)} MB：{enough.zh}。相对 float32 省下 {from_float32} MB。",
     )
-    outcome = REPRODUCED if saved >= lora else REFUTED
-    return Finding("C20", outcome, {model: {"": figure}}, explanation, explanation)
+    return Finding("C20", outcome_of(saved >= lora), {model: {"": figure}}, explanation, explanation)
 
 
 def _enough_for(saved: int, lora: int, second: int) -> Text:

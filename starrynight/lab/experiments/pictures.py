@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,10 @@ from starrynight.lab.findings import (
     MEASURED,
     Finding,
     Rows,
+    conclude,
     explain_gain,
-    figures_by_model,
     format_interval,
     format_number,
-    join_sentences,
     paired_outcome,
     too_few_pairs,
 )
@@ -127,8 +127,8 @@ class Pairs:
 class PairedClaim:
     """A claim on the paired difference of ``field`` between bfloat16 and float16, and how it is worded.
 
-    ``method`` says what was measured, ``answer`` is the one-line answer, ``causes`` are sentences on why, ``holds``
-    decides from the gap, ``figure(rows, model, format)`` is the figure for one format ("" for none).
+    ``method`` says what was measured, ``answer`` is the one-line answer, ``causes`` are sentences on why,
+    ``figure(rows, model, format)`` is the figure for one format ("" for none), ``holds`` decides from the gap.
     """
 
     claim: str
@@ -136,8 +136,8 @@ class PairedClaim:
     method: Callable[[Pairs], Text]
     answer: Callable[[Rows, Pairs], Text]
     causes: Callable[[Rows, Pairs], list[Text]]
-    holds: Callable[[Estimate], bool]
     figure: Callable[[Rows, str, str], str]
+    holds: Callable[[Estimate], bool] = lambda gap: gap.low > 0
 
 
 def judge(experiment: str) -> Callable[[Rows], list[Finding]]:
@@ -150,12 +150,9 @@ def judge(experiment: str) -> Callable[[Rows], list[Finding]]:
             return []
         pairs = Pairs(float16, bfloat16, stats.paired(float16, bfloat16))
         answer = claim.answer(rows, pairs)
-        explanation = join_sentences(
-            claim.method(pairs), answer, *claim.causes(rows, pairs), too_few_pairs(pairs.gap)
-        )
-        figures = figures_by_model(rows, lambda model, format_: claim.figure(rows, model, format_))
+        why = [claim.method(pairs), answer, *claim.causes(rows, pairs), too_few_pairs(pairs.gap)]
         outcome = paired_outcome(pairs.gap, claim.holds(pairs.gap))
-        return [Finding(claim.claim, outcome, figures, explanation, answer)]
+        return [conclude(rows, claim.claim, outcome, partial(claim.figure, rows), why, answer)]
 
     return judge_rows
 
@@ -242,12 +239,9 @@ def _psnr_causes(rows: Rows, pairs: Pairs) -> list[Text]:
     return [explain_gain(rows, pairs.gap)]
 
 
-def _psnr_figure(experiment: str) -> Callable[[Rows, str, str], str]:
-    def figure(rows: Rows, model: str, format_: str) -> str:
-        found = rows.median(experiment, "psnr", model, format_)
-        return format_number(found.value, 3, "dB") if found.count else ""
-
-    return figure
+def _psnr_figure(experiment: str, rows: Rows, model: str, format_: str) -> str:
+    found = rows.median(experiment, "psnr", model, format_)
+    return format_number(found.value, 3, "dB") if found.count else ""
 
 
 # highlights
@@ -285,7 +279,7 @@ def _highlights_causes(rows: Rows, pairs: Pairs) -> list[Text]:
 
 def _highlights_hold(gap: Estimate) -> bool:
     brighter = stats.negated(gap)
-    return 0 < brighter.low <= CLAIMED_HIGHLIGHT_GAP <= brighter.high
+    return brighter.low > 0 and brighter.contains(CLAIMED_HIGHLIGHT_GAP)
 
 
 def _highlights_figure(rows: Rows, model: str, format_: str) -> str:
@@ -329,25 +323,13 @@ def _texture_figure(rows: Rows, model: str, format_: str) -> str:
 
 PAIRED_CLAIMS = {
     "colour": PairedClaim(
-        "C3", "mean", _colour_method, _colour_answer, _colour_causes, lambda gap: gap.high < 0, _colour_figure
+        "C3", "mean", _colour_method, _colour_answer, _colour_causes, _colour_figure, lambda gap: gap.high < 0
     ),
     "shadows": PairedClaim(
-        "C4",
-        "psnr",
-        _shadows_method,
-        _psnr_answer,
-        _psnr_causes,
-        lambda gap: gap.low > 0,
-        _psnr_figure("shadows"),
+        "C4", "psnr", _shadows_method, _psnr_answer, _psnr_causes, partial(_psnr_figure, "shadows")
     ),
     "roofs": PairedClaim(
-        "C15",
-        "psnr",
-        _roofs_method,
-        _psnr_answer,
-        _psnr_causes,
-        lambda gap: gap.low > 0,
-        _psnr_figure("roofs"),
+        "C15", "psnr", _roofs_method, _psnr_answer, _psnr_causes, partial(_psnr_figure, "roofs")
     ),
     "highlights": PairedClaim(
         "C14",
@@ -355,17 +337,11 @@ PAIRED_CLAIMS = {
         _highlights_method,
         _highlights_answer,
         _highlights_causes,
-        _highlights_hold,
         _highlights_figure,
+        _highlights_hold,
     ),
     "texture": PairedClaim(
-        "C19",
-        "decibels",
-        _texture_method,
-        _texture_answer,
-        _texture_causes,
-        lambda gap: gap.low > 0,
-        _texture_figure,
+        "C19", "decibels", _texture_method, _texture_answer, _texture_causes, _texture_figure
     ),
 }
 
@@ -375,14 +351,12 @@ def judge_likeness(rows: Rows) -> list[Finding]:
         psnr, ssim, flip = (rows.median("likeness", f, model, format_) for f in ("psnr", "ssim", "flip"))
         return f"{format_number(psnr.value)} dB · {ssim.value:.4f} · {flip.value:.4f}" if psnr.count else ""
 
-    figures = figures_by_model(rows, figure)
-    if not figures:
-        return []
     bfloat16, float16 = rows.pairs("likeness", "psnr", rows.models[0], "bfloat16", "float16")
     gain = format_interval(stats.paired(bfloat16, float16)) if float16 else "–"
     summary = Text(f"PSNR, float16 − bfloat16: {gain} dB.", f"PSNR，float16 − bfloat16：{gain} dB。")
-    explanation = Text(
+    method = Text(
         f"Medians of PSNR · SSIM · FLIP (a FLIP of 0 means equal). Paired difference of PSNR, float16 − bfloat16: {gain} dB.",
         f"PSNR · SSIM · FLIP 的中位数（FLIP 为 0 即相同）。PSNR 的成对差 float16 − bfloat16：{gain} dB。",
     )
-    return [Finding("X1", MEASURED, figures, explanation, summary)]
+    found = conclude(rows, "X1", MEASURED, figure, [method], summary)
+    return [found] if found.figures else []

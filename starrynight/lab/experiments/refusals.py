@@ -17,11 +17,10 @@ from starrynight.lab.findings import (
     UNDECIDED,
     Finding,
     Rows,
-    figures_by_model,
+    conclude,
     format_number,
     format_percent,
     join_names,
-    join_sentences,
     name_of,
     name_zh,
 )
@@ -70,10 +69,10 @@ def _judge_black(rows: Rows) -> Finding:
         return f"{_count(share)}/{share.count}: {format_percent(share)}" if share.count else ""
 
     float16, bfloat16 = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
-    holds = any(0 < e.value < 1 and e.low <= CLAIMED_BLACK <= e.high for e in float16.values())
-    excluded = any(not e.low <= CLAIMED_BLACK <= e.high for e in float16.values()) and not holds
+    holds = any(0 < e.value < 1 and e.contains(CLAIMED_BLACK) for e in float16.values())
+    excluded = not all(e.contains(CLAIMED_BLACK) for e in float16.values())
     cause, enough = _explain_by_range(rows, float16), _explain_sample_size(float16, CLAIMED_BLACK)
-    explanation = join_sentences(
+    why = [
         Text(
             "Refused pictures and their share with its 95 % interval (one-sided for none or all). The guard refuses a picture with NaN or Inf; fallbacks are off here.",
             "被拒绝的画及其比例，附 95% 区间（全无或全有时为单侧）。出现 NaN 或 Inf 的画会被拒绝；此处不作补救。",
@@ -82,9 +81,9 @@ def _judge_black(rows: Rows) -> Finding:
         cause,
         _explain_bfloat16(bfloat16),
         _explain_folding(rows),
-    )
+    ]
     outcome = _outcome(holds, excluded, bfloat16)
-    return Finding("C5", outcome, figures_by_model(rows, figure), explanation, cause if cause.en else enough)
+    return conclude(rows, "C5", outcome, figure, why, cause if cause.en else enough)
 
 
 def _outcome(holds: bool, excluded: bool, bfloat16: ByModel) -> str:
@@ -181,10 +180,10 @@ def _judge_fallbacks(rows: Rows) -> Finding:
         return format_percent(share(model, format_)) + (f" ({', '.join(places)})" if places else "")
 
     float16, bfloat16 = ({m: share(m, f) for m in rows.models} for f in ("float16", "bfloat16"))
-    holds = any(e.value > 0 and e.low <= CLAIMED_FALLBACK <= e.high for e in float16.values())
-    excluded = any(not e.low <= CLAIMED_FALLBACK <= e.high for e in float16.values())
+    holds = any(e.value > 0 and e.contains(CLAIMED_FALLBACK) for e in float16.values())
+    excluded = not all(e.contains(CLAIMED_FALLBACK) for e in float16.values())
     summary = _explain_steps(rows)
-    explanation = join_sentences(
+    why = [
         Text(
             "Share of pictures that broke at step 2 or 3 (in brackets: where pictures broke).",
             "在第 2、3 步损坏的画的比例（括号内：实际损坏之处）。",
@@ -192,9 +191,8 @@ def _judge_fallbacks(rows: Rows) -> Finding:
         summary,
         _explain_sample_size(float16, CLAIMED_FALLBACK),
         _explain_bfloat16(bfloat16),
-    )
-    outcome = _outcome(holds, excluded, bfloat16)
-    return Finding("C9", outcome, figures_by_model(rows, figure), explanation, summary)
+    ]
+    return conclude(rows, "C9", _outcome(holds, excluded, bfloat16), figure, why, summary)
 
 
 def _explain_steps(rows: Rows) -> Text:

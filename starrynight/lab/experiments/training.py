@@ -9,17 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from starrynight.i18n import Text
 from starrynight.lab import formats
-from starrynight.lab.findings import (
-    REFUTED,
-    REPRODUCED,
-    Finding,
-    Rows,
-    figures_by_model,
-    format_number,
-    join_sentences,
-)
+from starrynight.lab.findings import Finding, Row, Rows, conclude, format_number
 from starrynight.lab.plan import EXTRAS, REFERENCE, Point
 from starrynight.lab.run import number
 from starrynight.lab.stats import median
@@ -39,22 +33,26 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
     """A few LoRA steps on the flow-matching loss, without (``plain``) and with (``scaled``) loss scaling. At every step:
     the shares of non-finite and of flushed elements, the distance from float32's gradient in dB, loss and scale.
+    ``smallest``: the 1 %, 50 % and 99 % quantiles of |gradient| in float32 over all steps.
 
     The base weights are frozen in the format. The LoRA's weights are float32's own at each step, rounded to the format
     as mixed precision does, so that every step compares gradients at the same point. The backward pass runs under the
     same emulation as the forward pass.
     """
+    import torch
+
     # A LoRA is not trained in float8.
     batch = None if point.format in EXTRAS else _training_batch(bench, point.model)
     if batch is None:
         return {"fits": False}
     reference = bench.painter(point.model, REFERENCE)
     steps = list(_reference_steps(reference, batch, bench.plan.training_steps))
+    sizes = torch.cat([step.gradient for step in steps]).abs()
     painter = bench.painter(point.model, point.format)
     return {
         "fits": True,
         "elements": steps[0].gradient.numel(),
-        "smallest": _gradient_quantiles(steps),
+        "smallest": np.quantile(sizes.numpy(), [0.01, 0.5, 0.99]).tolist(),
         "plain": _compare(painter, batch, steps, 1.0),
         "scaled": _compare(painter, batch, steps, FIRST_SCALE),
     }
@@ -185,17 +183,8 @@ def _compare(
     return notes
 
 
-def _gradient_quantiles(steps: list[ReferenceStep]) -> list[float]:
-    """|gradient| in float32: the 1 %, 50 % and 99 % quantiles over all steps."""
-    import numpy as np
-    import torch
-
-    sizes = torch.cat([step.gradient for step in steps]).abs().numpy()
-    return [float(q) for q in np.quantile(sizes, [0.01, 0.5, 0.99])]
-
-
 def judge(rows: Rows) -> list[Finding]:
-    float16, bfloat16 = (rows.result("training", rows.models[0], f) for f in ("float16", "bfloat16"))
+    float16, bfloat16 = rows.two("training")
     if not float16.get("fits") or not bfloat16.get("fits"):
         return []
 
@@ -206,24 +195,20 @@ def judge(rows: Rows) -> list[Finding]:
         return f"{_format_notes(result['plain'])} ⇒ {_format_notes(result['scaled'])}"
 
     needed = _median(float16["plain"], "flushed") > FLUSHED_LIMIT or _any_broken(float16["plain"])
-    clean = (
-        not _any_broken(bfloat16["plain"]) and max(map(number, bfloat16["plain"]["flushed"])) < FLUSHED_LIMIT
-    )
-    steps, (q1, q50, q99) = (
-        len(float16["plain"]["loss"]),
-        (format_number(number(v), 2) for v in float16["smallest"]),
-    )
+    most_flushed = max(map(number, bfloat16["plain"]["flushed"]))
+    clean = not _any_broken(bfloat16["plain"]) and most_flushed < FLUSHED_LIMIT
+    steps = len(float16["plain"]["loss"])
+    q1, q50, q99 = (format_number(number(v), 2) for v in float16["smallest"])
     summary = _explain_scaling(rows, "float16", float16, needed)
-    explanation = join_sentences(
+    why = [
         Text(
             f"Figures: share of non-finite elements / share flushed to zero / distance from float32's gradient ⇒ the same with loss scaling; medians over {steps} LoRA steps. The 1, 50 and 99 % quantiles of float32's gradient are {q1}, {q50}, {q99}.",
             f"数字：非有限元素的比例 / 变为零的比例 / 与 float32 梯度的距离 ⇒ 加损失缩放之后；{steps} 个 LoRA 步的中位数。float32 梯度的 1、50、99% 分位数为 {q1}、{q50}、{q99}。",
         ),
         summary,
         _explain_scaling(rows, "bfloat16", bfloat16, not clean),
-    )
-    outcome = REPRODUCED if needed and clean else REFUTED
-    return [Finding("C6", outcome, figures_by_model(rows, figure), explanation, summary)]
+    ]
+    return [conclude(rows, "C6", needed and clean, figure, why, summary)]
 
 
 def _median(notes: dict[str, list[Any]], kind: str) -> float:
@@ -234,7 +219,7 @@ def _any_broken(notes: dict[str, list[Any]]) -> bool:
     return any(number(v) > 0 for v in notes["broken"])
 
 
-def _explain_scaling(rows: Rows, format_: str, found: dict[str, Any], needed: bool) -> Text:
+def _explain_scaling(rows: Rows, format_: str, found: Row, needed: bool) -> Text:
     """Whether a format needs loss scaling, what goes wrong without it, and how far the gradients are from float32's."""
     plain, scaled = (format_number(_median(found[k], "error")) for k in ("plain", "scaled"))
     if not needed:
