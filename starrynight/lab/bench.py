@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
+from PIL import Image
 
 from starrynight.errors import BrokenNumbers
 from starrynight.i18n import Text
@@ -22,6 +24,7 @@ from starrynight.lab.plan import PROMPTS, REFERENCE, Point
 from starrynight.lab.run import ExperimentRun
 from starrynight.request import PaintRequest
 from starrynight.storage import write_atomic
+from starrynight.studio import make_request
 
 if TYPE_CHECKING:
     from starrynight.lab.formats import FormatPainter
@@ -58,10 +61,7 @@ class Bench:
 
     def request(self, model: str, prompt: int = 0, seed: int = 0) -> PaintRequest:
         """The request for picture (``prompt``, ``seed``) of the plan; ``load_painter`` sets its precision."""
-        from starrynight.studio import make_request
-
-        text, style = PROMPTS[prompt]
-        plan = self.plan
+        (text, style), plan = PROMPTS[prompt], self.plan
         return make_request(
             prompt=text, style=style, seed=FIRST_SEED + seed, model=formats.catalogue_name(model), precision="float32",
             width=plan.size, height=plan.size, steps=plan.steps,
@@ -76,12 +76,9 @@ class Bench:
         return self._painters[key]
 
     def _drop_oldest(self) -> None:
-        import psutil
-
         def bytes_of(painter: FormatPainter) -> int:
-            return painter.bytes * (
-                3 if painter.emulated else 1
-            )  # an emulation keeps float32 copies of 16-bit weights
+            # An emulation keeps float32 copies of 16-bit weights.
+            return painter.bytes * (3 if painter.emulated else 1)
 
         allowed = MEMORY_SHARE * psutil.virtual_memory().total
         while self._painters and sum(map(bytes_of, self._painters.values())) > allowed:
@@ -93,9 +90,7 @@ class Bench:
 
     def painting(self, point: Point) -> Painting:
         """The painting of a point, read from the raw folder; painted and kept there if it is missing."""
-        assert point.prompt is not None
-        assert point.seed is not None
-        kept = self.run.raw(point.model, point.format, point.prompt, point.seed)
+        kept = self.run.raw(point.model, point.format, *point.picture)
         if not kept.is_file():
             painting = self._paint(point)
             if painting.pixels is not None:
@@ -104,9 +99,7 @@ class Bench:
         return unpacked(kept.read_bytes())
 
     def _paint(self, point: Point) -> Painting:
-        assert point.prompt is not None
-        assert point.seed is not None
-        request = self.request(point.model, point.prompt, point.seed)
+        request = self.request(point.model, *point.picture)
         painter = self.painter(point.model, point.format)
         latents: list[np.ndarray] = []
 
@@ -125,13 +118,9 @@ class Bench:
         )  # fmt: skip
 
     def _write_png(self, point: Point, pixels: np.ndarray) -> None:
-        from PIL import Image
-
-        assert point.prompt is not None
-        assert point.seed is not None
         data = io.BytesIO()
         Image.fromarray(eight_bits(pixels)).save(data, "PNG")
-        path = self.run.picture(point.model, point.format, point.prompt, point.seed)
+        path = self.run.picture(point.model, point.format, *point.picture)
         write_atomic(path, data.getvalue(), overwrite=True)
 
 

@@ -84,7 +84,7 @@ class Rows:
         return [first[k] for k in both], [second[k] for k in both]
 
     def two(self, experiment: str) -> tuple[Row, Row]:
-        """The first model's results in float16 and in bfloat16, which the claims compare; {} where one is missing."""
+        """The first model's results in float16 and in bfloat16; {} where one is missing."""
         return self.result(experiment, self.models[0], "float16"), self.result(
             experiment, self.models[0], "bfloat16"
         )
@@ -186,7 +186,7 @@ def conclude(
     why: Iterable[Text],
     summary: Text = EMPTY,
 ) -> Finding:
-    """The finding of a judge. ``outcome``: one of ``OUTCOMES``, or whether the claim holds; ``why``: its sentences."""
+    """A judge's finding. ``outcome``: one of ``OUTCOMES``, or whether the claim holds; ``why``: sentences."""
     outcome = outcome if isinstance(outcome, str) else outcome_of(outcome)
     return Finding(claim, outcome, figures_by_model(rows, figure_of), join_sentences(*why), summary)
 

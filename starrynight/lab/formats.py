@@ -32,9 +32,8 @@ class FormatPainter:
     painter: Painter
     format: str
     emulated: bool
-    _networks: Any = field(
-        default=None, repr=False
-    )  # all networks as one module, made for the first emulation
+    # All networks as one module, made for the first emulation.
+    _networks: Any = field(default=None, repr=False)
 
     @property
     def pipeline(self) -> Any:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def block_groups(denoiser: Any) -> tuple[list[Any], list[Any], list[Any]]:
     """(first, middle, last): a UNet's down, middle and up blocks, or the thirds of a transformer's blocks."""
     if is_unet(denoiser):
         middle = getattr(denoiser, "mid_block", None)
-        return list(denoiser.down_blocks), [middle] if middle is not None else [], list(denoiser.up_blocks)
+        return list(denoiser.down_blocks), [] if middle is None else [middle], list(denoiser.up_blocks)
     blocks = [block for _, block in _transformer_blocks(denoiser)]
     third = max(1, len(blocks) // 3)
     return blocks[:third], blocks[third:-third], blocks[-third:]
@@ -79,11 +80,8 @@ def three_layers(denoiser: Any) -> list[str]:
 
 def _layer_in(name: str, block: Any, kinds: tuple[str, ...]) -> str:
     """The first layer with weights whose name contains the earliest possible of ``kinds``; else the block's last layer."""
-    layers = [
-        n
-        for n, m in block.named_modules()
-        if n and not list(m.children()) and getattr(m, "weight", None) is not None
-    ]
+    leaves = [(n, m) for n, m in block.named_modules() if n and not list(m.children())]
+    layers = [n for n, m in leaves if getattr(m, "weight", None) is not None]
     fitting = [n for kind in kinds for n in layers if kind in n] or layers[::-1]
     return f"{name}.{fitting[0]}"
 
@@ -131,10 +129,10 @@ class NoiseSweep:
         draw = torch.Generator().manual_seed(0)
         for start in range(0, len(times), BATCH):
             batch = times[start : start + BATCH]
-            noises = [torch.randn(self.latents.shape, generator=draw).to(self.latents) for _ in batch]
-            noisy = [
-                _add_noise(self.scheduler, self.latents, *pair) for pair in zip(noises, batch, strict=True)
-            ]
+            noisy = []
+            for time in batch:
+                noise = torch.randn(self.latents.shape, generator=draw).to(self.latents)
+                noisy.append(_add_noise(self.scheduler, self.latents, noise, time))
             (_, example), *others = self.arguments.items()
             named = {name: _repeat(value, len(batch)) for name, value in others}
             named[self.time] = self._time_argument(batch)
@@ -176,12 +174,8 @@ def noise_sweep(painter: FormatPainter, request: PaintRequest) -> NoiseSweep:
     # FLUX takes guidance as a number in a single pass; elsewhere guidance 0 avoids a second pass.
     embeds_guidance = getattr(denoiser.config, "guidance_embeds", False)
     side = max(SIDE * getattr(pipeline, "vae_scale_factor", 8), painter.painter.model.spec.smallest)
-    small = request.replace(
-        width=side,
-        height=side,
-        steps=max(2, request.steps),
-        guidance=request.guidance if embeds_guidance else 0.0,
-    )
+    guidance = request.guidance if embeds_guidance else 0.0
+    small = request.replace(width=side, height=side, steps=max(2, request.steps), guidance=guidance)
     signature = inspect.signature(denoiser.forward)
     calls: list[dict[str, Any]] = []
     steps: list[Any] = []
@@ -189,11 +183,8 @@ def noise_sweep(painter: FormatPainter, request: PaintRequest) -> NoiseSweep:
     def record(_module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         calls.append(dict(signature.bind(*args, **kwargs).arguments))
 
-    hook = denoiser.register_forward_pre_hook(record, with_kwargs=True)
-    try:
+    with denoiser.register_forward_pre_hook(record, with_kwargs=True):
         formats.paint(painter, small, lambda step: steps.append((pipeline.scheduler.timesteps, step.latents)))
-    finally:
-        hook.remove()
     time = next(name for name in TIME_ARGUMENTS if name in calls[0])
     sampled = [float(one) for one in steps[0][0]]
     given = [float(call[time].flatten()[0]) for call in calls]
@@ -235,11 +226,9 @@ class MemoryCounter(TorchDispatchMode):
         return result
 
     def _add(self, tensor: Tensor) -> None:
-        if tensor.device.type == "meta":
-            return
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._ignored:
+        if tensor.device.type == "meta" or key in self._ignored:
             return
         known = self._live.get(key)
         if known is None or known[0].expired():  # an address is reused after its storage is freed
@@ -255,18 +244,14 @@ class MemoryCounter(TorchDispatchMode):
     @contextmanager
     def phases(self, modules: dict[str, list[nn.Module]]) -> Iterator[None]:
         """Record a peak of its own for each phase, while any of the phase's modules runs."""
-        handles = []
-        for phase, parts in modules.items():
-            for part in parts:
-                enter = part.register_forward_pre_hook(lambda *_, phase=phase: self._phases.append(phase))
-                leave = part.register_forward_hook(lambda *_: self._leave_phase(), always_call=True)
-                handles += [enter, leave]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _leave_phase(self) -> None:
-        if self._phases:
-            self._phases.pop()
+        def leave(*_: Any) -> None:
+            if self._phases:
+                self._phases.pop()
+
+        with ExitStack() as hooks:
+            for phase, part in ((phase, part) for phase, parts in modules.items() for part in parts):
+                enter = partial(lambda phase, *_: self._phases.append(phase), phase)
+                hooks.enter_context(part.register_forward_pre_hook(enter))
+                hooks.enter_context(part.register_forward_hook(leave, always_call=True))
+            yield

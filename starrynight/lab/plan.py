@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 from starrynight.errors import BadRequest, UnknownName
@@ -28,10 +28,6 @@ class Claim:
     zh: str
     float16: str = ""
     bfloat16: str = ""
-
-    @property
-    def title(self) -> Text:
-        return Text(self.en, self.zh)
 
     def claimed(self, lang: str) -> dict[str, str]:
         """The claimed figures by format."""
@@ -105,11 +101,14 @@ class Point:
 
     @property
     def key(self) -> str:
-        return "|".join(
-            str(part)
-            for part in (self.experiment, self.model, self.format, self.prompt, self.seed)
-            if part is not None
-        )
+        return "|".join(str(part) for part in astuple(self) if part is not None)
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        """(prompt, seed) of a point that measures a picture."""
+        assert self.prompt is not None
+        assert self.seed is not None
+        return self.prompt, self.seed
 
 
 @dataclass(frozen=True)

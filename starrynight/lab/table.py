@@ -67,7 +67,7 @@ def _row(one: Finding) -> dict[str, Any]:
     claim = BY_ID[one.claim]
     return {
         "id": claim.id,
-        "title": both_languages(claim.title),
+        "title": both_languages(Text(claim.en, claim.zh)),
         "claimed": {lang: claim.claimed(lang) for lang in ("en", "zh")},
         "outcome": one.outcome,
         "verdict": both_languages(OUTCOMES[one.outcome]),

@@ -92,19 +92,17 @@ def points(plan: ExperimentPlan) -> Iterator[Point]:
     wanted = set(plan.claims)
     chosen = [one for one in EXPERIMENTS.values() if not wanted or wanted.intersection(one.claims)]
 
-    def of(per: Per, model: str = "") -> list[Experiment]:
-        return [one for one in chosen if one.per == per and (one.twin or model != WIDE)]
+    def of(per: Per, model: str = "", format_: str = "") -> list[Experiment]:
+        fitting = [one for one in chosen if one.per == per and (one.twin or model != WIDE)]
+        return [one for one in fitting if one.reference or format_ != REFERENCE]
 
     yield from (Point(one.name, "", "") for one in of("machine"))
     for model in plan.models:
         for format_ in plan.formats:
             compared = plan.pictures(model, format_)
             for prompt, seed in plan.attempts(model, format_):
-                measured = of("picture", model) if (prompt, seed) in compared else []
-                for one in of("attempt", model) + measured:
-                    if format_ != REFERENCE or one.reference:
-                        yield Point(one.name, model, format_, prompt, seed)
-            for one in of("format", model):
-                if format_ != REFERENCE or one.reference:
-                    yield Point(one.name, model, format_)
+                measured = of("picture", model, format_) if (prompt, seed) in compared else []
+                for one in of("attempt", model, format_) + measured:
+                    yield Point(one.name, model, format_, prompt, seed)
+            yield from (Point(one.name, model, format_) for one in of("format", model, format_))
         yield from (Point(one.name, model, "") for one in of("model", model))

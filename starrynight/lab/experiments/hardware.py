@@ -106,18 +106,18 @@ def _bits(found: Row) -> str:
 
 
 def _misses(found: Row, bits: tuple[int, ...], low: float, high: float) -> list[Text]:
-    """What of a format is not as claimed. Numbers as small as ``low`` should keep all their fraction bits; the claims
-    name powers of ten, so a factor of ten is allowed.
+    """What of a format is not as claimed; NaN is a miss. Numbers as small as ``low`` should keep all their
+    fraction bits. The claims name powers of ten, so a factor of ten is allowed.
     """
     misses = []
     if tuple(found["bits"]) != bits:
         misses.append(Text(f"its bits are {_bits(found)}", f"位数为 {_bits(found)}"))
-    if number(found["largest"]) < high:
+    if not number(found["largest"]) >= high:
         largest = format_number(number(found["largest"]), 5)
         misses.append(
             Text(f"it ends at {largest}, so {high:g} is Inf", f"上限为 {largest}，{high:g} 已是 Inf")
         )
-    if number(found["normal"]) > 10 * low:
+    if not number(found["normal"]) <= 10 * low:
         normal, tiny = (format_number(number(found[k]), 2) for k in ("normal", "tiny"))
         misses.append(Text(
             f"numbers below {normal} lose fraction bits, down to {tiny}", f"小于 {normal} 的数丢失尾数位，直到 {tiny}"

@@ -49,11 +49,9 @@ def measure_latents(bench: Bench, point: Point) -> dict[str, Any]:
 
     painting, reference = bench.painting(point), bench.reference(point)
     dtype = formats.storage_dtype(point.format)
-    assert point.prompt is not None
-    assert point.seed is not None
     if not len(reference.latents):
         return {"noise": None, "drift": []}
-    seed = bench.request(point.model, point.prompt, point.seed).seed_of(0)
+    seed = bench.request(point.model, *point.picture).seed_of(0)
     shape = reference.latents.shape[1:]
     noise = torch.randn(shape, generator=generator(seed)).to(dtype).float()
     return {

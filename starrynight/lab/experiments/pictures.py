@@ -91,18 +91,13 @@ def measure_colour(bench: Bench, point: Point) -> dict[str, Any]:
     """
     reference = bench.reference(point).pixels
     if point.format == REFERENCE:
-        other = bench.reference(_next_prompt(bench, point)).pixels
-    else:
-        other = bench.painting(point).pixels
+        prompt, seed = point.picture
+        point = Point("", point.model, REFERENCE, (prompt + 1) % bench.plan.prompts, seed)
+    other = bench.painting(point).pixels
     if reference is None or other is None:
         return {"mean": None, "p99": None}
     difference = metrics.colour_difference(reference, other)
     return {"mean": float(difference.mean()), "p99": float(np.quantile(difference, 0.99))}
-
-
-def _next_prompt(bench: Bench, point: Point) -> Point:
-    assert point.prompt is not None
-    return Point("", point.model, REFERENCE, (point.prompt + 1) % bench.plan.prompts, point.seed)
 
 
 def measure_highlights(bench: Bench, point: Point) -> dict[str, Any]:
@@ -128,7 +123,7 @@ class PairedClaim:
     """A claim on the paired difference of ``field`` between bfloat16 and float16, and how it is worded.
 
     ``method`` says what was measured, ``answer`` is the one-line answer, ``causes`` are sentences on why,
-    ``figure(rows, model, format)`` is the figure for one format ("" for none), ``holds`` decides from the gap.
+    ``figure(rows, model, format)`` is one format's figure ("" for none), ``holds`` decides from the gap.
     """
 
     claim: str
