@@ -201,16 +201,13 @@ def _island_around(part: Component, name: str) -> str | None:
     """The smallest called module at or above ``name`` that is no island yet; None if only the whole network is left."""
     while name not in part.networks:
         module = part.find(name)
-        if module is not None and not inside(name, part.islands) and _is_called(module):
+        called = module is not None and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+        if called and not inside(name, part.islands):
             return name
         if "." not in name:
             return None
         name = name.rpartition(".")[0]
     return None
-
-
-def _is_called(module: nn.Module) -> bool:
-    return not isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
 def bfloat16_model(part: Component, fault: Fault) -> str | None:

@@ -23,6 +23,7 @@ from starrynight.metadata.files import read_pixels
 from starrynight.models import catalogue, download, lora, precision_plan
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks
+from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
@@ -98,7 +99,7 @@ class Painter:
             checking.check(request, spec)  # its own configuration is known only now
         model = catalogue.resolve(spec)
         plan = plan or precision_plan.choose(model, device, request.precision)
-        where = torch.device(device) if device else _best_device()
+        where = torch.device(device) if device else torch_device(kind())
         with _memory_errors():
             plan, folds = calibrate.prepare(model, plan, on_folding)
             pipeline = load(model, plan, folds)
@@ -321,12 +322,6 @@ def _pixels(result: Any, watching: guard.Guard) -> np.ndarray:
         )
     picture = watching.check_picture(result.images[0])
     return picture.float().permute(1, 2, 0).cpu().contiguous().numpy()
-
-
-def _best_device() -> torch.device:
-    from starrynight.numerics import device
-
-    return device.torch_device(device.kind())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Firefly is trained on these ten styles, by these keys.
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -50,13 +51,8 @@ def find(name: str) -> Style:
         if wanted in (style.key, *style.aliases, *(text.lower() for text in style.name.values())):
             return style
     everything = [word for style in styles().values() for word in (style.key, *style.aliases)]
-    raise UnknownName(KIND, name, everything if _near(wanted, everything) else styles())
-
-
-def _near(wanted: str, words: list[str]) -> bool:
-    import difflib
-
-    return bool(difflib.get_close_matches(wanted, words, cutoff=0.5))
+    near = difflib.get_close_matches(wanted, everything, cutoff=0.5)
+    raise UnknownName(KIND, name, everything if near else styles())
 
 
 def language(text: str) -> str:
