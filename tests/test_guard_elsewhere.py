@@ -1,4 +1,4 @@
-"""The ladder where weights are not at hand: offloaded one component or one layer at a time, and under a LoRA."""
+"""The fallbacks where weights are not in their modules: offloaded by component or by layer, and under a LoRA."""
 
 from __future__ import annotations
 
@@ -162,16 +162,16 @@ def test_a_lora_stays_applied_at_its_weight_through_every_fallback(
 ) -> None:
     painter = placed(folder, arrangement)
     bare = ask(folder, precision="float16", steps=2)
-    dressed = bare.replace(loras=((lora(folder, tmp_path / "moonlight.safetensors"), 0.8),))
-    (undressed,) = paint(painter, bare)
-    (sound,) = paint(painter, dressed)
-    assert np.abs(sound.pixels - undressed.pixels).max() > 0.05, "the LoRA must show"
-    worn: list[tuple[Any, ...]] = []
+    with_lora = bare.replace(loras=((lora(folder, tmp_path / "moonlight.safetensors"), 0.8),))
+    (without_lora,) = paint(painter, bare)
+    (sound,) = paint(painter, with_lora)
+    assert np.abs(sound.pixels - without_lora.pixels).max() > 0.05, "the LoRA must show"
+    applied: list[tuple[Any, ...]] = []
 
-    def seen(part: Component, climb: Callable[..., Any], *text: Any) -> Any:
+    def seen(part: Component, change: Callable[..., Any], *text: Any) -> Any:
         layer = painter.denoiser.get_submodule("layers.1.feed_forward.w2")
-        worn.append((layer.active_adapters, layer.scaling[layer.active_adapters[0]], layer.merged))
-        return climb(part, *text)
+        applied.append((layer.active_adapters, layer.scaling[layer.active_adapters[0]], layer.merged))
+        return change(part, *text)
 
     for times, formats in ((99, HALF), (99, ALWAYS)):
         recast = Component.recast
@@ -182,7 +182,7 @@ def test_a_lora_stays_applied_at_its_weight_through_every_fallback(
                 lambda part, *a, r=recast, **k: seen(part, lambda p, *b: r(p, *b, **k), *a),
             )
             with Saboteur(painter, "prediction", 1, math.nan, formats, times).at_work(monkeypatch):
-                (outcome,) = paint(painter, dressed)
+                (outcome,) = paint(painter, with_lora)
         if formats == HALF:
             (attempt,) = outcome.verdict.attempts
             assert (attempt.name, attempt.recovered) == ("islands", True)
@@ -192,8 +192,8 @@ def test_a_lora_stays_applied_at_its_weight_through_every_fallback(
             assert [
                 (attempt.name, attempt.recovered) for attempt in outcome.verdict.attempts
             ] == ALL_FALLBACKS
-    assert len(worn) > 4
-    assert len(set(map(str, worn))) == 1
-    assert worn[0][1:] == (0.8, False)
-    assert (paint(painter, dressed)[0].pixels == sound.pixels).all(), "and nothing of it stays"
-    assert (paint(painter, bare)[0].pixels == undressed.pixels).all()
+    assert len(applied) > 4
+    assert len(set(map(str, applied))) == 1
+    assert applied[0][1:] == (0.8, False)
+    assert (paint(painter, with_lora)[0].pixels == sound.pixels).all(), "and nothing of it stays"
+    assert (paint(painter, bare)[0].pixels == without_lora.pixels).all()

@@ -130,7 +130,7 @@ def test_a_fault_that_happens_once_is_recovered_where_a_fallback_applies(
             step,
         )
         assert outcome.verdict.outcome == "hang"
-        # Mended from where it stood: the same picture.
+        # Recovered from the last good latents: the same picture.
         assert np.abs(outcome.pixels - sound.pixels).max() < 1e-4, (stage, step)
     assert (paint(painter, request)[0].pixels == sound.pixels).all()  # and nothing of it stays
 
@@ -200,7 +200,7 @@ def test_every_fallback_is_tried_in_order_and_recorded(
     before = [(p.dtype, p.data_ptr()) for p in painter.denoiser.parameters()]
     with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
         first, second = paint(painter, request)
-    for refused in (first, second):  # the second climbs from the bottom again: a picture is the same alone
+    for refused in (first, second):  # the second starts with the first fallback again: a picture is the same alone
         tried = [(attempt.name, attempt.recovered) for attempt in refused.verdict.attempts]
         assert tried == [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
         assert "float32 islands" in refused.error.en
