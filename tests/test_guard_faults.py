@@ -200,7 +200,10 @@ def test_every_fallback_is_tried_in_order_and_recorded(
     before = [(p.dtype, p.data_ptr()) for p in painter.denoiser.parameters()]
     with Saboteur(painter, "prediction", 2, math.nan, ALWAYS, times=99).at_work(monkeypatch):
         first, second = paint(painter, request)
-    for refused in (first, second):  # the second starts with the first fallback again: a picture is the same alone
+    for refused in (
+        first,
+        second,
+    ):  # the second starts with the first fallback again: a picture is the same alone
         tried = [(attempt.name, attempt.recovered) for attempt in refused.verdict.attempts]
         assert tried == [("islands", False), ("bfloat16", False), ("float32", False), ("attention", False)]
         assert "float32 islands" in refused.error.en

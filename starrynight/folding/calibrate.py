@@ -27,7 +27,7 @@ from starrynight.models import precision_plan
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import call_arguments, denoiser, load, networks
 from starrynight.numerics import precision
-from starrynight.numerics.certify import decibels, relative_error
+from starrynight.numerics.certify import decibels, psnr, relative_error
 from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan, solve_folds
@@ -255,11 +255,10 @@ def _paint_held_out(
 
 def _worst_psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float | None:
     """dB, of the worst picture; None where numbers broke; 999 where nothing differs, because JSON has no infinity."""
-    errors = [((p - r).double() ** 2).mean().item() for p, r in zip(painted, reference, strict=True)]
-    if not all(math.isfinite(error) for error in errors):
+    ratios = [psnr(((p - r).double() ** 2).mean().item()) for p, r in zip(painted, reference, strict=True)]
+    if None in ratios:
         return None
-    worst = max(errors)
-    return round(-10 * math.log10(worst), 2) if worst else 999.0
+    return round(min(999.0, *(ratio for ratio in ratios if ratio is not None)), 2)
 
 
 def _float32_fits(model: LocalModel) -> bool:

@@ -157,6 +157,7 @@ def write_folded(
             return fold_tensor(join(prefix, name), tensor, plan, dtype)
         return fold_rows(tensor, rows[name], dtype) if name in rows else tensor
 
+    # Not ``storage.open_atomic``: under a fixed name, a resumed run replaces what a killed one left.
     partial = target.with_name(target.name + ".partial")
     try:
         with safe_open(source, framework="pt") as file:
