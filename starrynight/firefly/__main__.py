@@ -3,7 +3,8 @@
 They live in ``verbs.py`` because a spawned process cannot find what a package's ``__main__`` defines.
 """
 
-from starrynight.firefly.verbs import main
-
+# Not imported where this module is loaded again: the processes that draw pictures need no torch.
 if __name__ == "__main__":
+    from starrynight.firefly.verbs import main
+
     main()

@@ -10,6 +10,7 @@ those epsilons.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -17,8 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from starrynight.firefly import model
 from starrynight.models.catalogue import SHIPPED
-from starrynight.numerics.solve import FoldPlan
+from starrynight.numerics.fold import compose, write_folded
+from starrynight.numerics.solve import FoldPlan, widen
+from starrynight.numerics.trace import trace_modules
 
 NETWORKS = ("text_encoder", "transformer", "vae")
 
@@ -57,10 +63,6 @@ def make(out: Path, weights: Path = SHIPPED, places: Sequence[tuple[str, str]] =
 
 def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES) -> FoldPlan:
     """The plan that grows every activation of ``places`` to 2^TARGET, traced over one short painting."""
-    from starrynight.numerics.fold import compose
-    from starrynight.numerics.solve import widen
-    from starrynight.numerics.trace import trace_modules
-
     pipeline = _pipeline(weights)
     found = trace_modules({name: getattr(pipeline, name) for name in NETWORKS}, lambda: _paint(pipeline))
     plans = []
@@ -72,10 +74,6 @@ def widening(weights: Path = SHIPPED, places: Sequence[tuple[str, str]] = PLACES
 
 
 def _pipeline(weights: Path) -> Any:
-    import torch
-
-    from starrynight.firefly import model
-
     pipeline = model.load(weights, torch.bfloat16)
     pipeline.vae.register_to_config(force_upcast=False)
     pipeline.set_progress_bar_config(disable=True)
@@ -83,15 +81,11 @@ def _pipeline(weights: Path) -> Any:
 
 
 def _paint(pipeline: Any) -> None:
-    import torch
-
     pipeline("a starry night over a quiet village", height=128, width=128, num_inference_steps=2, guidance_scale=2.0,
              generator=torch.Generator().manual_seed(0), output_type="pt")  # fmt: skip
 
 
 def _write(weights: Path, target: Path, plan: FoldPlan) -> None:
-    from starrynight.numerics.fold import write_folded
-
     shutil.copytree(weights, target, ignore=shutil.ignore_patterns("*.safetensors"))
     for source in sorted(weights.rglob("*.safetensors")):
         place = target / source.relative_to(weights)
@@ -99,8 +93,6 @@ def _write(weights: Path, target: Path, plan: FoldPlan) -> None:
 
 
 def _hashes(weights: Path) -> dict[str, str]:
-    import hashlib
-
     return {
         str(path.relative_to(weights)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(weights.rglob("*.safetensors"))

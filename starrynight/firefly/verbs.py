@@ -12,34 +12,29 @@ import json
 import subprocess
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors import safe_open
 
+from starrynight.firefly import model, twin
+from starrynight.firefly.training import autoencoder, data, evaluate, optimise, train
+from starrynight.firefly.training.optimise import ProcessGroup
 from starrynight.models.catalogue import SHIPPED
-
-if TYPE_CHECKING:
-    import torch
-
-    from starrynight.firefly.training import data, train
-    from starrynight.firefly.training.optimise import ProcessGroup
+from starrynight.settings import settings
 
 HELD_OUT_FOR_PSNR = 64
 
 
 def draw(options: argparse.Namespace) -> None:
     """Draw the training set and the held-out set."""
-    from starrynight.firefly.training import data
-
     data.draw(options.work / "held-out", options.held_out, data.HELD_OUT_SEED, workers=options.workers)
     data.draw(options.work / "training", options.pictures, data.TRAINING_SEED, workers=options.workers)
 
 
 def begin(options: argparse.Namespace) -> None:
     """Start a work folder from saved weights: autoencoder, tokenizer, statistics and model."""
-    from starrynight.firefly import model
-    from starrynight.firefly.training import optimise, train
-
     pipe = model.load(options.weights)
     facts = provenance(options.weights)
     pipe.tokenizer.save_pretrained(options.work / "tokenizer")
@@ -65,79 +60,48 @@ def begin(options: argparse.Namespace) -> None:
 
 def provenance(weights: Path) -> dict[str, str]:
     """The header of saved weights: how they were made."""
-    from safetensors import safe_open
-
     with safe_open(next((weights / "transformer").glob("*.safetensors")), "pt") as file:
         return dict(file.metadata())
 
 
-def leaves(options: argparse.Namespace) -> None:
+def leaves(processes: ProcessGroup, options: argparse.Namespace) -> None:
     """Train the autoencoder's first steps on dead-leaves pictures, before any painting is drawn."""
-    _launch(_leaves, options)
-
-
-def _leaves(processes: ProcessGroup, options: argparse.Namespace) -> None:
-    from starrynight.firefly.training import autoencoder
-
     pictures = autoencoder.dead_leaves(400)
     checkpoint = options.work / "autoencoder.safetensors"
     autoencoder.train(processes, pictures[8:], pictures[:8], checkpoint, options.until)
 
 
-def train_autoencoder(options: argparse.Namespace) -> None:
+def train_autoencoder(processes: ProcessGroup, options: argparse.Namespace) -> None:
     """Train the autoencoder on the drawn pictures."""
-    _launch(_train_autoencoder, options)
-
-
-def _train_autoencoder(processes: ProcessGroup, options: argparse.Namespace) -> None:
-    from starrynight.firefly.training import autoencoder
-
     checkpoint = options.work / "autoencoder.safetensors"
     autoencoder.train(processes, *_pictures(options.work), checkpoint, options.until, options.cooldown)
 
 
-def polish(options: argparse.Namespace) -> None:
+def polish(processes: ProcessGroup, options: argparse.Namespace) -> None:
     """Train the decoder alone, against a critic; the encoder stays."""
-    from starrynight.firefly.training import optimise
-
-    _launch(_polish, options, optimise.fastest_dtype())
-
-
-def _polish(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> None:
-    from starrynight.firefly.training import autoencoder
-
-    autoencoder.polish(
-        processes, *_pictures(options.work), options.work, options.until, options.cooldown, dtype=dtype
-    )
+    pictures, work = _pictures(options.work), options.work
+    autoencoder.polish(processes, *pictures, work, options.until, options.cooldown, dtype=options.dtype)
 
 
-def _launch(job: Any, options: argparse.Namespace, *arguments: Any) -> None:
-    """Run ``job`` in ``--team`` processes."""
-    from starrynight.firefly.training import optimise
-
-    optimise.launch(options.team, job, options, *arguments)
+def _launch(job: Any, options: argparse.Namespace) -> None:
+    """Run ``job(processes, options)`` in ``--team`` processes, which all compute in the fastest dtype."""
+    options.dtype = optimise.fastest_dtype()
+    optimise.launch(options.team, job, options)
 
 
 def _pictures(work: Path) -> tuple[np.ndarray, np.ndarray]:
     """The training pictures and the held-out pictures that PSNR is measured on."""
-    from starrynight.firefly.training import data
-
     held_out = data.read(work / "held-out").pictures[:HELD_OUT_FOR_PSNR]
     return data.read(work / "training").pictures, np.array(held_out)
 
 
 def judge(options: argparse.Namespace) -> None:
     """Train the classifier that evaluates pictures, on the drawn pictures."""
-    from starrynight.firefly.training import data, evaluate
-
     evaluate.train_classifier(data.read(options.work / "training"), options.work / "judge.safetensors")
 
 
 def encode(options: argparse.Namespace) -> None:
     """Train the tokenizer, cache the training set as latents at one size, measure the latents' statistics."""
-    from starrynight.firefly import model
-    from starrynight.firefly.training import autoencoder, data, optimise
-
     drawn = data.read(options.work / "training")
     tokenizer = options.work / "tokenizer"
     if not tokenizer.exists():
@@ -155,22 +119,12 @@ def encode(options: argparse.Namespace) -> None:
 
 def recaption(options: argparse.Namespace) -> None:
     """Write the captions of the drawn training pictures again, after a change of the phrases."""
-    from starrynight.firefly.training import data
-
     print(data.recaption(options.work / "training", options.captions), "pictures captioned")
 
 
-def learn(options: argparse.Namespace) -> None:
+def learn(processes: ProcessGroup, options: argparse.Namespace) -> None:
     """Train the transformer and the text encoder on cached latents."""
-    from starrynight.firefly.training import optimise
-
-    _launch(_learn, options, optimise.fastest_dtype())
-
-
-def _learn(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> None:
-    from starrynight.firefly.training import train
-
-    run = new_run(processes, options, dtype)
+    run = new_run(processes, options)
     checkpoint = options.work / "painter.safetensors"
     if checkpoint.exists():
         run.restore(checkpoint)
@@ -181,18 +135,10 @@ def _learn(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dt
     )  # fmt: skip
 
 
-def distil(options: argparse.Namespace) -> None:
+def distil(processes: ProcessGroup, options: argparse.Namespace) -> None:
     """Distil the model: each of the sampler's few steps learns what the teacher does in several."""
-    from starrynight.firefly.training import optimise
-
-    _launch(_distil, options, optimise.fastest_dtype())
-
-
-def _distil(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> None:
-    from starrynight.firefly.training import train
-
     latents, captions, statistics = training_data(options)
-    run = new_run(processes, options, dtype)
+    run = new_run(processes, options)
     teacher, facts = read_model(options.work / "painter.safetensors", options.group)
     checkpoint = distilled(options.work, facts)
     if checkpoint.exists():
@@ -220,8 +166,6 @@ def training_data(
     options: argparse.Namespace,
 ) -> tuple[np.ndarray, data.TokenizedCaptions, tuple[float, float]]:
     """The cached latents at ``--side``, their captions, and the latents' mean and deviation."""
-    from starrynight.firefly.training import autoencoder, data
-
     latents = autoencoder.cached_latents(options.work / f"latents-{options.side}.npy")
     records = data.read(options.work / "training").records[: len(latents)]
     captions = data.TokenizedCaptions.encode(
@@ -231,23 +175,17 @@ def training_data(
     return latents, captions, (statistics["mean"], statistics["deviation"])
 
 
-def new_run(processes: ProcessGroup, options: argparse.Namespace, dtype: torch.dtype) -> train.TrainingRun:
+def new_run(processes: ProcessGroup, options: argparse.Namespace) -> train.TrainingRun:
     """An untrained model with its optimiser, as the command line configures it."""
-    from starrynight.firefly import model
-    from starrynight.firefly.training import train
-
     tokenizer = read_tokenizer(options.work)
     return train.TrainingRun(
         model.ModelConfig(options.dim), len(tokenizer), tokenizer.pad_token_id, options.rate, options.seed,
-        processes, dtype, options.compiled,
+        processes, options.dtype, options.compiled,
     )  # fmt: skip
 
 
 def read_model(checkpoint: Path, group: str) -> tuple[train.TextToImageModel, dict[str, Any]]:
     """The weights ``group`` of a checkpoint ("average", or the live "model"), and the checkpoint's facts."""
-    from starrynight.firefly import model
-    from starrynight.firefly.training import optimise, train
-
     groups, facts = optimise.read_checkpoint(checkpoint)
     config = model.ModelConfig(facts["dim"])
     network = train.TextToImageModel(
@@ -259,9 +197,6 @@ def read_model(checkpoint: Path, group: str) -> tuple[train.TextToImageModel, di
 
 def save(options: argparse.Namespace) -> None:
     """Write the weights (averaged or live), rescaled for float16, as a folder for ZImagePipeline."""
-    from starrynight.firefly import model
-    from starrynight.firefly.training import evaluate
-
     pipe, provenance = assemble(options.work, options.sampler_shift, options.group)
     provenance["quietened"] = json.dumps(model.rescale(pipe, evaluate.sheet_prompts()))
     model.save(pipe, options.out, provenance)
@@ -272,24 +207,18 @@ def save(options: argparse.Namespace) -> None:
 
 def sheet(options: argparse.Namespace) -> None:
     """Paint the contact sheet with saved weights."""
-    from starrynight.firefly.training import evaluate
-
     evaluate.write_sheet(options.weights, options.out, options.side, options.steps, options.guidance)
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def write_evaluation(options: argparse.Namespace) -> None:
     """Evaluate saved weights on held-out captions, beside held-out pictures."""
-    from starrynight.firefly.training import evaluate
-
     report = evaluate.report(options.work, options.weights, options.count, options.steps, options.guidance)
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(evaluate.table(report))
 
 
-def twin(options: argparse.Namespace) -> None:
+def write_twin(options: argparse.Namespace) -> None:
     """Write the wide twin: the same function, with activations beyond float16's range."""
-    from starrynight.firefly import twin
-
     print(twin.make(options.out, options.weights))
 
 
@@ -302,9 +231,6 @@ def read_tokenizer(work: Path) -> Any:
 
 def assemble(work: Path, sampler_shift: float, group: str = "average") -> tuple[Any, dict[str, str]]:
     """The pipeline from the newest checkpoints in ``work``, and the header that records how it was made."""
-    from starrynight.firefly import model
-    from starrynight.firefly.training import autoencoder, optimise
-
     network, facts = read_model(work / "painter.safetensors", group)
     student: dict[str, Any] = {"step": 0}
     if distilled(work, facts).exists():
@@ -342,8 +268,6 @@ def recipe_tree() -> str:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line: one subparser per verb."""
-    from starrynight.settings import settings
-
     parser = argparse.ArgumentParser(prog="python -m starrynight.firefly", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -352,11 +276,12 @@ def arguments() -> argparse.ArgumentParser:
         sub.add_argument("--work", type=Path, default=settings().home / "training")
         for flag, default in flags:
             sub.add_argument(flag, type=Path if isinstance(default, Path) else type(default), default=default)
-        sub.set_defaults(job=job)
+        sub.set_defaults(job=partial(_launch, job) if team in flags else job)
 
     # --team is the number of processes; --first is SigmaSampler's ``high_noise``, --overlooked the
     # ``omitted_share``.
-    learning = (("--until", 1000), ("--cooldown", 0), ("--team", 2))
+    team = ("--team", 2)
+    learning = (("--until", 1000), ("--cooldown", 0), team)
     painting = (("--steps", 8), ("--guidance", 2.0))
     verb(draw, "draw", ("--pictures", 10_000), ("--held-out", 1000), ("--workers", 2))
     verb(begin, "begin", ("--weights", SHIPPED))
@@ -372,14 +297,14 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     verb(
         distil, "distil", *learning, ("--side", 256), ("--batch", 16), ("--dim", 256), ("--rate", 5e-4),
-        ("--seed", 0), ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), *painting, ("--sampler-shift", 5.0),
-        ("--substeps", 4),
+        ("--seed", 0), ("--overlooked", 0.0), ("--compiled", 0), ("--group", "model"), *painting,
+        ("--sampler-shift", 5.0), ("--substeps", 4),
     )  # fmt: skip
     verb(save, "save", ("--out", SHIPPED), ("--sampler-shift", 5.0), ("--group", "average"))
     verb(sheet, "sheet", ("--weights", SHIPPED), ("--out", Path("sheet.jpg")), ("--side", 256), *painting)
     weights, out = ("--weights", SHIPPED), ("--out", Path("evaluation.json"))
-    verb(evaluate, "evaluate", weights, out, ("--count", 500), *painting)
-    verb(twin, "twin", weights, ("--out", Path("firefly-wide")))
+    verb(write_evaluation, "evaluate", weights, out, ("--count", 500), *painting)
+    verb(write_twin, "twin", weights, ("--out", Path("firefly-wide")))
     return parser
 
 

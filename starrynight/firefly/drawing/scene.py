@@ -12,52 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 STYLES = (
-    "oil",
-    "monet",
-    "dunhuang",
-    "ink",
-    "watercolor",
-    "cyberpunk",
-    "ukiyoe",
-    "pointillism",
-    "pastel",
+    "oil", "monet", "dunhuang", "ink", "watercolor", "cyberpunk", "ukiyoe", "pointillism", "pastel",
     "papercut",
-)
+)  # fmt: skip
 HOURS = ("night", "dusk", "dawn", "noon")
 WEATHERS = ("clear", "rain", "snow", "mist")
 KINDS = ("village", "pond", "mountain", "sea", "apsara", "sunflowers", "wheat", "city", "snow", "river")
 SUBJECTS = (
-    "stars",
-    "swirls",
-    "moon",
-    "crescent",
-    "sun",
-    "comet",
-    "aurora",
-    "clouds",
-    "village",
-    "church",
-    "cypress",
-    "mountains",
-    "river",
-    "lake",
-    "sea",
-    "waves",
-    "reflection",
-    "lilies",
-    "bridge",
-    "boat",
-    "pagoda",
-    "apsara",
-    "sunflowers",
-    "wheat",
-    "crows",
-    "skyline",
-    "snow",
-    "rain",
-    "trees",
-    "blossoms",
-)
+    "stars", "swirls", "moon", "crescent", "sun", "comet", "aurora", "clouds", "village", "church",
+    "cypress", "mountains", "river", "lake", "sea", "waves", "reflection", "lilies", "bridge", "boat",
+    "pagoda", "apsara", "sunflowers", "wheat", "crows", "skyline", "snow", "rain", "trees", "blossoms",
+)  # fmt: skip
 
 # The subjects that each kind of scene always has, and those it may have, with their probabilities.
 _ALWAYS: dict[str, tuple[str, ...]] = {
@@ -100,6 +65,11 @@ _AFFINITY: dict[str, tuple[str, ...]] = {
 _KIND_WEIGHTS = (0.16, 0.1, 0.1, 0.1, 0.09, 0.09, 0.09, 0.09, 0.09, 0.09)
 # The least probability of any style, so that every style is trained with every kind.
 _STYLE_FLOOR = 0.08
+# The kind of scene that a subject belongs to, the rarer subjects first.
+_KIND_OF = {
+    "apsara": "apsara", "lilies": "pond", "sunflowers": "sunflowers", "wheat": "wheat", "skyline": "city",
+    "snow": "snow", "sea": "sea", "river": "river", "village": "village", "mountains": "mountain",
+}  # fmt: skip
 # Subjects of which a scene has at most one.
 _GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"))
 
@@ -142,12 +112,10 @@ def compose(
     Raises ValueError when a name is not in STYLES, KINDS, HOURS, WEATHERS or SUBJECTS.
     """
     asked = tuple(subjects or ())
-    for value, names in ((style, STYLES), (kind, KINDS), (hour, HOURS), (weather, WEATHERS)):
+    given = ((style, STYLES), (kind, KINDS), (hour, HOURS), (weather, WEATHERS))
+    for value, names in (*given, *((subject, SUBJECTS) for subject in asked)):
         if value is not None and value not in names:
             raise ValueError(f"{value!r} is none of {', '.join(names)}")
-    for value in asked:
-        if value not in SUBJECTS:
-            raise ValueError(f"{value!r} is none of {', '.join(SUBJECTS)}")
     rng = np.random.default_rng([seed, 1])
     drawn_kind = str(rng.choice(KINDS, p=_KIND_WEIGHTS))
     kind = kind or _kind_for(asked) or drawn_kind
@@ -162,11 +130,7 @@ def compose(
     side = int(rng.choice((-1, 1)))
     radius = rng.uniform(0.05, 0.085) * (1.25 if kind == "sea" else 1.0)
     low = hour in ("dusk", "dawn") and kind != "apsara"
-    height = (
-        rng.uniform(0.55, 0.8) * horizon
-        if low and "mountains" not in found
-        else rng.uniform(0.26, 0.42) * horizon
-    )
+    height = rng.uniform(*((0.55, 0.8) if low and "mountains" not in found else (0.26, 0.42))) * horizon
     if kind == "pond":
         height, radius = 0.42 * horizon, 0.8 * radius
     if kind == "city":
@@ -201,30 +165,13 @@ def _draw_weather(rng: np.random.Generator, kind: str) -> str:
 
 
 def _horizon(rng: np.random.Generator, kind: str) -> float:
-    low, high = {"pond": (0.26, 0.36), "apsara": (0.8, 0.86), "sea": (0.52, 0.64), "city": (0.66, 0.74)}.get(
-        kind, (0.5, 0.62)
-    )
-    return float(rng.uniform(low, high))
+    ranges = {"pond": (0.26, 0.36), "apsara": (0.8, 0.86), "sea": (0.52, 0.64), "city": (0.66, 0.74)}
+    return float(rng.uniform(*ranges.get(kind, (0.5, 0.62))))
 
 
 def _kind_for(asked: tuple[str, ...]) -> str | None:
-    """The kind of scene that the first of the asked subjects, the rarer ones first, belongs to."""
-    order = (
-        "apsara",
-        "lilies",
-        "sunflowers",
-        "wheat",
-        "skyline",
-        "snow",
-        "sea",
-        "river",
-        "village",
-        "mountains",
-    )
-    kinds = dict(
-        zip(order, ("apsara", "pond", *KINDS[5:9], "sea", "river", "village", "mountain"), strict=True)
-    )
-    return next((kinds[name] for name in order if name in asked), None)
+    """The kind of scene that the first of the asked subjects belongs to."""
+    return next((kind for name, kind in _KIND_OF.items() if name in asked), None)
 
 
 def _hour_for(asked: tuple[str, ...]) -> str | None:
@@ -272,31 +219,18 @@ def _sky_subjects(rng: np.random.Generator, kind: str, style: str, hour: str, we
 def _draw_subjects(
     rng: np.random.Generator, kind: str, style: str, hour: str, weather: str, asked: tuple[str, ...]
 ) -> tuple[str, ...]:
-    found = set(_ALWAYS[kind])
-    for name, chance in _MAYBE[kind].items():
-        if rng.uniform() < chance:
-            found.add(name)
-    found |= _sky_subjects(rng, kind, style, hour, weather)
-    if weather == "rain":
-        found.add("rain")
-    if weather == "snow":
-        found.add("snow")
+    found = {*_ALWAYS[kind], *(name for name, chance in _MAYBE[kind].items() if rng.uniform() < chance)}
+    found |= _sky_subjects(rng, kind, style, hour, weather) | ({weather} & {"rain", "snow"})
     for group in _GROUPS:
-        wanted = [name for name in asked if name in group]
-        if wanted:
+        if set(group) & set(asked):
             found -= set(group)
     found |= set(asked)
-    if (
-        "boat" in found
-        and not found & {"lake", "river", "sea"}
-        and not (kind == "city" and "reflection" in found)
-    ):
+    if not found & {"lake", "river", "sea"} and not (kind == "city" and "reflection" in found):
         found.discard("boat")
-    if "church" in found and "village" not in found:
+    if "village" not in found:
         found.discard("church")
     if "boat" in found and kind == "snow":
-        found.discard("village")
-        found.discard("church")
+        found -= {"village", "church"}
     if kind == "snow" and not found & {"village", "mountains"}:
         found.add("mountains")
     if kind == "snow" and not found & {"village", "trees", "boat"}:
