@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from starrynight.firefly.drawing.canvas import SUBPIXEL, Canvas, blur, noise
-from starrynight.firefly.drawing.palettes import mix, shade
+from starrynight.firefly.drawing.palettes import Rgb, mix, shade
 from starrynight.firefly.drawing.sky import SkyStyle
 
 Rng = np.random.Generator
@@ -114,9 +114,19 @@ def _screen(image: np.ndarray, light: np.ndarray) -> np.ndarray:
 def _relief(height: np.ndarray, strength: float) -> np.ndarray:
     """Shading of paint of the given height, lit from the upper left, float32 [S, S, 1]."""
     high = cv2.GaussianBlur(height.astype(np.float32), (0, 0), 0.7)
-    return (
-        (cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)) * -strength
-    )[..., None]
+    slope = cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)
+    return (slope * -strength)[..., None]
+
+
+def _blend(image: np.ndarray, colour: np.ndarray | Rgb, share: np.ndarray) -> np.ndarray:
+    """The image with a `share` in 0..1 of another picture or of one colour."""
+    return image * (1 - share) + np.asarray(colour, np.float32) * share
+
+
+def _sharpen(canvas: Canvas, image: np.ndarray, least: float, gain: float, most: float) -> np.ndarray:
+    """The image with the layout showing through where the detail is above `least`, up to a share `most`."""
+    share = np.clip((canvas.detail - least) * gain, 0, most)[..., None]
+    return _blend(image, canvas.colour, share)
 
 
 def _edges(canvas: Canvas, width: float) -> np.ndarray:
@@ -137,14 +147,10 @@ def paint_oil(canvas: Canvas, rng: Rng) -> np.ndarray:
     soft = blur(canvas.colour, canvas.size * 0.006)
     image = np.dstack([soft, np.full(soft.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, soft, rng, gap=0.026, length=0.13, width=0.03, jitter=0.1)
-    lay_strokes(image, canvas, canvas.colour, rng, gap=0.0185, length=0.1, width=0.016, jitter=0.17)
-    lay_strokes(
-        image, canvas, canvas.colour, rng, gap=0.013, length=0.04, width=0.0085, jitter=0.13, detail=0.5
-    )
-    out = image[..., :3].astype(np.float32)
-    crisp = np.clip((canvas.detail - 0.8) * 4, 0, 0.62)[..., None]
-    out = out * (1 - crisp) + canvas.colour * crisp
-    out = out + _relief(image[..., 3], 0.085)
+    fine = canvas.colour
+    lay_strokes(image, canvas, fine, rng, gap=0.0185, length=0.1, width=0.016, jitter=0.17)
+    lay_strokes(image, canvas, fine, rng, gap=0.013, length=0.04, width=0.0085, jitter=0.13, detail=0.5)
+    out = _sharpen(canvas, image[..., :3].astype(np.float32), 0.8, 4, 0.62) + _relief(image[..., 3], 0.085)
     return _screen(out, _glow(canvas, 0.03, 0.5))
 
 
@@ -152,18 +158,15 @@ def paint_monet(canvas: Canvas, rng: Rng) -> np.ndarray:
     """Monet: short dabs varied with violet and green; soft edges."""
     soft = blur(canvas.colour, canvas.size * 0.009).astype(np.float32)
     shimmer = noise(rng, canvas.size, 7, 2)[..., None]
-    tints = np.array((26, -8, 22), np.float32) * np.clip(shimmer, 0, 1) + np.array(
-        (-16, 20, -4), np.float32
-    ) * np.clip(-shimmer, 0, 1)
+    violet, green = np.array((26, -8, 22), np.float32), np.array((-16, 20, -4), np.float32)
+    tints = violet * np.clip(shimmer, 0, 1) + green * np.clip(-shimmer, 0, 1)
     target = np.clip(soft + tints, 0, 255).astype(np.uint8)
     image = np.dstack([target, np.full(target.shape[:2], 120, np.uint8)])
     lay_strokes(image, canvas, target, rng, gap=0.026, length=0.06, width=0.026, jitter=0.1, bend=0.5)
     fine = np.clip(canvas.colour.astype(np.float32) + tints, 0, 255).astype(np.uint8)
     lay_strokes(image, canvas, fine, rng, gap=0.017, length=0.036, width=0.0125, jitter=0.11, bend=0.3)
     lay_strokes(image, canvas, fine, rng, gap=0.0125, length=0.022, width=0.0085, jitter=0.09, detail=0.6)
-    out = image[..., :3].astype(np.float32)
-    crisp = np.clip((canvas.detail - 0.5) * 2, 0, 0.68)[..., None]
-    out = out * (1 - crisp) + canvas.colour * crisp + _relief(image[..., 3], 0.03)
+    out = _sharpen(canvas, image[..., :3].astype(np.float32), 0.5, 2, 0.68) + _relief(image[..., 3], 0.03)
     return _screen(out, _glow(canvas, 0.04, 0.45))
 
 
@@ -176,8 +179,7 @@ def paint_pointillism(canvas: Canvas, rng: Rng) -> np.ndarray:
     lay_dots(image, canvas, lit, rng, 0.0235, 0.0135)
     sharp = _screen(canvas.colour.astype(np.float32), _glow(canvas, 0.04, 0.4)).astype(np.uint8)
     lay_dots(image, canvas, sharp, rng, 0.0205, 0.0092)
-    crisp = np.clip((canvas.detail - 0.8) * 4, 0, 0.45)[..., None]
-    return image * (1 - crisp) + canvas.colour * crisp
+    return _sharpen(canvas, image, 0.8, 4, 0.45)
 
 
 def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
@@ -188,28 +190,22 @@ def paint_pastel(canvas: Canvas, rng: Rng) -> np.ndarray:
     image = np.ascontiguousarray(soft)
     lay_strokes(image, canvas, soft, rng, gap=0.024, length=0.085, width=0.026, jitter=0.1, bend=0.25)
     smudged = blur(image, size * 0.008)
-    lay_strokes(
-        smudged, canvas, canvas.colour, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2
-    )
-    lay_strokes(
-        smudged, canvas, canvas.colour, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5
-    )
+    fine = canvas.colour
+    lay_strokes(smudged, canvas, fine, rng, gap=0.02, length=0.055, width=0.011, jitter=0.09, bend=0.2)
+    lay_strokes(smudged, canvas, fine, rng, gap=0.013, length=0.03, width=0.008, jitter=0.07, detail=0.5)
     tooth = np.clip(noise(rng, size, 44, 1) * 0.7 - 0.15, 0, 0.25)[..., None]
-    crisp = np.clip((canvas.detail - 0.55) * 2.4, 0, 0.72)[..., None]
-    out = smudged * (1 - crisp) + canvas.colour * crisp
-    out = out * (1 - tooth) + paper * tooth
+    out = _blend(_sharpen(canvas, smudged, 0.55, 2.4, 0.72), paper, tooth)
     out = _screen(out, _glow(canvas, 0.045, 0.55))
-    edge = _margin(canvas, rng, 0.022, 0.012)[..., None]
-    return out * edge + paper * (1 - edge)
+    return _blend(paper, out, _margin(canvas, rng, 0.022, 0.012))
 
 
 def _margin(canvas: Canvas, rng: Rng, width: float, wobble: float) -> np.ndarray:
-    """1 inside the picture, 0 on the bare paper around it, with an irregular border: float32 [S, S]."""
+    """1 inside the picture, 0 on the bare paper around it, with an irregular border: float32 [S, S, 1]."""
     size = canvas.size
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
     edge = np.minimum(at, 1 - at)
     inside = np.minimum(edge[:, None], edge[None]) - width + wobble * noise(rng, size, 9, 2)
-    return np.clip(inside * 90, 0, 1)
+    return np.clip(inside * 90, 0, 1)[..., None]
 
 
 def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
@@ -220,25 +216,20 @@ def paint_watercolor(canvas: Canvas, rng: Rng) -> np.ndarray:
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     pull = size * 0.008
     warp_x, warp_y = x + pull * noise(rng, size, 16, 1), y + pull * noise(rng, size, 16, 1)
-    out = np.repeat(np.repeat(paper[None, None], size, 0), size, 1)
+    out = np.tile(paper, (size, size, 1))
     pool = (0.88 + 0.3 * flow)[..., None]
     for layer in canvas.layers:
         mask = cv2.remap(layer.mask, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         share = mask.astype(np.float32) / 255
         rim = np.clip(share - blur(share, size * 0.011), 0, 1) * (1.3 if layer.role != "sky" else 0)
-        hue = cv2.remap(
-            layer.colour, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        ).astype(np.float32)
-        veil = 255 - (255 - hue) * pool * (0.9 + rim[..., None])
-        solid = share[..., None] * 0.93
-        out = out * (1 - solid) + np.clip(veil, 0, 255) * solid
-    glow = _glow(canvas, 0.04, 0.55)
+        hue = cv2.remap(layer.colour, warp_x, warp_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        veil = 255 - (255 - hue.astype(np.float32)) * pool * (0.9 + rim[..., None])
+        out = _blend(out, np.clip(veil, 0, 255), share[..., None] * 0.93)
     grain = noise(rng, size, 52, 1)[..., None] * (255 - out) * 0.07
-    out = _screen(out, glow) + grain
+    out = _screen(out, _glow(canvas, 0.04, 0.55)) + grain
     edge = _margin(canvas, rng, 0.03, 0.022)
-    dark = (np.clip(edge - blur(edge, size * 0.01), 0, 1) * 0.5)[..., None]
-    edge = edge[..., None]
-    return (255 - (255 - out) * (1 + dark)) * edge + paper * (1 - edge)
+    dark = np.clip(edge - blur(edge, size * 0.01)[..., None], 0, 1) * 0.5
+    return _blend(paper, 255 - (255 - out) * (1 + dark), edge)
 
 
 def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
@@ -247,15 +238,11 @@ def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
     paper = np.array((243, 237, 222), np.float32)
     flow = noise(rng, size, 6, 2)
     y = np.arange(size, dtype=np.float32)[:, None] / size
-    out = np.repeat(np.repeat(paper[None, None], size, 0), size, 1)
-    dry = np.clip(
-        0.75 + 0.7 * cv2.GaussianBlur(noise(rng, size, 40, 1), (0, 0), size * 0.012, sigmaY=size * 0.002),
-        0.2,
-        1.15,
-    )
+    out = np.tile(paper, (size, size, 1))
+    streaks = cv2.GaussianBlur(noise(rng, size, 40, 1), (0, 0), size * 0.012, sigmaY=size * 0.002)
+    dry = np.clip(0.75 + 0.7 * streaks, 0.2, 1.15)
     for layer in canvas.layers:
         share = layer.mask.astype(np.float32) / 255
-        hue = layer.colour.astype(np.float32)
         if layer.role in ("mountain", "land", "bank", "tower", "leaves"):
             top = float(np.argmax(share.max(1) > 0.5)) / size
             fade = np.clip(1.08 - (y - top) / (0.45 if layer.role == "tower" else 0.2), 0.1, 1)
@@ -265,11 +252,9 @@ def paint_ink(canvas: Canvas, rng: Rng) -> np.ndarray:
             strength = share * np.clip(0.78 + 0.42 * flow, 0.2, 1)
         else:
             strength = share * np.clip(0.72 + 0.3 * dry, 0, 1)
-        out = out * (1 - strength[..., None]) + hue * strength[..., None]
+        out = _blend(out, layer.colour, strength[..., None])
     out = _screen(out, _glow(canvas, 0.04, 0.3))
-    edge = _margin(canvas, rng, 0.014, 0.012)[..., None]
-    out = out * edge + paper * (1 - edge)
-    return _seal(out, rng, size)
+    return _seal(_blend(paper, out, _margin(canvas, rng, 0.014, 0.012)), rng, size)
 
 
 def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
@@ -278,21 +263,10 @@ def _seal(image: np.ndarray, rng: Rng, size: int) -> np.ndarray:
     x, y, w = int(left * size), int(0.86 * size), int(0.062 * size)
     out = np.clip(image, 0, 255).astype(np.uint8)
     cv2.rectangle(out, (x, y), (x + w, y + int(w * 1.15)), (186, 44, 34), -1)
-    for k in (0.28, 0.5, 0.72):
-        cv2.line(
-            out,
-            (int(x + w * 0.2), int(y + w * 1.15 * k)),
-            (int(x + w * 0.8), int(y + w * 1.15 * k)),
-            (240, 226, 206),
-            max(1, size // 200),
-        )
-    cv2.line(
-        out,
-        (x + w // 2, int(y + w * 0.25)),
-        (x + w // 2, int(y + w * 0.9)),
-        (240, 226, 206),
-        max(1, size // 200),
-    )
+    lines = [((0.2, 1.15 * k), (0.8, 1.15 * k)) for k in (0.28, 0.5, 0.72)]
+    for (x0, y0), (x1, y1) in [*lines, ((0.5, 0.25), (0.5, 0.9))]:
+        start, end = (int(x + w * x0), int(y + w * y0)), (int(x + w * x1), int(y + w * y1))
+        cv2.line(out, start, end, (240, 226, 206), max(1, size // 200))
     return out.astype(np.float32)
 
 
@@ -303,21 +277,13 @@ def paint_dunhuang(canvas: Canvas, rng: Rng) -> np.ndarray:
     out: np.ndarray = canvas.colour.astype(np.float32)
     pigment = 0.86 + 0.16 * noise(rng, size, 10, 2)[..., None]
     out = out * pigment + ground * (1 - pigment) * 0.6 + out * (1 - pigment) * 0.4
-    line = _edges(canvas, 0.0085)[..., None] * 0.95
-    out = out * (1 - line) + np.array((74, 36, 24), np.float32) * line
-    eroded = (
-        np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)[..., None]
-        * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1))[..., None]
-    )
-    out = out * (1 - eroded) + ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]) * eroded
-    crack = np.abs(noise(rng, size, 8, 2))
-    lines = (
-        np.clip(1 - crack / 0.022, 0, 1)[..., None]
-        * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1)[..., None]
-        * 0.5
-    )
-    out = out * (1 - lines) + np.array((96, 62, 40), np.float32) * lines
-    return _screen(out, _glow(canvas, 0.03, 0.22))
+    out = _blend(out, (74, 36, 24), _edges(canvas, 0.0085)[..., None] * 0.95)
+    worn = np.clip((noise(rng, size, 7, 3) - 0.36) * 2.2, 0, 0.42)
+    eroded = (worn * (1 - 0.75 * np.clip(canvas.detail * 2 - 1, 0, 1)))[..., None]
+    out = _blend(out, ground * (0.97 + 0.12 * noise(rng, size, 18, 1)[..., None]), eroded)
+    crack = np.clip(1 - np.abs(noise(rng, size, 8, 2)) / 0.022, 0, 1)
+    cracks = (crack * np.clip(noise(rng, size, 4, 1) * 1.6, 0, 1) * 0.5)[..., None]
+    return _screen(_blend(out, (96, 62, 40), cracks), _glow(canvas, 0.03, 0.22))
 
 
 def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
@@ -329,11 +295,11 @@ def paint_cyberpunk(canvas: Canvas, rng: Rng) -> np.ndarray:
     solid = (canvas.detail > 0.32).astype(np.float32)
     edge = _edges(canvas, 0.006) * solid
     swing = np.clip(0.5 + 0.9 * noise(rng, size, 4, 1), 0, 1)[..., None]
-    neon = np.array(p.window, np.float32) * swing + np.array(p.flower, np.float32) * (1 - swing)
+    neon = _blend(np.array(p.flower, np.float32), p.window, swing)
     rim = edge[..., None] * neon * 0.85
     out = _screen(out, rim)
     haze = np.exp(-(((y - 0.6) / 0.2) ** 2)) * 0.2
-    out = out * (1 - haze) + np.array(mix(p.low, p.flower, 0.35), np.float32) * haze
+    out = _blend(out, mix(p.low, p.flower, 0.35), haze)
     shine = canvas.lights.astype(np.float32) + rim * 0.7
     bloom = blur(shine, size * 0.012) * 0.7 + blur(shine, size * 0.05) * 1.3
     out = _screen(out, bloom)
@@ -349,9 +315,8 @@ def paint_ukiyoe(canvas: Canvas, rng: Rng) -> np.ndarray:
     y = np.arange(size, dtype=np.float32)[:, None, None] / size
     sky = (canvas.detail < 0.2).astype(np.float32)[..., None]
     band = np.clip(1 - y / 0.2, 0, 1) ** 1.3 * 0.8 * sky
-    out = out * (1 - band) + np.array(shade(p.top, 0.72), np.float32) * band
-    line = _edges(canvas, 0.0088)[..., None]
-    out = out * (1 - line) + np.array(mix(p.top, (22, 20, 34), 0.75), np.float32) * line
+    out = _blend(out, shade(p.top, 0.72), band)
+    out = _blend(out, mix(p.top, (22, 20, 34), 0.75), _edges(canvas, 0.0088)[..., None])
     out = out * 0.93 + paper * 0.07 + (noise(rng, size, 12, 1) * 5)[..., None]
     out = _screen(out, _glow(canvas, 0.02, 0.15))
     return _cartouche(out, paper, rng, size)
@@ -369,13 +334,8 @@ def _cartouche(image: np.ndarray, paper: np.ndarray, rng: Rng, size: int) -> np.
     cv2.rectangle(out, (x0, y0), (x1, y1), (40, 30, 40), max(1, size // 200))
     for k in range(4):
         cy = y0 + (y1 - y0) * (k + 0.5) / 4
-        cv2.line(
-            out,
-            (int(x0 + size * 0.015), int(cy)),
-            (int(x1 - size * 0.015), int(cy)),
-            (246, 230, 200),
-            max(1, size // 150),
-        )
+        start, end = (int(x0 + size * 0.015), int(cy)), (int(x1 - size * 0.015), int(cy))
+        cv2.line(out, start, end, (246, 230, 200), max(1, size // 150))
     return out.astype(np.float32)
 
 
@@ -391,13 +351,12 @@ def paint_papercut(canvas: Canvas, rng: Rng) -> np.ndarray:
         if layer.role == "mist":
             continue
         if layer.role not in ("sky", "glitter"):
-            thrown = cv2.warpAffine(
-                blur(share, size * 0.013), move, (size, size), borderMode=cv2.BORDER_REPLICATE
-            )
+            soft = blur(share, size * 0.013)
+            thrown = cv2.warpAffine(soft, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
             out *= (1 - 0.5 * thrown * (1 - share))[..., None]
         lower = cv2.warpAffine(share, nudge, (size, size), borderMode=cv2.BORDER_REPLICATE)
         bevel = (np.clip(share - lower, 0, 1) * 26)[..., None]
-        out = out * (1 - share[..., None]) + (layer.colour + bevel) * share[..., None]
+        out = _blend(out, layer.colour + bevel, share[..., None])
     return _screen(out, _glow(canvas, 0.035, 0.4))
 
 

@@ -6,12 +6,11 @@ import numpy as np
 
 from starrynight.firefly.drawing import shapes
 from starrynight.firefly.drawing.canvas import Canvas
-from starrynight.firefly.drawing.palettes import Rgb, mix, shade
+from starrynight.firefly.drawing.palettes import WHITE, mix, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
 
 Rng = np.random.Generator
-WHITE: Rgb = (255, 255, 255)
 
 
 def snowy(scene: Scene) -> bool:
@@ -38,9 +37,8 @@ def bushes(canvas: Canvas, scene: Scene, rng: Rng, y: float, size: float) -> Non
         r = size * rng.uniform(0.6, 1.1)
         colour = mix(p.leaf, p.near, rng.uniform(0.1, 0.9))
         colour = mix(colour, mix(p.cloud, WHITE, 0.4), 0.6) if snowy(scene) else colour
-        items.append(
-            (shapes.disc(rng.uniform(0, 1), y + rng.uniform(0, 0.02), r * 1.3, r, 18), colour, False)
-        )
+        bush = shapes.disc(rng.uniform(0, 1), y + rng.uniform(0, 0.02), r * 1.3, r, 18)
+        items.append(Item(bush, colour))
     canvas.draw("bush", items, 0.6, 0.5)
 
 
@@ -53,24 +51,16 @@ def village(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if scene.has("lake"):
         base, rows = scene.horizon, ((scene.horizon + 0.005, 0.11, 5),)
     church_x = 0.5 - scene.side * rng.uniform(0.02, 0.2)
+    style = snowy(scene), is_lit(scene)
     for row, (y, w, count) in enumerate(rows):
         items: list[Item] = []
         if row == 0 and scene.has("church"):
-            items += shapes.church(
-                p, church_x, y + 0.01, 0.18 if not far else 0.12, snowy(scene), is_lit(scene)
-            )
+            items += shapes.church(p, church_x, y + 0.01, 0.12 if far else 0.18, *style)
         many = count + int(scene.amount * 2)
         for k in range(many):
             x = (k + 0.5 + rng.uniform(-0.25, 0.25)) / many
-            cottage = shapes.house(
-                rng,
-                p,
-                x,
-                y + rng.uniform(-0.012, 0.025),
-                w * rng.uniform(0.85, 1.2),
-                snowy(scene),
-                is_lit(scene),
-            )
+            foot = y + rng.uniform(-0.012, 0.025)
+            cottage = shapes.house(rng, p, x, foot, w * rng.uniform(0.85, 1.2), *style)
             if scene.has("lake") or not wet(canvas, x, y):
                 items += cottage
         canvas.draw("house", items, np.pi / 2, 0.95)
@@ -84,43 +74,30 @@ def skyline(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     lit = is_lit(scene)
     for rank in range(3):
         t, x = rank / 2, -0.03
-        body = mix(
-            mix(p.far, p.low, 0.45 * (1 - t)), shade(mix(p.far, p.top, 0.6), 0.62 if lit else 0.9), 0.9 * t
-        )
+        dark = shade(mix(p.far, p.top, 0.6), 0.62 if lit else 0.9)
+        body = mix(mix(p.far, p.low, 0.45 * (1 - t)), dark, 0.9 * t)
         items: list[Item] = []
         while x < 1.02:
             w = rng.uniform(0.09, 0.16) * (0.8 + 0.35 * t)
             middle = abs(x + w / 2 - 0.5)
-            high = (
-                (0.45 - 0.1 * t)
-                * rng.uniform(0.55, 1.0)
-                * (1.15 - 0.5 * middle if rank == 0 else 0.6 + 0.9 * middle)
-            )
+            taper = 1.15 - 0.5 * middle if rank == 0 else 0.6 + 0.9 * middle
+            high = (0.45 - 0.1 * t) * rng.uniform(0.55, 1.0) * taper
             roof = scene.horizon - high * scene.horizon / 0.7
             front = p.wall if lit else (p.wall, p.roof, p.cloud)[int(rng.integers(3))]
-            tint = mix(
-                body, front, rng.uniform(0, 0.3) if lit else rng.uniform(0.2, 0.75) * (0.55 + 0.45 * t)
-            )
-            items.append((shapes.box(x, roof, x + w, scene.horizon + 0.03), tint, False))
+            share = rng.uniform(0, 0.3) if lit else rng.uniform(0.2, 0.75) * (0.55 + 0.45 * t)
+            tint = mix(body, front, share)
+            items.append(Item(shapes.box(x, roof, x + w, scene.horizon + 0.03), tint))
             if rng.uniform() < 0.3:
-                items.append((shapes.box(x + w * 0.45, roof - 0.05, x + w * 0.52, roof), tint, False))
+                items.append(Item(shapes.box(x + w * 0.45, roof - 0.05, x + w * 0.52, roof), tint))
             if rank > 0:
                 items += _windows(rng, canvas, x, roof, w, scene.horizon, lit)
             if rank == 2 and rng.uniform() < 0.6 and lit:
-                sx, sy, high = (
-                    x + w * rng.uniform(0.1, 0.6),
-                    roof + rng.uniform(0.03, 0.07),
-                    rng.uniform(0.08, 0.13),
-                )
+                sx, sy = x + w * rng.uniform(0.1, 0.6), roof + rng.uniform(0.03, 0.07)
+                high = rng.uniform(0.08, 0.13)
                 colour = (p.flower, p.window, p.light)[int(rng.integers(3))]
-                items += [
-                    (shapes.box(sx, sy, sx + 0.032, sy + high), colour, True),
-                    (
-                        shapes.box(sx + 0.008, sy + 0.008, sx + 0.024, sy + high - 0.008),
-                        mix(colour, p.near, 0.7),
-                        False,
-                    ),
-                ]
+                inside = shapes.box(sx + 0.008, sy + 0.008, sx + 0.024, sy + high - 0.008)
+                items.append(Item(shapes.box(sx, sy, sx + 0.032, sy + high), colour, True))
+                items.append(Item(inside, mix(colour, p.near, 0.7)))
             x += w * rng.uniform(0.95, 1.12)
         canvas.draw("tower", items, np.pi / 2, 0.6 + 0.35 * t)
 
@@ -138,13 +115,8 @@ def _windows(
         for column in range(columns):
             if rng.uniform() < 0.5:
                 px, py = x + step * (column + 0.25), roof + 0.018 + 0.046 * row
-                items.append(
-                    (
-                        shapes.box(px, py, px + step * 0.5, py + 0.025),
-                        mix(tint, p.near if lit else p.far, rng.uniform(0, 0.35)),
-                        lit,
-                    )
-                )
+                pane = mix(tint, p.near if lit else p.far, rng.uniform(0, 0.35))
+                items.append(Item(shapes.box(px, py, px + step * 0.5, py + 0.025), pane, lit))
     return items
 
 
@@ -153,13 +125,8 @@ def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if scene.kind == "city" and not scene.has("reflection"):
         p = canvas.palette
         line = shapes.hill(rng, scene.horizon + 0.01, 0.004)
-        canvas.wash(
-            "land",
-            canvas.mask([shapes.down_to(line, 1.05)]),
-            canvas.rows(mix(p.far, p.low, 0.3), shade(p.far, 0.7), shade(p.far, 0.5), scene.horizon, 1),
-            0.0,
-            0.3,
-        )
+        tint = canvas.rows(mix(p.far, p.low, 0.3), shade(p.far, 0.7), shade(p.far, 0.5), scene.horizon, 1)
+        canvas.ground("land", line, tint, detail=0.3)
 
 
 def pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -169,12 +136,9 @@ def pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     y = scene.horizon + (0.0 if scene.has("lake", "sea") else 0.06)
     if scene.kind == "apsara":
         y = 1.0
-    canvas.draw(
-        "pagoda",
-        shapes.pagoda(canvas.palette, x, y, w, 3 + int(scene.amount * 2), snowy(scene), is_lit(scene)),
-        np.pi / 2,
-        0.95,
-    )
+    tiers = 3 + int(scene.amount * 2)
+    items = shapes.pagoda(canvas.palette, x, y, w, tiers, snowy(scene), is_lit(scene))
+    canvas.draw("pagoda", items, np.pi / 2, 0.95)
     if scene.kind != "apsara":
         bushes(canvas, scene, rng, y, 0.028)
 
@@ -183,13 +147,8 @@ def bridge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """An arched bridge across the picture, green in Monet's, pastel and Dunhuang style."""
     p = canvas.palette
     colour = mix(p.leaf, p.water, 0.4) if scene.style in ("monet", "pastel", "dunhuang") else p.roof
-    y = scene.horizon + 0.2
-    canvas.draw(
-        "bridge",
-        shapes.bridge(p, colour, 0.5 + scene.side * 0.04, y, 0.98, rng.uniform(0.14, 0.19)),
-        0.0,
-        0.9,
-    )
+    x, y = 0.5 + scene.side * 0.04, scene.horizon + 0.2
+    canvas.draw("bridge", shapes.bridge(p, colour, x, y, 0.98, rng.uniform(0.14, 0.19)), 0.0, 0.9)
 
 
 def boat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -201,9 +160,5 @@ def boat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         row = canvas.water[int(y * canvas.size)]
         x, w = (float(np.flatnonzero(row).mean()) / canvas.size if row.any() else x), 0.19
     sail = scene.kind == "sea" and rng.uniform() < 0.75
-    canvas.draw(
-        "boat",
-        shapes.boat(rng, canvas.palette, x, y, w * (1.25 if sail else 1.0), scene.side, sail),
-        0.3,
-        0.95,
-    )
+    w *= 1.25 if sail else 1.0
+    canvas.draw("boat", shapes.boat(rng, canvas.palette, x, y, w, scene.side, sail), 0.3, 0.95)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from starrynight.firefly.drawing.palettes import Palette, Rgb
-from starrynight.firefly.drawing.shapes import Item
+from starrynight.firefly.drawing.shapes import Item, Points, down_to
 
 # Fractional bits of OpenCV's fixed-point coordinates: sixteenths of a pixel.
 SUBPIXEL = 4
@@ -71,15 +71,14 @@ class Canvas:
         self.rain: np.ndarray | None = None
         self.flakes: np.ndarray | None = None
 
-    def points(self, outline: np.ndarray) -> np.ndarray:
+    def points(self, outline: Points) -> np.ndarray:
         """An outline in shares of the side, as OpenCV's fixed-point pixels."""
-        return np.round((outline * self.size - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
+        return np.round((np.asarray(outline) * self.size - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
 
-    def mask(self, outlines: Sequence[np.ndarray]) -> np.ndarray:
-        """The area of the outlines, uint8 [S, S]."""
+    def mask(self, outline: Points) -> np.ndarray:
+        """The area of an outline, uint8 [S, S]."""
         area = np.zeros((self.size, self.size), np.uint8)
-        for outline in outlines:
-            cv2.fillPoly(area, [self.points(outline)], 255, cv2.LINE_AA, SUBPIXEL)
+        cv2.fillPoly(area, [self.points(outline)], 255, cv2.LINE_AA, SUBPIXEL)
         return area
 
     def wash(
@@ -96,6 +95,18 @@ class Canvas:
         self.colour = (self.colour * (1 - share) + image * share + 0.5).astype(np.uint8)
         self.lights = (self.lights * (1 - share)).astype(np.uint8)
         self._finish(role, area, angle, detail)
+
+    def ground(
+        self,
+        role: str,
+        crest: np.ndarray,
+        colour: Rgb | np.ndarray,
+        angle: float | np.ndarray = 0.0,
+        detail: float = 0.35,
+        bottom: float = 1.05,
+    ) -> None:
+        """Add one large layer from a crest down to a level below it."""
+        self.wash(role, self.mask(down_to(crest, bottom)), colour, angle, detail)
 
     def draw(
         self, role: str, items: Sequence[Item], angle: float | np.ndarray = np.pi / 2, detail: float = 0.8

@@ -14,13 +14,12 @@ import numpy as np
 from starrynight.firefly.drawing import buildings, plants, shapes
 from starrynight.firefly.drawing.brushes import BRUSHES
 from starrynight.firefly.drawing.canvas import SUBPIXEL, Canvas, CanvasLayer
-from starrynight.firefly.drawing.palettes import PALETTES, Rgb, mix, shade
+from starrynight.firefly.drawing.palettes import PALETTES, WHITE, mix, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
 from starrynight.firefly.drawing.sky import SkyStyle, paint_sky
 
 Rng = np.random.Generator
-WHITE: Rgb = (255, 255, 255)
 SMALLEST, LARGEST = 64, 2048
 
 
@@ -62,6 +61,12 @@ def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
     return canvas
 
 
+def _slope(canvas: Canvas, crest: np.ndarray) -> np.ndarray:
+    """The stroke angle along a crest, float32 [S, S]."""
+    heights = np.interp(np.linspace(0, 1, canvas.size), crest[:, 0], crest[:, 1])
+    return np.repeat(np.arctan(np.gradient(heights) * canvas.size)[None].astype(np.float32), canvas.size, 0)
+
+
 def _mountains(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Two or three ridges, paler with distance, hazy at the foot; snow on the far peaks in winter."""
     p = canvas.palette
@@ -73,16 +78,12 @@ def _mountains(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         line = shapes.ridge(rng, scene.horizon + 0.02, height, 0.1 - 0.04 * near, 3 + k)
         base = mix(p.far, p.mid, near)
         foot = mix(base, p.low, 0.55 - 0.2 * near)
-        top = (
-            mix(mix(p.cloud, WHITE, 0.4), base, 0.15)
-            if buildings.snowy(scene) and k == 0
-            else mix(base, p.low, 0.18 * (1 - near))
-        )
+        top = mix(base, p.low, 0.18 * (1 - near))
+        if buildings.snowy(scene) and k == 0:
+            top = mix(mix(p.cloud, WHITE, 0.4), base, 0.15)
         tint = canvas.rows(top, base, foot, scene.horizon - height, scene.horizon + 0.03, 0.45)
-        slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
-        angle = np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0)
         bottom = 1.05 if scene.kind == "apsara" else scene.horizon + 0.1
-        canvas.wash("mountain", canvas.mask([shapes.down_to(line, bottom)]), tint, angle, 0.35)
+        canvas.ground("mountain", line, tint, _slope(canvas, line), bottom=bottom)
     if scene.kind == "mountain" and not scene.has("lake"):
         _mist(canvas, scene.horizon, 0.09)
 
@@ -92,10 +93,9 @@ def _mist(canvas: Canvas, level: float, depth: float) -> None:
     y = np.arange(canvas.size, dtype=np.float32)[:, None] / canvas.size
     share = np.exp(-(((y - level) / depth) ** 2)) * 0.72
     area = np.repeat((share * 255).astype(np.uint8), canvas.size, 1)
-    tint = mix(p.low, p.cloud, 0.5)
-    canvas.colour = (
-        canvas.colour * (1 - area[..., None] / 255.0) + np.array(tint) * (area[..., None] / 255.0)
-    ).astype(np.uint8)
+    share = area[..., None] / 255.0
+    tint = np.array(mix(p.low, p.cloud, 0.5))
+    canvas.colour = (canvas.colour * (1 - share) + tint * share).astype(np.uint8)
     canvas.layers.append(CanvasLayer("mist", area, canvas.colour))
 
 
@@ -106,7 +106,7 @@ def _shore(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     p = canvas.palette
     line = shapes.hill(rng, scene.horizon - 0.025, 0.018)
     tint = mix(mix(p.cloud, WHITE, 0.4), p.far, 0.2) if buildings.snowy(scene) else mix(p.near, p.mid, 0.6)
-    canvas.wash("bank", canvas.mask([shapes.down_to(line, scene.horizon + 0.03)]), tint, 0.0, 0.35)
+    canvas.ground("bank", line, tint, bottom=scene.horizon + 0.03)
     if scene.kind == "pond":
         plants.far_trees(canvas, scene, rng)
 
@@ -118,9 +118,8 @@ def _water(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     deep = size - top
     y, x = np.mgrid[0:deep, 0:size].astype(np.float32)
     near = y / deep
-    wave = (
-        np.sin(near**0.7 * 46 + 5 * np.sin(x / size * 5 + rng.uniform(0, 6))) * (0.002 + 0.012 * near) * size
-    )
+    swing = np.sin(near**0.7 * 46 + 5 * np.sin(x / size * 5 + rng.uniform(0, 6)))
+    wave = swing * (0.002 + 0.012 * near) * size
     stretch = 1.0 if scene.kind != "pond" else 0.85
     source_y = np.clip(top - 1 - y * stretch * min(1.0, top / deep) + wave * 0.3, 0, size - 1)
     mirror = cv2.remap(canvas.colour, x + wave, source_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -152,9 +151,8 @@ def _glitter(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         y = scene.horizon + 0.012 + (0.97 - scene.horizon) * t**1.4
         width = lr * (0.7 + 1.2 * t) * rng.uniform(0.6, 1.2)
         x = lx + rng.uniform(-0.35, 0.35) * lr * (1 + t)
-        items.append(
-            (shapes.disc(x, y, width, 0.004 + 0.006 * t, 16), mix(p.light, p.water, 0.15 + 0.25 * t), False)
-        )
+        glint = shapes.disc(x, y, width, 0.004 + 0.006 * t, 16)
+        items.append(Item(glint, mix(p.light, p.water, 0.15 + 0.25 * t)))
     canvas.draw("glitter", items, 0.0, 0.6)
 
 
@@ -170,16 +168,15 @@ def _waves(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         phase = x / (size * 4.2) + rng.uniform()
         turn = 2 * np.pi * phase
         swell = 0.75 + 0.35 * np.sin(2 * np.pi * (x * (1.3 + 0.3 * k) + rng.uniform()))
-        line = np.stack(
-            [x - 0.3 * size * np.cos(turn), base - size * swell * (0.5 + 0.5 * np.sin(turn)) ** 1.8], 1
-        )
-        body = mix(shade(p.water, 0.95 - 0.1 * t), p.near, 0.12 * t)
-        items: list[Item] = [
-            (shapes.down_to(line, 1.03), body, False),
-            (shapes.ribbon(line, size * 0.2, size * 0.2), mix(p.cloud, WHITE, 0.45), False),
-        ]
+        y = base - size * swell * (0.5 + 0.5 * np.sin(turn)) ** 1.8
+        line = np.stack([x - 0.3 * size * np.cos(turn), y], 1)
         lower = line + np.array((0, size * 0.42))
-        items.append((shapes.ribbon(lower, size * 0.08, size * 0.08), mix(body, p.cloud, 0.45), False))
+        body = mix(shade(p.water, 0.95 - 0.1 * t), p.near, 0.12 * t)
+        items = [
+            Item(shapes.down_to(line, 1.03), body),
+            Item(shapes.ribbon(line, size * 0.2, size * 0.2), mix(p.cloud, WHITE, 0.45)),
+            Item(shapes.ribbon(lower, size * 0.08, size * 0.08), mix(body, p.cloud, 0.45)),
+        ]
         canvas.draw("wave", items, 0.0, 0.5)
 
 
@@ -192,23 +189,13 @@ def _land(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         t = k / 2
         line = shapes.hill(rng, scene.horizon + 0.025 + 0.17 * t, 0.018 + 0.02 * t)
         if buildings.snowy(scene):
-            top, low = (
-                mix(snow, p.far, 0.04 + dusk * 0.35 * (1 - t)),
-                mix(snow, p.far, 0.36 + dusk * (0.8 - 0.5 * t)),
-            )
+            top = mix(snow, p.far, 0.04 + dusk * 0.35 * (1 - t))
+            low = mix(snow, p.far, 0.36 + dusk * (0.8 - 0.5 * t))
         else:
             top, low = mix(p.mid, p.near, 0.25 + 0.6 * t), shade(mix(p.mid, p.near, 0.4 + 0.6 * t), 0.8)
-        tint = canvas.rows(
-            top, mix(top, low, 0.5), low, scene.horizon + 0.15 * t, scene.horizon + 0.25 + 0.3 * t
-        )
-        slope = np.gradient(np.interp(np.linspace(0, 1, canvas.size), line[:, 0], line[:, 1])) * canvas.size
-        canvas.wash(
-            "land",
-            canvas.mask([shapes.down_to(line, 1.05)]),
-            tint,
-            np.repeat(np.arctan(slope)[None].astype(np.float32), canvas.size, 0),
-            0.35,
-        )
+        start, end = scene.horizon + 0.15 * t, scene.horizon + 0.25 + 0.3 * t
+        tint = canvas.rows(top, mix(top, low, 0.5), low, start, end)
+        canvas.ground("land", line, tint, _slope(canvas, line))
 
 
 def _river(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -220,19 +207,10 @@ def _river(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     x = start + sway * np.sin(t * np.pi * 1.6) * (0.25 + 0.75 * t)
     y = top + (1.04 - top) * t**1.35
     half = 0.012 + 0.2 * t**1.7
-    outline = np.concatenate([np.stack([x - half, y], 1), np.stack([x + half, y], 1)[::-1]])
-    area = canvas.mask([outline])
+    area = canvas.mask(np.concatenate([np.stack([x - half, y], 1), np.stack([x + half, y], 1)[::-1]]))
     tint = canvas.rows(mix(p.low, p.cloud, 0.2), mix(p.low, p.water, 0.6), p.water, top, 1.0, 0.4)
-    ripple = (
-        np.clip(
-            np.sin(
-                np.linspace(0, 60, canvas.size)[:, None] + 4 * np.sin(np.linspace(0, 9, canvas.size))[None]
-            ),
-            0,
-            1,
-        )[..., None]
-        * 0.3
-    )
+    across = 4 * np.sin(np.linspace(0, 9, canvas.size))[None]
+    ripple = np.clip(np.sin(np.linspace(0, 60, canvas.size)[:, None] + across), 0, 1)[..., None] * 0.3
     canvas.wash("water", area, tint * (1 - ripple) + np.array(mix(p.cloud, p.low, 0.4)) * ripple, 0.0, 0.35)
     canvas.water = area
 
@@ -252,16 +230,15 @@ def _draw_weather(canvas: Canvas, picture: np.ndarray) -> np.ndarray:
     picture = np.ascontiguousarray(picture)
     if canvas.rain is not None:
         veil = picture.copy()
-        pale = mix(canvas.palette.cloud, (255, 255, 255), 0.3)
+        pale = mix(canvas.palette.cloud, WHITE, 0.3)
         for start in canvas.rain:
             line = canvas.points(np.array([start, start + np.array((-0.022, 0.075))]))
             cv2.polylines(veil, [line], False, pale, max(1, round(size / 150)), cv2.LINE_AA, SUBPIXEL)
         picture = cv2.addWeighted(veil, 0.5, picture, 0.5, 0)
     if canvas.flakes is not None:
         for x, y, r in canvas.flakes:
-            cv2.fillPoly(
-                picture, [canvas.points(shapes.disc(x, y, r, n=16))], (255, 255, 255), cv2.LINE_AA, SUBPIXEL
-            )
+            flake = canvas.points(shapes.disc(x, y, r, n=16))
+            cv2.fillPoly(picture, [flake], WHITE, cv2.LINE_AA, SUBPIXEL)
     return picture
 
 

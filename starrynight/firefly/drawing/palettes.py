@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Rgb = tuple[int, int, int]
+WHITE: Rgb = (255, 255, 255)
 
 
 @dataclass(frozen=True)

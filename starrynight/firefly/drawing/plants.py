@@ -7,12 +7,11 @@ import numpy as np
 from starrynight.firefly.drawing import shapes
 from starrynight.firefly.drawing.buildings import snowy, wet
 from starrynight.firefly.drawing.canvas import Canvas, noise
-from starrynight.firefly.drawing.palettes import Rgb, gold, mix, pale, shade
+from starrynight.firefly.drawing.palettes import WHITE, gold, mix, pale, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
 
 Rng = np.random.Generator
-WHITE: Rgb = (255, 255, 255)
 
 
 def far_trees(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -21,13 +20,9 @@ def far_trees(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     items: list[Item] = []
     for _ in range(16):
         x, r = rng.uniform(-0.02, 1.02), rng.uniform(0.035, 0.075)
-        items.append(
-            (
-                shapes.disc(x, scene.horizon - r * 0.55, r, r * rng.uniform(0.9, 1.5)),
-                mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), p.low, rng.uniform(0, 0.25)),
-                False,
-            )
-        )
+        crown = shapes.disc(x, scene.horizon - r * 0.55, r, r * rng.uniform(0.9, 1.5))
+        green = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), p.low, rng.uniform(0, 0.25))
+        items.append(Item(crown, green))
     canvas.draw("bank", items, 1.3, 0.4)
 
 
@@ -43,15 +38,12 @@ def meadow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             continue
         green = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.8)), pale(p), rng.uniform(0, 0.22))
         for lean in (-0.5, 0.0, 0.5):
-            blade = shapes.curve(
-                np.array([[x, y], [x + lean * h * 0.4, y - h * 0.6], [x + lean * h, y - h]]), 7
-            )
-            items.append((shapes.ribbon(blade, h * 0.13, h * 0.03), green, False))
+            blade = shapes.curve([[x, y], [x + lean * h * 0.4, y - h * 0.6], [x + lean * h, y - h]], 7)
+            items.append(Item(shapes.ribbon(blade, h * 0.13, h * 0.03), green))
         if rng.uniform() < 0.6:
             tint = (p.flower, mix(pale(p), WHITE, 0.3), p.roof)[int(rng.integers(3))]
-            items.append(
-                (shapes.star(x, y - h * 1.05, h * 0.34, h * 0.24, 5, rng.uniform(0, 6)), tint, False)
-            )
+            flower = shapes.star(x, y - h * 1.05, h * 0.34, h * 0.24, 5, rng.uniform(0, 6))
+            items.append(Item(flower, tint))
     canvas.draw("meadow", items, np.pi / 2, 0.6)
 
 
@@ -66,7 +58,7 @@ def lilies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         for _ in range(4):
             x, py = centre + rng.uniform(-2.4, 2.4) * r, y + rng.uniform(-0.6, 0.6) * r
             pad = mix(mix(p.leaf, p.near, rng.uniform(0, 0.9)), pale(p), rng.uniform(0.05, 0.4))
-            items.append((shapes.disc(x, py, r, r * 0.38, 22), pad, False))
+            items.append(Item(shapes.disc(x, py, r, r * 0.38, 22), pad))
             if rng.uniform() < 0.42:
                 blooms += _lotus(rng, canvas, x, py - r * 0.1, r * 0.72)
     canvas.draw("lily", items + blooms, 0.0, 0.75)
@@ -75,25 +67,12 @@ def lilies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 def _lotus(rng: Rng, canvas: Canvas, x: float, y: float, r: float) -> list[Item]:
     p = canvas.palette
     pink = mix(p.flower, p.cloud, rng.uniform(0, 0.6))
-    petals = [
-        (
-            np.array(
-                [
-                    [x, y + r * 0.3],
-                    [x + k * r, y - r * (0.75 - 0.4 * abs(k))],
-                    [x + k * r * 0.5 + 0.18 * r, y + r * 0.3],
-                ]
-            ),
-            shade(pink, 0.9 + 0.1 * (n % 2)),
-            False,
-        )
-        for n, k in enumerate((-1.0, -0.55, 0.55, 1.0, 0.0))
-    ]
-    return [
-        (shapes.disc(x, y + r * 0.12, r * 0.75, r * 0.35, 14), shade(pink, 0.82), False),
-        *petals,
-        (shapes.disc(x, y, r * 0.2, r * 0.16, 10), p.light, False),
-    ]
+    items = [Item(shapes.disc(x, y + r * 0.12, r * 0.75, r * 0.35, 14), shade(pink, 0.82))]
+    for n, k in enumerate((-1.0, -0.55, 0.55, 1.0, 0.0)):
+        tip, right = [x + k * r, y - r * (0.75 - 0.4 * abs(k))], x + k * r * 0.5 + 0.18 * r
+        petal = [[x, y + r * 0.3], tip, [right, y + r * 0.3]]
+        items.append(Item(petal, shade(pink, 0.9 + 0.1 * (n % 2))))
+    return [*items, Item(shapes.disc(x, y, r * 0.2, r * 0.16, 10), p.light)]
 
 
 def sunflowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -106,19 +85,12 @@ def sunflowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         count = int(1.0 / (r * 1.9))
         for k in range(count):
             x = (k + 0.5 + rng.uniform(-0.3, 0.3)) / count
-            items += shapes.sunflower(
-                rng, p, x, y + rng.uniform(-0.35, 0.35) * r, r * rng.uniform(0.88, 1.15), y + r * 3.4
-            )
+            head, size = y + rng.uniform(-0.35, 0.35) * r, r * rng.uniform(0.88, 1.15)
+            items += shapes.sunflower(rng, p, x, head, size, y + r * 3.4)
         canvas.draw("flower", items, 0.9, 0.9)
         if row < 3:
-            line = shapes.hill(rng, y + r * 2.0, 0.006)
-            canvas.wash(
-                "leaves",
-                canvas.mask([shapes.down_to(line, 1.05)]),
-                mix(mix(p.leaf, p.mid, 0.35), p.near, 0.3 * t),
-                1.2,
-                0.35,
-            )
+            tint = mix(mix(p.leaf, p.mid, 0.35), p.near, 0.3 * t)
+            canvas.ground("leaves", shapes.hill(rng, y + r * 2.0, 0.006), tint, 1.2)
 
 
 def wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -130,18 +102,16 @@ def wheat(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         t = row / 4
         y = scene.horizon + 0.012 + 0.35 * t
         base = mix(ripe, (shade(ripe, 0.72), mix(ripe, pale(p), 0.4))[row % 2], 0.45)
-        line = shapes.hill(rng, y, 0.008 + 0.008 * t)
-        canvas.wash("wheat", canvas.mask([shapes.down_to(line, 1.05)]), base, np.pi / 2 + lean, 0.4)
+        canvas.ground("wheat", shapes.hill(rng, y, 0.008 + 0.008 * t), base, np.pi / 2 + lean, 0.4)
         items: list[Item] = []
         h = 0.05 + 0.1 * t
         for _k in range(46 - row * 5):
             x = rng.uniform(-0.02, 1.02)
             foot = y + rng.uniform(0.2, 0.9) * h
-            stem = shapes.curve(
-                np.array([[x, foot], [x + lean * h * 0.35, foot - h * 0.6], [x + lean * h, foot - h]]), 7
-            )
+            tip = [x + lean * h, foot - h]
+            stem = shapes.curve([[x, foot], [x + lean * h * 0.35, foot - h * 0.6], tip], 7)
             tint = mix(shade(ripe, rng.uniform(0.7, 1.12)), pale(p), rng.uniform(0, 0.35))
-            items.append((shapes.ribbon(stem, h * 0.045, h * 0.05, h * 0.05), tint, False))
+            items.append(Item(shapes.ribbon(stem, h * 0.045, h * 0.05, h * 0.05), tint))
         canvas.draw("wheat", items, np.pi / 2 - lean * 0.5, 0.5)
 
 
@@ -158,28 +128,14 @@ def trees(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         x, h = 0.5 + side * rng.uniform(0.3, 0.52), rng.uniform(0.14, 0.26)
         y = scene.horizon + rng.uniform(0.03, 0.2) * (0.3 if scene.has("lake", "sea") else 1)
         colour = mix(p.leaf, p.mid, rng.uniform(0, 0.4))
-        items.append((shapes.box(x - h * 0.025, y - h * 0.2, x + h * 0.025, y), shade(p.roof, 0.5), False))
+        items.append(Item(shapes.box(x - h * 0.025, y - h * 0.2, x + h * 0.025, y), shade(p.roof, 0.5)))
         for tier in range(4):
             top, w = y - h * (0.34 + 0.2 * tier), h * (0.3 - 0.06 * tier)
-            fan = np.array(
-                [[x - w, top + h * 0.2], [x, top - h * 0.1], [x + w, top + h * 0.2], [x, top + h * 0.15]]
-            )
-            items.append((fan, shade(colour, 0.85 + 0.1 * tier), False))
+            fan = shapes.place([[-1, 0.2], [0, -0.1], [1, 0.2], [0, 0.15]], x, top, w, h)
+            items.append(Item(fan, shade(colour, 0.85 + 0.1 * tier)))
             if snowy(scene):
-                items.append(
-                    (
-                        np.array(
-                            [
-                                [x - w * 0.62, top + h * 0.09],
-                                [x, top - h * 0.1],
-                                [x + w * 0.62, top + h * 0.09],
-                                [x, top + h * 0.04],
-                            ]
-                        ),
-                        white,
-                        False,
-                    )
-                )
+                cap = [[-0.62, 0.09], [0, -0.1], [0.62, 0.09], [0, 0.04]]
+                items.append(Item(shapes.place(cap, x, top, w, h), white))
     canvas.draw("tree", items, 1.2, 0.7)
 
 
@@ -189,23 +145,10 @@ def _willow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     for _k in range(26):
         x = 0.5 + scene.side * (0.5 - 0.28 * rng.uniform() ** 1.5)
         length = rng.uniform(0.2, 0.5)
-        line = shapes.curve(
-            np.array(
-                [
-                    [x, -0.03],
-                    [x - scene.side * 0.02, length * 0.5],
-                    [x - scene.side * rng.uniform(-0.02, 0.04), length],
-                ]
-            ),
-            14,
-        )
-        items.append(
-            (
-                shapes.ribbon(line, 0.006, 0.004, 0.014),
-                mix(mix(p.leaf, p.mid, rng.uniform(0, 0.7)), p.light, rng.uniform(0, 0.2)),
-                False,
-            )
-        )
+        tip = [x - scene.side * rng.uniform(-0.02, 0.04), length]
+        line = shapes.curve([[x, -0.03], [x - scene.side * 0.02, length * 0.5], tip], 14)
+        green = mix(mix(p.leaf, p.mid, rng.uniform(0, 0.7)), p.light, rng.uniform(0, 0.2))
+        items.append(Item(shapes.ribbon(line, 0.006, 0.004, 0.014), green))
     canvas.draw("willow", items, np.pi / 2, 0.6)
 
 
@@ -215,25 +158,16 @@ def blossoms(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     bark = shade(mix(p.roof, (40, 26, 26), 0.7), 0.8)
     side = scene.side
     edge = 0.5 + side * 0.53
-    main = shapes.curve(
-        np.array(
-            [[edge, 0.02], [edge - side * 0.16, 0.1], [edge - side * 0.3, 0.09], [edge - side * 0.46, 0.19]]
-        ),
-        30,
-    )
-    twig = shapes.curve(
-        np.array([main[10], main[10] + (-side * 0.06, 0.1), main[10] + (-side * 0.16, 0.17)]), 16
-    )
-    items: list[Item] = [
-        (shapes.ribbon(main, 0.032, 0.006), bark, False),
-        (shapes.ribbon(twig, 0.014, 0.004), bark, False),
-    ]
+    bends = [[edge, 0.02], [edge - side * 0.16, 0.1], [edge - side * 0.3, 0.09], [edge - side * 0.46, 0.19]]
+    main = shapes.curve(bends, 30)
+    twig = shapes.curve([main[10], main[10] + (-side * 0.06, 0.1), main[10] + (-side * 0.16, 0.17)], 16)
+    items = [Item(shapes.ribbon(main, 0.032, 0.006), bark), Item(shapes.ribbon(twig, 0.014, 0.004), bark)]
     for line in (main, twig):
         for k in range(3, len(line), 2):
             x, y = line[k] + rng.uniform(-0.028, 0.028, 2)
             r, tint = rng.uniform(0.014, 0.024), mix(p.flower, p.cloud, rng.uniform(0.1, 0.6))
-            items.append((shapes.star(x, y, r * 1.15, r * 0.8, 5, rng.uniform(0, 6)), tint, False))
-            items.append((shapes.disc(x, y, r * 0.28, n=10), mix(p.light, p.roof, 0.3), False))
+            items.append(Item(shapes.star(x, y, r * 1.15, r * 0.8, 5, rng.uniform(0, 6)), tint))
+            items.append(Item(shapes.disc(x, y, r * 0.28, n=10), mix(p.light, p.roof, 0.3)))
     canvas.draw("blossom", items, 0.6, 0.9)
 
 
@@ -246,30 +180,16 @@ def cypress(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     items: list[Item] = []
     for dx, share in ((scene.side * 0.1, 0.62), (0.0, 1.0)):
         for inner, colour in ((1.0, dark), (0.55, mix(dark, p.mid, 0.4)), (0.25, mix(dark, p.mid, 0.7))):
-            items.append(
-                (
-                    shapes.flame_tree(
-                        rng,
-                        x + dx,
-                        1.03 - 0.05 * (1 - inner),
-                        height * share * (0.6 + 0.4 * inner),
-                        0.165 * share * inner,
-                    ),
-                    colour,
-                    False,
-                )
-            )
-    size = canvas.size
-    angle = np.pi / 2 + 0.5 * noise(rng, size, 5, 1)
-    canvas.draw("cypress", items, angle, 0.55)
+            foot, tall = 1.03 - 0.05 * (1 - inner), height * share * (0.6 + 0.4 * inner)
+            items.append(Item(shapes.flame_tree(rng, x + dx, foot, tall, 0.165 * share * inner), colour))
+    canvas.draw("cypress", items, np.pi / 2 + 0.5 * noise(rng, canvas.size, 5, 1), 0.55)
 
 
 def apsara(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """One flying apsara near the middle."""
     x, y = 0.5 + scene.side * rng.uniform(0.06, 0.12), scene.horizon * rng.uniform(0.62, 0.7)
-    canvas.draw(
-        "apsara", shapes.apsara(canvas.palette, x, y, rng.uniform(0.34, 0.4), scene.side, rng), 0.3, 0.95
-    )
+    items = shapes.apsara(canvas.palette, x, y, rng.uniform(0.34, 0.4), scene.side, rng)
+    canvas.draw("apsara", items, 0.3, 0.95)
 
 
 def crows(canvas: Canvas, scene: Scene, rng: Rng) -> None:

@@ -1,21 +1,37 @@
 """Outlines of the subjects of a painting, as polygons in shares of the picture's side (y pointing down).
 
-An item is (outline float [N, 2], colour, whether it shines). Nothing here knows pixels or styles.
+Nothing here knows pixels or styles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from starrynight.firefly.drawing.palettes import Palette, Rgb, gold, mix, pale, shade
+from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, gold, mix, pale, shade
 
-Item = tuple[np.ndarray, Rgb, bool]
 Rng = np.random.Generator
-Knots = list[tuple[float, float]]
+# A line or an outline, [N, 2].
+Points = np.ndarray | Sequence[Sequence[float]]
+
+
+class Item(NamedTuple):
+    """A shape of one colour."""
+
+    outline: Points
+    colour: Rgb
+    shines: bool = False
+
+
 Band = Callable[..., Item]
+
+
+def place(points: Points, x: float, y: float, width: float, height: float | None = None) -> np.ndarray:
+    """Points scaled by `width` and `height` (the same by default), then moved to (x, y)."""
+    return np.asarray(points) * (width, width if height is None else height) + (x, y)
 
 
 def disc(x: float, y: float, rx: float, ry: float | None = None, n: int = 28) -> np.ndarray:
@@ -52,7 +68,7 @@ def crescent(x: float, y: float, r: float, side: int) -> np.ndarray:
     return shape @ spin.T + (x, y)
 
 
-def curve(knots: np.ndarray, n: int = 40) -> np.ndarray:
+def curve(knots: Points, n: int = 40) -> np.ndarray:
     """A smooth line through the knots (Catmull-Rom), [n, 2]."""
     knots = np.asarray(knots, dtype=float)
     ends = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
@@ -78,12 +94,9 @@ def ridge(rng: Rng, base: float, height: float, rough: float, peaks: int = 3, n:
     for _ in range(peaks):
         centre, width = rng.uniform(0.02, 0.98), rng.uniform(0.16, 0.36)
         y = np.maximum(y, rng.uniform(0.6, 1.0) * np.clip(1 - np.abs(x - centre) / width, 0, 1) ** 1.15)
-    step = 4
-    while step <= 32:
-        y = y + rough * 1.6 / step * np.interp(
-            x, np.linspace(-0.02, 1.02, step + 1), rng.uniform(-1, 1, step + 1)
-        )
-        step *= 2
+    for step in (4, 8, 16, 32):
+        bumps = np.interp(x, np.linspace(-0.02, 1.02, step + 1), rng.uniform(-1, 1, step + 1))
+        y = y + rough * 1.6 / step * bumps
     return np.stack([x, base - height * np.clip(y + 0.12, 0.02, None)], 1)
 
 
@@ -131,97 +144,59 @@ def house(rng: Rng, p: Palette, x: float, y: float, w: float, snowy: bool, lit: 
     gable, peak = x - w * 0.18, y - h - w * rng.uniform(0.3, 0.42)
     left, right = x - w / 2, x + w / 2
     wall = mix(p.wall, (p.roof, p.far, p.cloud)[int(rng.integers(3))], rng.uniform(0.05, 0.3))
-    roof = mix(p.cloud, (255, 255, 255), 0.5) if snowy else mix(p.roof, p.mid, rng.uniform(0, 0.45))
+    roof = mix(p.cloud, WHITE, 0.5) if snowy else mix(p.roof, p.mid, rng.uniform(0, 0.45))
     middle = (left + gable) / 2
-    items: list[Item] = [
-        (box(gable, y - h, right, y), shade(wall, 0.78), False),
-        (np.array([[left, y], [left, y - h], [middle, peak], [gable, y - h], [gable, y]]), wall, False),
-        (
-            np.array(
-                [
-                    [gable, y - h * 0.95],
-                    [middle, peak],
-                    [right - w * 0.1, peak],
-                    [right + w * 0.04, y - h * 0.95],
-                ]
-            ),
-            roof,
-            False,
-        ),
-        (
-            ribbon(
-                np.array([[left - w * 0.03, y - h * 0.93], [middle, peak], [gable, y - h * 0.95]]),
-                w * 0.05,
-                w * 0.05,
-            ),
-            shade(roof, 0.8),
-            False,
-        ),
+    side = [[gable, y - h * 0.95], [middle, peak], [right - w * 0.1, peak], [right + w * 0.04, y - h * 0.95]]
+    eaves = np.array([[left - w * 0.03, y - h * 0.93], [middle, peak], [gable, y - h * 0.95]])
+    items = [
+        Item(box(gable, y - h, right, y), shade(wall, 0.78)),
+        Item([[left, y], [left, y - h], [middle, peak], [gable, y - h], [gable, y]], wall),
+        Item(side, roof),
+        Item(ribbon(eaves, w * 0.05, w * 0.05), shade(roof, 0.8)),
     ]
     pane = p.window if lit else shade(mix(p.window, p.far, 0.75), 0.8)
     size = w * 0.13
     for cx in (middle, gable + (right - gable) * 0.3, gable + (right - gable) * 0.72):
-        items.append((box(cx - size / 2, y - h * 0.68, cx + size / 2, y - h * 0.68 + size * 1.15), pane, lit))
+        window = box(cx - size / 2, y - h * 0.68, cx + size / 2, y - h * 0.68 + size * 1.15)
+        items.append(Item(window, pane, lit))
     return items
 
 
 def church(p: Palette, x: float, y: float, w: float, snowy: bool, lit: bool) -> list[Item]:
     """A church with a tall steeple standing at (x, y)."""
     wall = mix(p.wall, p.far, 0.25)
-    roof = mix(p.cloud, (255, 255, 255), 0.5) if snowy else mix(p.roof, p.far, 0.35)
+    roof = mix(p.cloud, WHITE, 0.5) if snowy else mix(p.roof, p.far, 0.35)
     pane = p.window if lit else shade(p.far, 0.7)
     tower = w * 0.3
+    steeple = [[x - tower * 0.62, y - w * 1.12], [x, y - w * 2.25], [x + tower * 0.62, y - w * 1.12]]
+    windows = [box(x + w * k, y - w * 0.34, x + w * (k + 0.12), y - w * 0.1) for k in (0.3, 0.52, 0.74)]
     return [
-        (box(x, y - w * 0.5, x + w, y), shade(wall, 0.8), False),
-        (
-            np.array(
-                [
-                    [x - w * 0.04, y - w * 0.48],
-                    [x + w * 0.1, y - w * 0.85],
-                    [x + w * 0.92, y - w * 0.85],
-                    [x + w * 1.05, y - w * 0.48],
-                ]
-            ),
-            roof,
-            False,
-        ),
-        (box(x - tower / 2, y - w * 1.15, x + tower / 2, y), wall, False),
-        (
-            np.array([[x - tower * 0.62, y - w * 1.12], [x, y - w * 2.25], [x + tower * 0.62, y - w * 1.12]]),
-            shade(roof, 0.85),
-            False,
-        ),
-        (np.concatenate([disc(x, y - w * 0.85, w * 0.07, w * 0.1, 12)]), pane, lit),
-        *[
-            (box(x + w * k, y - w * 0.34, x + w * (k + 0.12), y - w * 0.1), pane, lit)
-            for k in (0.3, 0.52, 0.74)
-        ],
+        Item(box(x, y - w * 0.5, x + w, y), shade(wall, 0.8)),
+        Item(place([[-0.04, -0.48], [0.1, -0.85], [0.92, -0.85], [1.05, -0.48]], x, y, w), roof),
+        Item(box(x - tower / 2, y - w * 1.15, x + tower / 2, y), wall),
+        Item(steeple, shade(roof, 0.85)),
+        Item(disc(x, y - w * 0.85, w * 0.07, w * 0.1, 12), pane, lit),
+        *(Item(window, pane, lit) for window in windows),
     ]
 
 
 def pagoda(p: Palette, x: float, y: float, w: float, tiers: int, snowy: bool, lit: bool) -> list[Item]:
     """A pagoda with upturned eaves standing at (x, y), `w` wide at the foot."""
     items: list[Item] = []
-    roof = mix(p.cloud, (255, 255, 255), 0.4) if snowy else p.roof
+    roof = mix(p.cloud, WHITE, 0.4) if snowy else p.roof
     wall, pane = mix(p.wall, p.roof, 0.25), p.window if lit else shade(p.far, 0.8)
+    eave = curve([[-1.12, -0.95], [-0.8, -0.72], [0, -0.68], [0.8, -0.72], [1.12, -0.95]], 17)
+    eaves = np.concatenate([eave, curve([[0.52, -1.28], [0, -1.32], [-0.52, -1.28]], 9)])
     for tier in range(tiers):
         half = w / 2 * (1 - 0.13 * tier)
         h = w * 0.36 * (1 - 0.07 * tier)
-        items.append((box(x - half * 0.62, y - h, x + half * 0.62, y), wall, False))
+        items.append(Item(box(x - half * 0.62, y - h, x + half * 0.62, y), wall))
         for k in (-0.36, 0.0, 0.36):
-            items.append(
-                (box(x + half * (k - 0.1), y - h * 0.62, x + half * (k + 0.1), y - h * 0.16), pane, lit)
-            )
-        eave = curve(np.array([[-1.12, -0.95], [-0.8, -0.72], [0, -0.68], [0.8, -0.72], [1.12, -0.95]]), 17)
-        crest = curve(np.array([[0.52, -1.28], [0, -1.32], [-0.52, -1.28]]), 9)
-        items.append(
-            (np.concatenate([eave, crest]) * (half, h) + (x, y), shade(roof, 0.82 + 0.1 * (tier % 2)), False)
-        )
+            window = box(x + half * (k - 0.1), y - h * 0.62, x + half * (k + 0.1), y - h * 0.16)
+            items.append(Item(window, pane, lit))
+        items.append(Item(place(eaves, x, y, half, h), shade(roof, 0.82 + 0.1 * (tier % 2))))
         y -= h * 1.22
-    items.append(
-        (np.array([[x - w * 0.05, y], [x, y - w * 0.4], [x + w * 0.05, y]]), shade(roof, 0.9), False)
-    )
-    return items
+    return [*items, Item(place([[-0.05, 0], [0, -0.4], [0.05, 0]], x, y, w), shade(roof, 0.9))]
 
 
 def bridge(p: Palette, colour: Rgb, x: float, y: float, span: float, rise: float) -> list[Item]:
@@ -229,68 +204,56 @@ def bridge(p: Palette, colour: Rgb, x: float, y: float, span: float, rise: float
     t = np.linspace(0, 1, 25)
     arch = np.stack([x + span * (t - 0.5), y - rise * np.sin(np.pi * t)], 1)
     thick, rail = span * 0.05, span * 0.11
-    items: list[Item] = []
-    for k in range(1, 25, 3):
-        px, py = arch[k]
-        items.append((box(px - thick * 0.16, py - rail, px + thick * 0.16, py), shade(colour, 0.85), False))
-    items.append((ribbon(arch - (0, rail), thick * 0.42, thick * 0.42), mix(colour, pale(p), 0.25), False))
-    items.append((ribbon(arch - (0, rail * 0.5), thick * 0.25, thick * 0.25), colour, False))
-    items.append((ribbon(arch, thick, thick), colour, False))
-    items.append(
-        (ribbon(arch + np.array((0, thick * 0.45)), thick * 0.35, thick * 0.35), shade(colour, 0.6), False)
-    )
-    return items
+    posts = [box(px - thick * 0.16, py - rail, px + thick * 0.16, py) for px, py in arch[1:25:3]]
+    return [
+        *(Item(post, shade(colour, 0.85)) for post in posts),
+        Item(ribbon(arch - (0, rail), thick * 0.42, thick * 0.42), mix(colour, pale(p), 0.25)),
+        Item(ribbon(arch - (0, rail * 0.5), thick * 0.25, thick * 0.25), colour),
+        Item(ribbon(arch, thick, thick), colour),
+        Item(ribbon(arch + np.array((0, thick * 0.45)), thick * 0.35, thick * 0.35), shade(colour, 0.6)),
+    ]
 
 
 def boat(rng: Rng, p: Palette, x: float, y: float, w: float, side: int, sail: bool) -> list[Item]:
     """A small boat on the water at (x, y): with a sail, or with a fisherman in a straw hat."""
-    hull = np.array([[-0.5, -0.1], [-0.3, 0.02], [0.3, 0.02], [0.55, -0.14], [0.36, 0.13], [-0.34, 0.13]]) * (
-        w * side,
-        w,
-    )
+    hull = [[-0.5, -0.1], [-0.3, 0.02], [0.3, 0.02], [0.55, -0.14], [0.36, 0.13], [-0.34, 0.13]]
     dark = shade(mix(p.roof, p.near, 0.6), 0.7)
-    items: list[Item] = [(hull + np.array((x, y)), dark, False)]
+    items = [Item(place(hull, x, y, w * side, w), dark)]
     if sail:
         cloth = mix(p.cloud, p.light, rng.uniform(0.2, 0.7))
-        big = curve(np.array([[0.03, -1.05], [0.3, -0.6], [0.42, -0.14]]), 9)
-        items.append((np.concatenate([big, [[0.03, -0.12]]]) * (w * side, w) + (x, y), cloth, False))
-        items.append(
-            (
-                np.array([[-0.03, -0.95], [-0.34, -0.14], [-0.03, -0.12]]) * (w * side, w) + (x, y),
-                shade(cloth, 0.82),
-                False,
-            )
-        )
-        items.append((box(x - w * 0.02, y - w * 1.08, x + w * 0.02, y), dark, False))
-        return items
-    man = np.array([[-0.12, 0.0], [-0.09, -0.24], [0.0, -0.3], [0.09, -0.24], [0.12, 0.0]]) * (w, w) + (
-        x - side * w * 0.06,
-        y,
-    )
-    hat = np.array([[-0.17, -0.27], [0.0, -0.42], [0.17, -0.27]]) * (w, w) + (x - side * w * 0.06, y)
+        big = np.concatenate([curve([[0.03, -1.05], [0.3, -0.6], [0.42, -0.14]], 9), [[0.03, -0.12]]])
+        small = [[-0.03, -0.95], [-0.34, -0.14], [-0.03, -0.12]]
+        return [
+            *items,
+            Item(place(big, x, y, w * side, w), cloth),
+            Item(place(small, x, y, w * side, w), shade(cloth, 0.82)),
+            Item(box(x - w * 0.02, y - w * 1.08, x + w * 0.02, y), dark),
+        ]
+    man = [[-0.12, 0.0], [-0.09, -0.24], [0.0, -0.3], [0.09, -0.24], [0.12, 0.0]]
+    hat = [[-0.17, -0.27], [0.0, -0.42], [0.17, -0.27]]
     rod = np.array([[x, y - w * 0.16], [x + side * w * 0.75, y - w * 0.5]])
-    items += [
-        (ribbon(rod, w * 0.035, w * 0.02), dark, False),
-        (man, shade(p.far, 0.8), False),
-        (hat, mix(p.flower, p.wall, 0.5), False),
+    return [
+        *items,
+        Item(ribbon(rod, w * 0.035, w * 0.02), dark),
+        Item(place(man, x - side * w * 0.06, y, w), shade(p.far, 0.8)),
+        Item(place(hat, x - side * w * 0.06, y, w), mix(p.flower, p.wall, 0.5)),
     ]
-    return items
 
 
 def apsara(p: Palette, x: float, y: float, s: float, side: int, rng: Rng) -> list[Item]:
     """A flying apsara: halo, trailing skirt and long ribbons that wave behind."""
 
-    def band(points: Knots, start: float, end: float, belly: float, colour: Rgb, n: int = 40) -> Item:
-        line = curve(np.array(points), n) * (s * side, s) + (x, y)
-        return ribbon(line, s * start, s * end, s * belly), colour, False
+    def band(points: Points, start: float, end: float, belly: float, colour: Rgb, n: int = 40) -> Item:
+        line = place(curve(points, n), x, y, s * side, s)
+        return Item(ribbon(line, s * start, s * end, s * belly), colour)
 
     skin = mix(mix(p.wall, pale(p), 0.5), (250, 226, 200), 0.5)
     second, wave = mix(p.leaf, p.water, 0.35), rng.uniform(-0.06, 0.06, 6)
     hx, hy = x + side * s * 0.44, y - s * 0.64
     return [
         *_apsara_ribbons(p, band, second, wave),
-        (disc(hx, hy, s * 0.24), mix(p.leaf, p.cloud, 0.35), False),
-        (disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3), False),
+        Item(disc(hx, hy, s * 0.24), mix(p.leaf, p.cloud, 0.35)),
+        Item(disc(hx, hy, s * 0.19), mix(p.light, p.cloud, 0.3)),
         *_apsara_figure(p, band, second, skin, float(wave[0])),
         *_apsara_head(p, hx, hy, s, side, skin),
     ]
@@ -329,52 +292,37 @@ def _apsara_figure(p: Palette, band: Band, second: Rgb, skin: Rgb, wave: float) 
 def _apsara_head(p: Palette, hx: float, hy: float, s: float, side: int, skin: Rgb) -> list[Item]:
     hair = shade(mix(p.top, p.near, 0.5), 0.5)
     return [
-        (disc(hx - side * s * 0.02, hy - s * 0.05, s * 0.115), hair, False),
-        (disc(hx - side * s * 0.03, hy - s * 0.19, s * 0.06), hair, False),
-        (disc(hx - side * s * 0.025, hy - s * 0.13, s * 0.04, s * 0.025), p.flower, False),
-        (disc(hx + side * s * 0.02, hy + s * 0.015, s * 0.085, s * 0.1), skin, False),
+        Item(disc(hx - side * s * 0.02, hy - s * 0.05, s * 0.115), hair),
+        Item(disc(hx - side * s * 0.03, hy - s * 0.19, s * 0.06), hair),
+        Item(disc(hx - side * s * 0.025, hy - s * 0.13, s * 0.04, s * 0.025), p.flower),
+        Item(disc(hx + side * s * 0.02, hy + s * 0.015, s * 0.085, s * 0.1), skin),
     ]
 
 
 def sunflower(rng: Rng, p: Palette, x: float, y: float, r: float, foot: float) -> list[Item]:
     """A sunflower: stem down to `foot`, leaves, two rings of petals, a dark centre."""
-    stem = curve(
-        np.array(
-            [
-                [x, y],
-                [x + rng.uniform(-0.3, 0.3) * r, (y + foot) / 2],
-                [x + rng.uniform(-0.6, 0.6) * r, foot],
-            ]
-        ),
-        9,
-    )
+    bend = [x + rng.uniform(-0.3, 0.3) * r, (y + foot) / 2]
+    stem = curve([[x, y], bend, [x + rng.uniform(-0.6, 0.6) * r, foot]], 9)
     green = mix(p.leaf, p.mid, rng.uniform(0, 0.4))
-    items: list[Item] = [(ribbon(stem, r * 0.2, r * 0.22), green, False)]
+    items = [Item(ribbon(stem, r * 0.2, r * 0.22), green)]
     for side in (-1, 1):
         ly = y + r * rng.uniform(1.4, 2.0)
-        leaf = np.array(
-            [[x, ly + r * 0.3], [x + side * r * 0.7, ly - r * 0.1], [x + side * r * 1.35, ly + r * 0.25]]
-        )
-        items.append((ribbon(curve(leaf, 11), r * 0.08, r * 0.04, r * 0.5), shade(green, 1.15), False))
-    yellow, tilt, turn = (
-        mix(gold(p), pale(p), rng.uniform(0.0, 0.35)),
-        rng.uniform(0.78, 1.0),
-        rng.uniform(0, 1),
-    )
-    squash = np.array([1.0, tilt])
+        leaf = curve(place([[0, 0.3], [side * 0.7, -0.1], [side * 1.35, 0.25]], x, ly, r), 11)
+        items.append(Item(ribbon(leaf, r * 0.08, r * 0.04, r * 0.5), shade(green, 1.15)))
+    yellow = mix(gold(p), pale(p), rng.uniform(0.0, 0.35))
+    tilt, turn = rng.uniform(0.78, 1.0), rng.uniform(0, 1)
     for outer, inner, colour in ((1.0, 0.62, shade(yellow, 0.84)), (0.86, 0.55, yellow)):
-        items.append(((star(0, 0, r * outer, r * inner, 12, turn + inner) * squash) + (x, y), colour, False))
+        petals = star(0, 0, r * outer, r * inner, 12, turn + inner)
+        items.append(Item(place(petals, x, y, 1.0, tilt), colour))
     heart = mix(shade(p.roof, 0.6), (60, 34, 20), 0.6)
-    items += [
-        (disc(x, y, r * 0.46, r * 0.46 * tilt), heart, False),
-        (disc(x, y, r * 0.22, r * 0.22 * tilt), mix(heart, yellow, 0.35), False),
+    return [
+        *items,
+        Item(disc(x, y, r * 0.46, r * 0.46 * tilt), heart),
+        Item(disc(x, y, r * 0.22, r * 0.22 * tilt), mix(heart, yellow, 0.35)),
     ]
-    return items
 
 
 def bird(x: float, y: float, s: float, colour: Rgb, lift: float) -> Item:
     """A distant bird in flight."""
-    wings = curve(
-        np.array([[-1, -0.25 - lift], [-0.45, -0.42], [0, 0], [0.45, -0.42], [1, -0.25 - lift]]), 17
-    ) * s + (x, y)
-    return ribbon(wings, s * 0.05, s * 0.05, s * 0.2), colour, False
+    wings = curve([[-1, -0.25 - lift], [-0.45, -0.42], [0, 0], [0.45, -0.42], [1, -0.25 - lift]], 17)
+    return Item(ribbon(place(wings, x, y, s), s * 0.05, s * 0.05, s * 0.2), colour)

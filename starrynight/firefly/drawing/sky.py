@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from starrynight.firefly.drawing.canvas import Canvas, blur, noise
-from starrynight.firefly.drawing.palettes import mix, pale
+from starrynight.firefly.drawing.palettes import WHITE, mix, pale
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item, cloud, crescent, curve, disc, ribbon, star
 
@@ -57,14 +57,9 @@ def place_lights(rng: Rng, scene: Scene) -> Lights:
         if len(found) == count:
             break
     swirl_x = 0.5 + scene.side * rng.uniform(0.06, 0.2)
-    vortices = [
-        (swirl_x, scene.horizon * rng.uniform(0.36, 0.5), rng.uniform(0.14, 0.19)),
-        (
-            swirl_x + scene.side * rng.uniform(0.22, 0.3),
-            scene.horizon * rng.uniform(0.42, 0.66),
-            rng.uniform(0.09, 0.13),
-        ),
-    ]
+    vortices = [(swirl_x, scene.horizon * rng.uniform(0.36, 0.5), rng.uniform(0.14, 0.19))]
+    swirl_x = swirl_x + scene.side * rng.uniform(0.22, 0.3)
+    vortices.append((swirl_x, scene.horizon * rng.uniform(0.42, 0.66), rng.uniform(0.09, 0.13)))
     return Lights(np.array(found).reshape(-1, 3), np.array(vortices))
 
 
@@ -114,8 +109,7 @@ def _air(
             v = v * (1 - weight) + weight * (dx / distance * turn - 0.25 * dy / distance)
             spiral = 0.5 + 0.5 * np.cos(distance / r * 9 - turn * np.arctan2(dy, dx) * 2)
             rings = np.maximum(rings, spiral * near**0.7)
-    around = _round_lights(scene, lights)
-    for cx, cy, r in around:
+    for cx, cy, r in _round_lights(scene, lights):
         dx, dy = x - cx, y - cy
         near = np.exp(-(dx**2 + dy**2) / (2 * (r * 1.9) ** 2))
         distance = np.sqrt(dx**2 + dy**2) + 1e-4
@@ -124,10 +118,8 @@ def _air(
     lift = np.clip(0.5 * bands + 0.1, 0, 1) * 0.55 * style.texture
     if scene.has("swirls"):
         lift = np.clip(lift + rings * 0.9, 0, 1)
-    elif not style.flat:
-        lift = lift * 0.6
     else:
-        lift = lift * 0
+        lift = lift * (0 if style.flat else 0.6)
     base = canvas.rows(p.top, p.middle, p.low, 0, scene.horizon)
     big = cv2.resize(lift, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
     colour = base * (1 - big) + (np.array(p.cloud, np.float32) * 0.75 + base * 0.25) * big
@@ -152,13 +144,12 @@ def _halos(canvas: Canvas, scene: Scene, style: SkyStyle, lights: Lights, colour
     glow = np.zeros_like(x)
     for cx, cy, r in _round_lights(scene, lights):
         distance = np.hypot(x - cx, y - cy) / r
-        ring = 0.75 * np.exp(-((distance / 2.3) ** 2)) + (
-            0.16 * np.exp(-((distance - 2.6) ** 2) * 5) if scene.hour == "night" else 0
-        )
+        ring = 0.75 * np.exp(-((distance / 2.3) ** 2))
+        if scene.hour == "night":
+            ring = ring + 0.16 * np.exp(-((distance - 2.6) ** 2) * 5)
         glow = np.maximum(glow, ring)
-    share = cv2.resize(
-        np.clip(glow * style.halo, 0, 0.9), (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC
-    )[..., None]
+    bright = np.clip(glow * style.halo, 0, 0.9)
+    share = cv2.resize(bright, (canvas.size, canvas.size), interpolation=cv2.INTER_CUBIC)[..., None]
     return colour * (1 - share) + np.array(tint, np.float32) * share
 
 
@@ -169,18 +160,14 @@ def _aurora(canvas: Canvas, scene: Scene, colour: np.ndarray, rng: Rng) -> np.nd
     y = np.linspace(0, 1, size, dtype=np.float32)[:, None]
     for k in range(2):
         a, b = rng.uniform(0, 6.28, 2)
-        foot = (
-            scene.horizon * (0.62 - 0.22 * k)
-            + 0.06 * np.sin(2 * np.pi * 1.2 * x + a)
-            + 0.03 * np.sin(2 * np.pi * 2.7 * x + b)
-        )
+        waves = 0.06 * np.sin(2 * np.pi * 1.2 * x + a)
+        foot = scene.horizon * (0.62 - 0.22 * k) + waves + 0.03 * np.sin(2 * np.pi * 2.7 * x + b)
         rise = np.clip((foot - y) / (scene.horizon * 0.55), -1, 1)
         rays = 0.65 + 0.35 * np.sin(2 * np.pi * (5 * x + 0.6 * np.sin(6 * x + b)))
         strength = np.where(rise > 0, np.exp(-2.6 * rise), np.exp(rise * 22)) * rays * (0.95 - 0.3 * k)
-        tint = np.array((90, 240, 170), np.float32) + np.clip(rise, 0, 1)[..., None] * np.array(
-            (70, -130, 60), np.float32
-        )
-        colour = colour * (1 - 0.85 * strength[..., None]) + tint * (0.85 * strength[..., None])
+        violet = np.clip(rise, 0, 1)[..., None] * np.array((70, -130, 60), np.float32)
+        share = 0.85 * strength[..., None]
+        colour = colour * (1 - share) + (np.array((90, 240, 170), np.float32) + violet) * share
     return colour
 
 
@@ -188,13 +175,12 @@ def _paper_rings(canvas: Canvas, scene: Scene) -> None:
     """The sky as four nested sheets of paper around the moon or sun."""
     p = canvas.palette
     lx, ly, _ = scene.light
-    for k in range(4):
-        r = (0.72, 0.52, 0.34, 0.2)[k]
+    for k, r in enumerate((0.72, 0.52, 0.34, 0.2)):
         tint = mix(mix(p.top, p.middle, 0.3 + 0.25 * k), p.low, 0.12 * k)
         lobes = disc(lx, ly, r, r, 90)
         around = np.arctan2(lobes[:, 1] - ly, lobes[:, 0] - lx)
         wavy = (lobes - (lx, ly)) * (1 + 0.05 * np.abs(np.sin(around * (9 - k))))[:, None] + (lx, ly)
-        canvas.wash("ring", canvas.mask([wavy]), tint, 0.0, 0.15)
+        canvas.wash("ring", canvas.mask(wavy), tint, 0.0, 0.15)
 
 
 def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
@@ -208,23 +194,20 @@ def _spirals(canvas: Canvas, scene: Scene, vortices: np.ndarray) -> None:
             around = arm * np.pi + turn * t * 2.2 * np.pi
             reach = r * (0.12 + 0.95 * t)
             line = np.stack([cx + reach * np.cos(around), cy + 0.8 * reach * np.sin(around)], 1)
-            items.append(
-                (ribbon(line, r * 0.1, r * 0.04, r * 0.16), mix((p.low, p.cloud)[arm], p.middle, 0.25), False)
-            )
+            tint = mix((p.low, p.cloud)[arm], p.middle, 0.25)
+            items.append(Item(ribbon(line, r * 0.1, r * 0.04, r * 0.16), tint))
         canvas.draw("swirl", items, 0.0, 0.5)
 
 
 def _stars(canvas: Canvas, stars: np.ndarray, style: SkyStyle, angle: np.ndarray) -> None:
-    p = canvas.palette
-    light = pale(p)
-    tint = mix(light, (255, 255, 255), 0.35)
+    light = pale(canvas.palette)
     items: list[Item] = []
     for x, y, r in stars:
         if style.paper:
-            items.append((star(x, y, r * 2.2, r * 0.95, 5), light, True))
+            items.append(Item(star(x, y, r * 2.2, r * 0.95, 5), light, True))
         else:
-            items.append((disc(x, y, r * 1.15), light, True))
-            items.append((disc(x, y, r * 0.6), tint, True))
+            items.append(Item(disc(x, y, r * 1.15), light, True))
+            items.append(Item(disc(x, y, r * 0.6), mix(light, WHITE, 0.35), True))
     canvas.draw("stars", items, angle, 0.9)
 
 
@@ -232,33 +215,28 @@ def _disc(canvas: Canvas, scene: Scene, angle: np.ndarray) -> None:
     p = canvas.palette
     x, y, r = scene.light
     if scene.has("crescent"):
-        canvas.draw("moon", [(crescent(x, y, r, -scene.side), p.light, True)], angle, 0.9)
+        canvas.draw("moon", [Item(crescent(x, y, r, -scene.side), p.light, True)], angle, 0.9)
     elif scene.has("moon"):
-        items: list[Item] = [
-            (disc(x, y, r), p.light, True),
-            (disc(x - r * 0.12, y - r * 0.12, r * 0.78), mix(p.light, (255, 255, 255), 0.4), True),
-        ]
-        canvas.draw("moon", items, angle, 0.9)
+        inner = Item(disc(x - r * 0.12, y - r * 0.12, r * 0.78), mix(p.light, WHITE, 0.4), True)
+        canvas.draw("moon", [Item(disc(x, y, r), p.light, True), inner], angle, 0.9)
     elif scene.has("sun"):
-        canvas.draw("sun", [(disc(x, y, r * 1.1), p.light, True)], angle, 0.9)
+        canvas.draw("sun", [Item(disc(x, y, r * 1.1), p.light, True)], angle, 0.9)
 
 
 def _comet(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A comet opposite the moon, with a widening tail."""
     p = canvas.palette
     side = scene.side
-    x, y = (
-        0.5 + side * rng.uniform(0.14, 0.26),
-        scene.horizon * rng.uniform(0.34, 0.5) * (0.6 if scene.kind == "city" else 1),
-    )
+    x = 0.5 + side * rng.uniform(0.14, 0.26)
+    y = scene.horizon * rng.uniform(0.34, 0.5) * (0.6 if scene.kind == "city" else 1)
     length, lift = rng.uniform(0.26, 0.36), rng.uniform(0.1, 0.17)
-    items: list[Item] = []
-    for spread, share in ((0.075, 0.35), (0.045, 0.6), (0.02, 0.9)):
-        tail = curve(
-            np.array([[x, y], [x + side * length * 0.5, y - lift * 0.62], [x + side * length, y - lift]]), 20
-        )
-        items.append((ribbon(tail, 0.02, spread), mix(p.middle, p.light, share), False))
-    items += [(disc(x, y, 0.024), p.light, True), (disc(x, y, 0.014), (255, 255, 255), True)]
+    bend = [x + side * length * 0.5, y - lift * 0.62]
+    tail = curve([[x, y], bend, [x + side * length, y - lift]], 20)
+    items = [
+        Item(ribbon(tail, 0.02, spread), mix(p.middle, p.light, share))
+        for spread, share in ((0.075, 0.35), (0.045, 0.6), (0.02, 0.9))
+    ]
+    items += [Item(disc(x, y, 0.024), p.light, True), Item(disc(x, y, 0.014), WHITE, True)]
     canvas.draw("comet", items, float(np.arctan2(-lift, side * length)), 0.8)
 
 
@@ -278,14 +256,10 @@ def _clouds(canvas: Canvas, scene: Scene, style: SkyStyle, rng: Rng, behind: boo
         ]
     lx, ly, lr = scene.light
     for x, y, w in spots:
-        if (
-            scene.has("moon", "crescent", "sun")
-            and abs(x - lx) < w * 0.55 + lr
-            and y - w * 0.45 < ly + lr < y + w * 0.1 + 2 * lr
-        ):
+        beside = abs(x - lx) < w * 0.55 + lr and y - w * 0.45 < ly + lr < y + w * 0.1 + 2 * lr
+        if beside and scene.has("moon", "crescent", "sun"):
             x, y = lx + scene.side * (w * 0.6 + lr * 1.3), y + 0.02
-        outline = cloud(rng, x, y, w, w * rng.uniform(0.28, 0.4))
-        area = canvas.mask([outline])
+        area = canvas.mask(cloud(rng, x, y, w, w * rng.uniform(0.28, 0.4)))
         if not style.flat:
             area = blur(area, canvas.size * 0.012)
         area = (area * (0.95 if style.flat else 0.8)).astype(np.uint8)
