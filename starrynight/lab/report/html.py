@@ -22,18 +22,15 @@ from PIL import Image
 from starrynight.i18n import Text
 from starrynight.lab import metrics, table
 from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
-from starrynight.lab.plan import COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
+from starrynight.lab.plan import BY_ID, COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import ExperimentRun
 
 # outcome → its class in page.css
 OUTCOME_CLASSES = {
-    "reproduced": "yes",
-    "not reproduced": "no",
-    "needs hardware": "wait",
-    "undecided": "few",
-    "measured": "neutral",
-}
+    "reproduced": "yes", "not reproduced": "no", "needs hardware": "wait",
+    "undecided": "few", "measured": "neutral",
+}  # fmt: skip
 FORMAT_NOTES = {
     "float32": Text("the reference", "参照"),
     "float16": Text("10 fraction bits, ends at 65504", "10 位尾数，上限 65504"),
@@ -122,51 +119,44 @@ def _formats(run: ExperimentRun) -> str:
 
 def _claims(run: ExperimentRun) -> str:
     rows = table.table(run)
-    groups = (
-        (("The eleven comparisons", "十一项对比"), [r for r in rows if r["id"] in COMPARISONS]),
-        (
-            ("The other claims", "其余论断"),
-            [r for r in rows if r["id"].startswith("C") and r["id"] not in COMPARISONS],
-        ),
-        (("Besides the claims", "论断之外"), [r for r in rows if r["id"].startswith("X")]),
-    )
-    main = run.plan.models[0]
-    return (
-        "".join(
-            f"<h3>{both(*title)}</h3>{COLUMN_HEADS}" + "".join(_claim(row, main) for row in found)
-            for title, found in groups
-            if found
-        )
-        or f'<p class="empty">{both("Nothing has been measured yet.", "还没有测量结果。")}</p>'
-    )
+    others = [i for i in BY_ID if i.startswith("C") and i not in COMPARISONS]
+    groups = {
+        Text("The eleven comparisons", "十一项对比"): COMPARISONS,
+        Text("The other claims", "其余论断"): others,
+        Text("Besides the claims", "论断之外"): [i for i in BY_ID if i.startswith("X")],
+    }
+    parts = []
+    for title, ids in groups.items():
+        if found := [_claim(row, run.plan.models[0]) for row in rows if row["id"] in ids]:
+            parts += [f"<h3>{both(*title)}</h3>{COLUMN_HEADS}", *found]
+    nothing = both("Nothing has been measured yet.", "还没有测量结果。")
+    return "".join(parts) or f'<p class="empty">{nothing}</p>'
 
 
 def _claim(row: dict[str, Any], main: str) -> str:
-    """A row that opens: claimed and measured figures side by side; inside, every figure and the explanation."""
+    """A row that opens: claimed and measured figures side by side, and the answer in one line under the claim's
+    title; inside, every figure and the explanation.
+    """
+    summary = f"<small>{both(**row['gist'])}</small>" if row["gist"]["en"] else ""
     outcome = OUTCOME_CLASSES[row["outcome"]]
     by_model: dict[str, dict[str, str]] = row["figures"]
     main_figures = by_model.get(main) or by_model.get("") or next(iter(by_model.values()), {})
     cells = "".join(
-        _cell(f, (row["claimed"]["en"][f], row["claimed"]["zh"][f]), main_figures.get(f, ""))
+        _cell(f, {lang: figures[f] for lang, figures in row["claimed"].items()}, main_figures.get(f, ""))
         for f in ("float16", "bfloat16")
     )
     if set(main_figures) == {""}:
         cells = f'<span class="cell whole"><em class="measured">{escape(main_figures[""])}</em></span>'
     return (
         f'<details class="claim {outcome}" id="{row["id"]}"><summary><span class="id">{row["id"]}</span>'
-        f'<span class="title">{both(row["title"]["en"], row["title"]["zh"])}{_summary(row)}</span>{cells}'
-        f'<span class="verdict">{both(row["verdict"]["en"], row["verdict"]["zh"])}</span></summary>'
-        f'<div class="inside">{_figures(row["figures"])}<p>{both(row["why"]["en"], row["why"]["zh"])}</p></div></details>'
+        f'<span class="title">{both(**row["title"])}{summary}</span>{cells}'
+        f'<span class="verdict">{both(**row["verdict"])}</span></summary>'
+        f'<div class="inside">{_figures(by_model)}<p>{both(**row["why"])}</p></div></details>'
     )
 
 
-def _summary(row: dict[str, Any]) -> str:
-    """The answer in one line, under the claim's title."""
-    return f"<small>{both(row['gist']['en'], row['gist']['zh'])}</small>" if row["gist"]["en"] else ""
-
-
-def _cell(format_: str, claimed: tuple[str, str], measured: str) -> str:
-    published = f'<s class="claimed" title="claimed 所称">{both(*claimed)}</s>' if claimed[0] else ""
+def _cell(format_: str, claimed: dict[str, str], measured: str) -> str:
+    published = f'<s class="claimed" title="claimed 所称">{both(**claimed)}</s>' if claimed["en"] else ""
     return f'<span class="cell f-{format_}"><small>{format_}</small>{published}<em class="measured">{escape(measured or "–")}</em></span>'
 
 
@@ -243,13 +233,12 @@ class FormatComparison:
 
 def comparisons(run: ExperimentRun, budget: int = BUDGET - RESERVED) -> list[FormatComparison]:
     """The first picture of every prompt, the models taking turns, as many as fit into ``budget`` bytes."""
-    found: dict[tuple[int, str], FormatComparison] = {}
+    found: list[FormatComparison] = []
     every = [p for p in table.pictures(run) if p["seed"] == 0]
     paths = {(p["model"], p["prompt"], p["format"]): p["path"] for p in every}
-    spent = 0
-    for model, prompt in sorted(
-        {(p["model"], p["prompt"]) for p in every}, key=lambda key: (key[1], run.plan.models.index(key[0]))
-    ):
+    spent, order = 0, run.plan.models.index
+    keys = {(p["prompt"], p["model"]) for p in every}
+    for prompt, model in sorted(keys, key=lambda key: (key[0], order(key[1]))):
         one = FormatComparison(model, prompt)
         reference = _read(paths.get((model, prompt, REFERENCE)))
         for picture in every:
@@ -258,17 +247,15 @@ def comparisons(run: ExperimentRun, budget: int = BUDGET - RESERVED) -> list[For
         spent += one.bytes
         if spent > budget and found:
             break
-        found[prompt, model] = one
-    order = {model: at for at, model in enumerate(run.plan.models)}
-    return sorted(found.values(), key=lambda one: (order[one.model], one.prompt))
+        found.append(one)
+    return sorted(found, key=lambda one: (order(one.model), one.prompt))
 
 
 def _views(picture: dict[str, Any], reference: np.ndarray | None) -> dict[str, Any]:
     pixels = _read(picture["path"])
     if pixels is None:
-        return {
-            "refused": picture["refused"] or {"en": "The picture's file is missing.", "zh": "图片文件缺失。"}
-        }
+        missing = {"en": "The picture's file is missing.", "zh": "图片文件缺失。"}
+        return {"refused": picture["refused"] or missing}
     views: dict[str, Any] = {"picture": uri(pixels)}
     if reference is not None and picture["format"] != REFERENCE and reference.shape == pixels.shape:
         a, b = reference.astype(np.float32) / 255, pixels.astype(np.float32) / 255

@@ -25,15 +25,10 @@ from starrynight.lab.run import number
 
 ChartPoint = tuple[float, float, str]  # x, y (NaN for none), title
 Tick = tuple[float, str | Text]
-LANGS = ("en", "zh")  # the order of a Text
 WIDTH, HEIGHT = 560, 290
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 26, 46
-STACKS = (
-    "layers",
-    "transformer_blocks",
-    "down_blocks",
-    "up_blocks",
-)  # how denoisers name their lists of blocks
+# How denoisers name their lists of blocks.
+STACKS = ("layers", "transformer_blocks", "down_blocks", "up_blocks")
 PHASE_NAMES = {
     "text": Text("text", "文本"),
     "first": Text("first third", "前段"),
@@ -108,7 +103,7 @@ LAYERS = Text("layers, in the order they run; numbered: blocks", "网络层，�
 def _ranges(rows: Rows, model: str) -> Plot | None:
     chart = Chart(LAYERS, Text("largest number stored", "所存的最大数值"), limit=(math.log2(FLOAT16_LIMIT), "65504 float16"), y_tick=_power)  # fmt: skip
     for format_ in (REFERENCE, "float16", "float16-folded", "bfloat16"):
-        chart.series.append(Series(format_, _by_layer(rows, model, format_, "peak", "{:.4g}", _log2)))
+        chart.add(format_, _by_layer(rows, model, format_, "peak", "{:.4g}", _log2))
     chart.x_ticks = _block_ticks(rows, model)
     return _plot(
         chart, _title(model, "How close to the limit of float16", "离 float16 的上限有多近"),
@@ -121,8 +116,7 @@ def _born(rows: Rows, model: str) -> Plot | None:
     chart = Chart(LAYERS, Text("error against float32, dB", "相对 float32 的误差，dB"))
     for format_ in rows.others:
         for number_name, kind in (("error", "line"), ("born", "dots")):
-            points = _by_layer(rows, model, format_, number_name, "{:.1f} dB " + number_name)
-            chart.series.append(Series(format_, points, kind))
+            chart.add(format_, _by_layer(rows, model, format_, number_name, "{:.1f} dB " + number_name), kind)
     chart.x_ticks = _block_ticks(rows, model)
     return _plot(
         chart, _title(model, "Where the error arises", "误差产生于何处"),
@@ -140,11 +134,9 @@ def _norms(rows: Rows) -> Plot | None:
         for name, notes in result["layers"].items() if result.get("levels") else ():
             stride = max(1, len(notes["norm"]) // 50)
             apart = result["of"] / min(result["of"], rows.plan.noise_steps)
-            points = [
-                (at * apart, _log2(number(v)), f"{name}, level {at * apart:.0f}: {number(v):.4g} ({format_})")
-                for at, v in list(enumerate(notes["norm"]))[::stride]
-            ]
-            chart.series.append(Series(format_, points))
+            chosen = [(at * apart, number(v)) for at, v in list(enumerate(notes["norm"]))[::stride]]
+            title = f"{name}, level {{:.0f}}: {{:.4g}} ({format_})"
+            chart.add(format_, [(level, _log2(v), title.format(level, v)) for level, v in chosen])
     whole = max((result.get("of", 0) for result in found.values()), default=0)
     chart.x_ticks = [(whole * at / 4, str(whole * at // 4)) for at in range(5)]
     names = ", ".join(found[REFERENCE].get("layers", {}))
@@ -165,13 +157,12 @@ def _drift(rows: Rows) -> Plot | None:
         drifts = [[number(v) for v in result["drift"]] for result in results if result["drift"]]
         if not drifts:
             continue
-        steps = min(map(len, drifts))
         points = [
-            (step + 1, value, f"step {step + 1}: {value:.1f} dB ({format_}, median of {len(drifts)})")
-            for step in range(steps)
-            if math.isfinite(value := median(d[step] for d in drifts))
+            (step, value, f"step {step}: {value:.1f} dB ({format_}, median of {len(drifts)})")
+            for step, values in enumerate(zip(*drifts, strict=False), 1)
+            if math.isfinite(value := median(values))
         ]
-        chart.series.append(Series(format_, points))
+        chart.add(format_, points)
     last = max((len(s.points) for s in chart.series), default=0)
     chart.x_ticks = [(step, str(step)) for step in range(1, last + 1)]
     return _plot(
@@ -188,16 +179,10 @@ def _spread(rows: Rows) -> Plot | None:
     model = rows.models[0]
     for format_ in (REFERENCE, "float16", "bfloat16"):
         found = [result for result in rows.results("latents", model, format_) if result.get("low")]
-        if not found:
-            continue
-        for side, pick, noise in (("low", min, 0), ("high", max, 1)):
-            steps = [pick(number(r["noise"][noise]) for r in found)]
-            steps += [
-                pick(number(r[side][at]) for r in found) for at in range(min(len(r[side]) for r in found))
-            ]
-            chart.series.append(
-                Series(format_, [(at, v, f"step {at}: {v:.3g} ({format_})") for at, v in enumerate(steps)])
-            )
+        for side, pick, noise in (("low", min, 0), ("high", max, 1)) if found else ():
+            each = zip(*([r["noise"][noise], *r[side]] for r in found), strict=False)
+            steps = [pick(map(number, values)) for values in each]
+            chart.add(format_, [(at, v, f"step {at}: {v:.3g} ({format_})") for at, v in enumerate(steps)])
     longest = max((len(s.points) for s in chart.series), default=0)
     chart.x_ticks = [(at, str(at)) for at in range(longest)]
     widest = max((abs(y) for s in chart.series for _, y, _ in s.points), default=math.nan)
@@ -222,7 +207,7 @@ def _colours(rows: Rows) -> Plot | None:
             for (prompt, seed), value in sorted(values.items())
             if value > 0
         ]
-        chart.series.append(Series(format_, points, "dots"))
+        chart.add(format_, points, "dots")
     chart.x_ticks = [(p + 1, str(p + 1)) for p in range(rows.plan.prompts)]
     return _plot(
         chart, _title(model, "Colour, picture by picture", "逐幅的色差"),
@@ -234,17 +219,14 @@ def _memory(rows: Rows) -> Plot | None:
     chart = Chart(EMPTY, Text("live tensors at the peak, MB", "活张量峰值，MB"), zero=True)
     model = next((m for m in rows.models if m != WIDE), rows.models[0])
     for place, format_ in enumerate((REFERENCE, "float16", "bfloat16")):
-        sizes = rows.result("memory", model, format_).get("phases")
+        peaks = rows.result("memory", model, format_).get("phases")
+        phases = PHASE_NAMES.items() if peaks is not None else ()
+        sizes = [(name.en, peaks.get(phase, 0)) for phase, name in phases]
         points = [
-            (
-                at + (place - 1) * 0.2,
-                sizes.get(phase, 0) / 2**20,
-                f"{name.en}: {sizes.get(phase, 0)} bytes ({format_})",
-            )
-            for at, (phase, name) in enumerate(PHASE_NAMES.items())
-            if sizes is not None
+            (at + (place - 1) * 0.2, size / 2**20, f"{name}: {size} bytes ({format_})")
+            for at, (name, size) in enumerate(sizes)
         ]
-        chart.series.append(Series(format_, points, "bars"))
+        chart.add(format_, points, "bars")
     float16, bfloat16 = (rows.result("memory", model, f).get("phases") for f in ("float16", "bfloat16"))
     equal = Text("float16 and bfloat16 are the same to the byte.", "float16 与 bfloat16 一个字节也不差。")
     differ = Text("float16 and bfloat16 differ.", "float16 与 bfloat16 不同。")
@@ -268,6 +250,10 @@ class Series:
     points: Sequence[ChartPoint]
     kind: str = "line"
 
+    @property
+    def finite(self) -> list[ChartPoint]:
+        return [point for point in self.points if math.isfinite(point[0]) and math.isfinite(point[1])]
+
 
 @dataclass
 class Chart:
@@ -281,22 +267,19 @@ class Chart:
     x_ticks: Sequence[Tick] = ()
     zero: bool = False
 
+    def add(self, name: str, points: Sequence[ChartPoint], kind: str = "line") -> None:
+        self.series.append(Series(name, points, kind))
+
     def draw(self, title: Text) -> str:
         """The chart as SVG; "" if it has no finite value."""
-        values = [
-            (x, y) for one in self.series for x, y, _ in one.points if math.isfinite(x) and math.isfinite(y)
-        ]
+        values = [point for one in self.series for point in one.finite]
         if not values:
             return ""
-        xs, ys = [x for x, _ in values], [y for _, y in values]
-        if self.limit:
-            ys.append(self.limit[0])
-        if self.zero:
-            ys.append(0.0)
+        xs, ys, _ = zip(*values, strict=True)
+        ys += (self.limit[0],) if self.limit else (0.0,) if self.zero else ()
         x0, x1 = _widened(min(xs), max(xs), 0.02)
         y0, y1 = _widened(min(ys), max(ys), 0.06)
-        if self.zero:
-            y0 = 0.0
+        y0 = 0.0 if self.zero else y0
 
         def place(x: float, y: float) -> tuple[float, float]:
             return (
@@ -304,10 +287,8 @@ class Chart:
                 HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM),
             )
 
-        parts = self._grid(y0, y1, place, x0, x1)
-        for one in self.series:
-            parts += _marks(one, place, y0)
-        parts += self._limit(place, x0, x1)
+        marks = [part for one in self.series for part in _marks(one, place, y0)]
+        parts = [*self._grid(y0, y1, place, x0, x1), *marks, *self._limit(place, x0, x1)]
         name = escape(f"{title.en} / {title.zh}")
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
@@ -316,47 +297,45 @@ class Chart:
         for value in ticks(y0, y1):
             (left, y), (right, _) = place(x0, value), place(x1, value)
             parts.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
-            parts.append(
-                f'<text class="tick" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(self.y_tick(value))}</text>'
-            )
+            parts.append(_text("tick", left - 8, y + 4, self.y_tick(value), "end"))
         for value, words in (tick for tick in self.x_ticks if x0 <= tick[0] <= x1):
             x, y = place(value, y0)
-            for lang, text in zip(LANGS, words, strict=True) if isinstance(words, Text) else [("", words)]:
-                language = f' lang="{lang}"' if lang else ""
-                parts.append(
-                    f'<text class="tick"{language} x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{escape(text)}</text>'
-                )
-        for lang, text in zip(LANGS, self.x_label, strict=True):
-            parts.append(
-                f'<text class="axis" lang="{lang}" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(text)}</text>'
-            )
-        for lang, text in zip(LANGS, self.y_label, strict=True):
-            parts.append(f'<text class="axis" lang="{lang}" x="{LEFT}" y="{TOP - 12}">{escape(text)}</text>')
-        return parts
+            parts.append(_text("tick", x, y + 18, words, "middle"))
+        x_label = _text("axis", WIDTH - RIGHT, HEIGHT - 6, self.x_label, "end")
+        return [*parts, x_label, _text("axis", LEFT, TOP - 12, self.y_label)]
 
     def _limit(self, place: Callable, x0: float, x1: float) -> list[str]:
         if self.limit is None:
             return []
         (left, y), (right, _) = place(x0, self.limit[0]), place(x1, self.limit[0])
-        text = f'<text class="limit" x="{right - 4:.1f}" y="{y - 6:.1f}" text-anchor="end">{escape(self.limit[1])}</text>'
-        return [f'<path class="limit" d="M{left:.1f} {y:.1f}H{right:.1f}"/>', text]
+        line = f'<path class="limit" d="M{left:.1f} {y:.1f}H{right:.1f}"/>'
+        return [line, _text("limit", right - 4, y - 6, self.limit[1], "end")]
+
+
+def _text(kind: str, x: float, y: float, words: str | Text, anchor: str = "") -> str:
+    """A text at a place; a ``Text`` gets one element for each language, of which the page shows one."""
+    place = f'x="{round(x, 1)}" y="{round(y, 1)}"' + (f' text-anchor="{anchor}"' if anchor else "")
+    if isinstance(words, str):
+        return f'<text class="{kind}" {place}>{escape(words)}</text>'
+    each = words._asdict().items()
+    return "".join(f'<text class="{kind}" lang="{lang}" {place}>{escape(one)}</text>' for lang, one in each)
 
 
 def _marks(one: Series, place: Callable, bottom: float) -> list[str]:
-    at = [(*place(x, y), text) for x, y, text in one.points if math.isfinite(x) and math.isfinite(y)]
+    at = [(*place(x, y), escape(text)) for x, y, text in one.finite]
     group = f'<g class="f-{escape(one.name)}">'
     if one.kind == "line":
         group += f'<path class="line" d="{_path(one, place)}"/>'
     if one.kind == "bars":
         ground = place(0, bottom)[1]
         bars = (
-            f'<rect class="bar" x="{x - 9:.1f}" y="{y:.1f}" width="18" height="{max(0.0, ground - y):.1f}"><title>{escape(t)}</title></rect>'
+            f'<rect class="bar" x="{x - 9:.1f}" y="{y:.1f}" width="18" height="{max(0.0, ground - y):.1f}"><title>{t}</title></rect>'
             for x, y, t in at
         )
         return [group, *bars, "</g>"]
     size = 3.4 if one.kind == "dots" else 2.2
     dots = (
-        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{escape(t)}</title></circle>'
+        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{t}</title></circle>'
         for x, y, t in at
     )
     return [group, *dots, "</g>"]
@@ -366,11 +345,10 @@ def _path(one: Series, place: Callable) -> str:
     """A line through the points, broken where a value is not finite."""
     path, pen = "", "M"
     for x, y, _ in one.points:
-        if not math.isfinite(y):
-            pen = "M"
-            continue
-        across, down = place(x, y)
-        path, pen = f"{path}{pen}{across:.1f} {down:.1f}", "L"
+        if math.isfinite(y):
+            across, down = place(x, y)
+            path += f"{pen}{across:.1f} {down:.1f}"
+        pen = "L" if math.isfinite(y) else "M"
     return path
 
 
