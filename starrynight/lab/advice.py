@@ -82,15 +82,15 @@ def _measured(run: ExperimentRun, model: str, format_: str) -> list[Text]:
         f"Measured here on {day} ({run.folder.name}) against float32, same seeds:",
         f"{day} 在本机测得（{run.folder.name}），与同种子的 float32 相比：",
     )
+    costs = {one: cost for one in rows.others if (cost := _cost(rows, model, one)).en}
+    recommended = costs.pop(format_, Text(f"{format_} was not measured.", f"{format_} 没有测过。"))
     if format_ == REFERENCE:
         recommended = Text("It is the reference itself.", "它就是参照。")
-    else:
-        recommended = _cost(rows, model, format_)
-        if not recommended.en:
-            recommended = Text(f"{format_} was not measured.", f"{format_} 没有测过。")
-    costs = [_cost(rows, model, one) for one in rows.formats if one not in (format_, REFERENCE)]
-    others = [cost for cost in costs if cost.en]
-    return [source, recommended, *([Text("The alternatives:", "其他格式："), *others] if others else [])]
+    return [
+        source,
+        recommended,
+        *([Text("The alternatives:", "其他格式："), *costs.values()] if costs else []),
+    ]
 
 
 def _cost(rows: Rows, model: str, format_: str) -> Text:
@@ -102,10 +102,7 @@ def _cost(rows: Rows, model: str, format_: str) -> Text:
         return EMPTY
     hits, high = round(broken.value * broken.count), f"{100 * broken.high:.2g}"
     if hits == broken.count:
-        return Text(
-            f"{format_}: all of {broken.count} pictures broke.",
-            f"{format_}：{broken.count} 幅画全部损坏。",
-        )
+        return Text(f"{format_}: all of {hits} pictures broke.", f"{format_}：{hits} 幅画全部损坏。")
     error = rows.median("colour", "mean", model, format_).value
     psnr = rows.median("likeness", "psnr", model, format_).value
     seen = Text("visible", "看得出") if error >= VISIBLE else Text("not visible side by side", "并排也看不出")

@@ -70,10 +70,14 @@ class FormatPainter:
             yield
 
     @property
+    def weights(self) -> list[torch.Tensor]:
+        """The parameters and buffers of its networks."""
+        return [t for m in self.modules.values() for t in (*m.parameters(), *m.buffers())]
+
+    @property
     def bytes(self) -> int:
-        """The size of its weights and buffers."""
-        tensors = [t for m in self.modules.values() for t in (*m.parameters(), *m.buffers())]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        """The size of its weights."""
+        return sum(t.numel() * t.element_size() for t in self.weights)
 
 
 def load_painter(model: str, format_: str, request: PaintRequest, device: str | None) -> FormatPainter:

@@ -113,14 +113,8 @@ class ExperimentRun:
 
     def add(self, point: Point, result: dict[str, Any], seconds: float, cpu: float, at: float) -> None:
         """Append a row and sync it. ``seconds``, ``cpu``: wall and CPU time it took; ``at``: Unix time. Raises StorageError."""
-        row = {
-            "key": point.key,
-            **asdict(point),
-            "seconds": round(seconds, 3),
-            "cpu": round(cpu, 3),
-            "at": round(at, 1),
-            "result": result,
-        }
+        measured = {"seconds": round(seconds, 3), "cpu": round(cpu, 3), "at": round(at, 1), "result": result}
+        row = {"key": point.key, **asdict(point), **measured}
         line = json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n"
         with storing(self.folder / RESULTS), (self.folder / RESULTS).open("ab") as file:
             file.write(line.encode())

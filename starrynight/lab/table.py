@@ -67,18 +67,14 @@ def _row(one: Finding) -> dict[str, Any]:
     claim = BY_ID[one.claim]
     return {
         "id": claim.id,
-        "title": both_languages(Text(claim.en, claim.zh)),
+        "title": Text(claim.en, claim.zh)._asdict(),
         "claimed": {lang: claim.claimed(lang) for lang in ("en", "zh")},
         "outcome": one.outcome,
-        "verdict": both_languages(OUTCOMES[one.outcome]),
+        "verdict": OUTCOMES[one.outcome]._asdict(),
         "figures": one.figures,
-        "gist": both_languages(one.summary),
-        "why": both_languages(one.explanation),
+        "gist": one.summary._asdict(),
+        "why": one.explanation._asdict(),
     }
-
-
-def both_languages(text: Text) -> dict[str, str]:
-    return {"en": text.en, "zh": text.zh}
 
 
 def outcomes(run: ExperimentRun) -> dict[str, int]:
@@ -93,20 +89,16 @@ def pictures(run: ExperimentRun) -> list[dict[str, Any]]:
     found, rows = [], Rows(run)
     compared = {(r["model"], r["prompt"], r["seed"]) for r in rows.of("refusals", format_=REFERENCE)}
     for row in rows.of("refusals"):
-        if (row["model"], row["prompt"], row["seed"]) not in compared:
+        model, format_, prompt, seed = (row[key] for key in ("model", "format", "prompt", "seed"))
+        if (model, prompt, seed) not in compared:
             continue  # painted for the NaN rate only
-        path = run.picture(row["model"], row["format"], row["prompt"], row["seed"])
-        refused = row["result"]["why"]
+        path, refused = run.picture(model, format_, prompt, seed), row["result"]["why"]
+        name, (text, style) = Text(name_of(model), name_zh(model))._asdict(), PROMPTS[prompt]
         found.append({
-            "model": row["model"],
-            "name": {"en": name_of(row["model"]), "zh": name_zh(row["model"])},
-            "format": row["format"],
-            "prompt": row["prompt"],
-            "text": PROMPTS[row["prompt"]][0],
-            "style": PROMPTS[row["prompt"]][1],
-            "seed": row["seed"],
+            "model": model, "name": name, "format": format_,
+            "prompt": prompt, "text": text, "style": style, "seed": seed,
             "path": path if refused is None and path.is_file() else None,
-            "refused": both_languages(Text(*refused)) if refused else None,
+            "refused": Text(*refused)._asdict() if refused else None,
         })  # fmt: skip
     return found
 

@@ -5,6 +5,7 @@ through the decoder (C10), and banding in a smooth sky (C16).
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,12 +158,11 @@ def _autoencoder(painter: FormatPainter) -> Any:
 def _decoded_range(painter: FormatPainter, vae: Any, latents: Any) -> list[float]:
     import torch
 
-    try:
-        with torch.no_grad(), painter.arithmetic():
-            decoded = vae.decode(latents.to(painter.device, vae.dtype)).sample.float()
-    except BrokenNumbers:  # the painter's guard checks the decoder's output
-        return [math.nan, math.nan, 1]
-    return [decoded.min().item(), decoded.max().item(), int((~decoded.isfinite()).sum())]
+    # BrokenNumbers: the painter's guard checks the decoder's output.
+    with suppress(BrokenNumbers), torch.no_grad(), painter.arithmetic():
+        decoded = vae.decode(latents.to(painter.device, vae.dtype)).sample.float()
+        return [decoded.min().item(), decoded.max().item(), int((~decoded.isfinite()).sum())]
+    return [math.nan, math.nan, 1]
 
 
 def judge_extremes(rows: Rows) -> list[Finding]:

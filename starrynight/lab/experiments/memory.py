@@ -55,7 +55,7 @@ def measure_memory(bench: Bench, point: Point) -> dict[str, Any]:
 
     painter = bench.painter(point.model, point.format)
     request = bench.request(point.model).replace(steps=1)
-    weights = [t for m in painter.modules.values() for t in (*m.parameters(), *m.buffers())]
+    weights = painter.weights
     found: dict[str, Any] = {
         "weights": painter.bytes,
         "numbers": sum(t.numel() for t in weights),

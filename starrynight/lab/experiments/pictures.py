@@ -43,11 +43,8 @@ ENERGY_TOLERANCE = 0.01  # a smaller relative change of the detail's energy coun
 
 def _likeness(reference: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """PSNR in dB, SSIM, and NVIDIA's FLIP at 67 pixels per degree."""
-    return {
-        "psnr": metrics.psnr(reference, other),
-        "ssim": metrics.ssim(reference, other),
-        "flip": metrics.flip(reference, other)[0],
-    }
+    psnr, ssim = metrics.psnr(reference, other), metrics.ssim(reference, other)
+    return {"psnr": psnr, "ssim": ssim, "flip": metrics.flip(reference, other)[0]}
 
 
 def _roofs(reference: np.ndarray, other: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,6 @@ from starrynight.lab.findings import (
     EMPTY,
     FLOAT16_LIMIT,
     REFUTED,
-    REPRODUCED,
     UNDECIDED,
     Finding,
     Rows,
@@ -70,7 +69,6 @@ def _judge_black(rows: Rows) -> Finding:
 
     float16, bfloat16 = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
     holds = any(0 < e.value < 1 and e.contains(CLAIMED_BLACK) for e in float16.values())
-    excluded = not all(e.contains(CLAIMED_BLACK) for e in float16.values())
     cause, enough = _explain_by_range(rows, float16), _explain_sample_size(float16, CLAIMED_BLACK)
     why = [
         Text(
@@ -82,17 +80,17 @@ def _judge_black(rows: Rows) -> Finding:
         _explain_bfloat16(bfloat16),
         _explain_folding(rows),
     ]
-    outcome = _outcome(holds, excluded, bfloat16)
+    outcome = _outcome(holds, float16, CLAIMED_BLACK, bfloat16)
     return conclude(rows, "C5", outcome, figure, why, cause if cause.en else enough)
 
 
-def _outcome(holds: bool, excluded: bool, bfloat16: ByModel) -> str:
-    """Both claims give float16 a share and bfloat16 none. ``holds``: some model's interval contains the share;
-    ``excluded``: some model's interval excludes it.
+def _outcome(holds: bool, float16: ByModel, claimed: float, bfloat16: ByModel) -> str | bool:
+    """Both claims give float16 a share and bfloat16 none. ``holds``: some model shows the share. Undecided if none does
+    and no model's interval excludes it.
     """
     if any(e.value > 0 for e in bfloat16.values()):
         return REFUTED
-    return REPRODUCED if holds else REFUTED if excluded else UNDECIDED
+    return holds if holds or not all(e.contains(claimed) for e in float16.values()) else UNDECIDED
 
 
 def _explain_bfloat16(bfloat16: ByModel) -> Text:
@@ -162,9 +160,9 @@ def _explain_folding(rows: Rows) -> Text:
         if plain.value > 0 and folded.count:
             en.append(f"{_count(folded)} of {folded.count} pictures ({name_of(model)})")
             zh.append(f"{name_zh(model)} {folded.count} 幅中有 {_count(folded)} 幅损坏")
-    return (
-        Text(f"In folded float16, {join_names(en)} broke.", f"折叠之后，{'、'.join(zh)}。") if en else EMPTY
-    )
+    if not en:
+        return EMPTY
+    return Text(f"In folded float16, {join_names(en)} broke.", f"折叠之后，{'、'.join(zh)}。")
 
 
 def _judge_fallbacks(rows: Rows) -> Finding:
@@ -181,7 +179,6 @@ def _judge_fallbacks(rows: Rows) -> Finding:
 
     float16, bfloat16 = ({m: share(m, f) for m in rows.models} for f in ("float16", "bfloat16"))
     holds = any(e.value > 0 and e.contains(CLAIMED_FALLBACK) for e in float16.values())
-    excluded = not all(e.contains(CLAIMED_FALLBACK) for e in float16.values())
     summary = _explain_steps(rows)
     why = [
         Text(
@@ -192,7 +189,7 @@ def _judge_fallbacks(rows: Rows) -> Finding:
         _explain_sample_size(float16, CLAIMED_FALLBACK),
         _explain_bfloat16(bfloat16),
     ]
-    return conclude(rows, "C9", _outcome(holds, excluded, bfloat16), figure, why, summary)
+    return conclude(rows, "C9", _outcome(holds, float16, CLAIMED_FALLBACK, bfloat16), figure, why, summary)
 
 
 def _explain_steps(rows: Rows) -> Text:

@@ -220,7 +220,7 @@ class FormatComparison:
     def to_dict(self) -> dict[str, Any]:
         text, style = PROMPTS[self.prompt]
         return {
-            "model": {"en": name_of(self.model), "zh": name_zh(self.model)},
+            "model": Text(name_of(self.model), name_zh(self.model))._asdict(),
             "text": text,
             "style": style,
             "views": {f: self.views[f] for f in FORMATS if f in self.views},

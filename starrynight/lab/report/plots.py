@@ -219,9 +219,9 @@ def _memory(rows: Rows) -> Plot | None:
     chart = Chart(EMPTY, Text("live tensors at the peak, MB", "活张量峰值，MB"), zero=True)
     model = next((m for m in rows.models if m != WIDE), rows.models[0])
     for place, format_ in enumerate((REFERENCE, "float16", "bfloat16")):
-        peaks = rows.result("memory", model, format_).get("phases")
-        phases = PHASE_NAMES.items() if peaks is not None else ()
-        sizes = [(name.en, peaks.get(phase, 0)) for phase, name in phases]
+        memory = rows.result("memory", model, format_)
+        phases = PHASE_NAMES.items() if "phases" in memory else ()
+        sizes = [(name.en, memory["phases"].get(phase, 0)) for phase, name in phases]
         points = [
             (at + (place - 1) * 0.2, size / 2**20, f"{name}: {size} bytes ({format_})")
             for at, (name, size) in enumerate(sizes)
