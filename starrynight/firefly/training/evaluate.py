@@ -83,11 +83,10 @@ class Classifier(nn.Module):
         return self.style(features), self.subjects(features), self.hour(features)
 
 
-def shrink(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [N, S, S, 3] at the classifier's side, by area."""
-    return np.stack(
-        [cv2.resize(np.asarray(one), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in pictures]
-    )
+def shrink(pictures: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Pictures [N, S, S, 3] at ``side`` (by default the classifier's), by area."""
+    small = [cv2.resize(np.asarray(one), (side, side), interpolation=cv2.INTER_AREA) for one in pictures]
+    return np.stack(small)
 
 
 def labels(records: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,8 +243,7 @@ def nearest_distances(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
     """Root mean square distance in 0..255 of each picture to its nearest training picture, at 32 x 32."""
 
     def thumbnails(many: np.ndarray) -> Tensor:
-        small = [cv2.resize(np.asarray(one), (32, 32), interpolation=cv2.INTER_AREA) for one in many]
-        return torch.from_numpy(np.stack(small).reshape(len(many), -1).astype(np.float32))
+        return torch.from_numpy(shrink(many, 32).reshape(len(many), -1).astype(np.float32))
 
     known = thumbnails(training)
     return (torch.cdist(thumbnails(pictures), known).amin(1) / known.shape[1] ** 0.5).numpy()
