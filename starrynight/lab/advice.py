@@ -86,11 +86,8 @@ def _measured(run: ExperimentRun, model: str, format_: str) -> list[Text]:
     recommended = costs.pop(format_, Text(f"{format_} was not measured.", f"{format_} 没有测过。"))
     if format_ == REFERENCE:
         recommended = Text("It is the reference itself.", "它就是参照。")
-    return [
-        source,
-        recommended,
-        *([Text("The alternatives:", "其他格式："), *costs.values()] if costs else []),
-    ]
+    others = [Text("The alternatives:", "其他格式："), *costs.values()] if costs else []
+    return [source, recommended, *others]
 
 
 def _cost(rows: Rows, model: str, format_: str) -> Text:

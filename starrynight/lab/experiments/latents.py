@@ -158,8 +158,7 @@ def _autoencoder(painter: FormatPainter) -> Any:
 def _decoded_range(painter: FormatPainter, vae: Any, latents: Any) -> list[float]:
     import torch
 
-    # BrokenNumbers: the painter's guard checks the decoder's output.
-    with suppress(BrokenNumbers), torch.no_grad(), painter.arithmetic():
+    with suppress(BrokenNumbers), torch.no_grad(), painter.arithmetic():  # the guard checks the output
         decoded = vae.decode(latents.to(painter.device, vae.dtype)).sample.float()
         return [decoded.min().item(), decoded.max().item(), int((~decoded.isfinite()).sum())]
     return [math.nan, math.nan, 1]

@@ -85,8 +85,8 @@ def _judge_black(rows: Rows) -> Finding:
 
 
 def _outcome(holds: bool, float16: ByModel, claimed: float, bfloat16: ByModel) -> str | bool:
-    """Both claims give float16 a share and bfloat16 none. ``holds``: some model shows the share. Undecided if none does
-    and no model's interval excludes it.
+    """Both claims give float16 a share and bfloat16 none. ``holds``: some model shows the share. Undecided if none
+    does and no model's interval excludes it.
     """
     if any(e.value > 0 for e in bfloat16.values()):
         return REFUTED

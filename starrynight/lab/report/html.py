@@ -134,8 +134,8 @@ def _claims(run: ExperimentRun) -> str:
 
 
 def _claim(row: dict[str, Any], main: str) -> str:
-    """A row that opens: claimed and measured figures side by side, and the answer in one line under the claim's
-    title; inside, every figure and the explanation.
+    """A row that opens: claimed and measured figures side by side, and the answer in one line under the title;
+    inside, every figure and the explanation.
     """
     summary = f"<small>{both(**row['gist'])}</small>" if row["gist"]["en"] else ""
     outcome = OUTCOME_CLASSES[row["outcome"]]
