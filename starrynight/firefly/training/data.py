@@ -12,7 +12,6 @@ and always true of the scene. The phrases are in phrases.json. Nothing here know
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from starrynight.firefly.drawing.scene import Scene, compose
+from starrynight.storage import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,11 +198,8 @@ def _contents(scene: Scene) -> dict[str, Any]:
 
 def write_block(path: Path, records: list[dict[str, Any]]) -> None:
     """Write a block's records as JSON lines, atomically."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8"
-    )
-    os.replace(unfinished, path)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_atomic(path, lines.encode(), overwrite=True)
 
 
 def recaption(folder: Path, captions: int) -> int:

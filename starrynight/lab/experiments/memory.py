@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,18 +73,18 @@ def measure_memory(bench: Bench, point: Point) -> dict[str, Any]:
 
 def _paint(painter: FormatPainter, request: PaintRequest, count: int) -> bool:
     """Paint ``count`` pictures in one batch with one step; False if the numbers break."""
+    from starrynight.models.load import call_arguments
     from starrynight.numerics.rng import generator
 
-    wanted = {
-        "prompt": request.prompt, "width": request.width, "height": request.height, "num_inference_steps": 1,
-        "guidance_scale": request.guidance, "generator": generator(request.seed_of(0)), "output_type": "pt",
-        "num_images_per_prompt": count,
-    }  # fmt: skip
     pipeline = painter.pipeline
-    accepted = inspect.signature(pipeline.__call__).parameters
+    arguments = call_arguments(
+        pipeline, prompt=request.prompt, width=request.width, height=request.height, num_inference_steps=1,
+        guidance_scale=request.guidance, generator=generator(request.seed_of(0)), output_type="pt",
+        num_images_per_prompt=count,
+    )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     try:
-        pipeline(**{name: value for name, value in wanted.items() if name in accepted})
+        pipeline(**arguments)
     except BrokenNumbers:
         return False
     return True
