@@ -13,7 +13,7 @@ import io
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,16 @@ def make_recipe(
 @dataclass(frozen=True, eq=False)
 class Picture:
     """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: from ``make_recipe``. ``producer``: the maker named in
-    the AIGC label of GB 45438-2025; ``label=False`` omits that label, for other jurisdictions.
-    """
+    the AIGC label of GB 45438-2025; ``label=False`` omits that label, for other jurisdictions. ``verdict`` is
+    the recipe's; ``request`` is the one this picture belongs to, and its ``count`` may be above 1.
+    \"\"\"
 
     pixels: np.ndarray
     recipe: dict[str, Any]
     producer: str = "Starry Night"
     label: bool = True
+    verdict: Verdict = field(init=False, repr=False)
+    request: PaintRequest = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -89,6 +92,8 @@ class Picture:
         if self.recipe.get("starry_night") != RECIPE_VERSION:
             raise ValueError("the recipe must come from make_recipe")
         object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+        object.__setattr__(self, "verdict", Verdict.from_dict(self.recipe["verdict"]))
+        object.__setattr__(self, "request", PaintRequest.from_dict(self.recipe["request"]))
 
     @property
     def id(self) -> str:
@@ -101,15 +106,6 @@ class Picture:
     @property
     def seed(self) -> int:
         return int(self.recipe["seed"])
-
-    @property
-    def verdict(self) -> Verdict:
-        return Verdict.from_dict(self.recipe["verdict"])
-
-    @property
-    def request(self) -> PaintRequest:
-        """The request this picture belongs to; its ``count`` may be above 1."""
-        return PaintRequest.from_dict(self.recipe["request"])
 
     def encode(self, format: str = "png", *, quality: int | None = None, lossless: bool = False) -> bytes:  # noqa: A002
         """The file as bytes. ``format``: png, jpeg (4:4:4, quality 95) or webp (quality 90, or ``lossless``).

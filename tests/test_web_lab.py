@@ -45,7 +45,7 @@ def test_a_run_is_started_watched_and_stopped_from_its_page(small: ExperimentRun
     stopped = ExperimentRun.open(small.folder)
     done = table.progress(stopped).done
     assert 0 < done < table.progress(stopped).total
-    assert not stopped.busy
+    assert not stopped.is_busy()
     assert not background.stop_requested(small.folder)
     time.sleep(1)
     assert table.progress(ExperimentRun.open(small.folder)).done == done  # no process is still measuring
@@ -53,7 +53,7 @@ def test_a_run_is_started_watched_and_stopped_from_its_page(small: ExperimentRun
 
 
 def test_a_run_is_busy_while_it_is_measured(small: ExperimentRun) -> None:
-    assert not small.busy
+    assert not small.is_busy()
     with small.measuring():
-        assert ExperimentRun.open(small.folder).busy
-    assert not small.busy
+        assert ExperimentRun.open(small.folder).is_busy()
+    assert not small.is_busy()

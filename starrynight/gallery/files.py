@@ -170,7 +170,6 @@ class OutputPath:
     count: int = 1
     overwrite: bool = False
 
-    @property
     def names_a_file(self) -> bool:
         return self.out.suffix != "" and not self.out.is_dir()
 
@@ -179,7 +178,7 @@ class OutputPath:
         try:
             str(self.out).encode()
             self._check_writable()
-            if self.names_a_file:
+            if self.names_a_file():
                 self._check_file()
             elif self.out.exists() and not self.out.is_dir():
                 raise StorageError(
@@ -209,7 +208,7 @@ class OutputPath:
 
     def _check_writable(self) -> None:
         """Check the nearest existing folder; missing folders are created only when a picture is written."""
-        folder = self.out.parent if self.names_a_file else self.out
+        folder = self.out.parent if self.names_a_file() else self.out
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir() and existing != self.out:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -223,7 +222,7 @@ class OutputPath:
     def __call__(self, picture: Picture) -> Path:
         """Write the picture and return its path. Raises ``StorageError``."""
         recipe = picture.recipe
-        if self.names_a_file:
+        if self.names_a_file():
             return picture.write(self.file(recipe["index"]), overwrite=self.overwrite)
         path = self.out / f"{slug(recipe['request']['prompt'])}-{recipe['seed']}-{picture.id[:8]}.png"
         return path if path.exists() else picture.write(path)

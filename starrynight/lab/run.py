@@ -102,8 +102,7 @@ class ExperimentRun:
             self.rows = {row["key"]: row for row in read_rows(self.folder / RESULTS)}
             yield
 
-    @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a process is measuring this run now."""
         try:
             with (self.folder / ".lock").open("r") as lock:

@@ -126,7 +126,7 @@ def progress(folder: Path) -> None:
     with st.container(horizontal=True, key="lab-progress"):
         if st.button(t("lab.refresh"), key="lab-refresh"):
             st.rerun()
-        if not run.busy:
+        if not run.is_busy():
             if st.button(t("lab.resume"), key="lab-resume", help=t("lab.resume.help")):
                 background.start(folder)
         elif st.button(
