@@ -76,7 +76,7 @@ class Picture:
     """``pixels``: uint8 [H, W, 3], sRGB. ``recipe``: from ``make_recipe``. ``producer``: the maker named in
     the AIGC label of GB 45438-2025; ``label=False`` omits that label, for other jurisdictions. ``verdict`` is
     the recipe's; ``request`` is the one this picture belongs to, and its ``count`` may be above 1.
-    \"\"\"
+    """
 
     pixels: np.ndarray
     recipe: dict[str, Any]
