@@ -87,6 +87,34 @@ def test_a_torch_save_renamed_to_safetensors_is_refused(tmp_path):
         files.header(path)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 640 + (1 << 16)])
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path, length):
+    """A safetensors file begins with its header's length; 640 is 80 02, as a pickle of protocol 2 begins."""
+    header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    path = tmp_path / "lovely.safetensors"
+    text = json.dumps(header).encode().ljust(length)
+    path.write_bytes(length.to_bytes(8, "little") + text + bytes(4))
+    assert path.read_bytes().startswith(files.PICKLE_OPENINGS)
+    assert files.header(path) == header
+    assert set(safetensors.torch.load_file(path)) == {"w"}
+    path.write_bytes(length.to_bytes(8, "little") + b"(" + text[1:] + bytes(4))  # no JSON object follows
+    with pytest.raises(PickledFile):
+        files.header(path)
+
+
+def test_a_link_is_judged_by_its_own_name(zimage, fine_tune, home, tmp_path):
+    """A hub's cache keeps files under their hash and links to them."""
+    copy(zimage, home / "models" / "z-image-turbo")
+    safetensors.torch.save_file(fine_tune, tmp_path / "2407613050b809ff")
+    link = tmp_path / "z_image_turbo_bf16.safetensors"
+    link.symlink_to(tmp_path / "2407613050b809ff")
+    model = catalogue.resolve(str(link))
+    assert (model.spec.en, model.path) == ("z_image_turbo_bf16", link)
+    assert (
+        load.load(model, precision_plan.choose(model, "cpu", "bfloat16")).transformer.dtype == torch.bfloat16
+    )
+
+
 def test_a_pickle_inside_a_folder_is_refused(zimage, tmp_path):
     folder = copy(zimage, tmp_path / "m")
     weights(folder).unlink()

@@ -17,7 +17,7 @@ from starrynight.errors import (
     UnknownName,
     WrongSize,
 )  # fmt: skip
-from starrynight.metadata.files import open_picture
+from starrynight.metadata.files import open_picture, read_pixels
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.numerics import rng
 from starrynight.painting import offload, schedulers
@@ -400,6 +400,27 @@ def test_the_first_picture_is_upright_and_covers_the_frame(tmp_path):
     wide, note = fit_init_image(path, 20, 20)
     assert note == "crop 20x40→20x20"
     assert wide.size == (20, 20)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"])
+def test_every_mode_of_a_png_has_the_pixels_of_its_eight_bit_twin(tmp_path, mode):
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
+    twin = Image.fromarray(ramp if mode != "1" else np.where(ramp > 127, 255, 0).astype(np.uint8))
+    if mode.startswith("I"):
+        wide = ramp.astype(">u2" if mode == "I;16B" else "<u2") * 257
+        picture = Image.frombytes(mode, twin.size, wide.tobytes())
+    else:
+        picture = twin.convert(mode)
+    picture.save(tmp_path / "picture.png")
+    assert (
+        np.abs(read_pixels(tmp_path / "picture.png").astype(int) - np.array(twin.convert("RGB"))).max() <= 1
+    )
+
+
+def test_the_transparent_value_of_sixteen_bit_grey_becomes_white(tmp_path):
+    picture = Image.frombytes("I;16", (2, 1), np.array([1000, 30000], "<u2").tobytes())
+    picture.save(tmp_path / "picture.png", transparency=1000)
+    assert read_pixels(tmp_path / "picture.png")[0].tolist() == [[255] * 3, [117] * 3]
 
 
 def test_transparency_becomes_white(tmp_path):

@@ -120,13 +120,27 @@ def read_pixels(source: Source) -> np.ndarray:
     picture = open_picture(source)
     try:
         with _no_warnings():
-            upright = ImageOps.exif_transpose(picture)
+            upright = _eight_bits(ImageOps.exif_transpose(picture))
         if upright.has_transparency_data:
             over = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
         return np.array(upright.convert("RGB"))
     except _BROKEN as error:
         raise _broken(name) from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A 16-bit grey picture scaled to 8 bits. Pillow would clip it: every value above 255 becomes white.
+
+    Pillow reduces 16-bit colour itself, but hands 16-bit grey on, as "I;16" or, in older versions, as "I".
+    """
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 255
+    if (clear := picture.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:

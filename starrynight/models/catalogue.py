@@ -170,7 +170,10 @@ def find(name: str, base: str | None = None) -> ModelSpec:
     if path.suffix.lower() in PICKLED:
         raise weights.pickled(path)
     if found := weights.find(name):
-        return _as_found(_local(found.resolve(), base))
+        # A link keeps its own name: a hub's cache stores files under their hash, without a suffix.
+        return _as_found(
+            _local(found.parent.resolve() / found.name if found.is_symlink() else found.resolve(), base)
+        )
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):

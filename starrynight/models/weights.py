@@ -110,8 +110,17 @@ def _refuse_unsafe(path: Path, opening: bytes) -> None:
             f"“{path.name}” is a Git LFS pointer, not the weights; run `git lfs pull` in its repository.",
             f"“{path.name}”只是 Git LFS 指针，不是权重；请在来源仓库运行 `git lfs pull`。",
         )
-    if opening.startswith(PICKLE_OPENINGS) or path.suffix.lower() in PICKLED:
+    pickle = opening.startswith(PICKLE_OPENINGS) and not _is_framed(path, opening)
+    if pickle or path.suffix.lower() in PICKLED:
         raise pickled(path)
+
+
+def _is_framed(path: Path, opening: bytes) -> bool:
+    """Whether a file begins as safetensors does: eight bytes of header length, then a JSON object. The length of some
+    headers looks like the first bytes of a pickle: 896 is 80 03, and every 640 + 65536·k begins with 80 02.
+    """
+    (size,) = struct.unpack("<Q", opening[:8].ljust(8, b"\xff"))
+    return opening[8:9] == b"{" and size <= min(path.stat().st_size - 8, MAX_HEADER)
 
 
 def pickled(path: Path) -> PickledFile:
