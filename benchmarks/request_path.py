@@ -2,7 +2,7 @@
 
     python benchmarks/request_path.py
 
-Before its first step, until the file is written, and how often the model is resolved and the request checked.
+Which of them receive the PaintRequest itself, which run at all, and how often the model is resolved and the request checked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import starrynight
 from starrynight.gallery.files import OutputPath
+from starrynight.request import PaintRequest
 from starrynight.studio import Studio, make_request
 
 PACKAGE = Path(starrynight.__file__).parent
@@ -33,7 +34,7 @@ def main() -> None:
             prompt="星夜下的静谧村庄", steps=2, seed=1, precision="bfloat16", width=128, height=128
         )
         studio = Studio(OutputPath(Path(folder) / "picture.png"), "cpu")
-        before, files, calls = [], [], Counter[str]()
+        before, files, receiving, calls = [], [], [], Counter[str]()
 
         def profile(frame: FrameType, event: str, _: Any) -> None:
             path = Path(frame.f_code.co_filename)
@@ -42,6 +43,9 @@ def main() -> None:
             name = str(path.relative_to(PACKAGE))
             if name not in files:
                 files.append(name)
+            arguments = list(frame.f_locals.values())
+            if name not in receiving and any(isinstance(value, PaintRequest) for value in arguments):
+                receiving.append(name)
             if (path.name, frame.f_code.co_name) in COUNTED:
                 calls[frame.f_code.co_name] += 1
 
@@ -50,7 +54,10 @@ def main() -> None:
             list(studio.paint(request, lambda step: before.extend(files) if not before else None))
         finally:
             sys.setprofile(None)
-    print(f"{len(before)} files before the end of the first step, {len(files)} until the file is written:")
+    print(f"{len(receiving)} files receive the request: {', '.join(receiving)}")
+    print(
+        f"{len(before)} files run before the end of the first step, {len(files)} until the file is written:"
+    )
     for name in files:
         print(f"  {name}{'' if name in before else '   (after the first step)'}")
     print(", ".join(f"{name} {count}×" for name, count in sorted(calls.items())))
