@@ -20,10 +20,10 @@ from starrynight.errors import Unfit
 from starrynight.models import single_file, weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.precision_plan import dtype_name, role
-from starrynight.models.weights import WeightFile, is_variant, weight_files
+from starrynight.models.weights import WeightFile, is_variant
 from starrynight.numerics.dtypes import HALVES, NARROW, cast
 from starrynight.numerics.emulate import emulate_module
-from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, read_plan
+from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, parse_plan
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.solve import FoldPlan
@@ -151,7 +151,7 @@ def _from_folder(model: LocalModel, spec: LoadSpec, **ready: Any) -> Any:
     found = {
         name: _network(model.folder / name, kind, model.files[name], spec)
         for name, kind in weights.components(index).items()
-        if name not in ready and kind[0] in LIBRARIES and weight_files(model.folder / name)
+        if name not in ready and kind[0] in LIBRARIES and model.files.get(name)
     }
     with _as_unfit(model.folder):
         return diffusers.DiffusionPipeline.from_pretrained(
@@ -173,14 +173,15 @@ def _over_base(model: LocalModel, spec: LoadSpec) -> Any:
     unfilled = [name for name, parameter in transformer.named_parameters() if parameter.is_meta]
     if unfilled:
         raise _not_for(file, f"it has no {unfilled[0]}", f"缺少 {unfilled[0]}")
-    return _from_folder(model, spec, transformer=spec.finish("transformer", transformer, read_plan(file)))
+    in_file = parse_plan(model.files["transformer"][0].fold)
+    return _from_folder(model, spec, transformer=spec.finish("transformer", transformer, in_file))
 
 
 def _from_checkpoint(model: LocalModel, spec: LoadSpec) -> Any:
     """A whole checkpoint in its makers' layout; ``model.folder`` holds the configurations."""
     file, folder = model.path, model.folder
     index = weights.read_json(folder / "model_index.json")
-    in_file = read_plan(file)
+    in_file = parse_plan(next(iter(model.files.values()))[0].fold)
     with _as_unfit(file):
         pipeline = _pipeline_class(index["_class_name"], folder).from_single_file(
             str(file),
@@ -218,7 +219,7 @@ def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: L
     if missing:
         more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
         raise _not_for(folder, f"it has no {missing[0]}{more}", f"缺少 {missing[0]} 等 {len(missing)} 个张量")
-    in_file = next((plan for file in files if (plan := read_plan(file.path)) is not None), None)
+    in_file = next((plan for file in files if (plan := parse_plan(file.fold)) is not None), None)
     return spec.finish(folder.name, network, only(in_file, folder.name) if in_file else None)
 
 

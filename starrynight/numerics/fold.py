@@ -211,8 +211,12 @@ def _stream(
 def read_plan(path: Path) -> FoldPlan | None:
     """The plan in a safetensors header; None for a file that is not folded."""
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(HEADER)
-    return FoldPlan.from_json(json.dumps(json.loads(text)["plan"])) if text else None
+        return parse_plan((file.metadata() or {}).get(HEADER, ""))
+
+
+def parse_plan(record: str) -> FoldPlan | None:
+    """The plan in the text of a header's ``starry_fold`` entry; None for an empty text."""
+    return FoldPlan.from_json(json.dumps(json.loads(record)["plan"])) if record else None
 
 
 def fold_adapter(module: nn.Module, adapter: str, plan: FoldPlan, prefix: str = "") -> None:
