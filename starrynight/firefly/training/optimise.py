@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -84,8 +85,15 @@ def _worker(rank: int, size: int, file: str, job: Callable[..., None], arguments
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
     try:
         job(ProcessGroup(rank, size), *arguments)
+        # A process that leaves while another still reduces would break that reduction.
+        torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
+    # Without the interpreter's own ending: one of torch's threads that asks for the GIL during it is unwound
+    # through C++ and aborts the process ("terminate called without an active exception"), with all work done.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def fastest_dtype(seconds: float = 0.3) -> torch.dtype:
