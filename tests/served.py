@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import os
-import socket
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +18,9 @@ from urllib.parse import urlsplit
 
 import psutil
 import uvicorn
+
+from starrynight.serve.connections import Config, Limits
+from starrynight.serve.connections import listening as listening_socket
 
 STARRY = Path(sys.executable).with_name("starry")
 
@@ -64,15 +67,24 @@ def events(address: str, job: str) -> Iterator[tuple[str, Any]]:
 
 
 @contextlib.contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """Serve the application in a thread of this process; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def listening(app: Any, limits: Limits | None = None) -> Iterator[str]:
+    """Serve the application in a thread of this process, as `starry open` does; yields its address."""
+    with running(app, limits) as server:
+        yield f"http://127.0.0.1:{server.port}"  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def running(app: Any, limits: Limits | None = None) -> Iterator[uvicorn.Server]:
+    """``listening``, but yields uvicorn's server, with its ``port``."""
+    server = uvicorn.Server(Config(app, limits))
+    server.config.timeout_graceful_shutdown = 1
+    with listening_socket("127.0.0.1", 0) as listener:
+        server.port = listener.getsockname()[1]  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         until(lambda: server.started)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield server
         finally:
             server.should_exit = True
             thread.join(20)
@@ -81,12 +93,21 @@ def listening(app: Any) -> Iterator[str]:
 class Server:
     """`starry open` and its worker, over the gallery of ``home``."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, descriptors: int | None = None, **variables: str) -> None:
+        """``descriptors``: the limit of open files. ``variables``: of its environment."""
         environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
+        limit = (descriptors, descriptors)
         command = [str(STARRY), "open", "--no-browser", "--port", "0", *options]
         self.log = open(home / "server.log", "ab")  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
+            command,
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            preexec_fn=None
+            if descriptors is None
+            else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
         )
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("✦ ").strip()

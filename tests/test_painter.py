@@ -17,7 +17,8 @@ from starrynight.errors import (
     UnknownName,
     WrongSize,
 )  # fmt: skip
-from starrynight.metadata.files import open_picture, read_pixels
+from starrynight.metadata.files import open_picture
+from starrynight.metadata.pixels import read_pixels
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.numerics import rng
 from starrynight.painting import offload, schedulers

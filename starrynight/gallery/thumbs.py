@@ -11,11 +11,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.files import Files
-from starrynight.metadata import read_pixels
+from starrynight.metadata.pixels import Limits, read_image
 
 SIZES = (256, 512, 1024)  # pixels of the longer side; few, so that requests cannot fill the disk
 QUALITY = 82
@@ -61,8 +59,7 @@ class Thumbs:
 
 def shrink(data: bytes, size: int) -> bytes:
     """A picture's file as WebP, at most ``size`` pixels on its longer side, without metadata."""
-    image = Image.fromarray(read_pixels(data))
-    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    image = read_image(data, Limits(fit=size, whole=False))
     out = io.BytesIO()
     image.save(out, "WEBP", quality=QUALITY)
     return out.getvalue()

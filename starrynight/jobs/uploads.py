@@ -14,7 +14,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from PIL import Image
 from sqlalchemy import select
 
 from starrynight.errors import BadFile, MissingFile
@@ -22,12 +21,13 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
 from starrynight.gallery.schema import recipes
 from starrynight.jobs.schema import jobs
-from starrynight.metadata import read_pixels
+from starrynight.metadata.pixels import Limits, read_image
 from starrynight.settings import settings
 from starrynight.storage import PART_SUFFIX, storing, write_atomic
 
 MAX_BYTES = 32 << 20
-MAX_SIDE = 4096  # pixels; larger uploads are scaled down, because no picture painted from them is larger
+# 40 million pixels take 160 MB to decode. No picture painted from an upload is larger than 4096 pixels a side.
+LIMITS = Limits(pixels=40_000_000, side=16_384, fit=4096)
 UPLOAD_RETENTION = timedelta(days=7)  # since the last request: a page may stay open over a weekend
 LEAVING = ".leaving"  # suffix of a file that is about to be removed
 
@@ -50,8 +50,7 @@ class Uploads:
                 f"The picture is larger than {MAX_BYTES >> 20} MB; make it smaller first.",
                 f"图片超过 {MAX_BYTES >> 20} MB；请先缩小。",
             )
-        image = Image.fromarray(read_pixels(data))
-        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        image = read_image(data, LIMITS)
         out = io.BytesIO()
         image.save(out, "PNG")
         name = id_of(out.getvalue())

@@ -14,7 +14,8 @@ from typing import Any
 
 from starrynight.errors import BadFile, NoRecipe
 from starrynight.metadata import a1111, comfyui, invokeai
-from starrynight.metadata.files import Source, Texts, open_picture, read_pixels, read_texts
+from starrynight.metadata.files import Source, Texts, open_picture, read_texts
+from starrynight.metadata.pixels import read_pixels
 from starrynight.metadata.recipe import OURS, Recipe, read_own
 
 __all__ = ["OURS", "Recipe", "read_pixels", "read_recipe"]

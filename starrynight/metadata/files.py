@@ -1,8 +1,7 @@
-"""Open an untrusted picture file: its pixels, and the texts in it that may be a recipe.
+"""Open an untrusted picture file, and read the texts in it that may be a recipe.
 
-The only module that decodes untrusted bytes: PNG, JPEG and WebP only, with limits on the size of the file,
-the number of pixels and the length of each text. Every error of the decoder becomes a ``BadFile``. Does not
-interpret the texts.
+PNG, JPEG and WebP only, with limits on the size of the file, the number of pixels and the length of each text.
+Every error of the decoder becomes a ``BadFile``. Does not interpret the texts. ``pixels.py`` decodes the pixels.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError, reason
 from starrynight.metadata import xmp
@@ -37,7 +35,7 @@ _EXIF_TEXTS = (
     0x0110,
 )  # ImageDescription, Make, Model: ComfyUI writes "prompt:{…}" into these
 # The errors of Pillow's decoders on broken input; UnidentifiedImageError is an OSError.
-_BROKEN = (
+BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError,
     struct.error, zlib.error, MemoryError, RecursionError, Image.DecompressionBombError,
 )  # fmt: skip
@@ -98,49 +96,20 @@ def open_picture(source: Source) -> Image.Image:
             f"{name} 只是 Git LFS 指针，不是图片；请运行 `git lfs pull`。",
         )
     try:
-        with _no_warnings():
+        with no_warnings():
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    except _BROKEN as error:
+    except BROKEN as error:
         if isinstance(error, Image.DecompressionBombError):
-            raise _too_large(name) from error
+            raise too_large(name) from error
         if data.startswith(_MAGIC):
-            raise _broken(name) from error
+            raise broken(name) from error
         raise BadFile(
             f"{name} is not a PNG, JPEG or WebP picture; convert it first.",
             f"{name} 不是 PNG、JPEG 或 WebP 图片；请先转换格式。",
         ) from error
     if picture.width * picture.height > MAX_PIXELS:
-        raise _too_large(name)
+        raise too_large(name)
     return picture
-
-
-def read_pixels(source: Source) -> np.ndarray:
-    """The pixels, uint8 [H, W, 3], with EXIF orientation applied and transparency composited over white."""
-    name = "The picture" if isinstance(source, bytes) else str(source)
-    picture = open_picture(source)
-    try:
-        with _no_warnings():
-            upright = _eight_bits(ImageOps.exif_transpose(picture))
-        if upright.has_transparency_data:
-            over = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-        return np.array(upright.convert("RGB"))
-    except _BROKEN as error:
-        raise _broken(name) from error
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A 16-bit grey picture scaled to 8 bits. Pillow would clip it: every value above 255 becomes white.
-
-    Pillow reduces 16-bit colour itself, but hands 16-bit grey on, as "I;16" or, in older versions, as "I".
-    """
-    if not picture.mode.startswith("I"):
-        return picture
-    values = np.asarray(picture).astype(np.float64)
-    grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 255
-    if (clear := picture.info.get("transparency")) is not None:
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey
 
 
 def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
@@ -148,9 +117,9 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
     texts = Texts()
     if whole_file:
         try:
-            with _no_warnings():
+            with no_warnings():
                 picture.load()
-        except _BROKEN:
+        except BROKEN:
             texts.dropped.append("the rest of the file")
     for name, value in picture.info.items():
         if isinstance(name, str) and isinstance(value, str):
@@ -163,19 +132,19 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
     return texts
 
 
-def _no_warnings() -> warnings.catch_warnings[None]:
+def no_warnings() -> warnings.catch_warnings[None]:
     """Silences Pillow's warnings; this module's own limits and errors cover their causes."""
     return warnings.catch_warnings(action="ignore")
 
 
 def _read_exif(data: bytes, texts: Texts) -> None:
     try:
-        with _no_warnings():
+        with no_warnings():
             exif = Image.Exif()
             exif.load(data)
             comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
             plain = [exif.get(tag) for tag in _EXIF_TEXTS]
-    except _BROKEN:
+    except BROKEN:
         texts.dropped.append("EXIF")
         return
     if isinstance(comment, bytes):
@@ -218,15 +187,15 @@ def _xmp_packets(picture: Image.Image) -> list[bytes]:
     return [packet for packet in packets if packet]
 
 
-def _broken(name: str) -> BadFile:
+def broken(name: str) -> BadFile:
     return BadFile(
         f"{name} is truncated or broken; download or save it again.",
         f"{name} 被截断或已损坏；请重新下载或保存。",
     )
 
 
-def _too_large(name: str) -> BadFile:
-    millions = MAX_PIXELS // 1_000_000
+def too_large(name: str, limit: int = MAX_PIXELS) -> BadFile:
+    millions = limit // 1_000_000
     return BadFile(
         f"{name} has more than {millions} million pixels; make it smaller first.",
         f"{name} 超过 {millions} 百万像素；请先缩小。",

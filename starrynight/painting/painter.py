@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
-from starrynight.metadata.files import read_pixels
+from starrynight.metadata.pixels import read_pixels
 from starrynight.models import catalogue, download, lora, precision_plan
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import secrets
-import socket
 import threading
 import urllib.request
 import webbrowser
@@ -21,18 +20,19 @@ from typing import Any
 import starrynight
 from starrynight.api import app as api
 from starrynight.api.access import LOOPBACK, Access, AccessMiddleware
-from starrynight.errors import StarryError, StorageError, reason
+from starrynight.errors import StarryError
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import t
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
 from starrynight.jobs.uploads import Uploads
+from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, listening
+from starrynight.serve.process import prepare
 
 PORT = 8470
 PAGES = Path(starrynight.__file__).parent / "web" / "app.py"
 CLEANUP_INTERVAL = 86_400.0  # seconds
-SHUTDOWN_TIMEOUT = 3  # seconds that open connections (events, sockets) get when the server ends
 
 log = logging.getLogger("starrynight.serve")
 
@@ -54,12 +54,9 @@ def serve(
     if is_running(host, port):
         return show(_address(host, port), browser)
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
-    with Gallery() as gallery, _listening(host, port) as listener, _daily_cleanup(gallery):
+    with Gallery() as gallery, listening(host, port) as listener, _daily_cleanup(gallery):
         app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), Access.of(host, token))
-        config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT, proxy_headers=False,
-            server_header=False,
-        )  # fmt: skip
+        config = Config(app, Limits(connections=prepare()))
         show(_address(host, listener.getsockname()[1], token), browser)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
@@ -110,24 +107,6 @@ def is_running(host: str, port: int) -> bool:
             return json.load(answer).get("version") is not None
     except (OSError, ValueError):
         return False
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)  # a browser that connects before uvicorn is ready waits instead of being refused
-    except OSError as error:
-        listener.close()
-        raise StorageError(
-            f"Cannot listen on {host}:{port} ({error.strerror}); choose another port with --port.",
-            f"无法监听 {host}:{port}（{reason(error)[1]}）；可用 --port 换一个端口。",
-        ) from error
-    with listener:
-        yield listener
 
 
 @contextlib.contextmanager

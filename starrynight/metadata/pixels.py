@@ -1,0 +1,158 @@
+"""Decode the pixels of an untrusted picture in bounded memory.
+
+At most ``MAX_DECODERS`` pictures of a process are decoded at once, each in one copy: the decoder's own image is
+turned upright, made smaller if the caller wants it small, and converted to RGB in strips of rows. A picture of
+40 million pixels takes 160 MB in Pillow, because it stores RGB in four bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+
+from starrynight.errors import BadFile
+from starrynight.metadata.files import (
+    BROKEN,
+    MAX_PIXELS,
+    Source,
+    broken,
+    no_warnings,
+    open_picture,
+    too_large,
+)
+
+MAX_DECODERS = 2
+STRIP = 1 << 22  # pixels converted at once
+_decoders = threading.BoundedSemaphore(MAX_DECODERS)
+
+# PNG's seven passes of interlacing: first column, first row, step of columns, step of rows (PNG 3, section 8.1)
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's colour types
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``pixels`` in all and on one ``side``; ``fit``: the side to which a larger picture is scaled down.
+
+    ``whole``: refuse a PNG whose data end before its last row, which Pillow fills with black. The check inflates
+    the data a second time; a file that has passed it needs it no more.
+    """
+
+    pixels: int = MAX_PIXELS
+    side: int = MAX_PIXELS
+    fit: int | None = None
+    whole: bool = True
+
+
+def read_pixels(source: Source) -> np.ndarray:
+    """The pixels, uint8 [H, W, 3], with EXIF orientation applied and transparency composited over white.
+
+    Raises ``BadFile`` and the errors of ``files.read_bytes``.
+    """
+    return np.array(read_image(source))
+
+
+def read_image(source: Source, limits: Limits | None = None) -> Image.Image:
+    """``read_pixels`` as an RGB image without metadata, within ``limits``; the same errors."""
+    limits = limits or Limits()
+    name = "The picture" if isinstance(source, bytes) else str(source)
+    picture = open_picture(source)
+    if picture.width * picture.height > limits.pixels:
+        raise too_large(name, limits.pixels)
+    if max(picture.size) > limits.side:
+        raise _too_long(name, limits.side)
+    with _decoders:
+        try:
+            with no_warnings():
+                if limits.whole and isinstance(picture, PngImageFile):
+                    _check_rows(picture)
+                return _upright_rgb(picture, limits.fit)
+        except BROKEN as error:
+            raise broken(name) from error
+
+
+def _upright_rgb(picture: Image.Image, fit: int | None) -> Image.Image:
+    ImageOps.exif_transpose(picture, in_place=True)
+    picture.load()
+    rgb = picture
+    if picture.mode != "RGB" or picture.has_transparency_data:
+        rgb = _in_strips(picture)
+    if fit:
+        rgb.thumbnail((fit, fit), Image.Resampling.LANCZOS)
+    rgb.info = {}  # profile, EXIF and texts stay behind
+    return rgb
+
+
+def _in_strips(picture: Image.Image) -> Image.Image:
+    """Convert a picture of any other mode to RGB over white, strip by strip."""
+    rgb = Image.new("RGB", picture.size)
+    rows = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = _eight_bits(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+        if strip.has_transparency_data:
+            over = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+        rgb.paste(strip.convert("RGB"), (0, top))
+    return rgb
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A 16-bit grey picture scaled to 8 bits. Pillow would clip it: every value above 255 becomes white.
+
+    Pillow reduces 16-bit colour itself, but hands 16-bit grey on, as "I;16" or, in older versions, as "I".
+    """
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 255
+    if (clear := picture.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _check_rows(picture: PngImageFile) -> None:
+    """Raise ValueError for a PNG that holds fewer bytes than its size takes. Frames after the first are not read."""
+    stream = picture.fp
+    if not isinstance(stream, io.BytesIO):
+        return
+    data = memoryview(stream.getbuffer())
+    header = struct.unpack(">IIBBBBB", data[16:29])  # IHDR is the first chunk
+    missing, at, inflate = _raw_size(*header), 8, zlib.decompressobj()
+    while missing > 0 and at + 8 <= len(data) and not inflate.eof:
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"IDAT":
+            packed: bytes | memoryview = data[at + 8 : at + 8 + length]
+            while packed and missing > 0:
+                missing -= len(inflate.decompress(packed, 1 << 16))
+                packed = inflate.unconsumed_tail
+        at += 12 + length
+    if missing > 0:
+        raise ValueError(f"{missing} bytes of pixels are missing")
+
+
+def _raw_size(
+    width: int, height: int, depth: int, colour: int, _compression: int, _filter: int, interlaced: int
+) -> int:
+    """Bytes of a PNG's inflated rows, each with the byte that names its filter."""
+    bits = depth * _CHANNELS.get(colour, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for first_column, first_row, columns, rows in passes:
+        wide, high = -(-(width - first_column) // columns), -(-(height - first_row) // rows)
+        if wide > 0 and high > 0:
+            total += high * (1 + (wide * bits + 7) // 8)
+    return total
+
+
+def _too_long(name: str, side: int) -> BadFile:
+    return BadFile(
+        f"{name} is wider or higher than {side} pixels; make it smaller first.",
+        f"{name} 的宽或高超过 {side} 像素；请先缩小。",
+    )
