@@ -21,8 +21,8 @@ from typing import BinaryIO, NamedTuple
 from starrynight.errors import StarryError, StorageError, reason
 
 PART_SUFFIX = ".starry-part"  # of a file being written; a leftover of a killed run may be deleted
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class DiskState(NamedTuple):
@@ -149,12 +149,12 @@ def storing(path: Path) -> Iterator[None]:
 
 def storage_error(path: Path, error: OSError) -> StarryError:
     """The StorageError for an OSError raised while writing ``path``."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StorageError(
             f"The disk (or your quota) is full; {path} was not written. Free some space and try again.",
             f"磁盘（或配额）已满，{path} 没有写入。请腾出空间后重试。",
         )
-    if error.errno in _FORBIDDEN:
+    if error.errno in FORBIDDEN:
         return StorageError(
             f"{path.parent} may not be written to; choose another folder or change its permissions.",
             f"没有写入 {path.parent} 的权限；请换一个文件夹，或修改其权限。",

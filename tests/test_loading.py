@@ -30,6 +30,7 @@ from starrynight.errors import (
 )  # fmt: skip
 from starrynight.models import catalogue, download, load, precision_plan, single_file
 from starrynight.models import weights as files
+from starrynight.models.library_errors import out_of_memory
 from starrynight.painting import offload
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
@@ -487,11 +488,11 @@ def test_attention_back_ends(zimage):
 
 
 def test_out_of_memory_is_told_from_other_errors():
-    assert offload.out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert offload.out_of_memory(RuntimeError("shapes differ")) is None
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert out_of_memory(RuntimeError("shapes differ")) is None
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert offload.out_of_memory(caught.value)
+    assert out_of_memory(caught.value)
 
 
 # Downloads, from an HTTP server on this machine

@@ -6,5 +6,6 @@ single_file    → which architecture a single .safetensors holds, and the small
 download       → fetch a model from a hub, its mirror, or ModelScope
 precision_plan → the number format of each component on this machine
 load           → a pipeline under a precision plan
+library_errors → what a library raises meanwhile, as one of our errors
 lora           → LoRAs: find, apply, remove
 """

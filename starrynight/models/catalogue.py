@@ -300,13 +300,16 @@ def _reach(folder: Path) -> tuple[int, int]:
 def _multiple(folder: Path) -> int | None:
     """Pixels a side must be a multiple of: the autoencoder's reduction, twice that under a patching transformer."""
     blocks = _json(folder / "vae" / "config.json").get("block_out_channels")
-    if not isinstance(blocks, list):
+    if not isinstance(blocks, list) or not blocks:
         return None
     return 2 ** (len(blocks) - 1) * (2 if (folder / "transformer").is_dir() else 1)
 
 
 def _flows(scheduler: dict[str, Any]) -> bool:
-    return "Flow" in scheduler.get("_class_name", "") or scheduler.get("prediction_type") == "flow_prediction"
+    return (
+        "Flow" in str(scheduler.get("_class_name", ""))
+        or scheduler.get("prediction_type") == "flow_prediction"
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

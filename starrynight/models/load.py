@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from starrynight.errors import Unfit
 from starrynight.models import single_file, weights
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
 from starrynight.models.weights import WeightFile, is_variant
 from starrynight.numerics.dtypes import HALVES, NARROW, cast
@@ -31,6 +31,7 @@ from starrynight.numerics.solve import FoldPlan
 LIBRARIES = ("diffusers", "transformers")
 
 
+@translated
 def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) -> Any:
     """A diffusers pipeline on the CPU, each component in the plan's format; the decoder's may differ from its encoder's.
 
@@ -153,7 +154,7 @@ def _from_folder(model: LocalModel, spec: LoadSpec, **ready: Any) -> Any:
         for name, kind in weights.components(index).items()
         if name not in ready and kind[0] in LIBRARIES and model.files.get(name)
     }
-    with _as_unfit(model.folder):
+    with library_errors(model.folder):
         return diffusers.DiffusionPipeline.from_pretrained(
             model.folder, use_safetensors=True, local_files_only=True, dtype=spec.dtype(""), **found, **ready
         )
@@ -166,7 +167,7 @@ def _over_base(model: LocalModel, spec: LoadSpec) -> Any:
     if not (isinstance(kind, list) and kind[0] in LIBRARIES):
         raise _not_for(file, f"{folder} has no transformer", f"{folder} 没有 transformer")
     dtype = spec.reading("transformer", model.files["transformer"])
-    with _as_unfit(file):
+    with library_errors(file):
         transformer = _class(kind).from_single_file(
             str(file), config=str(folder), subfolder="transformer", dtype=dtype, local_files_only=True
         )
@@ -182,7 +183,7 @@ def _from_checkpoint(model: LocalModel, spec: LoadSpec) -> Any:
     file, folder = model.path, model.folder
     index = weights.read_json(folder / "model_index.json")
     in_file = parse_plan(next(iter(model.files.values()))[0].fold)
-    with _as_unfit(file):
+    with library_errors(file):
         pipeline = _pipeline_class(index["_class_name"], folder).from_single_file(
             str(file),
             config=str(folder),
@@ -210,7 +211,7 @@ def _tokenizers(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
 def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: LoadSpec) -> torch.nn.Module:
     variant = "fp16" if all(is_variant(file.path.name) for file in files) else None
     dtype = spec.reading(folder.name, files) if folder.name != "vae" else spec.dtype("vae")
-    with _as_unfit(folder):
+    with library_errors(folder):
         network, info = _class(kind).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True,
             local_files_only=True,
@@ -314,18 +315,6 @@ def _wide_copy_fits(network: torch.nn.Module) -> bool:
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _as_unfit(path: Path) -> Iterator[None]:
-    """A library's error about weights that do not fit becomes Unfit, one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
-        if "out of memory" in str(error).lower():
-            raise
-        reason = " ".join(str(error).split())[:300] or "its configuration contradicts itself"
-        raise _not_for(path, reason, reason) from error
 
 
 def _not_for(path: Path, en: str, zh: str) -> Unfit:

@@ -25,6 +25,10 @@ LFS_OPENING = b"version https://git-lfs.github.com/spec/"
 # A fingerprint reads so many samples per file, of so many bytes.
 SAMPLES, SAMPLE_BYTES = 64, 4096
 
+# The small configurations that a component is built from; a tokenizer's vocabulary is judged by its own library.
+CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "special_tokens_map.json",
+           "preprocessor_config.json", "generation_config.json")  # fmt: skip
+
 # Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
 
@@ -239,12 +243,18 @@ def _check_component(folder: Path) -> None:
             f"The model's folder “{folder.name}” is missing from “{folder.parent}”; download the model again.",
             f"“{folder.parent}”缺少文件夹“{folder.name}”；请重新下载该模型。",
         )
+    for name in CONFIGS:
+        if (folder / name).is_file():
+            read_json(folder / name)
     for shards in folder.glob("*.safetensors.index.json"):
         for name in _shards(shards):
             header(folder / name)
     for path in folder.glob("*.safetensors"):
         header(path)
     if any(folder.glob("*.safetensors")):
+        read_json(
+            folder / "config.json"
+        )  # without it, transformers would take the largest model of the class
         return
     for path in folder.iterdir():
         if path.suffix in PICKLED:

@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from starrynight.errors import BrokenNumbers, OutOfMemory
+from starrynight.models.library_errors import out_of_memory
 from starrynight.models.load import networks
 from starrynight.numerics.dtypes import cast
 from starrynight.numerics.finite import ClampCounter, find_fault, locate_fault
-from starrynight.painting import fallback, offload, schedulers
+from starrynight.painting import fallback, schedulers
 from starrynight.painting.fallback import FALLBACKS, Component
 from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, names_of
 
@@ -207,7 +208,7 @@ class Guard:
         try:
             return one.change(part, fault)
         except (RuntimeError, MemoryError, OutOfMemory) as error:
-            if offload.out_of_memory(error) is None:
+            if out_of_memory(error) is None:
                 raise
             self._record(one.name, fault, False, OUT_OF_MEMORY[0])
             return None

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 
-from starrynight.errors import OutOfMemory
 from starrynight.models.load import networks
 
 Arrangement = Literal["resident", "model", "sequential"]
@@ -111,21 +110,3 @@ def tile(pipeline: Any, width: int, height: int) -> None:
     switch = getattr(getattr(pipeline, "vae", None), name, None)
     if switch:
         switch()
-
-
-def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """``error`` as OutOfMemory if it is one: ours, torch's type, the CPU allocator's message, or Python's; else None."""
-    if isinstance(error, OutOfMemory):
-        return error
-    text = str(error).lower()
-    ours = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
-    )
-    if not ours:
-        return None
-    return OutOfMemory(
-        "There was not enough memory. Make the picture smaller, close other programs, or set a memory budget so "
-        "that parts of the model take turns.",
-        "内存不足。请缩小画面、关闭其他程序，或设置显存预算让模型各部分轮流加载。",
-    )

@@ -22,6 +22,7 @@ from starrynight.folding import calibrate
 from starrynight.metadata.pixels import read_pixels
 from starrynight.models import catalogue, download, lora, precision_plan
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.library_errors import library_errors, out_of_memory
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks
 from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.fold import compose
@@ -97,19 +98,19 @@ class Painter:
         if not catalogue.is_here(spec):
             spec = download.fetch(spec)
             checking.check(request, spec)  # its own configuration is known only now
-        model = catalogue.resolve(spec)
-        plan = plan or precision_plan.choose(model, device, request.precision)
         where = torch.device(device) if device else torch_device(kind())
-        with _memory_errors():
+        with library_errors(spec.path):
+            model = catalogue.resolve(spec)
+            plan = plan or precision_plan.choose(model, device, request.precision)
             plan, folds = calibrate.prepare(model, plan, on_folding)
             pipeline = load(model, plan, folds)
             backends.choose(pipeline, denoiser(pipeline), attention)
             arrangement = offload.choose(pipeline, where, memory_budget)
             offload.place(pipeline, where, arrangement)
-        return cls(
-            pipeline, model, plan, where, arrangement, serves=_key(request, device, attention), on_folding=on_folding,
-            recover=recover, count_clamps=count_clamps,
-        )  # fmt: skip
+            return cls(
+                pipeline, model, plan, where, arrangement, serves=_key(request, device, attention),
+                on_folding=on_folding, recover=recover, count_clamps=count_clamps,
+            )  # fmt: skip
 
     def serves(self, request: PaintRequest, device: str | None = None, attention: str = "native") -> bool:
         """Whether ``ready`` would load the same model in the same way for the request."""
@@ -198,14 +199,23 @@ class Painter:
         pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
         sampler = schedulers.name_of(scheduler)
 
+        raised: list[BaseException] = []  # by on_step: no fault of the model's
+
         def after_step(step: int, before: torch.Tensor, latents: torch.Tensor) -> None:
             if on_step is not None:
                 look = partial(self._preview, scheduler, before, latents, step, request)
-                on_step(Step(index, step, _steps(pipeline), look, latents))
+                now = Step(index, step, _steps(pipeline), look, latents)
+                try:
+                    on_step(now)
+                except BaseException as error:
+                    if out_of_memory(error) is None:
+                        raised.append(error)
+                    raise
 
         self._sample = self._as_sample(request, words, seed)
         self.guard.attach_to_scheduler(scheduler, after_step)
-        with self.guard.watch(), Float32Noise(generator(seed, stream=1)), _memory_errors():
+        noise, errors = Float32Noise(generator(seed, stream=1)), library_errors(self.model.path, raised)
+        with errors, self.guard.watch(), noise:
             pixels = _pixels(pipeline(**words), self.guard)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return GeneratedImage(
@@ -322,13 +332,3 @@ def _pixels(result: Any, watching: guard.Guard) -> np.ndarray:
         )
     picture = watching.check_picture(result.images[0])
     return picture.float().permute(1, 2, 0).cpu().contiguous().numpy()
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if (known := offload.out_of_memory(error)) is None:
-            raise
-        raise known from error
