@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile
+from starrynight.models import gguf
 from starrynight.numerics.precision import fold_holds
 
 # Suffixes of pickled formats, and the first bytes of a pickle (protocols 2 to 5) and a zip (torch.save).
@@ -48,10 +49,10 @@ def find(name: str) -> Path | None:
 
 
 def header(path: Path) -> dict[str, Any]:
-    """The header of a .safetensors file: name → {dtype, shape, data_offsets}, and "__metadata__".
+    """The header of a .safetensors or .gguf file: name → {dtype, shape, data_offsets}, and "__metadata__".
 
-    Raises MissingFile, LfsPointer, PickledFile, or BadFile when the file is empty, cut short or not
-    safetensors.
+    Raises MissingFile, LfsPointer, PickledFile, BadFile when the file is empty, cut short or neither format, or as
+    ``gguf.header``.
     """
     if not path.is_file():
         raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
@@ -59,6 +60,8 @@ def header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         opening = file.read(64)
         _refuse_unsafe(path, opening)
+        if path.suffix.lower() == gguf.SUFFIX or opening.startswith(gguf.MAGIC):
+            return gguf.header(path)
         if len(opening) < 8:
             raise _broken(path, "it is empty", "文件为空")
         (size,) = struct.unpack("<Q", opening[:8])
