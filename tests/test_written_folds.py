@@ -23,6 +23,7 @@ from starrynight.folding.cache import folds_path
 from starrynight.folding.calibrate import uniform
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.models import weights as files
+from starrynight.models.convert import numbered
 from starrynight.numerics.fold import fold_rows, read_plan, write_folded
 from starrynight.numerics.precision import Device
 from starrynight.numerics.solve import FoldPlan
@@ -249,9 +250,7 @@ def test_a_whole_checkpoint_is_mapped_row_by_row(tmp_path: Path) -> None:
     parameters = {f"{c}.{n}": i % 7 - 3 for c, m in networks.items() for i, n in enumerate(m.state_dict())}
     rows: dict[str, Any] = {}
     for component, network in networks.items():
-        found = single_file.convert(
-            type(network).__name__, dict(network.config), single_file.numbered(shapes)
-        )
+        found = single_file.convert(type(network).__name__, dict(network.config), numbered(shapes))
         rows |= {f"{component}.{name}": numbers for name, numbers in found.items()}
     back = single_file.back(shapes, rows, FoldPlan(parameters=parameters))
     assert {name for name in state if name not in back} == {

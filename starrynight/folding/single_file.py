@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.convert import numbered
 from starrynight.models.weights import header, read_json
 from starrynight.numerics.solve import FoldPlan
 
@@ -31,18 +32,6 @@ def powers(model: LocalModel, plan: FoldPlan) -> dict[str, Tensor]:
     for component, (kind, config) in parts(model).items():
         rows |= {f"{component}.{n}": r for n, r in convert(kind, config, numbered(shapes)).items()}
     return back(shapes, rows, plan)
-
-
-def numbered(shapes: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """A tensor of row numbers for each tensor, unique over the file; all other dimensions are 1."""
-    rows, first = {}, 0
-    for name, shape in shapes.items():
-        count = shape[0] if shape else 1
-        rows[name] = torch.arange(first, first + count).reshape(
-            [count] + [1] * (len(shape) - 1) if shape else []
-        )
-        first += count
-    return rows
 
 
 def convert(kind: str, config: dict[str, Any], rows: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -74,7 +74,8 @@ class LocalModel:
     ``resolve``; loading, precision plan and folding take it and look nothing up again.
 
     ``folder`` holds the model_index.json that decides the pipeline class: the model's own folder, its base's, or the
-    shipped one of its layout. ``layout`` is that of a single file. ``files`` are the weight files of each component.
+    shipped one of its layout. ``layout`` is that of a single file. ``files`` are the weight files of each component;
+    ``parts`` are the single files that replace components of ``folder``.
     ``parameters`` counts parameters by component, all text encoders as "text_encoder". ``float16_safe``: components
     that were written folded with a certificate that holds. ``fingerprint``: see ``weights.fingerprint``.
     """
@@ -84,6 +85,7 @@ class LocalModel:
     layout: Layout | None
     pipeline_class: str
     files: Mapping[str, tuple[WeightFile, ...]]
+    parts: Mapping[str, Path]
     parameters: Mapping[str, int]
     float16_safe: frozenset[str]
     fingerprint: str
@@ -202,15 +204,17 @@ def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
     folder = spec.path if layout is None else under or layout.folder
     assert folder is not None, "a layout has a base or a folder"
     if layout is None:
-        files = weights.of_folder(folder)
+        files, parts = weights.of_folder(folder), {}
     elif layout.base:
         own = weights.of_folder(folder, but="transformer")
         files = own | {"transformer": (weights.of_file(spec.path),)}
+        parts = {"transformer": spec.path}
     else:
         files = weights.of_checkpoint(spec.path, single_file.CHECKPOINT_PARTS)
+        parts = dict.fromkeys(files, spec.path)
     roots = (spec.path, *([under] if under else []))
     return LocalModel(
-        spec, folder, layout, str(weights.read_json(folder / "model_index.json").get("_class_name", "")), files,
+        spec, folder, layout, str(weights.read_json(folder / "model_index.json").get("_class_name", "")), files, parts,
         _counted(files), _safe_in_float16(files, layout), fingerprint(*roots),
     )  # fmt: skip
 

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 from starrynight.errors import Unfit
-from starrynight.models import single_file, weights
+from starrynight.models import single_file, tensors, weights
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.convert import convert, empty, fill
+from starrynight.models.ledger import MARKERS, Ledgers
 from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
-from starrynight.models.weights import WeightFile, is_variant
+from starrynight.models.tensors import StoredTensors
+from starrynight.models.weights import WeightFile, header, is_variant
 from starrynight.numerics.dtypes import HALVES, NARROW, cast
 from starrynight.numerics.emulate import emulate_module
 from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, parse_plan
@@ -41,15 +44,11 @@ def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) 
     """
     _silence_libraries()
     spec = LoadSpec(plan, folds)
-    if model.is_folder:
-        pipeline = _from_folder(model, spec)
-    elif model.lone_transformer:
-        pipeline = _over_base(model, spec)
-    else:
-        pipeline = _from_checkpoint(model, spec)
+    pipeline = _assembled(model, spec, _from_files(model, spec))
     _join_formats(pipeline, spec)
     _emulate(pipeline, plan)
     pipeline.folds = spec.applied  # LoRAs follow them (lora)
+    pipeline.ledgers = spec.ledgers  # recorded in the recipe
     return pipeline
 
 
@@ -104,6 +103,7 @@ class LoadSpec:
     plan: PrecisionPlan
     folds: FoldPlan | None = None
     applied: FoldPlan = field(default_factory=FoldPlan)
+    ledgers: Ledgers = field(default_factory=Ledgers)
 
     def dtype(self, component: str) -> torch.dtype:
         """The format a component's weights end up in. An autoencoder's stay in its encoder's."""
@@ -111,7 +111,8 @@ class LoadSpec:
 
     def reading(self, component: str, files: Sequence[WeightFile]) -> torch.dtype:
         """The format to read it in: its files' own where it is yet to be folded, so that no bit is lost before."""
-        return stored_dtype(files) if self.folding(component) is not None else self.dtype(component)
+        folded = component != "vae" and self.folding(component) is not None
+        return stored_dtype(files) if folded else self.dtype(component)
 
     def folding(self, component: str) -> FoldPlan | None:
         """The folds of a component whose role is to be folded."""
@@ -143,8 +144,8 @@ def stored_dtype(files: Sequence[WeightFile]) -> torch.dtype:
     return torch.float32
 
 
-def _from_folder(model: LocalModel, spec: LoadSpec, **ready: Any) -> Any:
-    """Every network with its own class and format; ``ready`` components are taken as they are."""
+def _assembled(model: LocalModel, spec: LoadSpec, ready: dict[str, torch.nn.Module]) -> Any:
+    """The pipeline of ``model.folder``: ``ready`` networks as they are, the others with their own class and format."""
     import diffusers
 
     index = weights.read_json(model.folder / "model_index.json")
@@ -156,48 +157,76 @@ def _from_folder(model: LocalModel, spec: LoadSpec, **ready: Any) -> Any:
     }
     with library_errors(model.folder):
         return diffusers.DiffusionPipeline.from_pretrained(
-            model.folder, use_safetensors=True, local_files_only=True, dtype=spec.dtype(""), **found, **ready
+            model.folder, use_safetensors=True, local_files_only=True, dtype=spec.dtype(""), **found, **ready,
+            **(_tokenizers(model.folder, index) if model.layout and not model.layout.base else {}),
+        )  # fmt: skip
+
+
+def _from_files(model: LocalModel, spec: LoadSpec) -> dict[str, torch.nn.Module]:
+    """The networks that single files replace in ``model.folder``. Each file is read once; every tensor of it is used or
+    known to be harmless.
+    """
+    index = weights.read_json(model.folder / "model_index.json")
+    ready: dict[str, torch.nn.Module] = {}
+    for path in dict.fromkeys(model.parts.values()):
+        reading = {
+            name: spec.reading(name, model.files[name]) for name, file in model.parts.items() if file == path
+        }
+        stored, used = _stored_in(path, reading), set(MARKERS)
+        for name, dtype in reading.items():
+            kind = index.get(name)
+            if not (isinstance(kind, list) and kind[0] in LIBRARIES):
+                raise _not_for(path, f"{model.folder} has no {name}", f"{model.folder} 没有 {name}")
+            network, sources = _filled(path, model.folder / name, kind, stored.meant, dtype)
+            used |= sources
+            in_file = parse_plan(model.files[name][0].fold)
+            ready[name] = spec.finish(
+                name, network, only(in_file, name) if in_file and len(reading) > 1 else in_file
+            )
+        label = path.name if len(reading) > 1 else next(iter(reading))
+        spec.ledgers.close(label, path, stored.names, used | stored.companions)
+    return ready
+
+
+def _stored_in(path: Path, reading: dict[str, torch.dtype]) -> StoredTensors:
+    """The tensors of a single file, scaled ones in the format that ``reading`` has for their component."""
+    widest = max(reading.values(), key=lambda dtype: dtype.itemsize)
+
+    def dtype_of(tensor: str) -> torch.dtype:
+        return next((reading[name] for name in single_file.components_of(tensor) if name in reading), widest)
+
+    with library_errors(path):
+        return tensors.read(path, dtype_of)
+
+
+def _filled(
+    path: Path, folder: Path, kind: list[str], stored: dict[str, torch.Tensor], dtype: torch.dtype
+) -> tuple[torch.nn.Module, frozenset[str]]:
+    """The network that ``folder`` configures with numbers out of ``stored``, and the names of those it took."""
+    with library_errors(path):
+        network = empty(_class(kind), folder)
+        found = convert(network, stored)
+    if found.missing:
+        raise _lacks(path, folder.name, found.missing)
+    if found.misfits:
+        name = found.misfits[0]
+        shapes = f"{list(found.state[name].shape)} / {list(network.state_dict()[name].shape)}"
+        raise _not_for(
+            path,
+            f"{folder.name}.{name} has another shape ({shapes})",
+            f"{folder.name}.{name} 的形状不同（{shapes}）",
         )
+    with library_errors(path):
+        return fill(network, found.state, dtype), found.sources
 
 
-def _over_base(model: LocalModel, spec: LoadSpec) -> Any:
-    """A transformer of its own, in diffusers' or the makers' layout, in place of the base's."""
-    file, folder = model.path, model.folder
-    kind = weights.read_json(folder / "model_index.json").get("transformer")
-    if not (isinstance(kind, list) and kind[0] in LIBRARIES):
-        raise _not_for(file, f"{folder} has no transformer", f"{folder} 没有 transformer")
-    dtype = spec.reading("transformer", model.files["transformer"])
-    with library_errors(file):
-        transformer = _class(kind).from_single_file(
-            str(file), config=str(folder), subfolder="transformer", dtype=dtype, local_files_only=True
-        )
-    unfilled = [name for name, parameter in transformer.named_parameters() if parameter.is_meta]
-    if unfilled:
-        raise _not_for(file, f"it has no {unfilled[0]}", f"缺少 {unfilled[0]}")
-    in_file = parse_plan(model.files["transformer"][0].fold)
-    return _from_folder(model, spec, transformer=spec.finish("transformer", transformer, in_file))
-
-
-def _from_checkpoint(model: LocalModel, spec: LoadSpec) -> Any:
-    """A whole checkpoint in its makers' layout; ``model.folder`` holds the configurations."""
-    file, folder = model.path, model.folder
-    index = weights.read_json(folder / "model_index.json")
-    in_file = parse_plan(next(iter(model.files.values()))[0].fold)
-    with library_errors(file):
-        pipeline = _pipeline_class(index["_class_name"], folder).from_single_file(
-            str(file),
-            config=str(folder),
-            local_files_only=True,
-            dtype=spec.dtype("vae"),
-            **_tokenizers(folder, index),
-        )
-    for name, part in networks(pipeline).items():
-        if any(parameter.is_meta for parameter in part.parameters()):
-            raise _not_for(file, f"its {name} is incomplete", f"{name} 不完整")
-        if spec.folding(name) is None:
-            part.to(spec.dtype(name))
-        spec.finish(name, part, only(in_file, name) if in_file else None)
-    return pipeline
+def _lacks(path: Path, component: str, names: Sequence[str]) -> Unfit:
+    more = f" and {len(names) - 1} more tensors" if len(names) > 1 else ""
+    return _not_for(
+        path,
+        f"its {component} has no {names[0]}{more}",
+        f"{component} 缺少 {names[0]} 等 {len(names)} 个张量",
+    )
 
 
 def _tokenizers(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
@@ -209,19 +238,40 @@ def _tokenizers(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
 
 
 def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: LoadSpec) -> torch.nn.Module:
+    """A component of a diffusers folder. 8-bit weights with scales apart are multiplied out, which no library does."""
+    dtype = spec.reading(folder.name, files)
+    stored = [name for file in files for name in header(file.path) if name != "__metadata__"]
+    if tensors.is_scaled(stored):
+        network, used = _scaled(folder, kind, files, dtype)
+    else:
+        network, used = _from_pretrained(folder, kind, files, dtype, stored)
+    spec.ledgers.close(folder.name, folder, stored, used)
+    in_file = next((plan for file in files if (plan := parse_plan(file.fold)) is not None), None)
+    return spec.finish(folder.name, network, only(in_file, folder.name) if in_file else None)
+
+
+def _scaled(
+    folder: Path, kind: list[str], files: Sequence[WeightFile], dtype: torch.dtype
+) -> tuple[torch.nn.Module, set[str]]:
+    with library_errors(folder):
+        read = [tensors.read(file.path, lambda _: dtype) for file in files]
+    meant = {name: tensor for part in read for name, tensor in part.meant.items()}
+    network, used = _filled(folder, folder, kind, meant, dtype)
+    return network, set(used).union(*(part.companions for part in read))
+
+
+def _from_pretrained(
+    folder: Path, kind: list[str], files: Sequence[WeightFile], dtype: torch.dtype, stored: Sequence[str]
+) -> tuple[torch.nn.Module, set[str]]:
     variant = "fp16" if all(is_variant(file.path.name) for file in files) else None
-    dtype = spec.reading(folder.name, files) if folder.name != "vae" else spec.dtype("vae")
     with library_errors(folder):
         network, info = _class(kind).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True,
             local_files_only=True,
         )  # fmt: skip
-    missing = sorted(str(key) for key in info["missing_keys"])
-    if missing:
-        more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
-        raise _not_for(folder, f"it has no {missing[0]}{more}", f"缺少 {missing[0]} 等 {len(missing)} 个张量")
-    in_file = next((plan for file in files if (plan := parse_plan(file.fold)) is not None), None)
-    return spec.finish(folder.name, network, only(in_file, folder.name) if in_file else None)
+    if missing := sorted(map(str, info["missing_keys"])):
+        raise _lacks(folder, folder.name, missing)
+    return network, set(stored) - set(map(str, info["unexpected_keys"]))
 
 
 def _class(kind: list[str]) -> Any:

@@ -21,7 +21,8 @@ CHECKPOINT_PARTS = {
     COMFY_PREFIX: "unet",
     "first_stage_model.": "vae",
     "cond_stage_model.": "text_encoder",
-    "conditioner.": "text_encoder",
+    "conditioner.embedders.0.": "text_encoder",
+    "conditioner.embedders.1.": "text_encoder_2",
 }
 
 LORA_MARKS = (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lokr_", ".hada_")
@@ -78,6 +79,11 @@ def recognise(path: Path) -> Layout:
         "model's diffusers folder instead.",
         f"“{path.name}”不是可单文件加载的架构（{'、'.join(known)}）；请改用该模型的 diffusers 文件夹。",
     )
+
+
+def components_of(tensor: str) -> list[str]:
+    """Components that a tensor of a whole checkpoint can belong to, by its name."""
+    return [part for prefix, part in CHECKPOINT_PARTS.items() if tensor.startswith(prefix)]
 
 
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
