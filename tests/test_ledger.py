@@ -219,8 +219,10 @@ def scaled(state: dict[str, Tensor], scheme: str) -> tuple[dict[str, Tensor], di
         stem = name.removesuffix("weight")
         stored[stem + companion] = factor
         meant[name] = (stored[name].double() * spread.double()).float()
-        if scheme == "comfy":
-            text = json.dumps({"format": "float8_e4m3fn"}).encode()
+        if scheme in ("comfy", "int8"):
+            text = json.dumps(
+                {"format": "float8_e4m3fn" if scheme == "comfy" else "int8_tensorwise"}
+            ).encode()
             stored[stem + "comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
         if scheme == "kijai":
             stored[stem + "scale_input"] = torch.ones(1)
@@ -300,7 +302,7 @@ def damaged(stored: dict[str, Tensor], how: str) -> dict[str, Tensor]:
 def test_numbers_without_a_clear_meaning_are_refused_by_name(how, states, folders, tmp_path):
     stored, _ = scaled(states["zimage"], "kijai")
     path = written(tmp_path / "m.safetensors", damaged(stored, how))
-    with pytest.raises(Unfit, match="attention"):
+    with pytest.raises(StarryError, match="attention"):
         loaded(path, folders["zimage"])
 
 
@@ -360,7 +362,7 @@ def changed(
     return file, meant
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=35, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(["zimage", "zimage-diffusers", "flux", "sdxl", "sd"]), changes())
 def test_the_numbers_meant_or_an_error_that_names_a_tensor(states, folders, tmp_path_factory, layout, change):
     file, meant = changed(states[layout], change)

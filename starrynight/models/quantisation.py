@@ -25,7 +25,7 @@ INSTEAD = Text(
     "请改用它的 bfloat16、fp8 或 GGUF（Q8_0、Q4_K）文件",
 )
 # Formats of ComfyUI's comfy_quant entries that are read, and the keys that change nothing in the weights' values.
-COMFY_READ = frozenset({"float8_e4m3fn", "float8_e5m2"})
+COMFY_READ = frozenset({"float8_e4m3fn", "float8_e5m2", "int8_tensorwise"})
 COMFY_HARMLESS = frozenset({"format", "full_precision_matrix_mult"})
 COMFY_BYTES = 4096  # a comfy_quant entry is a short JSON; more is no such entry
 
@@ -84,7 +84,7 @@ FORMATS = (
     Format("EETQ", ((".weight_scales",),), _methods("eetq"), needs=_KERNELS),
     Format("MXFP8", (), _methods("mxfp8"), needs=_KERNELS),
     Format("FBGEMM fp8", (), _methods("fbgemm_fp8"), needs=_KERNELS),
-    Format("fp8 in blocks", ((".weight_scale_inv",),), _methods("fp8"), needs=_PACKAGE),
+    Format("fp8 in blocks", ((".weight_scale_inv",),), _methods("fp8"), read=True),
 )  # fmt: skip
 
 _INTEGERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})

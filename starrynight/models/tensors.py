@@ -3,7 +3,7 @@
 Formats with a scale per tensor, per output channel or per block (names as their writers use them):
 
     weight, scale_weight, scaled_fp8      Kijai's files and ComfyUI before 2025-12
-    weight, weight_scale, comfy_quant     ComfyUI; ``comfy_quant`` holds JSON with the format's name
+    weight, weight_scale, comfy_quant     ComfyUI; ``comfy_quant`` holds JSON with the format's name (``quantisation``)
     weight, weight_scale_inv              DeepSeek and Qwen: one scale per block of 128 × 128 (a factor, despite its name)
 
 The meant weight is float32(weight) · scale, computed in float32 and rounded once to the format that is asked for. Scales of
@@ -12,7 +12,6 @@ activations (``scale_input``, ``input_scale``) serve multiplication in 8 bits an
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from starrynight.errors import Unfit
 SCALES = ("scale_weight", "weight_scale", "weight_scale_inv")
 MARKER = "scaled_fp8"
 DESCRIPTION = "comfy_quant"
-READ_FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 # A companion's name ends in one of these, after the stem of its weight.
 COMPANIONS = (*SCALES, MARKER, DESCRIPTION)
 
@@ -64,8 +62,8 @@ def multiply_out(
     scaled = is_scaled(stored)
     for name in stored:
         stem, _, last = name.rpartition(".")
-        if last == DESCRIPTION:
-            _check_description(path, name, stored)
+        if last == DESCRIPTION and f"{stem}.weight_scale" not in stored:
+            raise _unclear(path, name, "the weight has no weight_scale", "权重缺少 weight_scale")
         if last not in COMPANIONS:
             continue
         companions.add(name)
@@ -117,18 +115,6 @@ def _block(size: int, count: int) -> int | None:
     if math.ceil(size / 128) == count:
         return 128
     return size // count if count and size % count == 0 else None
-
-
-def _check_description(path: Path, name: str, stored: Mapping[str, Tensor]) -> None:
-    """Refuse a ``comfy_quant`` entry of a format that is not read, or without its scale."""
-    try:
-        form = json.loads(bytes(stored[name].reshape(-1).tolist()))["format"]
-    except (ValueError, KeyError, TypeError):
-        raise _unclear(path, name, "it is no description of a format", "无法解析") from None
-    if form not in READ_FORMATS:
-        raise _unclear(path, name, f"the format {form} is not read", f"不支持 {form} 格式")
-    if name.removesuffix(DESCRIPTION) + "weight_scale" not in stored:
-        raise _unclear(path, name, "the weight has no weight_scale", "权重缺少 weight_scale")
 
 
 def _unclear(path: Path, name: str, en: str, zh: str) -> Unfit:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile
-from starrynight.models import gguf
+from starrynight.models import gguf, quantisation
 from starrynight.numerics.precision import fold_holds
 
 # Suffixes of pickled formats, and the first bytes of a pickle (protocols 2 to 5) and a zip (torch.save).
@@ -159,8 +159,10 @@ class WeightFile:
 
 
 def of_file(path: Path) -> WeightFile:
-    """The summary of a whole file. Raises as ``header``."""
-    return _summary(path, header(path))
+    """The summary of a whole file. Raises as ``header``, and Unfit for a quantised format that is not read."""
+    entries = header(path)
+    quantisation.refuse(path, entries)
+    return _summary(path, entries)
 
 
 def of_folder(folder: Path, but: str = "") -> dict[str, tuple[WeightFile, ...]]:
@@ -180,6 +182,7 @@ def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[Weigh
     component).
     """
     entries = header(path)
+    quantisation.refuse(path, entries)
     metadata = entries.pop("__metadata__", {})
     found: dict[str, dict[str, Any]] = {}
     for name, entry in entries.items():
