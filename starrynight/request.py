@@ -25,6 +25,7 @@ from starrynight.i18n import Text
 from starrynight.text import UNPRINTABLE, excerpt, unix_newlines
 
 PRECISIONS = ("auto", "bfloat16", "float16", "float16-folded", "float32")
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")  # what a denoiser predicts, in diffusers' words
 MAX_TEXT = 4000  # characters; ten times what the longest text encoder of the catalogue reads, 2026-11
 MAX_NAME = 1000  # characters of a model's name or path
 MAX_LORAS = 16
@@ -45,7 +46,7 @@ class PaintRequest:
     """A request for ``count`` pictures; picture ``i`` is painted with ``seed_of(i)``.
 
     Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance
-    scale. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
+    scale. ``prediction`` overrides what the model's files say that it predicts. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
     missing seed is drawn once, here. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the
     field and its valid values.
     """
@@ -65,6 +66,7 @@ class PaintRequest:
     sampler: str | None = None
     init_image: str | None = None
     strength: float = STRENGTH
+    prediction: str | None = None
 
     def __post_init__(self) -> None:
         checked = {
@@ -87,6 +89,8 @@ class PaintRequest:
         }
         if self.precision not in PRECISIONS:
             raise UnknownName(Text("precision", "精度"), excerpt(self.precision), PRECISIONS)
+        if self.prediction is not None and self.prediction not in PREDICTIONS:
+            raise UnknownName(Text("prediction", "预测类型"), excerpt(self.prediction), PREDICTIONS)
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
 
@@ -98,8 +102,13 @@ class PaintRequest:
         return self.seed + index
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-compatible values; ``from_dict`` reads them."""
-        return dataclasses.asdict(self) | {"loras": [list(lora) for lora in self.loras]}
+        """JSON-compatible values; ``from_dict`` reads them. ``prediction`` is left out unless it is given, so that requests
+        keep the ids that they had before it.
+        """
+        values = dataclasses.asdict(self) | {"loras": [list(lora) for lora in self.loras]}
+        return (
+            values if self.prediction is not None else {k: v for k, v in values.items() if k != "prediction"}
+        )
 
     def canonical(self) -> str:
         """The request as JSON with sorted keys, no spaces, and non-ASCII characters unescaped."""

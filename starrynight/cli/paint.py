@@ -69,6 +69,13 @@ STRENGTH = typer.Option(
     None,
     help=t("How much of --init-image is repainted: above 0, up to 1.", "起始图重画的程度：大于 0，至多 1。"),
 )
+PREDICTION = typer.Option(
+    None,
+    help=t(
+        "What the model predicts, if its files do not say: epsilon, v_prediction, sample or flow.",
+        "模型的预测类型（文件没有写明时）：epsilon、v_prediction、sample 或 flow。",
+    ),
+)
 CLAMPS = typer.Option(
     False,
     "--clamps",
@@ -109,6 +116,7 @@ def paint(
         None, help=t("A picture to start from (img2img).", "以这张图为起点（图生图）。")
     ),
     strength: float | None = STRENGTH,
+    prediction: str | None = PREDICTION,
     attention: str = typer.Option(
         "native", help=t("native (SDPA) or xformers.", "native（SDPA）或 xformers。")
     ),
@@ -126,6 +134,7 @@ def paint(
         prompt=prompt, style=style, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
+        prediction=prediction,
     )  # fmt: skip
     hang = _destination(out, request.count, overwrite)
     warned = _warn_before_loading(request)

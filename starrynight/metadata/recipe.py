@@ -19,10 +19,11 @@ from starrynight.request import PaintRequest
 from starrynight.text import clean
 
 OURS = "Starry Night"
-_DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict()
+_DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict() | {"prediction": None}
 _MODEL_DEPENDENT = ("model", "steps", "guidance", "seed")  # their defaults differ from model to model
 _OPTIONS = {name: "--" + name.removesuffix("_prompt").replace("_", "-") for name in (
     "model", "steps", "guidance", "seed", "negative_prompt", "style", "precision", "sampler", "init_image", "strength",
+    "prediction",
 )}  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, MissingFile, UnknownName
-from starrynight.models import single_file, weights
+from starrynight.models import habits, single_file, weights
+from starrynight.models.habits import SILENT, Habits
 from starrynight.models.single_file import Layout
 from starrynight.models.weights import PICKLED, WeightFile, fingerprint, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
@@ -33,7 +34,7 @@ class ModelSpec:
     names the pipeline under a single-file transformer. Sides are in pixels: multiples of ``multiple``, from ``smallest``
     to ``largest``. ``languages`` are those the text encoder reads; empty if unknown. ``guided`` is False where a distilled
     model ignores guidance; ``negatives`` is False where it was not trained on negative prompts, so that styles leave
-    theirs out. ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
+    theirs out. ``habits``: what its files say (``models.habits``). ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
     ``bytes`` is the approximate download.
     """
 
@@ -58,6 +59,7 @@ class ModelSpec:
     flow: bool = True
     float32_vae: bool = False
     bytes: int = 0
+    habits: Habits = SILENT
 
     @property
     def width(self) -> int:
@@ -179,7 +181,9 @@ def find(name: str, base: str | None = None) -> ModelSpec:
     if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
-        return _as_found(_stored(ModelSpec(name=name, en=name, zh=name, hub=name, modelscope=name)))
+        return _as_found(
+            _stored(_like(name, ModelSpec(name=name, en=name, zh=name, hub=name, modelscope=name)))
+        )
     raise UnknownName(KIND, name, names(), ("A hub id, a folder or a .safetensors file will do too.",
                                             "也可以是模型库 id、文件夹或 .safetensors 文件。"))  # fmt: skip
 
@@ -249,6 +253,17 @@ def _stored(model: ModelSpec) -> ModelSpec:
     return replace(model, path=settings().models / (f"{name}.safetensors" if model.base else name))
 
 
+def _like(source: object, unknown: ModelSpec) -> ModelSpec:
+    """The row whose hub id ``source`` is, with the name and place of ``unknown``; ``unknown`` itself without such a row."""
+    row = next((row for row in MODELS if source and source in (row.hub, row.modelscope)), None)
+    if row is None:
+        return unknown
+    return replace(
+        row, name=unknown.name, en=unknown.en, zh=unknown.zh, path=unknown.path, hub=unknown.hub,
+        modelscope=unknown.modelscope, bytes=unknown.bytes,
+    )  # fmt: skip
+
+
 def _local(path: Path, base: str | None) -> ModelSpec:
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise BadFile(
@@ -265,25 +280,43 @@ def _local(path: Path, base: str | None) -> ModelSpec:
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
         return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
     layout = single_file.recognise(path)
-    habits = find(layout.like)
-    return replace(
-        habits, name=str(path), en=path.stem, zh=path.stem, licence="", hub=None, modelscope=None, path=path,
-        base=base or layout.base, size=layout.size, steps=layout.steps or habits.steps,
-        guidance=habits.guidance if layout.guidance is None else layout.guidance, bytes=path.stat().st_size,
+    usual = find(layout.like)
+    spec = replace(
+        usual, name=str(path), en=path.stem, zh=path.stem, licence="", hub=None, modelscope=None, path=path,
+        base=base or layout.base, size=layout.size, steps=layout.steps or usual.steps,
+        guidance=usual.guidance if layout.guidance is None else layout.guidance, bytes=path.stat().st_size,
     )  # fmt: skip
+    header = weights.header(path)
+    says = replace(habits.of_file(header, usual.flow, layout.name), pipeline=_pipeline_of(layout, spec))
+    return replace(spec, **habits.settings_of_file(header, says, spec.smallest, spec.largest))
+
+
+def _pipeline_of(layout: Layout, spec: ModelSpec) -> str:
+    """The pipeline class of a single file: its layout's own, or its base's if that is here."""
+    folder = layout.folder or (find(spec.base).path if spec.base else None)
+    return str(_json(folder / "model_index.json").get("_class_name", "")) if folder else ""
 
 
 def _as_found(model: ModelSpec) -> ModelSpec:
     """The row corrected by what the model's own folder says, where the folder is here."""
     folder = find(model.base).path if model.base else model.path
     if not (folder / "model_index.json").is_file():
-        return model
+        return model if model.path.is_file() else replace(model, habits=Habits(own_flow=model.flow))
+    if model.name not in names() and model.base is None:
+        called = _json(folder / "model_index.json").get("_name_or_path")
+        known = _like(model.hub or called, model)
+        model = (
+            known if known is not model else replace(model, **habits.settings_of_folder(folder, model.name))
+        )
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     multiple = _multiple(folder) or model.multiple
+    flow = model.flow if model.habits.prediction or not scheduler else _flows(scheduler)
+    own = model.habits if model.path.is_file() else habits.of_folder(folder, flow)
     words, sides = _reach(folder)
     return replace(
         model,
-        flow=_flows(scheduler) if scheduler else model.flow,
+        flow=flow,
+        habits=own,
         multiple=multiple,
         largest=min(model.largest, sides * multiple),
         max_tokens=min(model.max_tokens or words, words) if words else model.max_tokens,
@@ -303,10 +336,8 @@ def _reach(folder: Path) -> tuple[int, int]:
 
 def _multiple(folder: Path) -> int | None:
     """Pixels a side must be a multiple of: the autoencoder's reduction, twice that under a patching transformer."""
-    blocks = _json(folder / "vae" / "config.json").get("block_out_channels")
-    if not isinstance(blocks, list) or not blocks:
-        return None
-    return 2 ** (len(blocks) - 1) * (2 if (folder / "transformer").is_dir() else 1)
+    reduction = habits.reduction(folder)
+    return None if reduction is None else reduction * (2 if (folder / "transformer").is_dir() else 1)
 
 
 def _flows(scheduler: dict[str, Any]) -> bool:

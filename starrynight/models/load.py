@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from starrynight.errors import Unfit
-from starrynight.models import single_file, tensors, weights
+from starrynight.models import habits, single_file, tensors, weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.convert import convert, empty, fill
 from starrynight.models.ledger import MARKERS, Ledgers
@@ -45,6 +45,7 @@ def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) 
     _silence_libraries()
     spec = LoadSpec(plan, folds)
     pipeline = _assembled(model, spec, _from_files(model, spec))
+    pipeline.scheduler = habits.apply(pipeline.scheduler, model.spec.habits)
     _join_formats(pipeline, spec)
     _emulate(pipeline, plan)
     pipeline.folds = spec.applied  # LoRAs follow them (lora)

@@ -5,22 +5,28 @@ A size that the model cannot paint is refused, never rounded. Imports no torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starrynight.errors import BadRequest
+from starrynight.i18n import Text
 from starrynight.metadata.files import open_picture
-from starrynight.models import lora
+from starrynight.models import habits, lora
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting import schedulers, styles
 from starrynight.request import PaintRequest, check_size
+from starrynight.text import excerpt
 
 
 def check(request: PaintRequest, model: ModelSpec) -> None:
     """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the init image)."""
+    model = as_asked(request, model)
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
     styles.styled(request.prompt, request.style)
     if request.sampler is not None:
-        schedulers.find(request.sampler, model.flow)
+        class_name, _ = schedulers.find(request.sampler, model.flow)
+        sampler = schedulers.key_of(request.sampler)
+        habits.check_sampler(model.habits, sampler, class_name, Text(model.en, model.zh))
     for name, _ in request.loras:
         lora.find(name)
     if request.init_image is not None:
@@ -30,6 +36,14 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
                 f"Strength {request.strength:g} of {request.steps} steps leaves none to take; raise either.",
                 f"强度 {request.strength:g} 配 {request.steps} 步，一步也不剩；请提高其一。",
             )
+
+
+def as_asked(request: PaintRequest, model: ModelSpec) -> ModelSpec:
+    """The model under the request's ``prediction``. Raises BadRequest or BadFile as ``habits.asked``."""
+    says = habits.asked(model.habits, request.prediction, Text(model.en, model.zh))
+    if says == model.habits:
+        return model
+    return replace(model, habits=says, flow=says.prediction == "flow" or says.own_flow)
 
 
 def negative_of(request: PaintRequest, model: ModelSpec) -> str:
@@ -42,7 +56,14 @@ def negative_of(request: PaintRequest, model: ModelSpec) -> str:
 def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None) -> list[tuple[str, str]]:
     """What the model will ignore or do badly. With its tokenizer, the prompt's length is checked as well."""
     prompt, _ = styles.styled(request.prompt, request.style)
-    found = []
+    found: list[tuple[str, str]] = [*model.habits.notes]
+    if (words := model.habits.trigger) and words.lower() not in prompt.lower():
+        found.append((
+            f"{model.en} was trained with the words “{excerpt(words)}”, which the prompt does not hold.",
+            f"{model.zh} 训练时使用触发词“{excerpt(words)}”，提示词里没有。",
+        ))  # fmt: skip
+    if request.negative_prompt and not model.habits.takes_negatives:
+        found.append((f"{model.en} ignores the negative prompt.", f"{model.zh} 会忽略负面提示词。"))
     if model.languages and styles.language(prompt) == "zh" and "zh" not in model.languages:
         found.append((
             f"{model.en} reads only English; a Chinese prompt will be mostly ignored. Translate it, or use firefly "

@@ -98,6 +98,7 @@ class Painter:
         if not catalogue.is_here(spec):
             spec = download.fetch(spec)
             checking.check(request, spec)  # its own configuration is known only now
+        spec = checking.as_asked(request, spec)
         where = torch.device(device) if device else torch_device(kind())
         with library_errors(spec.path):
             model = catalogue.resolve(spec)
@@ -130,7 +131,7 @@ class Painter:
 
     def warnings(self, request: PaintRequest) -> list[tuple[str, str]]:
         """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer."""
-        return checking.warnings_for(request, self.model.spec, getattr(self.pipeline, "tokenizer", None))
+        return checking.warnings_for(request, self.model.spec, longest_tokenizer(self.pipeline))
 
     def paint(
         self,
@@ -247,6 +248,7 @@ class Painter:
             guidance_scale=request.guidance,
             max_sequence_length=self.model.spec.max_tokens,
             generator=generator(request.seed_of(index)),
+            clip_skip=self.model.spec.habits.clip_skip,
             output_type="pt",
             image=image,
             strength=None if image is None else request.strength,
@@ -305,7 +307,13 @@ class Blanked(BadRequest):
 
 
 def _key(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
-    return (request.model, request.precision, device, attention)
+    return (request.model, request.prediction, request.precision, device, attention)
+
+
+def longest_tokenizer(pipeline: Any) -> Any:
+    """The tokenizer of the encoder that reads furthest: families with CLIP and T5 name T5's last. None without one."""
+    found = (getattr(pipeline, name, None) for name in ("tokenizer_3", "tokenizer_2", "tokenizer"))
+    return next((tokenizer for tokenizer in found if tokenizer is not None), None)
 
 
 def _steps(pipeline: Any) -> int:

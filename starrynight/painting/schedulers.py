@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from starrynight.errors import UnknownName
+from starrynight.errors import BadRequest, UnknownName
+from starrynight.models.habits import LEAST_ALPHA, configured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +58,16 @@ def names(flow: bool) -> list[str]:
 
 def find(name: str, flow: bool) -> tuple[str, dict[str, Any]]:
     """The scheduler class and changes behind a name; "DPM++ 2M Karras" is dpmpp_2m_karras. Raises UnknownName."""
-    key = name.strip().lower().replace("++", "pp").replace(" ", "_").replace("-", "_")
-    table = FLOW if flow else NOISE
+    key, table = key_of(name), FLOW if flow else NOISE
     if key not in table:
         hint = ("This model predicts flow.", "该模型为流匹配模型。") if flow and key in NOISE else ("", "")
         raise UnknownName(KIND, name, table, hint)
     return table[key]
+
+
+def key_of(name: str) -> str:
+    """A sampler's name as the tables have it."""
+    return name.strip().lower().replace("++", "pp").replace(" ", "_").replace("-", "_")
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -75,11 +80,24 @@ def build(name: str | None, scheduler: Any) -> Any:
     import diffusers
 
     if name is None:
-        return _accepting_flow_arguments(type(scheduler).from_config(scheduler.config))
+        return _accepting_flow_arguments(configured(type(scheduler), scheduler.config))
+    if type(scheduler).__name__.startswith("EDM"):
+        raise BadRequest(
+            f"This model is sampled by EDM's schedule; {name} has none. Leave the sampler out.",
+            f"此模型采用 EDM 噪声调度，{name} 不支持；请不要指定采样器。",
+        )
     class_name, changes = find(name, is_flow(scheduler))
+    if "use_karras_sigmas" in changes and scheduler.config.get("rescale_betas_zero_snr"):
+        # Its first noise levels would all round to the last timestep, and diffusers takes the second of them for the first.
+        raise BadRequest(
+            f"{name} has no steps for zero terminal SNR, which this model is trained to; use dpmpp_2m.",
+            f"该模型训练到零终端信噪比，{name} 没有相应的步；请改用 dpmpp_2m。",
+        )
     if "use_flow_sigmas" in changes:
-        changes = changes | {"flow_shift": scheduler.config.get("shift", 1.0)}
-    return _accepting_flow_arguments(getattr(diffusers, class_name).from_config(scheduler.config, **changes))
+        changes = changes | {
+            "flow_shift": scheduler.config.get("shift", scheduler.config.get("flow_shift", 1.0))
+        }
+    return _accepting_flow_arguments(configured(getattr(diffusers, class_name), scheduler.config, **changes))
 
 
 def _accepting_flow_arguments(scheduler: Any) -> Any:
@@ -139,7 +157,7 @@ def conservative(scheduler: Any, first_time: Any) -> tuple[str, Conservative] | 
         return None
     import diffusers
 
-    plain = getattr(diffusers, class_name).from_config(scheduler.config, stochastic_sampling=False, **changes)
+    plain = configured(getattr(diffusers, class_name), scheduler.config, stochastic_sampling=False, **changes)
     plain.sigmas, plain.timesteps = _sigmas(scheduler), scheduler.timesteps
     plain.is_scale_input_called = True  # the pipeline's own scheduler has done it
     first = int((scheduler.timesteps == first_time).nonzero()[0])
@@ -160,5 +178,5 @@ def _sigmas(scheduler: Any) -> Tensor:
     """The noise level of each step, and 0 after the last: the scheduler's own list, or computed from its timesteps."""
     if hasattr(scheduler, "sigmas"):
         return scheduler.sigmas
-    alphas = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()]
+    alphas = scheduler.alphas_cumprod[scheduler.timesteps.long().cpu()].clamp(min=LEAST_ALPHA)
     return (((1 - alphas) / alphas) ** 0.5).new_tensor([*((1 - alphas) / alphas) ** 0.5, 0.0])
