@@ -321,5 +321,5 @@ def test_a_marked_file_paints_as_its_folder_with_that_schedule(tmp_path):
         assert bool(config.get("rescale_betas_zero_snr")) == (name != "epsilon")
         pixels[name] = pipeline("sea", width=64, height=64, num_inference_steps=3, output_type="pt",
                                 generator=torch.Generator().manual_seed(1)).images  # fmt: skip
-    assert torch.equal(pixels["marked"], pixels["folder"])
-    assert not torch.equal(pixels["marked"], pixels["epsilon"])
+    assert torch.allclose(pixels["marked"], pixels["folder"], atol=1e-4)
+    assert (pixels["marked"] - pixels["epsilon"]).abs().max() > 0.05

@@ -14,6 +14,7 @@ from typing import Any
 
 from starrynight.errors import Unfit
 from starrynight.i18n import Text
+from starrynight.models import habits
 
 # Tensors that published files carry and that no painting reads: pattern of the name → why they change nothing.
 HARMLESS = {
@@ -36,7 +37,7 @@ HARMLESS = {
 }  # fmt: skip
 
 # Tensors without numbers that say how the model was trained; the scheduler obeys them.
-MARKERS = frozenset({"v_pred", "ztsnr"})
+MARKERS = habits.MARKERS
 
 # What an unknown tensor most likely is, by its name; the way out follows from it. The first that matches counts.
 SUSPECTS = (
