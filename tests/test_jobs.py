@@ -210,6 +210,45 @@ def test_an_expired_lease_counts_as_a_death_and_stops_the_late_worker(gallery: G
     assert queue.get(job).deaths == 1
 
 
+HOURS = 8 * 3_600_000  # ms
+
+
+@pytest.mark.parametrize("hours", [-8, 8])
+def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_lease(
+    gallery: Gallery, queue: Queue, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    job = queue.submit(request()).id
+    held = lease(gallery)
+    mine = claim(held)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    other = Lease(gallery.database, "here/cpu")
+    assert not other.acquire()  # it runs still
+    assert other.claim() is None
+    assert held.acquire()
+    held.report(mine)
+    expire(gallery)
+    assert other.acquire()  # and has ended
+    assert claim(other).id == job
+
+
+@pytest.mark.parametrize("until", [0, 1, 10**6, 10**9, 1_700_000_000_000, 1_700_000_000_000 + HOURS, 2**62])
+def test_a_lease_of_another_clock_is_none(gallery: Gallery, queue: Queue, until: int) -> None:
+    """After a power cut the lease that the database holds was given before the machine started anew."""
+    now = int(time.monotonic() * 1000)
+    if now <= until <= now + leases.LEASE_MS:
+        pytest.skip("this machine has run for just so long")
+    job = queue.submit(request()).id
+    claim(lease(gallery))
+    with gallery.database.writing() as connection:
+        connection.execute(update(workers).values(until=until))
+    assert leases.living_workers(gallery.database) == 0
+    after = lease(gallery)
+    assert leases.living_workers(gallery.database) == 1
+    assert claim(after).id == job
+    assert queue.get(job).deaths == 1
+
+
 def test_devices_claim_different_jobs(gallery: Gallery, queue: Queue) -> None:
     for name in "abcdef":
         queue.submit(request(name))

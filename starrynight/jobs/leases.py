@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, text, update
 
 from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
@@ -50,18 +51,15 @@ class Lease:
     def acquire(self) -> bool:
         """Acquire or renew the lease on the device; False while another living worker has it."""
         with self.database.reading() as connection:
-            held_by_another = (
-                workers.c.device == self.device,
-                workers.c.worker != self.worker,
-                workers.c.until > now_ms(),
-            )
+            here = workers.c.device == self.device
+            held_by_another = (here, workers.c.worker != self.worker, _runs(_clock_ms(connection)))
             if connection.execute(select(workers.c.worker).where(*held_by_another)).scalar() is not None:
                 return False
         with self.database.writing() as connection:
-            lease = {"worker": self.worker, "until": now_ms() + LEASE_MS}
+            now = _clock_ms(connection)
+            lease = {"worker": self.worker, "until": now + LEASE_MS}
             connection.execute(insert_or_ignore(connection, workers).values(device=self.device, **lease))
-            free = (workers.c.worker == self.worker) | (workers.c.until <= now_ms())
-            here = workers.c.device == self.device
+            free = (workers.c.worker == self.worker) | ~_runs(now)
             return connection.execute(update(workers).where(here, free).values(**lease)).rowcount == 1
 
     def release(self) -> None:
@@ -72,7 +70,7 @@ class Lease:
     def claim(self) -> ClaimedJob | None:
         """Claim the next job; None if none waits. Jobs of dead workers are put back or set aside before."""
         with self.database.reading() as connection:  # an idle worker polls without taking the write lock
-            alive = exists().where(workers.c.worker == jobs.c.worker, workers.c.until > now_ms())
+            alive = exists().where(workers.c.worker == jobs.c.worker, _runs(_clock_ms(connection)))
             claimable = (jobs.c.state == WAITING) | ((jobs.c.state == PAINTING) & ~alive)
             if connection.execute(select(jobs.c.number).where(claimable).limit(1)).scalar() is None:
                 return None
@@ -157,6 +155,32 @@ class Lease:
             raise LostLease
         if cancelling:
             raise Cancelled
+
+
+def living_workers(database: Database) -> int:
+    """How many workers hold a lease that runs."""
+    with database.reading() as connection:
+        count = select(func.count()).select_from(workers).where(_runs(_clock_ms(connection)))
+        return connection.execute(count).scalar_one()
+
+
+def _clock_ms(connection: Connection) -> int:
+    """Milliseconds on a clock that all workers share and that nobody sets.
+
+    SQLite's workers are on one machine: its time since it started, which goes on when the date is changed. Workers
+    of a Postgres database ask its server.
+    """
+    if connection.dialect.name == "sqlite":
+        return int(time.monotonic() * 1000)
+    return connection.execute(
+        text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+    ).scalar_one()
+
+
+def _runs(now: int) -> ColumnElement[bool]:
+    """Whether a lease runs at ``now``. One that ends later than a lease lasts was given on another clock: before
+    the machine started anew, or on another machine."""
+    return workers.c.until.between(now + 1, now + LEASE_MS)
 
 
 def _record_picture(connection: Connection, number: int, **values: object) -> None:

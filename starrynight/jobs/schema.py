@@ -62,5 +62,5 @@ workers = sa.Table(
     "workers", metadata,
     sa.Column("device", sa.String(200), primary_key=True),  # machine and device; one worker for each
     sa.Column("worker", sa.String(32), nullable=False),
-    sa.Column("until", sa.BigInteger, nullable=False),  # when the lease ends
+    sa.Column("until", sa.BigInteger, nullable=False),  # when the lease ends, on the clock of leases.py
 )  # fmt: skip
