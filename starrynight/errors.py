@@ -5,6 +5,7 @@ Interfaces catch by type: ``exit_code`` is the shell's, ``status`` is HTTP's.
 StarryError
 ├── BadRequest        the request is invalid: empty prompt, wrong size, steps out of range
 │   ├── UnknownName   no model, style, sampler or LoRA has this name (with the nearest names)
+│   ├── QueueFull     as many jobs wait as may wait
 │   └── WrongSize     the size does not fit the model (with the nearest valid sizes)
 ├── BadFile           the file is missing, truncated, of the wrong type or unsafe
 │   ├── MissingFile
@@ -15,6 +16,7 @@ StarryError
 ├── HubUnreachable    the model is not on this machine and its hub does not answer
 ├── MissingPackage    an optional package is not installed
 ├── StorageError      the disk is full, or the folder is not writable
+│   └── Busy          another program or too many callers hold what is needed; try again
 ├── BrokenNumbers     the guard found NaN or Inf and no fallback recovered
 ├── OutOfMemory
 └── Cancelled
@@ -59,6 +61,7 @@ class StarryError(Exception):
 
     exit_code = 1
     status = 500
+    retry_after: int | None = None  # seconds after which the same request may succeed
 
     def __init__(self, en: str, zh: str) -> None:
         super().__init__(en)
@@ -106,6 +109,11 @@ class WrongSize(BadRequest):
     pass
 
 
+class QueueFull(BadRequest):
+    status = 429
+    retry_after = 60
+
+
 class BadFile(StarryError):
     exit_code, status = 3, 422
 
@@ -140,6 +148,11 @@ class MissingPackage(StarryError):
 
 class StorageError(StarryError):
     exit_code, status = 5, 507
+
+
+class Busy(StorageError):
+    status = 503
+    retry_after = 5
 
 
 class BrokenNumbers(StarryError):

@@ -98,6 +98,7 @@ class Server:
         environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
         limit = (descriptors, descriptors)
         command = [str(STARRY), "open", "--no-browser", "--port", "0", *options]
+        self.home = home
         self.log = open(home / "server.log", "ab")  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             command,

@@ -108,16 +108,20 @@ def test_the_pages_are_served_at_the_same_address(server: Server) -> None:
 
 def test_a_second_open_prints_the_address_and_a_taken_port_fails(server: Server, tmp_path: Path) -> None:
     port = server.address.rstrip("/").rsplit(":", 1)[1]
-    again = Server(tmp_path, "--port", port)
+    again = Server(server.home, "--port", port, http_proxy="http://127.0.0.1:9")
     assert (again.process.wait(60), again.address) == (0, server.address)
     again.close()
+    another = Server(tmp_path, "--port", port)  # another gallery: not ours to show
+    assert (another.process.wait(60), another.address) == (StorageError.exit_code, "")
+    another.close()
+    assert not (tmp_path / "gallery").exists()
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = Server(tmp_path, "--port", str(other.getsockname()[1]))
         assert taken.process.wait(60) == StorageError.exit_code
         taken.close()
     log = (tmp_path / "server.log").read_text("utf-8")
     assert log.startswith("✗ Cannot listen on")
-    assert log.count("\n") == 1
+    assert log.count("\n") == 2
 
 
 def test_jobs_are_listed_moved_cancelled_and_retried(here: str) -> None:
@@ -198,7 +202,7 @@ WRONG = {
     "a path out of the gallery": ("/api/pictures/..%2f..%2fgallery.db/file", None, 404, "BadRequest"),
     "a path out of the uploads": ("/api/uploads/..%2fgallery%2fgallery.db", None, 404, "BadRequest"),
     "no route": ("/api/nothing", None, 404, "BadRequest"),
-    "no such method": ("/api/health", {}, 404, "BadRequest"),
+    "no such method": ("/api/health", {}, 405, "BadRequest"),
     "an SVG": ("/api/uploads", SVG, 422, "BadFile"),
     "an SVG with a PNG signature": ("/api/uploads", b"\x89PNG\r\n\x1a\n" + SVG, 422, "BadFile"),
     "nothing uploaded": ("/api/uploads", b"", 422, "BadFile"),

@@ -11,8 +11,7 @@ import hmac
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -25,6 +24,8 @@ from starrynight.i18n import Text
 
 COOKIE = "starry_token"
 COOKIE_AGE = 30 * 86400  # seconds
+GALLERY_HEADER = "Starry-Gallery"
+MAX_PATH, MAX_NAME = 2048, 255  # characters; bytes of one part, as file systems have it
 HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", re.ASCII)  # a name or an address, and a port
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = (
@@ -45,23 +46,42 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Access:
-    """``hosts``: names accepted in a Host header. ``token``: what a caller must send; None on a loopback
-    address. ``any_address``: accept every IP address as Host too, as a server on a network must."""
+    """``hosts``: names accepted in a Host header. ``token``: what a caller must send; None for everybody.
+    ``any_address``: accept every IP address as Host too, as a server on a network must. ``port``: cookies are
+    shared by all ports of a host, so a server's cookie bears its own. ``gallery``: its identity, which a refusal
+    for want of a token tells. ``codes``: each exchanged once for the token's cookie."""
 
     hosts: frozenset[str]
     token: str | None = None
     any_address: bool = False
+    port: int | None = None
+    gallery: str = ""
+    codes: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, host: str, token: str | None) -> Access:
+    def of(cls, host: str, token: str | None, port: int | None = None, gallery: str = "") -> Access:
         """The access rules of a server that listens on ``host``."""
-        if token is None:
-            return cls(frozenset(LOOPBACK))
+        if token is None or host in LOOPBACK:
+            return cls(frozenset(LOOPBACK), token, port=port, gallery=gallery)
         own = socket.gethostname().lower()
-        return cls(frozenset({*LOOPBACK, host.lower(), own, f"{own}.local"}), token, any_address=True)
+        hosts = frozenset({*LOOPBACK, host.lower(), own, f"{own}.local"})
+        return cls(hosts, token, any_address=True, port=port, gallery=gallery)
 
     def accepts_host(self, name: str) -> bool:
         return name in self.hosts or (self.any_address and _is_address(name))
+
+    @property
+    def cookie(self) -> str:
+        return COOKIE if self.port is None else f"{COOKIE}_{self.port}"
+
+    def exchanges(self, given: str) -> bool:
+        """Whether ``?token=`` may be exchanged for the cookie: the token, or a code that is used up now."""
+        if self.token is not None and _equal(given, self.token):
+            return True
+        if given in self.codes:
+            self.codes.discard(given)
+            return True
+        return False
 
 
 class AccessMiddleware:
@@ -78,7 +98,10 @@ class AccessMiddleware:
             return await response(scope, receive, send)
         if scope["type"] == "http":
             pages = PAGE_POLICY.format(host=caller.headers["host"])
-            send = _with_headers(send, API_POLICY if scope["path"].startswith("/api/") else pages)
+            is_api = scope["path"].startswith("/api/")
+            send = _with_headers(send, API_POLICY if is_api else pages, "no-store" if is_api else None)
+            if is_api and scope["method"] == "HEAD":
+                scope, send = {**scope, "method": "GET"}, _head_only(send)
         return await self.app(scope, receive, send)
 
     def _check(self, caller: HTTPConnection) -> Response | None:
@@ -87,36 +110,79 @@ class AccessMiddleware:
         if not self.access.accepts_host(_host_name(host)):
             message = Text("This server does not answer to that Host.", "本服务器不接受这个 Host。")
             return error_response(caller, "Misdirected", message, 421)
-        origin, site = caller.headers.get("origin"), caller.headers.get("sec-fetch-site")
-        foreign = origin is not None and origin.lower().partition("://")[2] != host.lower()
-        if foreign or (site == "cross-site" and caller.headers.get("sec-fetch-mode") != "navigate"):
+        if _is_foreign(caller, host):
             message = Text("Requests from other sites are refused.", "拒绝来自其他网站的请求。")
             return error_response(caller, "Forbidden", message, 403)
-        return None if self.access.token is None else _check_token(caller, self.access.token)
+        if _is_malformed(caller.scope["path"]):
+            message = Text("The address is too long or not valid.", "地址太长或无效。")
+            return error_response(caller, "BadRequest", message, 414)
+        return None if self.access.token is None else _check_token(caller, self.access)
 
 
-def _check_token(caller: HTTPConnection, token: str) -> Response | None:
+def _is_foreign(caller: HTTPConnection, host: str) -> bool:
+    """Whether a page of another site sent this. A link from elsewhere may be followed, a form not be submitted."""
+    origin, site = caller.headers.get("origin"), caller.headers.get("sec-fetch-site")
+    if origin is not None and origin.lower().partition("://")[2] != host.lower():
+        return True
+    method = caller.scope.get("method", "GET")  # a socket has none
+    if method in ("GET", "HEAD"):
+        return site == "cross-site" and caller.headers.get("sec-fetch-mode") != "navigate"
+    return site in ("cross-site", "same-site")
+
+
+def _is_malformed(path: str) -> bool:
+    """Whether no file system takes the path, so that a route for files would fail."""
+    names = path.encode("utf-8", "replace").split(b"/")
+    return b"\0" in path.encode("utf-8", "replace") or len(path) > MAX_PATH or max(map(len, names)) > MAX_NAME
+
+
+def _check_token(caller: HTTPConnection, access: Access) -> Response | None:
     """None for a valid cookie or Bearer token. ``?token=`` is exchanged for a cookie and removed from the
     address, so that it stays out of the browser's history and of Referer headers."""
+    token = access.token or ""
     given = caller.query_params.get("token")
-    if given is not None and _equal(given, token) and caller.scope["type"] == "http":
+    if given is not None and caller.scope["type"] == "http" and access.exchanges(given):
         rest = urlencode([pair for pair in parse_qsl(caller.url.query) if pair[0] != "token"])
         path = "/" + caller.url.path.lstrip("/")  # a path of two slashes would redirect to another site
-        redirect = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-        redirect.set_cookie(COOKIE, token, max_age=COOKIE_AGE, httponly=True, samesite="strict")
+        # 307 keeps the method and the body of what is no reading.
+        status = 303 if caller.scope["method"] in ("GET", "HEAD") else 307
+        redirect = RedirectResponse(path + (f"?{rest}" if rest else ""), status)
+        redirect.set_cookie(access.cookie, token, max_age=COOKIE_AGE, httponly=True, samesite="strict")
         return redirect
-    bearer = caller.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    if _equal(bearer, token) or _equal(_cookie(caller), token):
+    scheme, _, bearer = caller.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and _equal(bearer.strip(), token):
+        return None
+    if any(_equal(value, token) for value in _cookies(caller, access.cookie)):
         return None
     message = Text(
         "This gallery needs its access token: open the address that `starry open` printed, "
         "or send it as a Bearer token.",
         "访问这座画廊需要令牌：请打开 `starry open` 打印的地址，或以 Bearer 令牌发送。",
     )
-    return error_response(caller, "Unauthorized", message, 401)
+    refusal = error_response(caller, "Unauthorized", message, 401)
+    refusal.headers["WWW-Authenticate"] = "Bearer"
+    if access.gallery:
+        refusal.headers[GALLERY_HEADER] = access.gallery
+    return refusal
 
 
-def _with_headers(send: Send, policy: str) -> Send:
+def _head_only(send: Send) -> Send:
+    """Send the head of an answer and end it there, so that a HEAD of an event stream ends too."""
+    ended = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            ended = True
+        elif not ended:
+            await send(message)
+
+    return send_head
+
+
+def _with_headers(send: Send, policy: str, cache: str | None) -> Send:
     """Add the security headers to a response, except those that its route has set more strictly."""
 
     async def send_with_headers(message: Message) -> None:
@@ -124,6 +190,8 @@ def _with_headers(send: Send, policy: str) -> Send:
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             for name, value in (*HEADERS, ("content-security-policy", policy)):
                 headers.setdefault(name, value)
+            if cache is not None:
+                headers.setdefault("cache-control", cache)
         await send(message)
 
     return send_with_headers
@@ -147,9 +215,7 @@ def _equal(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
 
 
-def _cookie(caller: HTTPConnection) -> str:
-    try:
-        found = SimpleCookie(caller.headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+def _cookies(caller: HTTPConnection, name: str) -> list[str]:
+    """All values of a cookie. Other programs on this host may have set odd cookies, or one of the same name."""
+    pairs = [pair.partition("=") for header in caller.headers.getlist("cookie") for pair in header.split(";")]
+    return [value.strip().strip('"') for key, _, value in pairs if key.strip() == name]

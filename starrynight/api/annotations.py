@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from starrynight.api.pictures import GalleryDep, QueryDep
+from starrynight.api.pools import WRITERS
 from starrynight.errors import BadRequest
 
 router = APIRouter()
@@ -32,30 +33,35 @@ def count(gallery: GalleryDep, query: QueryDep) -> dict[str, int]:
 
 
 @router.post("/stars")
+@WRITERS.route
 def star(pictures: Pictures, gallery: GalleryDep, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
     gallery.annotations.star(_checked(pictures), starred)
     return {"starred": starred}
 
 
 @router.put("/pictures/{picture}/note")
+@WRITERS.route
 def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: GalleryDep) -> dict[str, str]:
     gallery.annotations.note(picture, note)
     return {"note": gallery.get(picture).note}
 
 
 @router.post("/tags")
+@WRITERS.route
 def tag(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
     (gallery.annotations.untag if remove else gallery.annotations.tag)(_checked(pictures), name)
     return gallery.annotations.all_tags()
 
 
 @router.post("/collections")
+@WRITERS.route
 def collect(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
     (gallery.annotations.uncollect if remove else gallery.annotations.collect)(name, _checked(pictures))
     return gallery.annotations.all_collections()
 
 
 @router.post("/trash")
+@WRITERS.route
 def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     """Move pictures to the trash; ``restore`` brings them back within thirty days."""
     gallery.trash.discard(_checked(pictures))
@@ -63,12 +69,14 @@ def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
 
 
 @router.post("/trash/restore")
+@WRITERS.route
 def restore(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     gallery.trash.restore(_checked(pictures))
     return {"restored": len(pictures)}
 
 
 @router.delete("/trash")
+@WRITERS.route
 def empty(gallery: GalleryDep) -> dict[str, int]:
     """Delete the pictures in the trash permanently."""
     return {"gone": gallery.trash.empty()}

@@ -7,6 +7,7 @@ Every error is answered as {"error": {...}} with its own status. Whatever is mou
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,16 +15,19 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from starrynight import __version__, validation_messages
 from starrynight.api import annotations as annotation_routes
 from starrynight.api import error_response, jobs, lab, pictures
+from starrynight.api.health import Health
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.queue import Queue
 from starrynight.text import clean
 
+METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]  # a HEAD arrives as GET
 MAX_BODY = 1 << 20  # bytes; the upload route sets its own limit
 NO_ROUTE = Text("There is no {}; see docs/api.md.", "没有接口 {}；见 docs/api.md。")
 HTTP_MESSAGES = {404: NO_ROUTE, 405: NO_ROUTE, 413: Text("The request is too large.", "请求体太大。")}
@@ -39,37 +43,32 @@ def create_app(
         title="Starry Night 璀璨星河", version=__version__, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",  # their pages load scripts from a CDN
     )  # fmt: skip
-    app.state.gallery, app.state.queue, app.state.worker_alive = gallery, queue, worker_alive
+    app.state.gallery, app.state.queue, app.state.uploading = gallery, queue, 0
+    app.state.health = Health(gallery, queue, worker_alive)
     for router in (jobs.router, lab.router, annotation_routes.router, pictures.router, health_routes):
         app.include_router(router, prefix="/api", max_body_size=MAX_BODY)
     # Without this route the pages behind the application would answer an unknown /api path with HTML.
-    app.add_api_route(
-        "/api/{rest:path}", _no_route, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False
-    )
+    app.add_api_route("/api/{rest:path}", _no_route, methods=METHODS, include_in_schema=False)
     app.add_exception_handler(StarryError, _on_starry_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_field)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
     return app
 
 
 @health_routes.get("/health")
-def health(request: Request) -> dict[str, Any]:
-    state = request.app.state
-    return {
-        "status": "ok",
-        "version": __version__,
-        "worker": "alive" if state.worker_alive() else "starting",
-        "jobs": state.queue.counts(),
-        "pictures": state.gallery.count(),
-    }
+async def health(request: Request) -> dict[str, Any]:
+    """``status`` is ok or degraded; ``problems`` names what is wrong. Answers at once, whatever hangs."""
+    return await request.app.state.health.read()
 
 
 @health_routes.get("/metrics")
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Prometheus's text format, version 0.0.4."""
-    found = health(request)
+    found = await request.app.state.health.read()
     lines = [
+        "# TYPE starry_ok gauge", f"starry_ok {int(found['status'] == 'ok')}",
         "# TYPE starry_pictures gauge", f"starry_pictures {found['pictures']}",
         "# TYPE starry_worker_alive gauge", f"starry_worker_alive {int(found['worker'] == 'alive')}",
         "# TYPE starry_jobs gauge", *(f'starry_jobs{{state="{name}"}} {n}' for name, n in found["jobs"].items()),
@@ -77,7 +76,12 @@ def metrics(request: Request) -> Response:
     return Response("\n".join([*lines, ""]), media_type="text/plain; version=0.0.4")
 
 
-def _no_route(rest: str) -> None:
+def _no_route(request: Request, rest: str) -> None:
+    """405 and what is allowed for a path that exists, else 404."""
+    for path, methods in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), f"/api/{rest}"):
+            allowed = sorted({name.upper() for name in methods} | ({"HEAD"} if "get" in methods else set()))
+            raise HTTPException(405, "Method not allowed", {"Allow": ", ".join(allowed)})
     raise HTTPException(404, "Not found")
 
 
@@ -85,7 +89,10 @@ def _respond(
     request: Request, error: StarryError, status: int | None = None, param: str | None = None
 ) -> JSONResponse:
     message = Text(error.en, error.zh)
-    return error_response(request, type(error).__name__, message, status or error.status, param)
+    answer = error_response(request, type(error).__name__, message, status or error.status, param)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
 
 
 def _on_starry_error(request: Request, error: Exception) -> JSONResponse:
@@ -111,7 +118,13 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         refused = BadRequest(message.en.format(asked), message.zh.format(asked))
     else:
         refused = BadRequest(f"{error.detail.rstrip('.')}: {asked}.", f"请求被拒绝：{asked}。")
-    return _respond(request, refused, error.status_code)
+    answer = _respond(request, refused, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it; without this the log would call it a failure
 
 
 def _on_unexpected(request: Request, error: Exception) -> JSONResponse:

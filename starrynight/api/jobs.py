@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import UploadFile
 
-from starrynight.errors import BadRequest, MissingFile
+from starrynight.api.feed import JobFeed
+from starrynight.api.pools import DECODERS, FILES, WRITERS
+from starrynight.errors import BadRequest, Busy, MissingFile
 from starrynight.jobs import validate
 from starrynight.jobs.job import STATE_GROUPS, Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
 
 router = APIRouter()
-POLL_INTERVAL = 0.1  # seconds between two reads of a job's revision
-KEEPALIVE = 15.0  # seconds without an event after which a comment keeps proxies from closing the connection
+MAX_UPLOADS = 8  # received or decoded at once; each takes up to 33 MB until it is decoded
+_FEED: RunVar[JobFeed] = RunVar("starrynight.feed")
 
 
-def queue_of(request: Request) -> Queue:
+async def queue_of(request: Request) -> Queue:
     return request.app.state.queue
 
 
@@ -30,6 +33,7 @@ QueueDep = Annotated[Queue, Depends(queue_of)]
 
 
 @router.post("/jobs", status_code=201)
+@WRITERS.route
 def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: QueueDep) -> dict[str, Any]:
     """The body is the fields of a PaintRequest; only ``prompt`` is required."""
     return queue.submit(validate.validate_request(fields, request.app.state.gallery)).to_dict()
@@ -51,16 +55,19 @@ def one(job: str, queue: QueueDep) -> dict[str, Any]:
 
 
 @router.post("/jobs/{job}/cancel")
+@WRITERS.route
 def cancel(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.cancel(job).to_dict()
 
 
 @router.post("/jobs/{job}/move")
+@WRITERS.route
 def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: QueueDep) -> dict[str, Any]:
     return queue.move(job, position).to_dict()
 
 
 @router.post("/jobs/{job}/retry")
+@WRITERS.route
 def retry(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.retry(job).to_dict()
 
@@ -72,37 +79,45 @@ def preview(job: str, queue: QueueDep) -> Response:
     return Response(newest.image, media_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
-def found(job: str, queue: QueueDep) -> Job:
+async def feed_of(queue: QueueDep) -> JobFeed:
+    """The feed of this event loop."""
+    try:
+        return _FEED.get()
+    except LookupError:
+        _FEED.set(feed := JobFeed(queue))
+        return feed
+
+
+FeedDep = Annotated[JobFeed, Depends(feed_of)]
+
+
+def found(job: str, queue: QueueDep, feed: FeedDep) -> Job:
     """Read the job before the stream begins, so that an unknown job is a 404 and not an empty stream."""
+    feed.check()
     return queue.get(job)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
-async def events(first: Annotated[Job, Depends(found)], queue: QueueDep) -> AsyncIterator[ServerSentEvent]:
+async def events(first: Annotated[Job, Depends(found)], feed: FeedDep) -> AsyncIterator[ServerSentEvent]:
     """Server-Sent Events: ``job`` at each change, ``preview``, ``picture`` when finished, ``ended`` last."""
     yield ServerSentEvent(retry=1000, comment="starry night")
-    seen, shown, finished, silent = -1, -1, 0, 0.0
-    while True:
-        if await asyncio.to_thread(queue.revision, first.id) == seen:
-            await asyncio.sleep(POLL_INTERVAL)
-            silent += POLL_INTERVAL
-            if silent >= KEEPALIVE:
-                silent = 0.0
+    shown, finished = -1, 0
+    async with contextlib.aclosing(feed.changes(first.id)) as changes:
+        async for change in changes:
+            if change is None:  # a comment keeps proxies from closing the connection
                 yield ServerSentEvent(comment="still here")
-            continue
-        silent = 0.0
-        job, newest = await asyncio.to_thread(lambda: (queue.get(first.id), queue.preview(first.id)))
-        seen = job.revision
-        yield ServerSentEvent(event="job", data=job.to_dict(), id=str(seen))
-        if newest is not None and newest.revision != shown:
-            shown = newest.revision
-            yield ServerSentEvent(event="preview", data=_preview(job, newest.image))
-        for picture in job.painted[finished:]:
-            yield ServerSentEvent(event="picture", data=vars(picture))
-        finished = len(job.painted)
-        if job.ended:
-            yield ServerSentEvent(event="ended", data=job.to_dict())
-            return
+                continue
+            job, newest = change
+            yield ServerSentEvent(event="job", data=job.to_dict(), id=str(job.revision))
+            if newest is not None and newest.revision != shown:
+                shown = newest.revision
+                yield ServerSentEvent(event="preview", data=_preview(job, newest.image))
+            for picture in job.painted[finished:]:
+                yield ServerSentEvent(event="picture", data=vars(picture))
+            finished = len(job.painted)
+            if job.ended:
+                yield ServerSentEvent(event="ended", data=job.to_dict())
+                return
 
 
 def _preview(job: Job, image: bytes) -> dict[str, Any]:
@@ -110,7 +125,23 @@ def _preview(job: Job, image: bytes) -> dict[str, Any]:
     return {"picture": job.picture, "step": job.step, "steps": job.steps, "image": url}
 
 
-@router.post("/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20))
+async def uploading(request: Request) -> AsyncIterator[None]:
+    """A place among the uploads that are received at once. Raises ``Busy`` if there is none."""
+    state = request.app.state
+    if state.uploading >= MAX_UPLOADS:
+        raise Busy(
+            "Too many uploads at once; try again in a few seconds.", "同时上传的图片太多；请几秒后再试。"
+        )
+    state.uploading += 1
+    try:
+        yield
+    finally:
+        state.uploading -= 1
+
+
+@router.post(
+    "/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20), dependencies=[Depends(uploading)]
+)
 async def upload(request: Request) -> dict[str, Any]:
     """The body is the picture, or a form with ``file``. Only its pixels are kept."""
     if request.headers.get("content-type", "").startswith("multipart/"):
@@ -121,11 +152,12 @@ async def upload(request: Request) -> dict[str, Any]:
             data = await file.read()
     else:
         data = await request.body()
-    name, width, height = await asyncio.to_thread(Uploads().save, data)
+    name, width, height = await DECODERS.run(Uploads().save, data)
     return {"init_image": f"{validate.UPLOAD}{name}", "width": width, "height": height}
 
 
 @router.get("/uploads/{name}")
+@FILES.route
 def uploaded(name: str) -> Response:
     """An upload, as it was stored."""
     data = Uploads().path(name).read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 
 from starrynight.api.pictures import HEADERS
+from starrynight.api.pools import FILES
 from starrynight.errors import MissingFile
 from starrynight.lab import report as reports
 from starrynight.lab import table
@@ -23,6 +24,7 @@ REPORT = HEADERS | {
 
 
 @router.get("/lab/{run}/report")
+@FILES.route
 def report(run: str) -> Response:
     return Response(
         reports.latest(found(run)).read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT
@@ -30,6 +32,7 @@ def report(run: str) -> Response:
 
 
 @router.get("/lab/{run}/pictures/{name}")
+@FILES.route
 def picture(run: str, name: str) -> Response:
     path = found(run).pictures / name
     if not re.fullmatch(r"[\w.-]+\.png", name) or name.startswith(".") or not path.is_file():

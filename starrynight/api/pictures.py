@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from starrynight.api.pools import DECODERS, FILES
 from starrynight.gallery.files import SUFFIXES, slug
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
@@ -25,14 +26,14 @@ HEADERS = {
 }
 
 
-def gallery_of(request: Request) -> Gallery:
+async def gallery_of(request: Request) -> Gallery:
     return request.app.state.gallery
 
 
 GalleryDep = Annotated[Gallery, Depends(gallery_of)]
 
 
-def gallery_query(
+async def gallery_query(
     text: str = "",
     style: str | None = None,
     model: str | None = None,
@@ -81,18 +82,24 @@ def recipe(picture: str, gallery: GalleryDep) -> dict[str, Any]:
 
 
 @router.get("/pictures/{picture}/file")
+@FILES.route
 def file(picture: str, gallery: GalleryDep) -> Response:
     row = gallery.get(picture)
     return Response(gallery.read(row), media_type=TYPES[row.format], headers=HEADERS)
 
 
 @router.get("/pictures/{picture}/thumb")
-def thumb(picture: str, gallery: GalleryDep, size: int = 512) -> Response:
+async def thumb(picture: str, gallery: GalleryDep, size: int = 512) -> Response:
     """WebP; ``size`` is 256, 512 or 1024."""
-    return Response(gallery.thumbnail(gallery.get(picture), size), media_type="image/webp", headers=HEADERS)
+    row = await FILES.run(gallery.get, picture)
+    data = await FILES.run(gallery.thumbs.cached, row.id, size)
+    if data is None:
+        data = await DECODERS.run(gallery.thumbnail, row, size)
+    return Response(data, media_type="image/webp", headers=HEADERS)
 
 
 @router.get("/pictures/{picture}/download")
+@DECODERS.route
 def download(
     picture: str,
     gallery: GalleryDep,

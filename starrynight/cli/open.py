@@ -34,8 +34,16 @@ def open_browser(
         ),
     ),
     browser: bool = typer.Option(True, help=t("Open it in the browser.", "用浏览器打开。")),
+    token: bool = typer.Option(
+        False,
+        "--token",
+        help=t(
+            "Ask for a token on this machine too: others who use it need the printed address.",
+            "本机也要令牌：同一台机器上的其他人需要打印出来的地址。",
+        ),
+    ),
     device: str | None = DEVICE,
 ) -> None:
     from starrynight.serve import serve
 
-    serve(host, port, browser, device, settings().lang)
+    serve(host, port, browser, device, settings().lang, token)

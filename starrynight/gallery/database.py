@@ -11,12 +11,13 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from starrynight.errors import BadRequest, MissingPackage, StorageError, reason
+from starrynight.errors import BadRequest, Busy, MissingPackage, StorageError, reason
 
 LOCK_TIMEOUT = 30  # seconds to wait for another writer
 _MIGRATION_LOCK = 5047  # of Postgres; any number that no other program locks
@@ -38,11 +39,12 @@ class Database:
     """``url`` as SQLAlchemy reads it: ``sqlite:////home/me/gallery.db``. Opening creates or migrates the tables.
 
     Raises ``StorageError`` if the database cannot be opened, is damaged, or was made by a newer version, and
-    ``MissingPackage`` if its driver is not installed.
+    ``MissingPackage`` if its driver is not installed. ``lock_timeout``: seconds to wait for another writer.
     """
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, lock_timeout: float | None = None) -> None:
         self.url = make_url(url)
+        self.lock_timeout = LOCK_TIMEOUT if lock_timeout is None else lock_timeout
         self.place = self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
         if self.is_sqlite and self.url.database:
             self._make_folder(Path(self.url.database).parent)
@@ -83,7 +85,9 @@ class Database:
     def _engine(self) -> Engine:
         # A page of the gallery requests many thumbnails at once.
         options: dict[str, Any] = {"pool_size": 16, "max_overflow": 48}
-        options |= {"connect_args": {"timeout": LOCK_TIMEOUT}} if self.is_sqlite else {"pool_pre_ping": True}
+        options |= (
+            {"connect_args": {"timeout": self.lock_timeout}} if self.is_sqlite else {"pool_pre_ping": True}
+        )
         try:
             engine = create_engine(self.url, **options)
         except ModuleNotFoundError as error:
@@ -94,13 +98,13 @@ class Database:
         except exc.ArgumentError as error:
             raise _unknown_database(str(self.place)) from error
         if self.is_sqlite:
-            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "connect", partial(_set_up_sqlite, self.lock_timeout))
             event.listen(engine, "begin", _begin_sqlite)
         return engine
 
     def _use_wal(self) -> None:
         """Switch the file to WAL mode permanently. SQLite's timeout does not cover this lock, so retry."""
-        deadline = time.monotonic() + LOCK_TIMEOUT
+        deadline = time.monotonic() + self.lock_timeout
         connection = self.engine.raw_connection()
         try:
             while True:
@@ -142,6 +146,8 @@ class Database:
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
+        except exc.TimeoutError as error:  # every connection of the pool is taken
+            raise self._busy() from error
         except exc.DBAPIError as error:
             raise self._storage_error(error.orig) from error
         except sqlite3.Error as error:  # raised while connecting, before SQLAlchemy wraps it
@@ -152,10 +158,33 @@ class Database:
                 "文字里有半个字符（落单的代理项），无法保存或搜索；请删去它。",
             ) from error
 
+    def is_locked(self, wait: float = 1.0) -> bool:
+        """Whether another program has held the write lock of SQLite for ``wait`` seconds."""
+        if not self.is_sqlite or self.url.database in (None, "", ":memory:"):
+            return False
+        connection = sqlite3.connect(str(self.url.database), timeout=wait, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            return getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+        finally:
+            connection.close()
+        return False
+
+    def _busy(self) -> Busy:
+        seconds = f"{self.lock_timeout:g}"
+        return Busy(
+            f"The gallery {self.place} has been locked by another program for more than {seconds} s; try again.",
+            f"画廊 {self.place} 被另一个程序占用超过 {seconds} 秒；请重试。",
+        )
+
     def _storage_error(self, error: BaseException | None) -> StorageError:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return BrokenDatabase(str(self.place))
+        if name.startswith("SQLITE_BUSY"):
+            return self._busy()
         for start, (en, zh) in _SQLITE_ERRORS.items():
             if name.startswith(start):
                 return StorageError(f"The gallery {self.place} {en}", f"画廊 {self.place} {zh}")
@@ -173,8 +202,6 @@ _SQLITE_ERRORS = {
                         "没有写入权限；请修改权限，或换一个位置。"),
     "SQLITE_CANTOPEN": ("cannot be opened; check that its folder exists and may be written to.",
                         "无法打开；请确认它的文件夹存在并且可以写入。"),
-    "SQLITE_BUSY": (f"has been locked by another program for more than {LOCK_TIMEOUT} s; try again.",
-                    f"被另一个程序占用超过 {LOCK_TIMEOUT} 秒；请重试。"),
     "SQLITE_IOERR": ("cannot be read or written: the disk failed or is full; free some space and try again.",
                      "无法读写：磁盘出错或已满；请腾出空间后重试。"),
 }  # fmt: skip
@@ -188,9 +215,9 @@ def set_aside(path: str) -> None:
             os.rename(path + part, f"{path}{part}.broken-{when}")
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _set_up_sqlite(lock_timeout: float, connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # _begin_sqlite sends BEGIN; the driver would send it too late
-    for pragma in (f"busy_timeout={LOCK_TIMEOUT * 1000}", "foreign_keys=ON", "synchronous=FULL"):
+    for pragma in (f"busy_timeout={int(lock_timeout * 1000)}", "foreign_keys=ON", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -6,14 +6,16 @@ and exchange.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from sqlalchemy import URL, Select, func, select
+from sqlalchemy import URL, Select, func, make_url, select
 
 from starrynight.gallery import exchange, integrity
 from starrynight.gallery.annotations import Annotations, ambiguous_id, unknown_picture
@@ -36,21 +38,28 @@ class Gallery:
     database (``postgresql+psycopg://…``). ``files``: where the pictures are stored, a folder or an fsspec URL
     (``s3://bucket/pictures``) with ``options`` for it; by default ``pictures`` beside the database.
 
+    ``lock_timeout``: seconds that a writer waits for another, 30 by default.
+
     Any number of threads and processes may use one gallery. Opening it migrates an older database. Raises
     ``StorageError`` if the database cannot be opened or was made by a newer version, and ``BrokenDatabase``
     if it is damaged (see ``repair``).
     """
 
     def __init__(
-        self, place: Path | str | None = None, files: Path | str | None = None, **options: Any
+        self,
+        place: Path | str | None = None,
+        files: Path | str | None = None,
+        lock_timeout: float | None = None,
+        **options: Any,
     ) -> None:
         self.place, self.files_at = (
             _absolute(place),
             _absolute(files),
         )  # arguments for opening it in another process
         url, folder = _locate(place)
+        self.identity = gallery_identity(self.place, self.files_at)
         self.files = Files(files or folder / "pictures", **options)
-        self.database = Database(url)
+        self.database = Database(url, lock_timeout)
         self.thumbs = Thumbs(folder / "thumbs")
         self.annotations = Annotations(self.database)
         self.trash = Trash(self.database, self.files, self.thumbs)
@@ -105,6 +114,8 @@ class Gallery:
 
     def get(self, picture: str) -> Row:
         """The row with this id or unique prefix of 4 characters or more. Raises ``MissingFile``."""
+        if len(picture) > 32:  # no id is longer, and SQLite refuses long patterns
+            raise unknown_picture(picture)
         prefix = pictures.c.id.startswith(picture, autoescape=True)
         with self.database.reading() as connection:
             rows = fetch_rows(
@@ -200,6 +211,14 @@ class Gallery:
         rows = ((row, self.recipe(row.id)) for row in self.iter_rows(query))
         to = Path(to) if isinstance(to, str) else to
         return exchange.export_zip(self.files, rows, self.count(query), to, on_progress, lang)
+
+
+def gallery_identity(place: Path | str | None = None, files: Path | str | None = None) -> str:
+    """16 hex digits that tell a gallery of this machine from others; nothing is opened."""
+    url, folder = _locate(place)
+    database = make_url(url).render_as_string(hide_password=True)
+    text = "\0".join((socket.gethostname(), database, _absolute(files) or str(folder / "pictures")))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _absolute(place: Path | str | None) -> str | None:

@@ -33,24 +33,29 @@ class Thumbs:
         a size that is not in ``SIZES``, and the errors of ``read`` and of decoding. An unwritable cache is
         not an error.
         """
+        if (cached := self.cached(picture, size)) is not None:
+            return cached
+        data = shrink(read(), size)
+        with contextlib.suppress(StarryError):
+            self._files.write(_name(picture, size), data)
+        return data
+
+    def cached(self, picture: str, size: int) -> bytes | None:
+        """The thumbnail if it is in the cache. Raises ``BadRequest`` for a size that is not in ``SIZES``."""
         if size not in SIZES:
             raise BadRequest(
                 f"Thumbnails are {', '.join(map(str, SIZES))} pixels, not {size}.",
                 f"缩略图的边长是 {'、'.join(map(str, SIZES))} 像素，没有 {size}。",
             )
-        name = f"{picture[:2]}/{picture}-{size}.webp"
         with contextlib.suppress(StarryError):
-            return self._files.read(name)
-        data = shrink(read(), size)
-        with contextlib.suppress(StarryError):
-            self._files.write(name, data)
-        return data
+            return self._files.read(_name(picture, size))
+        return None
 
     def remove(self, picture: str) -> None:
         """Remove a picture's thumbnails from the cache."""
         for size in SIZES:
             with contextlib.suppress(StarryError):
-                self._files.remove(f"{picture[:2]}/{picture}-{size}.webp")
+                self._files.remove(_name(picture, size))
 
     def clear(self) -> None:
         """Delete the whole cache."""
@@ -63,3 +68,7 @@ def shrink(data: bytes, size: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "WEBP", quality=QUALITY)
     return out.getvalue()
+
+
+def _name(picture: str, size: int) -> str:
+    return f"{picture[:2]}/{picture}-{size}.webp"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from starrynight.errors import BadRequest, Cancelled, MissingFile
+from starrynight.errors import BadRequest, Cancelled, MissingFile, QueueFull
 from starrynight.gallery.database import Database
 from starrynight.gallery.schema import from_milliseconds
 from starrynight.gallery.store import Gallery
@@ -47,7 +47,7 @@ class Queue:
     def submit(self, request: PaintRequest) -> Job:
         """Append a request, unchecked: ``validate.validate_request`` checks untrusted input first.
 
-        Raises ``BadRequest`` when ``MAX_WAITING`` jobs are waiting.
+        Raises ``QueueFull`` when ``MAX_WAITING`` jobs are waiting.
         """
         values = {
             "id": secrets.token_hex(8),
@@ -61,7 +61,7 @@ class Queue:
         with self.database.writing() as connection:
             waiting = select(func.count()).select_from(jobs).where(jobs.c.state == WAITING)
             if connection.execute(waiting).scalar_one() >= MAX_WAITING:
-                raise BadRequest(
+                raise QueueFull(
                     f"{MAX_WAITING} jobs are waiting already; cancel some of them or try again later.",
                     f"已有 {MAX_WAITING} 个任务在排队；请取消一些，或稍后再试。",
                 )
@@ -91,6 +91,25 @@ class Queue:
         if found is None:
             raise unknown_job(job)
         return found
+
+    def changed(self, seen: Mapping[str, int]) -> dict[str, tuple[Job, JobPreview | None] | None]:
+        """Of the jobs in ``seen`` (id → revision), those with another revision now, each with its preview; None for
+        a job that is deleted."""
+        with self.database.reading() as connection:
+            rows = connection.execute(select(jobs.c.id, jobs.c.revision).where(jobs.c.id.in_(seen))).tuples()
+            now = dict(rows.all())
+            different = [job for job in seen if now.get(job) != seen[job]]
+            found = (
+                _read_jobs(connection, jobs.c.id.in_(different), limit=len(different)) if different else []
+            )
+        gone: dict[str, tuple[Job, JobPreview | None] | None] = dict.fromkeys(set(different) - now.keys())
+        return gone | {job.id: (job, self.preview(job.id)) for job in found}
+
+    def revisions(self) -> int:
+        """The sum of the revisions of all active jobs: a number that changes whenever one of them does."""
+        with self.database.reading() as connection:
+            total = select(func.coalesce(func.sum(jobs.c.revision), 0)).where(jobs.c.state.in_(ACTIVE))
+            return connection.execute(total).scalar_one()
 
     def counts(self) -> dict[str, int]:
         """The number of jobs in each state that has any."""

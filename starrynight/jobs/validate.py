@@ -57,8 +57,11 @@ def _check_installed(name: object) -> None:
 
 
 def _is_below_models(name: str) -> bool:
-    path = Path(name)
-    return path.is_absolute() and path.resolve().is_relative_to(settings().models.resolve())
+    try:
+        path = Path(name)
+        return path.is_absolute() and path.resolve().is_relative_to(settings().models.resolve())
+    except (OSError, ValueError):  # a NUL, half a character, a name too long
+        return False
 
 
 def _check_lora_name(name: object) -> None:

@@ -7,22 +7,27 @@ front of both, the supervisor, and a daily cleanup.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import logging
 import secrets
 import threading
+import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
+
 import starrynight
 from starrynight.api import app as api
-from starrynight.api.access import LOOPBACK, Access, AccessMiddleware
+from starrynight.api.access import GALLERY_HEADER, LOOPBACK, Access, AccessMiddleware
+from starrynight.api.pools import READERS
 from starrynight.errors import StarryError
 from starrynight.gallery.search import Query
-from starrynight.gallery.store import Gallery
+from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.i18n import t
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
@@ -33,6 +38,9 @@ from starrynight.serve.process import prepare
 PORT = 8470
 PAGES = Path(starrynight.__file__).parent / "web" / "app.py"
 CLEANUP_INTERVAL = 86_400.0  # seconds
+LOCK_TIMEOUT = (
+    5.0  # seconds that a request waits for another program that writes; then it is answered with 503
+)
 
 log = logging.getLogger("starrynight.serve")
 
@@ -43,21 +51,33 @@ def serve(
     browser: bool = True,
     device: str | None = None,
     lang: str = "en",
+    with_token: bool = False,
 ) -> None:
     """Serve until Ctrl-C; if the studio is open here already, only show it. ``lang``: of what is printed.
 
-    A host other than loopback gets a new access token. Raises ``StorageError`` for a gallery that cannot be
-    opened or a port that is taken.
+    A host other than loopback gets a new access token; ``with_token`` asks for one on loopback too. Raises
+    ``StorageError`` for a gallery that cannot be opened or a port that is taken.
     """
     import uvicorn
 
-    if is_running(host, port):
-        return show(_address(host, port), browser)
-    token = None if host in LOOPBACK else secrets.token_urlsafe(24)
-    with Gallery() as gallery, listening(host, port) as listener, _daily_cleanup(gallery):
-        app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), Access.of(host, token))
+    if is_running(host, port, gallery_identity()):
+        return show(_address(host, port), _address(host, port) if browser else None)
+    token = secrets.token_urlsafe(24) if with_token or host not in LOOPBACK else None
+    with (
+        listening(host, port) as listener,
+        Gallery(lock_timeout=LOCK_TIMEOUT) as gallery,
+        _daily_cleanup(gallery),
+    ):
+        port = listener.getsockname()[1]
+        access = Access.of(host, token, port, gallery.identity)
+        app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), access)
         config = Config(app, Limits(connections=prepare()))
-        show(_address(host, listener.getsockname()[1], token), browser)
+        opened = None
+        if browser:  # what a process is called with, everybody on the machine can read: a code works once
+            code = secrets.token_urlsafe(24) if token else None
+            access.codes.update([code] if code else [])
+            opened = _address(host, port, code)
+        show(_address(host, port, token), opened)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
         left = Queue(gallery).counts().get("waiting", 0)
@@ -79,6 +99,7 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = READERS
         async with pages_lifespan(app):
             supervisor.start()
             try:
@@ -91,21 +112,25 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
     return app
 
 
-def show(address: str, browser: bool) -> None:
-    """Print the address (scripts read this line) and open it in the browser if wanted."""
+def show(address: str, opened: str | None) -> None:
+    """Print the address (scripts read this line), and open ``opened`` in the browser if it is given."""
     print(f"✦ {address}", flush=True)
-    if browser:
-        webbrowser.open(address)
+    if opened:
+        webbrowser.open(opened)
 
 
-def is_running(host: str, port: int) -> bool:
-    """Whether a studio answers at this address of this machine."""
+def is_running(host: str, port: int, gallery: str) -> bool:
+    """Whether the studio of this gallery answers at this address of this machine; nothing else counts."""
     if not port or host not in LOOPBACK:
         return False
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{_address(host, port)}api/health", timeout=2) as answer:
-            return json.load(answer).get("version") is not None
-    except (OSError, ValueError):
+        with direct.open(f"{_address(host, port)}api/health", timeout=2) as answer:
+            found = json.loads(answer.read(1 << 16))
+            return isinstance(found, dict) and found.get("gallery") == gallery
+    except urllib.error.HTTPError as refusal:  # it wants its token
+        return refusal.headers.get(GALLERY_HEADER) == gallery
+    except (OSError, ValueError, http.client.HTTPException, RecursionError):
         return False
 
 

@@ -1,0 +1,322 @@
+"""Faults and hostile callers of a real server: a locked database, full queues, odd cookies, other programs' ports."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hung import picture
+from served import ask, events, listening, until
+
+from starrynight.api import app as api
+from starrynight.api import feed
+from starrynight.api import health as health_module
+from starrynight.api import jobs as job_routes
+from starrynight.api.access import Access, AccessMiddleware
+from starrynight.gallery.store import Gallery, gallery_identity
+from starrynight.jobs.leases import Lease
+from starrynight.jobs.queue import Queue
+from starrynight.serve import is_running
+
+
+@pytest.fixture
+def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gallery]:
+    monkeypatch.setenv("STARRY_HOME", str(tmp_path))
+    with Gallery(lock_timeout=0.3) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def serving(gallery: Gallery, access: Access | None = None) -> Iterator[str]:
+    app = api.create_app(gallery, Queue(gallery), lambda: True)
+    with listening(AccessMiddleware(app, access or Access.of("127.0.0.1", None))) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def locked(gallery: Gallery) -> Iterator[None]:
+    """Another program in the middle of a write."""
+    other = sqlite3.connect(str(gallery.database.place), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+def problems(address: str) -> set[str]:
+    return {problem["kind"] for problem in ask(address, "/api/health").json["problems"]}
+
+
+def test_writers_that_wait_for_a_lock_stop_neither_health_nor_readers(gallery: Gallery) -> None:
+    gallery.add(picture())
+    with serving(gallery) as here, ThreadPoolExecutor(50) as callers:
+        assert ask(here, "/api/health").json["problems"] == []
+        with locked(gallery):
+            posts = [callers.submit(ask, here, "/api/jobs", {"prompt": "x"}) for _ in range(50)]
+            for _ in range(10):
+                assert ask(here, "/api/health").status == 200
+                assert len(ask(here, "/api/pictures").json["pictures"]) == 1
+            until(lambda: "locked" in problems(here))
+            answers = [post.result() for post in posts]
+        assert {answer.status for answer in answers} == {503}
+        assert {answer.headers["retry-after"] for answer in answers} == {"5"}
+        assert {answer.error["type"] for answer in answers} == {"Busy"}
+        until(lambda: not problems(here))
+        assert ask(here, "/api/jobs", {"prompt": "x"}).status == 201
+
+
+def test_health_answers_while_a_disk_hangs(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, hangs = threading.Event(), threading.Event()
+    count = gallery.count
+
+    def hanging_count():
+        if hangs.is_set():
+            stuck.wait(60)
+        return count()
+
+    monkeypatch.setattr(gallery, "count", hanging_count)
+    monkeypatch.setattr(health_module, "SLOW", 0.3)
+    with serving(gallery) as here:
+        assert ask(here, "/api/health").json["status"] == "ok"
+        hangs.set()
+        until(lambda: "database" in problems(here))
+        stuck.set()
+        hangs.clear()
+        until(lambda: ask(here, "/api/health").json["status"] == "ok")
+
+
+def test_health_tells_a_full_disk_and_a_queue_that_stands_still(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(gallery)
+    with serving(gallery) as here:
+        monkeypatch.setattr(health_module, "STILL_WITHOUT_WORKER", 0.1)
+        assert problems(here) == set()
+        job = queue.submit(job_request())
+        until(lambda: problems(here) == {"queue"})
+        held = Lease(gallery.database, "here/cpu")
+        assert held.acquire()
+        until(lambda: problems(here) == set())  # a worker lives: one step may take long
+        held.release()
+        queue.cancel(job.id)
+        until(lambda: problems(here) == set())
+        monkeypatch.setattr(health_module, "DISK_FULL", 1 << 80)
+        until(lambda: problems(here) == {"disk"})
+        answer = ask(here, "/api/health").json
+        assert (answer["status"], answer["gallery"]) == ("degraded", gallery_identity())
+        assert "腾出空间" in answer["problems"][0]["zh"]
+        assert b"starry_ok 0" in ask(here, "/api/metrics").body
+
+
+def job_request():
+    from starrynight.request import PaintRequest
+
+    return PaintRequest(prompt="x", seed=1)
+
+
+def test_a_full_queue_is_429_with_retry_after(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("starrynight.jobs.queue.MAX_WAITING", 1)
+    with serving(gallery) as here:
+        assert ask(here, "/api/jobs", {"prompt": "x"}).status == 201
+        refused = ask(here, "/api/jobs", {"prompt": "x"})
+    assert (refused.status, refused.error["type"], refused.headers["retry-after"]) == (429, "QueueFull", "60")
+
+
+def test_uploads_beyond_those_at_once_are_503(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_routes, "MAX_UPLOADS", 1)
+    with serving(gallery) as here:
+        port = int(here.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as held:
+            held.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nhalf")
+            refused = until(lambda: (a := ask(here, "/api/uploads", b"x")).status == 503 and a)
+            assert refused.headers["retry-after"] == "5"
+        until(lambda: ask(here, "/api/uploads", picture().encode()).status == 201)
+
+
+def test_one_poller_feeds_all_event_streams(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(gallery)
+    job = queue.submit(job_request()).id
+    reads, changed = [], Queue.changed
+    monkeypatch.setattr(Queue, "changed", lambda self, seen: reads.append(seen) or changed(self, seen))
+    monkeypatch.setattr(feed, "MAX_STREAMS", 30)
+    with serving(gallery) as here, ThreadPoolExecutor(30) as readers:
+        streams = [readers.submit(lambda: list(events(here, job))) for _ in range(30)]
+        until(lambda: ask(here, f"/api/jobs/{job}/events", method="HEAD").status == 503)
+        refused = ask(here, f"/api/jobs/{job}/events")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        began, first = time.monotonic(), len(reads)
+        until(lambda: len(reads) >= first + 5)
+        assert (
+            len(reads) - first < 12 * (time.monotonic() - began) + 12
+        )  # ten a second, whatever the number of streams
+        queue.cancel(job)
+        for stream in streams:
+            names = [name for name, _ in stream.result(60)]
+            assert names[0] == "job"
+            assert names[-1] == "ended"
+        assert ask(here, f"/api/jobs/{job}/events", method="HEAD").status == 200
+
+
+COOKIES = {
+    "another program's list": "a[]=1; {}",
+    "another program's JSON": '{{"x": 1}}; {}',
+    "a control character": "x=\x01; {}",
+    "an unfinished quote": 'x="; {}',
+    "no name": "=; ;; {}",
+    "the same name before": "starry_token_1=other; {}",
+    "the same name after": "{}; starry_token_1=other",
+    "another port's": "starry_token_2=other; {}",
+    "in quotes": "x=1; {}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COOKIES)
+def test_no_foreign_cookie_locks_us_out(gallery: Gallery, case: str) -> None:
+    with serving(gallery, Access.of("0.0.0.0", "sesame", port=1)) as here:
+        ours = 'starry_token_1="sesame"' if case == "in quotes" else "starry_token_1=sesame"
+        assert ask(here, "/api/health", Cookie=COOKIES[case].format(ours)).status == 200
+        assert ask(here, "/api/health", Cookie=COOKIES[case].format("starry_token_1=sesam")).status == 401
+        cookie = ask(here, "/?token=sesame").headers["set-cookie"]
+        assert cookie.startswith("starry_token_1=sesame;")
+
+
+def test_the_token_in_all_its_forms(gallery: Gallery) -> None:
+    access = Access.of("127.0.0.1", "sesame", port=1, gallery="abc")  # --token on loopback
+    access.codes.add("once")
+    with serving(gallery, access) as here:
+        for right in ("Bearer sesame", "bearer sesame", "BEARER  sesame"):
+            assert ask(here, "/api/health", Authorization=right).status == 200
+        for wrong in ("sesame", "Basic sesame", "Bearer", "Bearer sesame2", "Bearersesame"):
+            refused = ask(here, "/api/health", Authorization=wrong)
+            assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert refused.headers["starry-gallery"] == "abc"
+        assert ask(here, "/api/jobs?token=sesame", {"prompt": "x"}).status == 307  # the body is sent again
+        assert ask(here, "/api/jobs?token=sesame").status == 303
+        assert [ask(here, "/?token=once").status for _ in range(2)] == [303, 401]
+        assert ask(here, "/api/health", Host="192.168.1.5").status == 421
+
+
+FOREIGN = [
+    ("GET", "cross-site", "navigate", 200), ("HEAD", "cross-site", "navigate", 200), ("GET", "cross-site", "cors", 403),
+    ("POST", "cross-site", "navigate", 403), ("POST", "cross-site", "no-cors", 403), ("POST", "same-site", "cors", 403),
+    ("DELETE", "cross-site", "navigate", 403), ("POST", "same-origin", "cors", 404), ("POST", "none", "navigate", 404),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "site", "mode", "status"), FOREIGN)
+def test_a_page_elsewhere_can_link_here_but_change_nothing(
+    gallery: Gallery, method: str, site: str, mode: str, status: int
+) -> None:
+    with serving(gallery) as here:
+        path = (
+            "/api/jobs/x/cancel" if method == "POST" else "/api/trash" if method == "DELETE" else "/api/jobs"
+        )
+        answer = ask(here, path, method=method, Sec_Fetch_Site=site, Sec_Fetch_Mode=mode)
+        assert answer.status == status
+
+
+def test_a_head_is_a_get_without_its_body(gallery: Gallery) -> None:
+    row = gallery.add(picture())
+    job = Queue(gallery).submit(job_request()).id
+    with serving(gallery) as here:
+        for path in (
+            "/api/health",
+            "/api/nothing",
+            f"/api/pictures/{row.id}/file",
+            "/api/pictures/none/file",
+            "/api/openapi.json",
+        ):
+            head, got = ask(here, path, method="HEAD"), ask(here, path)
+            assert (head.status, head.headers["content-type"]) == (got.status, got.headers["content-type"]), (
+                path
+            )
+            assert head.body == b""
+        stream = ask(here, f"/api/jobs/{job}/events", method="HEAD")
+        assert (stream.status, stream.body) == (200, b"")
+        for method in ("POST", "PATCH", "OPTIONS", "DELETE", "TRACE"):
+            refused = ask(here, "/api/health", method=method)
+            assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD"), method
+            assert ask(here, "/api/nothing", method=method).status == 404
+        assert ask(here, "/api/health").headers["cache-control"] == "no-store"
+
+
+ODD = {
+    "a NUL in a model's path": ("/api/jobs", {"prompt": "x", "model": "{home}/models/x\0"}, 404),
+    "half a character in a model's path": ("/api/jobs", b'{"prompt": "x", "model": "{home}/models/\\ud800"}', 404),
+    "a model's path of 100000": ("/api/jobs", {"prompt": "x", "model": "{home}/models/" + "m" * 100_000}, 404),
+    "a picture's id of 200000": ("/api/jobs", {"prompt": "x", "init_image": "picture:" + "a" * 200_000}, 404),
+    "a pattern for an id": ("/api/jobs", {"prompt": "x", "init_image": "picture:" + "%" * 100_000}, 404),
+    "an id of 33": ("/api/pictures/" + "a" * 33, None, 404),
+    "an id of 3000": ("/api/pictures/" + "a" * 3000, None, 414),
+    "a file of 3000": ("/app/static/" + "x" * 3000, None, 414),
+    "a file of 256": ("/app/static/" + "x" * 256, None, 414),
+    "a file with a NUL": ("/app/static/x%00", None, 414),
+    "a deep path": ("/api" + "/x" * 2000, None, 414),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_inputs_are_errors_of_the_caller(gallery: Gallery, tmp_path: Path, case: str) -> None:
+    path, body, status = ODD[case]
+    sent = json.dumps(body).encode() if isinstance(body, dict) else body
+    if sent is not None:
+        sent = sent.replace(b"{home}", str(tmp_path).encode())
+    with serving(gallery) as here:
+        answer = ask(here, path, sent, Content_Type="application/json")
+        assert (answer.status, answer.error["zh"] != "") == (status, True), answer.body[:300]
+
+
+ANSWERS = [b"[]", b"1", b'"x"', b"null", b"{}", b'{"version": "0.1"}', b'{"version": 1, "gallery": "other"}',
+           b"[" * 60_000, b"<html>", b"\xff\xfe", b""]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ANSWERS, ids=lambda body: body[:12].decode("latin-1"))
+@pytest.mark.parametrize("status", [200, 401, 500])
+def test_another_program_on_the_port_is_not_our_studio(body: bytes, status: int) -> None:
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        assert not is_running("127.0.0.1", other.server_port, "ours")
+
+
+def test_a_port_that_speaks_no_http_is_not_our_studio() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def speak() -> None:
+            client, _ = other.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(b"220 mail ready\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        assert not is_running("127.0.0.1", other.getsockname()[1], "ours")
+
+
+@pytest.mark.parametrize("token", [None, "sesame"])
+def test_our_own_studio_is_recognised_without_a_proxy(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with serving(gallery, Access.of("127.0.0.1", token, gallery=gallery.identity)) as here:
+        port = int(here.rsplit(":", 1)[1])
+        assert is_running("127.0.0.1", port, gallery_identity())
+        assert not is_running("127.0.0.1", port, gallery_identity("/elsewhere"))
