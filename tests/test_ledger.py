@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from starrynight.cli.inspect import facts
 from starrynight.errors import StarryError, Unfit
+from starrynight.metadata.recipe import read_own
 from starrynight.models import catalogue, load, precision_plan, tensors
 from starrynight.models.convert import convert, empty
 from starrynight.models.ledger import HARMLESS
+from starrynight.painting.painter import Painter
 
 FP8, FP8_WIDE = torch.float8_e4m3fn, torch.float8_e5m2
 
@@ -389,3 +392,24 @@ def test_conversion_reports_what_fills_nothing(folders, states):
     found = convert(network, {"foreign.weight": torch.ones(2, 2)})
     assert found.state == {}
     assert set(found.missing) == set(network.state_dict())
+
+
+def test_the_recipe_and_inspect_tell_how_many_tensors_were_used(states, folders, tmp_path):
+    path = written(tmp_path / "m.safetensors", states["zimage"] | {"norm_final.weight": torch.ones(32)})
+    model = catalogue.resolve(str(path), base=str(folders["zimage"]))
+    plan = precision_plan.choose(model, "cpu", "float32")
+    painter = Painter(load.load(model, plan), model, plan, torch.device("cpu"), "resident")
+    count = len(states["zimage"])
+    found = painter.provenance["tensors"]
+    assert found["transformer"] == {"used": count, "of": count + 1, "left": ["norm_final.weight"]}
+    assert found.keys() == {"transformer", "text_encoder", "vae"}
+    rows = dict(facts(read_own({"starry_night": 1, "model": painter.provenance})))
+    assert rows["tensors · transformer"] == f"{count} of {count + 1} used"
+
+
+@pytest.mark.parametrize(
+    "model", [None, [], {}, {"tensors": 3}, {"tensors": {"unet": [1]}}, {"tensors": {"unet": {}}}]
+)
+def test_inspect_reads_recipes_without_counts(model):
+    rows = facts(read_own({"starry_night": 1, "model": model}))
+    assert not any("tensors" in label for label, _ in rows)

@@ -82,11 +82,25 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
         )
         for component, choice in plan.items()
     ]
+    rows += _tensors(raw.get("model"))
     outcomes = {"hang": t("checked, no fault", "已检查，完好"), "unchecked": t("not checked", "未检查")}
     outcome = str(verdict.get("outcome"))
     reasons = "; ".join(map(str, verdict.get("reasons") or ()))
     rows.append((t("verdict", "检查"), outcomes.get(outcome, outcome) + (f" ({reasons})" if reasons else "")))
     return [*rows, *((t("recovered", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
+
+
+def _tensors(model: object) -> list[tuple[str, str]]:
+    """How many tensors of the model's files were used, by component or file; nothing from a file of another shape."""
+    found = model.get("tensors") if isinstance(model, dict) else None
+    if not isinstance(found, dict):
+        return []
+    counts = [
+        (f"{t('tensors', '张量')} · {name}", entry["used"], entry["of"])
+        for name, entry in found.items()
+        if isinstance(entry, dict) and {"used", "of"} <= entry.keys()
+    ]
+    return [(label, t(f"{used} of {total} used", f"使用 {used}/{total}")) for label, used, total in counts]
 
 
 def _recoveries(verdict: dict[str, Any]) -> list[str]:

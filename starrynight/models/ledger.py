@@ -7,7 +7,7 @@ as used or as left over, and a left-over tensor that is not known to be harmless
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,9 @@ class Ledgers:
 
     found: dict[str, Ledger] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        return {name: ledger.to_dict() for name, ledger in self.found.items()}
+
     def close(self, name: str, path: Path, stored: Iterable[str], used: Iterable[str]) -> None:
         """Record the tensors of ``path``. Raises Unfit, naming one, where left-over tensors would change the picture."""
         stored = list(stored)
@@ -100,8 +103,3 @@ def _left_over(path: Path, names: list[str]) -> Unfit:
         "it would not be the model's.",
         f"“{path.name}”中的 {names[0]}{zh}没有模型参数接收（{suspect.zh}）；缺少它画出的图不是该模型的图。",
     )
-
-
-def summary(tensors: Mapping[str, Any]) -> str:
-    """ "453 of 453", one per component that differs, from the recipe's form of the ledgers."""
-    return ", ".join(f"{name} {entry.get('used')}/{entry.get('of')}" for name, entry in tensors.items())

@@ -118,8 +118,10 @@ class Painter:
         return self._serves == _key(request, device, attention)
 
     @property
-    def provenance(self) -> dict[str, str]:
-        """Which model painted, for the recipe: its name, pipeline, source, licence and the fingerprint of its files."""
+    def provenance(self) -> dict[str, Any]:
+        """Which model painted, for the recipe: its name, pipeline, source, licence, the fingerprint of its files, and how
+        many of their tensors were used.
+        """
         spec = self.model.spec
         return {
             "name": spec.name,
@@ -127,6 +129,7 @@ class Painter:
             "source": spec.hub or "",
             "licence": spec.licence,
             "fingerprint": self.model.fingerprint,
+            "tensors": self.pipeline.ledgers.to_dict(),
         }
 
     def warnings(self, request: PaintRequest) -> list[tuple[str, str]]:
