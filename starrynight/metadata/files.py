@@ -1,6 +1,6 @@
 """Open an untrusted picture file, and read the texts in it that may be a recipe.
 
-PNG, JPEG and WebP only, with limits on the size of the file, the number of pixels and the length of each text.
+PNG, JPEG and WebP only (and what ``PIXEL_FORMATS`` adds for pixels), with limits on the size of the file, the number of pixels and the length of each text.
 Every error of the decoder becomes a ``BadFile``. Does not interpret the texts. ``pixels.py`` decodes the pixels.
 """
 
@@ -20,6 +20,7 @@ from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError, r
 from starrynight.metadata import xmp
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+PIXEL_FORMATS = (*FORMATS, "TIFF", "AVIF")  # to begin a picture from; TIFF holds floats and print colours
 MAX_FILE = 256 << 20  # bytes; 8192² × 3 colours, uncompressed, are 192 MB
 MAX_PIXELS = 80_000_000  # just above 8192²; 240 MB when decoded. Pillow itself warns above 89 million
 MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a few hundred
@@ -27,7 +28,8 @@ MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*")
+_SPELT = {"WEBP": "WebP"}
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _EXIF_TEXTS = (
     0x010E,
@@ -87,8 +89,8 @@ def read_bytes(source: Source) -> tuple[str, bytes]:
         raise StorageError(f"{path} cannot be read: {en}.", f"无法读取 {path}：{zh}。") from error
 
 
-def open_picture(source: Source) -> Image.Image:
-    """The picture, its pixels not yet decoded. Raises ``BadFile`` and the errors of ``read_bytes``."""
+def open_picture(source: Source, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """The picture, its pixels not yet decoded; ``formats`` are Pillow's names. Raises ``BadFile`` and the errors of ``read_bytes``."""
     name, data = read_bytes(source)
     if data.startswith(b"version https://git-lfs"):
         raise LfsPointer(
@@ -97,15 +99,16 @@ def open_picture(source: Source) -> Image.Image:
         )
     try:
         with no_warnings():
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            picture = Image.open(io.BytesIO(data), formats=formats)
     except BROKEN as error:
         if isinstance(error, Image.DecompressionBombError):
             raise too_large(name) from error
         if data.startswith(_MAGIC):
             raise broken(name) from error
+        en = ", ".join(_SPELT.get(one, one) for one in formats)
         raise BadFile(
-            f"{name} is not a PNG, JPEG or WebP picture; convert it first.",
-            f"{name} 不是 PNG、JPEG 或 WebP 图片；请先转换格式。",
+            f"{name} is not a {' or '.join(en.rsplit(', ', 1))} picture; convert it first.",
+            f"{name} 不是 {' 或 '.join(en.replace(', ', '、').rsplit('、', 1))} 图片；请先转换格式。",
         ) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise too_large(name)

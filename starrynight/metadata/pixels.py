@@ -18,9 +18,11 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from starrynight.errors import BadFile
+from starrynight.metadata import modes
 from starrynight.metadata.files import (
     BROKEN,
     MAX_PIXELS,
+    PIXEL_FORMATS,
     Source,
     broken,
     no_warnings,
@@ -63,7 +65,7 @@ def read_image(source: Source, limits: Limits | None = None) -> Image.Image:
     """``read_pixels`` as an RGB image without metadata, within ``limits``; the same errors."""
     limits = limits or Limits()
     name = "The picture" if isinstance(source, bytes) else str(source)
-    picture = open_picture(source)
+    picture = open_picture(source, PIXEL_FORMATS)
     if picture.width * picture.height > limits.pixels:
         raise too_large(name, limits.pixels)
     if max(picture.size) > limits.side:
@@ -82,7 +84,7 @@ def _upright_rgb(picture: Image.Image, fit: int | None) -> Image.Image:
     ImageOps.exif_transpose(picture, in_place=True)
     picture.load()
     rgb = picture
-    if picture.mode != "RGB" or picture.has_transparency_data:
+    if modes.needs_conversion(picture):
         rgb = _in_strips(picture)
     if fit:
         rgb.thumbnail((fit, fit), Image.Resampling.LANCZOS)
@@ -93,28 +95,11 @@ def _upright_rgb(picture: Image.Image, fit: int | None) -> Image.Image:
 def _in_strips(picture: Image.Image) -> Image.Image:
     """Convert a picture of any other mode to RGB over white, strip by strip."""
     rgb = Image.new("RGB", picture.size)
-    rows = max(1, STRIP // picture.width)
+    rows, convert = max(1, STRIP // picture.width), modes.converter(picture)
     for top in range(0, picture.height, rows):
-        strip = _eight_bits(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
-        if strip.has_transparency_data:
-            over = strip.convert("RGBA")
-            strip = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-        rgb.paste(strip.convert("RGB"), (0, top))
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        rgb.paste(convert(picture.crop(box)), (0, top))
     return rgb
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A 16-bit grey picture scaled to 8 bits. Pillow would clip it: every value above 255 becomes white.
-
-    Pillow reduces 16-bit colour itself, but hands 16-bit grey on, as "I;16" or, in older versions, as "I".
-    """
-    if not picture.mode.startswith("I"):
-        return picture
-    values = np.asarray(picture).astype(np.float64)
-    grey = Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 255
-    if (clear := picture.info.get("transparency")) is not None:
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey
 
 
 def _check_rows(picture: PngImageFile) -> None:
