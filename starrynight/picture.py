@@ -163,21 +163,38 @@ def convert(data: bytes, source_format: str, target_format: str, quality: int | 
     _check(target_format, quality)
     if target_format == source_format and quality is None:
         return data
-    pixels = read_pixels(data)
+    return with_pixels(data, read_pixels(data), target_format, quality)
+
+
+def with_pixels(
+    data: bytes,
+    pixels: np.ndarray,
+    format: str,  # noqa: A002
+    quality: int | None = None,
+    upscaled: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The picture file ``data`` with other pixels, uint8 [H, W, 3 or 4], and the same recipe; ``upscaled`` is added to it.
+
+    Another tool's recipe stays as it is; a PNG then says "upscaled" in a text of its own. Raises as ``convert``.
+    """
     try:
         recipe = read_recipe(data)
     except NoRecipe:
         recipe = None
+    more = {"upscaled": dict(upscaled)} if upscaled else {}
     if recipe is not None and recipe.tool == OURS:
-        return Picture(pixels, recipe.raw).encode(target_format, quality=quality)
+        return Picture(pixels[..., :3], recipe.raw | more).encode(format, quality=quality)
     # Another tool's picture keeps its XMP, with or without a label, and its A1111 text.
     opened = open_picture(data)
     found, packet = read_texts(opened, whole_file=True).found, xmp_packet(opened)
     text = found.get("parameters") or found.get("UserComment") or ""
-    if target_format == "png":
+    if format == "png":
         texts = {"parameters": text, "XML:com.adobe.xmp": packet.decode("utf-8", "replace")}
-        return _encode(pixels, target_format, texts=texts)
-    return _encode(pixels, target_format, quality, exif=_exif(text), packets=[packet] if packet else [])
+        kept = {name: found[name] for name in ("prompt", "workflow") if more and name in found}  # ComfyUI's
+        return _encode(
+            pixels, format, texts=texts | kept | {name: plain_json(one) for name, one in more.items()}
+        )
+    return _encode(pixels, format, quality, exif=_exif(text), packets=[packet] if packet else [])
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
 
 def run(words: list[str]) -> int | None:
     """Run the command that ``words`` name, or show the help page if there are none."""
-    from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint, ranges  # noqa: A004, F401  (each registers its command)
+    from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint, ranges, upscale  # noqa: A004, F401  (each registers its command)
 
     code: int | None = typer.main.get_command(app)(
         words or ["--help"], prog_name="starry", standalone_mode=False

@@ -83,6 +83,7 @@ CLAMPS = typer.Option(
         "Count the values that the libraries' own clamps change (slower).", "统计各库自行截断的数（较慢）。"
     ),
 )
+UPSCALE = typer.Option(None, help=t("Upscale each picture by 2 or 4.", "把每幅画放大 2 或 4 倍。"))
 OUT = typer.Option(
     None,
     "--out",
@@ -122,6 +123,7 @@ def paint(
     ),
     device: str | None = DEVICE,
     clamps: bool = CLAMPS,
+    upscale: int | None = UPSCALE,
     out: Path | None = OUT,
     overwrite: bool = typer.Option(
         False, "--overwrite", help=t("Replace files of that name.", "覆盖同名文件。")
@@ -137,6 +139,8 @@ def paint(
         prediction=prediction,
     )  # fmt: skip
     hang = _destination(out, request.count, overwrite)
+    if upscale is not None:
+        hang = _upscaled(hang, request, upscale)
     warned = _warn_before_loading(request)
     with PaintProgress(request.count) as progress:
         refused = []
@@ -180,6 +184,24 @@ def _destination(out: Path | None, count: int, overwrite: bool) -> Callable[[Pic
     folder = OutputPath(out, count, overwrite)
     folder.check()
     return folder
+
+
+def _upscaled(
+    save: Callable[[Picture], Path], request: PaintRequest, factor: int
+) -> Callable[[Picture], Path]:
+    """``save`` of the picture made larger. Raises what ``upscaler.check`` raises, before anything is painted."""
+    from dataclasses import replace
+
+    from starrynight.painting import upscale as upscaler
+
+    upscaler.check(request.width, request.height, factor)
+
+    def larger(picture: Picture) -> Path:
+        entry = {"upscaled": upscaler.recipe_entry(factor, "fast")}
+        pixels = upscaler.upscale(picture.pixels, factor)
+        return save(replace(picture, pixels=pixels, recipe=picture.recipe | entry))
+
+    return larger
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:

@@ -61,6 +61,23 @@ def read_pixels(source: Source) -> np.ndarray:
     return np.array(read_image(source))
 
 
+def read_with_alpha(source: Source, flat: bool = False) -> np.ndarray:
+    """As ``read_pixels``, or uint8 [H, W, 4] with straight alpha for a picture that has transparency, unless ``flat``."""
+    picture = open_picture(source)
+    if flat or not picture.has_transparency_data:
+        return read_pixels(source)
+    name = "The picture" if isinstance(source, bytes) else str(source)
+    with _decoders:
+        try:
+            with no_warnings():
+                if isinstance(picture, PngImageFile):
+                    _check_rows(picture)
+                ImageOps.exif_transpose(picture, in_place=True)
+                return np.array(picture.convert("RGBA"))
+        except BROKEN as error:
+            raise broken(name) from error
+
+
 def read_image(source: Source, limits: Limits | None = None) -> Image.Image:
     """``read_pixels`` as an RGB image without metadata, within ``limits``; the same errors."""
     limits = limits or Limits()
