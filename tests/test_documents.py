@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from starrynight import cli
-from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint, ranges  # noqa: A004, F401
+from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint, ranges, upscale  # noqa: A004, F401
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

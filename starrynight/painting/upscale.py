@@ -130,6 +130,7 @@ def _load(network: str, factor: int) -> Any:
 
     net = ncnn.Net()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.openmp_blocktime = 0  # threads sleep between layers; spinning slows a busy machine severalfold
     net.opt.use_bf16_storage = False  # in 16 bits, a tile's edge would round differently from its middle
     graph, weights = (
         _folder(network) / NETWORKS[network].params[factor], _folder(network) / NETWORKS[network].weights
