@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from starrynight.errors import BadRequest, NoRecipe
+from starrynight.errors import BadFile, BadRequest
 from starrynight.metadata import OURS, a1111, read_pixels, read_recipe, xmp
 from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER, open_picture, read_texts, xmp_packet
 from starrynight.request import MAX_TEXT, PaintRequest
@@ -160,9 +160,9 @@ def convert(data: bytes, source_format: str, target_format: str, quality: int | 
     Raises ``BadRequest`` for an unknown format, a quality outside 1..100, or texts too long for the format;
     ``BadFile`` for a damaged file.
     """
-    _check(target_format, quality)
     if target_format == source_format and quality is None:
-        return data
+        return data  # also AVIF, which is read and not written
+    _check(target_format, quality)
     return with_pixels(data, read_pixels(data), target_format, quality)
 
 
@@ -179,7 +179,7 @@ def with_pixels(
     """
     try:
         recipe = read_recipe(data)
-    except NoRecipe:
+    except BadFile:  # none, or one that cannot be read
         recipe = None
     more = {"upscaled": dict(upscaled)} if upscaled else {}
     if recipe is not None and recipe.tool == OURS:

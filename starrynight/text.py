@@ -8,7 +8,9 @@ are cleaned of them (``clean``), a message shows a placeholder (``excerpt``).
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Control characters except newline and tab, lone surrogates (half of a UTF-16 pair), and two non-characters.
@@ -40,7 +42,48 @@ def without_bidi(text: str) -> str:
     return _BIDI.sub("\ufffd", text)
 
 
+def finite(value: Any) -> Any:
+    """``value`` with NaN and infinities, which JSON cannot hold, as the texts "NaN", "Infinity", "-Infinity".
+
+    Mappings become dicts with text keys; tuples and lists become lists.
+    """
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
 def plain_json(value: Any, sort_keys: bool = False) -> str:
-    """``value`` as JSON without spaces; only characters that XML or UTF-8 cannot hold are escaped."""
+    """``value`` as JSON without spaces; only characters that XML or UTF-8 cannot hold are escaped.
+
+    Raises ``ValueError`` for NaN and infinities: what this program computes must not contain them.
+    """
     text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys, separators=(",", ":"), allow_nan=False)
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def printed_json(value: Any, indent: int = 2) -> str:
+    """``value`` as JSON for ``--json`` and report files: indented, NaN and infinities as ``finite`` writes them.
+
+    What is neither JSON nor a number (a path, a date) is printed as its text.
+    """
+    return json.dumps(finite(value), ensure_ascii=False, indent=indent, default=str, allow_nan=False)
+
+
+def parse_json(text: str) -> Any:
+    """The parsed JSON of another program, or ``None`` if it is invalid or nested too deeply to parse.
+
+    Python's and JavaScript's ``NaN`` and ``Infinity``, and numbers beyond float64, become their texts.
+    """
+    try:
+        return json.loads(text, parse_constant=str, parse_float=_finite_float)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _finite_float(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits

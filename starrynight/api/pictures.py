@@ -16,7 +16,7 @@ from starrynight.gallery.store import Gallery
 from starrynight.picture import convert
 
 router = APIRouter()
-TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
 # A browser must treat the file as a picture, whatever its bytes are. It never changes: its id is its content.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -15,12 +14,13 @@ import typer
 from starrynight.cli.terminal import JSON, ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import BadFile, BadRequest, StarryError
-from starrynight.i18n import t
+from starrynight.i18n import Text, t
 from starrynight.progress import OnProgress
 from starrynight.settings import settings
-from starrynight.text import without_bidi
+from starrynight.text import printed_json, without_bidi
 
 if TYPE_CHECKING:
+    from starrynight.gallery.exchange import ImportResult
     from starrynight.gallery.schema import Row
     from starrynight.gallery.store import Gallery
 
@@ -127,7 +127,7 @@ def search(
         rows = store.search(query, limit=limit).rows
         if as_json:
             found = [asdict(row) | {"path": store.path(row)} for row in rows]
-            print(json.dumps(found, ensure_ascii=False, indent=2, default=str))
+            print(printed_json(found))
             return
         more = store.count(query) - len(rows)
     _print_rows(rows)
@@ -190,8 +190,8 @@ def rebuild() -> None:
 @gallery_app.command(
     "import",
     help=help_page(
-        ("Hang a folder's pictures: ours, A1111's, ComfyUI's or InvokeAI's. Run again after an interruption, it continues.",
-         "把文件夹里的画挂上：我们的、A1111 的、ComfyUI 的、InvokeAI 的。中断后再次运行即可继续。"),
+        ("Hang a folder's pictures, ours and other tools'. Run again after an interruption, it continues.",
+         "把文件夹里的画挂上：我们的和其他工具的。中断后再次运行即可继续。"),
         ("starry gallery import", "the pictures in STARRY_HOME/pictures, from before the gallery", "STARRY_HOME/pictures 里以前的画"),
         "starry gallery import ~/stable-diffusion/outputs",
         ("starry gallery import ~/photos --bare", "also pictures without a recipe", "没有配方的也要"),
@@ -208,12 +208,17 @@ def import_(
     bare: bool = typer.Option(
         False, "--bare", help=t("Also import pictures without a recipe.", "没有配方的也收。")
     ),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help=t("Name every file that is passed over.", "列出每个略过的文件。")
+    ),
+    as_json: bool = JSON,
 ) -> None:
     with _open() as store, ProgressBar(t("hanging", "正在挂画")) as bar:
         imported = store.import_pictures(folder or settings().pictures, bare, _count_only(bar))
-    _print_refused(imported.refused)
-    print(t(f"✦ {imported.added} hung, {imported.already_present} already in the gallery, {len(imported.refused)} refused",
-            f"✦ 新挂 {imported.added} 幅，已在画廊 {imported.already_present} 幅，拒绝 {len(imported.refused)} 个"))  # fmt: skip
+    if as_json:
+        print(printed_json(_import_report(imported)))
+    else:
+        _print_import(imported, verbose)
     if imported.refused and not imported.added and not imported.already_present:
         raise typer.Exit(BadFile.exit_code)
 
@@ -350,6 +355,43 @@ def _count_only(bar: ProgressBar) -> OnProgress:
 def _print_refused(refused: Iterable[tuple[str, StarryError]]) -> None:
     for name, error in refused:
         print(f"  {name}: {error.message(settings().lang)}")
+
+
+SHOWN = 3  # files named for each reason, without --verbose
+
+
+def _print_import(imported: ImportResult, verbose: bool) -> None:
+    """Each reason with the number of its files; then the result."""
+    lang = settings().lang
+    groups: dict[str, list[str]] = {}
+    unread = [
+        (name, t("hung without its recipe, which cannot be read", "已挂上，但配方无法读取"))
+        for name, _ in imported.unread
+    ]
+    files = [(name, error.message(lang)) for name, error in imported.refused] + unread
+    for name, why in [*files, *((name, why.to(lang)) for name, why in imported.passed)]:
+        groups.setdefault(why, []).append(name)
+    for why, names in groups.items():
+        shown = names if verbose else names[:SHOWN]
+        more = f", … (+{len(names) - len(shown)})" if len(names) > len(shown) else ""
+        print(f"  {len(names)} × {why}{t(': ', '：')}{', '.join(shown)}{more}")
+    passed = len(imported.passed)
+    over = t(f", {passed} passed over", f"，略过 {passed} 个") if passed else ""
+    print(t(f"✦ {imported.added} hung, {imported.already_present} already in the gallery, {len(imported.refused)} refused",
+            f"✦ 新挂 {imported.added} 幅，已在画廊 {imported.already_present} 幅，拒绝 {len(imported.refused)} 个") + over)  # fmt: skip
+
+
+def _import_report(imported: ImportResult) -> dict[str, object]:
+    def listed(files: Iterable[tuple[str, StarryError | Text]]) -> list[dict[str, str]]:
+        return [{"file": name, "reason_en": why.en, "reason_zh": why.zh} for name, why in files]
+
+    return {
+        "added": imported.added,
+        "already_present": imported.already_present,
+        "refused": listed(imported.refused),
+        "passed_over": listed(imported.passed),
+        "recipe_unread": listed(imported.unread),
+    }
 
 
 def _print_rows(rows: Sequence[Row]) -> None:

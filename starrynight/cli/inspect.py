@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,14 @@ import typer
 
 from starrynight.cli.terminal import app, help_page
 from starrynight.i18n import t
-from starrynight.text import without_bidi
+from starrynight.settings import settings
+from starrynight.text import printed_json, without_bidi
 from starrynight.verdict import Verdict
 
 HELP = help_page(
     (
-        "Read the recipe in a picture: ours, A1111's, ComfyUI's or InvokeAI's.",
-        "读出图片里的配方：本工具、A1111、ComfyUI 或 InvokeAI 写的都可以。",
+        "Read the recipe in a picture: ours, or another tool's (A1111, ComfyUI, SwarmUI and more).",
+        "读出图片里的配方：本工具的，以及 A1111、ComfyUI 等其他工具的。",
     ),
     "starry inspect night.png",
     "starry inspect night.png --json | jq .seed",
@@ -26,7 +26,7 @@ HELP = help_page(
 
 @app.command(help=HELP)
 def inspect(
-    file: Path = typer.Argument(help=t("A PNG, JPEG or WebP file.", "PNG、JPEG 或 WebP 文件。")),
+    file: Path = typer.Argument(help=t("A PNG, JPEG, WebP or AVIF file.", "PNG、JPEG、WebP 或 AVIF 文件。")),
     as_json: bool = typer.Option(
         False, "--json", help=t("Print everything as JSON.", "以 JSON 输出全部内容。")
     ),
@@ -40,7 +40,7 @@ def inspect(
     if command:
         print(recipe.command())
     elif as_json:
-        print(json.dumps(recipe.raw, ensure_ascii=False, indent=2))
+        print(printed_json(recipe.raw))
     else:
         _print_facts(facts(recipe), recipe.command() if recipe.prompt else "")
 
@@ -63,6 +63,7 @@ def facts(recipe: Any) -> list[tuple[str, str]]:
         (t("sampler", "采样器"), recipe.sampler),
         (t("model", "模型"), recipe.model),
         ("LoRA", loras),
+        *((t("left", "未采用"), line.to(settings().lang)) for line in recipe.left),
     ]
     return [
         (label, str(value)) for label, value in [*rows, *_our_facts(recipe.raw)] if value not in (None, "")

@@ -1,5 +1,4 @@
-"""Import pictures from folders (ours and those of A1111, ComfyUI and InvokeAI, byte for byte) and export them
-as a zip.
+"""Import pictures from folders (ours and those of other tools, byte for byte) and export them as a zip.
 
 Every imported file is untrusted. A file that is not a valid picture is refused with the reason, and the
 import goes on. Names from outside never become paths in the gallery, and exported names stay inside their
@@ -8,26 +7,24 @@ folder.
 
 from __future__ import annotations
 
-import json
-import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from starrynight.errors import BadFile, BadRequest, MissingFile, StarryError
+from starrynight.errors import BadFile, BadRequest, StarryError, StorageError
 from starrynight.gallery import wall
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files, slug
-from starrynight.gallery.insert import ParsedFile, add_picture, parse_file
+from starrynight.gallery.find import find_pictures
+from starrynight.gallery.insert import ParsedFile, add_picture, known_picture, parse_file
 from starrynight.gallery.schema import Row
 from starrynight.i18n import Text
 from starrynight.metadata.files import read_bytes
-from starrynight.picture import SUFFIXES
 from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.storage import open_atomic, storing
-from starrynight.text import clean
+from starrynight.text import clean, printed_json
 
 # The first and the last time that the zip format can store.
 _FIRST_DATE, _LAST_DATE = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
@@ -39,11 +36,17 @@ _RECIPE_FIELDS = (
 
 @dataclass(frozen=True)
 class ImportResult:
-    """``refused``: for each refused file its path below the folder, cleaned for display, and the reason."""
+    """Each list holds a file's path below the folder, cleaned for display, and the reason.
+
+    ``refused``: pictures that are not in the gallery. ``passed``: other files and folders that were not looked
+    into. ``unread``: pictures that hang without their recipe, which cannot be read.
+    """
 
     added: int
     already_present: int
     refused: tuple[tuple[str, StarryError], ...]
+    passed: tuple[tuple[str, Text], ...] = ()
+    unread: tuple[tuple[str, StarryError], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,41 @@ class ExportResult:
 def import_pictures(
     database: Database, files: Files, source: Path, bare: bool, on_progress: OnProgress | None
 ) -> ImportResult:
-    """Add every .png, .jpg and .webp below a folder, or one file. See ``Gallery.import_pictures``."""
-    added, already_present, refused = 0, 0, []
-    paths = list(_picture_paths(source))
-    progress = ProgressCounter(on_progress, len(paths))
-    for path in paths:
+    """Add every picture below a folder, or one file. See ``Gallery.import_pictures``."""
+    added, already_present = 0, 0
+    refused: list[tuple[str, StarryError]] = []
+    unread: list[tuple[str, StarryError]] = []
+    walk = find_pictures(source)
+    progress = ProgressCounter(on_progress, len(walk.pictures))
+    for path in walk.pictures:
         name = _display_name(path, source)
         try:
-            data, parsed, made_at = _parse(path, bare)
-        except StarryError as error:
+            data = _read(path)
+            # A StorageError of the gallery ends the import, because the next file would meet the same full disk.
+            known = known_picture(database, files, data)
+            parsed, made_at = (None, 0.0) if known else _parse(path, data, bare)
+        except BadFile as error:
+            refused.append((name, error))
+        except StorageError as error:
+            if _can_read(path):
+                raise
             refused.append((name, error))
         else:
-            # A StorageError ends the import, because the next file would meet the same full disk.
-            new = add_picture(database, files, data, parsed, made_at)
+            new = parsed is not None and add_picture(database, files, data, parsed, made_at)
             added, already_present = added + new, already_present + (not new)
+            if parsed is not None and parsed.unread:
+                unread.append((name, parsed.unread))
         progress.advance(Text(name, name))
-    return ImportResult(added, already_present, tuple(refused))
+    passed = tuple((_display_name(path, source), why) for path, why in walk.passed)
+    return ImportResult(added, already_present, tuple(refused), passed, tuple(unread))
+
+
+def _can_read(path: Path) -> bool:
+    try:
+        read_bytes(path)
+    except StarryError:
+        return False
+    return True
 
 
 def export_zip(
@@ -93,35 +115,23 @@ def export_zip(
         return _write_zip(files, rows, part.file, progress, lang)
 
 
-def _picture_paths(source: Path) -> Iterator[Path]:
-    if source.is_file():
-        yield source
-        return
-    if not source.is_dir():
-        raise MissingFile(
-            f"There is no folder {source}; check the path.", f"没有文件夹 {source}；请检查路径。"
-        )
-    for folder, subfolders, names in os.walk(source):  # os.walk does not follow links
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Path(folder, name)
-
-
 def _display_name(path: Path, source: Path) -> str:
     """The path below ``source`` without control characters and invalid text, safe to print on a terminal."""
     relative = path.name if path == source else str(path.relative_to(source))
     return clean(relative.encode("utf-8", "replace").decode()) or "?"
 
 
-def _parse(path: Path, bare: bool) -> tuple[bytes, ParsedFile, float]:
+def _parse(path: Path, data: bytes, bare: bool) -> tuple[ParsedFile, float]:
+    return parse_file(data, bare=bare), path.stat().st_mtime
+
+
+def _read(path: Path) -> bytes:
     if path.is_symlink():
         raise BadFile(
             "It is a link to a file elsewhere; copy the file itself.",
             "这是指向别处文件的链接；请复制文件本身。",
         )
-    _, data = read_bytes(path)
-    return data, parse_file(data, bare=bare), path.stat().st_mtime
+    return read_bytes(path)[1]
 
 
 def _write_zip(
@@ -146,7 +156,7 @@ def _write_zip(
             picture = zipfile.ZipInfo(f"pictures/{name}{Path(files.name(row.id, row.format)).suffix}", date)
             frames.append(wall.frame(data, picture.filename, lang))
             archive.writestr(picture, data, zipfile.ZIP_STORED)  # picture formats are compressed already
-            sidecar = json.dumps(_sidecar(row, recipe), ensure_ascii=False, indent=2)
+            sidecar = printed_json(_sidecar(row, recipe))
             archive.writestr(zipfile.ZipInfo(f"recipes/{name}.json", date), sidecar, zipfile.ZIP_DEFLATED)
         index = zipfile.ZipInfo("index.html", _FIRST_DATE)
         archive.writestr(index, wall.page(frames, lang), zipfile.ZIP_DEFLATED)

@@ -25,10 +25,11 @@ from starrynight.picture import SUFFIXES as FORMATS
 from starrynight.picture import Picture
 from starrynight.storage import PART_SUFFIX, storage_error, write_atomic
 
-SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "avif": ".avif"}
+_FORMATS = {suffix: kind for kind, suffix in SUFFIXES.items()}
 STALE_AFTER = 3600.0  # seconds; a partial file older than this belongs to no running process
 
-_STORED = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.png|\.jpg|\.webp)")
+_STORED = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{30})(\.png|\.jpg|\.webp|\.avif)")
 # Check permissions as the effective user, as open() does, where the system can.
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
@@ -71,7 +72,7 @@ class Files:
         )
 
     def name(self, picture: str, kind: str) -> str:
-        """The path below the root; ``picture`` is an id, ``kind`` is png, jpeg or webp."""
+        """The path below the root; ``picture`` is an id, ``kind`` is png, jpeg, webp or avif."""
         return f"{picture[:2]}/{picture}{SUFFIXES[kind]}"
 
     def path(self, name: str) -> str:
@@ -117,7 +118,7 @@ class Files:
         """(id, format, name) of every picture's file."""
         for name in self._names():
             if found := _STORED.fullmatch(name):
-                yield found[2], FORMATS[found[3]], name
+                yield found[2], _FORMATS[found[3]], name
 
     def unknown(self) -> list[str]:
         """Files under the root that are not pictures' files: partial files of killed processes, and files put

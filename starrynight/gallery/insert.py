@@ -21,7 +21,7 @@ import numpy as np
 from sqlalchemy import Connection, Insert, Table, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from starrynight.errors import NoRecipe
+from starrynight.errors import BadFile, NoRecipe, StarryError
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files, id_of
 from starrynight.gallery.schema import pictures, recipes, tombstones
@@ -41,10 +41,13 @@ _DENOISERS = ("transformer", "unet")  # the component whose format is the pictur
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """The content of a picture's file: values for columns of ``pictures``, and its ``recipe`` as JSON."""
+    """The content of a picture's file: values for columns of ``pictures``, and its ``recipe`` as JSON.
+
+    ``unread``: why the recipe in the file could not be read, if it could not."""
 
     columns: dict[str, Any]
     recipe: str
+    unread: StarryError | None = None
 
 
 def add_picture(
@@ -75,6 +78,25 @@ def add_picture(
         if also:
             also(connection, picture=picture)
     return new
+
+
+def known_picture(database: Database, files: Files, data: bytes) -> bool:
+    """Whether the file's picture hangs already; decodes nothing. A damaged or missing stored file is written again,
+    and a picture in the trash is restored."""
+    columns = (pictures.c.format, pictures.c.trashed_at)
+    picture = id_of(data)
+    with database.reading() as connection:
+        row = connection.execute(select(*columns).where(pictures.c.id == picture)).one_or_none()
+    if row is None:
+        return False
+    files.write(files.name(picture, row.format), data)
+    if row.trashed_at is not None:
+        with database.writing() as connection:
+            found = connection.execute(
+                update(pictures).where(pictures.c.id == picture).values(trashed_at=None)
+            )
+        return found.rowcount > 0
+    return True
 
 
 def insert_row(connection: Connection, parsed: ParsedFile, made_at: float) -> bool:
@@ -115,22 +137,23 @@ def search_tokens(columns: Mapping[Any, Any], recipe: str, *annotations: str) ->
 
 def parse_file(data: bytes, pixels: np.ndarray | None = None, bare: bool = True) -> ParsedFile:
     """Parse a picture's file. Pass ``pixels`` (uint8 [H, W, 3]) if they are decoded already. ``bare`` accepts
-    a picture without a recipe.
+    a picture without a recipe, or with one that cannot be read.
 
-    Raises ``BadFile`` if the bytes are not a complete PNG, JPEG or WebP picture or the recipe is malformed,
-    and ``NoRecipe`` if there is none and ``bare`` is False.
+    Raises ``BadFile`` if the bytes are not a complete PNG, JPEG, WebP or AVIF picture; if ``bare`` is False also
+    if the recipe is malformed, and ``NoRecipe`` if there is none.
     """
     pixels = read_pixels(data) if pixels is None else pixels
+    unread: StarryError | None = None
     try:
         recipe = read_recipe(data)
-    except NoRecipe:
+    except BadFile as error:
         if not bare:
             raise
-        recipe = Recipe(tool="")
+        recipe, unread = Recipe(tool=""), None if isinstance(error, NoRecipe) else error
     descriptor = compute_descriptor(pixels)
     columns = {
         "id": id_of(data),
-        "format": {b"\x89": "png", b"\xff": "jpeg"}.get(data[:1], "webp"),
+        "format": {b"\x89": "png", b"\xff": "jpeg", b"R": "webp"}.get(data[:1], "avif"),
         "size": len(data),
         "width": pixels.shape[1],
         "height": pixels.shape[0],
@@ -138,7 +161,7 @@ def parse_file(data: bytes, pixels: np.ndarray | None = None, bare: bool = True)
         "colours": descriptor.colours,
         **_recipe_columns(recipe),
     }
-    return ParsedFile(columns, _json(recipe.raw))
+    return ParsedFile(columns, _json(recipe.raw), unread)
 
 
 def denoiser_format(recipe: Recipe) -> str | None:

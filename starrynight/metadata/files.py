@@ -1,6 +1,7 @@
 """Open an untrusted picture file, and read the texts in it that may be a recipe.
 
-PNG, JPEG and WebP only (and what ``PIXEL_FORMATS`` adds for pixels), with limits on the size of the file, the number of pixels and the length of each text.
+PNG, JPEG, WebP and AVIF only (and what ``PIXEL_FORMATS`` adds for pixels), with limits on the size of the file, the
+number of pixels and the length of each text.
 Every error of the decoder becomes a ``BadFile``. Does not interpret the texts. ``pixels.py`` decodes the pixels.
 """
 
@@ -15,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import iTXt
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError, reason
-from starrynight.metadata import xmp
+from starrynight.metadata import stealth, xmp
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-PIXEL_FORMATS = (*FORMATS, "TIFF", "AVIF")  # to begin a picture from; TIFF holds floats and print colours
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+PIXEL_FORMATS = (*FORMATS, "TIFF")  # to begin a picture from; TIFF holds floats and print colours
 MAX_FILE = 256 << 20  # bytes; 8192² × 3 colours, uncompressed, are 192 MB
 MAX_PIXELS = 80_000_000  # just above 8192²; 240 MB when decoded. Pillow itself warns above 89 million
 MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a few hundred
@@ -28,8 +30,9 @@ MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*")
-_SPELT = {"WEBP": "WebP"}
+_AVIF = (b"ftypavif", b"ftypavis")
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+_TIFF = (b"II*\0", b"MM\0*")
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _EXIF_TEXTS = (
     0x010E,
@@ -92,6 +95,11 @@ def read_bytes(source: Source) -> tuple[str, bytes]:
 def open_picture(source: Source, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The picture, its pixels not yet decoded; ``formats`` are Pillow's names. Raises ``BadFile`` and the errors of ``read_bytes``."""
     name, data = read_bytes(source)
+    if not data:
+        raise BadFile(
+            f"{name} is empty (0 bytes); copy or download it again.",
+            f"{name} 是空文件（0 字节）；请重新复制或下载。",
+        )
     if data.startswith(b"version https://git-lfs"):
         raise LfsPointer(
             f"{name} is a Git LFS pointer, not the picture; run `git lfs pull`.",
@@ -103,12 +111,12 @@ def open_picture(source: Source, formats: tuple[str, ...] = FORMATS) -> Image.Im
     except BROKEN as error:
         if isinstance(error, Image.DecompressionBombError):
             raise too_large(name) from error
-        if data.startswith(_MAGIC):
+        if data.startswith(_MAGIC) or data[4:12] in _AVIF or ("TIFF" in formats and data.startswith(_TIFF)):
             raise broken(name) from error
-        en = ", ".join(_SPELT.get(one, one) for one in formats)
+        others = [one for one in formats if one not in ("PNG", "JPEG", "WEBP")]
         raise BadFile(
-            f"{name} is not a {' or '.join(en.rsplit(', ', 1))} picture; convert it first.",
-            f"{name} 不是 {' 或 '.join(en.replace(', ', '、').rsplit('、', 1))} 图片；请先转换格式。",
+            f"{name} is not a PNG, JPEG or WebP picture, nor {' or '.join(others)}; convert it first.",
+            f"{name} 不是 {'、'.join(['PNG', 'JPEG', 'WebP', *others])} 图片；请先转换格式。",
         ) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise too_large(name)
@@ -126,13 +134,25 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
             texts.dropped.append("the rest of the file")
     for name, value in picture.info.items():
         if isinstance(name, str) and isinstance(value, str):
-            texts.add(name, value)
+            texts.add(name, value if isinstance(value, iTXt) else _utf8(value))
+        elif name == "comment" and isinstance(value, bytes):
+            texts.add("comment", value.decode("utf-8", "replace"))
     if exif := picture.info.get("exif"):
         _read_exif(exif, texts)
     for packet in _xmp_packets(picture):
         for name, value in xmp.read(packet).items():
             texts.add(name, value)
+    if whole_file and not texts.dropped:
+        texts.add("hidden in the pixels", stealth.read(picture))
     return texts
+
+
+def _utf8(value: str) -> str:
+    """A PNG's tEXt is Latin-1 by the standard; NovelAI and others write UTF-8 into it."""
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode()
+    except ValueError:
+        return value
 
 
 def no_warnings() -> warnings.catch_warnings[None]:
@@ -147,25 +167,37 @@ def _read_exif(data: bytes, texts: Texts) -> None:
             exif.load(data)
             comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
             plain = [exif.get(tag) for tag in _EXIF_TEXTS]
+            # Fooocus writes its comment beside the Exif directory instead of into it.
+            comment = exif.get(_USER_COMMENT) if comment is None else comment
     except BROKEN:
         texts.dropped.append("EXIF")
         return
     if isinstance(comment, bytes):
-        texts.add("UserComment", _user_comment(comment))
-    for value in plain:
-        if isinstance(value, str) and value[:7].lower() == "prompt:":
-            texts.add("prompt", value[7:])
+        comment = user_comment(comment)
+    if isinstance(comment, str):
+        texts.add("UserComment", comment)
+    for value in (value for value in plain if isinstance(value, str)):
+        start, _, rest = value.partition(":")
+        known = start.lower() in ("prompt", "workflow") and rest.lstrip().startswith("{")
+        texts.add(start.lower() if known else "ImageDescription", rest if known else value)
 
 
-def _user_comment(data: bytes) -> str:
-    """EXIF 2.3: eight bytes name the character code. UNICODE has no fixed byte order; A1111's is big."""
+def user_comment(data: bytes) -> str:
+    """EXIF 2.3: eight bytes name the character code. UNICODE has no fixed byte order (A1111's is big), and some
+    writers put UTF-8 behind it; of the three readings the one with most ASCII counts."""
     code, body = data[:8], data[8:]
     if code == b"UNICODE\0":
         if body[:2] in (b"\xfe\xff", b"\xff\xfe"):
             return body.decode("utf-16", "replace")
-        big, little = body.decode("utf-16-be", "replace"), body.decode("utf-16-le", "replace")
-        return little if "Steps:" in little and "Steps:" not in big else big
+        readings = [body.decode(code, "replace") for code in ("utf-16-be", "utf-16-le", "utf-8")]
+        return max(readings, key=_ascii).rstrip("\0")
     return (body if code in (b"ASCII\0\0\0", bytes(8)) else data).decode("utf-8", "replace").rstrip("\0")
+
+
+def _ascii(text: str) -> int:
+    """Printable ASCII less what only a wrong reading has."""
+    start = text[:4096]
+    return sum(1 if " " <= letter <= "~" else -2 if letter in "\0\ufffd" else 0 for letter in start)
 
 
 def xmp_packet(picture: Image.Image) -> bytes:

@@ -15,8 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starrynight.errors import BadRequest
+from starrynight.i18n import Text
 from starrynight.request import PaintRequest
-from starrynight.text import clean
+from starrynight.text import clean, excerpt
+
+Loras = tuple[tuple[str, float], ...]  # (name, weight) in the order they are applied
+MAX_LEFT = 60  # settings listed as left
 
 OURS = "Starry Night"
 _DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict() | {"prediction": None}
@@ -32,7 +36,9 @@ class Recipe:
     """The recipe in one picture file. ``None``: the file does not state the value.
 
     ``prompt`` is the whole text the model read, style included. ``width`` and ``height`` are pixels. ``raw``
-    is the parsed metadata; in this package's own files, the full recipe of ``picture.make_recipe``.
+    is the parsed metadata; in this package's own files, the full recipe of ``picture.make_recipe``. ``left``
+    lists what the file says and no other field holds: settings without a counterpart here, and values that a
+    node computes in a way this package does not know.
     """
 
     tool: str
@@ -45,7 +51,8 @@ class Recipe:
     width: int | None = None
     height: int | None = None
     model: str | None = None
-    loras: tuple[tuple[str, float], ...] = ()
+    loras: Loras = ()
+    left: tuple[Text, ...] = ()
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -155,6 +162,25 @@ def _option(name: str, value: str) -> list[str]:
 def _number(value: float) -> str:
     """The shortest text that parses to ``value``."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def left_over(values: Mapping[str, object]) -> tuple[Text, ...]:
+    """Settings that have no field of ``Recipe``, one line each; empty ones and those beyond ``MAX_LEFT`` dropped."""
+    lines: list[Text] = []
+    for key, value in values.items():
+        if value not in (None, "", "None", [], {}) and len(lines) < MAX_LEFT:
+            line = f"{excerpt(key)}: {excerpt(value)}"
+            lines.append(Text(line, line))
+    return tuple(lines)
+
+
+def true_guidance(scale: float | None, distilled: float | None) -> tuple[float | None, tuple[Text, ...]]:
+    """The guidance, and what is left: a guidance-distilled model (Flux) reads ``distilled``, and a scale of 1
+    beside it means none. diffusers calls a scale other than 1 ``true_cfg_scale`` there.
+    """
+    if distilled is None:
+        return scale, ()
+    return distilled, () if scale in (None, 1.0) else left_over({"true CFG scale": scale})
 
 
 def whole(value: object) -> int | None:
