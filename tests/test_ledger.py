@@ -309,6 +309,19 @@ def test_numbers_without_a_clear_meaning_are_refused_by_name(how, states, folder
         loaded(path, folders["zimage"])
 
 
+def test_plain_8_bits_beside_scaled_ones_are_read_unless_a_scale_was_lost(states, folders, tmp_path):
+    """Embeddings stay unscaled in scaled files; a weight that fills the format's range has lost its scale."""
+    stored, meant = scaled(states["zimage"], "kijai")
+    name = "model.diffusion_model.cap_embedder.1.weight"
+    stored[name] = states["zimage"][name].to(FP8)
+    meant[name] = stored[name].float()
+    found = numbers(loaded(written(tmp_path / "8bit.safetensors", stored), folders["zimage"]))
+    assert_same(found, numbers(loaded(written(tmp_path / "wide.safetensors", meant), folders["zimage"])))
+    stored[name] = (states["zimage"][name] / per_tensor(states["zimage"][name])).to(FP8)
+    with pytest.raises(Unfit, match=name):
+        loaded(written(tmp_path / "lost.safetensors", stored), folders["zimage"])
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool])
 def test_whole_numbers_in_place_of_weights_are_refused(dtype, states, folders, tmp_path):
     name = "model.diffusion_model.layers.0.feed_forward.w1.weight"

@@ -13,6 +13,7 @@ activations (``scale_input``, ``input_scale``) serve multiplication in 8 bits an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from starrynight.errors import Unfit
 SCALES = ("scale_weight", "weight_scale", "weight_scale_inv")
 MARKER = "scaled_fp8"
 DESCRIPTION = "comfy_quant"
+PLAIN_LIMIT = 16.0
 # A companion's name ends in one of these, after the stem of its weight.
 COMPANIONS = (*SCALES, MARKER, DESCRIPTION)
 
@@ -79,8 +81,10 @@ def multiply_out(
             if stored[weight].dtype.itemsize > 1:
                 raise _unclear(path, name, f"{weight} is not in 8 bits", f"{weight} 不是 8 位")
             meant[weight] = scale(path, weight, stored[weight], stored[name]).to(dtype_of(weight))
+    kinds = {_kind(name) for name in meant if meant[name] is not stored[name]}
     for name, tensor in meant.items():
-        if scaled and tensor is stored[name] and tensor.dtype.itemsize == 1 and tensor.is_floating_point():
+        lost = tensor is stored[name] and is_float8(tensor) and (_kind(name) in kinds or _fills_range(tensor))
+        if scaled and lost:
             raise _unclear(
                 path,
                 name,
@@ -88,6 +92,22 @@ def multiply_out(
                 "为 8 位且缺少缩放系数，而其他张量有",
             )
     return StoredTensors(tuple(stored), meant, frozenset(companions))
+
+
+def is_float8(tensor: Tensor) -> bool:
+    return tensor.dtype.itemsize == 1 and tensor.is_floating_point()
+
+
+def _kind(name: str) -> str:
+    """A name without its numbers: the same weight of every layer."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _fills_range(tensor: Tensor) -> bool:
+    """Whether 8-bit numbers were divided by a scale. Scaled weights reach the format's limit (448 or 57344); trained
+    weights as they are stay below 16.
+    """
+    return bool(tensor.numel()) and float(tensor.float().abs().max()) >= PLAIN_LIMIT
 
 
 def scale(path: Path, name: str, weight: Tensor, factor: Tensor) -> Tensor:
