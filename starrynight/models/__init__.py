@@ -4,6 +4,7 @@ catalogue      → the table of models; a name, folder or file becomes a ModelSp
 weights        → whether a weight file is whole and trusted, its header, a fingerprint (no torch)
 single_file    → which architecture a single .safetensors holds, and the small files it lacks
 download       → fetch a model from a hub, its mirror, or ModelScope
+network        → proxies, and network faults in words
 precision_plan → the number format of each component on this machine
 load           → a pipeline under a precision plan
 library_errors → what a library raises meanwhile, as one of our errors

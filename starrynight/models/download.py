@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from starrynight.errors import BadFile, HubUnreachable, MissingFile, UnknownName
+from starrynight.errors import BadFile, HubUnreachable, MissingFile, StarryError, UnknownName
 from starrynight.i18n import Text
+from starrynight.models import network
 from starrynight.models.catalogue import ModelSpec, find, is_here
 from starrynight.models.weights import is_variant
 from starrynight.progress import OnProgress
@@ -34,7 +35,6 @@ HUB = "https://huggingface.co"
 MODELSCOPE = "https://www.modelscope.cn"
 SOURCES = ("hub", "modelscope")
 CHUNK = 1 << 20  # bytes
-TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 3  # per file; each resumes where the connection dropped
 _CONFIGS = (".json", ".txt", ".model", ".jinja")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".safetensors.index.fp16.json")
@@ -69,8 +69,8 @@ def pull(
 
     ``source``: "hub" (huggingface.co, or the mirror in HF_ENDPOINT) or "modelscope". ``endpoint`` replaces
     the server. ``on_progress`` receives bytes, and the file's path as the message. Continues an interrupted
-    download. Raises HubUnreachable, MissingFile (the server has no such model), BadFile (wrong checksum) or
-    StorageError.
+    download. Raises HubUnreachable, MissingFile (the server has no such model), BadFile (wrong checksum),
+    BadRequest (an address without a scheme), MissingPackage (a SOCKS proxy without PySocks) or StorageError.
     """
     model = find(name)
     if source not in SOURCES:
@@ -85,7 +85,7 @@ def pull(
         raise not_on_a_hub(model)
     default, list_files = (MODELSCOPE, _modelscope_files) if source == "modelscope" else (HUB, _hub_files)
     mirror = settings().hub_endpoint if source == "hub" else None
-    server = (endpoint or mirror or default).rstrip("/")
+    server = network.checked_server(endpoint or mirror or default, "HF_ENDPOINT" if mirror else "endpoint")
     part = model.path.with_name(model.path.name + ".part")
     with _network_errors(model, server):
         files = select_files(list_files(server, repository))
@@ -174,12 +174,19 @@ def _open(url: str, headers: dict[str, str] | None = None) -> Any:
 
         if token := get_token():
             request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+    return network.open_url(request)
 
 
 def _get_json(url: str) -> Any:
     with _open(url) as answer:
-        return json.load(answer)
+        text = answer.read()
+    if _is_page(text):
+        raise network.WebPage(url)
+    return json.loads(text)
+
+
+def _is_page(opening: bytes) -> bool:
+    return opening[:64].lstrip().lower().startswith((b"<!doctype", b"<html"))
 
 
 def _download(file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
@@ -217,7 +224,12 @@ def _receive(file: RemoteFile, incomplete: Path, report: Callable[[int], None]) 
 
 
 def _check(file: RemoteFile, incomplete: Path) -> None:
-    """Compare size and SHA-256, where known. A damaged file is deleted; raises BadFile."""
+    """Compare size and SHA-256, where known. A damaged file is deleted; raises BadFile, or WebPage for a page of HTML."""
+    with incomplete.open("rb") as data:
+        page = _is_page(data.read(64))
+    if page:
+        incomplete.unlink()
+        raise network.WebPage(file.url)
     matches = not file.size or incomplete.stat().st_size == file.size
     if matches and file.sha256:
         with incomplete.open("rb") as data:
@@ -235,29 +247,31 @@ def _network_errors(model: ModelSpec, server: str) -> Iterator[None]:
     """Turn network and disk errors into errors that name the next step."""
     try:
         yield
-    except urllib.error.HTTPError as error:
-        if error.code not in (401, 403, 404):
-            raise _unreachable(model, server) from error
-        raise MissingFile(
-            f"{server} refuses “{model.name}” ({error.code}): check the id, or accept its licence on the hub's page and "
-            "set HF_TOKEN.",
-            f"{server} 上无法取得“{model.name}”（{error.code}）：请检查 id，或在模型页面同意许可并设置 HF_TOKEN。",
-        ) from error
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise _unreachable(model, server) from error
-    except (ValueError, KeyError, TypeError) as error:  # a proxy's page instead of a listing
-        raise _unreachable(model, server) from error
-    except OSError as error:
-        raise storage_error(model.path, error) from error
+    except StarryError:
+        raise
+    except Exception as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404):
+            raise _refused(model, server, error.code) from error
+        if not network.is_of_the_network(error):
+            raise (storage_error(model.path, error) if isinstance(error, OSError) else error) from error
+        raise _unreachable(model, network.cause(error, server)) from error
 
 
-def _unreachable(model: ModelSpec, server: str) -> HubUnreachable:
+def _refused(model: ModelSpec, server: str, code: int) -> MissingFile:
+    return MissingFile(
+        f"{server} refuses “{model.name}” ({code}): check the id, or accept its licence on the hub's page and "
+        "set HF_TOKEN.",
+        f"{server} 上无法取得“{model.name}”（{code}）：请检查 id，或在模型页面同意许可并设置 HF_TOKEN。",
+    )
+
+
+def _unreachable(model: ModelSpec, why: Text) -> HubUnreachable:
     name, folder = model.name, model.path
     return HubUnreachable(
-        f"“{name}” is not on this machine and {server} does not answer. Try `starry models pull {name} --source "
+        f"“{name}” is not on this machine and {why.en}. Try `starry models pull {name} --source "
         f"modelscope`, a mirror (HF_ENDPOINT=https://hf-mirror.com), or copy its folder to {folder}. "
         "Firefly needs no download.",
-        f"本机没有“{name}”，且无法连接 {server}。可尝试 `starry models pull {name} --source modelscope`、"
+        f"本机没有“{name}”，且{why.zh}。可尝试 `starry models pull {name} --source modelscope`、"
         f"镜像（HF_ENDPOINT=https://hf-mirror.com），或把模型文件夹复制到 {folder}。萤火（firefly）无需下载即可作画。",
     )
 
