@@ -398,6 +398,25 @@ def test_the_numbers_meant_or_an_error_that_names_a_tensor(states, folders, tmp_
         assert any(name in text for name in names) or "Stable Diffusion XL" in text, text
 
 
+def test_a_guidance_distilled_flux_keeps_its_guidance(folders, tmp_path):
+    """FLUX.1 dev over the base of schnell, and back: the file's tensors decide whether guidance is embedded."""
+    import diffusers
+
+    config = diffusers.FluxTransformer2DModel.load_config(folders["flux"] / "transformer")
+    torch.manual_seed(3)
+    dev = diffusers.FluxTransformer2DModel.from_config({**config, "guidance_embeds": True})
+    path = written(tmp_path / "dev.safetensors", dev.state_dict())
+    pipeline = loaded(path, folders["flux"])
+    assert pipeline.transformer.config.guidance_embeds
+    assert_same(dict(pipeline.transformer.state_dict()), dict(dev.state_dict()))
+    base = Path(shutil.copytree(folders["flux"], tmp_path / "base"))
+    dev.save_pretrained(base / "transformer")
+    schnell = tiny.flux().transformer.state_dict()
+    assert not loaded(
+        written(tmp_path / "schnell.safetensors", schnell), base
+    ).transformer.config.guidance_embeds
+
+
 def test_conversion_reports_what_fills_nothing(folders, states):
     import diffusers
 

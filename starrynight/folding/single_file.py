@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from starrynight.models.catalogue import LocalModel
-from starrynight.models.convert import numbered
+from starrynight.models.convert import numbered, switches
 from starrynight.models.weights import header, read_json
 from starrynight.numerics.solve import FoldPlan
 
@@ -22,7 +22,14 @@ def parts(model: LocalModel) -> dict[str, tuple[str, dict[str, Any]]]:
     """Component → (class, configuration) of what a single file holds and the converter maps; it maps no text encoder."""
     names = ("transformer",) if model.lone_transformer else ("unet", "vae")
     index = read_json(model.folder / "model_index.json")
-    return {name: (index[name][1], read_json(model.folder / name / "config.json")) for name in names}
+    stored = header(model.path)
+    return {
+        name: (
+            kind := index[name][1],
+            read_json(model.folder / name / "config.json") | switches(kind, stored),
+        )
+        for name in names
+    }
 
 
 def powers(model: LocalModel, plan: FoldPlan) -> dict[str, Tensor]:

@@ -17,8 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from starrynight.models.single_file import COMFY_PREFIX
+
 # Prefixes of OpenCLIP's layout, whose converter needs to be told: SDXL's second encoder, SDXL's refiner, SD 2.
 OPEN_CLIP = ("conditioner.embedders.1.model.", "conditioner.embedders.0.model.", "cond_stage_model.model.")
+
+# Models of one layout that differ in a switch of their configuration, told by the tensors of a file: class → switch →
+# beginnings of the names of the parameters that it adds. FLUX.1 dev embeds the guidance, schnell does not.
+SWITCHES: dict[str, dict[str, tuple[str, ...]]] = {
+    "FluxTransformer2DModel": {"guidance_embeds": ("guidance_in.", "time_text_embed.guidance_embedder.")}
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,25 @@ class Converted:
     misfits: tuple[str, ...]
 
 
-def empty(kind: Any, folder: Path) -> nn.Module:
-    """A network of a diffusers or transformers class on the meta device, after the config.json in ``folder``."""
+def switches(kind: str, names: Iterable[str]) -> dict[str, bool]:
+    """The entries of a class's configuration that tensor names decide."""
+    bare = [name.removeprefix(COMFY_PREFIX) for name in names]
+    return {
+        switch: any(name.startswith(beginnings) for name in bare)
+        for switch, beginnings in SWITCHES.get(kind, {}).items()
+    }
+
+
+def empty(kind: Any, folder: Path, names: Iterable[str] = ()) -> nn.Module:
+    """A network of a diffusers or transformers class on the meta device, after the config.json in ``folder`` and the
+    ``names`` of the tensors that are to fill it.
+    """
     from accelerate import init_empty_weights
 
     with init_empty_weights():
         if hasattr(kind, "load_config"):
-            return kind.from_config(kind.load_config(folder, local_files_only=True))
+            config = kind.load_config(folder, local_files_only=True)
+            return kind.from_config({**config, **switches(kind.__name__, names)})
         return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
 
 

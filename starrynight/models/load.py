@@ -205,7 +205,7 @@ def _filled(
 ) -> tuple[torch.nn.Module, frozenset[str]]:
     """The network that ``folder`` configures with numbers out of ``stored``, and the names of those it took."""
     with library_errors(path):
-        network = empty(_class(kind), folder)
+        network = empty(_class(kind), folder, stored)
         found = convert(network, stored)
     if found.missing:
         raise _lacks(path, folder.name, found.missing)
