@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,16 @@ def make_recipe(
     plan: Mapping[str, Mapping[str, str]] | None = None,
     verdict: Verdict | None = None,
     versions: Mapping[str, str] | None = None,
+    loras: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The recipe of picture ``index`` of ``request``, as JSON-compatible values.
 
     ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the
     one used. ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``PrecisionPlan.to_dict()``, which is
     ``{component: {"format", "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with
-    "starry-night".
+    "starry-night". ``loras``: how each LoRA fitted (``Fit.to_dict``); the entry is there if there are any.
     """
+    fits = {"loras": [dict(fit) for fit in loras]} if loras else {}
     return {
         "starry_night": RECIPE_VERSION,
         "request": request.to_dict(),
@@ -68,6 +70,7 @@ def make_recipe(
         "plan": {component: dict(choice) for component, choice in (plan or {}).items()},
         "verdict": (verdict or Verdict()).to_dict(),
         "versions": dict(versions or {}),
+        **fits,
     }
 
 

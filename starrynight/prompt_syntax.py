@@ -106,6 +106,12 @@ def loras(text: str) -> list[Construct]:
     return [one for one in find(text) if one.kind == "lora"]
 
 
+def without_loras(text: str) -> str:
+    """``text`` without its LoRA tags, and without the spaces and the comma that held them."""
+    seams = _seams(text, loras(text))
+    return _assembled(text, [1.0] * len(text), [], seams, ()).text if seams else text
+
+
 def _group(text: str, start: int, end: int) -> Construct | None:
     """The construct of a pair of brackets at ``text[start:end]``; None for ordinary punctuation."""
     body, kind, weight, after = text[start + 1 : end - 1], "", 1.0, end

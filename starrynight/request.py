@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
 import numbers
 import os
 import secrets
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from starrynight import prompt_syntax
 from starrynight.errors import BadRequest, UnknownName, WrongSize
 from starrynight.i18n import Text
 from starrynight.text import UNPRINTABLE, excerpt, unix_newlines
@@ -33,7 +35,13 @@ MAX_SEED = 2**63 - 1  # the largest integer that both SQLite and torch's generat
 LOWEST_SIZE, HIGHEST_SIZE = 64, 4096  # pixels
 STRENGTH = 0.6
 
-Lora = tuple[str, float]
+# Name or path, weight; or name, weight on the text encoders, weight on the denoiser.
+Lora = tuple[str, float] | tuple[str, float, float]
+
+
+def lora_weights(lora: Lora) -> tuple[float, float]:
+    """The weights of a LoRA on the text encoders and on the denoiser."""
+    return lora[1], lora[-1]
 
 
 def random_seed() -> int:
@@ -48,6 +56,8 @@ class PaintRequest:
     Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance
     scale. ``prediction`` overrides what the model's files say that it predicts. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
     missing seed is drawn once, here. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the
+    scale. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
+    missing seed is drawn once, here. ``lora_partial`` applies LoRAs of which under half of the layers fit. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the
     field and its valid values.
     """
 
@@ -67,6 +77,7 @@ class PaintRequest:
     init_image: str | None = None
     strength: float = STRENGTH
     prediction: str | None = None
+    lora_partial: bool = False
 
     def __post_init__(self) -> None:
         checked = {
@@ -86,6 +97,7 @@ class PaintRequest:
             "strength": _strength(self.strength, image),
             "seed": _seed(self.seed, count),
             "loras": _loras(self.loras),
+            "lora_partial": _flag("lora_partial", self.lora_partial),
         }
         if self.precision not in PRECISIONS:
             raise UnknownName(Text("precision", "精度"), excerpt(self.precision), PRECISIONS)
@@ -102,19 +114,22 @@ class PaintRequest:
         return self.seed + index
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-compatible values; ``from_dict`` reads them. ``prediction`` is left out unless it is given, so that requests
-        keep the ids that they had before it.
+        """JSON-compatible values; ``from_dict`` reads them. ``prediction`` and ``lora_partial`` are left out unless they are
+        given, so that requests keep the ids that they had before them.
         """
         values = dataclasses.asdict(self) | {"loras": [list(lora) for lora in self.loras]}
-        return (
-            values if self.prediction is not None else {k: v for k, v in values.items() if k != "prediction"}
-        )
+        younger = {"prediction": None, "lora_partial": False}
+        return {name: value for name, value in values.items() if younger.get(name, ...) != value}
 
     def canonical(self) -> str:
         """The request as JSON with sorted keys, no spaces, and non-ASCII characters unescaped."""
         return json.dumps(
             self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
         )
+
+    def without_tags(self) -> PaintRequest:
+        """The request with its prompt's LoRA tags applied; see ``take_lora_tags``."""
+        return self.from_dict(take_lora_tags(self.to_dict()))
 
     @property
     def id(self) -> str:
@@ -243,6 +258,81 @@ def _real(field: str, value: object, low: float, high: float) -> float:
     return float(value) + 0.0  # turns -0.0 into 0.0, so that both give one id
 
 
+def _flag(field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequest(
+            f"{field} must be true or false, not {excerpt(value)}.",
+            f"{field} 应当是 true 或 false，而不是 {excerpt(value)}。",
+        )
+    return value
+
+
+def take_lora_tags(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's fields with the prompt's tags <lora:name:0.8> moved from the prompt to ``loras``.
+
+    A second number is the denoiser's weight, as A1111 has it: <lora:name:text encoder:denoiser>, also te=… and unet=….
+    Raises BadRequest for a tag that cannot be applied: of a hypernetwork, inside a choice, in the negative prompt, with
+    something else than numbers.
+    """
+    prompt, negative = fields.get("prompt"), fields.get("negative_prompt")
+    tags = [] if not isinstance(prompt, str) else prompt_syntax.find(prompt)
+    unwanted = prompt_syntax.find(negative) if isinstance(negative, str) else []
+    for tag in unwanted:
+        if tag.kind in ("lora", "hypernet"):
+            raise _tag_error(
+                tag,
+                "it belongs into the prompt, not into the negative prompt",
+                "它应写在提示词里，而不是负面提示词里",
+            )
+    for tag in tags:
+        if tag.kind == "hypernet":
+            raise _tag_error(
+                tag, "hypernetworks are not applied here; remove it", "此处不支持 hypernetwork；请删去它"
+            )
+    found = [tag for tag in tags if tag.kind == "lora"]
+    if not found:
+        return dict(fields)
+    for tag in found:
+        if any(each.kind == "choice" and each.start < tag.start < each.end for each in tags):
+            raise _tag_error(
+                tag,
+                "it stands inside a choice; write it outside the braces",
+                "它写在了选项之中；请写到花括号外面",
+            )
+    loras = [*(fields.get("loras") or ()), *map(_lora_of, found)]
+    return {**fields, "prompt": prompt_syntax.without_loras(str(prompt)), "loras": tuple(loras)}
+
+
+def _lora_of(tag: prompt_syntax.Construct) -> Lora:
+    name, *words = (word.strip() for word in tag.body.split(":"))
+    weights: dict[str, float] = {}
+    for place, word in zip(("te", "unet"), words, strict=False):
+        key, equals, number = word.rpartition("=")
+        key = key.strip() if equals else place
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if key not in ("te", "unet") or key in weights or not math.isfinite(value):
+            raise _tag_error(
+                tag,
+                "its weights must be numbers, as in <lora:name:0.8>",
+                "权重应为数字，例如 <lora:名字:0.8>",
+            )
+        weights[key] = value
+    if not name or len(words) > 2:
+        raise _tag_error(tag, "write it as <lora:name:0.8>", "请写成 <lora:名字:0.8>")
+    text = weights.get("te", 1.0)
+    denoiser = weights.get("unet", text)
+    return (name, text) if text == denoiser else (name, text, denoiser)
+
+
+def _tag_error(tag: prompt_syntax.Construct, en: str, zh: str) -> BadRequest:
+    return BadRequest(
+        f"“{excerpt(tag.written)}” cannot be applied: {en}.", f"“{excerpt(tag.written)}”无法应用：{zh}。"
+    )
+
+
 def _strength(value: object, init_image: str | None) -> float:
     strength = _real("strength", value, 0, 1)
     if strength == 0:
@@ -273,15 +363,16 @@ def _seed(value: object, count: int) -> int:
 def _loras(values: object) -> tuple[Lora, ...]:
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
         values = [values]  # refused below, with the message that shows the right form
-    loras = []
+    loras: list[Lora] = []
     for item in values:
-        if not isinstance(item, tuple | list) or len(item) != 2:
+        if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             raise BadRequest(
                 f"Each LoRA must be a name (or path) and a weight, not {excerpt(item)}.",
                 f"每个 LoRA 应当是一个名字（或路径）加一个权重，而不是 {excerpt(item)}。",
             )
         name = _name("LoRA", _path(item[0]))
-        loras.append((name, _real(f"LoRA “{excerpt(name)}”", item[1], -4, 4)))
+        text, denoiser = (_real(f"LoRA “{excerpt(name)}”", weight, -4, 4) for weight in (item[1], item[-1]))
+        loras.append((name, text) if text == denoiser else (name, text, denoiser))
     if len(loras) > MAX_LORAS:
         raise BadRequest(
             f"{len(loras)} LoRAs are too many; the limit is {MAX_LORAS}.",

@@ -21,7 +21,7 @@ from starrynight.painting import checking
 from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.picture import Picture, make_recipe
 from starrynight.progress import OnProgress
-from starrynight.request import PaintRequest
+from starrynight.request import PaintRequest, take_lora_tags
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Studio:
         A picture that the guard refuses is returned as Refused, nothing is saved for it, and the batch goes on. Raises any
         StarryError that ends a batch, and ``errors.Cancelled`` when ``on_step`` raises it; what was saved stays.
         """
+        request = request.without_tags()
         painter = self.ready(request)
         for outcome in painter.paint(request, on_step, skip):
             if isinstance(outcome, Refused):
@@ -122,7 +123,7 @@ def make_request(**fields: Any) -> PaintRequest:
 
     Raises BadRequest or BadFile for what this model cannot paint, before anything heavy is imported.
     """
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = take_lora_tags({name: value for name, value in fields.items() if value is not None})
     model = catalogue.find(given.get("model", catalogue.default()))
     defaults = {
         "width": model.width,
@@ -140,7 +141,7 @@ def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter) -
     recipe = make_recipe(
         request, index=image.index, prompt=image.prompt, negative_prompt=image.negative_prompt,
         sampler=image.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=image.verdict,
-        versions=versions(),
+        versions=versions(), loras=[fit.to_dict() for fit in painter.fits],
     )  # fmt: skip
     return Picture(eight_bits(image.pixels), recipe, producer=settings().producer)
 

@@ -196,3 +196,46 @@ def test_any_text_is_refused_or_survives_a_json_round_trip(prompt, negative, see
     again = PaintRequest.from_dict(json.loads(request.canonical().encode("utf-8")))
     assert again == request
     assert again.id == request.id
+
+
+@pytest.mark.parametrize(
+    ("prompt", "painted", "loras"),
+    [
+        ("a lighthouse <lora:moonlight:0.8>", "a lighthouse", (("moonlight", 0.8),)),
+        ("a lighthouse, <lora:moonlight>, snow", "a lighthouse, snow", (("moonlight", 1.0),)),
+        ("<lyco:ink:-0.5> a lighthouse", "a lighthouse", (("ink", -0.5),)),
+        ("a lighthouse<lora:a:0.8:0.6>", "a lighthouse", (("a", 0.8, 0.6),)),
+        (
+            "a lighthouse <lora:a:te=0:unet=2> <lora:b:unet=2>",
+            "a lighthouse",
+            (("a", 0.0, 2.0), ("b", 1.0, 2.0)),
+        ),
+        ("a lighthouse <lora:a:0.5:0.5>", "a lighthouse", (("a", 0.5),)),
+        ("x < y > z, {red|blue} (snow:1.2)", "x < y > z, {red|blue} (snow:1.2)", ()),
+    ],
+)
+def test_lora_tags_leave_the_prompt_and_become_loras(prompt, painted, loras) -> None:
+    request = PaintRequest(prompt=prompt, seed=1).without_tags()
+    assert (request.prompt, request.loras) == (painted, loras)
+    assert request.without_tags() == request
+    assert PaintRequest.from_dict(json.loads(request.canonical())) == request
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "a <lora:a:much>"},
+        {"prompt": "a <lora::0.8>"},
+        {"prompt": "a <lora:a:1:2:3>"},
+        {"prompt": "a <lora:a:dyn=2>"},
+        {"prompt": "a <lora:a:nan>"},
+        {"prompt": "a <lora:a:9>"},
+        {"prompt": "a <hypernet:a:1>"},
+        {"prompt": "{<lora:a>|b} c"},
+        {"prompt": "a", "negative_prompt": "<lora:a>"},
+        {"prompt": "<lora:a>"},
+    ],
+)
+def test_tags_that_cannot_be_applied_are_refused(fields) -> None:
+    with pytest.raises(BadRequest):
+        PaintRequest(**fields).without_tags()

@@ -88,6 +88,7 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     outcome = str(verdict.get("outcome"))
     reasons = "; ".join(map(str, verdict.get("reasons") or ()))
     rows.append((t("verdict", "检查"), outcomes.get(outcome, outcome) + (f" ({reasons})" if reasons else "")))
+    rows += _fits(raw)
     return [*rows, *((t("recovered", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
 
 
@@ -102,6 +103,16 @@ def _tensors(model: object) -> list[tuple[str, str]]:
         if isinstance(entry, dict) and {"used", "of"} <= entry.keys()
     ]
     return [(label, t(f"{used} of {total} used", f"使用 {used}/{total}")) for label, used, total in counts]
+
+
+def _fits(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many layers of each LoRA fitted; none if the file does not hold them in our form."""
+    from starrynight.models.fit import fit_message
+
+    try:
+        return [("LoRA", t(*fit_message(fit))) for fit in raw.get("loras") or ()]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 def _recoveries(verdict: dict[str, Any]) -> list[str]:

@@ -62,6 +62,14 @@ PRECISION = typer.Option(
 LORA = typer.Option(
     [], help=t("NAME or FILE, with :WEIGHT if you like; can be repeated.", "名字或文件，可带 :权重；可重复。")
 )
+LORA_PARTIAL = typer.Option(
+    False,
+    "--lora-partial",
+    help=t(
+        "Apply what fits of a LoRA, even if under half of its layers do.",
+        "LoRA 的层不足一半匹配时也照用。",
+    ),
+)
 SAMPLER = typer.Option(
     None, help=t("The scheduler; by default the model's own.", "采样器；不给则用模型自带的。")
 )
@@ -73,7 +81,7 @@ PREDICTION = typer.Option(
     None,
     help=t(
         "What the model predicts, if its files do not say: epsilon, v_prediction, sample or flow.",
-        "模型的预测类型（文件没有写明时）：epsilon、v_prediction、sample 或 flow。",
+        "文件没有写明的预测类型：epsilon、 v_prediction、sample 或 flow。",
     ),
 )
 CLAMPS = typer.Option(
@@ -109,6 +117,7 @@ def paint(
     model: str | None = typer.Option(None, "--model", "-m", help=MODEL_HELP),
     precision: str | None = PRECISION,
     lora: list[str] = LORA,
+    lora_partial: bool = LORA_PARTIAL,
     negative: str | None = typer.Option(
         None, help=t("What the picture should not show.", "画面里不要什么。")
     ),
@@ -135,6 +144,7 @@ def paint(
     request = studio.make_request(
         prompt=prompt, style=style, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
+        lora_partial=lora_partial or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
         prediction=prediction,
     )  # fmt: skip
@@ -149,7 +159,12 @@ def paint(
         for warning in painters.ready(request).warnings(request):
             if warning not in warned:
                 progress.print(f"! {t(*warning)}", sys.stderr)
+        fits: tuple[Any, ...] = ()
         for outcome in painters.paint(request, progress.on_step):
+            if not fits:  # known from the first picture on
+                fits = painters.ready(request).fits
+                for fit in fits:
+                    progress.print(f"LoRA {t(*fit.message())}", sys.stderr)
             if isinstance(outcome, studio.SavedPicture):
                 progress.print(picture_line(outcome), sys.stdout)
                 continue
@@ -217,13 +232,23 @@ def parse_size(text: str | None) -> tuple[int | None, int | None]:
     return int(sides[0]), int(sides[-1])
 
 
-def parse_lora(text: str) -> tuple[str, float]:
-    """ "moonlight:0.8" is ("moonlight", 0.8); the weight is 1 if left out. The colon of a drive letter is not taken for a weight's."""
+def parse_lora(text: str) -> tuple[str, float] | tuple[str, float, float]:
+    """ "moonlight:0.8" is ("moonlight", 0.8); the weight is 1 if left out. Two weights are the text encoder's and the denoiser's.
+    The colon of a drive letter is not taken for a weight's.
+    """
+    name, second = _split_weight(text)
+    if second is None:
+        return text, 1.0
+    rest, first = _split_weight(name)
+    return (name, second) if first is None else (rest, first, second)
+
+
+def _split_weight(text: str) -> tuple[str, float | None]:
     name, colon, weight = text.rpartition(":")
     try:
-        return (name, float(weight)) if colon and name else (text, 1.0)
+        return (name, float(weight)) if colon and name else (text, None)
     except ValueError:
-        return text, 1.0
+        return text, None
 
 
 class PaintProgress(ProgressBar):

@@ -15,7 +15,7 @@ from starrynight.errors import BadRequest, MissingFile, UnknownName
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
 from starrynight.models import catalogue
-from starrynight.request import PaintRequest
+from starrynight.request import PaintRequest, take_lora_tags
 from starrynight.settings import settings
 from starrynight.studio import make_request
 from starrynight.text import clean
@@ -31,7 +31,7 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
     ``init_image`` is "picture:ID" or "upload:ID". Raises ``BadRequest``, ``UnknownName``, ``BadFile`` or
     ``MissingFile``.
     """
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = take_lora_tags({name: value for name, value in fields.items() if value is not None})
     if "model" in given:
         _check_installed(given["model"])
     if isinstance(loras := given.get("loras"), list | tuple):

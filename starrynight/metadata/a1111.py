@@ -71,7 +71,8 @@ def write(recipe: Mapping[str, Any]) -> str:
     """The A1111 text of a recipe of ``picture.make_recipe``."""
     request = recipe["request"]
     prompt = recipe["prompt"] + "".join(
-        f" <lora:{_stem(name)}:{weight:g}>" for name, weight in request.get("loras", ())
+        f" <lora:{_stem(name)}:{':'.join(f'{weight:g}' for weight in weights)}>"
+        for name, *weights in request.get("loras", ())
     )
     model = recipe["model"]
     fields = {

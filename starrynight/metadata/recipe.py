@@ -92,8 +92,11 @@ class Recipe:
             if name in known and (name in _MODEL_DEPENDENT or known[name] != _DEFAULTS[name]):
                 value = known[name]
                 options.append((option, _number(value) if isinstance(value, float) else str(value)))
-        options += [("--lora", f"{name}:{_number(weight)}") for name, weight in known.get("loras", ())]
+        options += [
+            ("--lora", ":".join((name, *map(_number, weights)))) for name, *weights in known.get("loras", ())
+        ]
         words = ["starry", "paint", *(word for pair in options for word in _option(*pair))]
+        words += ["--lora-partial"] if known.get("lora_partial") else []
         # "--" keeps a prompt that begins with a dash from being read as an option.
         return shlex.join([*words, *(["--"] if known["prompt"].startswith("-") else []), known["prompt"]])
 
@@ -128,7 +131,7 @@ def read_own(content: Any) -> Recipe | None:
 
 def _own_loras(items: object) -> tuple[tuple[str, float], ...]:
     pairs = (
-        [item for item in items if isinstance(item, list) and len(item) == 2]
+        [(item[0], item[-1]) for item in items if isinstance(item, list) and len(item) in (2, 3)]
         if isinstance(items, list)
         else []
     )
@@ -142,7 +145,9 @@ def _own_request(values: object) -> dict[str, Any] | None:
     if not isinstance(values, Mapping):
         return None
     try:
-        return PaintRequest.from_dict({name: values[name] for name in _DEFAULTS if name in values}).to_dict()
+        return PaintRequest.from_dict(
+            {name: values[name] for name in (*_DEFAULTS, "lora_partial") if name in values}
+        ).to_dict()
     except BadRequest:
         return None
 

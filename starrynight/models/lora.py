@@ -1,20 +1,23 @@
-"""LoRAs: find one by name or path, check it, apply it for a request, remove it.
+"""LoRAs: find one by name or path, account for its layers, apply it for a request, remove it.
 
-diffusers' LoRA mixins translate the layouts of ComfyUI and kohya. On a folded model a LoRA is folded like the weight it
-adds to. After its LoRAs are removed, a model paints the same bytes as before.
+A file of plain LoRA layers is applied by PEFT, through diffusers' LoRA mixins, where what they load is checked to be what the
+file says. Every other file, and every layout that diffusers reads in part, is merged: ``adapter_kinds`` computes what each
+layer adds to a weight, and the sum is added in float32 and rounded once. On a folded model a LoRA is folded like the weight
+it adds to. After its LoRAs are removed, a model paints the same bytes as before.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import MissingFile, Unfit, UnknownName
+from starrynight.errors import MissingFile, UnknownName
 from starrynight.models import weights
 from starrynight.models.weights import PICKLED, header
+from starrynight.request import Lora
 from starrynight.settings import settings
 
 KIND = ("LoRA", "LoRA")
@@ -48,28 +51,40 @@ def find(name: str) -> Path:
 
 @contextmanager
 def applied(
-    pipeline: Any, loras: Sequence[tuple[str, float]], model: str, place: Callable[[], None] | None = None
-) -> Iterator[None]:
-    """Apply ``loras``, pairs of name or path and weight, for as long as the context lasts.
+    pipeline: Any,
+    loras: Sequence[Lora],
+    model: str,
+    place: Callable[[], None] | None = None,
+    partial_fit: bool = False,
+) -> Iterator[tuple[Any, ...]]:
+    """Apply ``loras``, name or path with weight, for as long as the context lasts; yields a ``Fit`` for each.
 
     ``model`` is the model's name, for messages. ``place`` offloads the pipeline's weights again, if they are offloaded:
     LoRAs are loaded and removed while all weights are in their modules, because an offloaded layer has no numbers to fold,
-    and diffusers would restore the hooks for its own choice of device. Raises Unfit when the family takes no LoRA or one
-    fits no layer.
+    and diffusers would restore the hooks for its own choice of device. ``partial_fit`` takes a LoRA of which under half of
+    the layers fit. Raises Unfit for one that does not fit or is of a kind that is not applied, and what
+    ``adapter_file.read_layers`` raises.
     """
+    from starrynight.models.adapter import read
+    from starrynight.models.adapter_merge import merged
+
     if not loras:
-        yield
+        yield ()
         return
-    if not hasattr(pipeline, "load_lora_weights"):
-        raise Unfit(f"{model} takes no LoRA.", f"{model} 不支持 LoRA。")
+    adapters = [read(pipeline, find(lora[0]), lora, model, partial_fit) for lora in loras]
+    with _without_offloading(pipeline, place), ExitStack() as undo:
+        loaded = [_by_peft(pipeline, adapter, number, undo) for number, adapter in enumerate(adapters)]
+        if chosen := [name for name in loaded if name]:
+            scales = [adapter.weights[1] for adapter, name in zip(adapters, loaded, strict=True) if name]
+            pipeline.set_adapters(chosen, scales)
+        rest = [adapter for adapter, name in zip(adapters, loaded, strict=True) if not name]
+        undo.enter_context(merged(pipeline, rest))
+        back = undo.pop_all()
     try:
-        with _without_offloading(pipeline, place):
-            adapters = [_load(pipeline, find(name), number, model) for number, (name, _) in enumerate(loras)]
-            pipeline.set_adapters(adapters, [weight for _, weight in loras])
-        yield
+        yield tuple(adapter.fit for adapter in adapters)
     finally:
-        with _without_offloading(pipeline, place):
-            pipeline.unload_lora_weights()
+        with _without_offloading(pipeline, place), back:
+            pass
 
 
 @contextmanager
@@ -85,29 +100,29 @@ def _without_offloading(pipeline: Any, place: Callable[[], None] | None) -> Iter
         place()
 
 
-def _load(pipeline: Any, path: Path, number: int, model: str) -> str:
-    """Load one LoRA under a name that PEFT allows; return that name. Raises Unfit if it reached no layer."""
+def _by_peft(pipeline: Any, adapter: Any, number: int, undo: ExitStack) -> str | None:
+    """Load a file of plain LoRA layers into PEFT under the name returned; None where it has to be merged.
+
+    Merged is a file that diffusers refuses, or loads otherwise than the file says: other layers, another scale.
+    """
     from starrynight.models.load import networks
     from starrynight.numerics.fold import fold_adapter
 
-    adapter = f"{number}_{re.sub(r'[^0-9a-zA-Z]+', '_', path.stem)}"
+    if not adapter.is_plain or not hasattr(pipeline, "load_lora_weights"):
+        return None
+    name = f"{number}_{re.sub(r'[^0-9a-zA-Z]+', '_', adapter.path.stem)}"
+    undo.callback(pipeline.unload_lora_weights)
     try:
         pipeline.load_lora_weights(
-            str(path.parent), weight_name=path.name, adapter_name=adapter, local_files_only=True
+            str(adapter.path.parent), weight_name=adapter.path.name, adapter_name=name, local_files_only=True
         )
     except (ValueError, KeyError, RuntimeError, IndexError, AttributeError, TypeError) as error:
         if "out of memory" in str(error).lower():
             raise
-        raise _unfit(path, model) from error
-    if not any(adapter in names for names in pipeline.get_list_adapters().values()):
-        raise _unfit(path, model)
+        return None
+    if not adapter.is_loaded_as(name, networks(pipeline)):
+        pipeline.delete_adapters([name])
+        return None
     for component, part in networks(pipeline).items():
-        fold_adapter(part, adapter, pipeline.folds, component)
-    return adapter
-
-
-def _unfit(path: Path, model: str) -> Unfit:
-    return Unfit(
-        f"The LoRA “{path.name}” fits no layer of {model}; it was made for another model.",
-        f"LoRA“{path.name}”与 {model} 的任何一层都不匹配；它是为别的模型训练的。",
-    )
+        fold_adapter(part, name, pipeline.folds, component)
+    return name

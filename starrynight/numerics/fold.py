@@ -10,7 +10,7 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -221,24 +221,29 @@ def parse_plan(record: str) -> FoldPlan | None:
 
 def fold_adapter(module: nn.Module, adapter: str, plan: FoldPlan, prefix: str = "") -> None:
     """Fold a PEFT LoRA on ``module`` (named ``prefix`` in the plan): its product B·A is scaled like the
-    weight it adds to.
+    weight it adds to, DoRA's magnitudes (norms of that weight) too, and a bias of B like the layer's bias.
 
     A is first scaled to rows of norm at most 1 and B by the inverse, so that the numbers between them are
     about as large as the layer's input. All factors are powers of two, so the product does not change
-    otherwise.
+    otherwise. Raises ``Unfit`` for a bias of B on a layer that has none: the plan tells nothing of its power.
     """
-    for layer, a, b in _factors(module, adapter):
-        power = plan.parameters.get(join(prefix, layer) + ".weight", 0)
-        longest = a.float().flatten(1).norm(dim=1).max().item()
+    for name, layer in module.named_modules():
+        if not (isinstance(getattr(layer, "lora_A", None), nn.ModuleDict) and adapter in layer.lora_A):
+            continue
+        first, second, layer_name = layer.lora_A[adapter], layer.lora_B[adapter], join(prefix, name)
+        power = plan.parameters.get(f"{layer_name}.weight", 0)
+        longest = first.weight.float().flatten(1).norm(dim=1).max().item()
         moved = max(0, math.ceil(math.log2(longest))) if longest > 0 and plan.parameters else 0
         with torch.no_grad():
-            a.mul_(2.0**-moved)
-            b.mul_(2.0 ** (moved + power))
-
-
-def _factors(module: nn.Module, adapter: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(layer, A, B) of every layer with this adapter."""
-    for name, part in module.named_modules():
-        first, second = getattr(part, "lora_A", None), getattr(part, "lora_B", None)
-        if isinstance(first, nn.ModuleDict) and isinstance(second, nn.ModuleDict) and adapter in first:
-            yield name, first[adapter].get_parameter("weight"), second[adapter].get_parameter("weight")
+            first.weight.mul_(2.0**-moved)
+            second.weight.mul_(2.0 ** (moved + power))
+            if adapter in (getattr(layer, "lora_magnitude_vector", None) or ()):
+                layer.lora_magnitude_vector[adapter].weight.mul_(2.0**power)
+            if second.bias is not None:
+                if plan.parameters and layer.base_layer.bias is None:
+                    raise Unfit(
+                        f"A LoRA adds a bias to {layer_name}, which has none; a folded model takes no such LoRA. "
+                        "Paint with --precision float32 or bfloat16.",
+                        f"LoRA 给没有偏置的 {layer_name} 加上偏置；折叠模型不支持。请用 --precision float32 或 bfloat16。",
+                    )
+                second.bias.mul_(2.0 ** plan.parameters.get(f"{layer_name}.bias", 0))

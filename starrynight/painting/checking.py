@@ -27,7 +27,7 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
         class_name, _ = schedulers.find(request.sampler, model.flow)
         sampler = schedulers.key_of(request.sampler)
         habits.check_sampler(model.habits, sampler, class_name, Text(model.en, model.zh))
-    for name, _ in request.loras:
+    for name, *_ in request.loras:
         lora.find(name)
     if request.init_image is not None:
         open_picture(request.init_image).close()

@@ -21,7 +21,9 @@ from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
 from starrynight.metadata.pixels import read_pixels
 from starrynight.models import catalogue, download, lora, precision_plan
+from starrynight.models.adapter_merge import add_merges
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.fit import Fit
 from starrynight.models.library_errors import library_errors, out_of_memory
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks
 from starrynight.numerics.device import kind, torch_device
@@ -59,11 +61,12 @@ class Painter:
         self.arrangement, self.denoiser = arrangement, denoiser(pipeline)
         self.preview = Preview(pipeline)
         self._serves, self._on_folding = serves, on_folding
+        self.fits: tuple[Fit, ...] = ()  # how the LoRAs of the current request fit
         self._sample: calibrate.CalibrationSample | None = (
             None  # the current picture, if folds can be measured on it
         )
         parts = fallback.components_of(
-            pipeline, precision_plan.stores(device.type), partial(_float32_parameters, model, plan)
+            pipeline, precision_plan.stores(device.type), partial(_float32_parameters, model, plan, pipeline)
         )
         for part in parts.values():
             if part.name in {choice.component for choice in plan if choice.folded}:
@@ -147,6 +150,7 @@ class Painter:
         A picture whose numbers broke is returned as Refused, and the batch goes on. ``on_step`` may raise Cancelled (or
         anything), which ends the batch within that step. Raises OutOfMemory, Unfit, and what ``checking.check`` raises.
         """
+        request = request.without_tags()
         checking.check(request, self.model.spec)
         place = partial(offload.place, self.pipeline, self.device, self.arrangement)
         with (
@@ -155,7 +159,8 @@ class Painter:
                 request.loras,
                 self.model.spec.en,
                 None if self.arrangement == "resident" else place,
-            ),
+                request.lora_partial,
+            ) as self.fits,
             self._pipeline_for(request) as pipeline,
         ):
             for index in range(request.count):
@@ -324,14 +329,16 @@ def _steps(pipeline: Any) -> int:
     return int(getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps))
 
 
-def _float32_parameters(model: LocalModel, plan: PrecisionPlan) -> dict[str, torch.Tensor]:
-    """Every parameter in the model's files, in float32, by component and name."""
+def _float32_parameters(model: LocalModel, plan: PrecisionPlan, pipeline: Any) -> dict[str, torch.Tensor]:
+    """Every parameter in the model's files, in float32, by component and name, with what LoRAs are merged into it."""
     exact = PrecisionPlan(tuple(replace(choice, format="float32", emulated=False) for choice in plan))
-    return {
+    found = {
         f"{name}.{key}": tensor
         for name, part in networks(load(model, exact)).items()
         for key, tensor in part.state_dict().items()
     }
+    add_merges(pipeline, found)
+    return found
 
 
 def _pixels(result: Any, watching: guard.Guard) -> np.ndarray:

@@ -164,6 +164,10 @@ def loras() -> None:
         t("lora"), names, key="loras", persist_state="session", max_selections=MAX_LORAS
     ):
         st.slider(name, -2.0, 2.0, 1.0, 0.05, key=f"lora/{name}", persist_state="session")
+    if st.session_state.get("loras"):
+        st.checkbox(
+            t("lora.partial"), key="lora_partial", persist_state="session", help=t("lora.partial.help")
+        )
 
 
 def read_form() -> dict[str, Any]:
@@ -178,6 +182,7 @@ def read_form() -> dict[str, Any]:
         "guidance": state[f"guidance/{model.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
         "count": state["count"], "precision": state.get("precision", "auto"),
         "loras": [[name, state[f"lora/{name}"]] for name in state.get("loras", [])],
+        "lora_partial": bool(state.get("loras") and state.get("lora_partial")) or None,
         "init_image": state.get("init_image"),
         "strength": state.get("strength") if state.get("init_image") else None,
     }  # fmt: skip
