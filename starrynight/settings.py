@@ -14,13 +14,15 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Settings:
     """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
-    maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub.
+    maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub. ``model_paths``:
+    folders that are searched for models and LoRAs as well.
     """
 
     home: Path
     lang: str
     producer: str
     hub_endpoint: str | None
+    model_paths: tuple[Path, ...] = ()
 
     @property
     def models(self) -> Path:
@@ -55,4 +57,11 @@ def settings() -> Settings:
         lang=terminal_language(),
         producer=os.environ.get("STARRY_PRODUCER", "Starry Night"),
         hub_endpoint=os.environ.get("HF_ENDPOINT"),
+        model_paths=_paths(os.environ.get("STARRY_MODEL_PATHS", "")),
     )
+
+
+def _paths(listed: str) -> tuple[Path, ...]:
+    """The absolute paths in a list like PATH's, in order, each once."""
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in listed.split(os.pathsep) if path.strip()]
+    return tuple(map(Path, dict.fromkeys(paths)))

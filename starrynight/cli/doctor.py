@@ -51,7 +51,7 @@ def doctor(
     ),
     as_json: bool = JSON,
 ) -> None:
-    from starrynight.models import catalogue, precision_plan
+    from starrynight.models import catalogue, places, precision_plan
     from starrynight.numerics.device import probe
 
     chosen = catalogue.resolve(model or catalogue.default())
@@ -66,6 +66,7 @@ def doctor(
             "plan": plan.to_dict(),
             "missing": missing_packages(device.kind),
             "home": {"folder": str(home), "free": disk.free, "writable": disk.writable},
+            "places": [{"folder": str(one.path), "there": one.is_there} for one in places.all_places()],
         }
         print(json.dumps(report, ensure_ascii=False, indent=2, default=str))
         return
@@ -88,6 +89,7 @@ def missing_packages(kind: str) -> list[dict[str, str]]:
 
 
 def _print_machine(console: Console, device: Device) -> None:
+    from starrynight.models import places
     from starrynight.studio import versions
 
     home = settings().home
@@ -99,6 +101,11 @@ def _print_machine(console: Console, device: Device) -> None:
         t("storage", "存放于"): f"{home} · {disk.free / 1e9:.0f} GB {t('free', '可用')}{warning}",
         t("versions", "版本"): " · ".join(f"{name} {number}" for name, number in versions().items()),
     }
+    if known := places.all_places():
+        absent = t(" (not there)", "（不在）")
+        rows[t("also searched", "也在此查找")] = " · ".join(
+            f"{p.path}{'' if p.is_there else absent}" for p in known
+        )
     for label, value in rows.items():
         console.print(f"[gold1]{label}[/]  ", end="")
         console.print(value, markup=False)

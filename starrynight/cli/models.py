@@ -1,7 +1,10 @@
-"""``starry models``: the catalogue as a list; ``starry models pull`` downloads one of them."""
+"""``starry models``: the catalogue as a list; ``pull`` downloads a model, ``add`` puts one together from files, ``places`` names
+folders of other programs.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
 
 models_app = CommandGroup(
     help=t(
-        "List the models; `starry models pull NAME` downloads one.",
-        "有哪些模型；`starry models pull 名字` 下载一个。",
+        "List the models; `starry models pull NAME` downloads one, `starry models add NAME` puts one together from files.",
+        "有哪些模型；`starry models pull 名字` 下载一个，`starry models add 名字` 用已有的文件拼装一个。",
     ),
     invoke_without_command=True,
 )
@@ -36,9 +39,10 @@ def table() -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from starrynight.models import catalogue, download
+    from starrynight.models import catalogue, download, registry
 
     console, chosen = Console(highlight=False, soft_wrap=True), catalogue.default()
+    made = set(registry.names())
     for model in map(catalogue.find, catalogue.names()):
         habits = f"{model.width}×{model.height}".ljust(9) + t(
             f"  {model.steps:>2} steps  CFG {model.guidance:g}  ",
@@ -51,8 +55,14 @@ def table() -> None:
         about = [title] if title.lower() != model.name else []
         reads = t(", ", "、").join(LANGUAGES[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
-        if model.hub is None and not model.path.exists():
+        for component, path in model.parts.items() if model.name in made else ():
+            console.print(Text(f"    {component}: {path}", "dim"))
+        if model.name in made and not catalogue.is_here(model):
+            console.print(Text("    " + download.incomplete(model).message(settings().lang)))
+        elif model.hub is None and not model.path.exists():
             console.print(Text("    " + download.not_on_a_hub(model).message(settings().lang)))
+    for name in sorted(set(registry.stems()) - made):
+        console.print(Text.assemble((f"  {name:<17}", "bold"), "  ", t("cannot be read", "无法读取")))
     console.print(
         Text(
             t(
@@ -70,6 +80,8 @@ def model_state(model: ModelSpec) -> str:
 
     if is_here(model):
         return t("installed", "本机已有")
+    if model.parts and not all(path.is_file() for path in model.parts.values()) and model.path.exists():
+        return t("a file has moved", "有文件已移动")
     if model.hub is None and not model.path.exists():
         return t("needs your own file", "需自备文件")
     if model.base and model.path.exists():
@@ -85,6 +97,7 @@ def model_state(model: ModelSpec) -> str:
         ),
         "starry models pull z-image-turbo",
         ("starry models pull z-image-turbo --source modelscope", "from ModelScope", "从魔搭下载"),
+        ("starry models pull z-image-turbo --small", "no weights", "不含权重"),
     )
 )
 def pull(
@@ -92,6 +105,14 @@ def pull(
         help=t("A name of `starry models` or a hub id.", "`starry models` 里的名字或模型库 id。")
     ),
     source: str = typer.Option("hub", "--source", help=t("hub or modelscope.", "hub 或 modelscope。")),
+    small: bool = typer.Option(
+        False,
+        "--small",
+        help=t(
+            "Everything but the weights: a few MB, for files that you have.",
+            "除权重外的一切：几 MB，配合已有的文件使用。",
+        ),
+    ),
 ) -> None:
     from starrynight.models import download
 
@@ -100,5 +121,171 @@ def pull(
         def on_progress(done: int, total: int, file: Text) -> None:
             bar.update(done, total, message=f"{file.en} · {done / 1e9:.2f}/{total / 1e9:.2f} GB")
 
-        place = download.pull(name, source, on_progress)
+        place = download.pull(name, source, on_progress, small=small)
     print(f"✦ {name} → {place}")
+
+
+@models_app.command(
+    "list",
+    help=help_page(("List the models.", "列出模型。"), "starry models list", "starry models list --places"),
+)
+def list_models(
+    places: bool = typer.Option(
+        False,
+        "--places",
+        help=t("What lies in the places to look, by kind.", "按种类列出各个查找位置里的文件。"),
+    ),
+) -> None:
+    if places:
+        print_places()
+    else:
+        table()
+
+
+@models_app.command(
+    help=help_page(
+        (
+            "Put a model together from files that you have; they stay where they are. What no file replaces comes from the base.",
+            "用已有的文件拼装一个模型；文件留在原处。没有给出的部分取自底座模型。",
+        ),
+        "starry models add mine --transformer z_image_turbo_bf16.safetensors --text-encoder qwen_3_4b.safetensors --vae "
+        "ae.safetensors",
+        "starry models add film --base flux-schnell --vae ae.safetensors",
+    )
+)
+def add(
+    name: str = typer.Argument(help=t("The model's new name.", "新模型的名字。")),
+    transformer: Path | None = typer.Option(
+        None,
+        "--transformer",
+        help=t("A transformer, U-Net or all-in-one file.", "transformer、U-Net 或整合文件。"),
+    ),
+    text_encoder: list[Path] = typer.Option(
+        [], "--text-encoder", help=t("A text encoder; may be given twice.", "文本编码器；可给两次。")
+    ),
+    vae: Path | None = typer.Option(None, "--vae", help=t("An autoencoder.", "自编码器（VAE）。")),
+    base: str | None = typer.Option(
+        None,
+        "--base",
+        help=t(
+            "The model whose other files are used; found from the transformer by default.",
+            "其余文件取自哪个模型；默认由 transformer 判断。",
+        ),
+    ),
+    overwrite: bool = typer.Option(
+        False, "--overwrite", help=t("Replace a model of this name.", "覆盖同名模型。")
+    ),
+) -> None:
+    from starrynight.models import assembly, catalogue, download
+
+    entry = assembly.add(name, transformer, text_encoder, vae, base, overwrite)
+    for component, path in entry.parts.items():
+        print(f"  {component}: {path}")
+    print(f"✦ {entry.name} → starry paint … -m {entry.name}")
+    spec = catalogue.find(entry.name)
+    if not catalogue.is_here(spec):
+        print(download.incomplete(spec).message(settings().lang))
+
+
+@models_app.command(
+    help=help_page(
+        ("Forget a model made by `add`; its files stay.", "移除用 `add` 建立的模型；不删除它的文件。"),
+        "starry models remove mine",
+    )
+)
+def remove(name: str = typer.Argument(help=t("The model's name.", "模型的名字。"))) -> None:
+    from starrynight.models import registry
+
+    entry = registry.remove(name)
+    print(
+        f"✦ {name}: "
+        + t("removed from the list; no weight file was deleted.", "已从列表移除；没有删除任何权重文件。")
+    )
+    for path in dict.fromkeys(entry.parts.values()) if entry else ():
+        print(f"  {path}")
+
+
+places_app = CommandGroup(
+    help=t(
+        "Folders of ComfyUI, A1111, Forge or InvokeAI, or any other, that are searched for models and LoRAs by name.",
+        "按名字查找模型与 LoRA 的其他文件夹：ComfyUI、A1111、Forge、InvokeAI 或任意文件夹。",
+    )
+)
+models_app.add_typer(places_app, name="places")
+
+
+@places_app.command(
+    "add",
+    help=help_page(
+        (
+            "Name a folder, or an extra_model_paths.yaml, as a place to look.",
+            "把文件夹或 extra_model_paths.yaml 设为查找位置。",
+        ),
+        "starry models places add ~/ComfyUI",
+        "starry models places add ~/ComfyUI/extra_model_paths.yaml",
+    ),
+)
+def add_place(folder: str = typer.Argument(help=t("The folder.", "文件夹。"))) -> None:
+    from starrynight.models import places
+
+    path = places.add(folder)
+    found = len(places.survey([places.Place(path, kept=True)]).found)
+    print(f"✦ {path}: {t(f'{found} files and folders of weights', f'{found} 个权重文件或文件夹')}")
+
+
+@places_app.command(
+    "list", help=help_page(("List the places to look.", "列出查找位置。"), "starry models places list")
+)
+def list_places() -> None:
+    from starrynight.models import places
+
+    known = places.all_places()
+    for place in known:
+        state = "" if place.is_there else t("  (not there)", "  （不在）")
+        print(f"{place.path}{'' if place.kept else '  (STARRY_MODEL_PATHS)'}{state}")
+    if not known:
+        print(
+            t(
+                "None. Add one: starry models places add FOLDER",
+                "还没有。添加：starry models places add 文件夹",
+            )
+        )
+
+
+@places_app.command(
+    "remove",
+    help=help_page(
+        ("Forget a place; its files stay.", "移除一个位置；文件不动。"),
+        "starry models places remove ~/ComfyUI",
+    ),
+)
+def remove_place(folder: str = typer.Argument(help=t("The folder.", "文件夹。"))) -> None:
+    from starrynight.models import places
+
+    print(f"✦ {places.remove(folder)}: " + t("no longer searched; its files stay.", "不再查找；文件不动。"))
+
+
+def print_places() -> None:
+    """What lies in the places, by kind, a line each."""
+    from starrynight.errors import StarryError
+    from starrynight.models import places
+    from starrynight.models.recognition import KINDS, FileKind
+
+    if not places.all_places():
+        list_places()
+        return
+    titles = {
+        "checkpoint": t("whole checkpoints", "完整检查点"),
+        "folder": t("diffusers folders", "diffusers 文件夹"),
+        "pickle": t("pickles, which are not opened", "pickle 文件（不会打开）"),
+        "damaged": t("files that cannot be read", "无法读取的文件"),
+    }
+    survey = places.survey()
+    for kind, found in places.by_kind(survey.found).items():
+        print(titles.get(kind) or KINDS[kind].to(settings().lang))
+        for one, held in found:
+            note = f"  {held.title.to(settings().lang)}" if isinstance(held, FileKind) else ""
+            note = f"  {held.message(settings().lang)}" if isinstance(held, StarryError) else note
+            print(f"  {one.name}  {one.path}{note}")
+    for folder in survey.skipped:
+        print(t(f"Not searched: {folder}", f"没有查找：{folder}"))

@@ -102,10 +102,15 @@ def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -
     """Write ``model`` folded to the new folder ``out``.
 
     Raises BadRequest when ``out`` exists, StorageError when the disk is too small or full, Unfit when nothing can be
-    folded.
+    folded, or when the model is a base with another encoder or decoder.
     """
     if out.exists():
         raise BadRequest(f"“{out}” exists already; name a new folder.", f"“{out}”已存在；请换一个新文件夹。")
+    if model.is_folder and model.parts:
+        raise Unfit(
+            f"{model.spec.en} replaces parts of {model.spec.base}, but not its transformer; fold {model.spec.base} instead.",
+            f"{model.spec.zh} 只替换了 {model.spec.base} 的部分组件，没有替换 transformer；请改为折叠 {model.spec.base}。",
+        )
     sources = _sources(model)
     _check_free_space(out, sources)
     partial = out.with_name(out.name + ".partial")

@@ -14,7 +14,8 @@ from typing import Any
 from starrynight.errors import BadRequest, MissingFile, UnknownName
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
-from starrynight.models import catalogue
+from starrynight.models import catalogue, places, weights
+from starrynight.models.recognition import MODEL_KINDS
 from starrynight.request import PaintRequest, take_lora_tags
 from starrynight.settings import settings
 from starrynight.studio import make_request
@@ -44,8 +45,10 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
 
 
 def _check_installed(name: object) -> None:
-    """The model is a name of the catalogue or a path below STARRY_HOME/models, and its files are here."""
-    known = isinstance(name, str) and (name.lower() in catalogue.names() or _is_below_models(name))
+    """The model is a name of the catalogue, or lies below STARRY_HOME/models or a place that the operator has named; and its
+    files are here.
+    """
+    known = isinstance(name, str) and (_is_named(name) or _is_below_models(name))
     if not known or not isinstance(name, str):
         raise UnknownName(catalogue.KIND, clean(str(name))[:60], catalogue.names())
     model = catalogue.find(name)
@@ -59,9 +62,19 @@ def _check_installed(name: object) -> None:
 def _is_below_models(name: str) -> bool:
     try:
         path = Path(name)
-        return path.is_absolute() and path.resolve().is_relative_to(settings().models.resolve())
+        return path.is_absolute() and (
+            path.resolve().is_relative_to(settings().models.resolve()) or places.contains(path)
+        )
     except (OSError, ValueError):  # a NUL, half a character, a name too long
         return False
+
+
+def _is_named(name: str) -> bool:
+    """Whether it is a name of the catalogue, or of a file in the places; a name that exists as a path here is neither."""
+    if name.casefold() in {known.casefold() for known in catalogue.names()}:
+        return True
+    plain = not re.search(r"[/\\]|^[.~]", name) and weights.find(name) is None
+    return plain and places.find(name, (*MODEL_KINDS, "folder")) is not None
 
 
 def _check_lora_name(name: object) -> None:

@@ -2,7 +2,11 @@
 
 catalogue      → the table of models; a name, folder or file becomes a ModelSpec (``find``) or a LocalModel (``resolve``)
 weights        → whether a weight file is whole and trusted, its header, a fingerprint (no torch)
+recognition    → what a single file holds: networks by kind and family, or a LoRA, a ControlNet …
 single_file    → which architecture a single .safetensors holds, and the small files it lacks
+parts          → which component of a base a file replaces, and which file fits
+registry       → models that the user put together from files (``assembly`` checks them)
+places         → folders of other programs, searched by name
 download       → fetch a model from a hub, its mirror, or ModelScope
 network        → proxies, and network faults in words
 precision_plan → the number format of each component on this machine

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import BadFile, MissingFile, UnknownName
-from starrynight.models import habits, single_file, weights
+from starrynight.errors import BadFile, MissingFile, StarryError, UnknownName
+from starrynight.models import habits, parts, places, recognition, registry, single_file, weights
 from starrynight.models.habits import SILENT, Habits
+from starrynight.models.recognition import MODEL_KINDS, NETWORKS
+from starrynight.models.registry import Entry
 from starrynight.models.single_file import Layout
 from starrynight.models.weights import PICKLED, WeightFile, fingerprint, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
@@ -31,7 +33,7 @@ class ModelSpec:
     """A model by name: where it comes from, where it is stored, and the settings that suit it.
 
     ``hub`` and ``modelscope`` are repository ids. ``path`` is the local folder or file, which may not exist yet; ``base``
-    names the pipeline under a single-file transformer. Sides are in pixels: multiples of ``multiple``, from ``smallest``
+    names the pipeline of which ``parts``, single files by component, replace components. Sides are in pixels: multiples of ``multiple``, from ``smallest``
     to ``largest``. ``languages`` are those the text encoder reads; empty if unknown. ``guided`` is False where a distilled
     model ignores guidance; ``negatives`` is False where it was not trained on negative prompts, so that styles leave
     theirs out. ``habits``: what its files say (``models.habits``). ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
@@ -46,6 +48,7 @@ class ModelSpec:
     modelscope: str | None = None
     path: Path = Path()
     base: str | None = None
+    parts: Mapping[str, Path] = field(default_factory=dict)
     size: int = 1024
     multiple: int = 16
     smallest: int = LOWEST_SIZE
@@ -77,7 +80,7 @@ class LocalModel:
 
     ``folder`` holds the model_index.json that decides the pipeline class: the model's own folder, its base's, or the
     shipped one of its layout. ``layout`` is that of a single file. ``files`` are the weight files of each component;
-    ``parts`` are the single files that replace components of ``folder``.
+    ``parts`` are the single files that replace components of ``folder``; one that holds several stands under each.
     ``parameters`` counts parameters by component, all text encoders as "text_encoder". ``float16_safe``: components
     that were written folded with a certificate that holds. ``fingerprint``: see ``weights.fingerprint``.
     """
@@ -148,6 +151,11 @@ MODELS = (
 
 
 def names() -> list[str]:
+    """The table's models, then those that the user put together from files."""
+    return [*table_names(), *registry.names()]
+
+
+def table_names() -> list[str]:
     return [model.name for model in MODELS]
 
 
@@ -161,24 +169,30 @@ def default() -> str:
 
 
 def find(name: str, base: str | None = None) -> ModelSpec:
-    """The model called ``name``: a row of the table, a hub id, a local folder, or a .safetensors file.
+    """The model called ``name``: a row of the table, a model put together from files, a local folder or .safetensors file, one
+    in the places to look (``places``), or a hub id.
 
     Reads small JSON files and the header of a single file, never weights. ``base`` is the pipeline to lay a single-file
-    transformer over; without it, the file's layout decides. Raises UnknownName, MissingFile, PickledFile, or BadFile for a
-    folder or file that is no model.
+    transformer over; without it, the file's layout decides. Raises UnknownName, MissingFile, PickledFile, BadFile for a
+    folder or file that is no model, or BadRequest for a name that several files in the places have.
     """
     for model in MODELS:
         if model.name == name.lower():
             return _as_found(_stored(model))
+    if entry := registry.read(name):
+        return _as_found(_registered(entry))
     path = Path(name)
+    if found := weights.find(name):
+        if path.suffix.lower() in PICKLED:
+            raise weights.pickled(path)
+        return _as_found(_local(_named(found), base))
+    if not name.startswith((".", "/", "~")) and (placed := places.find(name, (*MODEL_KINDS, "folder"))):
+        if placed.suffix.lower() in PICKLED and placed.is_file():
+            raise weights.pickled(placed)
+        return _as_found(_local(_named(placed), base))
     if path.suffix.lower() in PICKLED:
         raise weights.pickled(path)
-    if found := weights.find(name):
-        # A link keeps its own name: a hub's cache stores files under their hash, without a suffix.
-        return _as_found(
-            _local(found.parent.resolve() / found.name if found.is_symlink() else found.resolve(), base)
-        )
-    if path.suffix.lower() == ".safetensors" or name.startswith((".", "/", "~")):
+    if path.suffix.lower() in recognition.SUFFIXES or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
         return _as_found(
@@ -189,9 +203,32 @@ def find(name: str, base: str | None = None) -> ModelSpec:
 
 
 def is_here(model: ModelSpec) -> bool:
-    """Whether it can be loaded without a network."""
-    whole = model.path.is_file() or (model.path / "model_index.json").is_file()
-    return whole and (model.base is None or is_here(find(model.base)))
+    """Whether it can be loaded without a network: all its parts, and of its base everything that they do not replace."""
+    if model.base is None:
+        whole = model.path.is_file() or (model.path / "model_index.json").is_file()
+        # A folder that the user brought is judged when it is opened; a download may hold only the small files.
+        return whole and (model.hub is None or not without_weights(model.path))
+    if not model.parts:  # a whole checkpoint over configurations of the user's own
+        return model.path.is_file() and (find(model.base).path / "model_index.json").is_file()
+    return all(path.is_file() for path in model.parts.values()) and not lacking(model)
+
+
+def lacking(model: ModelSpec) -> list[str]:
+    """The components that neither a model's parts nor its base bring; "model_index.json" where the base is not here."""
+    folder = find(model.base).path if model.base else model.path
+    if not (folder / "model_index.json").is_file():
+        return ["model_index.json"]
+    return [name for name in without_weights(folder) if name not in model.parts]
+
+
+def without_weights(folder: Path) -> list[str]:
+    """The networks of a diffusers folder that have no weight files, as after ``starry models pull NAME --small``."""
+    index = weights.components(_json(folder / "model_index.json"))
+    return [
+        name
+        for name, kind in index.items()
+        if weights.is_network(kind) and not weights.any_weights(folder / name)
+    ]
 
 
 def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
@@ -201,26 +238,35 @@ def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
     damaged.
     """
     spec = find(model, base) if isinstance(model, str) else model
-    if not spec.path.exists():
-        raise MissingFile(f"There is no file or folder “{spec.path}”.", f"找不到文件或文件夹“{spec.path}”。")
+    for path in (*spec.parts.values(), spec.path):
+        if not path.exists():
+            raise MissingFile(f"There is no file or folder “{path}”.", f"找不到文件或文件夹“{path}”。")
     under = find(spec.base).path if spec.base else None
     layout = None if spec.path.is_dir() else single_file.recognise(spec.path)
     folder = spec.path if layout is None else under or layout.folder
     assert folder is not None, "a layout has a base or a folder"
-    if layout is None:
-        files, parts = weights.of_folder(folder), {}
-    elif layout.base:
-        own = weights.of_folder(folder, but="transformer")
-        files = own | {"transformer": (weights.of_file(spec.path),)}
-        parts = {"transformer": spec.path}
+    own = dict(spec.parts)
+    if layout is None or own:
+        files = weights.of_folder(folder, but=own) | parts.weight_files(
+            find(spec.base).name if spec.base else "", folder, own
+        )
     else:
         files = weights.of_checkpoint(spec.path, single_file.CHECKPOINT_PARTS)
-        parts = dict.fromkeys(files, spec.path)
-    roots = (spec.path, *([under] if under else []))
+        own = dict.fromkeys(files, spec.path)
     return LocalModel(
-        spec, folder, layout, str(weights.read_json(folder / "model_index.json").get("_class_name", "")), files, parts,
-        _counted(files), _safe_in_float16(files, layout), fingerprint(*roots),
+        spec, folder, layout, str(weights.read_json(folder / "model_index.json").get("_class_name", "")), files, own,
+        _counted(files), _safe_in_float16(files, own), _fingerprint(spec, under),
     )  # fmt: skip
+
+
+def _fingerprint(spec: ModelSpec, under: Path | None) -> str:
+    """Over the files that are used. A lone transformer's is over the whole of its base, as it always was."""
+    if under is None or set(spec.parts) <= {"transformer"}:
+        return fingerprint(spec.path, *([under] if under else []))
+    index = weights.components(weights.read_json(under / "model_index.json"))
+    return fingerprint(
+        *dict.fromkeys(spec.parts.values()), *(under / name for name in index if name not in spec.parts)
+    )
 
 
 def role_of(component: str) -> str:
@@ -237,9 +283,9 @@ def _counted(files: Mapping[str, tuple[WeightFile, ...]]) -> dict[str, int]:
     return counts
 
 
-def _safe_in_float16(files: Mapping[str, tuple[WeightFile, ...]], layout: Layout | None) -> frozenset[str]:
-    """Components whose files carry a fold certificate that holds. Of a file over a base only the transformer is its own."""
-    inside = {"transformer": files["transformer"]} if layout and layout.base else files
+def _safe_in_float16(files: Mapping[str, tuple[WeightFile, ...]], own: Mapping[str, Path]) -> frozenset[str]:
+    """Components whose files carry a fold certificate that holds. A model of parts over a base is judged by its parts."""
+    inside = {name: found for name, found in files.items() if name in own} if own else files
     return frozenset(
         role_of(name) for name, found in inside.items() if any(fold_is_proved(file.fold) for file in found)
     )
@@ -250,7 +296,19 @@ def _stored(model: ModelSpec) -> ModelSpec:
     if model.path != Path():
         return model
     name = model.name.replace("/", "--")
-    return replace(model, path=settings().models / (f"{name}.safetensors" if model.base else name))
+    if not model.base:
+        return replace(model, path=settings().models / name)
+    path = settings().models / f"{name}.safetensors"
+    try:
+        own = _inside(path, model.base)
+    except StarryError:  # it is not here, or opening it will tell what is wrong with it
+        own = {"transformer": path}
+    return replace(model, path=path, parts=own)
+
+
+def _named(path: Path) -> Path:
+    """The absolute path. A link keeps its own name: a hub's cache stores files under their hash, without a suffix."""
+    return path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
 
 
 def _like(source: object, unknown: ModelSpec) -> ModelSpec:
@@ -270,7 +328,7 @@ def _local(path: Path, base: str | None) -> ModelSpec:
             f"“{path}” holds no model_index.json, so it is not a diffusers model.",
             f"“{path}”里没有 model_index.json，不是 diffusers 模型文件夹。",
         )
-    if path.is_file() and path.suffix.lower() != ".safetensors":
+    if path.is_file() and path.suffix.lower() not in recognition.SUFFIXES:
         raise BadFile(
             f"“{path.name}” is no model; give a folder, a hub id or a .safetensors file.",
             f"“{path.name}”不是模型；请给出文件夹、模型库 id 或 .safetensors 文件。",
@@ -281,9 +339,11 @@ def _local(path: Path, base: str | None) -> ModelSpec:
         return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
     layout = single_file.recognise(path)
     usual = find(layout.like)
+    under = base or layout.base
     spec = replace(
         usual, name=str(path), en=path.stem, zh=path.stem, licence="", hub=None, modelscope=None, path=path,
-        base=base or layout.base, size=layout.size, steps=layout.steps or usual.steps,
+        base=under, parts=_inside(path, under) if layout.base and under else {}, size=layout.size,
+        steps=layout.steps or usual.steps,
         guidance=usual.guidance if layout.guidance is None else layout.guidance, bytes=path.stat().st_size,
     )  # fmt: skip
     header = weights.header(path)
@@ -295,6 +355,31 @@ def _pipeline_of(layout: Layout, spec: ModelSpec) -> str:
     """The pipeline class of a single file: its layout's own, or its base's if that is here."""
     folder = layout.folder or (find(spec.base).path if spec.base else None)
     return str(_json(folder / "model_index.json").get("_class_name", "")) if folder else ""
+
+
+def _inside(path: Path, base: str) -> dict[str, Path]:
+    """The components of ``base`` that a single file brings: its transformer, and in an all-in-one file the encoders and the
+    decoder too.
+    """
+    under = find(base)
+    found = recognition.of_file(path)
+    slots = parts.slots(under.name, under.path)
+    return (
+        dict.fromkeys(parts.match(under.name, slots, found, NETWORKS), path)
+        if slots
+        else {"transformer": path}
+    )
+
+
+def _registered(entry: Entry) -> ModelSpec:
+    """The row of a model put together from files: what its denoiser's file says of itself, else its base's habits."""
+    base = find(entry.base)
+    path = next((entry.parts[kind] for kind in MODEL_KINDS if kind in entry.parts), base.path)
+    usual = _local(path, entry.base) if path.is_file() and single_file.is_known(path) else base
+    return replace(
+        usual, name=entry.name, en=entry.name, zh=entry.name, licence="", hub=None, modelscope=None, path=path,
+        base=base.name, parts=dict(entry.parts), bytes=0,
+    )  # fmt: skip
 
 
 def _as_found(model: ModelSpec) -> ModelSpec:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,7 +26,7 @@ from typing import Any
 from starrynight.errors import BadFile, HubUnreachable, MissingFile, StarryError, UnknownName
 from starrynight.i18n import Text
 from starrynight.models import network
-from starrynight.models.catalogue import ModelSpec, find, is_here
+from starrynight.models.catalogue import ModelSpec, find, is_here, lacking, table_names
 from starrynight.models.weights import is_variant
 from starrynight.progress import OnProgress
 from starrynight.settings import settings
@@ -52,20 +53,32 @@ class RemoteFile:
 
 
 def fetch(model: ModelSpec) -> ModelSpec:
-    """``model`` as found on this machine, downloaded first if it is not there. Raises as ``pull``."""
+    """``model`` as found on this machine, downloaded first if it is not there. Raises as ``pull``.
+
+    A model of single files is not completed by a download of its base that nobody asked for: MissingFile tells what it lacks
+    and the ways to bring it.
+    """
     if model.base:
-        if not model.path.exists():
+        if model.name in table_names() and not model.path.exists():
             raise not_on_a_hub(model)
-        fetch(find(model.base))
+        if not is_here(model):
+            raise incomplete(model)
     if not is_here(model):
         pull(model.name)
     return find(model.name, model.base)
 
 
 def pull(
-    name: str, source: str = "hub", on_progress: OnProgress | None = None, endpoint: str | None = None
+    name: str,
+    source: str = "hub",
+    on_progress: OnProgress | None = None,
+    endpoint: str | None = None,
+    small: bool = False,
 ) -> Path:
     """Download a catalogue model or a hub id into STARRY_HOME/models and return its folder.
+
+    ``small``: only what is no weight (configurations, tokenizers, schedules), for a model whose networks are files that the
+    user has. What the folder holds already stays, and is not downloaded again if it has the right size and SHA-256.
 
     ``source``: "hub" (huggingface.co, or the mirror in HF_ENDPOINT) or "modelscope". ``endpoint`` replaces
     the server. ``on_progress`` receives bytes, and the file's path as the message. Continues an interrupted
@@ -75,10 +88,10 @@ def pull(
     model = find(name)
     if source not in SOURCES:
         raise UnknownName(Text("source", "来源"), source, SOURCES)
-    if is_here(model):
+    if is_here(model) or (small and not model.base and (model.path / "model_index.json").is_file()):
         return model.path
-    if model.base and model.path.is_file():  # only the base of this single file is missing
-        pull(model.base, source, on_progress, endpoint)
+    if model.base and (small or model.path.is_file()):  # only the base of these single files is missing
+        pull(model.base, source, on_progress, endpoint, small)
         return model.path
     repository = model.modelscope if source == "modelscope" else model.hub
     if repository is None:
@@ -89,6 +102,7 @@ def pull(
     part = model.path.with_name(model.path.name + ".part")
     with _network_errors(model, server):
         files = select_files(list_files(server, repository))
+        files = [file for file in files if not (small and file.path.endswith(_WEIGHTS))]
         before, total = 0, sum(file.size for file in files)
         for file in files:
 
@@ -96,10 +110,35 @@ def pull(
                 if on_progress:
                     on_progress(before + received, total, Text(path, path))
 
-            _download(file, part / file.path, report)
+            if not _is_whole(file, model.path / file.path):
+                _download(file, part / file.path, report)
             before += file.size
-        part.rename(model.path)
+        _move_into(part, model.path)
     return model.path
+
+
+def _is_whole(file: RemoteFile, path: Path) -> bool:
+    """Whether an earlier download, or the user, has put this very file into the model's folder."""
+    if not file.size or not path.is_file() or path.stat().st_size != file.size:
+        return False
+    if not file.sha256:
+        return True
+    with path.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest() == file.sha256.lower()
+
+
+def _move_into(part: Path, folder: Path) -> None:
+    """Make the complete download the model's folder, or the missing half of one that holds the small files."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    if part.is_dir():
+        for path in sorted(part.rglob("*")):
+            if path.is_file():
+                target = folder / path.relative_to(part)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+        shutil.rmtree(part)
 
 
 def select_files(files: Sequence[RemoteFile]) -> list[RemoteFile]:
@@ -286,4 +325,45 @@ def not_on_a_hub(model: ModelSpec) -> MissingFile:
         f"“{model.name}” is on no known hub: download its .safetensors file from its author and save it as "
         f"{model.path}{en}.",
         f"已知的模型库中没有“{model.name}”：请从作者发布处下载它的 .safetensors 文件，保存为 {model.path}{zh}。",
+    )
+
+
+def incomplete(model: ModelSpec) -> MissingFile:
+    """The error for a model of single files that lacks some: those that have moved, or both ways to bring the others."""
+    title = model.en
+    gone = [path for path in dict.fromkeys(model.parts.values()) if not path.is_file()]
+    if gone:
+        return MissingFile(
+            f"“{title}” was put together with “{gone[0]}”, which is no longer there; put it together again: starry models add "
+            f"{title} --overwrite …",
+            f"“{title}”用到的“{gone[0]}”已不在原处；请重新拼装：starry models add {title} --overwrite …",
+        )
+    missing = lacking(model)
+    if missing == ["model_index.json"]:
+        # Which networks the parts do not cover is known once the base's own index is here.
+        networks = [name for name in ("text_encoder", "vae") if name not in model.parts]
+        ways = _ways(model, networks) if networks else Text("", "")
+        return MissingFile(
+            f"“{title}” needs the small files of {model.base} (configurations, tokenizer): starry models pull {model.base} "
+            f"--small.{ways.en}",
+            f"“{title}”还缺 {model.base} 的小文件（配置、分词器）：starry models pull {model.base} --small。{ways.zh}",
+        )
+    ways = _ways(model, missing)
+    return MissingFile(
+        f"“{title}” brings no {' and no '.join(missing)}, and {model.base} is not on this machine in full.{ways.en}",
+        f"“{title}”不含 {'、'.join(missing)}，而本机没有完整的 {model.base}。{ways.zh}",
+    )
+
+
+def _ways(model: ModelSpec, missing: Sequence[str]) -> Text:
+    """Both ways to bring networks: files that the user has, or a download of the base."""
+    options = []
+    if any(name in model.parts for name in ("transformer", "unet")):
+        options.append(f"--transformer {model.path.name}")
+    options += ["--text-encoder FILE" for name in (*model.parts, *missing) if name.startswith("text_encoder")]
+    options += ["--vae FILE"] if "vae" in (*model.parts, *missing) else []
+    command = f"starry models add NAME {' '.join(options)}"
+    return Text(
+        f" Put it together from files that you have: {command}; or download the base: starry models pull {model.base}.",
+        f"可用已有的文件拼装：{command}；或下载底座：starry models pull {model.base}。",
     )

@@ -178,14 +178,20 @@ def _from_files(model: LocalModel, spec: LoadSpec) -> dict[str, torch.nn.Module]
             kind = index.get(name)
             if not (isinstance(kind, list) and kind[0] in LIBRARIES):
                 raise _not_for(path, f"{model.folder} has no {name}", f"{model.folder} 没有 {name}")
-            network, sources = _filled(path, model.folder / name, kind, stored.meant, dtype)
+            prefix = model.files[name][0].prefix
+            own = {key: tensor for key, tensor in stored.meant.items() if key.startswith(prefix)}
+            network, sources = _filled(path, model.folder / name, kind, own, dtype)
             used |= sources
             in_file = parse_plan(model.files[name][0].fold)
             ready[name] = spec.finish(
                 name, network, only(in_file, name) if in_file and len(reading) > 1 else in_file
             )
         label = path.name if len(reading) > 1 else next(iter(reading))
-        spec.ledgers.close(label, path, stored.names, used | stored.companions)
+        # Networks of this file that the user replaced by other files, or did not ask for, are not the model's.
+        asked = [
+            name for name in stored.names if not name.startswith(model.files[next(iter(reading))][0].unused)
+        ]
+        spec.ledgers.close(label, path, asked, used | stored.companions)
     return ready
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import MissingFile, UnknownName
-from starrynight.models import weights
+from starrynight.models import places, weights
 from starrynight.models.weights import PICKLED, header
 from starrynight.request import Lora
 from starrynight.settings import settings
@@ -38,14 +38,18 @@ def find(name: str) -> Path:
     if (here := weights.find(name)) and here.is_file():
         header(here)
         return here
-    if path.suffix.lower() in {".safetensors", *PICKLED} and len(path.parts) > 1:
-        raise MissingFile(f"There is no LoRA file “{name}”.", f"找不到 LoRA 文件“{name}”。")
+    is_path = path.suffix.lower() in {".safetensors", *PICKLED} and len(path.parts) > 1
     stem = path.stem if path.suffix.lower() in {".safetensors", *PICKLED} else path.name
     folder = settings().loras
-    for found in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else ():
+    for found in sorted(folder.rglob("*.safetensors")) if folder.is_dir() and not is_path else ():
         if found.stem == stem:
             header(found)
             return found
+    if (placed := places.find(name, ("lora",))) and placed.is_file():
+        header(placed)
+        return placed
+    if is_path:
+        raise MissingFile(f"There is no LoRA file “{name}”.", f"找不到 LoRA 文件“{name}”。")
     raise UnknownName(KIND, name, names(), (f"LoRAs live in {folder}.", f"LoRA 放在 {folder}。"))
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import Unfit
-from starrynight.models.weights import header
+from starrynight.errors import StarryError
+from starrynight.models import recognition
 
 HERE = Path(__file__).with_name("layouts")
 COMFY_PREFIX = "model.diffusion_model."
@@ -24,8 +24,6 @@ CHECKPOINT_PARTS = {
     "conditioner.embedders.0.": "text_encoder",
     "conditioner.embedders.1.": "text_encoder_2",
 }
-
-LORA_MARKS = (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lokr_", ".hada_")
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,11 @@ class Layout:
     steps: int | None = None
     guidance: float | None = None
 
+    @property
+    def family(self) -> str:
+        """The family of its denoiser (``recognition.Part``)."""
+        return self.name.removesuffix(" transformer")
+
 
 LAYOUTS = (
     Layout("Z-Image transformer", ("cap_pad_token", "layers.0.adaLN_modulation.0.", "noise_refiner."),
@@ -62,23 +65,29 @@ LAYOUTS = (
 
 
 def recognise(path: Path) -> Layout:
-    """The layout of a single file. Raises Unfit for a LoRA or an unknown layout, or as ``weights.header``."""
-    keys = [key for key in header(path) if key != "__metadata__"]
-    if any(mark in key for key in keys for mark in LORA_MARKS):
-        raise Unfit(
-            f"“{path.name}” is a LoRA, not a model; add it to a model: --lora {path.name}:0.8.",
-            f"“{path.name}”是 LoRA 而不是模型；请叠加使用：--lora {path.name}:0.8。",
-        )
+    """The layout of a single file. Raises Unfit for a file that is no model, one of another family or a single shard, or as
+    ``weights.header``.
+    """
+    recognition.check_is_file(path)
+    shapes = recognition.shapes_of(path)
+    keys, found = list(shapes), recognition.of_shapes(path, shapes)
     bare = [key.removeprefix(COMFY_PREFIX) for key in keys]
+    family = found.denoiser.family if found.denoiser else None
     for layout in LAYOUTS:
-        if all(any(key.startswith(mark) for key in (bare if layout.base else keys)) for mark in layout.marks):
+        names = bare if layout.base else keys
+        marked = all(any(key.startswith(mark) for key in names) for mark in layout.marks)
+        if marked and layout.family == family:
             return layout
-    known = sorted({layout.name for layout in LAYOUTS})
-    raise Unfit(
-        f"“{path.name}” has none of the architectures that load from a single file ({', '.join(known)}); use the "
-        "model's diffusers folder instead.",
-        f"“{path.name}”不是可单文件加载的架构（{'、'.join(known)}）；请改用该模型的 diffusers 文件夹。",
-    )
+    raise recognition.not_a_model(found, sorted({layout.name for layout in LAYOUTS}))
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file that is here has a layout."""
+    try:
+        recognise(path)
+    except StarryError:
+        return False
+    return True
 
 
 def components_of(tensor: str) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -149,32 +149,39 @@ class WeightFile:
     """One weight file, or one component's part of it, as its header describes it.
 
     ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold``
-    entry, or "".
+    entry, or "". ``prefix``: what the names of the component's tensors begin with. ``unused``: the prefixes of networks in the
+    same file that the model takes from elsewhere.
     """
 
     path: Path
     dtypes: frozenset[str]
     parameters: int
     fold: str = ""
+    prefix: str = ""
+    unused: tuple[str, ...] = ()
 
 
-def of_file(path: Path) -> WeightFile:
-    """The summary of a whole file. Raises as ``header``, and Unfit for a quantised format that is not read."""
+def of_file(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> WeightFile:
+    """The summary of a file, or of its tensors whose names begin with ``prefix``. Raises as ``header``,
+    and Unfit for a quantised format that is not read.
+    """
     entries = header(path)
     quantisation.refuse(path, entries)
-    return _summary(path, entries)
+    own = {name: entry for name, entry in entries.items() if name.startswith((prefix, "__metadata__"))}
+    return replace(_summary(path, own), prefix=prefix, unused=unused)
 
 
-def of_folder(folder: Path, but: str = "") -> dict[str, tuple[WeightFile, ...]]:
-    """The weight files of each component of a diffusers folder, without ``but``.
+def of_folder(folder: Path, but: Container[str] = ()) -> dict[str, tuple[WeightFile, ...]]:
+    """The weight files of each component of a diffusers folder, without those in ``but``.
 
     Checks first that every file is present, complete and safe. Raises MissingFile, PickledFile, LfsPointer or
     BadFile.
     """
     names = components(read_json(folder / "model_index.json"))
     for name in names:
-        _check_component(folder / name)
-    return {name: tuple(map(of_file, weight_files(folder / name))) for name in names if name != but}
+        if name not in but:
+            _check_component(folder / name)
+    return {name: tuple(map(of_file, weight_files(folder / name))) for name in names if name not in but}
 
 
 def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[WeightFile, ...]]:
@@ -241,6 +248,17 @@ def components(index: dict[str, Any]) -> dict[str, list[str]]:
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and entry[0] is not None and not name.startswith("_")
     }
+
+
+def is_network(kind: Sequence[str]) -> bool:
+    """Whether a component of this [library, class] has weights: anything but schedulers, tokenizers and processors."""
+    return not any(word in kind[1] for word in ("Scheduler", "Tokenizer", "Processor", "FeatureExtractor"))
+
+
+def any_weights(folder: Path) -> bool:
+    """Whether a component's folder holds weight files, whatever their format."""
+    suffixes = (".safetensors", ".gguf", *PICKLED)
+    return folder.is_dir() and any(path.suffix.lower() in suffixes for path in folder.iterdir())
 
 
 def _check_component(folder: Path) -> None:
