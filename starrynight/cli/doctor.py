@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from starrynight.cli.terminal import JSON, app, help_page
 from starrynight.i18n import t
 from starrynight.settings import settings
 from starrynight.storage import disk_state
+from starrynight.text import printed_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def doctor(
             "home": {"folder": str(home), "free": disk.free, "writable": disk.writable},
             "places": [{"folder": str(one.path), "there": one.is_there} for one in places.all_places()],
         }
-        print(json.dumps(report, ensure_ascii=False, indent=2, default=str))
+        print(printed_json(report))
         return
     from rich.console import Console
 

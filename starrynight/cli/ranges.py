@@ -12,7 +12,7 @@ import typer
 from starrynight.cli.terminal import JSON, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.errors import BadRequest
 from starrynight.i18n import t
-from starrynight.text import excerpt
+from starrynight.text import excerpt, printed_json
 
 if TYPE_CHECKING:
     from starrynight.numerics.ranges import LayerRange
@@ -77,7 +77,7 @@ def ranges(
         _draw(out, measured, t(found.spec.en, found.spec.zh), summary)
     if as_json:
         payload = {"model": found.spec.name, "layers": [layer.to_dict() for layer in measured]}
-        print(json.dumps(payload, ensure_ascii=False, indent=1))
+        print(printed_json(payload, indent=1))
         return
     _print_table(measured, everything)
     print(summary)
@@ -171,8 +171,6 @@ def fold(
             "float32": list(written.kept),
             "load": written.loading,
         }
-        print(
-            json.dumps(payload | {"plan": json.loads(written.plan.to_json())}, ensure_ascii=False, indent=2)
-        )
+        print(printed_json(payload | {"plan": json.loads(written.plan.to_json())}))
         return
     print(f"✦ {out}\n{t(written.message('en'), written.message('zh'))}\n{written.loading}")

@@ -28,6 +28,7 @@ from starrynight.gallery.schema import pictures, recipes, tombstones
 from starrynight.gallery.similarity import compute_descriptor
 from starrynight.gallery.tokens import tokenize
 from starrynight.metadata import OURS, Recipe, read_pixels, read_recipe
+from starrynight.metadata.files import open_picture
 from starrynight.text import clean, plain_json
 from starrynight.verdict import OUTCOMES
 
@@ -142,7 +143,9 @@ def parse_file(data: bytes, pixels: np.ndarray | None = None, bare: bool = True)
     Raises ``BadFile`` if the bytes are not a complete PNG, JPEG, WebP or AVIF picture; if ``bare`` is False also
     if the recipe is malformed, and ``NoRecipe`` if there is none.
     """
-    pixels = read_pixels(data) if pixels is None else pixels
+    if pixels is None:
+        open_picture(data).close()  # the formats that the gallery keeps; pixels are read from more
+        pixels = read_pixels(data)
     unread: StarryError | None = None
     try:
         recipe = read_recipe(data)

@@ -100,4 +100,4 @@ class Job:
 def error_payload(error: StarryError) -> str:
     """An error as the database stores it: JSON of its type, message in both languages and HTTP status."""
     payload = {"type": type(error).__name__, "en": error.en, "zh": error.zh, "status": error.status}
-    return json.dumps(payload, ensure_ascii=False)
+    return json.dumps(payload, ensure_ascii=False, allow_nan=False)

@@ -80,7 +80,7 @@ class Supervisor:
         payload = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device,
                    "worker": worker, "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
         with contextlib.suppress(OSError):  # the worker died already; the caller's wait() notices
-            process.stdin.write(json.dumps(payload) + "\n")  # type: ignore[union-attr]
+            process.stdin.write(json.dumps(payload, allow_nan=False) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
         return process
 

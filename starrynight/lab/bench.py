@@ -127,7 +127,10 @@ class Bench:
 def packed(painting: Painting) -> bytes:
     """A painting as npz bytes: exact floats, and "story": the other fields as JSON."""
     others = {name: getattr(painting, name) for name in ("seconds", "module", "refusal", "stage", "step")}
-    arrays: dict[str, Any] = {"latents": painting.latents, "story": np.array(json.dumps(others))}
+    arrays: dict[str, Any] = {
+        "latents": painting.latents,
+        "story": np.array(json.dumps(others, allow_nan=False)),
+    }
     if painting.pixels is not None:
         arrays["pixels"] = painting.pixels
     data = io.BytesIO()

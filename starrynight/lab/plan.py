@@ -179,7 +179,7 @@ class ExperimentPlan:
         return cls(**{name: value for name, value in plain.items() if name in known})
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
     def grown(self, more: ExperimentPlan) -> ExperimentPlan:
         """The union of this plan and ``more``. Raises BadRequest if ``size`` or ``steps`` differ."""

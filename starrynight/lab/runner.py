@@ -41,7 +41,7 @@ def measure(
 
     with run.measuring():
         if not run.machine():
-            run.write(MACHINE, json.dumps(machine(), ensure_ascii=False, indent=1))
+            run.write(MACHINE, json.dumps(machine(), ensure_ascii=False, indent=1, allow_nan=False))
         wanted = list(points(run.plan))
         bench = Bench(run, device)
         for point in wanted:

@@ -231,7 +231,7 @@ def _bare(name: str) -> str:
 
 def _quote(value: object) -> str:
     plain = str(value)
-    return json.dumps(plain, ensure_ascii=False) if re.search(r'[,:"\n]', plain) else plain
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False) if re.search(r'[,:"\n]', plain) else plain
 
 
 def _precision(plan: Mapping[str, Any]) -> str:

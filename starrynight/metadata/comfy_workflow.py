@@ -68,7 +68,8 @@ class _Editor:
         self.links: dict[str, tuple[str, int]] = {}
 
     def add(self, graph: Mapping[str, Any], prefix: str, depth: int) -> None:
-        for link in graph.get("links") or []:
+        links = graph.get("links")
+        for link in links if isinstance(links, list) else []:
             if isinstance(link, Mapping):  # inside a subgraph
                 link = [link.get("id"), link.get("origin_id"), link.get("origin_slot")]
             if isinstance(link, list) and len(link) >= 3 and isinstance(link[2], int):

@@ -57,7 +57,8 @@ def _with_civitai(recipe: Recipe | None, settings: Inputs, content: Inputs) -> R
         for name in map(clean, airs if isinstance(airs, list) else [])
         if ":" in name
     }
-    resources = [item for item in settings.get("resources") or [] if isinstance(item, Mapping)]
+    listed = settings.get("resources")
+    resources = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
     loras = [
         (names[str(item.get("modelVersionId"))], real(item.get("strength")))
         for item in resources

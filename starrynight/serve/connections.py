@@ -208,7 +208,7 @@ def _answer(status: int, error: tuple[str, str, str]) -> bytes:
     """An answer to a connection without a request, so nothing tells its language."""
     kind, en, zh = error
     payload = {"message": en, "type": kind, "param": None, "code": None, "en": en, "zh": zh}
-    body = json.dumps({"error": payload}, ensure_ascii=False).encode()
+    body = json.dumps({"error": payload}, ensure_ascii=False, allow_nan=False).encode()
     phrase = {408: "Request Timeout", 503: "Service Unavailable"}[status]
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"

@@ -25,6 +25,7 @@ from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
 from starrynight.lab.plan import BY_ID, COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import ExperimentRun
+from starrynight.text import finite
 
 # outcome → its class in page.css
 OUTCOME_CLASSES = {
@@ -63,7 +64,7 @@ def page(run: ExperimentRun) -> str:
     parts = {
         "style": here.joinpath("page.css").read_text("utf-8"),
         "script": here.joinpath("page.js").read_text("utf-8"),
-        "scenes": json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c"),
+        "scenes": json.dumps(finite(shown), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         "setting": _setup(run),
         "score": _tally(run),
         "formats": _formats(run),
@@ -187,7 +188,7 @@ def _reproduce(run: ExperimentRun) -> str:
     return (
         f"<pre><code>{escape(command(run))}\nstarry lab report my-run</code></pre>"
         f"<p>{title}</p>"
-        f"<pre><code>{escape(json.dumps(run.plan.to_dict(), ensure_ascii=False))}\n"
+        f"<pre><code>{escape(json.dumps(run.plan.to_dict(), ensure_ascii=False, allow_nan=False))}\n"
         f"{escape(str(machine.get('name', '')))}, {machine.get('threads', '?')} threads, {escape(str(machine.get('system', '')))}, {escape(facts)}</code></pre>"
     )
 
