@@ -216,7 +216,8 @@ def test_fixed_parameters_do_not_change() -> None:
     assert "block.up.weight" not in plan.parameters
 
 
-def test_a_lora_is_folded_with_its_layers() -> None:
+@pytest.mark.parametrize("kind", [{}, {"use_dora": True}], ids=["LoRA", "DoRA"])
+def test_a_lora_is_folded_with_its_layers(kind: dict[str, bool]) -> None:
     module = Model(up=20, down=-8)
     plan = solve_folds(traced(module))
     other = copy.deepcopy(module)
@@ -225,15 +226,43 @@ def test_a_lora_is_folded_with_its_layers() -> None:
     without = exercise(module, 9)
     for target in (module, other):
         inject_adapter_in_model(
-            LoraConfig(r=4, target_modules=["up", "down"], init_lora_weights=False), target, "night"
+            LoraConfig(r=4, target_modules=["up", "down"], init_lora_weights=False, **kind), target, "night"
         )
     for name, parameter in module.named_parameters():
         if "lora" in name:
             other.get_parameter(name).data.copy_(parameter.data)
     fold_adapter(other, "night", plan)
+    with torch.no_grad():
+        for target in (module, other):
+            for name, parameter in target.named_parameters():
+                if "magnitude" in name:
+                    parameter.mul_(1.5)
     with_lora = exercise(module, 9)
     assert (with_lora - without).norm() > 0.01 * without.norm(), "the LoRA must have an effect"
     assert torch.equal(exercise(other, 9), with_lora)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_bias_of_a_lora_is_folded_like_its_layers_own_or_refused(has_bias: bool) -> None:
+    module = nn.Sequential(nn.Linear(8, 8, bias=has_bias), nn.LayerNorm(8))
+    plan = FoldPlan(
+        parameters={"0.weight": -3} | ({"0.bias": -3} if has_bias else {}), epsilons={"1.eps": -6}
+    )
+    folded = copy.deepcopy(module)
+    fold_modules(folded, plan)
+    config = LoraConfig(r=4, target_modules=["0"], init_lora_weights=False, lora_bias=True)
+    for target in (module, folded):
+        inject_adapter_in_model(config, target, "night")
+    for name, parameter in module.named_parameters():
+        if "lora" in name:
+            folded.get_parameter(name).data.copy_(parameter.data)
+    if not has_bias:
+        with pytest.raises(Unfit, match="adds a bias"):
+            fold_adapter(folded, "night", plan)
+        return
+    fold_adapter(folded, "night", plan)
+    x = torch.randn(4, 8)
+    assert torch.equal(module(x), folded(x))
 
 
 class Stuck(nn.Module):

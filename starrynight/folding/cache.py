@@ -31,7 +31,16 @@ from starrynight.settings import settings
 from starrynight.storage import write_cache
 
 # A change in one of these files of numerics/ can change a plan, so it makes cached plans stale.
-SOURCES = ("rules.py", "modules.py", "trace.py", "solve.py", "islands.py")
+SOURCES = (
+    "rules.py",
+    "exponents.py",
+    "epsilons.py",
+    "modules.py",
+    "storages.py",
+    "trace.py",
+    "solve.py",
+    "islands.py",
+)
 
 # A trace is written again once this many times as long has passed as writing it took: at most 5 % of a run.
 WRITE_EVERY = 20

@@ -26,6 +26,7 @@ from starrynight.models import weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import load, networks
 from starrynight.models.weights import is_variant, weight_files
+from starrynight.numerics.epsilons import names_epsilon
 from starrynight.numerics.fold import compose, only, read_plan, write_folded
 from starrynight.numerics.islands import inside
 from starrynight.numerics.modules import join, named_modules
@@ -365,7 +366,9 @@ def _keys(network: torch.nn.Module) -> list[str]:
     """The configuration's keys that are called an epsilon and hold a positive number."""
     config: Any = getattr(network, "config", None) or {}
     entries = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return [key for key, value in entries.items() if "eps" in key and isinstance(value, float) and value > 0]
+    return [
+        key for key, value in entries.items() if names_epsilon(key) and isinstance(value, float) and value > 0
+    ]
 
 
 def _set_by(network: torch.nn.Module, key: str, prefix: str) -> Iterator[str]:
@@ -376,7 +379,11 @@ def _set_by(network: torch.nn.Module, key: str, prefix: str) -> Iterator[str]:
     others = dict(named_modules(two))
     for name, module in named_modules(one):
         for attribute, value in vars(module).items():
-            if "eps" in attribute and isinstance(value, float) and vars(others[name])[attribute] == 2 * value:
+            if (
+                names_epsilon(attribute)
+                and isinstance(value, float)
+                and vars(others[name])[attribute] == 2 * value
+            ):
                 yield join(prefix, name, attribute)
 
 

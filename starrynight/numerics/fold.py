@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from starrynight.errors import BadFile, StorageError, Unfit, reason
 from starrynight.numerics.dtypes import SAFETENSORS
 from starrynight.numerics.islands import bridge, inside
-from starrynight.numerics.modules import Modules, join, named_modules, named_tensors
+from starrynight.numerics.modules import (
+    Modules,
+    join,
+    memory_groups,
+    named_modules,
+    named_tensors,
+    unregistered_tensors,
+)
 from starrynight.numerics.solve import FoldPlan
 
 # The key of a plan in a safetensors header.
@@ -33,7 +40,8 @@ HEADER = "starry_fold"
 def fold_modules(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
 
-    ``sign=-1`` undoes it. Raises ``Unfit`` if the plan names a parameter that ``modules`` does not have.
+    ``sign=-1`` undoes it. Raises ``Unfit`` if the plan names a parameter that ``modules`` does not have, or if
+    tensors of different powers lie in one piece of memory.
     """
     tensors = {name: tensor for name, tensor, _ in named_tensors(modules)}
     missing = sorted(set(plan.parameters) - set(tensors))
@@ -43,22 +51,62 @@ def fold_modules(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
             "Use the plan that was made for these weights.",
             f"折叠方案与该模型不符：模型中没有 {missing[0]}。请使用为这些权重生成的方案。",
         )
-    seen: set[int] = set()
     with torch.no_grad():
-        for name, power in plan.parameters.items():
-            tensor = tensors[name]
-            if id(tensor) not in seen:  # multiply a tied parameter once
-                tensor.mul_(2.0 ** (sign * power))
-                seen.add(id(tensor))
+        for group, power in _folded_groups(modules, plan):
+            _multiply(group, 2.0 ** (sign * power))
     fold_epsilons(modules, plan, sign)
+
+
+def _folded_groups(modules: Modules, plan: FoldPlan) -> list[tuple[list[Tensor], int]]:
+    """The tensors that change, by the piece of memory they lie in, with the power of each piece.
+
+    Raises ``Unfit`` where one piece would need several powers.
+    """
+    tensors = [(name, tensor) for name, tensor, _ in named_tensors(modules)]
+    groups = []
+    for group in memory_groups([*tensors, *unregistered_tensors(modules)]):
+        powers = {plan.parameters.get(name, 0) for name, _ in group}
+        if len(powers) > 1:
+            names = " and ".join(dict.fromkeys(name for name, _ in group))
+            raise Unfit(
+                f"The folding plan does not fit this model: {names} lie in one piece of memory and would be folded "
+                "differently. Clone one of them before folding.",
+                f"折叠方案与该模型不符：{names} 共用一块内存，却要以不同倍数折叠。请先复制其中之一（clone）。",
+            )
+        if power := powers.pop():
+            groups.append(([tensor for _, tensor in group], power))
+    return groups
+
+
+def _multiply(group: list[Tensor], factor: float) -> None:
+    """Multiply every number of one piece of memory once, however many tensors show it."""
+    regions = {(t.data_ptr(), t.dtype, t.shape, t.stride()): t for t in group}
+    first = next(iter(regions.values()))
+    whole = all(stride or size < 2 for size, stride in zip(first.shape, first.stride(), strict=True))
+    if len(regions) == 1 and whole:
+        first.mul_(factor)
+        return
+    storages = {(t.untyped_storage()._cdata, t.dtype) for t in group}
+    if len(storages) > 1:
+        raise Unfit(
+            "Two parameters of this model show the same memory in different ways, so it cannot be folded. "
+            "Clone one of them before folding.",
+            "该模型有两个参数以不同方式共用同一块内存，无法折叠。请先复制其中之一（clone）。",
+        )
+    flat = torch.empty(0, dtype=first.dtype, device=first.device).set_(first.untyped_storage())
+    shown = torch.zeros_like(flat, dtype=torch.bool)
+    for tensor in regions.values():
+        shown.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
+    flat.mul_(torch.where(shown, factor, 1.0))
 
 
 def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix: str = "") -> None:
     """Fold ``module`` and cast it to ``dtype``, its islands to float32.
 
     Works tensor by tensor, so that only one tensor exists twice. Each is multiplied in float32 and rounded
-    once, whatever its stored format.
+    once, whatever its stored format. Raises ``Unfit`` like ``fold_modules``.
     """
+    _folded_groups({prefix: module} if prefix else module, plan)
     seen: set[int] = set()
     for name, tensor, _ in named_tensors({prefix: module} if prefix else module):
         if id(tensor) not in seen:  # multiply a tied parameter once

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from starrynight.numerics.dtypes import HALVES, cast
-from starrynight.numerics.modules import join
+from starrynight.numerics.modules import is_container, join, replace_parts
 from starrynight.numerics.trace import Trace
 
 
@@ -49,7 +49,7 @@ def find_islands(
     for name in stuck:
         if not inside(name, known):
             islands.add(_smallest_around(trace, name, too_large))
-    islands |= {_parent_call(trace, i) for i in known if too_large(trace.outputs[i])}
+    islands |= {_parent_call(trace, i) for i in known if too_large(trace.outputs.get(i, {}))}
     return tuple(sorted(i for i in islands if not inside(i, islands - {i})))
 
 
@@ -100,25 +100,94 @@ def bridge(module: nn.Module, islands: Iterable[str], dtype: torch.dtype, prefix
     for name, part in module.named_modules():
         if join(prefix, name) in islands:
             part.register_forward_pre_hook(Enter(), with_kwargs=True)
-            part.register_forward_hook(Leave(dtype))
+            part.register_forward_hook(Leave(dtype), always_call=True)
             bridged.append(name)
     if bridged and "" not in bridged:
         # diffusers reports as a model's dtype that of its first parameter outside this list.
         module._keep_in_fp32_modules = [*(getattr(module, "_keep_in_fp32_modules", None) or ()), *bridged]  # type: ignore[assignment]
 
 
+# The attribute in which an island keeps the changes of its calls in progress.
+_CHANGES = "_starry_island_calls"
+
+
+class Changes:
+    """The arguments of one call of an island, cast to float32, and the way back."""
+
+    def __init__(self) -> None:
+        self._casts: list[tuple[Tensor, Tensor, Tensor]] = []  # original, in float32, a copy to see writes by
+        self._containers: list[Any] = []
+        self._seen: set[int] = set()
+        self._wide: set[int] = set()
+
+    def widen(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._widen_tensor(value)
+        if isinstance(value, tuple):
+            parts = [self.widen(item) for item in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        if is_container(value) and id(value) not in self._seen:
+            self._seen.add(id(value))
+            self._containers.append(value)
+            replace_parts(value, self.widen)
+        return value
+
+    def _widen_tensor(self, tensor: Tensor) -> Tensor:
+        if tensor.dtype not in HALVES:
+            self._wide.add(id(tensor))
+            return tensor
+        known = next((wide for original, wide, _ in self._casts if original is tensor), None)
+        if known is None:
+            known = tensor.to(torch.float32)
+            self._casts.append((tensor, known, known.clone() if known.is_inference() else known))
+        return known
+
+    def undo(self, dtype: torch.dtype) -> None:
+        """Give the containers their tensors back, new ones in ``dtype``, and copy what was written in place."""
+        for original, wide, before in self._casts:
+            written = not torch.equal(wide, before) if wide is not before else wide._version > 0
+            if written:
+                original.copy_(wide)
+        originals = {id(wide): original for original, wide, _ in self._casts}
+
+        def narrow(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                if value.dtype == torch.float32 and id(value) not in self._wide:
+                    return originals[id(value)] if id(value) in originals else value.to(dtype)
+                return value
+            if isinstance(value, tuple):
+                parts = [narrow(item) for item in value]
+                return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+            if is_container(value) and id(value) not in narrowed:
+                narrowed.add(id(value))
+                replace_parts(value, narrow)
+            return value
+
+        narrowed: set[int] = set()
+        for container in self._containers:
+            narrow(container)
+
+
 class Enter:
-    """Pre-hook of an island: casts its 16-bit arguments to float32."""
+    """Pre-hook of an island: casts its 16-bit arguments to float32.
+
+    Tensors in tuples are cast in a new tuple; lists, dictionaries and objects are changed in place, because the module
+    may write into them, and ``Leave`` changes them back.
+    """
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return cast(args, torch.float32, HALVES), cast(kwargs, torch.float32, HALVES)
+        changes = Changes()
+        vars(module).setdefault(_CHANGES, []).append(changes)
+        return tuple(changes.widen(value) for value in args), {k: changes.widen(v) for k, v in kwargs.items()}
 
 
 class Leave:
-    """Forward hook of an island: casts its float32 results back to ``dtype``."""
+    """Forward hook of an island: casts its float32 results, and what it wrote into its arguments, to ``dtype``."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        if open_calls := vars(module).get(_CHANGES):
+            open_calls.pop().undo(self.dtype)
         return cast(output, self.dtype, (torch.float32,))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Modules = nn.Module | Mapping[str, nn.Module]
@@ -71,15 +74,104 @@ def watching(
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors nested in tuples, lists, mappings and dataclasses."""
+    """The tensors nested in collections and in the attributes of plain objects. Modules are not entered."""
+    yield from _tensors_in(value, set())
+
+
+def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, "__dataclass_fields__"):
-        for item in vars(value).values():
-            yield from tensors_in(item)
+        return
+    items = parts_of(value)
+    if not items or id(value) in seen:
+        return
+    seen.add(id(value))
+    for item in items:
+        yield from _tensors_in(item, seen)
+
+
+def parts_of(value: Any) -> list[Any]:
+    """What a collection or a plain object holds; nothing for a number, a text, a class, a function or a module."""
+    if value is None or isinstance(value, _ATOMS):
+        return []
+    if isinstance(value, Mapping):
+        return [*value.values(), *attributes_of(value).values()]
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return [*value, *attributes_of(value).values()]
+    return list(attributes_of(value).values())
+
+
+def is_container(value: Any) -> bool:
+    """Whether something can be put into ``value``: a list, a dictionary, a plain object, empty or not."""
+    if value is None or isinstance(value, (*_ATOMS, Tensor)):
+        return False
+    return (
+        isinstance(value, MutableMapping | list | deque)
+        or hasattr(value, "__dict__")
+        or bool(attributes_of(value))
+    )
+
+
+def replace_parts(value: Any, change: Callable[[Any], Any]) -> None:
+    """Replace every part of a list, dictionary or plain object by ``change(part)``, in place."""
+    if isinstance(value, MutableMapping):
+        for key, item in list(value.items()):
+            if (new := change(item)) is not item:
+                value[key] = new
+    elif isinstance(value, list | deque):
+        for number, item in enumerate(value):
+            if (new := change(item)) is not item:
+                value[number] = new
+    for name, item in attributes_of(value).items():
+        if (new := change(item)) is not item:
+            object.__setattr__(value, name, new)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """The attributes of an object, also of one with ``__slots__``."""
+    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return found | getattr(value, "__dict__", {})
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    names = cls.__dict__.get("__slots__", ())
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+_ATOMS = (bool, int, float, complex, str, bytes, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType,
+          nn.Module, torch.dtype, torch.device, torch.Generator, torch.layout, torch.memory_format)  # fmt: skip
+
+
+def memory_groups(tensors: Iterable[tuple[str, Tensor]]) -> list[list[tuple[str, Tensor]]]:
+    """The named tensors, grouped by the memory they lie in; in one group where their extents overlap."""
+    known: list[tuple[int, int, str, Tensor]] = []
+    groups: list[list[tuple[str, Tensor]]] = []
+    for name, tensor in tensors:
+        if tensor.numel() and not tensor.is_meta and tensor.layout is torch.strided:
+            reach = sum(
+                (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+            )
+            start = tensor.data_ptr()
+            known.append((start, start + (reach + 1) * tensor.element_size(), name, tensor))
+        else:
+            groups.append([(name, tensor)])
+    end = -1
+    for start, stop, name, tensor in sorted(known, key=lambda entry: entry[:3]):
+        if start >= end:
+            groups.append([])
+        groups[-1].append((name, tensor))
+        end = max(end, stop)
+    return groups
+
+
+def unregistered_tensors(modules: Modules) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of the tensors that modules keep as plain attributes, not as parameters or buffers."""
+    for name, module in named_modules(modules):
+        for attribute, value in vars(module).items():
+            if attribute not in _REGISTERS and not attribute.endswith("_hooks"):
+                for tensor in tensors_in(value):
+                    yield join(name, attribute), tensor
+
+
+_REGISTERS = frozenset(("_parameters", "_buffers", "_modules"))

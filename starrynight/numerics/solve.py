@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.islands import find_islands, inside
-from starrynight.numerics.rules import PINNED
 from starrynight.numerics.trace import Epsilon, Trace
 
 # log2 of the largest magnitude planned for. float16 ends at 65504 < 2^16; 2^13 leaves three bits of headroom
@@ -125,9 +125,25 @@ def solve_folds(
 
 
 def immovable(trace: Trace, stored_only: bool = False) -> set[int]:
-    """Exponents of parameters that the run never used; with ``stored_only`` also of those not in checkpoints."""
+    """Exponents that must stay 0: of parameters that the run never used, with ``stored_only`` also of those not in
+    checkpoints; and of all that a part of the model meets that the run left out.
+
+    Such a part, a branch not taken or an expert not chosen, is a module that never ran. It would read and write the
+    tensors of the forward around it at their true scale.
+    """
     parameters = trace.parameters.values()
-    return {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
+    pinned = {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
+    pinned |= {p.exponent for p in parameters if p.name.rpartition(".")[0] in trace.idle}
+    for name in trace.idle:
+        pinned |= trace.scopes.get(_nearest_call(trace, name), set())
+    return pinned - {PINNED}
+
+
+def _nearest_call(trace: Trace, name: str) -> str:
+    """The module itself or the nearest around it whose ``forward`` ran; "" if there is none."""
+    while name and name not in trace.scopes:
+        name = name.rpartition(".")[0]
+    return name
 
 
 @dataclass
@@ -165,7 +181,7 @@ def collect_ranges(trace: Trace, islands: Iterable[str] = ()) -> dict[int, Range
         if parameter.half and not inside(parameter.name, islands):
             include(parameter.exponent, parameter.peak, parameter.small)
     for island in islands:  # its outputs are rounded to 16 bits again
-        for unknown, peak in trace.outputs[island].items():
+        for unknown, peak in trace.outputs.get(island, {}).items():
             include(unknown, peak)
     return ranges
 
@@ -195,7 +211,7 @@ def solve_exponents(
             raise Infeasible("the tensor is an input or an output, or tied to one, and keeps its scale")
     for epsilon in trace.epsilons.values():
         # Without constraints an epsilon that a module owns is rescaled exactly and needs no row.
-        if constraints is not None or not epsilon.attribute:
+        if constraints is not None or not trace.owns(epsilon):
             _bound_epsilon(program, epsilon, root(epsilon.exponent), allowed)
     _bound_keys(program, trace, allowed)
     for unknown, found in ranges.items():
@@ -220,7 +236,7 @@ def _bound_epsilon(program: _Program, epsilon: Epsilon, root: int, allowed: Chec
 
     Only its configuration key can change it. Exact: key power − quantity power = header power.
     """
-    name = f"{epsilon.module}.{epsilon.attribute}" if epsilon.attribute else ""
+    name = epsilon.name if epsilon.attribute else ""
     terms: dict[int | str, int] = {} if root == PINNED else {root: -1}
     terms |= {key: 1 for key, members in allowed.keys.items() if name in members}
     header = allowed.header_epsilons.get(name, 0)
@@ -235,7 +251,7 @@ def _bound_epsilon(program: _Program, epsilon: Epsilon, root: int, allowed: Chec
 
 def _bound_keys(program: _Program, trace: Trace, allowed: CheckpointConstraints) -> None:
     """Keep every key at 0 if possible, and always if it sets an epsilon that the run never used."""
-    used = {f"{epsilon.module}.{epsilon.attribute}" for epsilon in trace.epsilons.values()}
+    used = {epsilon.name for epsilon in trace.epsilons.values() if trace.owns(epsilon)}
     for key, members in allowed.keys.items():
         program.at_most(key, 0, TIE)
         program.at_least(key, 0, TIE)
@@ -316,7 +332,20 @@ class _Program:
         )
         if result.x is None:
             raise Infeasible(result.message)
-        return {unknown: round(result.x[column]) for unknown, column in self._column.items()}
+        rounded = np.round(result.x[:integers])
+        self._check(matrix, rounded)
+        return {unknown: int(rounded[column]) for unknown, column in self._column.items()}
+
+    def _check(self, matrix: Any, exponents: np.ndarray) -> None:
+        """Raise ``Infeasible`` if the rounded exponents break an equation. HiGHS meets them within a tolerance only."""
+        count = len(exponents)
+        hard = np.diff(matrix[:, count:].tocsr().indptr) == 0  # rows without slack
+        sums = matrix[:, :count] @ exponents
+        low, high = np.array(self._row_bounds).reshape(-1, 2).T
+        inside = (sums >= low) & (sums <= high)
+        bounds = np.array(self._bounds).T
+        if not (inside[hard].all() and (exponents >= bounds[0]).all() and (exponents <= bounds[1]).all()):
+            raise Infeasible("the solver's answer, rounded to integers, breaks one of its equations")
 
 
 def as_plan(
@@ -332,9 +361,7 @@ def as_plan(
         return exponents.get(trace.exponents.root(unknown), 0)
 
     parameters = {p.name: exponent(p.exponent) for p in trace.parameters.values()}
-    epsilons = {
-        f"{e.module}.{e.attribute}": exponent(e.exponent) for e in trace.epsilons.values() if e.attribute
-    }
+    epsilons = {e.name: exponent(e.exponent) for e in trace.epsilons.values() if trace.owns(e)}
     peaks = [found.peak + exponents.get(unknown, 0) for unknown, found in ranges.items()]
     return FoldPlan(
         parameters={name: p for name, p in sorted(parameters.items()) if p},
@@ -353,14 +380,15 @@ def widen(trace: Trace, boundary: Mapping[int, float], bits: int) -> FoldPlan:
     ``Infeasible`` if no tensor can grow.
     """
     roots = {trace.exponents.root(unknown) for unknown in boundary} - {PINNED}
+    pinned = immovable(trace)
     movable = []
     for root in sorted(roots):
         try:
-            solve_exponents(trace, {}, demands={root: bits})
+            solve_exponents(trace, {}, pinned, demands={root: bits})
             movable.append(root)
         except Infeasible:
             continue
     if not movable:
         raise Infeasible("no tensor at this boundary can change its scale")
-    exponents = solve_exponents(trace, {}, demands=dict.fromkeys(movable, bits))
+    exponents = solve_exponents(trace, {}, pinned, demands=dict.fromkeys(movable, bits))
     return as_plan(trace, exponents, {}, (), limit=0)

@@ -10,28 +10,41 @@ size of the program, not with the number of steps.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from starrynight.numerics import rules
 from starrynight.numerics.dtypes import HALVES
-from starrynight.numerics.modules import Modules, named_tensors, tensors_in, watching
-from starrynight.numerics.rules import MASK, PINNED, Call, Exponents
-
-# The low quantile is taken from this many elements of a tensor; values below it may become subnormal in
-# float16.
-SAMPLE, QUANTILE = 2048, 0.1
+from starrynight.numerics.epsilons import WatchedEpsilons
+from starrynight.numerics.exponents import PINNED, Exponents
+from starrynight.numerics.modules import (
+    Modules,
+    join,
+    memory_groups,
+    named_tensors,
+    own_tensors,
+    tensors_in,
+    unregistered_tensors,
+    watching,
+)
+from starrynight.numerics.rules import Call
+from starrynight.numerics.storages import (
+    Storages,
+    idle_modules,
+    key_of,
+    peak_and_quantile,
+    reading_without_ops,
+)
 
 
 @dataclass
@@ -75,6 +88,11 @@ class Epsilon:
     exponent: int
     smallest: float = math.inf
 
+    @property
+    def name(self) -> str:
+        """As in ``FoldPlan.epsilons``."""
+        return f"{self.module}.{self.attribute}"
+
 
 @dataclass
 class Trace:
@@ -82,6 +100,8 @@ class Trace:
 
     ``inputs`` and ``outputs``: module name → {exponent: peak} of the 16-bit tensors that cross its boundary.
     ``used``: exponents that some op read; a parameter outside it was never exercised and must not change.
+    ``scopes``: module name → exponents that its own forward met. ``idle``: modules that never ran and might write
+    into such a scope. ``fixed_epsilons``: "module.attribute" of those also used as another number.
     ``unknown_ops`` counts ops without a rule. ``broken``: module name → the op that made a NaN there.
     ``places`` numbers the module calls and unknowns of the program, so that a later step or run reuses them.
     """
@@ -93,9 +113,16 @@ class Trace:
     inputs: dict[str, dict[int, float]] = field(default_factory=dict)
     outputs: dict[str, dict[int, float]] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
+    scopes: dict[str, set[int]] = field(default_factory=dict)
+    idle: set[str] = field(default_factory=set)
+    fixed_epsilons: set[str] = field(default_factory=set)
     unknown_ops: Counter[str] = field(default_factory=Counter)
     broken: dict[str, str] = field(default_factory=dict)
     places: dict[tuple, int] = field(default_factory=dict)
+
+    def owns(self, epsilon: Epsilon) -> bool:
+        """Whether the epsilon can be rescaled where a module holds it."""
+        return bool(epsilon.attribute) and epsilon.name not in self.fixed_epsilons
 
     def to_json(self) -> str:
         """Equal traces give equal texts. Infinities are written as ``Infinity``, which only Python reads."""
@@ -107,6 +134,9 @@ class Trace:
             "inputs": _listed(self.inputs),
             "outputs": _listed(self.outputs),
             "used": sorted(self.used),
+            "scopes": {name: sorted(met) for name, met in self.scopes.items()},
+            "idle": sorted(self.idle),
+            "fixed_epsilons": sorted(self.fixed_epsilons),
             "unknown_ops": dict(self.unknown_ops),
             "broken": self.broken,
             "places": [[key, number] for key, number in self.places.items()],
@@ -128,6 +158,9 @@ class Trace:
             inputs={name: dict(entries) for name, entries in payload["inputs"].items()},
             outputs={name: dict(entries) for name, entries in payload["outputs"].items()},
             used=set(payload["used"]),
+            scopes={name: set(met) for name, met in payload["scopes"].items()},
+            idle=set(payload["idle"]),
+            fixed_epsilons=set(payload["fixed_epsilons"]),
             unknown_ops=Counter(payload["unknown_ops"]),
             broken=payload["broken"],
             places={_tuple(key): number for key, number in payload["places"]},
@@ -142,8 +175,11 @@ def trace_modules(modules: Modules, run: Callable[[], object], into: Trace | Non
     earlier trace of the same modules and is returned.
     """
     tracer = Tracer(modules, into)
-    with torch.no_grad(), tracer.hooks(), tracer:
-        run()
+    with torch.no_grad(), tracer.hooks():
+        with tracer:
+            result = run()
+        tracer.pin_survivors()
+        del result  # alive until here: the caller reads it at its true scale
     return tracer.trace
 
 
@@ -154,6 +190,7 @@ class _Frame:
     module: nn.Module
     name: str
     key: int
+    inputs: set[int]
     ops: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -165,7 +202,10 @@ class Tracer(TorchDispatchMode):
         super().__init__()
         self.trace = into or Trace()
         self._modules = modules
-        self._storages = _Storages()
+        self._epsilons = WatchedEpsilons(modules, lambda owner: self.trace.fixed_epsilons.add(owner.name))
+        self._claimed: set[float] = set()
+        self._constants = Storages()
+        self._storages = Storages()
         self._frames: list[_Frame] = []
         self._composite: dict[Any, bool] = {}
 
@@ -175,39 +215,96 @@ class Tracer(TorchDispatchMode):
     def hooks(self) -> Iterator[None]:
         """Track the running module within this context."""
         self._add_parameters()
-        with watching(self._modules, self._enter_module, self._leave_module):
+        with (
+            watching(self._modules, self._enter_module, self._leave_module),
+            self._epsilons.watched(),
+            reading_without_ops(lambda tensor: self.trace.exponents.pin(self._exponent(tensor))),
+        ):
             yield
+        self.trace.idle = idle_modules(self._modules, self.trace.inputs, self._is_used)
 
     def _add_parameters(self) -> None:
-        """Give every parameter and buffer an exponent; tied parameters share a storage and so the exponent."""
+        """Give every parameter and buffer an exponent, the same to all that lie in one piece of memory."""
+        for group in memory_groups((name, tensor) for name, tensor, _ in named_tensors(self._modules)):
+            self.trace.exponents.same(*(self._parameter_exponent(name, tensor) for name, tensor in group))
         for name, tensor, kept in named_tensors(self._modules):
-            exponent = self._storages.get(tensor)
-            known = self.trace.parameters.get(name)
-            if exponent is None:
-                exponent = known.exponent if known else self.trace.exponents.new()
-                self._storages.put(tensor, exponent)
-            if known is None:
+            if name not in self.trace.parameters:
                 peak, small = peak_and_quantile(tensor)
                 half = tensor.dtype in HALVES
+                exponent = self._storages.get(tensor) or PINNED
                 self.trace.parameters[name] = Parameter(name, exponent, peak, small, half, kept)
+        for _, tensor in unregistered_tensors(self._modules):
+            if self._storages.get(tensor) is None:
+                self._storages.put(tensor, PINNED)
+
+    def _parameter_exponent(self, name: str, tensor: Tensor) -> int:
+        """Known by its storage, which tied parameters share, or by its name, if it was moved to another storage."""
+        exponent = self._storages.get(tensor)
+        if exponent is None:
+            known = self.trace.parameters.get(name)
+            exponent = known.exponent if known else self.trace.exponents.new()
+            self._storages.put(tensor, exponent)
+        return exponent
+
+    def _is_used(self, tensor: Tensor) -> bool:
+        return self._storages.get(tensor) in self.trace.used
 
     def _enter_module(self, name: str, module: nn.Module, inputs: Any) -> None:
+        for own, tensor in own_tensors(module).items():
+            self._parameter_exponent(join(name, own), tensor)
+        entering = list(tensors_in(inputs))
+        for tensor in entering:
+            if self._storages.get(tensor) is None:  # known from now on as an input, which is no constant
+                self._storages.put(tensor, PINNED)
         if self._frames:
             parent = self._frames[-1]
             call = (parent.key, name, parent.calls[name])
             parent.calls[name] += 1
+            self._meet(parent.name, entering)
         else:
             call = (-1, name, 0)  # every sampling step is the same place of the program
         key = self.trace.places.setdefault(call, len(self.trace.places))
-        self._frames.append(_Frame(module, name, key))
-        self._cross(self.trace.inputs.setdefault(name, {}), tensors_in(inputs))
+        self._frames.append(_Frame(module, name, key, {key_of(t) for t in entering}))
+        self._meet(name, entering)
+        self._cross(self.trace.inputs.setdefault(name, {}), entering)
 
     def _leave_module(self, name: str, module: nn.Module, output: Any) -> None:
-        self._frames.pop()
+        frame = self._frames.pop()
         results = list(tensors_in(output))
         self._cross(self.trace.outputs.setdefault(name, {}), results)
-        if not self._frames:
+        self._meet(name, results)
+        if self._frames:
+            self._meet(self._frames[-1].name, results)
+        else:
             self.trace.exponents.pin(*map(self._exponent, results))
+            self._pin_hidden_outputs(frame)
+
+    def _meet(self, name: str, tensors: Iterable[Tensor]) -> None:
+        self.trace.scopes.setdefault(name, set()).update(map(self._exponent, tensors))
+
+    def _pin_hidden_outputs(self, frame: _Frame) -> None:
+        """Pin what outlives an outermost call and is neither in a module nor in an argument: a closure, a hook's list.
+
+        What a module or an argument keeps may be a cache between calls; ``pin_survivors`` looks at it in the end.
+        """
+        kept = [tensor for _, tensor in unregistered_tensors(self._modules)]
+        kept += [tensor for _, tensor, _ in named_tensors(self._modules)]
+        self._pin_alive(kept, frame.inputs)
+
+    def pin_survivors(self) -> None:
+        """Pin what is alive after the run, and no parameter: somebody may read it at its true scale."""
+        self._pin_alive([tensor for _, tensor, _ in named_tensors(self._modules)], set())
+
+    def _pin_alive(self, kept: Iterable[Tensor], keys: set[int]) -> None:
+        keys = keys | {key_of(tensor) for tensor in kept}
+        found = self._storages.alive() - keys
+        if any(self._moves(key) for key in found):
+            gc.collect()  # a reference cycle may keep what nobody can read
+            found = self._storages.alive() - keys
+        self.trace.exponents.pin(*(self._storages.by_key(key) for key in sorted(found)))
+
+    def _moves(self, key: int) -> bool:
+        return self.trace.exponents.root(self._storages.by_key(key)) != PINNED
 
     def _cross(self, boundary: dict[int, float], tensors: Iterable[Tensor]) -> None:
         """Record the exponents and peaks of the 16-bit tensors that enter or leave a module."""
@@ -220,18 +317,48 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if not self._frames:
-            return func(*args, **kwargs)
         if self._is_composite(func):  # inference mode does not decompose such ops before dispatch
             with self:
                 return func.decompose(*args, **kwargs)
         known = {id(t): self._exponent(t) for t in tensors_in((args, kwargs)) if _is_real(t)}
         result = func(*args, **kwargs)
-        if not _is_view(func):
-            call = Call(self, func, args, kwargs, known)
-            call.outputs = [t for t in tensors_in(result) if _is_real(t)]
+        if _is_view(func):
+            self._view(func, known, result)
+            return result
+        call = Call(self, func, args, kwargs, known)
+        call.outputs = [t for t in tensors_in(result) if _is_real(t)]
+        self._claimed.clear()
+        if self._frames:
             self._record(call)
+        else:
+            self._record_outside(call)
+        self._fix_epsilons(call)
         return result
+
+    def _view(self, func: Any, known: dict[int, int], result: Any) -> None:
+        """A view has its storage's exponent. Bits read as another type have no scale."""
+        if func._overloadname == "dtype":
+            self.trace.exponents.pin(*known.values())
+        if func._schema.name == "aten::lift_fresh":
+            for owner in self._epsilons.owners_of(result):
+                self.trace.fixed_epsilons.add(owner.name)
+
+    def _record_outside(self, call: Call) -> None:
+        """Outside of every forward an op's tensors keep their scale; copies, such as a move to another device, carry."""
+        if call.op in rules.COPIES and call.outputs and not call.inplace:
+            exponent = call.tensors()[0] if call.tensors() else PINNED
+            if exponent != PINNED:
+                self._storages.put(call.outputs[0], exponent)
+            return
+        self.trace.used.update(call.known.values())
+        self.trace.exponents.pin(*call.known.values())
+
+    def _fix_epsilons(self, call: Call) -> None:
+        """An epsilon that this op took as another number, such as a factor or a floor, must not change."""
+        for value in call.arguments.values():
+            owner = self._epsilons.owner(value)
+            if owner and value not in self._claimed:
+                self.trace.fixed_epsilons.add(owner.name)
 
     def _is_composite(self, func: Any) -> bool:
         if func not in self._composite:
@@ -244,6 +371,7 @@ class Tracer(TorchDispatchMode):
         call.place = (frame.key, call.op, frame.ops[call.op])
         frame.ops[call.op] += 1
         self.trace.used.update(call.known.values())
+        self.trace.scopes.setdefault(frame.name, set()).update(call.known.values())
         if call.is_blank():
             for output in call.outputs:
                 self._storages.put(output, self.unknown_at(call.place))
@@ -257,10 +385,11 @@ class Tracer(TorchDispatchMode):
         site.exponents.add(exponent)
         peak = self._measure(site, call.outputs[0])
         self._storages.put(call.outputs[0], exponent, peak)
-        # Further outputs are parts of the same tensor, or statistics that a forward pass does not use.
-        beside = exponent if call.op in rules.PARTS else PINNED
-        for output in call.outputs[1:]:
-            self._storages.put(output, beside, peak)
+        if call.op in rules.FULL:
+            self._constants.put(call.outputs[0], PINNED)
+        self.trace.scopes[frame.name].add(exponent)
+        for output, other in zip(call.outputs[1:], rules.beside(call, exponent), strict=True):
+            self._storages.put(output, other, peak)
 
     def _measure(self, site: Site, output: Tensor) -> float:
         if output.dtype not in HALVES:
@@ -288,74 +417,35 @@ class Tracer(TorchDispatchMode):
             self.trace.places[place] = self.trace.exponents.new()
         return self.trace.places[place]
 
-    def owned_epsilon(self, value: float) -> str:
-        owned = (name for name, v in vars(self._frames[-1].module).items() if "eps" in name and v == value)
-        return next(owned, "")
+    def owned_epsilon(self, value: float) -> bool:
+        return self._epsilons.owner(value) is not None
 
     def epsilon(self, value: float, exponent: int, smallest: float) -> None:
-        frame, attribute = self._frames[-1], self.owned_epsilon(value)
-        key = (frame.name, attribute) if attribute else (frame.name, "", exponent)
-        known = self.trace.epsilons.get(key)
-        if known is None:
-            known = self.trace.epsilons[key] = Epsilon(frame.name, attribute, value, exponent)
-        self.trace.exponents.same(known.exponent, exponent)
-        known.smallest = min(known.smallest, smallest)
+        owner = self._epsilons.owner(value)
+        if owner is None:
+            self.floor(value, exponent, smallest)
+        else:
+            self._claimed.add(value)
+            self._note(Epsilon(owner.module, owner.attribute, owner.value, exponent, smallest))
 
+    def floor(self, value: float, exponent: int, smallest: float) -> None:
+        self._note(Epsilon(self._frames[-1].name, "", value, exponent, smallest))
 
-class _Storages:
-    """Exponent and peak of every live storage, shared by all views of it.
+    def _note(self, found: Epsilon) -> None:
+        key = (
+            (found.module, found.attribute)
+            if found.attribute
+            else (found.module, "", found.value, found.exponent)
+        )
+        known = self.trace.epsilons.setdefault(key, found)
+        self.trace.exponents.same(known.exponent, found.exponent)
+        known.smallest = min(known.smallest, found.smallest)
 
-    The weak reference frees the data but keeps the storage's address from being reused, so that a stale entry
-    cannot match a new tensor.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[StorageWeakRef, int, float]] = {}
-        self._sweep_at = 1024
-
-    def get(self, tensor: Tensor) -> int | None:
-        entry = self._entries.get(tensor.untyped_storage()._cdata)
-        return entry[1] if entry else None
-
-    def peak(self, tensor: Tensor) -> float:
-        entry = self._entries.get(tensor.untyped_storage()._cdata)
-        return entry[2] if entry else 0.0
-
-    def put(self, tensor: Tensor, exponent: int, peak: float = 0.0) -> None:
-        storage = tensor.untyped_storage()
-        old = self._entries.get(storage._cdata)
-        self._entries[storage._cdata] = (old[0] if old else StorageWeakRef(storage), exponent, peak)
-        if len(self._entries) > self._sweep_at:
-            self._entries = {key: entry for key, entry in self._entries.items() if not entry[0].expired()}
-            self._sweep_at = max(1024, 2 * len(self._entries))
+    def is_constant(self, tensor: Tensor) -> bool:
+        return self._storages.get(tensor) is None or self._constants.get(tensor) is not None
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------
-
-
-def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:
-    """(max|x|, low quantile of |x|) without zeros and mask values. The peak is NaN if any value is NaN."""
-    if not tensor.numel() or tensor.is_complex():
-        return 0.0, math.inf
-    peak = torch.linalg.vector_norm(tensor, math.inf).item()
-    if peak > MASK:
-        rest = tensor.abs()
-        peak = rest.masked_fill(rest > MASK, 0).amax().item()
-    sample = tensor.reshape(-1)
-    if len(sample) > 4 * SAMPLE:
-        sample = sample[_sample_indices(len(sample)).to(tensor.device)]
-    sample = sample.abs().float()
-    sample = sample[(sample > 0) & (sample < MASK)]
-    return peak, sample.quantile(QUANTILE).item() if sample.numel() else math.inf
-
-
-@lru_cache(256)
-def _sample_indices(count: int) -> Tensor:
-    """Indices of the elements to sample out of ``count``, the same every time.
-
-    Random, because evenly spaced elements may all be in one channel: every 7680th is, at a width of 3840.
-    """
-    return torch.randint(count, (SAMPLE,), generator=torch.Generator().manual_seed(0))
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -1,0 +1,144 @@
+"""What a trace knows of tensors beyond their ops: exponents by storage, modules that never ran, silent readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from starrynight.numerics.modules import Modules, named_modules, own_tensors
+from starrynight.numerics.rules import MASK
+
+# The low quantile is taken from this many elements of a tensor; values below it may become subnormal in
+# float16.
+SAMPLE, QUANTILE = 2048, 0.1
+
+
+def key_of(tensor: Tensor) -> int:
+    """Identifies a tensor's storage, which all its views share."""
+    return tensor.untyped_storage()._cdata
+
+
+class Storages:
+    """Exponent and peak of every live storage, shared by all views of it.
+
+    The weak reference frees the data but keeps the storage's address from being reused, so that a stale entry
+    cannot match a new tensor.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[StorageWeakRef, int, float]] = {}
+        self._sweep_at = 1024
+
+    def alive(self) -> set[int]:
+        """The keys of the storages that some tensor still uses."""
+        return {key for key, entry in self._entries.items() if not entry[0].expired()}
+
+    def by_key(self, key: int) -> int:
+        return self._entries[key][1]
+
+    def get(self, tensor: Tensor) -> int | None:
+        entry = self._entries.get(key_of(tensor))
+        return entry[1] if entry else None
+
+    def peak(self, tensor: Tensor) -> float:
+        entry = self._entries.get(key_of(tensor))
+        return entry[2] if entry else 0.0
+
+    def put(self, tensor: Tensor, exponent: int, peak: float = 0.0) -> None:
+        storage = tensor.untyped_storage()
+        old = self._entries.get(storage._cdata)
+        self._entries[storage._cdata] = (old[0] if old else StorageWeakRef(storage), exponent, peak)
+        if len(self._entries) > self._sweep_at:
+            self._entries = {key: entry for key, entry in self._entries.items() if not entry[0].expired()}
+            self._sweep_at = max(1024, 2 * len(self._entries))
+
+
+# Modules that compute nothing of their own: their children are looked at one by one, or they pass their input on.
+_TRANSPARENT = (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict, nn.Identity, nn.Dropout,
+                nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # fmt: skip
+
+
+def idle_modules(modules: Modules, called: Collection[str], is_used: Callable[[Tensor], bool]) -> set[str]:
+    """Names of the modules that never ran and might compute something.
+
+    Not idle: one whose parameters another module's forward uses (``nn.MultiheadAttention`` uses its projection's), one
+    whose children ran, and a second module of the same class with the same parameters as one that ran.
+    """
+    names = dict(named_modules(modules))
+    active = {prefix for name in called for prefix in _around(name)}
+    tensors = {name: list(own_tensors(module).values()) for name, module in names.items()}
+    running = {key_of(t) for name in called for t in tensors.get(name, ())}
+    twins = {(type(names[name]), *map(key_of, tensors[name])) for name in called if tensors.get(name)}
+    idle = set()
+    for name, module in names.items():
+        own = tensors[name]
+        if name in active or isinstance(module, _TRANSPARENT) or (type(module), *map(key_of, own)) in twins:
+            continue
+        by_hand = own and all(is_used(t) and key_of(t) not in running for t in own)
+        if not by_hand and (own or not any(True for _ in module.children())):
+            idle.add(name)
+    return idle
+
+
+def _around(name: str) -> Iterator[str]:
+    """The name itself and those of the modules around it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+@contextmanager
+def reading_without_ops(seen: Callable[[Tensor], None]) -> Iterator[None]:
+    """Call ``seen(tensor)`` where numbers leave a tensor without an op: ``tolist``, ``numpy``, DLPack."""
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+            seen(self)
+            return original(self, *args, **kwargs)
+
+        return method
+
+    own = {name: Tensor.__dict__.get(name) for name in ("tolist", "numpy", "__dlpack__")}
+    for name in own:
+        setattr(Tensor, name, watched(getattr(Tensor, name)))
+    try:
+        yield
+    finally:
+        for name, original in own.items():
+            if original is None:
+                delattr(Tensor, name)
+            else:
+                setattr(Tensor, name, original)
+
+
+def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:
+    """(max|x|, low quantile of |x|) without zeros and mask values. The peak is NaN if any value is NaN."""
+    if not tensor.numel() or tensor.is_complex():
+        return 0.0, math.inf
+    peak = torch.linalg.vector_norm(tensor, math.inf).item()
+    if peak > MASK:
+        rest = tensor.abs()
+        peak = rest.masked_fill(rest > MASK, 0).amax().item()
+    sample = tensor.reshape(-1)
+    if len(sample) > 4 * SAMPLE:
+        sample = sample[_sample_indices(len(sample)).to(tensor.device)]
+    sample = sample.abs().float()
+    sample = sample[(sample > 0) & (sample < MASK)]
+    return peak, sample.quantile(QUANTILE).item() if sample.numel() else math.inf
+
+
+@lru_cache(256)
+def _sample_indices(count: int) -> Tensor:
+    """Indices of the elements to sample out of ``count``, the same every time.
+
+    Random, because evenly spaced elements may all be in one channel: every 7680th is, at a width of 3840.
+    """
+    return torch.randint(count, (SAMPLE,), generator=torch.Generator().manual_seed(0))
