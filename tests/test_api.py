@@ -20,7 +20,7 @@ from starrynight.api.access import Access, AccessMiddleware
 from starrynight.errors import StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
-from starrynight.metadata import read_recipe
+from starrynight.metadata import read_pixels, read_recipe
 
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
@@ -155,6 +155,21 @@ def test_a_download_has_its_recipe_in_every_format(here: str, gallery: Gallery) 
     for wrong in ("format=gif", "format=jpeg&quality=0"):
         assert ask(here, f"/api/pictures/{row.id}/download?{wrong}").status == 400
     assert ask(here, f"/api/pictures/{row.id}/thumb?size=100000").status == 400
+
+
+def test_a_larger_picture_has_its_recipe_and_what_cannot_be_made_larger_is_said(
+    here: str, gallery: Gallery
+) -> None:
+    row = gallery.add(picture("江雪，孤舟"))
+    got = ask(here, f"/api/pictures/{row.id}/upscaled?factor=2&format=webp")
+    assert got.headers["content-disposition"].startswith(
+        f'attachment; filename="starry-{row.id[:8]}-x2.webp"'
+    )
+    assert read_pixels(got.body).shape[:2] == (2 * row.height, 2 * row.width)
+    recipe = read_recipe(got.body)
+    assert (recipe.prompt, recipe.raw["upscaled"]["factor"]) == ("江雪，孤舟", 2)
+    for wrong, status in (("factor=3", 400), ("model=finest", 404), ("format=gif", 400)):
+        assert ask(here, f"/api/pictures/{row.id}/upscaled?{wrong}").status == status
 
 
 def test_a_corrupt_or_missing_file_is_an_error_of_its_own(here: str, gallery: Gallery) -> None:

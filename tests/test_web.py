@@ -132,6 +132,9 @@ def test_search_finds_two_characters_and_a_link_opens_the_picture(visit, browser
     with other.page.expect_download() as download:
         other.page.locator("[data-format=webp]").click()
     assert download.value.path().read_bytes()[8:12] == b"WEBP"
+    with other.page.expect_download() as download:
+        other.page.locator("[data-upscale='2']").click()
+    assert download.value.suggested_filename.endswith("-x2.png")
     other.page.keyboard.press("Escape")
     expect(other.page.locator("dialog[open]")).to_have_count(0)
     expect(other.page).not_to_have_url(re.compile("picture="))

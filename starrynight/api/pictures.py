@@ -9,11 +9,14 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from starrynight.api.pools import DECODERS, FILES
+from starrynight.api.pools import DECODERS, FILES, UPSCALERS
 from starrynight.gallery.files import SUFFIXES, slug
+from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
-from starrynight.picture import convert
+from starrynight.metadata.pixels import read_with_alpha
+from starrynight.painting import upscale as upscaler
+from starrynight.picture import convert, with_pixels
 
 router = APIRouter()
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
@@ -109,8 +112,29 @@ def download(
     """An attachment with a readable name: the file itself, or converted to ``format`` with its recipe."""
     row = gallery.get(picture)
     kind = format or row.format
-    data = convert(gallery.read(row), row.format, kind, quality)
-    name = f"{slug(row.prompt)}-{row.id[:8]}{SUFFIXES[kind]}"
-    ascii_name = f"starry-{row.id[:8]}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
+    return _attachment(row, kind, convert(gallery.read(row), row.format, kind, quality))
+
+
+@router.get("/pictures/{picture}/upscaled")
+@UPSCALERS.route
+def upscaled(
+    picture: str,
+    gallery: GalleryDep,
+    factor: int = 2,
+    model: str = "fast",
+    format: str | None = None,  # noqa: A002
+) -> Response:
+    """``download`` of the picture made larger by 2 or 4; the gallery keeps the picture as it is."""
+    row = gallery.get(picture)
+    upscaler.check(row.width, row.height, factor, model)
+    data, kind = gallery.read(row), format or row.format
+    pixels = upscaler.upscale(read_with_alpha(data, flat=kind == "jpeg"), factor, model)
+    larger = with_pixels(data, pixels, kind, upscaled=upscaler.recipe_entry(factor, model))
+    return _attachment(row, kind, larger, f"-x{factor}")
+
+
+def _attachment(row: Row, kind: str, data: bytes, mark: str = "") -> Response:
+    name = f"{slug(row.prompt)}-{row.id[:8]}{mark}{SUFFIXES[kind]}"
+    ascii_name = f"starry-{row.id[:8]}{mark}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
     attachment = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
     return Response(data, media_type=TYPES[kind], headers=HEADERS | {"Content-Disposition": attachment})

@@ -28,6 +28,13 @@ const fetchJson = async (path, options = {}) => {
   return body;
 };
 
+const fetchFile = async (path) => {
+  const answer = await fetch(path, { credentials: "same-origin" });
+  if (answer.ok) return answer.blob();
+  const body = await answer.json().catch(() => null);
+  throw Object.assign(new Error(body?.error?.message ?? answer.statusText), { error: body?.error ?? {} });
+};
+
 const errorMessage = (failure, lang, words) => {
   const error = failure?.error ?? {};
   return (lang === "zh" ? (error.message_zh ?? error.zh) : (error.message_en ?? error.en)) ?? error.message ?? t(words, "offline");

@@ -1,6 +1,7 @@
 // A dialog with one large picture and everything in its file, or with two pictures compared.
 
 const DOWNLOADS = ["png", "jpeg", "webp"];
+const FACTORS = [2, 4]; // painting/upscale.py
 
 class Viewer {
   // wall: provides the neighbours and applies changes. go(kind, value): asks the page to leave for the studio.
@@ -124,7 +125,29 @@ class Viewer {
 
   download() {
     const link = (kind) => el("a", { className: "pill", href: `/api/pictures/${this.row.id}/download?format=${kind}`, download: "", dataset: { format: kind } }, kind.toUpperCase());
-    return el("div", {}, el("h3", {}, t(this.words, "viewer.download")), el("div", { className: "buttons" }, ...DOWNLOADS.map(link)));
+    const failed = el("p", { hidden: true, aria: { role: "alert" } });
+    return el("div", {}, el("h3", {}, t(this.words, "viewer.download")), el("div", { className: "buttons" }, ...DOWNLOADS.map(link), ...FACTORS.map((factor) => this.larger(factor, failed))), failed);
+  }
+
+  // The picture made larger on the server, saved as a file. It takes seconds, and fails where a package is missing.
+  larger(factor, failed) {
+    const { row } = this;
+    const save = async () => {
+      button.disabled = true;
+      failed.hidden = true;
+      try {
+        const file = await fetchFile(`/api/pictures/${row.id}/upscaled?factor=${factor}`);
+        const href = URL.createObjectURL(file);
+        el("a", { href, download: `starry-${row.id.slice(0, 8)}-x${factor}.${row.format === "jpeg" ? "jpg" : row.format}` }).click();
+        setTimeout(() => URL.revokeObjectURL(href), 60000);
+      } catch (failure) {
+        failed.textContent = errorMessage(failure, this.lang, this.words);
+        failed.hidden = false;
+      }
+      button.disabled = false;
+    };
+    const button = el("button", { className: "pill", type: "button", onclick: save, dataset: { upscale: factor }, aria: { label: `${t(this.words, "viewer.larger")} ×${factor}` } }, `×${factor}`);
+    return button;
   }
 
   facts() {
