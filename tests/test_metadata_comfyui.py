@@ -287,6 +287,17 @@ def test_a_malformed_workflow_is_no_recipe(broken: dict[str, Any]) -> None:
         read(broken, "workflow")
 
 
+def test_texts_that_double_at_every_node_end() -> None:
+    """Forty joints, each of the one before with itself, would be 2⁴⁰ texts."""
+    joints = {
+        str(n): node("StringConcatenate", string_a=[str(n + 1), 0], string_b=[str(n + 1), 0], delimiter="")
+        for n in range(20, 60)
+    }
+    recipe = read(graph(LINK, **joints, **{"60": node("PrimitiveString", value="sea")}))
+    assert (recipe.prompt, recipe.seed) == ("", 7)
+    assert "joins texts" in said(recipe)
+
+
 def changed(content: Any) -> Any:
     """``content`` with each of its values in turn replaced by values of other types."""
     items = (

@@ -17,6 +17,7 @@ from starrynight.text import clean, excerpt
 
 Inputs = Mapping[str, Any]
 MAX_VISITS, MAX_DEPTH = 10_000, 40  # bounds for a hostile graph: nodes visited per question, links in a chain
+MAX_TEXTS = 2_000
 MAX_WORDS = 1 << 20  # characters that concatenations may build
 TEXTS = (
     *("text", "text_g", "text_l", "t5xxl", "clip_l", "clip_g", "llama", "prompt", "string", "value", "positive"),
@@ -44,6 +45,7 @@ class Graph:
     def __init__(self, nodes: Mapping[str, Inputs], kinds: Mapping[str, str]) -> None:
         self.nodes, self.kinds = nodes, kinds
         self.unknown: dict[str, Text] = {}  # by node id
+        self._asked = 0  # texts asked for; a node that joins itself twice doubles them at each link
 
     def inputs(self, link: object) -> Inputs | None:
         return self.nodes.get(target(link) or "")
@@ -95,7 +97,8 @@ class Graph:
         if node is None:
             return clean(value) if isinstance(value, str) else None
         inputs = self.nodes.get(node)
-        if inputs is None or depth > MAX_DEPTH:
+        self._asked += 1
+        if inputs is None or depth > MAX_DEPTH or self._asked > MAX_TEXTS:
             return self.leave(node, "is not in the graph, or links to itself", "不在图里，或者连回了自己")
         kind, output = self.kinds[node], value[1]  # type: ignore[index]
         if clean(inputs.get("populated_text")):  # a wildcard node keeps the text that it chose
