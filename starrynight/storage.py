@@ -12,13 +12,15 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from starrynight.errors import StarryError, StorageError, reason
+from starrynight.errors import BadFile, StarryError, StorageError, reason
+from starrynight.settings import settings
 
 PART_SUFFIX = ".starry-part"  # of a file being written; a leftover of a killed run may be deleted
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,7 +49,7 @@ def check_writable(path: Path) -> None:
     Raises StorageError.
     """
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
@@ -89,10 +91,55 @@ def write_atomic(path: Path, data: bytes, *, overwrite: bool) -> Path:
 
     Returns the path used.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with open_atomic(path, overwrite=overwrite) as part:
         part.file.write(data)
     return part.path
+
+
+def read_regular(root: Path, name: str) -> bytes:
+    """The bytes of the file ``name`` below ``root``, which may itself be a link.
+
+    A link, a FIFO or a device below ``root`` is not read: it would lead out of the folder, or never end. Raises
+    ``BadFile`` for one, and OSError.
+    """
+    if os.open not in os.supports_dir_fd:  # Windows
+        return (root / name).read_bytes()
+    *folders, last = Path(name).parts
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            outer, at = at, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(outer)
+        file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            raise _not_regular(root / name) from error
+        raise
+    finally:
+        os.close(at)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _not_regular(root / name)
+    with open(file, "rb") as stream:
+        return stream.read()
+
+
+def _not_regular(path: Path) -> BadFile:
+    return BadFile(
+        f"{path} is a link, a folder or a device, not a file, so it is not read; put the file itself there.",
+        f"{path} 是链接、文件夹或设备而不是文件，因此不读取；请把文件本身放在那里。",
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents. STARRY_HOME, if this makes it, is its owner's alone. Raises OSError."""
+    home, folder = settings().home.absolute(), folder.absolute()
+    if home == folder or home in folder.parents:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            home.mkdir(mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _take_free_name(part: Path, path: Path) -> Path:

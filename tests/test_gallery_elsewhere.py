@@ -183,6 +183,7 @@ def test_a_queue_with_its_tables_in_postgres(tmp_path: Path, server: str) -> Non
             record_death(gallery.database, leases[0].worker, Text("killed", "被终止"))
             assert leases[0].acquire()
             again = leases[0].claim()
+            leases[0].report(again, picture=0, step=1, steps=8)
         aside = queue.get(first.id)
         assert (aside.state, len(aside.pictures), again.id) == ("set_aside", 1, ids[1])
         assert queue.counts() == {"painting": 1, "waiting": 1, "cancelled": 1, "set_aside": 1}

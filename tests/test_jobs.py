@@ -168,7 +168,9 @@ def test_refused_pictures_carry_their_reason(gallery: Gallery, queue: Queue) -> 
 def test_one_death_requeues_a_job_and_the_second_sets_it_aside(gallery: Gallery, queue: Queue) -> None:
     job, other = queue.submit(request(count=3)).id, queue.submit(request()).id
     first = lease(gallery)
-    saved = hang(gallery, first, claim(first), 0)
+    begun = claim(first)
+    saved = hang(gallery, first, begun, 0)
+    first.report(begun, picture=1, step=1, steps=4)
     record_death(gallery.database, first.worker, CAUSE)
     back = queue.get(job)
     assert (back.state, back.position, back.deaths, back.pictures) == (states.WAITING, 0, 1, [saved])
@@ -176,6 +178,7 @@ def test_one_death_requeues_a_job_and_the_second_sets_it_aside(gallery: Gallery,
     second = lease(gallery)  # the device is free at once
     mine = claim(second)
     assert (mine.id, mine.finished) == (job, {0})
+    second.report(mine, picture=1, step=1, steps=4)
     record_death(gallery.database, second.worker, CAUSE)
     aside = queue.get(job)
     assert (aside.state, aside.attempts, aside.deaths, aside.pictures) == (states.SET_ASIDE, 2, 2, [saved])
@@ -191,6 +194,7 @@ def test_an_expired_lease_counts_as_a_death_and_stops_the_late_worker(gallery: G
     job = queue.submit(request(count=2)).id
     late = lease(gallery)
     mine = claim(late)
+    late.report(mine, picture=0, step=1, steps=4)
     other = Lease(gallery.database, "here/cpu")
     assert not other.acquire()
     assert other.claim() is None
@@ -246,7 +250,26 @@ def test_a_lease_of_another_clock_is_none(gallery: Gallery, queue: Queue, until:
     after = lease(gallery)
     assert leases.living_workers(gallery.database) == 1
     assert claim(after).id == job
-    assert queue.get(job).deaths == 1
+
+
+def test_a_worker_that_dies_while_loading_does_not_count_against_the_job(
+    gallery: Gallery, queue: Queue
+) -> None:
+    job = queue.submit(request()).id
+    for _ in range(leases.MAX_LOADING_DEATHS - 1):
+        loading = lease(gallery)
+        loading.report(claim(loading))
+        record_death(gallery.database, loading.worker, CAUSE)
+        assert (queue.get(job).state, queue.get(job).deaths) == (states.WAITING, 0)
+    painting = lease(gallery)
+    painting.report(claim(painting), picture=0, step=1, steps=4)
+    record_death(gallery.database, painting.worker, CAUSE)
+    assert (queue.get(job).state, queue.get(job).deaths) == (states.WAITING, 1)
+    last = lease(gallery)  # a model that kills whoever loads it ends nevertheless
+    claim(last)
+    record_death(gallery.database, last.worker, CAUSE)
+    assert queue.get(job).state == states.SET_ASIDE
+    assert queue.retry(job).deaths == 0
 
 
 def test_devices_claim_different_jobs(gallery: Gallery, queue: Queue) -> None:

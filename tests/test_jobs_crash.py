@@ -32,11 +32,17 @@ def test_a_job_set_aside_after_two_kills_continues_when_retried(server: Server, 
     server.kill_worker()
     job = server.submit("被杀死两次", **LONG)
     behind = server.submit("排在后面", steps=2)
-    server.until(job, lambda found: found["state"] == "painting")  # the model is being loaded
+    server.until(job, lambda found: found["state"] == "painting")  # often the model is being loaded
     server.kill_worker()
     found = server.until(job, lambda found: len(found["painted"]) >= 1 and found["step"])
     assert (found["attempts"], found["state"]) == (2, "painting")
     server.kill_worker()
+    if (
+        server.until(job, lambda found: found["attempts"] == 3 or found["state"] == "set_aside")["state"]
+        != "set_aside"
+    ):
+        server.until(job, lambda found: found["picture"] is not None and found["attempts"] == 3)
+        server.kill_worker()  # the first death was while loading, which does not count
     aside = server.until(job, lambda found: found["state"] == "set_aside")
     assert "killed by SIGKILL" in aside["error"]["en"]
     saved = [one["picture"] for one in aside["painted"]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import socket
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +27,10 @@ from starrynight.api.access import Access, AccessMiddleware
 from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
+from starrynight.jobs.uploads import Uploads
+from starrynight.lab.run import PLAN
 from starrynight.serve import is_running
+from starrynight.storage import write_atomic
 
 
 @pytest.fixture
@@ -320,3 +325,112 @@ def test_our_own_studio_is_recognised_without_a_proxy(
         port = int(here.rsplit(":", 1)[1])
         assert is_running("127.0.0.1", port, gallery_identity())
         assert not is_running("127.0.0.1", port, gallery_identity("/elsewhere"))
+
+
+def in_place_of(path: Path, what: str, elsewhere: Path) -> None:
+    """Replace a picture's file, or the folder it is in."""
+    data = path.read_bytes()
+    if what == "a linked folder":
+        path.parent.rename(elsewhere / "moved")
+        path.parent.symlink_to(elsewhere / "moved")
+        return
+    path.unlink()
+    if what == "a link":
+        (elsewhere / "secret.png").write_bytes(data)
+        path.symlink_to(elsewhere / "secret.png")
+    elif what == "a FIFO":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    elif what == "text":
+        path.write_text("root:x:0:0")
+    elif what == "a link to nothing":
+        path.symlink_to(elsewhere / "nothing")
+
+
+FOREIGN_FILES = ["a link", "a linked folder", "a FIFO", "a folder", "text", "a link to nothing"]
+
+
+@pytest.mark.parametrize("what", FOREIGN_FILES)
+def test_only_a_picture_is_served_as_one(gallery: Gallery, tmp_path: Path, what: str) -> None:
+    row = gallery.add(picture())
+    run = tmp_path / "lab" / "20260101-000000"
+    (run / "pictures").mkdir(parents=True)
+    (run / PLAN).write_text("{}")
+    shown = run / "pictures" / "a.png"
+    shown.write_bytes(picture().encode())
+    upload = tmp_path / "uploads" / f"{Uploads().save(picture().encode())[0]}.png"
+    for path in (Path(gallery.path(row)), shown, upload):
+        elsewhere = tmp_path / f"elsewhere-{path.stem}"
+        elsewhere.mkdir()
+        if path != upload or what != "a linked folder":
+            in_place_of(path, what, elsewhere)
+    with serving(gallery) as here:
+        for path in (
+            f"/api/pictures/{row.id}/file",
+            f"/api/pictures/{row.id}/download",
+            f"/api/pictures/{row.id}/thumb",
+        ):
+            assert ask(here, path).status == 422, path
+        if what != "a linked folder":
+            assert ask(here, f"/api/uploads/{upload.stem}").status in (404, 422)
+        assert ask(here, "/api/lab/20260101-000000/pictures/a.png").status in (404, 422)
+    assert not gallery.verify().ok
+
+
+def test_a_file_is_immutable_only_while_it_matches_its_name(gallery: Gallery) -> None:
+    row, changed = gallery.add(picture()), gallery.add(picture(seed=2))
+    Path(gallery.path(changed)).write_bytes(picture(seed=3).encode())
+    with serving(gallery) as here:
+        for kind in ("file", "thumb", "thumb", "download"):
+            good, bad = (ask(here, f"/api/pictures/{one.id}/{kind}") for one in (row, changed))
+            assert (good.status, bad.status) == (200, 200)
+            assert "immutable" in good.headers["cache-control"], kind
+            assert bad.headers["cache-control"] == "private, no-cache", kind
+        Path(gallery.path(changed)).write_bytes(picture(seed=2).encode())
+        assert "immutable" in ask(here, f"/api/pictures/{changed.id}/thumb").headers["cache-control"]
+
+
+RANGES = {
+    "bytes=0-9": (206, slice(0, 10)), "bytes=5-": (206, slice(5, None)), "bytes=-7": (206, slice(-7, None)),
+    "bytes=0-999999999": (206, slice(0, None)), "bytes=-999999999": (206, slice(0, None)),
+    "bytes=999999999-": (416, None), "bytes=9-3": (416, None), "bytes=-0": (416, None), "bytes=-": (200, slice(0, None)),
+    "bytes=0-1,4-5": (200, slice(0, None)), "lines=0-1": (200, slice(0, None)), "bytes=x": (200, slice(0, None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", RANGES)
+def test_a_part_of_a_file_and_a_file_known_already(gallery: Gallery, wanted: str) -> None:
+    row = gallery.add(picture())
+    data, path, (status, part) = gallery.read(row), f"/api/pictures/{row.id}/file", RANGES[wanted]
+    with serving(gallery) as here:
+        answer = ask(here, path, Range=wanted)
+        assert answer.status == status
+        if part is not None:
+            assert answer.body == data[part]
+        if status == 206:
+            start = data.index(answer.body)
+            assert (
+                answer.headers["content-range"] == f"bytes {start}-{start + len(answer.body) - 1}/{len(data)}"
+            )
+        tag = ask(here, path).headers["etag"]
+        assert ask(here, path, Range=wanted, If_Range='"old"').status == 200
+        for known in (tag, f'"x", {tag}', f"W/{tag}", "*"):
+            seen = ask(here, path, If_None_Match=known)
+            assert (seen.status, seen.body) == (304, b"")
+        assert ask(here, path, If_None_Match='"x"').status == 200
+
+
+@pytest.mark.parametrize("inner", ["gallery/gallery.db", "lab/run/plan.json", "uploads/a.png", "file"])
+def test_a_home_that_we_make_is_its_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    home = tmp_path / "deep" / "home"
+    monkeypatch.setenv("STARRY_HOME", str(home))
+    write_atomic(home / inner, b"x", overwrite=True)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    write_atomic(tmp_path / "own" / "out.png", b"x", overwrite=True)  # a folder of -o is as the umask has it
+    assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == stat.S_IMODE((tmp_path / "deep").stat().st_mode)
+    home.chmod(0o755)  # the user's choice stays
+    write_atomic(home / "more" / "x", b"x", overwrite=True)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755

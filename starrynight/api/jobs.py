@@ -13,12 +13,14 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import UploadFile
 
 from starrynight.api.feed import JobFeed
+from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
 from starrynight.api.pools import DECODERS, FILES, WRITERS
 from starrynight.errors import BadRequest, Busy, MissingFile
 from starrynight.jobs import validate
 from starrynight.jobs.job import STATE_GROUPS, Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
+from starrynight.storage import read_regular, storing
 
 router = APIRouter()
 MAX_UPLOADS = 8  # received or decoded at once; each takes up to 33 MB until it is decoded
@@ -158,7 +160,9 @@ async def upload(request: Request) -> dict[str, Any]:
 
 @router.get("/uploads/{name}")
 @FILES.route
-def uploaded(name: str) -> Response:
+def uploaded(name: str, request: Request) -> Response:
     """An upload, as it was stored."""
-    data = Uploads().path(name).read_bytes()
-    return Response(data, media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
+    path = Uploads().path(name)
+    with storing(path):
+        data = check_format(read_regular(path.parent, path.name), "png")
+    return file_response(request, data, "image/png", PICTURE | CHECK_AGAIN)

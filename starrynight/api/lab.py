@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from starrynight.api.pictures import HEADERS
+from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
 from starrynight.api.pools import FILES
 from starrynight.errors import MissingFile
 from starrynight.lab import report as reports
 from starrynight.lab import table
 from starrynight.lab.run import PLAN, ExperimentRun
+from starrynight.storage import read_regular, storing
 
 router = APIRouter()
 # The report is an HTML page with inline scripts, which may run but load nothing and reach no other page.
-REPORT = HEADERS | {
+REPORT = PICTURE | {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "sandbox allow-scripts",
     "Cache-Control": "no-store",
@@ -26,20 +27,24 @@ REPORT = HEADERS | {
 @router.get("/lab/{run}/report")
 @FILES.route
 def report(run: str) -> Response:
-    return Response(
-        reports.latest(found(run)).read_bytes(), media_type="text/html; charset=utf-8", headers=REPORT
-    )
+    data = _read(reports.latest(found(run)))
+    return Response(data, media_type="text/html; charset=utf-8", headers=REPORT)
 
 
 @router.get("/lab/{run}/pictures/{name}")
 @FILES.route
-def picture(run: str, name: str) -> Response:
+def picture(run: str, name: str, request: Request) -> Response:
     path = found(run).pictures / name
     if not re.fullmatch(r"[\w.-]+\.png", name) or name.startswith(".") or not path.is_file():
         raise MissingFile("There is no such picture in this run.", "这次实验里没有这幅画。")
-    return Response(
-        path.read_bytes(), media_type="image/png", headers=HEADERS | {"Cache-Control": "no-cache"}
-    )
+    return file_response(request, check_format(_read(path), "png"), "image/png", PICTURE | CHECK_AGAIN)
+
+
+def _read(path: Path) -> bytes:
+    """A file of a run; a link out of the lab's home is not followed."""
+    home = table.home()
+    with storing(path):
+        return read_regular(home, str(path.relative_to(home)))
 
 
 def found(name: str) -> ExperimentRun:

@@ -9,9 +9,15 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+<<<<<<< HEAD
 from starrynight.api.pools import DECODERS, FILES, UPSCALERS
 from starrynight.gallery.files import SUFFIXES, slug
 from starrynight.gallery.schema import Row
+=======
+from starrynight.api.files import CHECK_AGAIN, FOR_EVER, PICTURE, check_format, file_response
+from starrynight.api.pools import DECODERS, FILES
+from starrynight.gallery.files import SUFFIXES, id_of, slug
+>>>>>>> 00c3912 (Only pictures are served as pictures, with ETag and Range; deaths while loading are counted apart; a private home)
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
 from starrynight.metadata.pixels import read_with_alpha
@@ -20,13 +26,6 @@ from starrynight.picture import convert, with_pixels
 
 router = APIRouter()
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
-# A browser must treat the file as a picture, whatever its bytes are. It never changes: its id is its content.
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "private, max-age=31536000, immutable",
-}
 
 
 async def gallery_of(request: Request) -> Gallery:
@@ -86,25 +85,29 @@ def recipe(picture: str, gallery: GalleryDep) -> dict[str, Any]:
 
 @router.get("/pictures/{picture}/file")
 @FILES.route
-def file(picture: str, gallery: GalleryDep) -> Response:
+def file(picture: str, request: Request, gallery: GalleryDep) -> Response:
     row = gallery.get(picture)
-    return Response(gallery.read(row), media_type=TYPES[row.format], headers=HEADERS)
+    data = check_format(gallery.read(row), row.format)
+    return file_response(request, data, TYPES[row.format], PICTURE | _age(id_of(data) == row.id))
 
 
 @router.get("/pictures/{picture}/thumb")
-async def thumb(picture: str, gallery: GalleryDep, size: int = 512) -> Response:
+async def thumb(picture: str, request: Request, gallery: GalleryDep, size: int = 512) -> Response:
     """WebP; ``size`` is 256, 512 or 1024."""
     row = await FILES.run(gallery.get, picture)
     data = await FILES.run(gallery.thumbs.cached, row.id, size)
+    intact = data is not None
     if data is None:
         data = await DECODERS.run(gallery.thumbnail, row, size)
-    return Response(data, media_type="image/webp", headers=HEADERS)
+        intact = await FILES.run(gallery.thumbs.cached, row.id, size) is not None
+    return file_response(request, data, "image/webp", PICTURE | _age(intact))
 
 
 @router.get("/pictures/{picture}/download")
 @DECODERS.route
 def download(
     picture: str,
+    request: Request,
     gallery: GalleryDep,
     format: str | None = None,  # noqa: A002
     quality: int | None = None,
@@ -112,6 +115,7 @@ def download(
     """An attachment with a readable name: the file itself, or converted to ``format`` with its recipe."""
     row = gallery.get(picture)
     kind = format or row.format
+<<<<<<< HEAD
     return _attachment(row, kind, convert(gallery.read(row), row.format, kind, quality))
 
 
@@ -136,5 +140,17 @@ def upscaled(
 def _attachment(row: Row, kind: str, data: bytes, mark: str = "") -> Response:
     name = f"{slug(row.prompt)}-{row.id[:8]}{mark}{SUFFIXES[kind]}"
     ascii_name = f"starry-{row.id[:8]}{mark}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
+=======
+    stored = check_format(gallery.read(row), row.format)
+    data = convert(stored, row.format, kind, quality)
+    name = f"{slug(row.prompt)}-{row.id[:8]}{SUFFIXES[kind]}"
+    ascii_name = f"starry-{row.id[:8]}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
+>>>>>>> 00c3912 (Only pictures are served as pictures, with ETag and Range; deaths while loading are counted apart; a private home)
     attachment = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
-    return Response(data, media_type=TYPES[kind], headers=HEADERS | {"Content-Disposition": attachment})
+    headers = PICTURE | _age(id_of(stored) == row.id) | {"Content-Disposition": attachment}
+    return file_response(request, data, TYPES[kind], headers)
+
+
+def _age(intact: bool) -> dict[str, str]:
+    """A file that matches its name never changes, because its name is the hash of its content."""
+    return FOR_EVER if intact else CHECK_AGAIN

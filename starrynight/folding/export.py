@@ -33,7 +33,7 @@ from starrynight.numerics.modules import join, named_modules
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Infeasible, solve_folds
 from starrynight.numerics.trace import Trace, trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
-from starrynight.storage import disk_state
+from starrynight.storage import disk_state, make_folder
 
 NOTE, STORY, PLAN = "FOLDED.md", "starry_fold.json", "plan.json"
 
@@ -147,7 +147,7 @@ def _cached_plan(
             return Folds.from_json(json.dumps(stored["folds"])), tuple(stored["kept"])
     folds, kept = plan_for_checkpoint(model, on_progress)
     shutil.rmtree(cached.parent, ignore_errors=True)
-    cached.parent.mkdir(parents=True)
+    make_folder(cached.parent)
     cached.write_text(
         json.dumps({"stamp": stamp, "folds": json.loads(folds.to_json()), "kept": kept}), "utf-8"
     )
@@ -267,7 +267,7 @@ def _write_folder(
             and path.suffix in (".json", ".txt", ".jinja", ".model", ".md")
             and path.name != STORY
         ):
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(place.parent)
             shutil.copyfile(path, place)
     for name in parts:
         dtype = torch.float32 if name in kept else torch.float16
@@ -295,7 +295,7 @@ def _write_weights(
     before = read_plan(path) or FoldPlan()
     total = compose(only(before, name), only(plan, name)) if name else compose(before, plan)
     total = replace(total, epsilons={})
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     write_folded(path, place, plan, certificate, name, dtype, rows, total,
                  lambda tensor: counter.advance(Text(f"writing {tensor}", f"写出 {tensor}")))  # fmt: skip
 

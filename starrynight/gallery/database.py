@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
 from starrynight.errors import BadRequest, Busy, MissingPackage, StorageError, reason
+from starrynight.storage import make_folder
 
 LOCK_TIMEOUT = 30  # seconds to wait for another writer
 _MIGRATION_LOCK = 5047  # of Postgres; any number that no other program locks
@@ -75,7 +76,7 @@ class Database:
 
     def _make_folder(self, folder: Path) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise StorageError(
                 f"The gallery's folder {folder} cannot be made: {error.strerror}; choose another place.",

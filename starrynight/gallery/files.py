@@ -23,7 +23,7 @@ import fsspec
 from starrynight.errors import BadRequest, MissingFile, MissingPackage, StarryError, StorageError
 from starrynight.picture import SUFFIXES as FORMATS
 from starrynight.picture import Picture
-from starrynight.storage import PART_SUFFIX, storage_error, write_atomic
+from starrynight.storage import PART_SUFFIX, read_regular, storage_error, write_atomic
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "avif": ".avif"}
 _FORMATS = {suffix: kind for kind, suffix in SUFFIXES.items()}
@@ -37,6 +37,15 @@ _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 def id_of(data: bytes) -> str:
     """The picture id of a file's bytes: 32 hex digits."""
     return hashlib.sha256(data).hexdigest()[:32]
+
+
+def has_format(data: bytes, kind: str) -> bool:
+    """Whether a file begins as a picture of that format does."""
+    if kind == "avif":
+        return data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis")
+    if kind == "webp":
+        return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data.startswith({"png": b"\x89PNG\r\n\x1a\n", "jpeg": b"\xff\xd8\xff"}[kind])
 
 
 def slug(prompt: str, limit: int = 40) -> str:
@@ -92,7 +101,7 @@ class Files:
 
     def read(self, name: str) -> bytes:
         with self._translate_errors(name):
-            return self.system.cat_file(self.path(name))
+            return read_regular(self.local, name) if self.local else self.system.cat_file(self.path(name))
 
     def exists(self, name: str) -> bool:
         with self._translate_errors(name):

@@ -62,7 +62,10 @@ def verify(database: Database, files: Files, on_progress: OnProgress | None = No
         if _is_corrupt(files, picture, name):
             corrupt.append(name)
         progress.advance(READING)
-    absent = [p for p in rows.keys() - found.keys() if not files.exists(files.name(p, rows[p]))]
+    unlisted = {p: files.name(p, rows[p]) for p in rows.keys() - found.keys()}
+    absent = [p for p, name in unlisted.items() if not files.exists(name)]
+    # What exists and was not listed was added meanwhile, or lies behind a link.
+    corrupt += [name for p, name in unlisted.items() if p not in absent and _is_corrupt(files, p, name)]
     no_row = _without_row(database, {*absent, *(found.keys() - rows.keys())})
     return IntegrityReport(
         pictures=len(rows),
@@ -127,7 +130,7 @@ def _is_corrupt(files: Files, picture: str, name: str) -> bool:
         return id_of(files.read(name)) != picture
     except MissingFile:  # deleted since it was listed
         return False
-    except StorageError:  # the disk cannot read it
+    except (BadFile, StorageError):  # a link or a device in its place, or the disk cannot read it
         return True
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from starrynight.errors import BadRequest, StarryError
-from starrynight.gallery.files import Files
+from starrynight.gallery.files import Files, id_of
 from starrynight.metadata.pixels import Limits, read_image
 
 SIZES = (256, 512, 1024)  # pixels of the longer side; few, so that requests cannot fill the disk
@@ -35,7 +35,10 @@ class Thumbs:
         """
         if (cached := self.cached(picture, size)) is not None:
             return cached
-        data = shrink(read(), size)
+        file = read()
+        data = shrink(file, size)
+        if id_of(file) != picture:  # changed since it was added; the next one may be right again
+            return data
         with contextlib.suppress(StarryError):
             self._files.write(_name(picture, size), data)
         return data

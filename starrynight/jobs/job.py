@@ -35,7 +35,7 @@ class Job:
     is None the model is being loaded or folded, and ``step`` of ``steps`` is that progress, if it is known.
     ``painted``: the finished pictures by index. ``position``: waiting jobs ahead of it, None unless it waits.
     ``seconds_left``: estimated from earlier jobs of the same model; None without one. ``attempts``: workers
-    that claimed it; ``deaths``: workers that died while painting it. ``cancelling``: the worker has been
+    that claimed it; ``deaths``: workers that died while painting it, not while loading its model. ``cancelling``: the worker has been
     asked to stop. ``revision`` increases with every change.
     """
 

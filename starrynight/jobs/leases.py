@@ -24,6 +24,7 @@ from starrynight.jobs.schema import jobs, painted, previews, workers
 from starrynight.request import PaintRequest
 
 LEASE_MS = 20_000  # a worker that has not renewed for this long counts as dead; it renews every quarter of it
+MAX_LOADING_DEATHS = 5  # before the first step; often a worker that was killed for another reason
 MAX_DEATHS = 2  # one death may be an accident; a job that killed two workers would kill the next one too
 
 
@@ -215,14 +216,15 @@ def _recover_jobs(connection: Connection, worker: str, cause: Text) -> None:
     its_jobs = select(jobs).where(jobs.c.worker == worker, jobs.c.state == PAINTING)
     # On Postgres two processes may find the same dead worker; with the row lock only one counts the death.
     for row in connection.execute(its_jobs.with_for_update()).all():
-        deaths = row.deaths + 1
+        loading = row.picture is None  # no step of this claim was taken
+        counts = {"deaths": row.deaths + (not loading), "loading_deaths": row.loading_deaths + loading}
         if row.cancelling:
             _end(connection, row.number, CANCELLED, error_payload(Cancelled()))
-        elif deaths < MAX_DEATHS:
-            _requeue(connection, row.number, deaths=deaths)
+        elif counts["deaths"] < MAX_DEATHS and counts["loading_deaths"] < MAX_LOADING_DEATHS:
+            _requeue(connection, row.number, **counts)
         else:
-            update_job(connection, row.number, deaths=deaths)
-            _end(connection, row.number, SET_ASIDE, error_payload(_set_aside(deaths, cause)))
+            update_job(connection, row.number, **counts)
+            _end(connection, row.number, SET_ASIDE, error_payload(_set_aside(sum(counts.values()), cause)))
 
 
 def _outcome(connection: Connection, job: ClaimedJob) -> tuple[str, str | None]:

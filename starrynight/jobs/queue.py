@@ -174,7 +174,7 @@ class Queue:
                     painted.delete().where(painted.c.number == found.number, painted.c.picture.is_(None))
                 )
                 update_job(
-                    connection, found.number, state=WAITING, place=_last_place(connection) + 1, deaths=0, error=None,
+                    connection, found.number, state=WAITING, place=_last_place(connection) + 1, deaths=0, loading_deaths=0, error=None,
                     cancelling=False, picture=None, step=None, steps=None, started_at=None, ended_at=None,
                 )  # fmt: skip
             return _read_job(connection, job)

@@ -23,6 +23,7 @@ jobs = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False, default=0),  # incremented by every change
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("deaths", sa.Integer, nullable=False, default=0),
+    sa.Column("loading_deaths", sa.Integer, nullable=False, default=0, server_default="0"),
     sa.Column("worker", sa.String(32)),
     sa.Column("cancelling", sa.Boolean, nullable=False, default=False),
     sa.Column("picture", sa.Integer),

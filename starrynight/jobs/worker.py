@@ -54,6 +54,7 @@ class Worker:
         self.has_device = False
         self._studio: Studio | None = None
         self._job: ClaimedJob | None = None
+        self._preloaded = False
 
     def run(self) -> None:
         """Paint jobs until ``stop`` is set."""
@@ -65,6 +66,7 @@ class Worker:
                 if not self.has_device:
                     self.stop.wait(STANDBY_INTERVAL)
                     continue
+                self._import_painter()
                 job = self.lease.claim()
             except StorageError as error:
                 log.warning("%s", error)
@@ -72,7 +74,7 @@ class Worker:
                 continue
             if job is not None:
                 self.paint(job)
-            elif self._studio is None:
+            elif not self._preloaded:
                 self.preload()
             else:
                 self.stop.wait(POLL_INTERVAL)
@@ -92,10 +94,16 @@ class Worker:
             self._studio = Studio(self._save_picture, self.device, on_folding=self._report_folding)
         return self._studio
 
+    def _import_painter(self) -> None:
+        """Import torch and the rest before a job is claimed: a worker that dies meanwhile has nothing to do with it."""
+        with contextlib.suppress(StarryError):  # the first job meets the same error and reports it
+            self.studio()
+
     def preload(self) -> None:
         """Load the shipped model while the queue is empty, so that the first picture begins at once."""
         from starrynight.studio import make_request
 
+        self._preloaded = True
         try:
             request = make_request(prompt="-")
             if request.model == "firefly":

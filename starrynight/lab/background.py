@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from starrynight.errors import Cancelled
-from starrynight.storage import storing
+from starrynight.storage import make_folder, storing
 
 STOP = "stop"  # a file in the run's folder that asks its process to end
 
@@ -25,7 +25,7 @@ def start(folder: Path) -> None:
     Its output goes to ``FOLDER.log`` beside the folder. Raises ``StorageError`` if that cannot be written.
     """
     with storing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with (folder.parent / f"{folder.name}.log").open("ab") as log:
             command = [sys.executable, "-m", "starrynight.lab.background", str(folder)]
             subprocess.Popen(

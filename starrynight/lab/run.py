@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.lab.plan import ExperimentPlan, Point, quick
-from starrynight.storage import storing, write_atomic
+from starrynight.storage import make_folder, storing, write_atomic
 
 LOCK_ATTEMPTS = 10  # half a second in all: ``busy`` of another process holds the lock for an instant
 RESULTS, PLAN, MACHINE = "results.jsonl", "plan.json", "machine.json"
@@ -91,7 +91,7 @@ class ExperimentRun:
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Lock the run for this process and read its rows anew. Raises BadRequest if another process measures it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with (self.folder / ".lock").open("w") as lock:
             if not _try_lock(lock, fcntl.LOCK_EX, LOCK_ATTEMPTS):
                 raise BadRequest(

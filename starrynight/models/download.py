@@ -30,7 +30,7 @@ from starrynight.models.catalogue import ModelSpec, find, is_here, lacking, tabl
 from starrynight.models.weights import is_variant
 from starrynight.progress import OnProgress
 from starrynight.settings import settings
-from starrynight.storage import storage_error
+from starrynight.storage import make_folder, storage_error
 
 HUB = "https://huggingface.co"
 MODELSCOPE = "https://www.modelscope.cn"
@@ -230,7 +230,7 @@ def _is_page(opening: bytes) -> bool:
 
 def _download(file: RemoteFile, target: Path, report: Callable[[int], None]) -> None:
     """Download one file, continue an earlier attempt, and check it before it gets its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     incomplete = target.with_name(target.name + ".incomplete")
     if not target.exists():
         for attempt in range(1, ATTEMPTS + 1):
