@@ -9,15 +9,10 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-<<<<<<< HEAD
-from starrynight.api.pools import DECODERS, FILES, UPSCALERS
-from starrynight.gallery.files import SUFFIXES, slug
-from starrynight.gallery.schema import Row
-=======
 from starrynight.api.files import CHECK_AGAIN, FOR_EVER, PICTURE, check_format, file_response
-from starrynight.api.pools import DECODERS, FILES
+from starrynight.api.pools import DECODERS, FILES, UPSCALERS
 from starrynight.gallery.files import SUFFIXES, id_of, slug
->>>>>>> 00c3912 (Only pictures are served as pictures, with ETag and Range; deaths while loading are counted apart; a private home)
+from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
 from starrynight.metadata.pixels import read_with_alpha
@@ -115,14 +110,16 @@ def download(
     """An attachment with a readable name: the file itself, or converted to ``format`` with its recipe."""
     row = gallery.get(picture)
     kind = format or row.format
-<<<<<<< HEAD
-    return _attachment(row, kind, convert(gallery.read(row), row.format, kind, quality))
+    stored = check_format(gallery.read(row), row.format)
+    data = convert(stored, row.format, kind, quality)
+    return _attachment(request, row, kind, data, id_of(stored) == row.id)
 
 
 @router.get("/pictures/{picture}/upscaled")
 @UPSCALERS.route
 def upscaled(
     picture: str,
+    request: Request,
     gallery: GalleryDep,
     factor: int = 2,
     model: str = "fast",
@@ -131,23 +128,17 @@ def upscaled(
     """``download`` of the picture made larger by 2 or 4; the gallery keeps the picture as it is."""
     row = gallery.get(picture)
     upscaler.check(row.width, row.height, factor, model)
-    data, kind = gallery.read(row), format or row.format
+    data, kind = check_format(gallery.read(row), row.format), format or row.format
     pixels = upscaler.upscale(read_with_alpha(data, flat=kind == "jpeg"), factor, model)
     larger = with_pixels(data, pixels, kind, upscaled=upscaler.recipe_entry(factor, model))
-    return _attachment(row, kind, larger, f"-x{factor}")
+    return _attachment(request, row, kind, larger, id_of(data) == row.id, f"-x{factor}")
 
 
-def _attachment(row: Row, kind: str, data: bytes, mark: str = "") -> Response:
+def _attachment(request: Request, row: Row, kind: str, data: bytes, intact: bool, mark: str = "") -> Response:
     name = f"{slug(row.prompt)}-{row.id[:8]}{mark}{SUFFIXES[kind]}"
     ascii_name = f"starry-{row.id[:8]}{mark}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
-=======
-    stored = check_format(gallery.read(row), row.format)
-    data = convert(stored, row.format, kind, quality)
-    name = f"{slug(row.prompt)}-{row.id[:8]}{SUFFIXES[kind]}"
-    ascii_name = f"starry-{row.id[:8]}{SUFFIXES[kind]}"  # for clients without RFC 6266's filename*
->>>>>>> 00c3912 (Only pictures are served as pictures, with ETag and Range; deaths while loading are counted apart; a private home)
     attachment = f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name)}"
-    headers = PICTURE | _age(id_of(stored) == row.id) | {"Content-Disposition": attachment}
+    headers = PICTURE | _age(intact) | {"Content-Disposition": attachment}
     return file_response(request, data, TYPES[kind], headers)
 
 
