@@ -6,8 +6,10 @@ import math
 
 import pytest
 
+from starrynight.folding.cache import Folds
 from starrynight.numerics.certify import Certificate, decibels, psnr
 from starrynight.numerics.precision import UNCHANGED, fold_holds
+from starrynight.numerics.solve import FoldPlan
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,15 @@ def test_a_certificate_holds_only_with_float32_unchanged_and_float16_nearest(
         certificate = Certificate(1, float32, float16, bfloat16, 0, 0, 0)  # type: ignore[arg-type]
         assert certificate.holds is expected
         assert certificate.to_dict()["holds"] is expected
+
+
+@pytest.mark.parametrize(
+    ("measured", "exact"),
+    [({"error": 0.0}, True), ({"error": 2 * UNCHANGED}, False), ({"error": None}, False), (None, True)],
+)
+def test_folds_that_change_the_function_are_not_used(measured: dict[str, float] | None, exact: bool) -> None:
+    certificate = {"finite": True} | ({"float32-folded": measured} if measured else {})
+    assert Folds(FoldPlan(), (), certificate).usable("transformer") is exact
 
 
 def test_psnr_follows_its_definition_at_any_peak() -> None:

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, tr
 
 from starrynight import numerics
 from starrynight.models.catalogue import LocalModel
+from starrynight.numerics.precision import UNCHANGED
 from starrynight.numerics.solve import FoldPlan
 from starrynight.numerics.trace import Trace
 from starrynight.settings import settings
@@ -75,9 +76,21 @@ class Folds:
     def finite(self) -> bool:
         return bool(self.certificate.get("finite"))
 
+    @property
+    def exact(self) -> bool:
+        """Whether folded float32 painted the original's pictures; true too where float32 did not fit into memory."""
+        measured = self.certificate.get("float32-folded")
+        return measured is None or (measured["error"] is not None and measured["error"] <= UNCHANGED)
+
     def usable(self, component: str) -> bool:
-        """Whether the component runs in float16 by these folds; one that is an island as a whole does not."""
-        return self.finite and not {"", component, f"{component}.decoder"} & set(self.plan.islands)
+        """Whether the component runs in float16 by these folds; one that is an island as a whole does not, and none if
+        the folds changed the function.
+        """
+        return (
+            self.finite
+            and self.exact
+            and not {"", component, f"{component}.decoder"} & set(self.plan.islands)
+        )
 
     def to_json(self) -> str:
         return json.dumps(

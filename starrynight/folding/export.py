@@ -181,7 +181,15 @@ def plan_for_checkpoint(
             f"没有普通检查点能承载的折叠可使 {stuck} 落入 float16；但在本程序中可以：starry paint --model {model.spec.name} "
             "--precision float16-folded。",
         )
-    return Folds(plan, samples, calibrate.certify(model, plan, counter, kept)), kept
+    folds = Folds(plan, samples, calibrate.certify(model, plan, counter, kept))
+    if not folds.exact:
+        raise Unfit(
+            f"Folding would change what {model.spec.en} paints (its float32 differs by "
+            f"{folds.certificate['float32-folded']['error']}), so nothing is written; use it in bfloat16 or float32.",
+            f"折叠会改变 {model.spec.zh} 的画面（float32 相差 {folds.certificate['float32-folded']['error']}），因此不写出；"
+            "请以 bfloat16 或 float32 使用。",
+        )
+    return folds, kept
 
 
 def _trace_all(
