@@ -8,10 +8,13 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile, Unfit, UnknownName
+from starrynight.errors import BadFile, BadRequest, LfsPointer, MissingFile, PickledFile, Unfit, UnknownName
+from starrynight.jobs.validate import validate_request
+from starrynight.metadata.recipe import read_own
 from starrynight.models import lora
-from starrynight.painting.painter import Painter
+from starrynight.painting.painter import Painter, _float32_parameters
 from starrynight.request import PaintRequest
+from starrynight.studio import as_picture
 
 # A layer of each family's denoiser, and its name in kohya's flat writing.
 LAYERS = {
@@ -164,3 +167,44 @@ def test_names_and_paths_of_loras_and_the_files_that_are_refused(home):
     (home / "loras" / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(LfsPointer):
         lora.find("pointer")
+
+
+def test_a_merged_lora_leaves_no_trace_and_its_recipe_tells_how_it_fitted(painters, home):
+    painter = painters["zimage"]
+    state = {f"diffusion_model.layers.0.attention.to_q.{name}": tensor for name, tensor in zip(
+        ("lora_A.weight", "lora_B.weight", "dora_scale"), (*matrices(32), torch.full((32, 1), 5.0)), strict=True)}  # fmt: skip
+    save_file(state | {"diffusion_model.nowhere.diff": torch.ones(2)}, home / "loras" / "dora.safetensors")
+    plain = one(painter)
+    request = ask(painter.model.spec.name, prompt="a starry night <lora:dora:0.8>")
+    image = next(painter.paint(request))
+    assert image.prompt == "a starry night"
+    assert (tiny.pixels_of(image) == one(painter, (("dora", 0.8),))).all()
+    assert not (tiny.pixels_of(image) == plain).all()
+    assert (one(painter) == plain).all()
+    for _ in painter.paint(request):
+        fit = painter.fits[0].to_dict()
+    assert (fit["fit"], fit["layers"], fit["left"], fit["kinds"]) == (
+        1,
+        2,
+        ["diffusion_model.nowhere"],
+        {"DoRA": 1},
+    )
+    picture = as_picture(image, request.without_tags(), painter)
+    assert picture.recipe["loras"] == [fit]
+    assert read_own(picture.recipe).request()["loras"] == [["dora", 0.8]]
+
+
+def test_weights_read_again_from_the_files_carry_what_is_merged(painters, home):
+    """A fallback reads the float32 weights of the model's files; a merged LoRA stays on."""
+    painter = painters["zimage"]
+    name = "transformer.layers.0.attention.to_q"
+    save_file({f"{name}.diff": torch.ones(32, 32)}, home / "loras" / "whole.safetensors")
+    plain = _float32_parameters(painter.model, painter.plan, painter.pipeline)[f"{name}.weight"]
+    with lora.applied(painter.pipeline, [("whole", 0.5)], "it"):
+        merged = _float32_parameters(painter.model, painter.plan, painter.pipeline)[f"{name}.weight"]
+    assert torch.allclose(merged, plain + 0.5)
+
+
+def test_a_tag_over_http_names_no_path(home):
+    with pytest.raises(BadRequest, match="not by a path"):
+        validate_request({"prompt": "a <lora:../../secret.safetensors:1>"}, None)
