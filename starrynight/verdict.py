@@ -12,7 +12,13 @@ from typing import Any
 
 from starrynight.i18n import Text, is_chinese
 
-OUTCOMES = ("hang", "refuse", "unchecked")
+OUTCOMES = ("hang", "refuse", "unchecked", "uniform")
+OUTCOME_NAMES = {
+    "hang": Text("numbers checked", "数值已查验"),
+    "refuse": Text("refused", "未通过"),
+    "unchecked": Text("not checked", "未检查"),
+    "uniform": Text("uniform: one colour in every pixel", "纯色：每个像素都相同"),
+}
 
 # The stages that the guard checks, in the order of the pipeline.
 STAGES = {
@@ -110,7 +116,8 @@ class FallbackAttempt:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``outcome``: "hang" (delivered), "refuse" or "unchecked". ``reasons``: messages. ``attempts``: all
+    """``outcome``: "hang" (every number was finite; no more is known), "refuse", "unchecked", or "uniform" (one colour in
+    every pixel). ``reasons``: messages. ``attempts``: all
     fallbacks tried, in order. ``clamps``: how many numbers the libraries' own clamps changed, by "module op";
     None: not counted.
     """

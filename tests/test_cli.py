@@ -76,7 +76,7 @@ def test_the_command_that_inspect_prints_repeats_the_same_bytes(home: Path, mode
     shown = starry(home, "inspect", out, lang="zh")
     assert "quotes" in shown.stdout
     assert "64×96" in shown.stdout
-    assert "已检查" in shown.stdout
+    assert "数值已查验" in shown.stdout
     raw = json.loads(starry(home, "inspect", out, "--json").stdout)
     assert raw["seed"] == 7
     assert {choice["reason_zh"] for choice in raw["plan"].values()}

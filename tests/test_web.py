@@ -103,7 +103,7 @@ def test_painting_shows_previews_and_survives_a_reload(visit):
     page.locator("[data-act=again]").wait_for()
     finished = page.locator(".canvas img[src*='/file']")
     assert finished.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
-    expect(page.locator("figcaption").first).to_contain_text("无误")
+    expect(page.locator("figcaption").first).to_contain_text("数值已查验")
     assert PROMPT in finished.get_attribute("alt")
 
 
@@ -123,7 +123,7 @@ def test_search_finds_two_characters_and_a_link_opens_the_picture(visit, browser
     page.get_by_role("searchbox").fill("村庄")
     expect(page.locator(".wall .picture")).to_have_count(1)
     expect(page.locator(".wall .picture .prompt")).to_have_text(PROMPT)
-    expect(page.locator(".wall .picture .summary")).to_have_text(re.compile("油画 · b?float.*无误"))
+    expect(page.locator(".wall .picture .summary")).to_have_text(re.compile("油画 · b?float.*数值已查验"))
     link = page.locator(".wall .picture a").get_attribute("href")
     other = Visitor(browser, address)
     other.go(link.lstrip("/"))

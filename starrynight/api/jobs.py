@@ -37,8 +37,10 @@ QueueDep = Annotated[Queue, Depends(queue_of)]
 @router.post("/jobs", status_code=201)
 @WRITERS.route
 def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: QueueDep) -> dict[str, Any]:
-    """The body is the fields of a PaintRequest; only ``prompt`` is required."""
-    return queue.submit(validate.validate_request(fields, request.app.state.gallery)).to_dict()
+    """The body is the fields of a PaintRequest; only ``prompt`` is required. ``warnings``: what will be ignored, {en, zh}."""
+    asked = validate.validate_request(fields, request.app.state.gallery)
+    warnings = [{"en": en, "zh": zh} for en, zh in validate.warnings_for(asked)]
+    return queue.submit(asked).to_dict() | {"warnings": warnings}
 
 
 @router.get("/jobs")

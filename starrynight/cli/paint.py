@@ -13,6 +13,7 @@ from starrynight.cli.terminal import DEVICE, MODEL_HELP, ProgressBar, app, help_
 from starrynight.errors import BadRequest, Cancelled
 from starrynight.i18n import t
 from starrynight.text import excerpt
+from starrynight.verdict import OUTCOME_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -298,7 +299,7 @@ def picture_line(saved: SavedPicture) -> str:
     )
     reason = t(main["reason_en"], main["reason_zh"])
     verdict = saved.picture.verdict
-    notes = [] if verdict.outcome == "hang" else [t("not checked", "未检查")]
+    notes = [] if verdict.outcome == "hang" else [t(*OUTCOME_NAMES[verdict.outcome])]
     notes += [
         t(f"recovered: {attempt.message('en')}", f"已修复：{attempt.message('zh')}")
         for attempt in verdict.attempts

@@ -16,6 +16,7 @@ from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
 from starrynight.models import catalogue, places, weights
 from starrynight.models.recognition import MODEL_KINDS
+from starrynight.painting import checking
 from starrynight.request import PaintRequest, take_lora_tags
 from starrynight.settings import settings
 from starrynight.studio import make_request
@@ -42,6 +43,11 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
     if "init_image" in given:
         given["init_image"] = str(_init_image(given["init_image"], gallery))
     return make_request(**given)
+
+
+def warnings_for(request: PaintRequest) -> list[tuple[str, str]]:
+    """What of a checked request the model will ignore or read as plain words, (en, zh), before it is loaded."""
+    return checking.warnings_for(request, catalogue.find(request.model))
 
 
 def _check_installed(name: object) -> None:

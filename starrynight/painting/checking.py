@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from starrynight import prompt_syntax
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text
 from starrynight.metadata.files import open_picture
 from starrynight.models import habits, lora
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting import schedulers, styles
+from starrynight.prompt_syntax import Words
 from starrynight.request import PaintRequest, check_size
 from starrynight.text import excerpt
 
@@ -22,7 +24,7 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
     """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the init image)."""
     model = as_asked(request, model)
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
-    styles.styled(request.prompt, request.style)
+    words_of(request, model, request.seed_of(0))
     if request.sampler is not None:
         class_name, _ = schedulers.find(request.sampler, model.flow)
         sampler = schedulers.key_of(request.sampler)
@@ -46,6 +48,36 @@ def as_asked(request: PaintRequest, model: ModelSpec) -> ModelSpec:
     return replace(model, habits=says, flow=says.prediction == "flow" or says.own_flow)
 
 
+def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words, Words]:
+    """What the model reads in the picture of ``seed``: the prompt with its style, and the negative prompt.
+
+    Raises BadRequest if a prompt holds nothing but tags.
+    """
+    weighted = model.habits.weighted
+    prompt = prompt_syntax.read(request.prompt, seed, weighted)
+    if not prompt.text.strip():
+        raise BadRequest(
+            "The prompt holds nothing but tags; describe the picture.", "提示词里只有标签；请写下想画什么。"
+        )
+    styled, _ = styles.styled(prompt.text, request.style)
+    shift, end = len(styles.prefix(prompt.text, request.style)), len(styled)
+    weights = tuple((min(a + shift, end), min(b + shift, end), factor) for a, b, factor in prompt.weights)
+    negative = prompt_syntax.read(request.negative_prompt, seed, weighted)
+    _, from_style = styles.styled(prompt.text, request.style)
+    parts = [negative.text, from_style if model.negatives else ""]
+    against = replace(negative, text=", ".join(part for part in parts if part))
+    return replace(prompt, text=styled, weights=weights), against
+
+
+def _notes_on_words(request: PaintRequest, model: ModelSpec) -> list[tuple[str, str]]:
+    """What in the prompts of all pictures is not applied, each once."""
+    found: list[tuple[str, str]] = []
+    for index in range(request.count):
+        for words in words_of(request, model, request.seed_of(index)):
+            found += words.notes
+    return list(dict.fromkeys(found))
+
+
 def negative_of(request: PaintRequest, model: ModelSpec) -> str:
     """The user's negative prompt, then the style's if the model was trained on negative prompts."""
     _, from_style = styles.styled(request.prompt, request.style)
@@ -55,8 +87,8 @@ def negative_of(request: PaintRequest, model: ModelSpec) -> str:
 
 def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None) -> list[tuple[str, str]]:
     """What the model will ignore or do badly. With its tokenizer, the prompt's length is checked as well."""
-    prompt, _ = styles.styled(request.prompt, request.style)
-    found: list[tuple[str, str]] = [*model.habits.notes]
+    prompt = words_of(request, model, request.seed_of(0))[0].text
+    found: list[tuple[str, str]] = [*model.habits.notes, *_notes_on_words(request, model)]
     if (words := model.habits.trigger) and words.lower() not in prompt.lower():
         found.append((
             f"{model.en} was trained with the words “{excerpt(words)}”, which the prompt does not hold.",

@@ -33,10 +33,11 @@ from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as backends
-from starrynight.painting import checking, fallback, guard, offload, schedulers, styles
+from starrynight.painting import checking, emphasis, fallback, guard, offload, schedulers
 from starrynight.painting.preview import Preview, predicted_final
-from starrynight.painting.results import GeneratedImage, Refused, Step
+from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
 from starrynight.progress import OnProgress
+from starrynight.prompt_syntax import Words
 from starrynight.request import PaintRequest
 from starrynight.verdict import Verdict
 
@@ -202,8 +203,9 @@ class Painter:
     def _paint_one(
         self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
     ) -> GeneratedImage:
-        words, remarks = self._call(pipeline, request, index)
         seed = request.seed_of(index)
+        read = checking.words_of(request, self.model.spec, seed)
+        words, remarks = self._call(pipeline, request, index, read)
         # a fresh scheduler, because a stateful one would carry a picture over to the next
         pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
         sampler = schedulers.name_of(scheduler)
@@ -224,7 +226,7 @@ class Painter:
         self._sample = self._as_sample(request, words, seed)
         self.guard.attach_to_scheduler(scheduler, after_step)
         noise, errors = Float32Noise(generator(seed, stream=1)), library_errors(self.model.path, raised)
-        with errors, self.guard.watch(), noise:
+        with errors, emphasis.applied(pipeline, *read), self.guard.watch(), noise:
             pixels = _pixels(pipeline(**words), self.guard)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return GeneratedImage(
@@ -234,22 +236,23 @@ class Painter:
             prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "",
             sampler=sampler,
-            verdict=self.guard.verdict(expected, remarks),
+            verdict=of_pixels(self.guard.verdict(expected, remarks), pixels),
         )
 
     def _call(
-        self, pipeline: Any, request: PaintRequest, index: int
+        self, pipeline: Any, request: PaintRequest, index: int, read: tuple[Words, Words]
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The pipeline's arguments for one picture, and remarks for its recipe."""
         image, remarks = None, tuple[str, ...]()
         if request.init_image is not None:
             image, note = fit_init_image(request.init_image, request.width, request.height)
             remarks = (note,) if note else ()
-        prompt, _ = styles.styled(request.prompt, request.style)
+        prompt, negative = read
+        remarks += tuple(note.en for note in (*prompt.notes, *negative.notes))
         words = call_arguments(
             pipeline,
-            prompt=prompt,
-            negative_prompt=checking.negative_of(request, self.model.spec) or None,
+            prompt=prompt.text,
+            negative_prompt=negative.text or None,
             width=request.width,
             height=request.height,
             num_inference_steps=request.steps,

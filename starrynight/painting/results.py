@@ -6,7 +6,7 @@ Imports no torch, so that interfaces can tell these apart cheaply.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class GeneratedImage:
     """A finished image: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
 
-    ``verdict`` is the guard's: "hang", or "unchecked" if it could not see every stage.
+    ``verdict`` is the guard's: "hang", "unchecked" if it could not see every stage, or "uniform" (``of_pixels``).
     """
 
     pixels: np.ndarray
@@ -60,3 +60,17 @@ class Step:
     def preview(self) -> np.ndarray | None:
         """uint8 [h, w, 3], small and cheap; None for a family whose latents are not a plane."""
         return self.look()
+
+
+def of_pixels(verdict: Verdict, pixels: np.ndarray) -> Verdict:
+    """``verdict``, or "uniform" where every pixel of the picture (float32 [H, W, 3] in 0..1) has one 8-bit colour.
+
+    Finite numbers can paint nothing: a decoder without weights, a black or white result. Such a picture is kept and shown.
+    """
+    levels = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8).reshape(-1, pixels.shape[-1])
+    if (levels != levels[0]).any():
+        return verdict
+    colour = ", ".join(str(level) for level in levels[0])
+    return replace(
+        verdict, outcome="uniform", reasons=(*verdict.reasons, f"every pixel has the colour ({colour})")
+    )

@@ -71,3 +71,8 @@ def styled(prompt: str, style: str | None) -> tuple[str, str]:
     found, lang = find(style), language(prompt)
     prefix, suffix = found.prompt[lang]
     return f"{prefix}{prompt.rstrip('，。,. ')}{suffix}", found.negative[lang]
+
+
+def prefix(prompt: str, style: str | None) -> str:
+    """What ``styled`` puts before the prompt."""
+    return "" if style is None else find(style).prompt[language(prompt)][0]
