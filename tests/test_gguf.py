@@ -68,7 +68,7 @@ def test_a_header_is_what_the_packages_own_reader_reads(file):
 def test_tensors_are_the_numbers_that_ggml_means(file):
     """Bit for bit, also where a random block's scale is Inf or NaN."""
     with np.errstate(all="ignore"):
-        found = dict(gguf.tensors(file))
+        found = {name: tensor for name, _, tensor in gguf.tensors(file)}
         for tensor in package.GGUFReader(file).tensors:
             meant = package.quants.dequantize(tensor.data, tensor.tensor_type)
             np.testing.assert_array_equal(found[tensor.name].float().numpy(), meant, err_msg=tensor.name)
@@ -85,7 +85,7 @@ def test_numbers_come_back_as_near_as_the_type_allows(tmp_path, dtype):
     meant = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
     data = package.quants.quantize(meant, GGMLQuantizationType[dtype])
     file = write(tmp_path / "one.gguf", {"w": (data, dtype)})
-    ((_, read),) = gguf.tensors(file)
+    ((_, _, read),) = gguf.tensors(file)
     error = (read.float() - torch.from_numpy(meant)).norm() / np.linalg.norm(meant)
     assert error < {"Q8_0": 1e-2, "Q5_1": 5e-2, "Q5_0": 5e-2, "Q4_1": 1e-1, "Q4_0": 1e-1}.get(dtype, 3e-3)
 
@@ -95,7 +95,7 @@ def test_a_tensor_that_was_laid_out_in_rows_of_256_gets_its_shape_back(tmp_path)
     data = np.arange(2 * 32 * 4 * 4, dtype=np.float16).reshape(4, 256)
     shape = ([2, 32, 4, 4], package.GGUFValueType.ARRAY, package.GGUFValueType.INT32)
     file = write(tmp_path / "conv.gguf", {"w": (data, "F16")}, **{gguf.ORIGINAL_SHAPE + "w": shape})
-    ((_, read),) = gguf.tensors(file)
+    ((_, _, read),) = gguf.tensors(file)
     torch.testing.assert_close(read, torch.arange(1024, dtype=torch.float16).reshape(2, 32, 4, 4))
     wrong = ([2, 32, 4, 5], *shape[1:])
     bad = write(tmp_path / "bad.gguf", {"w": (data, "F16")}, **{gguf.ORIGINAL_SHAPE + "w": wrong})
@@ -105,7 +105,7 @@ def test_a_tensor_that_was_laid_out_in_rows_of_256_gets_its_shape_back(tmp_path)
 
 def test_only_the_wanted_tensors_are_read(file):
     wanted = {"norm": gguf.header(file)["norm"]}
-    assert [(name, tensor.tolist()) for name, tensor in gguf.tensors(file, wanted)] == [
+    assert [(name, tensor.tolist()) for name, _, tensor in gguf.tensors(file, wanted)] == [
         ("norm", [0, 1, 2, 3, 4])
     ]
 

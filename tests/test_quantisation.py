@@ -152,14 +152,14 @@ def test_comfyuis_formats_in_the_header_count_too(tmp_path):
 def test_a_folders_config_is_refused_by_its_methods_name(tmp_path, config, name):
     folder = tmp_path / "transformer"
     with pytest.raises(Unfit, match=f"transformer.*{name}.*config.json"):
-        quantisation.refuse_config(folder, config)
+        quantisation.refuse_config(folder, config, [])
 
 
 @pytest.mark.parametrize(
     "config", [{}, {"quantization_config": None}, {"_class_name": "FluxTransformer2DModel"}]
 )
 def test_a_plain_config_passes(tmp_path, config):
-    quantisation.refuse_config(tmp_path, config)
+    quantisation.refuse_config(tmp_path, config, [])
 
 
 @pytest.mark.parametrize(("suffix", "container"), [(".onnx", "ONNX"), (".engine", "TensorRT"), (".PLAN", "TensorRT"),

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, MissingFile, StarryError, UnknownName
-from starrynight.models import habits, parts, places, recognition, registry, single_file, weights
+from starrynight.models import (
+    habits,
+    parts,
+    places,
+    quantisation,
+    recognition,
+    registry,
+    single_file,
+    weights,
+)
 from starrynight.models.habits import SILENT, Habits
 from starrynight.models.recognition import MODEL_KINDS, NETWORKS
 from starrynight.models.registry import Entry
@@ -192,6 +201,7 @@ def find(name: str, base: str | None = None) -> ModelSpec:
         return _as_found(_local(_named(placed), base))
     if path.suffix.lower() in PICKLED:
         raise weights.pickled(path)
+    quantisation.refuse_suffix(path)
     if path.suffix.lower() in recognition.SUFFIXES or name.startswith((".", "/", "~")):
         raise MissingFile(f"There is no file or folder “{name}”.", f"找不到文件或文件夹“{name}”。")
     if HUB_ID.fullmatch(name):
@@ -329,9 +339,10 @@ def _local(path: Path, base: str | None) -> ModelSpec:
             f"“{path}”里没有 model_index.json，不是 diffusers 模型文件夹。",
         )
     if path.is_file() and path.suffix.lower() not in recognition.SUFFIXES:
+        quantisation.refuse_suffix(path)
         raise BadFile(
-            f"“{path.name}” is no model; give a folder, a hub id or a .safetensors file.",
-            f"“{path.name}”不是模型；请给出文件夹、模型库 id 或 .safetensors 文件。",
+            f"“{path.name}” is no model; give a folder, a hub id, a .safetensors or a .gguf file.",
+            f"“{path.name}”不是模型；请给出文件夹、模型库 id、.safetensors 或 .gguf 文件。",
         )
     if path.is_dir():
         native = _json(path / "vae" / "config.json").get("sample_size")

@@ -61,6 +61,12 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a file that is here is called GGUF or begins as one."""
+    with path.open("rb") as file:
+        return path.suffix.lower() == SUFFIX or file.read(4) == MAGIC
+
+
 def header(path: Path) -> dict[str, Any]:
     """The header of a GGUF file: tensor name → {"dtype": "Q4_K", "shape": rows first, "data_offsets": bytes from the
     start of the file}, and "__metadata__": key → text, whole arrays of up to 64 numbers as "[1, 2]".
@@ -240,8 +246,8 @@ def _broken(path: Path, en: str, zh: str) -> BadFile:
 # -- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def tensors(path: Path, entries: dict[str, Any] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a file, one at a time: F32, F16 and BF16 as they are stored, block types multiplied out in float32.
+def tensors(path: Path, entries: dict[str, Any] | None = None) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """The tensors of a file, one at a time, as (name, type, tensor): F32, F16 and BF16 as they are stored, block types multiplied out in float32.
     ``entries``: those wanted, of ``header``; all if None. Raises as ``header``.
     """
     import numpy as np
@@ -250,7 +256,8 @@ def tensors(path: Path, entries: dict[str, Any] | None = None) -> Iterator[tuple
     for name, entry in (header(path) if entries is None else entries).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            yield name, decode(np.asarray(data[begin:end]), entry["dtype"]).reshape(entry["shape"])
+            numbers = decode(np.asarray(data[begin:end]), entry["dtype"]).reshape(entry["shape"])
+            yield name, entry["dtype"], numbers
 
 
 def decode(data: Any, dtype: str) -> torch.Tensor:

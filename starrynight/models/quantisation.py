@@ -59,7 +59,7 @@ FORMATS = (
                                    (".wtscale",), (".wcscales",)),
            _methods("nunchaku", "nunchaku_lite", "svdquant"), needs=_KERNELS),
     Format("bitsandbytes", ((".quant_state.bitsandbytes__nf4",), (".quant_state.bitsandbytes__fp4",), (".absmax",),
-                            (".quant_map",), (".SCB",)), _methods("bitsandbytes")),
+                            (".quant_map",), (".SCB",)), _methods("bitsandbytes"), read=True),
     Format("GPTQ", ((".qweight", ".g_idx"),), _methods("gptq"), needs=_PACKAGE),
     Format("AWQ", ((".qweight", ".qzeros"), (".qweight", ".scales")), _methods("awq"), needs=_PACKAGE),
     Format("EXL2", ((".q_weight", ".q_scale"), (".q_groups",)), _methods("exl2"), needs=_PACKAGE),
@@ -71,9 +71,9 @@ FORMATS = (
     Format("NVFP4", ((".weight_scale_2",),), _methods("nvfp4", "fouroversix", "bfl"), needs=_KERNELS),
     Format("ModelOpt", ((".pre_quant_scale",), ("._amax",), (".weight_quantizer._scale",)), _methods("modelopt"),
            needs=_PACKAGE),
-    Format("torchao", (("_weight_qdata",), ("weight_qdata",)), _methods("torchao"), needs=_PACKAGE),
-    Format("quanto", ((".weight._data", ".weight._scale"), (".weight._data._data",)), _methods("quanto"),
-           needs=_PACKAGE),
+    Format("torchao", (("_weight_qdata",), ("weight_qdata",)), _methods("torchao"), read=True),
+    Format("quanto", ((".weight._data", ".weight._scale"),), _methods("quanto"), read=True),
+    Format("quanto in 4 or 2 bits", ((".weight._data._data",),), needs=_PACKAGE),
     Format("MXFP4", (("_blocks", "_scales"),), _methods("mxfp4"), needs=_KERNELS),
     Format("MLX", ((".scales", ".biases"),), _methods("mlx", "metal"), needs=_PACKAGE),
     Format("AQLM", ((".codes", ".codebooks"),), _methods("aqlm"), needs=_PACKAGE),
@@ -178,10 +178,22 @@ def refuse(path: Path, entries: Mapping[str, Any]) -> None:
         raise _unread(path, *found)
 
 
-def refuse_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise Unfit if a component's config.json names a format that is not read. ``folder``: the component's."""
-    if (known := of_config(config)) and not known.read:
+def refuse_config(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise Unfit if a component's config.json names a format that is not read, or one that its tensors are not in.
+    ``folder``: the component's; ``names``: of its tensors.
+    """
+    known, names = of_config(config), list(names)
+    if known is None:
+        return
+    if not known.read:
         raise _unread(folder, known, "config.json")
+    if not any(all(_ending(names, mark) for mark in group) for group in known.tensors):
+        raise Unfit(
+            f"The config.json of “{folder.name}” says {known.name}, but its weights are not stored so; remove "
+            "quantization_config from that file if they are plain, or download the model again.",
+            f"“{folder.name}”的 config.json 写的是 {known.name}，但权重并非如此存储；若权重未量化，请从该文件中删除 "
+            "quantization_config，否则请重新下载该模型。",
+        )
 
 
 def refuse_suffix(path: Path) -> None:

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 from starrynight.errors import Unfit
+from starrynight.models import gguf, packed
+from starrynight.models.weights import header
 
 SCALES = ("scale_weight", "weight_scale", "weight_scale_inv")
 MARKER = "scaled_fp8"
@@ -44,16 +46,35 @@ class StoredTensors:
 
 
 def read(path: Path, dtype_of: Callable[[str], torch.dtype]) -> StoredTensors:
-    """Every tensor of a .safetensors file, memory-mapped where its numbers are stored as meant.
+    """Every tensor of a .safetensors or .gguf file, memory-mapped where its numbers are stored as meant.
 
-    A scaled weight is rounded to ``dtype_of(name)``. Raises Unfit naming the tensor where numbers have no clear meaning.
+    A scaled or packed weight is rounded to ``dtype_of(name)``. Raises Unfit naming the tensor where numbers have no clear
+    meaning.
     """
-    return multiply_out(path, safetensors.torch.load_file(path), dtype_of)
+    if gguf.is_gguf(path):
+        meant = {
+            name: tensor if dtype in gguf.PLAIN else tensor.to(dtype_of(name))
+            for name, dtype, tensor in gguf.tensors(path)
+        }
+        return StoredTensors(tuple(meant), meant, frozenset())
+    stored = safetensors.torch.load_file(path)
+    names, served = tuple(stored), {}
+    if packed.is_packed(names):
+        served = packed.unpack(path, stored, header(path).get("__metadata__", {}))
+        for weight in set(served.values()):
+            stored[weight] = stored[weight].to(dtype_of(weight))
+    read = multiply_out(path, stored, dtype_of)
+    for name, tensor in read.meant.items():
+        if name.endswith(".weight") and not tensor.is_floating_point():
+            raise _unclear(path, name, "it is a whole number and has no scale", "为整数且缺少缩放系数")
+    # a weight that torchao or quanto stores in parts has no tensor of its own name in the file
+    return StoredTensors(names, read.meant, read.companions | served.keys())
 
 
 def is_scaled(names: Iterable[str]) -> bool:
-    """Whether a header holds weights whose scales are stored apart."""
-    return any(name.rpartition(".")[2] in COMPANIONS for name in names)
+    """Whether a header holds weights whose scales are stored apart, or packed ones."""
+    names = list(names)
+    return packed.is_packed(names) or any(name.rpartition(".")[2] in COMPANIONS for name in names)
 
 
 def multiply_out(

@@ -181,7 +181,18 @@ def of_folder(folder: Path, but: Container[str] = ()) -> dict[str, tuple[WeightF
     for name in names:
         if name not in but:
             _check_component(folder / name)
+            _refuse_quantised(folder / name)
     return {name: tuple(map(of_file, weight_files(folder / name))) for name in names if name not in but}
+
+
+def _refuse_quantised(folder: Path) -> None:
+    """Raise Unfit where a component's config.json names a quantised format that is not read or not there."""
+    config = folder / "config.json"
+    read = read_json(config) if config.is_file() else {}
+    if quantisation.of_config(read) is not None:
+        quantisation.refuse_config(
+            folder, read, [name for path in weight_files(folder) for name in header(path)]
+        )
 
 
 def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[WeightFile, ...]]:
