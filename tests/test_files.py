@@ -273,14 +273,17 @@ def test_flux_takes_two_encoders_in_any_order_and_all_in_one(families, home, tmp
     assert same(picture(tmp_path / "all.safetensors", **settings), expected)
 
 
-def test_sdxls_unet_and_encoders_are_parts_too(families, home):
+def test_sdxls_unet_encoders_and_decoder_are_parts_too(families, home):
     sdxl = families["sdxl"]
     small(sdxl, home / "models" / "sdxl")
-    entry = assembly.add(
-        "xl", None, [sdxl / ENCODER, sdxl / "text_encoder_2/model.safetensors"], sdxl / DECODER, base="sdxl"
-    )
+    unet = sdxl / "unet/diffusion_pytorch_model.safetensors"
+    encoders = [sdxl / ENCODER, sdxl / "text_encoder_2/model.safetensors"]
+    entry = assembly.add("xl", None, encoders, sdxl / DECODER, base="sdxl")
     assert set(entry.parts) == {"text_encoder", "text_encoder_2", "vae"}
     assert catalogue.lacking(catalogue.find("xl")) == ["unet"]
+    assembly.add("xl", unet, encoders, sdxl / DECODER, overwrite=True)
+    settings = {"width": 64, "height": 64, "guidance": 2.0}
+    assert same(picture("xl", **settings), picture(sdxl, **settings))
 
 
 # What is refused

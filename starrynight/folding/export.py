@@ -109,8 +109,8 @@ def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -
         raise BadRequest(f"“{out}” exists already; name a new folder.", f"“{out}”已存在；请换一个新文件夹。")
     if model.is_folder and model.parts:
         raise Unfit(
-            f"{model.spec.en} replaces parts of {model.spec.base}, but not its transformer; fold {model.spec.base} instead.",
-            f"{model.spec.zh} 只替换了 {model.spec.base} 的部分组件，没有替换 transformer；请改为折叠 {model.spec.base}。",
+            f"{model.spec.en} is {model.spec.base} with other parts; fold {model.spec.base} instead.",
+            f"{model.spec.zh} 是换了部件的 {model.spec.base}；请改为折叠 {model.spec.base}。",
         )
     sources = _sources(model)
     _check_free_space(out, sources)

@@ -59,7 +59,11 @@ def _base_of(network: Path | None) -> str:
     found = recognition.of_file(network)
     if found.denoiser is None:
         raise parts.misplaced(found, MODEL_KINDS)
-    layout = single_file.recognise(network)
+    recognition.check_is_file(network)
+    family = found.denoiser.family
+    layout = next((layout for layout in single_file.LAYOUTS if layout.family == family), None)
+    if layout is None:
+        raise recognition.not_a_model(found, sorted({layout.name for layout in single_file.LAYOUTS}))
     return layout.base or layout.like
 
 

@@ -252,10 +252,12 @@ def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
         if not path.exists():
             raise MissingFile(f"There is no file or folder “{path}”.", f"找不到文件或文件夹“{path}”。")
     under = find(spec.base).path if spec.base else None
-    layout = None if spec.path.is_dir() else single_file.recognise(spec.path)
-    folder = spec.path if layout is None else under or layout.folder
-    assert folder is not None, "a layout has a base or a folder"
     own = dict(spec.parts)
+    # A U-Net alone has no layout of its own: it is a part of its base.
+    is_part = spec.path.is_dir() or ("unet" in own and not single_file.is_known(spec.path))
+    layout = None if is_part else single_file.recognise(spec.path)
+    folder = under or (layout.folder if layout else spec.path)
+    assert folder is not None, "a layout has a base or a folder"
     if layout is None or own:
         files = weights.of_folder(folder, but=own) | parts.weight_files(
             find(spec.base).name if spec.base else "", folder, own
