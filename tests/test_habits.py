@@ -25,9 +25,23 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("STARRY_HOME", str(tmp_path / "home"))
 
 
+UNET = (
+    "model.diffusion_model.input_blocks.0.0.weight",
+    "model.diffusion_model.output_blocks.0.0.x",
+    "model.diffusion_model.out.2.weight",
+    "first_stage_model.decoder.conv_in.weight",
+    "first_stage_model.encoder.conv_in.weight",
+    "first_stage_model.decoder.up.0.x",
+)
 MARKS = {
-    "sdxl": ("conditioner.embedders.1.model.x", "model.diffusion_model.input_blocks.0.x"),
-    "sd1": ("cond_stage_model.transformer.x", "model.diffusion_model.input_blocks.0.x"),
+    "sdxl": (
+        *UNET,
+        "model.diffusion_model.label_emb.0.0.weight",
+        "conditioner.embedders.1.model.transformer.resblocks.0.x",
+        "conditioner.embedders.1.model.token_embedding.weight",
+        "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight",
+    ),
+    "sd1": (*UNET, "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"),
     "flux": ("double_blocks.0.img_attn.x", "single_blocks.0.x"),
 }
 
