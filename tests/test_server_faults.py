@@ -434,3 +434,26 @@ def test_a_home_that_we_make_is_its_owners_alone(
     home.chmod(0o755)  # the user's choice stays
     write_atomic(home / "more" / "x", b"x", overwrite=True)
     assert stat.S_IMODE(home.stat().st_mode) == 0o755
+
+
+def test_a_damaged_database_is_read_and_said_and_not_written_to(gallery: Gallery) -> None:
+    gallery.add(picture())
+    assert gallery.database.check()
+    gallery.database.close()
+    path = Path(str(gallery.database.place))
+    with sqlite3.connect(
+        path
+    ) as connection:  # an index that misses its rows: quick_check names it, reading goes on
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'hash\" BIGINT', 'hash\" BIGINT NOT NULL') WHERE name='pictures'"
+        )
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'note TEXT NOT NULL', 'note TEXT NOT NULL CHECK (0)') WHERE name='pictures'"
+        )
+    connection.close()
+    assert not gallery.database.check()
+    with serving(gallery) as here:
+        until(lambda: problems(here) == {"damaged"})
+        assert len(ask(here, "/api/pictures").json["pictures"]) == 1
+        assert ask(here, "/api/jobs", {"prompt": "x"}).error["type"] == "BrokenDatabase"

@@ -15,6 +15,7 @@ from typing import Any
 
 from starrynight import __version__
 from starrynight.errors import StarryError
+from starrynight.gallery.database import BrokenDatabase
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.job import ACTIVE
@@ -75,7 +76,10 @@ class Health:
             jobs, pictures = self.queue.counts(), self.gallery.count()
             self._facts = {"jobs": jobs, "pictures": pictures}
             problems += self._check_queue(jobs)
-            if self.gallery.database.is_locked():
+            if self.gallery.database.damaged:
+                broken = BrokenDatabase(str(self.gallery.database.place))
+                problems.append(("damaged", Text(broken.en, broken.zh)))
+            elif self.gallery.database.is_locked():
                 problems.append(("locked", _LOCKED))
         except StarryError as error:
             problems.append(("database", Text(error.en, error.zh)))

@@ -49,6 +49,7 @@ class Database:
         self.place = self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
         if self.is_sqlite and self.url.database:
             self._make_folder(Path(self.url.database).parent)
+        self.damaged = False
         self.engine = self._engine()
         with self._translate_errors():
             if self.is_sqlite:
@@ -68,6 +69,8 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction. On SQLite it holds the write lock from the start."""
+        if self.damaged:
+            raise BrokenDatabase(str(self.place))
         with self._translate_errors(), self.engine.execution_options(writes=True).begin() as connection:
             yield connection
 
@@ -158,6 +161,18 @@ class Database:
                 "The text contains half a character (a lone surrogate), which cannot be stored or searched; remove it.",
                 "文字里有半个字符（落单的代理项），无法保存或搜索；请删去它。",
             ) from error
+
+    def check(self) -> bool:
+        """Whether SQLite's own quick check finds the file whole. A damaged one is only read from then on: ``writing``
+        raises ``BrokenDatabase``."""
+        if self.is_sqlite:
+            try:
+                with self.reading() as connection:
+                    found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+                self.damaged = found != "ok"
+            except BrokenDatabase:
+                self.damaged = True
+        return not self.damaged
 
     def is_locked(self, wait: float = 1.0) -> bool:
         """Whether another program has held the write lock of SQLite for ``wait`` seconds."""

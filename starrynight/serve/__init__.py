@@ -26,6 +26,7 @@ from starrynight.api import app as api
 from starrynight.api.access import GALLERY_HEADER, LOOPBACK, Access, AccessMiddleware
 from starrynight.api.pools import READERS
 from starrynight.errors import StarryError
+from starrynight.gallery.database import BrokenDatabase
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.i18n import t
@@ -68,6 +69,8 @@ def serve(
         Gallery(lock_timeout=LOCK_TIMEOUT) as gallery,
         _daily_cleanup(gallery),
     ):
+        if not gallery.database.check():
+            log.error("%s", BrokenDatabase(str(gallery.database.place)))
         port = listener.getsockname()[1]
         access = Access.of(host, token, port, gallery.identity)
         app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), access)
@@ -101,7 +104,8 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
     async def lifespan(app: Any) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = READERS
         async with pages_lifespan(app):
-            supervisor.start()
+            if not gallery.database.damaged:  # nothing is painted into a damaged database
+                supervisor.start()
             try:
                 yield
             finally:
