@@ -39,7 +39,7 @@ def open_browser(
         "--token",
         help=t(
             "Ask for a token on this machine too: others who use it need the printed address.",
-            "本机也要令牌：同一台机器上的其他人需要打印出来的地址。",
+            "本机也要令牌： 同机的其他人 需要打印出的地址。",
         ),
     ),
     device: str | None = DEVICE,
