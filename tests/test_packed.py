@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from starrynight.errors import BadFile, Unfit
-from starrynight.models import catalogue, load, precision_plan, tensors, weights
+from starrynight.models import assembly, catalogue, load, precision_plan, tensors, weights
 
 HERE = Path(__file__).parent / "packed"
 READ = sorted(path.stem for path in HERE.glob("*.safetensors") if path.stem != "quanto-qint4")
@@ -129,9 +129,11 @@ def comfy_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return original_layout(state, "model.diffusion_model.")
 
 
-def write_gguf(path: Path, state: dict[str, torch.Tensor], dtype: str = "Q8_0") -> dict[str, torch.Tensor]:
+def write_gguf(
+    path: Path, state: dict[str, torch.Tensor], dtype: str = "Q8_0", arch: str = "lumina2"
+) -> dict[str, torch.Tensor]:
     """Matrices whose rows fill blocks in ``dtype``, the rest in float32; returns the numbers meant."""
-    writer, meant, kind = package.GGUFWriter(path, "lumina2"), {}, GGMLQuantizationType[dtype]
+    writer, meant, kind = package.GGUFWriter(path, arch), {}, GGMLQuantizationType[dtype]
     for name, tensor in state.items():
         data = tensor.float().numpy()
         if data.ndim == 2 and data.shape[1] % 32 == 0:
@@ -177,3 +179,41 @@ def test_containers_of_other_programs_are_named_where_a_model_is_asked_for(tmp_p
     (tmp_path / "model.onnx").write_bytes(json.dumps({}).encode())
     with pytest.raises(BadFile, match="ONNX"):
         catalogue.resolve(str(tmp_path / "model.onnx"))
+
+
+def llama_names(state: dict[str, torch.Tensor], arch: str) -> dict[str, torch.Tensor]:
+    """A text encoder's tensors as llama.cpp's converter names them (its tables of tensor names, read backwards)."""
+    model = {"qwen3": package.MODEL_ARCH.QWEN3, "t5encoder": package.MODEL_ARCH.T5ENCODER}[arch]
+    names = package.get_tensor_name_map(model, 4)
+    found = {}
+    for name, tensor in state.items():
+        full = name if arch == "t5encoder" else f"model.{name.removeprefix('model.')}"
+        theirs = names.get_name(full, try_suffixes=(".weight", ".bias"))
+        assert theirs, name
+        found[theirs] = tensor
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["Q8_0", "F32"])
+@pytest.mark.parametrize(
+    ("arch", "family", "base", "component"),
+    [
+        ("qwen3", "zimage", "z-image-turbo", "text_encoder"),
+        ("t5encoder", "flux", "flux-schnell", "text_encoder_2"),
+    ],
+)
+def test_a_gguf_text_encoder_of_llama_cpp_is_the_numbers_it_means(
+    tmp_path, home, monkeypatch, arch, family, base, component, dtype
+):
+    folder = tiny.save(family, tmp_path / "home" / "models" / base)
+    (file,) = (folder / component).glob("*.safetensors")
+    torch.manual_seed(5)
+    state = {name: torch.randn_like(tensor) for name, tensor in load_file(file).items()}
+    path = tmp_path / "encoder.gguf"
+    meant = write_gguf(path, llama_names(state, arch), dtype, arch)
+    assembly.add("mine", None, [path], None, base=base)
+    found = getattr(loaded("mine"), component).state_dict()
+    back = dict(zip(llama_names(state, arch), state, strict=True))
+    for theirs, tensor in meant.items():
+        name = back[theirs].removeprefix("model.")
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)

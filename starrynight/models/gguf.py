@@ -56,6 +56,26 @@ ORIGINAL_SHAPE = (
     "comfy.gguf.orig_shape."  # ComfyUI-GGUF: the shape of a tensor that was stored in rows of 256
 )
 
+# llama.cpp's names of a text encoder's tensors (its gguf-py/gguf/tensor_mapping.py) → those of transformers, by
+# ``general.architecture``. These families' rows are stored in transformers' order; llama's own are not (its q and k rows are
+# permuted), and Gemma's norms are stored plus one, so their files are refused as unknown.
+_DECODER = {
+    "token_embd.": "embed_tokens.", "output_norm.": "norm.", "output.": "lm_head.", "blk.": "layers.",
+    ".attn_norm.": ".input_layernorm.", ".attn_q.": ".self_attn.q_proj.", ".attn_k.": ".self_attn.k_proj.",
+    ".attn_v.": ".self_attn.v_proj.", ".attn_output.": ".self_attn.o_proj.", ".attn_q_norm.": ".self_attn.q_norm.",
+    ".attn_k_norm.": ".self_attn.k_norm.", ".ffn_norm.": ".post_attention_layernorm.", ".ffn_gate.": ".mlp.gate_proj.",
+    ".ffn_up.": ".mlp.up_proj.", ".ffn_down.": ".mlp.down_proj.",
+}  # fmt: skip
+_T5 = {
+    "token_embd.": "shared.", "enc.output_norm.": "encoder.final_layer_norm.", "enc.blk.": "encoder.block.",
+    ".attn_norm.": ".layer.0.layer_norm.", ".attn_q.": ".layer.0.SelfAttention.q.", ".attn_k.": ".layer.0.SelfAttention.k.",
+    ".attn_v.": ".layer.0.SelfAttention.v.", ".attn_o.": ".layer.0.SelfAttention.o.",
+    ".attn_rel_b.": ".layer.0.SelfAttention.relative_attention_bias.", ".ffn_norm.": ".layer.1.layer_norm.",
+    ".ffn_gate.": ".layer.1.DenseReluDense.wi_0.", ".ffn_up.": ".layer.1.DenseReluDense.wi_1.",
+    ".ffn_down.": ".layer.1.DenseReluDense.wo.",
+}  # fmt: skip
+LLAMA_NAMES = {"qwen2": _DECODER, "qwen3": _DECODER, "t5": _T5, "t5encoder": _T5}
+
 # Metadata value types: number → struct format; 8 is a string, 9 an array.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -71,6 +91,8 @@ def header(path: Path) -> dict[str, Any]:
     """The header of a GGUF file: tensor name → {"dtype": "Q4_K", "shape": rows first, "data_offsets": bytes from the
     start of the file}, and "__metadata__": key → text, whole arrays of up to 64 numbers as "[1, 2]".
 
+    llama.cpp's names of text encoders are given as transformers' (``LLAMA_NAMES``).
+
     Git LFS pointers and pickles are refused before, by ``weights.header``. Raises MissingFile; BadFile when the file is empty, cut short, contradicts itself or is not GGUF; Unfit for one part of
     a split file, a version or a type that is not read.
     """
@@ -81,11 +103,27 @@ def header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         _refuse_foreign(path, data[:4])
         try:
-            return _Parser(path, data).header()
+            read = _Parser(path, data).header()
         except (struct.error, UnicodeDecodeError, OverflowError) as error:
             raise _broken(
                 path, "its header is cut short or cannot be read", "文件头不完整或无法解析"
             ) from error
+    names = LLAMA_NAMES.get(read["__metadata__"].get("general.architecture", ""), {})
+    if names is _T5 and not any(
+        ".ffn_gate." in name for name in read
+    ):  # T5 before 1.1 has one projection, not a gate
+        names = _T5 | {".ffn_up.": ".layer.1.DenseReluDense.wi."}
+    return {_renamed(name, names): entry for name, entry in read.items()}
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    """llama.cpp's name of a tensor in transformers' words; the first piece of a name stands at its beginning."""
+    for theirs, ours in names.items():
+        if theirs.startswith("."):
+            name = name.replace(theirs, ours)
+        elif name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+    return name
 
 
 def _refuse_foreign(path: Path, opening: bytes) -> None:
