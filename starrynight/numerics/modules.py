@@ -144,10 +144,15 @@ _ATOMS = (bool, int, float, complex, str, bytes, type, ModuleType, FunctionType,
 
 
 def memory_groups(tensors: Iterable[tuple[str, Tensor]]) -> list[list[tuple[str, Tensor]]]:
-    """The named tensors, grouped by the memory they lie in; in one group where their extents overlap."""
+    """The named tensors, grouped by the memory they lie in; in one group where their extents overlap.
+
+    In the order of ``tensors``, not of addresses, which differ from run to run.
+    """
     known: list[tuple[int, int, str, Tensor]] = []
     groups: list[list[tuple[str, Tensor]]] = []
+    order: dict[str, int] = {}
     for name, tensor in tensors:
+        order[name] = len(order)
         if tensor.numel() and not tensor.is_meta and tensor.layout is torch.strided:
             reach = sum(
                 (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
@@ -162,7 +167,9 @@ def memory_groups(tensors: Iterable[tuple[str, Tensor]]) -> list[list[tuple[str,
             groups.append([])
         groups[-1].append((name, tensor))
         end = max(end, stop)
-    return groups
+    for group in groups:
+        group.sort(key=lambda entry: order[entry[0]])
+    return sorted(groups, key=lambda group: order[group[0][0]])
 
 
 def unregistered_tensors(modules: Modules) -> Iterator[tuple[str, Tensor]]:
