@@ -16,8 +16,11 @@ from gguf import GGMLQuantizationType
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from starrynight.cli.inspect import facts
 from starrynight.errors import BadFile, Unfit
+from starrynight.metadata.recipe import read_own
 from starrynight.models import assembly, catalogue, load, precision_plan, tensors, weights
+from starrynight.painting.painter import Painter
 
 HERE = Path(__file__).parent / "packed"
 READ = sorted(path.stem for path in HERE.glob("*.safetensors") if path.stem != "quanto-qint4")
@@ -217,3 +220,24 @@ def test_a_gguf_text_encoder_of_llama_cpp_is_the_numbers_it_means(
     for theirs, tensor in meant.items():
         name = back[theirs].removeprefix("model.")
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+
+
+def test_the_recipe_and_inspect_tell_the_stored_format(tmp_path, zimage):
+    (file,) = (zimage / "transformer").glob("*.safetensors")
+    write_gguf(tmp_path / "model.gguf", load_file(file), "Q4_0")
+    row = catalogue.resolve(str(tmp_path / "model.gguf"), base=str(zimage))
+    plan = precision_plan.choose(row, "cpu", "bfloat16")
+    painter = Painter(load.load(row, plan), row, plan, torch.device("cpu"), "resident")
+    assert painter.provenance["stored"] == {
+        "transformer": "GGUF Q4_0, F32",
+        "text_encoder": "F32",
+        "vae": "F32",
+    }
+    recipe = {"starry_night": 1, "model": painter.provenance, "plan": plan.to_dict()}
+    rows = dict(facts(read_own(recipe)))
+    assert rows["weights · transformer"] == "GGUF Q4_0, F32, computed in bfloat16"
+
+
+@pytest.mark.parametrize("stored", [None, 3, [], {"unet": 4}, {"unet": None}])
+def test_inspect_survives_other_shapes_of_the_stored_formats(stored):
+    facts(read_own({"starry_night": 1, "model": {"stored": stored}, "plan": {"unet": 3}}))

@@ -74,7 +74,9 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     """What only our own recipes hold: each component's number format with the reason, and the verdict."""
     if "starry_night" not in raw:
         return []
-    plan, verdict = raw.get("plan") or {}, raw.get("verdict") or {}
+    plan, verdict = (
+        value if isinstance(value := raw.get(name), dict) else {} for name in ("plan", "verdict")
+    )
     lang = t("reason_en", "reason_zh")
     rows = [
         (
@@ -82,7 +84,9 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
             f"{choice.get('format')}{t(': ', '：')}{choice.get(lang, '')}",
         )
         for component, choice in plan.items()
+        if isinstance(choice, dict)
     ]
+    rows += _stored(raw.get("model"), plan)
     rows += _tensors(raw.get("model"))
     outcome = str(verdict.get("outcome"))
     name = t(*OUTCOME_NAMES[outcome]) if outcome in OUTCOME_NAMES else outcome
@@ -90,6 +94,21 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append((t("verdict", "检查"), name + (f" ({reasons})" if reasons else "")))
     rows += _fits(raw)
     return [*rows, *((t("recovered", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
+
+
+def _stored(model: object, plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """How each component's weights are stored, and what it computed in: "GGUF Q4_K, computed in bfloat16"."""
+    found = model.get("stored") if isinstance(model, dict) else None
+    if not isinstance(found, dict):
+        return []
+    rows = []
+    for name, stored in found.items():
+        role = "vae_decode" if name == "vae" else "text_encoder" if name.startswith("text_encoder") else name
+        choice = plan.get(role)
+        computed = choice.get("format") if isinstance(choice, dict) else None
+        computing = t(f", computed in {computed}", f"，以 {computed} 计算") if computed else ""
+        rows.append((f"{t('weights', '权重')} · {name}", f"{stored}{computing}"))
+    return rows
 
 
 def _tensors(model: object) -> list[tuple[str, str]]:

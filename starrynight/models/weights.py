@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -32,6 +32,8 @@ CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "spe
 
 # Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
+
+_PLAIN = ("BF16", "F16", "F32", "F64")
 
 # The header entry in which a written fold describes itself (``numerics.fold.HEADER``, which needs torch to import).
 FOLD_HEADER = "starry_fold"
@@ -169,6 +171,15 @@ def of_file(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> Weigh
     quantisation.refuse(path, entries)
     own = {name: entry for name, entry in entries.items() if name.startswith((prefix, "__metadata__"))}
     return replace(_summary(path, own), prefix=prefix, unused=unused)
+
+
+def stored_format(files: Iterable[WeightFile]) -> str:
+    """How a component's weights are stored, by the names in their headers: "BF16", "F8_E4M3, F32", "GGUF Q4_K, F32"."""
+    files = list(files)
+    container = "GGUF " if any(gguf.is_gguf(file.path) for file in files) else ""
+    # quantised formats first, plain floats last
+    names = sorted({name for file in files for name in file.dtypes}, key=lambda n: (n in _PLAIN, n))
+    return container + ", ".join(names)
 
 
 def of_folder(folder: Path, but: Container[str] = ()) -> dict[str, tuple[WeightFile, ...]]:

@@ -26,6 +26,7 @@ from starrynight.models.catalogue import LocalModel
 from starrynight.models.fit import Fit
 from starrynight.models.library_errors import library_errors, out_of_memory
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks
+from starrynight.models.weights import stored_format
 from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
@@ -123,8 +124,8 @@ class Painter:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Which model painted, for the recipe: its name, pipeline, source, licence, the fingerprint of its files, and how
-        many of their tensors were used.
+        """Which model painted, for the recipe: its name, pipeline, source, licence, the fingerprint of its files, the
+        formats that they store, and how many of their tensors were used.
         """
         spec = self.model.spec
         return {
@@ -133,6 +134,7 @@ class Painter:
             "source": spec.hub or "",
             "licence": spec.licence,
             "fingerprint": self.model.fingerprint,
+            "stored": {name: stored_format(files) for name, files in self.model.files.items() if files},
             "tensors": self.pipeline.ledgers.to_dict(),
         }
 
