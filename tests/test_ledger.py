@@ -207,7 +207,7 @@ def scaled(state: dict[str, Tensor], scheme: str) -> tuple[dict[str, Tensor], di
     stored, meant = {}, {}
     for name, tensor in state.items():
         stored[name] = meant[name] = tensor
-        if tensor.dim() != 2 or "attention" not in name:
+        if tensor.dim() != 2 or "att" not in name or not name.endswith("weight"):
             continue
         factor = measure(tensor)
         spread = factor.float()
