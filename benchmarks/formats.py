@@ -27,6 +27,7 @@ import test_loading
 import test_packed
 import tiny
 
+from starrynight.errors import StarryError
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.models.catalogue import SHIPPED
 from starrynight.numerics.certify import psnr
@@ -47,17 +48,30 @@ def matrices(state: State, change: Callable[[Tensor], Tensor]) -> State:
     return {name: change(tensor) if tensor.dim() == 2 else tensor for name, tensor in state.items()}
 
 
-def written(state: State, folder: Path) -> Iterator[tuple[str, Path, State | None]]:
-    """(format, file, the numbers that it means; None where it cannot hold this layout)."""
+def written(state: State, folder: Path) -> Iterator[tuple[str, Path, State]]:
+    """(format, file, the numbers that it means)."""
     for name, dtype in PLAIN.items():
         stored = matrices(state, lambda tensor, dtype=dtype: tensor.to(dtype))
         yield name, save(stored, folder / f"{dtype}.safetensors"), matrices(stored, Tensor.float)
     for name, scheme in SCALED.items():
-        stored, meant = test_ledger.scaled(state, scheme)
+        half = {n: t if is_linear(n, t) else t.bfloat16().float() for n, t in state.items()}
+        stored, meant = test_ledger.scaled(half, scheme, "model.diffusion_model." if is_whole(state) else "")
+        stored = {
+            n: t.bfloat16() if n in state and torch.equal(t.float(), half[n]) else t
+            for n, t in stored.items()
+        }
         yield name, save(stored, folder / f"{scheme}.safetensors"), meant
     for kind in GGUF:
         path = folder / f"{kind}.gguf"
         yield f"GGUF {kind}", path, test_packed.write_gguf(path, state, kind)
+
+
+def is_whole(state: State) -> bool:
+    return any(name.startswith("conditioner.") for name in state)
+
+
+def is_linear(name: str, tensor: Tensor) -> bool:
+    return tensor.dim() == 2 and name.endswith(".weight")
 
 
 def save(state: State, path: Path) -> Path:
@@ -106,11 +120,15 @@ def main() -> None:
         for family, base, state, steps in families(Path(place)):
             exact = pictures(save(state, Path(place) / "plain.safetensors"), base, "float32", steps)
             for name, path, meant in written(state, Path(place)):
-                if path.suffix == ".gguf" and family.startswith("SDXL"):
-                    print(f"| {family} | {name} | {path.stat().st_size:,} | refused | |", flush=True)
-                    continue
                 reference = pictures(save(meant, Path(place) / "meant.safetensors"), base, "float32", steps)
-                computed = worst(pictures(path, base, "bfloat16", steps), reference)
+                try:
+                    computed = worst(pictures(path, base, "bfloat16", steps), reference)
+                except StarryError as error:
+                    print(
+                        f"| {family} | {name} | {path.stat().st_size:,} | refused: {type(error).__name__} | |",
+                        flush=True,
+                    )
+                    continue
                 cost = worst(reference, exact)
                 print(
                     f"| {family} | {name} | {path.stat().st_size:,} | {computed:.1f} dB | {cost:.1f} dB |",

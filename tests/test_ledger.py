@@ -201,13 +201,17 @@ SCHEMES: dict[str, tuple[str, Callable[[Tensor], Tensor], torch.dtype]] = {
 }
 
 
-def scaled(state: dict[str, Tensor], scheme: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Matrices of ``state`` in 8 bits with scales, and the same numbers multiplied out in float64."""
+def scaled(
+    state: dict[str, Tensor], scheme: str, only: str = "att"
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Matrices of ``state`` in 8 bits with scales, and the same numbers multiplied out in float64. ``only``: a part of the
+    names of those that are quantised.
+    """
     companion, measure, dtype = SCHEMES[scheme]
     stored, meant = {}, {}
     for name, tensor in state.items():
         stored[name] = meant[name] = tensor
-        if tensor.dim() != 2 or "att" not in name or not name.endswith("weight"):
+        if tensor.dim() != 2 or only not in name or not name.endswith(".weight"):
             continue
         factor = measure(tensor)
         spread = factor.float()
