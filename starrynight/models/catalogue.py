@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from starrynight.models.habits import SILENT, Habits
 from starrynight.models.recognition import MODEL_KINDS, NETWORKS
 from starrynight.models.registry import Entry
 from starrynight.models.single_file import Layout
-from starrynight.models.weights import PICKLED, WeightFile, fingerprint, fold_is_proved
+from starrynight.models.weights import PICKLED, WeightFile, config_or_empty, fingerprint, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
 
@@ -233,7 +232,7 @@ def lacking(model: ModelSpec) -> list[str]:
 
 def without_weights(folder: Path) -> list[str]:
     """The networks of a diffusers folder that have no weight files, as after ``starry models pull NAME --small``."""
-    index = weights.components(_json(folder / "model_index.json"))
+    index = weights.components(config_or_empty(folder / "model_index.json"))
     return [
         name
         for name, kind in index.items()
@@ -347,7 +346,7 @@ def _local(path: Path, base: str | None) -> ModelSpec:
             f"“{path.name}”不是模型；请给出文件夹、模型库 id、.safetensors 或 .gguf 文件。",
         )
     if path.is_dir():
-        native = _json(path / "vae" / "config.json").get("sample_size")
+        native = config_or_empty(path / "vae" / "config.json").get("sample_size")
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
         return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
     layout = single_file.recognise(path)
@@ -367,7 +366,7 @@ def _local(path: Path, base: str | None) -> ModelSpec:
 def _pipeline_of(layout: Layout, spec: ModelSpec) -> str:
     """The pipeline class of a single file: its layout's own, or its base's if that is here."""
     folder = layout.folder or (find(spec.base).path if spec.base else None)
-    return str(_json(folder / "model_index.json").get("_class_name", "")) if folder else ""
+    return str(config_or_empty(folder / "model_index.json").get("_class_name", "")) if folder else ""
 
 
 def _inside(path: Path, base: str) -> dict[str, Path]:
@@ -401,12 +400,12 @@ def _as_found(model: ModelSpec) -> ModelSpec:
     if not (folder / "model_index.json").is_file():
         return model if model.path.is_file() else replace(model, habits=Habits(own_flow=model.flow))
     if model.name not in names() and model.base is None:
-        called = _json(folder / "model_index.json").get("_name_or_path")
+        called = config_or_empty(folder / "model_index.json").get("_name_or_path")
         known = _like(model.hub or called, model)
         model = (
             known if known is not model else replace(model, **habits.settings_of_folder(folder, model.name))
         )
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = config_or_empty(folder / "scheduler" / "scheduler_config.json")
     multiple = _multiple(folder) or model.multiple
     flow = model.flow if model.habits.prediction or not scheduler else _flows(scheduler)
     own = model.habits if model.path.is_file() else habits.of_folder(folder, flow)
@@ -426,7 +425,7 @@ def _reach(folder: Path) -> tuple[int, int]:
 
     Z-Image and Lumina keep a table of positions for (words, rows, columns). Words are padded to 32s, the picture follows.
     """
-    lengths = _json(folder / "transformer" / "config.json").get("axes_lens")
+    lengths = config_or_empty(folder / "transformer" / "config.json").get("axes_lens")
     if not (isinstance(lengths, list) and len(lengths) == 3 and all(isinstance(n, int) for n in lengths)):
         return 0, HIGHEST_SIZE
     return min((lengths[0] - 2) // 32 * 32, DEFAULT_TOKENS), min(lengths[1:])
@@ -443,12 +442,3 @@ def _flows(scheduler: dict[str, Any]) -> bool:
         "Flow" in str(scheduler.get("_class_name", ""))
         or scheduler.get("prediction_type") == "flow_prediction"
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A small config, or nothing; loading, not the catalogue, is where a broken one is an error."""
-    try:
-        read = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return read if isinstance(read, dict) else {}

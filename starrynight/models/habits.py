@@ -7,7 +7,6 @@ speaks through its pipeline class and its configurations. Torch-free; ``apply`` 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from typing import Any
 
 from starrynight.errors import BadFile, BadRequest, Unfit
 from starrynight.i18n import Text
+from starrynight.models.single_file import COMFY_PREFIX
+from starrynight.models.weights import config_or_empty
 from starrynight.text import clean, excerpt
 
-COMFY_PREFIX = "model.diffusion_model."
 EDM = frozenset({"edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"})
 # Tensors that say how a model is sampled and fill no parameter.
 MARKERS = frozenset({"v_pred", "ztsnr"}) | EDM
@@ -262,7 +262,7 @@ def settings_of_folder(folder: Path, name: str) -> dict[str, Any]:
 
     ``name``: what it is called, a hub id or a folder's name.
     """
-    index = _json(folder / "model_index.json")
+    index = config_or_empty(folder / "model_index.json")
     pipeline = str(index.get("_class_name", ""))
     size = native_size(folder)
     found: dict[str, Any] = {} if size is None else {"size": size}
@@ -274,7 +274,7 @@ def settings_of_folder(folder: Path, name: str) -> dict[str, Any]:
     }  # fmt: skip
     if (steps := TURBO_STEPS.get(pipeline)) and "turbo" in f"{name} {index.get('_name_or_path', '')}".lower():
         found |= {"steps": steps, "guidance": 0.0, "guided": False}
-    if pipeline == "FluxPipeline" and not _json(folder / "transformer" / "config.json").get(
+    if pipeline == "FluxPipeline" and not config_or_empty(folder / "transformer" / "config.json").get(
         "guidance_embeds"
     ):
         found |= {"steps": 4, "guidance": 0.0, "guided": False, "max_tokens": 256}  # schnell's
@@ -283,9 +283,9 @@ def settings_of_folder(folder: Path, name: str) -> dict[str, Any]:
 
 def of_folder(folder: Path, flow: bool) -> Habits:
     """What a folder's model_index.json and scheduler_config.json say, which diffusers obeys by itself when it loads it."""
-    pipeline = str(_json(folder / "model_index.json").get("_class_name", ""))
+    pipeline = str(config_or_empty(folder / "model_index.json").get("_class_name", ""))
     negatives = DEFAULTS[pipeline].negatives if pipeline in DEFAULTS else True
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = config_or_empty(folder / "scheduler" / "scheduler_config.json")
     notes: tuple[Text, ...] = ()
     if scheduler.get("rescale_betas_zero_snr") and scheduler.get("timestep_spacing") != "trailing":
         notes = (
@@ -302,7 +302,7 @@ def of_folder(folder: Path, flow: bool) -> Habits:
 def native_size(folder: Path) -> int | None:
     """The side in pixels that the denoiser was trained on: its ``sample_size`` times the autoencoder's reduction."""
     for name in ("unet", "transformer"):
-        sample = _json(folder / name / "config.json").get("sample_size")
+        sample = config_or_empty(folder / name / "config.json").get("sample_size")
         if isinstance(sample, int) and (factor := reduction(folder)) and 256 <= sample * factor <= 4096:
             return sample * factor
     return None
@@ -310,18 +310,9 @@ def native_size(folder: Path) -> int | None:
 
 def reduction(folder: Path) -> int | None:
     """Pixels to a latent along a side; None if the autoencoder's configuration does not tell."""
-    config = _json(folder / "vae" / "config.json")
+    config = config_or_empty(folder / "vae" / "config.json")
     blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
     return 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A small configuration; empty if it cannot be read, which is an error only when the model is loaded."""
-    try:
-        read = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 # -- a request's own prediction --------------------------------------------------------------------------------------

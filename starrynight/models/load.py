@@ -23,7 +23,7 @@ from starrynight.models.ledger import MARKERS, Ledgers
 from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
 from starrynight.models.tensors import StoredTensors
-from starrynight.models.weights import WeightFile, header, is_variant
+from starrynight.models.weights import WeightFile, is_variant
 from starrynight.numerics.dtypes import HALVES, NARROW, cast
 from starrynight.numerics.emulate import emulate_module
 from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, parse_plan
@@ -247,7 +247,7 @@ def _tokenizers(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
 def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: LoadSpec) -> torch.nn.Module:
     """A component of a diffusers folder. 8-bit weights with scales apart are multiplied out, which no library does."""
     dtype = spec.reading(folder.name, files)
-    stored = [name for file in files for name in header(file.path) if name != "__metadata__"]
+    stored = [name for file in files for name in file.names]
     if tensors.is_scaled(stored):
         network, used = _scaled(folder, kind, files, dtype)
     else:

@@ -152,7 +152,7 @@ class WeightFile:
 
     ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold``
     entry, or "". ``prefix``: what the names of the component's tensors begin with. ``unused``: the prefixes of networks in the
-    same file that the model takes from elsewhere.
+    same file that the model takes from elsewhere. ``names``: of its tensors.
     """
 
     path: Path
@@ -161,6 +161,7 @@ class WeightFile:
     fold: str = ""
     prefix: str = ""
     unused: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def of_file(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> WeightFile:
@@ -222,12 +223,13 @@ def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[Weigh
 
 
 def _summary(path: Path, entries: Mapping[str, Any]) -> WeightFile:
-    tensors = [entry for name, entry in entries.items() if name != "__metadata__"]
+    tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
     return WeightFile(
         path,
-        frozenset(entry["dtype"] for entry in tensors),
-        sum(prod(entry["shape"]) for entry in tensors),
+        frozenset(entry["dtype"] for entry in tensors.values()),
+        sum(prod(entry["shape"]) for entry in tensors.values()),
         entries.get("__metadata__", {}).get(FOLD_HEADER, ""),
+        names=tuple(tensors),
     )
 
 
@@ -344,6 +346,15 @@ def read_json(path: Path) -> dict[str, Any]:
             f"“{path}”应为 JSON 对象；请重新下载。",
         )
     return read
+
+
+def config_or_empty(path: Path) -> dict[str, Any]:
+    """A small configuration; empty if it cannot be read, which is an error only when the model is loaded."""
+    try:
+        read = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def fingerprint(*roots: Path) -> str:
