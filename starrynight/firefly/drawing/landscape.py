@@ -11,7 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from starrynight.firefly.drawing import buildings, plants, shapes
+from starrynight.firefly.drawing import animals, buildings, nature, people, places, plants, shapes
 from starrynight.firefly.drawing.brushes import BRUSHES
 from starrynight.firefly.drawing.canvas import SUBPIXEL, Canvas, CanvasLayer
 from starrynight.firefly.drawing.palettes import PALETTES, WHITE, mix, shade
@@ -41,16 +41,15 @@ def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
     rng = np.random.default_rng([scene.seed, 2])
     canvas = Canvas(size, PALETTES[scene.style, scene.hour])
     paint_sky(canvas, scene, style, rng)
-    if scene.has("mountains"):
-        _mountains(canvas, scene, rng)
-    if scene.has("skyline"):
-        buildings.skyline(canvas, scene, rng)
+    for name, paint in _BEHIND:
+        if scene.has(name):
+            paint(canvas, scene, rng)
     if scene.weather == "mist":
         _mist(canvas, scene.horizon - 0.04, 0.16)
     if scene.has("sea", "lake") or (scene.kind == "city" and scene.has("reflection")):
         _shore(canvas, scene, rng)
         _water(canvas, scene, rng)
-    elif scene.kind != "apsara" or scene.has("river"):
+    elif scene.kind not in ("apsara", "desert") or scene.has("river"):
         _land(canvas, scene, rng)
     for name, paint in _PARTS:
         if scene.has(name):
@@ -242,20 +241,31 @@ def _draw_weather(canvas: Canvas, picture: np.ndarray) -> np.ndarray:
     return picture
 
 
-# Subjects painted over sky, mountains and land, from back to front.
-_PARTS: tuple[tuple[str, Callable[[Canvas, Scene, Rng], None]], ...] = (
-    ("skyline", buildings.street),
-    ("river", _river),
-    ("pagoda", buildings.pagoda),
-    ("village", buildings.village),
-    ("trees", plants.trees),
-    ("bridge", buildings.bridge),
-    ("lilies", plants.lilies),
-    ("wheat", plants.wheat),
-    ("sunflowers", plants.sunflowers),
-    ("boat", buildings.boat),
-    ("cypress", plants.cypress),
-    ("crows", plants.crows),
-    ("apsara", plants.apsara),
-    ("blossoms", plants.blossoms),
+Part = tuple[float, str, Callable[[Canvas, Scene, Rng], None]]
+# What paints each subject, with its depth. Negative depths come before land and water, which reflects them;
+# positive ones after, from back to front.
+PARTS: tuple[Part, ...] = (
+    (-0.5, "mountains", _mountains),
+    (-0.4, "skyline", buildings.skyline),
+    (0.1, "skyline", buildings.street),
+    (0.2, "river", _river),
+    (0.3, "pagoda", buildings.pagoda),
+    (0.4, "village", buildings.village),
+    (0.5, "trees", plants.trees),
+    (0.6, "bridge", buildings.bridge),
+    (0.65, "lilies", plants.lilies),
+    (0.7, "wheat", plants.wheat),
+    (0.72, "sunflowers", plants.sunflowers),
+    (0.75, "boat", buildings.boat),
+    (0.8, "cypress", plants.cypress),
+    (0.85, "crows", plants.crows),
+    (0.9, "apsara", plants.apsara),
+    (0.95, "blossoms", plants.blossoms),
+    *places.PARTS,
+    *nature.PARTS,
+    *animals.PARTS,
+    *people.PARTS,
 )
+_ORDERED = sorted(PARTS, key=lambda part: part[0])
+_BEHIND = [(name, paint) for depth, name, paint in _ORDERED if depth < 0]
+_PARTS = [(name, paint) for depth, name, paint in _ORDERED if depth > 0]

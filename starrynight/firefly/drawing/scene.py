@@ -17,17 +17,28 @@ STYLES = (
 )  # fmt: skip
 HOURS = ("night", "dusk", "dawn", "noon")
 WEATHERS = ("clear", "rain", "snow", "mist")
-KINDS = ("village", "pond", "mountain", "sea", "apsara", "sunflowers", "wheat", "city", "snow", "river")
+KINDS = (
+    "village", "pond", "mountain", "sea", "apsara", "sunflowers", "wheat", "city", "snow", "river", "desert",
+    "street", "bamboo", "forest", "meadow", "harbour", "gorge", "portrait", "creature",
+)  # fmt: skip
+PEOPLE = ("fisherman", "dancer", "monk", "kite", "umbrella", "scholar", "couple", "farmer")
+ANIMALS = (
+    "fox", "cat", "dog", "deer", "horse", "panda", "rabbit", "camel", "owl", "crane", "butterflies", "fish",
+    "whale",
+)  # fmt: skip
 SUBJECTS = (
     "stars", "swirls", "moon", "crescent", "sun", "comet", "aurora", "clouds", "village", "church",
     "cypress", "mountains", "river", "lake", "sea", "waves", "reflection", "lilies", "bridge", "boat",
     "pagoda", "apsara", "sunflowers", "wheat", "crows", "skyline", "snow", "rain", "trees", "blossoms",
+    "lighthouse", "castle", "windmill", "temple", "teahouse", "stonebridge", "greatwall", "street", "harbour",
+    "train", "balloon", "lanterns", "rainbow", "island", "volcano", "waterfall", "desert", "bamboo", "plum",
+    "lotus", "willow", "maple", "pine", "flowers", "swallows", *ANIMALS, *PEOPLE,
 )  # fmt: skip
 
 # The subjects that each kind of scene always has, and those it may have, with their probabilities.
 _ALWAYS: dict[str, tuple[str, ...]] = {
     "village": ("village",),
-    "pond": ("lake", "lilies", "reflection"),
+    "pond": ("lake", "reflection"),
     "mountain": ("mountains",),
     "sea": ("sea",),
     "apsara": ("apsara", "clouds"),
@@ -36,19 +47,91 @@ _ALWAYS: dict[str, tuple[str, ...]] = {
     "city": ("skyline",),
     "snow": ("snow",),
     "river": ("river", "mountains"),
+    "desert": ("desert",),
+    "street": ("street",),
+    "bamboo": ("bamboo",),
+    "forest": (),
+    "meadow": ("flowers",),
+    "harbour": ("sea", "harbour"),
+    "gorge": ("waterfall",),
+    "portrait": (),
+    "creature": (),
 }
 _MAYBE: dict[str, dict[str, float]] = {
-    "village": {"church": 0.5, "cypress": 0.5, "mountains": 0.65, "river": 0.2, "trees": 0.3},
-    "pond": {"bridge": 0.65, "trees": 0.5, "boat": 0.15, "blossoms": 0.2},
-    "mountain": {"pagoda": 0.6, "lake": 0.45, "trees": 0.55, "blossoms": 0.2, "clouds": 0.5},
-    "sea": {"boat": 0.8, "waves": 0.45, "mountains": 0.4, "reflection": 0.7},
+    "village": {
+        "church": 0.45, "cypress": 0.45, "mountains": 0.6, "river": 0.15, "trees": 0.3, "balloon": 0.06,
+        "rainbow": 0.12, "plum": 0.08, "swallows": 0.08,
+    },
+    "pond": {"bridge": 0.45, "trees": 0.25, "willow": 0.3, "boat": 0.1, "blossoms": 0.12, "swallows": 0.12},
+    "mountain": {"lake": 0.4, "trees": 0.4, "blossoms": 0.15, "clouds": 0.5, "pine": 0.25, "waterfall": 0.15},
+    "sea": {"boat": 0.65, "waves": 0.45, "mountains": 0.3, "reflection": 0.7, "island": 0.3, "rainbow": 0.1},
     "apsara": {"pagoda": 0.3, "mountains": 0.5},
-    "sunflowers": {"village": 0.35, "mountains": 0.4, "cypress": 0.25},
-    "wheat": {"crows": 0.5, "cypress": 0.5, "village": 0.25, "mountains": 0.4},
+    "sunflowers": {"village": 0.3, "mountains": 0.4, "cypress": 0.2},
+    "wheat": {"crows": 0.4, "cypress": 0.4, "village": 0.2, "mountains": 0.4},
     "city": {"reflection": 0.92, "boat": 0.12},
-    "snow": {"village": 0.6, "church": 0.3, "mountains": 0.75, "trees": 0.6, "lake": 0.35, "boat": 0.3},
-    "river": {"village": 0.35, "boat": 0.45, "trees": 0.45, "blossoms": 0.25, "pagoda": 0.2},
+    "snow": {
+        "village": 0.45, "church": 0.25, "mountains": 0.75, "trees": 0.5, "lake": 0.3, "boat": 0.25,
+        "plum": 0.2, "pine": 0.15,
+    },
+    "river": {
+        "village": 0.3, "boat": 0.4, "trees": 0.35, "blossoms": 0.2, "stonebridge": 0.25, "willow": 0.2,
+        "swallows": 0.15,
+    },
+    "desert": {"mountains": 0.2, "balloon": 0.15},
+    "street": {"lanterns": 0.55, "church": 0.15, "swallows": 0.1},
+    "bamboo": {"river": 0.2, "swallows": 0.1},
+    "forest": {"maple": 0.5, "pine": 0.3, "trees": 0.4, "river": 0.3, "lake": 0.2, "mountains": 0.4},
+    "meadow": {"mountains": 0.5, "trees": 0.2, "balloon": 0.25, "rainbow": 0.3, "train": 0.2},
+    "harbour": {"reflection": 0.8, "mountains": 0.3, "swallows": 0.15, "lanterns": 0.15},
+    "gorge": {"mountains": 0.7, "pine": 0.4, "rainbow": 0.3, "maple": 0.2, "stonebridge": 0.2},
+    "portrait": {
+        "mountains": 0.4, "village": 0.12, "bamboo": 0.12, "plum": 0.12, "blossoms": 0.1, "flowers": 0.12,
+        "willow": 0.08, "lanterns": 0.1,
+    },
+    "creature": {
+        "mountains": 0.3, "trees": 0.12, "flowers": 0.2, "bamboo": 0.08, "maple": 0.08, "snow": 0.1, "plum": 0.06,
+    },
+}  # fmt: skip
+# Subjects of which a kind of scene has at most one, and the probability that it has any.
+_LANDMARKS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "village": (0.12, ("windmill", "castle")),
+    "pond": (0.3, ("teahouse", "pagoda")),
+    "mountain": (0.85, ("pagoda", "temple", "castle", "greatwall", "volcano")),
+    "sea": (0.4, ("lighthouse", "volcano")),
+    "sunflowers": (0.3, ("windmill",)),
+    "wheat": (0.3, ("windmill",)),
+    "snow": (0.3, ("temple", "greatwall", "castle", "train")),
+    "river": (0.45, ("pagoda", "windmill", "temple", "teahouse")),
+    "desert": (0.3, ("castle", "train", "volcano")),
+    "bamboo": (0.5, ("teahouse", "temple")),
+    "forest": (0.35, ("temple", "castle", "pagoda")),
+    "meadow": (0.45, ("windmill", "castle")),
+    "harbour": (0.6, ("lighthouse",)),
+    "gorge": (0.5, ("temple", "pagoda", "teahouse")),
+    "portrait": (0.1, ("pagoda", "lighthouse")),
 }
+# People and animals that a kind of scene may have, and the probability that it has one.
+_FIGURES: dict[str, tuple[float, tuple[str, ...]]] = {
+    "village": (0.3, ("kite", "cat", "dog", "farmer", "couple", "owl")),
+    "pond": (0.5, ("fish", "fish", "crane", "umbrella", "fisherman")),
+    "mountain": (0.35, ("monk", "scholar", "crane", "deer", "horse")),
+    "sea": (0.4, ("whale", "whale", "fisherman")),
+    "sunflowers": (0.3, ("farmer", "butterflies", "dog", "couple")),
+    "wheat": (0.35, ("farmer", "horse", "fox", "couple")),
+    "snow": (0.45, ("fox", "rabbit", "fisherman", "umbrella", "deer", "crane", "monk")),
+    "river": (0.4, ("fisherman", "horse", "crane", "scholar", "couple")),
+    "desert": (0.65, ("camel", "camel", "camel", "monk", "horse", "fox")),
+    "street": (0.65, ("umbrella", "cat", "dog", "couple", "dancer")),
+    "bamboo": (0.7, ("panda", "panda", "panda", "monk", "scholar", "rabbit")),
+    "forest": (0.75, ("deer", "fox", "owl", "rabbit", "monk", "horse")),
+    "meadow": (0.75, ("horse", "kite", "rabbit", "butterflies", "dog", "couple", "dancer", "deer")),
+    "harbour": (0.2, ("cat", "fisherman")),
+    "gorge": (0.35, ("crane", "scholar", "monk", "deer")),
+    "portrait": (1.0, PEOPLE),
+    "creature": (1.0, ANIMALS[:11]),
+}
+# Animals that a picture may show two or three of.
+COUNTED = ("fox", "cat", "deer", "horse", "panda", "rabbit", "camel", "crane", "fish")
 # The styles that a kind of scene is drawn in more often.
 _AFFINITY: dict[str, tuple[str, ...]] = {
     "village": ("oil", "watercolor", "papercut"),
@@ -61,17 +144,36 @@ _AFFINITY: dict[str, tuple[str, ...]] = {
     "city": ("cyberpunk",),
     "snow": ("ink", "ukiyoe", "pastel"),
     "river": ("watercolor", "ink", "pointillism"),
+    "desert": ("dunhuang", "oil", "watercolor"),
+    "street": ("oil", "cyberpunk", "watercolor"),
+    "bamboo": ("ink", "ukiyoe", "watercolor"),
+    "forest": ("monet", "pastel", "papercut"),
+    "meadow": ("monet", "pastel", "pointillism"),
+    "harbour": ("monet", "oil", "ukiyoe"),
+    "gorge": ("ink", "ukiyoe", "watercolor"),
+    "portrait": ("dunhuang", "ukiyoe", "oil"),
+    "creature": ("ink", "papercut", "watercolor"),
 }
-_KIND_WEIGHTS = (0.16, 0.1, 0.1, 0.1, 0.09, 0.09, 0.09, 0.09, 0.09, 0.09)
+_KIND_WEIGHTS = (
+    0.08, 0.07, 0.07, 0.06, 0.04, 0.035, 0.035, 0.05, 0.06, 0.05, 0.04, 0.05, 0.04, 0.05, 0.05, 0.04, 0.04, 0.07,
+    0.07,
+)  # fmt: skip
 # The least probability of any style, so that every style is trained with every kind.
 _STYLE_FLOOR = 0.08
 # The kind of scene that a subject belongs to, the rarer subjects first.
 _KIND_OF = {
-    "apsara": "apsara", "lilies": "pond", "sunflowers": "sunflowers", "wheat": "wheat", "skyline": "city",
-    "snow": "snow", "sea": "sea", "river": "river", "village": "village", "mountains": "mountain",
+    "apsara": "apsara", "lilies": "pond", "lotus": "pond", "fish": "pond", "sunflowers": "sunflowers",
+    "wheat": "wheat", "desert": "desert", "camel": "desert", "bamboo": "bamboo", "panda": "bamboo",
+    "harbour": "harbour", "street": "street", "skyline": "city", "waterfall": "gorge", "snow": "snow",
+    "whale": "sea", "sea": "sea", "lighthouse": "sea", "river": "river", "maple": "forest", "flowers": "meadow",
+    "village": "village", "mountains": "mountain", "windmill": "meadow", "balloon": "meadow",
+    "greatwall": "mountain", "temple": "mountain", "castle": "mountain", "pagoda": "mountain",
+    "volcano": "mountain", "island": "sea", "fisherman": "river", **dict.fromkeys(PEOPLE, "portrait"),
+    **dict.fromkeys(ANIMALS[:6], "creature"), "rabbit": "creature", "owl": "creature", "crane": "creature",
+    "butterflies": "creature",
 }  # fmt: skip
 # Subjects of which a scene has at most one.
-_GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"))
+_GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"), ("lilies", "lotus"), PEOPLE, ANIMALS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +181,8 @@ class Scene:
     """The facts of one picture. Positions and sizes are shares of the picture's side, y pointing down.
 
     `light` is the x, y and radius of the moon or sun; `side` (-1 or 1) is the side of tall subjects; `amount`
-    in 0..1 scales the number of countable ones.
+    in 0..1 scales the number of countable ones. `figure` is the x of the person or animal, `close` whether it
+    fills the picture, and `count` (1 to 3) how many of the animals in COUNTED there are.
     """
 
     seed: int
@@ -92,6 +195,9 @@ class Scene:
     light: tuple[float, float, float]
     side: int
     amount: float
+    figure: float = 0.5
+    close: bool = False
+    count: int = 1
 
     def has(self, *names: str) -> bool:
         """Whether any of the subjects is in the picture."""
@@ -138,7 +244,22 @@ def compose(
     if kind == "apsara":
         height = 0.14
     light = (0.5 - side * rng.uniform(0.12, 0.32), max(height, radius + 0.05), radius)
-    return Scene(seed, style, kind, hour, weather, found, horizon, light, side, float(rng.uniform()))
+    amount = float(rng.uniform())
+    figure, close, count = _stage(rng, kind, found, side)
+    return Scene(seed, style, kind, hour, weather, found, horizon, light, side, amount, figure, close, count)
+
+
+def _stage(rng: np.random.Generator, kind: str, found: tuple[str, ...], side: int) -> tuple[float, bool, int]:
+    """Where the person or animal stands, whether it is seen from near, and how many animals there are."""
+    draws = rng.uniform(size=3)
+    close = kind in ("portrait", "creature") or (draws[0] < 0.5 and bool({"fish", "whale"} & set(found)))
+    if close:
+        x = 0.5 + side * float(rng.choice((-0.14, 0.0, 0.14), p=(0.25, 0.5, 0.25)))
+    else:
+        x = 0.5 - side * (0.06 + 0.24 * draws[1])
+    several = bool(set(COUNTED) & set(found)) and draws[2] < 0.4
+    count = (2 if draws[2] < 0.26 else 3) if several else 1
+    return float(x), close, count
 
 
 def _style_chances(kind: str) -> np.ndarray:
@@ -149,7 +270,7 @@ def _style_chances(kind: str) -> np.ndarray:
 def _hour_chances(kind: str, style: str) -> tuple[float, ...]:
     if style == "cyberpunk" or kind == "city":
         return 0.6, 0.2, 0.1, 0.1
-    if kind in ("sunflowers", "wheat", "pond"):
+    if kind in ("sunflowers", "wheat", "pond", "meadow", "bamboo", "portrait", "creature"):
         return 0.22, 0.24, 0.22, 0.32
     return 0.42, 0.22, 0.18, 0.18
 
@@ -159,13 +280,21 @@ def _draw_weather(rng: np.random.Generator, kind: str) -> str:
         return str(rng.choice(("snow", "clear"), p=(0.65, 0.35)))
     if kind == "city":
         return str(rng.choice(("clear", "rain", "snow", "mist"), p=(0.4, 0.45, 0.05, 0.1)))
-    if kind in ("sunflowers", "wheat"):
+    if kind in ("sunflowers", "wheat", "meadow"):
         return str(rng.choice(("clear", "rain", "mist"), p=(0.8, 0.1, 0.1)))
+    if kind == "desert":
+        return str(rng.choice(("clear", "mist"), p=(0.95, 0.05)))
+    if kind == "street":
+        return str(rng.choice(("clear", "rain", "snow", "mist"), p=(0.55, 0.3, 0.08, 0.07)))
     return str(rng.choice(WEATHERS, p=(0.74, 0.09, 0.05, 0.12)))
 
 
 def _horizon(rng: np.random.Generator, kind: str) -> float:
-    ranges = {"pond": (0.26, 0.36), "apsara": (0.8, 0.86), "sea": (0.52, 0.64), "city": (0.66, 0.74)}
+    ranges = {
+        "pond": (0.26, 0.36), "apsara": (0.8, 0.86), "sea": (0.52, 0.64), "city": (0.66, 0.74),
+        "street": (0.5, 0.58), "bamboo": (0.6, 0.7), "harbour": (0.48, 0.56), "portrait": (0.58, 0.7),
+        "creature": (0.5, 0.62),
+    }  # fmt: skip
     return float(rng.uniform(*ranges.get(kind, (0.5, 0.62))))
 
 
@@ -221,22 +350,82 @@ def _draw_subjects(
 ) -> tuple[str, ...]:
     found = {*_ALWAYS[kind], *(name for name, chance in _MAYBE[kind].items() if rng.uniform() < chance)}
     found |= _sky_subjects(rng, kind, style, hour, weather) | ({weather} & {"rain", "snow"})
+    found |= {_one_of(rng, _LANDMARKS.get(kind)), _one_of(rng, _FIGURES.get(kind))} - {""}
+    if kind == "pond":
+        found.add("lotus" if rng.uniform() < 0.35 else "lilies")
     for group in _GROUPS:
         if set(group) & set(asked):
             found -= set(group)
     found |= set(asked)
-    if not found & {"lake", "river", "sea"} and not (kind == "city" and "reflection" in found):
-        found.discard("boat")
-    if "village" not in found:
-        found.discard("church")
-    if "boat" in found and kind == "snow":
-        found -= {"village", "church"}
-    if kind == "snow" and not found & {"village", "mountains"}:
-        found.add("mountains")
-    if kind == "snow" and not found & {"village", "trees", "boat"}:
-        found.add("trees")
-    if kind == "sea" and not found & {"boat", "mountains"}:
-        found.add("boat")
-    if kind == "mountain" and not found & {"pagoda", "lake", "trees", "village"}:
-        found.add("lake")
+    found -= _impossible(found, kind, hour, weather) - set(asked)
+    found |= _needed(found, kind)
     return tuple(name for name in SUBJECTS if name in found)
+
+
+def _one_of(rng: np.random.Generator, choice: tuple[float, tuple[str, ...]] | None) -> str:
+    """One of the names with the choice's probability, else an empty string."""
+    chance, names = choice or (0.0, ("",))
+    drawn, name = rng.uniform(), str(rng.choice(names))
+    return name if drawn < chance else ""
+
+
+def _impossible(found: set[str], kind: str, hour: str, weather: str) -> set[str]:
+    """Subjects that do not belong beside the others."""
+    wrong: set[str] = set()
+    if not found & {"lake", "river", "sea"} and not (kind == "city" and "reflection" in found):
+        wrong |= {"boat", "fisherman"}
+    if kind == "portrait":
+        wrong.discard("fisherman")
+    if not found & {"village", "street"}:
+        wrong.add("church")
+    if "boat" in found and kind == "snow":
+        wrong |= {"village", "church"}
+    if hour == "night" or weather in ("rain", "snow"):
+        wrong |= {"rainbow"}
+    if weather in ("rain", "snow"):
+        wrong |= {"balloon", "butterflies", "kite"}
+    if weather == "snow" or kind == "snow":
+        wrong |= {"willow", "maple", "swallows", "flowers", "lotus"}
+    if "volcano" in found:
+        wrong.add("mountains")
+    if "fisherman" in found and kind != "portrait":
+        wrong.add("boat")  # the fisherman sits in his own
+    return wrong
+
+
+def _needed(found: set[str], kind: str) -> set[str]:
+    """Subjects without which a kind of scene would be empty."""
+    more: set[str] = set()
+    if kind == "snow" and not found & {"village", "mountains"}:
+        more.add("mountains")
+    if kind == "snow" and not found & {"village", "trees", "boat", "pine", "temple", "castle", "train"}:
+        more.add("trees")
+    if kind == "sea" and not found & {
+        "boat",
+        "mountains",
+        "island",
+        "lighthouse",
+        "whale",
+        "volcano",
+        "fisherman",
+    }:
+        more.add("boat")
+    if kind == "mountain" and not found & {
+        "pagoda",
+        "lake",
+        "trees",
+        "village",
+        "temple",
+        "castle",
+        "greatwall",
+    }:
+        more.add("trees" if "volcano" in found else "lake")
+    if kind == "forest" and not found & {"maple", "pine", "trees"}:
+        more.add("trees")
+    if kind == "river" and "volcano" not in found:
+        more.add("mountains")
+    if not found & set(PEOPLE) and kind == "portrait":
+        more.add("monk")
+    if not found & set(ANIMALS) and kind == "creature":
+        more.add("butterflies" if "flowers" in found else "cat")
+    return more
