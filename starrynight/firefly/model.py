@@ -40,18 +40,16 @@ STREAM = "text_encoder"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """``dim`` is the width of the transformer, a multiple of 64 (one head); the other sizes follow."""
+    """``dim`` is the width of the transformer, a multiple of 64 (one head), ``layers`` how many blocks run over
+    text and picture together; the other sizes follow.
+    """
 
-    dim: int = 256
+    dim: int = 384
+    layers: int = 6
 
     @property
     def heads(self) -> int:
         return self.dim // 64
-
-    @property
-    def layers(self) -> int:
-        """Blocks over text and picture together: six at 256, growing with the width."""
-        return max(1, self.dim * 6 // 256)
 
     @property
     def text_dim(self) -> int:
@@ -231,7 +229,7 @@ def _feed_forwards(transformer: Any) -> Iterator[tuple[str, Any]]:
             yield f"{stack}.{number}.feed_forward", block.feed_forward
 
 
-def peak_activations(pipe: Any, prompts: Sequence[str]) -> dict[str, float]:
+def peak_activations(pipe: Any, prompts: Sequence[str], size: int = 256) -> dict[str, float]:
     """The largest absolute output of every feed-forward, and of the text encoder's stream (key
     "text_encoder"), while ``prompts`` are painted in 8 steps.
     """
@@ -247,7 +245,7 @@ def peak_activations(pipe: Any, prompts: Sequence[str]) -> dict[str, float]:
     hooks = [part.register_forward_hook(record(name)) for name, part in _feed_forwards(pipe.transformer)]
     hooks += [layer.register_forward_hook(record(STREAM)) for layer in pipe.text_encoder.layers]
     try:
-        paint(pipe, prompts)
+        paint(pipe, prompts, size=size)
     finally:
         for hook in hooks:
             hook.remove()
@@ -255,7 +253,9 @@ def peak_activations(pipe: Any, prompts: Sequence[str]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def rescale(pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATION) -> dict[str, int]:
+def rescale(
+    pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATION, size: int = 256
+) -> dict[str, int]:
     """Divide weights by powers of two until every peak activation on ``prompts`` is at most ``largest``.
     Returns the exponents of the parts that changed.
 
@@ -263,7 +263,7 @@ def rescale(pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATI
     rest from ``w2``. Only the epsilon of the following norm (1e-5) keeps the result from being exact. The
     text encoder's epsilons are scaled with its stream.
     """
-    peaks = peak_activations(pipe, prompts)
+    peaks = peak_activations(pipe, prompts, size)
     exponents = {
         name: math.ceil(math.log2(peak / largest)) for name, peak in sorted(peaks.items()) if peak > largest
     }

@@ -42,11 +42,14 @@ def blur(image: np.ndarray, radius: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CanvasLayer:
-    """One layer: its role, its coverage uint8 [S, S], and the canvas's colours with it, uint8 [S, S, 3]."""
+    """One layer: its role, its coverage uint8 [S, S], the canvas's colours with it, uint8 [S, S, 3], and the
+    subject it belongs to.
+    """
 
     role: str
     mask: np.ndarray
     colour: np.ndarray
+    subject: str = ""
 
 
 class Canvas:
@@ -55,12 +58,14 @@ class Canvas:
     `colour` uint8 [S, S, 3] shows all layers so far; `lights` uint8 [S, S, 3] only what shines; `angle`
     float32 [S, S] is the stroke direction in radians; `region` int32 [S, S] the number of the visible layer;
     `detail` float32 [S, S] in 0..1 how fine the brush must be; `water` uint8 [S, S] the mask of water; `rain`
-    [N, 2] and `flakes` [N, 3] the positions of rain and snow, if any.
+    [N, 2] and `flakes` [N, 3] the positions of rain and snow, if any. `subject` is what is being painted: its
+    layers are marked with it.
     """
 
     def __init__(self, size: int, palette: Palette) -> None:
         self.size = size
         self.palette = palette
+        self.subject = ""
         self.colour = np.zeros((size, size, 3), np.uint8)
         self.lights = np.zeros((size, size, 3), np.uint8)
         self.angle = np.zeros((size, size), np.float32)
@@ -124,7 +129,7 @@ class Canvas:
 
     def _finish(self, role: str, area: np.ndarray, angle: float | np.ndarray, detail: float) -> None:
         seen = area > 127
-        self.layers.append(CanvasLayer(role, area, self.colour))
+        self.layers.append(CanvasLayer(role, area, self.colour, self.subject))
         self.region[seen] = len(self.layers)
         self.detail[seen] = detail
         self.angle[seen] = angle[seen] if isinstance(angle, np.ndarray) else angle

@@ -23,15 +23,20 @@ Rng = np.random.Generator
 SMALLEST, LARGEST = 64, 2048
 
 
-def render(scene: Scene, size: int = 256) -> np.ndarray:
+def render(
+    scene: Scene, size: int = 256, boxes: dict[str, tuple[float, float, float, float]] | None = None
+) -> np.ndarray:
     """The picture of `scene`, uint8 [size, size, 3] RGB. The same scene and size give the same bytes.
 
+    `boxes`, if given, takes the place of every painted subject: left, top, right, bottom, as shares of the side.
     Raises ValueError when size is outside 64..2048.
     """
     if not SMALLEST <= size <= LARGEST:
         raise ValueError(f"size {size} is outside {SMALLEST}..{LARGEST}")
     paint, style = BRUSHES[scene.style]
     canvas = lay_out(scene, size, style)
+    if boxes is not None:
+        boxes |= _boxes(canvas)
     picture = paint(canvas, np.random.default_rng([scene.seed, 3]))
     return _draw_weather(canvas, np.clip(picture, 0, 255).astype(np.uint8))
 
@@ -43,7 +48,9 @@ def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
     paint_sky(canvas, scene, style, rng)
     for name, paint in _BEHIND:
         if scene.has(name):
+            canvas.subject = name
             paint(canvas, scene, rng)
+    canvas.subject = ""
     if scene.weather == "mist":
         _mist(canvas, scene.horizon - 0.04, 0.16)
     if scene.has("sea", "lake") or (scene.kind == "city" and scene.has("reflection")):
@@ -53,11 +60,33 @@ def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
         _land(canvas, scene, rng)
     for name, paint in _PARTS:
         if scene.has(name):
+            canvas.subject = name
             paint(canvas, scene, rng)
+            canvas.subject = ""
         if name == "river" and scene.kind != "apsara":
             plants.meadow(canvas, scene, np.random.default_rng([scene.seed, 4]))
     _place_weather(canvas, scene, rng)
     return canvas
+
+
+# The sky's layers whose roles are not their subjects' names.
+_SKY_ROLES = {"moon": "moon", "sun": "sun", "comet": "comet"}
+
+
+def _boxes(canvas: Canvas) -> dict[str, tuple[float, float, float, float]]:
+    """The place of every subject that has layers of its own."""
+    areas: dict[str, np.ndarray] = {}
+    for layer in canvas.layers:
+        if name := layer.subject or _SKY_ROLES.get(layer.role, ""):
+            seen = layer.mask[::4, ::4] > 100
+            areas[name] = seen | areas[name] if name in areas else seen
+    found = {}
+    for name, area in areas.items():
+        rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
+        if len(rows):
+            n = len(area)
+            found[name] = columns[0] / n, rows[0] / n, (columns[-1] + 1) / n, (rows[-1] + 1) / n
+    return found
 
 
 def _slope(canvas: Canvas, crest: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Firefly's training data: drawn pictures on disk, the captions that describe them, and the captions as
 tokens.
 
-A set is a folder: ``pictures.npy`` (uint8 [N, 256, 256, 3]) and one ``block-*.jsonl`` per 50 pictures, with
+A set is a folder: ``pictures.npy`` (uint8 [N, S, S, 3]) and one ``block-*.jsonl`` per 24 pictures, with
 each picture's seed, what it shows, and several captions. Drawing resumes: a block is written to the array
 first, then its JSON lines appear atomically, and a block that has its lines is not drawn again.
 
@@ -12,26 +12,26 @@ and always true of the scene. The phrases are in phrases.json. Nothing here know
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from starrynight.firefly.drawing.scene import Scene, compose
 from starrynight.storage import write_atomic
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Rng = np.random.Generator
+# Left, top, right and bottom edge of a subject, as shares of the picture's side.
+Box = tuple[float, float, float, float]
 
-BLOCK = 50
-# First seeds of the two sets, far enough apart that no scene is in both.
-TRAINING_SEED, HELD_OUT_SEED = 1_000_000, 9_000_000
+BLOCK = 24
+# First seeds of the sets, far enough apart that no scene is in two of them.
+TRAINING_SEED, LARGE_SEED, HELD_OUT_SEED = 1_000_000, 4_000_000, 9_000_000
 
 # The phrases, Chinese and English: of each "style", "thing", "hour" and "weather"; and whole "line"s, each
 # with the facts that must hold for it ("night" and "mist" count as facts).
@@ -49,19 +49,6 @@ _MAIN_SUBJECT = {
 _ORNAMENTS = (
     "masterpiece", "best quality", "8k", "highly detailed", "beautiful", "a painting", "art", "wallpaper",
     "高清", "精美", "杰作", "细节丰富", "唯美", "绘画作品", "大师之作", "一幅画",
-)  # fmt: skip
-
-# The stock transformer pads every caption to a multiple of this (diffusers,
-# transformer_z_image.SEQ_MULTI_OF).
-MULTIPLE = 32
-LONGEST = 64
-EMPTY_SHARE = 0.1
-LONG_SHARE = 0.2
-# Subjects that a model leaves out when it reads every caption equally often (docs/firefly-evaluation.json):
-# they are small, pale or thin.
-OMITTED_SUBJECTS = (
-    "stars", "swirls", "moon", "crescent", "sun", "comet", "clouds", "church", "blossoms", "crows", "pagoda",
-    "boat", "rain",
 )  # fmt: skip
 
 
@@ -144,26 +131,42 @@ def _ornament(text: str, rng: Rng) -> str:
 
 
 def draw(
-    folder: Path, count: int, first_seed: int, size: int = 256, captions: int = 6, workers: int = 2
+    folder: Path,
+    count: int,
+    first_seed: int,
+    size: int = 512,
+    captions: int = 8,
+    workers: int = 2,
+    seconds: float = math.inf,
 ) -> None:
-    """Draw a set of ``count`` pictures of ``size`` pixels a side, resuming where an earlier run stopped."""
+    """Draw a set of ``count`` pictures of ``size`` pixels a side, or as many as ``seconds`` allow, resuming
+    where an earlier run stopped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     array = folder / "pictures.npy"
     if not array.exists():
-        np.lib.format.open_memmap(array, "w+", np.uint8, (count, size, size, 3)).flush()
+        unfinished = array.with_suffix(".part")
+        np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3)).flush()
+        unfinished.replace(array)
     blocks = range(-(-count // BLOCK))
     missing = [block for block in blocks if not _block_path(folder, block).exists()]
+    deadline = time.time() + seconds
     # Spawned, not forked: a fork of a process whose other threads hold locks can deadlock.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_draw_block, folder, first_seed, block, count, captions) for block in missing]
+        jobs = [
+            pool.submit(_draw_block, folder, first_seed, block, count, captions, deadline)
+            for block in missing
+        ]
         for done, job in enumerate(jobs, start=1):
             job.result()
-            if done % 10 == 0 or done == len(jobs):
+            if time.time() < deadline and (done % 10 == 0 or done == len(jobs)):
                 print(f"{folder.name}: {done}/{len(jobs)} blocks", flush=True)
 
 
-def _draw_block(folder: Path, first_seed: int, block: int, count: int, captions: int) -> None:
-    """Draw the up to 50 pictures of one block into the set."""
+def _draw_block(
+    folder: Path, first_seed: int, block: int, count: int, captions: int, deadline: float
+) -> None:
+    """Draw the pictures of one block into the set. A block that is not finished at ``deadline`` is dropped."""
     import cv2
 
     from starrynight.firefly.drawing.landscape import render
@@ -172,10 +175,12 @@ def _draw_block(folder: Path, first_seed: int, block: int, count: int, captions:
     pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
     records = []
     for index in range(block * BLOCK, min(count, (block + 1) * BLOCK)):
+        if time.time() > deadline:
+            return
         scene = compose(first_seed + index)
-        pictures[index] = render(scene, size=pictures.shape[1])
-        records.append(describe(scene, captions))
-    pictures.flush()
+        boxes: dict[str, Box] = {}
+        pictures[index] = render(scene, pictures.shape[1], boxes)
+        records.append(describe(scene, captions, boxes))
     write_block(_block_path(folder, block), records)
 
 
@@ -183,11 +188,21 @@ def _block_path(folder: Path, block: int) -> Path:
     return folder / f"block-{block:05d}.jsonl"
 
 
-def describe(scene: Scene, captions: int) -> dict[str, Any]:
-    """A scene's record in its block: its seed, what it shows, and captions drawn from the seed."""
+def describe(scene: Scene, captions: int, boxes: dict[str, Box] | None = None) -> dict[str, Any]:
+    """A scene's record in its block: its seed, what it shows and where, captions drawn from the seed, and the
+    subjects that each of them names.
+    """
     rng = np.random.default_rng((scene.seed, 1))
     texts = [_ornament(caption(scene, rng), rng) for _ in range(captions)]
-    return {"seed": scene.seed, "shows": _contents(scene), "captions": texts}
+    named = [[one for one in scene.subjects if mentions(text, "thing", one)] for text in texts]
+    rounded = {name: [round(float(edge), 3) for edge in box] for name, box in (boxes or {}).items()}
+    return {
+        "seed": scene.seed,
+        "shows": _contents(scene),
+        "captions": texts,
+        "named": named,
+        "boxes": rounded,
+    }
 
 
 def _contents(scene: Scene) -> dict[str, Any]:
@@ -202,39 +217,33 @@ def write_block(path: Path, records: list[dict[str, Any]]) -> None:
     write_atomic(path, lines.encode(), overwrite=True)
 
 
-def recaption(folder: Path, captions: int) -> int:
-    """Write the captions of every drawn block again, after a change of the phrases; the pictures stay.
-
-    Returns how many pictures were captioned. Raises ValueError when a seed no longer composes the scene that
-    was drawn from it: those pictures must be drawn again.
-    """
-    count = 0
-    for path in sorted(folder.glob("block-*.jsonl")):
-        records = []
-        for old in map(json.loads, path.read_text("utf-8").splitlines()):
-            scene = compose(old["seed"])
-            if _contents(scene) != old["shows"]:
-                raise ValueError(f"{path.name}: seed {old['seed']} now composes another scene; draw it again")
-            records.append(describe(scene, captions))
-        write_block(path, records)
-        count += len(records)
-    return count
-
-
-@dataclass(frozen=True)
 class PictureSet:
-    """The drawn part of a set: ``pictures`` uint8 [N, S, S, 3] and their N ``records`` (seed, shows,
-    captions).
-
-    ``planned`` is how many pictures the finished set will hold.
+    """The leading finished blocks of a set, which may still grow: ``pictures`` uint8 [N, S, S, 3] and their N
+    ``records`` (see ``describe``). ``planned`` is how many pictures the finished set will hold.
     """
 
-    pictures: np.ndarray
-    records: list[dict[str, Any]]
-    planned: int = 0
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.records, self._blocks = folder, list[dict[str, Any]](), 0
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def planned(self) -> int:
+        return len(np.load(self.folder / "pictures.npy", mmap_mode="r"))
+
+    @property
+    def pictures(self) -> np.ndarray:
+        return np.load(self.folder / "pictures.npy", mmap_mode="r")[: len(self)]
+
+    def refresh(self) -> range:
+        """Read the blocks that were finished meanwhile. Returns the numbers of the new pictures."""
+        first = len(self.records)
+        while (path := _block_path(self.folder, self._blocks)).exists():
+            self.records += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            self._blocks += 1
+        return range(first, len(self.records))
 
     def all_captions(self) -> Iterator[str]:
         """Every caption of every picture, in order."""
@@ -242,103 +251,7 @@ class PictureSet:
             yield from record["captions"]
 
 
-def read(folder: Path) -> PictureSet:
-    """The leading complete blocks of a set: all of them once ``draw`` has finished."""
-    records: list[dict[str, Any]] = []
-    block = 0
-    while (path := _block_path(folder, block)).exists():
-        records += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        block += 1
-    pictures = np.load(folder / "pictures.npy", mmap_mode="r")
-    return PictureSet(pictures[: len(records)], records, len(pictures))
-
-
-@dataclass(frozen=True)
-class TokenizedCaptions:
-    """Every caption of a set as tokens: ``tokens`` int32 [N, K, 64] and ``lengths`` [N, K]; ``empty`` is
-    caption "".
-
-    ``mentioning`` has, for each of OMITTED_SUBJECTS that any caption mentions, the indices [M, 2] (picture,
-    caption) of the captions that mention it.
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-    empty: np.ndarray
-    mentioning: tuple[np.ndarray, ...]
-
-    @classmethod
-    def encode(cls, tokenizer: Any, captions: Sequence[Sequence[str]]) -> TokenizedCaptions:
-        """Tokenize K ``captions`` for each of N pictures, truncated to 64 tokens."""
-        count = len(captions[0])
-        tokens = np.full((len(captions), count, LONGEST), tokenizer.pad_token_id, np.int32)
-        lengths = np.zeros((len(captions), count), np.int32)
-        for row, texts in enumerate(captions):
-            ids = tokenizer([chat_prompt(tokenizer, text) for text in texts])["input_ids"]
-            for column, one in enumerate(ids):
-                lengths[row, column] = min(len(one), LONGEST)
-                tokens[row, column, : len(one)] = one[:LONGEST]
-        empty = np.asarray(tokenizer(chat_prompt(tokenizer, ""))["input_ids"], np.int32)
-        found = (
-            np.argwhere([[mentions(text, "thing", thing) for text in texts] for texts in captions])
-            for thing in OMITTED_SUBJECTS
-        )
-        return cls(tokens, lengths, empty, tuple(places for places in found if len(places)))
-
-    def sample(self, count: int, omitted_share: float, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        """``count`` pictures in rising order, and for each a permutation of its captions [count, K].
-
-        For a share ``omitted_share`` of them the first caption mentions one of OMITTED_SUBJECTS, each subject
-        equally often.
-        """
-        pictures, captions = self.lengths.shape
-        rows = rng.integers(pictures, size=count)
-        columns = rng.permuted(np.tile(np.arange(captions), (count, 1)), axis=1)
-        for slot in np.flatnonzero(rng.random(count) < omitted_share) if self.mentioning else ():
-            rows[slot], first = rng.choice(self.mentioning[rng.integers(len(self.mentioning))])
-            order = columns[slot]
-            order[order == first], order[0] = order[0], first
-        rising = np.argsort(rows, kind="stable")
-        return rows[rising], columns[rising]
-
-    def batch(self, rows: np.ndarray, columns: np.ndarray, rng: Rng) -> tuple[Tensor, Tensor]:
-        """Tokens int64 and mask bool [B, L] for the pictures and captions that ``sample`` chose.
-
-        Four batches in five hold one caption of each picture, one in ten of them empty, padded to 32. The
-        fifth joins two captions of each picture, padded to 64.
-        """
-        if rng.random() < LONG_SHARE:
-            return self._join(rows, columns)
-        column = columns[:, 0]
-        tokens, lengths = self.tokens[rows, column], np.minimum(self.lengths[rows, column], MULTIPLE)
-        dropped = rng.random(len(rows)) < EMPTY_SHARE
-        tokens[dropped, : len(self.empty)] = self.empty
-        lengths[dropped] = len(self.empty)
-        return _to_tensors(tokens, lengths, MULTIPLE)
-
-    def _join(self, rows: np.ndarray, columns: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The first and last caption of each order as one, the second without its opening token."""
-        tokens = np.zeros((len(rows), LONGEST), np.int32)
-        lengths = np.zeros(len(rows), np.int32)
-        for slot, (row, order) in enumerate(zip(rows, columns, strict=True)):
-            first = self.tokens[row, order[0], : self.lengths[row, order[0]] - 1]
-            second = self.tokens[row, order[-1], 1 : self.lengths[row, order[-1]]]
-            both = np.concatenate([first, second])[:LONGEST]
-            tokens[slot, : len(both)], lengths[slot] = both, len(both)
-        return _to_tensors(tokens, lengths, LONGEST)
-
-
-def _to_tensors(tokens: np.ndarray, lengths: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
-    # Imported here: the processes that draw pictures import this module and need no torch.
-    import torch
-
-    mask = np.arange(width)[None] < lengths[:, None]
-    return torch.from_numpy(tokens[:, :width]).long(), torch.from_numpy(mask)
-
-
-def chat_prompt(tokenizer: Any, text: str) -> str:
-    """``text`` in the chat template, exactly as ZImagePipeline formats it."""
-    messages = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
-    )
+def scene_captions(seeds: range, captions: int = 4) -> Iterator[str]:
+    """Captions of composed scenes, without drawing them: what the tokenizer learns from."""
+    for seed in seeds:
+        yield from describe(compose(seed), captions)["captions"]

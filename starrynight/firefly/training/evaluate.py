@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from starrynight.firefly import model
 from starrynight.firefly.drawing.scene import HOURS, STYLES, SUBJECTS, compose
 from starrynight.firefly.training import data
-from starrynight.firefly.training.autoencoder import mean_psnr, to_signed
-from starrynight.firefly.training.optimise import ProcessGroup, launch, read_checkpoint, write_checkpoint
+from starrynight.firefly.training.autoencoder import mean_psnr
+from starrynight.firefly.training.corpus import to_signed
+from starrynight.firefly.training.optimise import read_checkpoint, write_checkpoint
 
-SIDE = 128
-FEATURES = 96
+SIDE = 192
+FEATURES = 128
 # A subject counts as found when its probability is above this.
 THRESHOLD = 0.5
 CLASSIFIER_STEPS = 2400
@@ -56,17 +57,18 @@ SHEET_SCENES = (
 
 
 class Classifier(nn.Module):
-    """A small convolutional network: picture [B, 3, 128, 128] in -1..1 to logits of style, subjects, hour."""
+    """A small convolutional network: picture [B, 3, 192, 192] in -1..1 to logits of style, subjects, hour."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 24, 48, 64, 96, FEATURES)
+        widths = (3, 32, 64, 96, 128, FEATURES)
         self.body = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU())
                 for a, b in pairwise(widths)
             ),
             nn.Conv2d(FEATURES, FEATURES, 3, padding=1),
+            nn.GroupNorm(8, FEATURES),
             nn.SiLU(),
         )
         self.style = nn.Linear(2 * FEATURES, len(STYLES))
@@ -74,7 +76,7 @@ class Classifier(nn.Module):
         self.hour = nn.Linear(2 * FEATURES, len(HOURS))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Mean and maximum over the picture [B, 192]: the mean sees textures, the maximum small subjects."""
+        """Mean and maximum over the picture [B, 256]: the mean sees textures, the maximum small subjects."""
         found = self.body(pictures).flatten(2)
         return torch.cat([found.mean(-1), found.amax(-1)], 1)
 
@@ -99,27 +101,32 @@ def labels(records: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def train_classifier(
-    drawn: data.PictureSet, checkpoint: Path, steps: int = CLASSIFIER_STEPS, batch: int = 64, seed: int = 0
+    drawn: data.PictureSet,
+    checkpoint: Path,
+    device: torch.device,
+    steps: int = CLASSIFIER_STEPS,
+    batch: int = 64,
+    seed: int = 0,
 ) -> Classifier:
     """The classifier, read from ``checkpoint`` or else trained on drawn pictures and written there."""
     torch.manual_seed(seed)
     classifier: Any = Classifier()  # torch's stubs lack ``memory_format``
-    classifier.to(memory_format=torch.channels_last)
+    classifier.to(device, memory_format=torch.channels_last)
     if checkpoint.exists():
         classifier.load_state_dict(read_checkpoint(checkpoint)[0]["model"])
         return classifier.eval()
-    style, subjects, hour = labels(drawn.records)
-    small = shrink(drawn.pictures)
+    style, subjects, hour = (one.to(device) for one in labels(drawn.records[:8000]))
+    small = torch.from_numpy(shrink(drawn.pictures[:8000])).to(device)
     optimiser = torch.optim.AdamW(classifier.parameters(), 2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     rng = np.random.default_rng(seed)
     for step in range(steps):
-        rows = rng.integers(len(small), size=batch)
+        rows = torch.from_numpy(rng.integers(len(small), size=batch)).to(device)
         predicted_style, predicted_subjects, predicted_hour = classifier(augment(small[rows], rng))
         loss = (
             F.cross_entropy(predicted_style, style[rows])
             + F.cross_entropy(predicted_hour, hour[rows])
-            + 5 * F.binary_cross_entropy_with_logits(predicted_subjects, subjects[rows])
+            + 8 * F.binary_cross_entropy_with_logits(predicted_subjects, subjects[rows])
         )
         optimiser.zero_grad()
         loss.backward()
@@ -131,7 +138,7 @@ def train_classifier(
     return classifier.eval()
 
 
-def augment(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
+def augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     """Random mirror, shift and brightness, so that the classifier cannot memorise pixels."""
     batch = to_signed(pictures)
     if rng.random() < 0.5:
@@ -145,13 +152,13 @@ def augment(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
 @torch.no_grad()
 def classify(classifier: Classifier, pictures: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features, style logits, subject probabilities and hour logits of ``pictures`` uint8 [N, S, S, 3]."""
-    small = shrink(pictures)
+    small, device = shrink(pictures), next(classifier.parameters()).device
     rows = []
     for start in range(0, len(small), 64):
-        features = classifier.features(to_signed(small[start : start + 64]))
+        features = classifier.features(to_signed(small[start : start + 64], device))
         subjects = classifier.subjects(features).sigmoid()
         rows.append((features, classifier.style(features), subjects, classifier.hour(features)))
-    features, style, subjects, hour = (torch.cat(column) for column in zip(*rows, strict=True))
+    features, style, subjects, hour = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
     return features, style, subjects, hour
 
 
@@ -226,12 +233,18 @@ def by_name(classifier: Classifier, pictures: np.ndarray, prompts: list[Evaluati
 
 
 def diversity(
-    classifier: Classifier, pipe: Any, texts: list[str], steps: int, guidance: float, held_out: np.ndarray
+    classifier: Classifier,
+    pipe: Any,
+    texts: list[str],
+    side: int,
+    steps: int,
+    guidance: float,
+    held_out: np.ndarray,
 ) -> dict[str, float]:
     """Mean feature distance between four seeds of one caption, and between different held-out pictures."""
     spreads = []
     for text in texts:
-        made = model.paint(pipe, [text] * 4, seed=100, steps=steps, guidance=guidance)
+        made = model.paint(pipe, [text] * 4, seed=100, size=side, steps=steps, guidance=guidance)
         spreads.append(float(torch.pdist(classify(classifier, made)[0]).mean()))
     return {
         "over_seeds": float(np.mean(spreads)),
@@ -249,50 +262,39 @@ def nearest_distances(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
     return (torch.cdist(thumbnails(pictures), known).amin(1) / known.shape[1] ** 0.5).numpy()
 
 
-def paint_partition(
-    processes: ProcessGroup, work: Path, weights: Path, count: int, steps: int, guidance: float
-) -> None:
-    """Paint this process's partition of the evaluation prompts into ``work/painted-RANK.npy``."""
-    texts = [prompt.text for prompt in evaluation_prompts(data.read(work / "held-out"), count)]
-    edges = [len(texts) * rank // processes.size for rank in range(processes.size + 1)]
-    first, last = edges[processes.rank], edges[processes.rank + 1]
-    pipe = model.load(weights, torch.bfloat16)
-    pictures = model.paint(pipe, texts[first:last], seed=1 + first, steps=steps, guidance=guidance)
-    np.save(work / f"painted-{processes.rank}.npy", pictures)
-
-
 def report(
-    work: Path, weights: Path, count: int, steps: int, guidance: float, processes: int = 2
+    work: Path, weights: Path, count: int, steps: int, guidance: float, side: int, device: torch.device
 ) -> dict[str, Any]:
     """Paint ``count`` held-out captions with ``weights`` in bfloat16, as the studio does, and compare the
     pictures with the held-out pictures of those captions. Trains the classifier if ``work`` has none.
     """
-    training, held_out = data.read(work / "training"), data.read(work / "held-out")
-    classifier = train_classifier(training, work / "judge.safetensors")
-    launch(processes, paint_partition, work, weights, count, steps, guidance)
-    made = np.concatenate([np.load(work / f"painted-{rank}.npy") for rank in range(processes)])
-    pipe = model.load(weights, torch.bfloat16)
+    training, held_out = data.PictureSet(work / "training"), data.PictureSet(work / "held-out")
+    classifier = train_classifier(training, work / "judge.safetensors", device)
+    pipe = model.load(weights, torch.bfloat16).to(device)
     prompts = evaluation_prompts(held_out, count)
     texts = [prompt.text for prompt in prompts]
+    made = model.paint(pipe, texts, seed=1, size=side, steps=steps, guidance=guidance)
     real, other = held_out.pictures[: len(prompts)], held_out.pictures[len(prompts) :]
     features = {
         name: classify(classifier, some)[0]
         for name, some in (("made", made), ("real", real), ("other", other))
     }
-    far = nearest_distances(made, training.pictures), nearest_distances(real, training.pictures)
+    known = training.pictures[:5000]
+    far = nearest_distances(made, known), nearest_distances(real, known)
     return {
         "conditions": {
-            "pictures": len(texts), "steps": steps, "guidance": guidance, "side": 256, "dtype": "bfloat16"
+            "pictures": len(texts), "steps": steps, "guidance": guidance, "side": side, "dtype": "bfloat16"
         },
         "generated": metrics(classifier, made, prompts),
         "held_out": metrics(classifier, real, prompts),
         "by_name": by_name(classifier, made, prompts),
+        "by_name_held_out": by_name(classifier, real, prompts),
         "frechet": {
             "generated": frechet(features["made"], features["real"]),
             # Too few pictures leave the covariance of the features undetermined.
             "held_out": frechet(features["other"], features["real"]) if len(other) > FEATURES else None,
         },
-        "diversity": diversity(classifier, pipe, texts[:8], steps, guidance, real[:200]),
+        "diversity": diversity(classifier, pipe, texts[:8], side, steps, guidance, real[:200]),
         "nearest_training_picture": {
             "generated_least": float(far[0].min()), "generated_median": float(np.median(far[0])),
             "held_out_least": float(far[1].min()), "held_out_median": float(np.median(far[1])),
@@ -342,13 +344,19 @@ def tile(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
     return sheet
 
 
-def write_sheet(folder: Path, out: Path, size: int = 256, steps: int = 8, guidance: float = 2.0) -> None:
-    """Paint the contact sheet with the weights in ``folder`` and write it as a JPEG or PNG. It uses the stock
-    ZImagePipeline, so it also shows that the weights load there.
+def write_sheet(
+    folder: Path,
+    out: Path,
+    size: int = 512,
+    steps: int = 8,
+    guidance: float = 2.0,
+    device: torch.device | None = None,
+) -> None:
+    """Paint the contact sheet with the weights in ``folder`` and write it as a JPEG or PNG, at half size. It uses
+    the stock ZImagePipeline, so it also shows that the weights load there.
     """
     from PIL import Image
 
-    pictures = model.paint(
-        model.load(folder, torch.bfloat16), sheet_prompts(), size=size, steps=steps, guidance=guidance
-    )
-    Image.fromarray(tile(pictures, len(SHEET_STYLES))).save(out, quality=88)
+    pipe = model.load(folder, torch.bfloat16).to(device or torch.device("cpu"))
+    pictures = model.paint(pipe, sheet_prompts(), size=size, steps=steps, guidance=guidance)
+    Image.fromarray(tile(shrink(pictures, size // 2), len(SHEET_STYLES))).save(out, quality=88)

@@ -1,12 +1,8 @@
-"""What every training of Firefly shares: processes, optimiser, moving average, checkpoint and the training
-loop.
+"""What every training of Firefly shares: device, optimiser, moving average, checkpoint and the training loop.
 
-Single-threaded processes share each batch and reduce their gradients once a step. On a busy machine they are
-faster than threads, which synchronise at every operation and wait for the slowest each time (measured in
-docs/training.md).
-
-Random state is never stored. Every step draws from a generator seeded with (seed, step, rank), so a run that
-was killed and resumed draws the same numbers as an uninterrupted one.
+A training has a time budget, not a number of steps: its learning rate is a function of the share of the budget
+that is spent, so the same program ends well after five minutes of a GPU or two days of a CPU. The spent time is
+in the checkpoint; a run that was killed goes on with what is left.
 """
 
 from __future__ import annotations
@@ -14,18 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed
-import torch.multiprocessing
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -38,68 +28,27 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 UPDATE_RMS = 0.2
 
 
-def generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """The random generator of one training step in one process."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called ``name``; "auto" is the GPU if there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-@dataclass(frozen=True)
-class ProcessGroup:
-    """This process's ``rank`` among ``size`` processes. With one process every reduction does nothing."""
-
-    rank: int = 0
-    size: int = 1
-
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes, in one reduction."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.size == 1 or not gradients:
-            return
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        torch.distributed.all_reduce(flat)
-        pieces = flat.div_(self.size).split([gradient.numel() for gradient in gradients])
-        for gradient, piece in zip(gradients, pieces, strict=True):
-            gradient.copy_(piece.view_as(gradient))
-
-    def sum(self, value: Tensor) -> None:
-        """Replace ``value`` by its sum over the processes."""
-        if self.size > 1:
-            torch.distributed.all_reduce(value)
+def generator(device: torch.device, seed: int) -> torch.Generator:
+    """A random generator on ``device``."""
+    return torch.Generator(device).manual_seed(seed)
 
 
-SINGLE_PROCESS = ProcessGroup()
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in ``dtype``: bfloat16 by autocast, or float32 as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def launch(size: int, job: Callable[..., None], *arguments: Any) -> None:
-    """Run ``job(processes, *arguments)`` in ``size`` single-threaded processes and wait for all of them."""
-    if size == 1:
-        job(SINGLE_PROCESS, *arguments)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        # Spawned, not forked: a fork of a process whose other threads hold locks can deadlock.
-        torch.multiprocessing.spawn(_worker, (size, f"{folder}/rendezvous", job, arguments), nprocs=size)
-
-
-def _worker(rank: int, size: int, file: str, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
-    try:
-        job(ProcessGroup(rank, size), *arguments)
-        # A process that leaves while another still reduces would break that reduction.
-        torch.distributed.barrier()
-    finally:
-        torch.distributed.destroy_process_group()
-    # Without the interpreter's own ending: one of torch's threads that asks for the GIL during it is unwound
-    # through C++ and aborts the process ("terminate called without an active exception"), with all work done.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def fastest_dtype(seconds: float = 0.3) -> torch.dtype:
-    """bfloat16 where this processor multiplies matrices over 1.3 times as fast in it, else float32. Measures
-    both.
+def fastest_dtype(device: torch.device, seconds: float = 0.3) -> torch.dtype:
+    """bfloat16 on a GPU, and where this processor multiplies matrices over 1.3 times as fast in it (measured);
+    else float32.
     """
+    if device.type != "cpu":
+        return torch.bfloat16
     rates = []
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(1024, 256, dtype=dtype), torch.ones(256, 768, dtype=dtype)
@@ -134,10 +83,10 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32, iteratio
 class Optimiser:
     """Muon for the matrices that ``is_hidden`` selects, AdamW for every other parameter.
 
-    Its updates are those of ``torch.optim.Muon`` with "match_rms_adamw", up to rounding. It differs in four
-    ways: matrices of one shape are orthogonalised in one batched product, the processes share that work, a
-    convolution's kernel counts as the matrix [out, in x height x width], and ``dtype`` may be float32, for
-    processors that are slow at bfloat16. docs/training.md has the measurements.
+    Its updates are those of ``torch.optim.Muon`` with "match_rms_adamw", up to rounding. It differs in three
+    ways: matrices of one shape are orthogonalised in one batched product, a convolution's kernel counts as the
+    matrix [out, in x height x width], and ``dtype`` may be float32, for processors that are slow at bfloat16.
+    docs/training.md has the measurements.
     """
 
     def __init__(
@@ -149,10 +98,9 @@ class Optimiser:
         decay: float = 0.01,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.98),
-        processes: ProcessGroup = SINGLE_PROCESS,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.processes, self.dtype = processes, dtype
+        self.dtype = dtype
         self.rate, self.hidden_rate, self.decay, self.momentum = rate, hidden_rate, decay, momentum
         self.by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
         self.others: list[nn.Parameter] = []
@@ -162,7 +110,10 @@ class Optimiser:
                 self.by_shape.setdefault(shape, []).append(parameter)
             elif parameter.requires_grad:
                 self.others.append(parameter)
-        self.momenta = {shape: torch.zeros(len(same), *shape) for shape, same in self.by_shape.items()}
+        self.momenta = {
+            shape: torch.zeros(len(same), *shape, device=same[0].device)
+            for shape, same in self.by_shape.items()
+        }
         self.adam = torch.optim.AdamW(self.others, lr=rate, betas=betas, weight_decay=0.0, fused=True)
 
     def step(self, lr_scale: float) -> None:
@@ -183,15 +134,16 @@ class Optimiser:
         gradients = torch.stack([p.grad.reshape(shape) for p in parameters if p.grad is not None])
         momentum = self.momenta[shape]
         momentum.lerp_(gradients, 1 - self.momentum)
-        # Each process orthogonalises every size-th matrix; the sum gathers them all.
-        share = slice(self.processes.rank, None, self.processes.size)
-        update = torch.zeros_like(gradients)
-        if len(gradients[share]):
-            update[share] = orthogonalise(gradients[share].lerp(momentum[share], self.momentum), self.dtype)
-        self.processes.sum(update)
+        update = orthogonalise(gradients.lerp(momentum, self.momentum), self.dtype)
         for parameter, change in zip(parameters, update, strict=True):
             parameter.mul_(1 - rate * self.decay)
             parameter.add_(change.view_as(parameter), alpha=-rate * UPDATE_RMS * max(shape) ** 0.5)
+
+    def reset(self) -> None:
+        """Forget the momenta, which may no longer be finite."""
+        for momentum in self.momenta.values():
+            momentum.zero_()
+        self.adam.state.clear()
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimiser's state by name, for a checkpoint."""
@@ -202,16 +154,16 @@ class Optimiser:
         return state
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Restore what ``tensors`` returned. An empty ``state`` leaves the momenta at zero."""
-        if not state:
-            return
+        """Restore what ``tensors`` returned."""
         for rows, columns in self.momenta:
             self.momenta[rows, columns].copy_(state[f"muon.{rows}.{columns}"])
         for index, parameter in enumerate(self.others):
             prefix = f"adam.{index}."
             found = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
             if found:
-                self.adam.state[parameter] = {key: value.clone() for key, value in found.items()}
+                self.adam.state[parameter] = {
+                    key: value.to(parameter.device, copy=True) for key, value in found.items()
+                }
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
@@ -227,11 +179,11 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=lerp)
 
 
-def lr_factor(step: int, warmup: int, until: int, cooldown: int) -> float:
-    """The learning rate's factor: a linear ramp of ``warmup`` steps, then one, then linearly to zero in the
-    last ``cooldown`` steps before ``until``.
+def lr_factor(step: int, spent: float, warmup: int, cooldown: float) -> float:
+    """The learning rate's factor: a linear ramp of ``warmup`` steps, then one, then linearly to zero over the
+    last share ``cooldown`` of the budget, of which the share ``spent`` is gone.
     """
-    down = 1.0 if cooldown == 0 else min(1.0, max(0.0, (until - step) / cooldown))
+    down = 1.0 if cooldown == 0 else min(1.0, max(0.0, (1 - spent) / cooldown))
     return min(1.0, (step + 1) / warmup) * down
 
 
@@ -262,24 +214,31 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         return groups, json.loads(file.metadata()["facts"])
 
 
+# (step, share of the budget that is spent) to the loss and the number of samples it is over.
+LossAt = Callable[[int, float], tuple[Tensor, int]]
+
+
 class TrainingLoop:
-    """A network with its optimiser and its average, and the step it has reached. A function of the step
-    number gives the loss; the loop knows nothing else of what is trained.
+    """A network with its optimiser and its average, and how far it has come. A function gives the loss; the
+    loop knows nothing else of what is trained.
     """
 
-    def __init__(
-        self, network: nn.Module, optimiser: Optimiser, decay: float, processes: ProcessGroup = SINGLE_PROCESS
-    ) -> None:
-        self.network, self.optimiser, self.processes = network, optimiser, processes
+    # Steps between records. The loss is read there only: reading it waits for the device.
+    EVERY = 25
+
+    def __init__(self, network: nn.Module, optimiser: Optimiser, decay: float) -> None:
+        self.network, self.optimiser = network, optimiser
         self.average = moving_average(network, decay)
-        # ``begun`` is the step at which the optimiser's momenta were zero: the warm-up counts from there.
-        self.step = self.samples = self.begun = 0
+        self.step = self.samples = 0
+        self.spent, self.brake, self.done = 0.0, 1.0, False
         self.history: list[dict[str, float]] = []
+        self.good: dict[str, Tensor] = {}
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint's header holds beside the tensors."""
         return {
-            "step": self.step, "samples": self.samples, "begun": self.begun,
+            "step": self.step, "samples": self.samples, "spent": self.spent, "brake": self.brake,
+            "done": self.done,
             "averaged": int(self.average.n_averaged), "history": self.history,
         }  # fmt: skip
 
@@ -293,63 +252,77 @@ class TrainingLoop:
         write_checkpoint(path, groups, self.facts())
 
     def restore(self, path: Path) -> None:
-        """Resume from a checkpoint. One without an optimiser (from ``begin``) starts a new warm-up."""
+        """Resume from a checkpoint."""
         groups, facts = read_checkpoint(path)
         self.network.load_state_dict(groups["model"], strict=False)
         self.average.module.load_state_dict(groups["average"], strict=False)
-        self.optimiser.load(groups.get("optimiser", {}))
-        self.step = int(facts["step"])
-        self.average.n_averaged.fill_(int(facts.get("averaged", self.step)))
-        self.begun = int(facts.get("begun", 0)) if "optimiser" in groups else self.step
-        self.samples, self.history = int(facts.get("samples", 0)), facts.get("history", [])
+        self.optimiser.load(groups["optimiser"])
+        self.step, self.samples = int(facts["step"]), int(facts["samples"])
+        self.spent, self.brake = float(facts["spent"]), float(facts["brake"])
+        self.done = bool(facts["done"])
+        self.average.n_averaged.fill_(int(facts["averaged"]))
+        self.history = facts["history"]
 
     def restart_average(self) -> None:
-        """Start the average at the next update's weights: those of another objective would blur it."""
+        """Start the average at the next update's weights: those of other samples would blur it."""
         self.average.n_averaged.zero_()
 
     def run(
         self,
-        loss_at: Callable[[int], Tensor],
-        until: int,
+        loss_at: LossAt,
+        seconds: float,
         checkpoint: Path,
-        batch: int,
         warmup: int,
-        cooldown: int,
-        minutes: float = 3.0,
-        extra: dict[str, float] | None = None,
+        cooldown: float,
+        save_every: float = 60.0,
     ) -> None:
-        """Train until step ``until``, ``batch`` samples a step, saving every few ``minutes`` and at the end.
+        """Train for ``seconds``, beside what earlier runs have spent, saving every ``save_every`` seconds and at
+        the end. A training that is done is left as it is.
 
-        Every 25 steps the mean loss, the samples per second and ``extra`` are recorded and printed as JSON.
-        Raises FloatingPointError when the loss is no longer finite.
+        Every 25 steps the mean loss and the samples per second are recorded and printed as JSON. A loss that is
+        no longer finite brings back the weights of the last record, and halves the learning rates. Raises
+        FloatingPointError when there are no finite weights to go back to, or after ten times.
         """
-        saved = tick = time.time()
-        losses: list[float] = []
-        while self.step < until:
-            loss = loss_at(self.step)
+        total, begun = self.spent + seconds, time.perf_counter() - self.spent
+        saved = time.perf_counter()
+        losses: list[Tensor] = []
+        since, samples = time.perf_counter(), 0
+        parameters = [one for one in self.network.parameters() if one.requires_grad]
+        while not self.done and self.spent < total:
+            loss, count = loss_at(self.step, self.spent / total)
             loss.backward()
-            self.processes.average_gradients(self.network.parameters())
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            self.optimiser.step(lr_factor(self.step - self.begun, warmup, until - self.begun, cooldown))
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            self.optimiser.step(self.brake * lr_factor(self.step, self.spent / total, warmup, cooldown))
             self.average.update_parameters(self.network)
-            self.step, self.samples = self.step + 1, self.samples + batch
-            losses.append(loss.item())
-            if self.step % 25 == 0 or self.step == until:
-                self._record(losses, batch * len(losses) / (time.time() - tick), extra or {})
-                losses, tick = [], time.time()
-            if self.processes.rank == 0 and (self.step == until or time.time() - saved > 60 * minutes):
+            self.step, self.samples, samples = self.step + 1, self.samples + count, samples + count
+            losses.append(loss.detach())
+            if len(losses) == self.EVERY:
+                self._record(losses, samples / (time.perf_counter() - since))
+                losses, since, samples = [], time.perf_counter(), 0
+            self.spent = time.perf_counter() - begun
+            if time.perf_counter() - saved > save_every:
                 self.save(checkpoint)
-                saved = time.time()
+                saved = time.perf_counter()
+        if losses:
+            self._record(losses, samples / (time.perf_counter() - since))
+        self.done = True
+        self.save(checkpoint)
 
-    def _record(self, losses: list[float], speed: float, extra: dict[str, float]) -> None:
+    def _record(self, losses: list[Tensor], speed: float) -> None:
+        """Record the mean loss, and keep the weights if it is finite or go back if it is not."""
+        mean = torch.stack(losses).float().mean().item()
         record = {
-            "step": self.step, "samples": self.samples, "loss": round(float(np.mean(losses)), 4),
-            "per_second": round(speed, 1), **extra,
+            "step": self.step, "samples": self.samples, "spent": round(self.spent, 1),
+            "loss": round(mean, 4), "per_second": round(speed, 1),
         }  # fmt: skip
-        self.history.append(record)
-        if self.processes.rank == 0:
-            print(json.dumps(record), flush=True)
-        if not math.isfinite(record["loss"]):
-            raise FloatingPointError(
-                "the loss is no longer finite; lower the rate and resume from the checkpoint"
-            )
+        print(json.dumps(record), flush=True)
+        if math.isfinite(mean):
+            self.history.append(record)
+            self.good = {name: one.detach().clone() for name, one in self.network.named_parameters()}
+            return
+        self.brake /= 2
+        if not self.good or self.brake < 2**-10:
+            raise FloatingPointError("the loss is no longer finite; lower the rate and begin again")
+        self.network.load_state_dict(self.good, strict=False)
+        self.optimiser.reset()
+        self.restart_average()

@@ -1,0 +1,383 @@
+"""Train Firefly from nothing to saved weights within a time budget, on whatever device there is.
+
+Pictures are drawn in the background while networks train on those that are finished. Each phase gets its share
+of the time that is left, so that the whole ends within the budget. Every phase saves a checkpoint each minute: a
+session that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from starrynight.firefly import model
+from starrynight.firefly.training import autoencoder, data, train
+from starrynight.firefly.training.corpus import Corpus, Shape
+from starrynight.firefly.training.optimise import (
+    TrainingLoop,
+    autocast,
+    choose_device,
+    fastest_dtype,
+    generator,
+    read_checkpoint,
+)
+
+# Shares of the time that is left when the first pictures are there. "saving" is what follows the training.
+SHARES = {"autoencoder": 0.17, "polish": 0.05, "painter": 0.65, "distillation": 0.08, "saving": 0.05}
+# The share of the painter's training after which larger and oblong pictures take over.
+LARGER_AFTER = 0.4
+# The share of samples whose subject is drawn before the picture (Corpus.sample).
+NAMED_SHARE = 0.35
+# Held-out pictures that losses are compared on.
+EXAMS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session does. ``side`` is the side of most pictures in pixels; others have half and one and a half
+    of it. ``tokens`` is the number of patches and caption tokens in a step of the painter, ``crops`` and
+    ``crop`` the number and side of the autoencoder's crops. ``begin`` are weights whose autoencoder is trained
+    further; None starts from nothing.
+    """
+
+    work: Path
+    seconds: float
+    device: str = "auto"
+    side: int = 512
+    dim: int = 384
+    layers: int = 6
+    vocabulary: int = 4096
+    pictures: int = 16_000
+    held_out: int = 600
+    workers: int = 2
+    tokens: int = 6000
+    crops: int = 8
+    crop: int = 256
+    begin: Path | None = None
+    seed: int = 0
+
+
+class Session:
+    """One run of a plan: its device, its clock and its work folder."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.work, self.device = plan, plan.work, choose_device(plan.device)
+        self.dtype = fastest_dtype(self.device)
+        self.deadline = time.perf_counter() + plan.seconds - self._already_spent()
+        self.left = dict(SHARES)
+        torch.manual_seed(plan.seed)
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+
+    def _already_spent(self) -> float:
+        """The seconds that trainings of this folder have spent in earlier runs."""
+        return sum(
+            float(read_checkpoint(path)[1].get("spent", 0.0))
+            for path in (self.checkpoint(name) for name in SHARES)
+            if path.exists()
+        )
+
+    def checkpoint(self, name: str) -> Path:
+        return self.work / f"{name}.safetensors"
+
+    def seconds_for(self, phase: str) -> float:
+        """This phase's share of the time that is left; it is then no longer waited for."""
+        share = self.left[phase] / sum(self.left.values())
+        del self.left[phase]
+        return max(0.0, self.deadline - time.perf_counter()) * share
+
+    def say(self, what: str, **facts: Any) -> None:
+        """Print what has happened as a line of JSON."""
+        memory = {}
+        if self.device.type == "cuda":
+            memory = {"gib": round(torch.cuda.max_memory_allocated() / 2**30, 1)}
+        left = round(self.deadline - time.perf_counter(), 1)
+        print(json.dumps({"what": what, **facts, "seconds_left": left, **memory}), flush=True)
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw the sets in background processes; they end with the block."""
+        plan, share = self.plan, max(1, self.plan.workers // 5)
+        sets = (
+            ("held-out", plan.held_out, plan.side, data.HELD_OUT_SEED, 1),
+            ("training", plan.pictures, plan.side, data.TRAINING_SEED, max(1, plan.workers - share - 1)),
+            ("large", plan.pictures // 5, plan.side * 3 // 2, data.LARGE_SEED, share),
+        )
+        processes = []
+        for name, count, side, seed, workers in sets:
+            command = [
+                sys.executable, "-m", "starrynight.firefly", "draw", "--work", str(self.work), "--set", name,
+                "--pictures", str(count), "--side", str(side), "--seed", str(seed), "--workers", str(workers),
+                "--seconds", str(max(1.0, self.deadline - time.perf_counter())),
+            ]  # fmt: skip
+            processes.append(subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL))
+        try:
+            yield
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+
+    def wait_for_pictures(self, least: int) -> None:
+        """Wait until every set has its first pictures and the training set ``least``."""
+        while time.perf_counter() < self.deadline:
+            with contextlib.suppress(FileNotFoundError):
+                counts = [
+                    len(data.PictureSet(self.work / name)) for name in ("held-out", "training", "large")
+                ]
+                if counts[1] >= least and min(counts) > 0:
+                    return self.say("pictures", counts=counts)
+            time.sleep(0.5)
+        raise TimeoutError("no pictures were drawn within the budget")
+
+    def tokenizer(self) -> Any:
+        """The tokenizer in the work folder, trained on captions of composed scenes if there is none."""
+        from transformers import AutoTokenizer
+
+        folder = self.work / "tokenizer"
+        if not folder.exists():
+            seeds = range(data.TRAINING_SEED, data.TRAINING_SEED + 6000)
+            model.tokenizer(data.scene_captions(seeds), self.plan.vocabulary).save_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder)
+
+    def autoencoder(self) -> Any:
+        """The autoencoder, trained, with its decoder refined against a critic."""
+        vae = model.load(self.plan.begin).vae if self.plan.begin else model.autoencoder()
+        vae = vae.to(self.device).to(memory_format=torch.channels_last).float()
+        crops = autoencoder.Crops([self.work / "training", self.work / "large"], self.device)
+        held_out = data.PictureSet(self.work / "held-out").pictures[:48]
+        size = min(self.plan.crop, self.plan.side)
+        found = {"before": autoencoder.mean_psnr(vae, held_out)}
+        for name, learn in (("autoencoder", autoencoder.train), ("polish", autoencoder.polish)):
+            learn(
+                vae, crops, self.checkpoint(name), self.seconds_for(name), self.dtype, self.plan.crops, size,
+                seed=self.plan.seed,
+            )  # fmt: skip
+            found[name] = autoencoder.mean_psnr(vae, held_out)
+        self.say("autoencoder", psnr={name: round(value, 2) for name, value in found.items()})
+        return vae.eval().requires_grad_(False)
+
+
+class PainterTraining:
+    """The training of transformer and text encoder on a session's pictures, and their distillation."""
+
+    def __init__(self, session: Session, vae: Any, tokenizer: Any) -> None:
+        plan = session.plan
+        self.session, self.vae, self.device, self.dtype = session, vae, session.device, session.dtype
+        names = {"held-out": (1, 2), "training": (1, 2), "large": (1,)}
+        self.corpora = {
+            name: Corpus(session.work / name, tokenizer, self.device, shrinks)
+            for name, shrinks in names.items()
+        }
+        for corpus in self.corpora.values():
+            corpus.refresh(vae, self.dtype, EXAMS if corpus is self.corpora["held-out"] else 2**31)
+        self.mean, self.deviation = self._statistics()
+        self.shapes = self._shapes()
+        self.network = new_network(plan, len(tokenizer), tokenizer.pad_token_id).to(self.device)
+        self.refreshed = time.perf_counter()
+        self.per_shape: dict[str, int] = {}
+
+    def _statistics(self) -> tuple[float, float]:
+        """Mean and deviation of the latents, from the first run's pictures."""
+        file = self.session.work / "statistics.json"
+        if not file.exists():
+            mean, deviation = self.corpora["training"].statistics()
+            file.write_text(json.dumps({"mean": mean, "deviation": deviation}))
+        found = json.loads(file.read_text())
+        return found["mean"], found["deviation"]
+
+    def _shapes(self) -> list[tuple[Corpus, Shape]]:
+        """Every shape of samples with its corpus."""
+        side, large = self.corpora["training"], self.corpora["large"]
+        whole, wide = side.latents[1].shape[-1], large.latents[1].shape[-1]
+        three, two, half = (
+            int(full * part) // 2 * 2 for full, part in ((whole, 0.75), (wide, 2 / 3), (wide, 0.5))
+        )
+        return [
+            (side, Shape("half", 2, early=0.38, late=0.16)),
+            (side, Shape("half spread", 2, stride=2, early=0.3)),
+            (side, Shape("whole", early=0.32, late=0.44)),
+            (side, Shape("whole 4:3", rows=three, late=0.06)),
+            (side, Shape("whole 3:4", columns=three, late=0.06)),
+            (large, Shape("large", late=0.1)),
+            (large, Shape("large 3:2", rows=two, late=0.07)),
+            (large, Shape("large 2:3", columns=two, late=0.07)),
+            (large, Shape("large 2:1", rows=half, late=0.04)),
+        ]
+
+    def draw(
+        self, rng: np.random.Generator, late: bool, tokens: int, **shares: float
+    ) -> tuple[Shape, Any, Any]:
+        """A shape, and a batch of it: normalised latents and (tokens, mask)."""
+        chances = np.array([one.late if late else one.early for _, one in self.shapes])
+        corpus, shape = self.shapes[rng.choice(len(self.shapes), p=chances / chances.sum())]
+        if len(corpus.usable(shape)) < 4:
+            corpus, shape = self.shapes[2]
+        height, width = corpus.side(shape)
+        count = max(2, tokens // (height * width // 4 + 38))
+        latents, words, mask = corpus.sample(shape, count, rng, **shares)
+        self.per_shape[shape.name] = self.per_shape.get(shape.name, 0) + count
+        return shape, (latents - self.mean) / self.deviation, (words, mask)
+
+    def learn(self) -> None:
+        """Train by flow matching: composition at half size first, then mostly whole, large and oblong pictures."""
+        plan = self.session.plan
+        loop = TrainingLoop(self.network, train.optimiser(self.network, 2e-3, self.dtype), 0.997)
+        checkpoint = self.session.checkpoint("painter")
+        if checkpoint.exists():
+            loop.restore(checkpoint)
+        late = loop.spent > 0
+
+        def loss_at(step: int, spent: float) -> tuple[Tensor, int]:
+            nonlocal late
+            self._refresh(10.0)
+            if spent >= LARGER_AFTER and not late:
+                loop.restart_average()
+            late = spent >= LARGER_AFTER
+            rng = np.random.default_rng((plan.seed, step, 1))
+            shape, clean, text = self.draw(rng, late, plan.tokens, named_share=NAMED_SHARE)
+            sigmas = train.SigmaSampler(shift_for(clean), 0.3)
+            draw = generator(self.device, plan.seed * 1_000_003 + step)
+            with autocast(self.device, self.dtype):
+                return train.flow_loss(self.network, clean, text, draw, sigmas, shape.stride), len(clean)
+
+        loop.run(loss_at, self.session.seconds_for("painter"), checkpoint, warmup=100, cooldown=0.3)
+        live, mean = self.exam(self.network), self.exam(loop.average.module)
+        if sum(mean.values()) <= sum(live.values()):
+            self.network.load_state_dict(loop.average.module.state_dict())
+        counts = {name: corpus.count for name, corpus in self.corpora.items()}
+        self.session.say(
+            "painter", steps=loop.step, samples=loop.samples, live=live, average=mean, pictures=counts,
+            shapes=self.per_shape,
+        )  # fmt: skip
+
+    def _refresh(self, every: float) -> None:
+        if time.perf_counter() - self.refreshed > every:
+            for name in ("training", "large"):
+                self.corpora[name].refresh(self.vae, self.dtype)
+            self.refreshed = time.perf_counter()
+
+    @torch.no_grad()
+    def exam(self, network: Any) -> dict[str, float]:
+        """The flow loss on held-out pictures at half and whole size, always with the same noise."""
+        found = {}
+        for name, shrink in (("half", 2), ("whole", 1)):
+            shape, losses = Shape(name, shrink), []
+            for part in range(4):
+                rng = np.random.default_rng((99, part))
+                latents, words, mask = self.corpora["held-out"].sample(shape, 16, rng, empty_share=0.0)
+                clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
+                with autocast(self.device, self.dtype):
+                    losses.append(train.flow_loss(network, clean, (words, mask), draw).item())
+            found[name] = round(float(np.mean(losses)), 4)
+        return found
+
+    def distil(self) -> None:
+        """Teach each of the sampler's eight steps what four of the trained model's do."""
+        plan, checkpoint = self.session.plan, self.session.checkpoint("distillation")
+        teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
+        empty = torch.from_numpy(self.corpora["training"].captions.empty).to(self.device)
+        objective = train.Distillation(teacher, empty)
+        loop = TrainingLoop(self.network, train.optimiser(self.network, 5e-4, self.dtype), 0.98)
+        if checkpoint.exists():
+            loop.restore(checkpoint)
+        before = self._distillation_loss(objective, self.network)
+
+        def loss_at(step: int, _spent: float) -> tuple[Tensor, int]:
+            rng = np.random.default_rng((plan.seed, step, 2))
+            _, clean, text = self.draw(rng, True, plan.tokens // 6, named_share=0.2, empty_share=0.0)
+            with autocast(self.device, self.dtype):
+                return objective(self.network, clean, text, generator(self.device, step)), len(clean)
+
+        loop.run(loss_at, self.session.seconds_for("distillation"), checkpoint, warmup=20, cooldown=0.5)
+        after = self._distillation_loss(objective, self.network)
+        if not after < before:
+            self.network.load_state_dict(teacher.state_dict())
+        self.session.say(
+            "distillation",
+            steps=loop.step,
+            samples=loop.samples,
+            before=before,
+            after=after,
+            kept=after < before,
+        )
+
+    @torch.no_grad()
+    def _distillation_loss(self, objective: train.Distillation, network: Any) -> float:
+        """The distillation's loss on held-out pictures, always with the same noise."""
+        losses = []
+        for part in range(4):
+            rng = np.random.default_rng((98, part))
+            latents, words, mask = self.corpora["held-out"].sample(Shape("whole"), 8, rng, empty_share=0.0)
+            clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
+            with autocast(self.device, self.dtype):
+                losses.append(objective(network, clean, (words, mask), draw).item())
+        return round(float(np.mean(losses)), 6)
+
+
+def shift_for(latents: Tensor) -> float:
+    """The shift of the training sigmas: 3 at 256 x 256 and growing with the number of patches, since larger
+    pictures need more noise to be as unclear.
+    """
+    return 3.0 * (latents.shape[-1] * latents.shape[-2] / 4 / 256) ** 0.2
+
+
+def new_network(plan: Plan, vocabulary: int, pad: int) -> train.TextToImageModel:
+    """An untrained transformer and text encoder."""
+    config = model.ModelConfig(plan.dim, plan.layers)
+    return train.TextToImageModel(model.text_encoder(config, vocabulary, pad), model.transformer(config))
+
+
+def run(plan: Plan) -> Any:
+    """Carry out ``plan``. Returns the trained ``ZImagePipeline``, in float32 on the CPU."""
+    plan.work.mkdir(parents=True, exist_ok=True)
+    session = Session(plan)
+    with session.drawing():
+        tokenizer = session.tokenizer()
+        session.say("tokenizer", tokens=len(tokenizer))
+        if session.device.type == "cuda":
+            block = model.transformer(model.ModelConfig(plan.dim, 1)).layers[0].to(session.device)
+            session.say(
+                "compiled", difference=train.compile_block(block, (288, 1056, 2336, 800), session.dtype)
+            )
+        session.wait_for_pictures(min(200, plan.pictures))
+        vae = session.autoencoder()
+        painter = PainterTraining(session, vae, tokenizer)
+        painter.learn()
+    painter.distil()
+    return assemble(session, painter, tokenizer)
+
+
+def assemble(session: Session, painter: PainterTraining, tokenizer: Any) -> Any:
+    """The trained parts as a pipeline in float32 on the CPU."""
+    vae, network = painter.vae.float().cpu(), painter.network.float().cpu().eval()
+    vae.register_to_config(shift_factor=painter.mean, scaling_factor=1 / painter.deviation)
+    return model.pipeline(vae, tokenizer, network.encoder, network.transformer, 5.0)
+
+
+def facts(work: Path) -> dict[str, Any]:
+    """What the checkpoints in ``work`` say of the training, for the headers of the weights."""
+    found: dict[str, Any] = {}
+    for name in ("autoencoder", "polish", "painter", "distillation"):
+        path = work / f"{name}.safetensors"
+        if path.exists():
+            known = read_checkpoint(path)[1]
+            found |= {f"{name}_steps": known["step"], f"{name}_samples": known["samples"]}
+            found |= {f"{name}_seconds": round(known["spent"]), f"{name}_loss": known["history"][-1]["loss"]}
+    return found
