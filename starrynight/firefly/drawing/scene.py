@@ -164,7 +164,8 @@ _STYLE_FLOOR = 0.08
 _KIND_OF = {
     "apsara": "apsara", "lilies": "pond", "lotus": "pond", "fish": "pond", "sunflowers": "sunflowers",
     "wheat": "wheat", "desert": "desert", "camel": "desert", "bamboo": "bamboo", "panda": "bamboo",
-    "harbour": "harbour", "street": "street", "skyline": "city", "waterfall": "gorge", "snow": "snow",
+    "harbour": "harbour", "street": "street", "lanterns": "street", "stonebridge": "river", "teahouse": "pond",
+    "train": "meadow", "skyline": "city", "waterfall": "gorge", "snow": "snow",
     "whale": "sea", "sea": "sea", "lighthouse": "sea", "river": "river", "maple": "forest", "flowers": "meadow",
     "village": "village", "mountains": "mountain", "windmill": "meadow", "balloon": "meadow",
     "greatwall": "mountain", "temple": "mountain", "castle": "mountain", "pagoda": "mountain",
@@ -173,7 +174,10 @@ _KIND_OF = {
     "butterflies": "creature",
 }  # fmt: skip
 # Subjects of which a scene has at most one.
-_GROUPS = (("moon", "crescent", "sun"), ("sea", "lake", "river"), ("lilies", "lotus"), PEOPLE, ANIMALS)
+_GROUPS = (
+    ("moon", "crescent", "sun"), ("sea", "lake", "river"), ("lilies", "lotus"), PEOPLE, ANIMALS,
+    ("windmill", "castle", "pagoda", "temple", "teahouse", "greatwall", "volcano", "lighthouse", "train"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -388,6 +392,8 @@ def _impossible(found: set[str], kind: str, hour: str, weather: str) -> set[str]
         wrong |= {"willow", "maple", "swallows", "flowers", "lotus"}
     if "volcano" in found:
         wrong.add("mountains")
+    if found & {"train", "greatwall"} and kind != "village":
+        wrong |= {"village", "church"}
     if "fisherman" in found and kind != "portrait":
         wrong.add("boat")  # the fisherman sits in his own
     return wrong
