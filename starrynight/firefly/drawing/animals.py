@@ -12,6 +12,7 @@ from starrynight.firefly.drawing.buildings import snowy, wet
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.coats import (
     KINDS,
+    Kind,
     behind,
     box_of,
     coat_of,
@@ -46,8 +47,11 @@ def _knoll(canvas: Canvas, scene: Scene, x: float, y: float) -> None:
 
 
 def beast(name: str, canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """One to three animals on the land."""
+    """One to three animals on the land, or the head and shoulders of one."""
     kind = KINDS[name]
+    if scene.close and scene.count == 1 and rng.uniform() < 0.35:
+        _head_and_shoulders(canvas, scene, rng, kind)
+        return
     y = _foot(scene, rng)
     target = {1: 0.6, 2: 0.46, 3: 0.38}[scene.count] if scene.close else kind.size
     target *= rng.uniform(0.92, 1.1)
@@ -74,9 +78,24 @@ def beast(name: str, canvas: Canvas, scene: Scene, rng: Rng) -> None:
     canvas.draw("animal", items, 0.4, 0.95)
 
 
+def _head_and_shoulders(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind) -> None:
+    """One animal so near that the picture's lower edge cuts it off."""
+    ground = behind(canvas, scene.figure, 0.5, 0.5, 0.6)
+    shape = kind.poses[0](rng, coat_of(canvas, scene, rng, kind, ground))
+    every = np.concatenate([np.asarray(i.outline, dtype=float) for i in shape])
+    top, high = float(every[:, 1].min()), float(np.ptp(every[:, 1]))
+    head = every[every[:, 1] < top + 0.33 * high]
+    left, right = float(head[:, 0].min()), float(head[:, 0].max())
+    size = min(rng.uniform(0.78, 0.88) / (0.66 * high), 0.66 / (right - left))
+    side = 1 if scene.figure < 0.5 else -1
+    x = 0.5 + 0.5 * (scene.figure - 0.5) - side * size * (left + right) / 2
+    y = rng.uniform(0.14, 0.2) - top * size
+    canvas.draw("animal", put(shape, x, y, size, side), 0.6, 0.95)
+
+
 # What paints each subject, with its depth (see landscape.PARTS).
 PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = (
-    (0.66, "fish", flocks.fish),
+    (0.61, "fish", flocks.fish),
     (0.67, "whale", flocks.whale),
     (0.84, "swallows", flocks.swallows),
     (0.86, "crane", flocks.crane),

@@ -29,6 +29,14 @@ def wet(canvas: Canvas, x: float, y: float) -> bool:
     return bool(canvas.water[min(int(y * canvas.size), last), min(max(int(x * canvas.size), 0), last)])
 
 
+def covered(canvas: Canvas, x: float, y: float) -> bool:
+    """Whether a finely drawn shape, such as a fish, is at a point, clamped to the picture."""
+    last = canvas.size - 1
+    return bool(
+        canvas.detail[min(int(y * canvas.size), last), min(max(int(x * canvas.size), 0), last)] > 0.92
+    )
+
+
 def bushes(canvas: Canvas, scene: Scene, rng: Rng, y: float, size: float) -> None:
     """A row of bushes at height `y`, which hides the feet of buildings."""
     p = canvas.palette

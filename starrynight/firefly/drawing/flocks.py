@@ -131,7 +131,7 @@ def swallows(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     ahead = int(rng.choice((-1, 1)))
     items: list[Item] = []
     for k in range(count):
-        size = rng.uniform(0.055, 0.085)
+        size = rng.uniform(0.075, 0.11)
         x = (k + 0.5 + rng.uniform(-0.3, 0.3)) / count * 0.8 + 0.1
         y = rng.uniform(0.14, max(scene.horizon - 0.14, 0.24))
         ground = behind(canvas, x, y, size, size)
@@ -217,7 +217,8 @@ def whale(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     )
     size *= 0.75 if pose is swimmers.whale_tail else 1.0
     y = min(scene.horizon + (0.24 if scene.close else rng.uniform(0.07, 0.16)), 0.93)
-    x = float(np.clip(scene.figure, 0.66 * size + 0.04, 0.96 - 0.66 * size))
+    x = 0.5 - scene.side * 0.3 if scene.has("boat", "lighthouse") else scene.figure
+    x = float(np.clip(x, 0.66 * size + 0.04, 0.96 - 0.66 * size))
     if not canvas.water.any():
         _pool(canvas, scene, rng, 0.5, y + 0.08, 0.5)
     coat = coat_of(canvas, scene, rng, kind, behind(canvas, x, y - 0.15 * size, size, 0.4 * size))

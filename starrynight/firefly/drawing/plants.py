@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from starrynight.firefly.drawing import shapes
-from starrynight.firefly.drawing.buildings import snowy, wet
+from starrynight.firefly.drawing.buildings import covered, snowy, wet
 from starrynight.firefly.drawing.canvas import Canvas, noise
 from starrynight.firefly.drawing.palettes import WHITE, gold, mix, pale, shade
 from starrynight.firefly.drawing.scene import Scene
@@ -58,6 +58,8 @@ def lilies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         for _ in range(4):
             x, py = centre + rng.uniform(-2.4, 2.4) * r, y + rng.uniform(-0.6, 0.6) * r
             pad = mix(mix(p.leaf, p.near, rng.uniform(0, 0.9)), pale(p), rng.uniform(0.05, 0.4))
+            if covered(canvas, x - r, py) or covered(canvas, x + r, py):
+                continue
             items.append(Item(shapes.disc(x, py, r, r * 0.38, 22), pad))
             if rng.uniform() < 0.42:
                 blooms += _lotus(rng, canvas, x, py - r * 0.1, r * 0.72)
