@@ -11,7 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from starrynight.firefly.drawing import animals, buildings, nature, people, places, plants, shapes
+from starrynight.firefly.drawing import animals, buildings, nature, people, places, plants, shapes, trees
 from starrynight.firefly.drawing.brushes import BRUSHES
 from starrynight.firefly.drawing.canvas import SUBPIXEL, Canvas, CanvasLayer
 from starrynight.firefly.drawing.palettes import PALETTES, WHITE, mix, shade
@@ -51,6 +51,8 @@ def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
             canvas.subject = name
             paint(canvas, scene, rng)
     canvas.subject = ""
+    if scene.kind == "forest":
+        trees.forest(canvas, scene, rng)
     if scene.weather == "mist":
         _mist(canvas, scene.horizon - 0.04, 0.16)
     if scene.has("sea", "lake") or (scene.kind == "city" and scene.has("reflection")):

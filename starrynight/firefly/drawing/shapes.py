@@ -15,7 +15,7 @@ from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, gold, mix,
 
 Rng = np.random.Generator
 # A line or an outline, [N, 2].
-Points = np.ndarray | Sequence[Sequence[float]]
+Points = np.ndarray | Sequence[Sequence[float] | np.ndarray]
 
 
 class Item(NamedTuple):
