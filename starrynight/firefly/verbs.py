@@ -103,7 +103,7 @@ def sheet(options: argparse.Namespace) -> None:
     from starrynight.firefly.training.optimise import choose_device
 
     evaluate.write_sheet(
-        options.weights, options.out, options.side, options.steps, options.guidance,
+        options.weights, options.out, options.which, options.side, options.steps, options.guidance,
         device=choose_device(options.device),
     )  # fmt: skip
 
@@ -142,11 +142,13 @@ def recipe_tree() -> str:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line: one subparser per verb."""
-    parser = argparse.ArgumentParser(prog="python -m starrynight.firefly", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m starrynight.firefly", description=__doc__, allow_abbrev=False
+    )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(job: Any, name: str, *flags: tuple[str, Any]) -> None:
-        sub = verbs.add_parser(name, help=job.__doc__)
+        sub = verbs.add_parser(name, help=job.__doc__, allow_abbrev=False)
         sub.add_argument("--work", type=Path, default=settings().home / "training")
         for flag, default in flags:
             sub.add_argument(
@@ -169,7 +171,7 @@ def arguments() -> argparse.ArgumentParser:
         ("--seed", 0), ("--out", Path("firefly")), ("--pieces", 0),
     )  # fmt: skip
     verb(judge, "judge", device)
-    verb(sheet, "sheet", *painting, ("--out", Path("sheet.jpg")))
+    verb(sheet, "sheet", *painting, ("--which", "styles"), ("--out", Path("sheet.jpg")))
     verb(write_evaluation, "evaluate", *painting, ("--count", 500), ("--out", Path("evaluation.json")))
     verb(write_twin, "twin", ("--weights", SHIPPED), ("--out", Path("firefly-wide")))
     return parser

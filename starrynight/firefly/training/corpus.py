@@ -7,7 +7,7 @@ size, or an oblong window that cuts off no subject.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ class Corpus:
         self.captions = Captions(tokenizer)
         self.latents: dict[int, Tensor] = {shrink: torch.empty(0) for shrink in shrinks}
         self.count = 0
-        self._windows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._windows: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     @torch.no_grad()
     def refresh(self, vae: Any, dtype: torch.dtype, most: int = 2**31) -> int:
@@ -156,7 +156,6 @@ class Corpus:
                 self.latents[shrink] = torch.cat([*old, *found])
             self.captions.add(self.drawn.records[self.count : last])
             self.count = last
-            self._windows = {}
         return self.count
 
     def statistics(self) -> tuple[float, float]:
@@ -178,22 +177,14 @@ class Corpus:
 
     def _offsets(self, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
         """For every picture the lowest and the highest offset of the window that keeps its subjects whole."""
-        key = shape.rows, shape.columns
-        if key not in self._windows:
-            height, width = self.latents[shape.shrink].shape[-2:]
-            across = shape.rows == 0 or shape.rows == height
-            full, span = (width, shape.columns) if across else (height, shape.rows)
-            low, high = np.zeros(self.count, int), np.full(self.count, full - span)
-            for index, record in enumerate(self.drawn.records[: self.count]):
-                for box in record["boxes"].values():
-                    start, end = (box[0], box[2]) if across else (box[1], box[3])
-                    if across and end - start > LARGE:
-                        continue
-                    end = start + LARGE / 2 if end - start > LARGE else end
-                    low[index] = max(low[index], math.ceil(end * full) - span)
-                    high[index] = min(high[index], math.floor(start * full))
-            self._windows[key] = low, high
-        return self._windows[key]
+        height, width = self.latents[shape.shrink].shape[-2:]
+        across = shape.rows in (0, height)
+        full, span = (width, shape.columns) if across else (height, shape.rows)
+        known = self._windows.setdefault((shape.rows, shape.columns), [])
+        for record in self.drawn.records[len(known) : self.count]:
+            known.append(_window(record["boxes"].values(), across, full, span))
+        low, high = np.array(known).T
+        return low, high
 
     def sample(
         self,
@@ -242,9 +233,25 @@ class Corpus:
         )
 
 
+def _window(boxes: Iterable[Sequence[float]], across: bool, full: int, span: int) -> tuple[int, int]:
+    """The lowest and the highest offset at which a window of ``span`` among ``full`` keeps the subjects in
+    ``boxes`` whole; of large ones the first half. The lowest is above the highest if there is none.
+    """
+    low, high = 0, full - span
+    for box in boxes:
+        start, end = (box[0], box[2]) if across else (box[1], box[3])
+        if end - start > LARGE:
+            if across:
+                continue
+            end = start + LARGE / 2
+        low = max(low, math.ceil(end * full) - span)
+        high = min(high, math.floor(start * full))
+    return low, high
+
+
 def to_signed(pictures: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
     """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in -1..1, channels last in memory (faster)."""
-    batch = torch.as_tensor(np.ascontiguousarray(pictures) if isinstance(pictures, np.ndarray) else pictures)
+    batch = torch.as_tensor(np.array(pictures) if isinstance(pictures, np.ndarray) else pictures)
     batch = batch.to(device or batch.device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
     return batch.contiguous(memory_format=torch.channels_last)
 

@@ -8,7 +8,7 @@ the upper bound. The classifier never trains on a generated picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -333,6 +333,18 @@ def sheet_prompts() -> list[str]:
     ]
 
 
+def free_prompts() -> list[str]:
+    """Sixty prompts as people type them, written without looking at the captions' phrases."""
+    return json.loads((Path(__file__).parent / "free_prompts.json").read_text("utf-8"))
+
+
+# The sheets: their prompts and the columns they are laid out in.
+SHEETS: dict[str, tuple[Callable[[], list[str]], int]] = {
+    "styles": (sheet_prompts, len(SHEET_STYLES)),
+    "free": (free_prompts, 10),
+}
+
+
 def tile(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
     """``pictures`` [N, S, S, 3] in rows of ``columns`` on white, as one picture [H, W, 3]."""
     count, side = len(pictures), pictures.shape[1]
@@ -347,16 +359,18 @@ def tile(pictures: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
 def write_sheet(
     folder: Path,
     out: Path,
+    which: str = "styles",
     size: int = 512,
     steps: int = 8,
     guidance: float = 2.0,
     device: torch.device | None = None,
 ) -> None:
-    """Paint the contact sheet with the weights in ``folder`` and write it as a JPEG or PNG, at half size. It uses
-    the stock ZImagePipeline, so it also shows that the weights load there.
+    """Paint one of SHEETS with the weights in ``folder`` and write it as a JPEG or PNG, at half size. It uses the
+    stock ZImagePipeline, so it also shows that the weights load there.
     """
     from PIL import Image
 
     pipe = model.load(folder, torch.bfloat16).to(device or torch.device("cpu"))
-    pictures = model.paint(pipe, sheet_prompts(), size=size, steps=steps, guidance=guidance)
-    Image.fromarray(tile(shrink(pictures, size // 2), len(SHEET_STYLES))).save(out, quality=88)
+    prompts, columns = SHEETS[which]
+    pictures = model.paint(pipe, prompts(), size=size, steps=steps, guidance=guidance)
+    Image.fromarray(tile(shrink(pictures, size // 2), columns)).save(out, quality=88)

@@ -176,6 +176,8 @@ def compile_block(block: Any, lengths: Sequence[int], dtype: torch.dtype) -> flo
                 answers[-1].float().square().mean().backward()
             one, two = (answer.detach().float() for answer in answers)
             worst = max(worst, ((one - two).norm() / one.norm()).item())
+            with torch.no_grad(), autocast(device, dtype):  # the teacher's form
+                run_block(block, x.to(dtype), (turn[0], turn[1]), time)
     except Exception as error:  # a compiler fails in many ways, and each of them leaves the plain form
         print(json.dumps({"compile": repr(error)[:300]}), flush=True)
         worst = math.inf
