@@ -147,7 +147,7 @@ def pagoda(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     tiers = 3 + int(scene.amount * 2)
     items = shapes.pagoda(canvas.palette, x, y, w, tiers, snowy(scene), is_lit(scene))
     canvas.draw("pagoda", items, np.pi / 2, 0.95)
-    if scene.kind != "apsara":
+    if scene.kind not in ("apsara", "gorge"):
         bushes(canvas, scene, rng, y, 0.028)
 
 

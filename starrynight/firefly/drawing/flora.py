@@ -13,6 +13,8 @@ from starrynight.firefly.drawing.shapes import Item
 
 Rng = np.random.Generator
 DARK: Rgb = (18, 20, 28)
+_TALL = ("blossoms", "cypress", "pine", "willow", "plum", "bamboo", "maple")
+LANDMARKS = ("pagoda", "temple", "castle", "volcano", "lighthouse", "teahouse", "windmill")
 
 
 def lightness(colour: Rgb) -> float:
@@ -45,17 +47,23 @@ def moved(points: np.ndarray, dx: float, dy: float) -> np.ndarray:
     return points + np.array((dx, dy))
 
 
-def free_side(scene: Scene) -> int:
-    """The side of the picture that its person or animal leaves more room on."""
-    if abs(scene.figure - 0.5) < 0.05:
-        return scene.side
-    return -1 if scene.figure > 0.5 else 1
+def plant_side(scene: Scene, name: str) -> int:
+    """The side of the picture for a tall plant: away from landmarks, near figures and other tall plants."""
+    first = scene.side
+    if scene.close and abs(scene.figure - 0.5) > 0.05:
+        first = -1 if scene.figure > 0.5 else 1
+    elif scene.has(*LANDMARKS) and not scene.has("blossoms"):
+        first = -first
+    tall = [
+        plant for plant in _TALL if scene.has(plant) and not (plant == "bamboo" and scene.kind == "bamboo")
+    ]
+    return -first if name in tall and tall.index(name) % 2 else first
 
 
 def plum(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A dark crooked branch from one side, with upright twigs and round red blossoms."""
     p = canvas.palette
-    side = free_side(scene)
+    side = plant_side(scene, "plum")
     bark = apart(natural(p, (58, 40, 38)), p.middle, 45)
     red = apart(natural(p, (214, 30, 58), 0.0), p.middle, 40)
     lift = rng.uniform(-0.04, 0.06)

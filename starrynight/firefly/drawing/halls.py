@@ -158,7 +158,7 @@ def stonebridge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if scene.has("river"):
         row = canvas.water[int(y * canvas.size)]
         x = float(np.flatnonzero(row).mean()) / canvas.size if row.any() else x
-    elif not scene.has("sea", "lake"):
+    elif scene.kind != "gorge" and not scene.has("sea", "lake"):
         _stream(canvas, scene, x, y)
     arches = 1 if not scene.has("sea", "lake") else int(rng.integers(1, 4))
     grey = tint(canvas, scene, mix((172, 174, 176), (196, 182, 156), rng.uniform()))

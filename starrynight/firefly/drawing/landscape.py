@@ -58,7 +58,7 @@ def lay_out(scene: Scene, size: int, style: SkyStyle) -> Canvas:
     if scene.has("sea", "lake") or (scene.kind == "city" and scene.has("reflection")):
         _shore(canvas, scene, rng)
         _water(canvas, scene, rng)
-    elif scene.kind not in ("apsara", "desert") or scene.has("river"):
+    elif scene.kind not in ("apsara", "desert", "gorge") or scene.has("river"):
         _land(canvas, scene, rng)
     for name, paint in _PARTS:
         if scene.has(name):

@@ -26,9 +26,9 @@ def desert(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Four dunes with sharp crests, lit on the light's side and shaded on the other."""
     p, side = canvas.palette, scene.side
     lit = mix(natural(p, (240, 196, 120), 0.7), p.low, 0.12)
-    dim = mix(natural(p, (150, 88, 62), 0.7), p.far, 0.3)
-    if lightness(lit) - lightness(dim) < 55:
-        dim = shade(dim, 0.7)
+    dim = mix(natural(p, (156, 86, 54), 0.7), p.far, 0.16)
+    if lightness(lit) - lightness(dim) < 60:
+        dim = shade(dim, 0.68)
     peaks = np.array((0.16, -0.22, 0.24, -0.12)) * rng.choice((-1, 1)) + rng.uniform(-0.08, 0.08, 4)
     for k in range(4):
         t = k / 3
@@ -111,15 +111,15 @@ def volcano(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """One steep cone with a glowing crater, lava on its flanks, and a plume that drifts to one side."""
     p, side = canvas.palette, scene.side
     x, foot = 0.5 + side * rng.uniform(0.04, 0.16), scene.horizon + 0.03
-    h, half, rim = rng.uniform(0.3, 0.37), rng.uniform(0.36, 0.44), rng.uniform(0.05, 0.065)
+    h, half, rim = rng.uniform(0.3, 0.37), rng.uniform(0.4, 0.48), rng.uniform(0.055, 0.07)
     top = foot - h
     _plume(canvas, rng, x, top, side)
     rock = apart(natural(p, (92, 70, 74)), p.low, 50)
     left = shapes.curve(
         [
             [x - half * 1.3, foot + 0.02],
-            [x - half * 0.62, foot - h * 0.22],
-            [x - half * 0.28, foot - h * 0.62],
+            [x - half * 0.74, foot - h * 0.2],
+            [x - half * 0.34, foot - h * 0.6],
             [x - rim, top],
         ],
         24,
@@ -127,8 +127,8 @@ def volcano(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     right = shapes.curve(
         [
             [x + rim, top],
-            [x + half * 0.28, foot - h * 0.62],
-            [x + half * 0.62, foot - h * 0.22],
+            [x + half * 0.34, foot - h * 0.6],
+            [x + half * 0.74, foot - h * 0.2],
             [x + half * 1.3, foot + 0.02],
         ],
         24,
@@ -139,7 +139,7 @@ def volcano(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     cone = np.concatenate([left, notch, right])
     area = canvas.mask(shapes.down_to(cone, foot + 0.08))
     tint = canvas.rows(shade(rock, 0.8), rock, mix(rock, p.low, 0.4), top, foot + 0.05, 0.5)
-    canvas.wash("mountain", area, tint, side * 0.9, 0.5)
+    canvas.wash("cone", area, tint, side * 0.9, 0.5)
     dark = np.concatenate(
         [
             right if side > 0 else left[::-1],
@@ -194,7 +194,7 @@ def island(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """An island on the horizon with a beach and palms, or pines."""
     p = canvas.palette
     side = -scene.side if scene.has("volcano", "lighthouse") else scene.side
-    x, y, half = 0.5 + side * rng.uniform(0.2, 0.27), scene.horizon, rng.uniform(0.17, 0.22)
+    x, y, half = 0.5 + side * rng.uniform(0.2, 0.27), scene.horizon, rng.uniform(0.2, 0.25)
     sand = apart(natural(p, (240, 212, 150)), p.water, 40)
     green = apart(natural(p, (64, 118, 72), 0.8), p.low, 60)
     bumps = rng.uniform(0.75, 1.0, 3)
@@ -213,7 +213,7 @@ def island(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     shore = shapes.down_to(shapes.place(beach, x, y, half), y + 0.02)
     palms = bool(rng.uniform() < 0.65)
     items: list[Item] = [Item(hill, shade(green, 0.85))]
-    stand = ((-0.35, 0.17, -1), (0.3, 0.14, 1), (-0.02, 0.21, 1), (0.62, 0.1, 1))[: int(rng.integers(3, 5))]
+    stand = ((-0.35, 0.2, -1), (0.3, 0.17, 1), (-0.02, 0.26, 1), (0.6, 0.12, 1))[: int(rng.integers(3, 5))]
     for dx, tall, lean in stand:
         tall, fx = tall * rng.uniform(0.9, 1.15), x + dx * half
         fy = y - 0.3 * half * (1 - dx * dx)
@@ -245,7 +245,8 @@ def gorge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if scene.kind != "gorge":
         return
     p, side = canvas.palette, scene.side
-    x = 0.5 + side * rng.uniform(0.08, 0.14)
+    crowned = scene.has("pagoda", "temple", "teahouse")
+    x = 0.5 + (-0.14 if crowned else 0.11) * side + rng.uniform(-0.03, 0.03)
     lip, pool = scene.horizon - rng.uniform(0.2, 0.26), scene.horizon + 0.2
     stone = mix(natural(p, (112, 104, 104)), p.mid, 0.35)
     back = mix(stone, p.low, 0.3)
@@ -279,6 +280,8 @@ def gorge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             [edge, pool + 0.1],
         ]
         _crag(canvas, rng, crest, way, near)
+    if crowned:
+        _ledge(canvas, scene, rng, mix(stone, p.near, 0.25))
     _bank(canvas, scene, rng, pool, x)
 
 
@@ -319,6 +322,24 @@ def _crag(canvas: Canvas, rng: Rng, outline: list[list[float]], way: int, colour
             )
         )
     canvas.draw("cliff", items, np.pi / 2, 0.65)
+
+
+def _ledge(canvas: Canvas, scene: Scene, rng: Rng, colour: Rgb) -> None:
+    """A grassy rock before the cliff, for a building."""
+    p, side, top = canvas.palette, scene.side, scene.horizon + 0.065
+    line = shapes.curve(
+        [
+            [0.5 + side * k, top + dy]
+            for k, dy in ((-0.1, 0.17), (-0.05, 0.06), (0.05, 0.005), (0.3, -0.01), (0.6, -0.02))
+        ],
+        30,
+    )
+    rock = np.concatenate([line, [[0.5 + side * 0.6, top + 0.17]]])
+    rock[:6, 0] += rng.uniform(-0.01, 0.01, 6)
+    grass = mix(natural(p, (96, 140, 72), 0.8), p.leaf, 0.3)
+    turf = np.concatenate([line[8:], moved(line[8:], 0, 0.035)[::-1]])
+    canvas.draw("cliff", [Item(rock, colour), Item(turf, grass)], np.pi / 2, 0.65)
+    canvas.water = np.where(canvas.mask(rock) > 127, 0, canvas.water).astype(np.uint8)
 
 
 def _pool(canvas: Canvas, scene: Scene, x: float, pool: float) -> None:
@@ -423,8 +444,9 @@ PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = (
     (-0.35, "waterfall", cascade),
     (-0.3, "island", island),
     (0.08, "desert", desert),
-    (0.09, "waterfall", gorge),
-    (0.12, "bamboo", trees.bamboo),
+    (-0.38, "waterfall", gorge),
+    (-0.4, "bamboo", trees.far_bamboo),
+    (0.12, "bamboo", trees.few_bamboo),
     (0.14, "flowers", flora.flowers),
     (0.52, "maple", trees.maple),
     (0.63, "bamboo", trees.near_bamboo),

@@ -9,7 +9,7 @@ import numpy as np
 from starrynight.firefly.drawing import shapes
 from starrynight.firefly.drawing.buildings import snowy, wet
 from starrynight.firefly.drawing.canvas import Canvas
-from starrynight.firefly.drawing.flora import apart, free_side, lightness, moved, natural
+from starrynight.firefly.drawing.flora import LANDMARKS, apart, lightness, moved, natural, plant_side
 from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, mix, pale, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
@@ -20,7 +20,8 @@ Rng = np.random.Generator
 def forest(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Three rows of tall firs around a clearing, the farthest the palest."""
     p = canvas.palette
-    gap = 0.5 - scene.side * 0.08
+    landmark = scene.has(*LANDMARKS)
+    gap = 0.5 + scene.side * (0.19 if landmark else -0.08)
     white = mix(p.cloud, WHITE, 0.4)
     for row in range(3):
         t = row / 2
@@ -29,7 +30,8 @@ def forest(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         for x in np.linspace(-0.03, 1.03, 15 - 4 * row):
             x += rng.uniform(-0.025, 0.025)
             away = min(abs(x - gap) / 0.5, 1.0)
-            h = (0.18 + 0.4 * away**1.2) * rng.uniform(0.85, 1.15) * (1 + 0.15 * t)
+            low, rise = (0.1, 0.26) if landmark else (0.18, 0.4)
+            h = (low + rise * away**1.2) * rng.uniform(0.85, 1.15) * (1 + 0.15 * t)
             if row == 2 and away < 0.45:
                 continue
             foot = scene.horizon + 0.06
@@ -51,21 +53,25 @@ def fir(x: float, y: float, h: float, w: float, colour: Rgb, bark: Rgb) -> list[
     return items
 
 
-def bamboo(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """The far stalks of a grove; in other kinds of scene only a few stalks on one side."""
-    p = canvas.palette
+def few_bamboo(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """A few thick stalks on one side, in scenes of other kinds than a grove."""
     if scene.kind != "bamboo":
-        side = free_side(scene)
-        at = [0.5 + side * k for k in (0.47, 0.4, 0.33)]
-        _grove(canvas, scene, rng, at, 0.3, 1.0)
+        side = plant_side(scene, "bamboo")
+        _grove(canvas, scene, rng, [0.5 + side * k for k in (0.47, 0.4, 0.33)], 0.3)
+
+
+def far_bamboo(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """The far stalks of a grove, paler with distance."""
+    if scene.kind != "bamboo":
         return
+    p = canvas.palette
     for row in range(2):
-        at = list((np.arange(13 - 3 * row) + rng.uniform(0.2, 0.8)) / (13 - 3 * row))
+        count = 14 - 4 * row
         tint = mix(natural(p, (110, 160, 84)), p.low, 0.66 - 0.3 * row)
         items: list[Item] = []
-        for x in at:
-            x += rng.uniform(-0.025, 0.025)
-            items += _stalk(rng, x, scene.horizon + 0.04 + 0.03 * row, 0.013 + 0.006 * row, tint, 0.04)
+        for k in range(count):
+            x = (k + rng.uniform(0.1, 0.9)) / count
+            items += _stalk(rng, x, scene.horizon + 0.05 + 0.03 * row, 0.013 + 0.006 * row, tint, 0.04)
         canvas.draw("bamboo", items, np.pi / 2, 0.75)
 
 
@@ -76,12 +82,13 @@ def near_bamboo(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     at: list[float] = []
     for x in (0.04, 0.13, 0.21, 0.3, 0.72, 0.8, 0.88, 0.96):
         x += rng.uniform(-0.025, 0.025)
-        if abs(x - scene.figure) > 0.16 and rng.uniform() < 0.85:
+        hides = scene.has(*LANDMARKS) and 0 < (x - 0.5) * scene.side < 0.38
+        if abs(x - scene.figure) > 0.16 and not hides and rng.uniform() < 0.85:
             at.append(x)
-    _grove(canvas, scene, rng, at, 0.24, 1.0)
+    _grove(canvas, scene, rng, at, 0.24)
 
 
-def _grove(canvas: Canvas, scene: Scene, rng: Rng, at: list[float], drop: float, size: float) -> None:
+def _grove(canvas: Canvas, scene: Scene, rng: Rng, at: list[float], drop: float) -> None:
     """Thick jointed stalks at the given places with hanging leaves."""
     p = canvas.palette
     green = apart(natural(p, (122, 178, 64)), p.middle, 45)
@@ -90,7 +97,7 @@ def _grove(canvas: Canvas, scene: Scene, rng: Rng, at: list[float], drop: float,
     for x in at:
         foot = scene.horizon + rng.uniform(0.4, 1.0) * drop
         tint = mix(green, natural(p, (70, 128, 62)), rng.uniform(0, 0.6))
-        width = rng.uniform(0.026, 0.036) * size
+        width = rng.uniform(0.026, 0.036)
         items += _stalk(rng, x, foot, width, tint, 0.05)
         for _ in range(3):
             leaves += _leaves(
@@ -157,7 +164,7 @@ def _leaves(rng: Rng, x: float, y: float, size: float, colour: Rgb) -> list[Item
 def willow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A whole willow at the bank: a leaning trunk under an umbrella of hanging branches."""
     p = canvas.palette
-    side = free_side(scene) if scene.close else scene.side
+    side = plant_side(scene, "willow")
     foot = np.array((0.5 + side * rng.uniform(0.33, 0.39), rng.uniform(0.86, 0.94)))
     top = np.array((0.5 + side * rng.uniform(0.24, 0.28), rng.uniform(0.22, 0.27)))
     bark = apart(natural(p, (88, 66, 48)), p.low, 40)
@@ -205,7 +212,7 @@ def _strands(rng: Rng, top: np.ndarray, count: int, size: float, colour: Rgb) ->
 
 def maple(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Maples with forked trunks and broad crowns of red and orange leaves; some leaves fall."""
-    side = free_side(scene) if scene.close else scene.side
+    side = plant_side(scene, "maple")
     many = scene.kind == "forest"
     spots = [(0.5 + side * rng.uniform(0.34, 0.4), 0.19, 0.52)]
     if many:
@@ -214,6 +221,7 @@ def maple(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             *spots,
         ]  # fmt: skip
     for x, drop, height in spots:
+        drop *= 0.2 if wet(canvas, x, scene.horizon + drop) else 1.0
         _maple(canvas, rng, x, scene.horizon + drop, height * rng.uniform(0.9, 1.1))
     p = canvas.palette
     fallen: list[Item] = []
@@ -264,7 +272,7 @@ def _maple(canvas: Canvas, rng: Rng, x: float, foot: float, h: float) -> None:
 def pine(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """One old crooked pine in the foreground with flat pads of needles."""
     p = canvas.palette
-    side = free_side(scene) if scene.close else scene.side
+    side = plant_side(scene, "pine")
     bark = apart(mix(natural(p, (104, 64, 48)), p.near, 0.2), p.low, 40)
     green = apart(natural(p, (46, 104, 70), 0.9), p.low, 55)
 
@@ -289,12 +297,13 @@ def pine(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         (22, 0.14, 0.11, -0.02),
         (50, 0.22, 0.11, -0.03),
     )
+    least = 0.24 if scene.kind == "gorge" or scene.has(*LANDMARKS) else 0.0
     limbs: list[Item] = [Item(shapes.ribbon(trunk, 0.1, 0.022, 0.01), bark)]
     limbs.append(Item(shapes.ribbon(moved(trunk, -side * 0.012, 0), 0.026, 0.008), mix(bark, pale(p), 0.3)))
     tufts: list[Item] = []
     for k, dx, half, rise in pads:
         half *= rng.uniform(0.9, 1.2)
-        end = at(dx, float(trunk[k][1]) + rise + rng.uniform(-0.02, 0.02))
+        end = at(max(dx, least), float(trunk[k][1]) + rise + rng.uniform(-0.02, 0.02))
         bend = moved((trunk[k] + end) / 2, 0, 0.02)
         limbs.append(Item(shapes.ribbon(shapes.curve([trunk[k], bend, end], 10), 0.026, 0.01), bark))
         tufts += _pad(canvas, scene, rng, end, half, green)
