@@ -95,16 +95,17 @@ def _steps(x: float, foot: float, w: float, base: Rgb) -> list[Item]:
         Item(box(x - w * 0.54, foot - w * 0.115, x + w * 0.54, foot - w * 0.075), base),
     ]
     for k in range(6):
-        y, half = foot - w * 0.1 + w * 0.045 * k, w * (0.1 + 0.018 * k)
+        y, half = foot - w * 0.1 + w * 0.045 * k, w * (0.13 + 0.03 * k)
         step = box(x - half, y, x + half, y + w * 0.05)
-        items.append(Item(step, mix(base, WHITE, 0.25) if k % 2 else shade(base, 0.72)))
+        items.append(Item(step, mix(base, WHITE, 0.35) if k % 2 else shade(base, 0.62)))
     return items
 
 
 def teahouse(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """An open pavilion with a curved roof: on stilts over water with its reflection, else on a low base."""
-    x = aside(scene, rng, 0.16, 0.26)
-    y = scene.horizon + {"pond": 0.2}.get(scene.kind, 0.1)
+    x, y = aside(scene, rng, 0.16, 0.26), scene.horizon + (0.2 if scene.kind == "pond" else 0.1)
+    if scene.has("stonebridge"):  # behind the bridge, above its end
+        x, y = 0.5 + scene.side * rng.uniform(0.28, 0.34), scene.horizon + 0.03
     w = rng.uniform(0.3, 0.36)
     wood = tint(canvas, scene, ((176, 54, 40), (128, 78, 48))[int(rng.integers(2))], accent=True)
     roof = snowed(

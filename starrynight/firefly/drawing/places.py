@@ -36,21 +36,21 @@ def lighthouse(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     lamp = foot - h * 0.86
     if is_lit(scene):
         _beam(canvas, scene, x, lamp, float(rng.uniform(-0.12, 0.06)))
-    rock = shade(mix(p.far, p.near, 0.6), 0.62)
+    rock = shade(mix(p.far, p.near, 0.6), 0.55)
     white = mix(tint(canvas, scene, (248, 244, 236)), WHITE, 0.25)
     red = tint(canvas, scene, RED, accent=True)
     lift = np.array(
         [[-1.0, 0.6], [-0.8, 0.1], [-0.55, 0.0], [-0.4, -0.32], [0.3, -0.4], [0.5, -0.08], [0.8, 0.05]]
     )
-    crag = place([*lift.tolist(), [1.0, 0.6]], x, foot + 0.03, w * 2.3, h * 0.2)
+    crag = place([*lift.tolist(), [1.0, 0.6]], x, foot + 0.03, w * 2.9, h * 0.24)
     light = place(
         [[-0.8, 0.3], [-0.5, 0.05], [-0.36, -0.26], [-0.1, -0.3], [-0.35, 0.3]],
         x,
         foot + 0.03,
-        w * 2.3,
-        h * 0.2,
+        w * 2.9,
+        h * 0.24,
     )
-    rocks = [Item(crag, rock), Item(light, mix(rock, p.low, 0.25))]
+    rocks = [Item(crag, rock), Item(light, mix(rock, p.low, 0.38))]
     if not scene.has("sea", "lake"):
         knoll(canvas, scene, x, foot, 0.5)
     canvas.draw("rock", rocks, 0.5, 0.8)
@@ -95,11 +95,13 @@ def _light_tower(
 def _beam(canvas: Canvas, scene: Scene, x: float, y: float, tilt: float) -> None:
     """Two cones of light from the lamp, fading outwards."""
     far = np.abs(np.linspace(0, 1, canvas.size, dtype=np.float32) - x)[None]
+    share = np.zeros((canvas.size, canvas.size), np.uint8)
     for side in (-1, 1):
         end = x + side * 1.2
         cone = [[x, y - 0.006], [end, y + tilt * side - 0.17], [end, y + tilt * side + 0.1], [x, y + 0.006]]
-        share = canvas.mask(cone).astype(np.float32) * np.clip(0.78 - 0.85 * far, 0.1, 1)
-        canvas.wash("glitter", share.astype(np.uint8), mix(pale(canvas.palette), WHITE, 0.25), 0.0, 0.4)
+        share = np.maximum(share, canvas.mask(cone))
+    share = (share * np.clip(0.78 - 0.85 * far, 0.1, 1)).astype(np.uint8)
+    canvas.wash("glitter", share, mix(pale(canvas.palette), WHITE, 0.25), 0.0, 0.4)
 
 
 def castle(canvas: Canvas, scene: Scene, rng: Rng) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,35 +34,48 @@ class _Lane:
         self.x, self.y = x, y
 
     def at(self, across: float, above: float, d: float) -> list[float]:
+        """The point in shares of the side."""
         return [self.x + across / d, self.y + (0.5 - above) / d]
 
-    def wall(self, across: float, low: float, high: float, near: float, far: float) -> np.ndarray:
-        """A rectangle on a wall along the lane."""
-        corners = ((low, near), (high, near), (high, far), (low, far))
-        return np.array([self.at(across, above, d) for above, d in corners])
+
+class _House(NamedTuple):
+    """A house of a row: its front stands at `wide` across the lane, `high`, from depth `near` to `far`."""
+
+    lane: _Lane
+    wide: float
+    high: float
+    near: float
+    far: float
+    front: Rgb
+
+    def at(self, inward: float, above: float, t: float) -> list[float]:
+        """A point `inward` of the front (a share of `wide`, 1 on it), t in 0..1 along it."""
+        return self.lane.at(self.wide * inward, above, self.near + (self.far - self.near) * t)
+
+    def pane(self, low: float, high: float, a: float, b: float) -> list[list[float]]:
+        """A rectangle on the front between a and b in 0..1 along it."""
+        return [self.at(1, low, a), self.at(1, high, a), self.at(1, high, b), self.at(1, low, b)]
 
 
 def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A lane between two rows of houses with shops, narrowing to a vanishing point."""
+    """A lane between two rows of houses with shops, narrowing to a vanishing point; western or Chinese."""
     lane = _Lane(0.5 + scene.side * rng.uniform(0.0, 0.06), scene.horizon + 0.015)
     _pavement(canvas, scene, rng, lane)
     if scene.has("church"):
-        style = snowy(scene), is_lit(scene)
-        canvas.draw(
-            "house",
-            shapes.church(canvas.palette, lane.x - 0.04, lane.y + 0.06, 0.15, *style),
-            np.pi / 2,
-            0.95,
-        )
-    eastern = rng.uniform() < (
-        0.75 if scene.style in ("ink", "ukiyoe", "dunhuang") else 0.35 if scene.has("lanterns") else 0.1
-    )
+        tower = shapes.church(canvas.palette, lane.x - 0.04, lane.y + 0.06, 0.15, snowy(scene), is_lit(scene))
+        canvas.draw("house", tower, np.pi / 2, 0.95)
+    liking = 0.7 if scene.style in ("ink", "ukiyoe", "dunhuang") else 0.12
+    eastern = rng.uniform() < max(liking, 0.5 * scene.has("lanterns"))
     cuts = np.array([0.62, 0.98, 1.4, 1.95, 2.7, 3.8, 5.4, 8.0])
-    for k in range(len(cuts) - 2, -1, -1):
-        for side in (-1, 1):
-            near, far = cuts[k] * rng.uniform(0.97, 1.03), cuts[k + 1]
-            items = _row_house(canvas, scene, rng, lane, side, near, far, eastern)
-            canvas.draw("house", items, np.pi / 2, 0.93)
+    for group in ((6, 5, 4), (3, 2), (1, 0)):
+        items: list[Item] = []
+        for k in group:
+            for side in (-1, 1):
+                house = _house(
+                    canvas, scene, rng, lane, side, cuts[k] * rng.uniform(0.97, 1.03), cuts[k + 1], eastern
+                )
+                items += (_eastern if eastern else _western)(canvas, scene, rng, house)
+        canvas.draw("house", items, np.pi / 2, 0.93)
     _lamps(canvas, scene, lane)
 
 
@@ -86,110 +100,141 @@ def _pavement(canvas: Canvas, scene: Scene, rng: Rng, lane: _Lane) -> None:
             if rng.uniform() < 0.62:
                 items.append(Item(quad, shade(tone, drop)))
     canvas.draw("land", items, 0.0, 0.6)
+    if not snowy(scene) and (is_lit(scene) or scene.weather == "rain"):
+        _gleams(canvas, scene, rng, lane, mix(base, glow, 0.5))
 
 
-def _row_house(
+def _gleams(canvas: Canvas, scene: Scene, rng: Rng, lane: _Lane, base: Rgb) -> None:
+    """The shops' light on the pavement; longer on a wet one."""
+    wet = scene.weather == "rain"
+    items: list[Item] = []
+    for d in (4.6, 3.2, 2.3, 1.65, 1.2, 0.95):
+        for side in (-1, 1):
+            colour = mix(canvas.palette.window, (_AWNINGS[int(rng.integers(4))]), 0.35 if wet else 0.0)
+            long = rng.uniform(0.24, 0.34) if wet else 0.1
+            a, b, edge = d * rng.uniform(0.94, 1.0), d * rng.uniform(1.12, 1.2), 0.39 * side
+            quad = [
+                lane.at(edge, -0.01, a),
+                lane.at(edge, -0.01, b),
+                lane.at(edge * 0.94, -long, b),
+                lane.at(edge * 0.94, -long, a),
+            ]
+            items.append(Item(quad, mix(base, colour, 0.6 if wet else 0.4), wet and is_lit(scene)))
+    canvas.draw("water", items, np.pi / 2, 0.5)
+
+
+def _house(
     canvas: Canvas, scene: Scene, rng: Rng, lane: _Lane, side: int, near: float, far: float, eastern: bool
-) -> list[Item]:
-    """One house of a row: front along the lane, roof or gable, windows, a shop with its awning."""
+) -> _House:
+    """A house with a colour of its own; the rows have a light and a shaded side."""
     p = canvas.palette
-    wide, high = 0.4 * side, rng.uniform(0.72, 0.98)
-    front = tint(
-        canvas, scene, (150, 92, 66) if eastern and rng.uniform() < 0.5 else FRONTS[int(rng.integers(7))]
-    )
-    front = shade(front, 1.0 if side == scene.side else 0.86)
+    fronts = ((238, 226, 204), (164, 96, 64), (196, 84, 60), (214, 172, 116)) if eastern else FRONTS
+    front = tint(canvas, scene, fronts[int(rng.integers(len(fronts)))], accent=scene.hour == "night")
+    front = shade(front, 1.0 if side == scene.side else 0.84)
     if is_lit(scene):
-        front = mix(front, p.window, 0.12)
+        front = mix(front, p.window, 0.1)
     front = mix(front, p.low, min(0.5, 0.05 * far))
-    roof = snowed(
-        canvas, scene, mix(tint(canvas, scene, (70, 66, 76) if eastern else (150, 70, 54)), front, 0.1)
-    )
-    middle = 2 / (1 / near + 1 / far)
-    items: list[Item] = []
-    back = wide * 1.5
-    if eastern or rng.uniform() < 0.45:
-        rise = high + 0.12
+    high = rng.uniform(0.66, 0.82) if eastern else rng.uniform(0.74, 0.98)
+    return _House(lane, 0.4 * side, high, near, far, front)
+
+
+def _western(canvas: Canvas, scene: Scene, rng: Rng, house: _House) -> list[Item]:
+    """A house with a gable or eaves towards the lane, windows, a shop with a striped awning or a door."""
+    high, near, far = house.high, house.near, house.far
+    roof = snowed(canvas, scene, mix(tint(canvas, scene, (150, 70, 54)), house.front, 0.1))
+    if rng.uniform() < 0.45:
         slope = [
-            lane.at(wide * 0.86, high - 0.03, near),
-            lane.at(wide * 0.86, high - 0.03, far),
-            lane.at(back, rise, far),
-            lane.at(back, rise, near),
+            house.at(0.86, high - 0.03, 0),
+            house.at(0.86, high - 0.03, 1),
+            house.at(1.5, high + 0.12, 1),
+            house.at(1.5, high + 0.12, 0),
         ]
-        items += [Item(lane.wall(wide, 0, high, near, far), front), Item(slope, roof)]
-        if eastern:
-            tip = lane.at(wide * 0.82, high + 0.02, near)
-            curl = curve(
-                [tip, lane.at(wide * 0.86, high - 0.03, near * 1.04), lane.at(wide * 0.86, high - 0.03, far)],
-                12,
-            )
-            items.append(Item(ribbon(curl, 0.03 / near, 0.03 / far), shade(roof, 0.7)))
+        items = [Item(house.pane(0, high, 0, 1), house.front), Item(slope, roof)]
     else:
-        peak = lane.at(wide, high + 0.2, middle)
-        gable = [
-            lane.at(wide, 0, near),
-            lane.at(wide, high, near),
-            peak,
-            lane.at(wide, high, far),
-            lane.at(wide, 0, far),
-        ]
-        items += [Item(gable, front)]
-        edge = np.array(
-            [lane.at(wide * 0.96, high - 0.03, near), peak, lane.at(wide * 0.96, high - 0.03, far)]
-        )
-        items.append(Item(ribbon(edge, 0.045 / near, 0.045 / far), roof))
-    return items + _openings(canvas, scene, rng, lane, wide, high, near, far, front)
-
-
-def _openings(
-    canvas: Canvas,
-    scene: Scene,
-    rng: Rng,
-    lane: _Lane,
-    wide: float,
-    high: float,
-    near: float,
-    far: float,
-    front: Rgb,
-) -> list[Item]:
-    """Windows upstairs; below, a lit shop with a striped awning, or a door and a window."""
-    p, lit = canvas.palette, is_lit(scene)
-    pane = p.window if lit else mix(shade(front, 0.4), p.top, 0.3)
-    items: list[Item] = []
-
-    def depth(t: float) -> float:
-        return near + (far - near) * t
-
-    for floor in (0.42, 0.66):
-        if floor + 0.17 > high:
-            continue
-        for t in (0.14, 0.58):
-            on = lit and rng.uniform() < 0.75
-            tone = pane if on or not lit else shade(front, 0.5)
-            frame = lane.wall(wide, floor - 0.015, floor + 0.165, depth(t - 0.03), depth(t + 0.29))
-            items.append(Item(frame, mix(front, WHITE, 0.4) if not on else shade(front, 0.55)))
-            items.append(Item(lane.wall(wide, floor, floor + 0.15, depth(t), depth(t + 0.26)), tone, on))
+        peak = house.at(1, high + 0.2, 0.42)
+        gable = [house.at(1, 0, 0), house.at(1, high, 0), peak, house.at(1, high, 1), house.at(1, 0, 1)]
+        edge = np.array([house.at(0.96, high - 0.03, 0), peak, house.at(0.96, high - 0.03, 1)])
+        items = [Item(gable, house.front), Item(ribbon(edge, 0.05 / near, 0.05 / far), roof)]
+    items += _windows(canvas, scene, rng, house, (0.42, 0.66), mix(house.front, WHITE, 0.4))
+    pane = _pane(canvas, scene, house)
     shop = rng.uniform() < 0.7
     for a, b in ((0.08, 0.5), (0.58, 0.9)) if shop else ((0.2, 0.46), (0.62, 0.86)):
-        items.append(Item(lane.wall(wide, 0.01 if a < 0.5 else 0.09, 0.25, depth(a), depth(b)), pane, lit))
-    if shop:
-        colour = tint(canvas, scene, _AWNINGS[int(rng.integers(4))], accent=True)
-        for k in range(6):
-            a, b = depth(0.03 + 0.155 * k), depth(0.03 + 0.155 * (k + 1))
-            quad = [
-                lane.at(wide, 0.36, a),
-                lane.at(wide, 0.36, b),
-                lane.at(wide * 0.76, 0.25, b),
-                lane.at(wide * 0.76, 0.25, a),
-            ]
-            items.append(Item(quad, mix(colour, WHITE, 0.75) if k % 2 else colour))
-            drop = [
-                lane.at(wide * 0.76, 0.25, a),
-                lane.at(wide * 0.76, 0.25, b),
-                lane.at(wide * 0.76, 0.225, b),
-                lane.at(wide * 0.76, 0.225, a),
-            ]
-            items.append(Item(drop, shade(mix(colour, WHITE, 0.6) if k % 2 else colour, 0.75)))
+        items.append(Item(house.pane(0.01 if a < 0.5 else 0.09, 0.25, a, b), pane, is_lit(scene)))
+    return items + (_awning(canvas, scene, rng, house) if shop else [])
+
+
+def _pane(canvas: Canvas, scene: Scene, house: _House) -> Rgb:
+    p = canvas.palette
+    return p.window if is_lit(scene) else mix(shade(house.front, 0.4), p.top, 0.3)
+
+
+def _windows(
+    canvas: Canvas, scene: Scene, rng: Rng, house: _House, floors: tuple[float, ...], frame: Rgb
+) -> list[Item]:
+    """Two windows on each floor, most of them lit in the dark."""
+    lit, items = is_lit(scene), []
+    for floor in floors:
+        for a in (0.14, 0.58) if floor + 0.17 < house.high else ():
+            on = lit and rng.uniform() < 0.75
+            tone = _pane(canvas, scene, house) if on or not lit else shade(house.front, 0.5)
+            outer = house.pane(floor - 0.015, floor + 0.165, a - 0.03, a + 0.29)
+            items.append(Item(outer, shade(house.front, 0.55) if lit else frame))
+            items.append(Item(house.pane(floor, floor + 0.15, a, a + 0.26), tone, on))
     return items
+
+
+def _awning(canvas: Canvas, scene: Scene, rng: Rng, house: _House) -> list[Item]:
+    """A striped awning over the lane with a hanging edge."""
+    colour = tint(canvas, scene, _AWNINGS[int(rng.integers(4))], accent=True)
+    items: list[Item] = []
+    for k in range(6):
+        a, b = 0.03 + 0.155 * k, 0.03 + 0.155 * (k + 1)
+        cloth = [house.at(1, 0.36, a), house.at(1, 0.36, b), house.at(0.76, 0.25, b), house.at(0.76, 0.25, a)]
+        drop = [
+            house.at(0.76, 0.25, a),
+            house.at(0.76, 0.25, b),
+            house.at(0.76, 0.225, b),
+            house.at(0.76, 0.225, a),
+        ]
+        items.append(Item(cloth, mix(colour, WHITE, 0.75) if k % 2 else colour))
+        items.append(Item(drop, shade(mix(colour, WHITE, 0.6) if k % 2 else colour, 0.75)))
+    return items
+
+
+def _eastern(canvas: Canvas, scene: Scene, rng: Rng, house: _House) -> list[Item]:
+    """A Chinese house: tiled eaves with upturned ends on two floors, red posts, lattice, a hanging sign."""
+    red = tint(canvas, scene, RED, accent=True)
+    tiles = snowed(canvas, scene, tint(canvas, scene, (66, 78, 88)))
+    items = [Item(house.pane(0, house.high, 0, 1), house.front)]
+    items += _windows(canvas, scene, rng, house, (0.44,), shade(red, 0.6))
+    items.append(Item(house.pane(0.0, 0.27, 0.06, 0.94), _pane(canvas, scene, house), is_lit(scene)))
+    for a in (0.02, 0.22, 0.42, 0.62, 0.82):
+        items.append(Item(house.pane(0.0, 0.3, a, a + 0.05), red))
+    items.append(Item(house.pane(0.0, 0.07, 0.06, 0.94), shade(red, 0.6)))
+    items += _eave(house, 0.29, 0.12, tiles) + _eave(house, house.high - 0.05, 0.2, tiles)
+    if rng.uniform() < 0.7:
+        x, top = house.at(0.76, 0.56, 0.1)
+        s, gold = 1 / house.near, tint(canvas, scene, (246, 204, 96), accent=True)
+        items += [
+            Item(box(x - 0.032 * s, top, x + 0.032 * s, top + 0.2 * s), red),
+            Item(box(x - 0.014 * s, top + 0.025 * s, x + 0.014 * s, top + 0.175 * s), gold),
+        ]
+    return items
+
+
+def _eave(house: _House, base: float, rise: float, tiles: Rgb) -> list[Item]:
+    """A strip of roof over the front whose lower edge curls up at both ends."""
+    along = np.linspace(-0.04, 1.0, 15)
+    lower = np.array([house.at(0.76, base + 0.07 * abs(2 * t - 1) ** 3, t) for t in along])
+    upper = np.array([house.at(1.0 + 0.4 * (rise > 0.15), base + rise, t) for t in along])
+    return [
+        Item(np.concatenate([lower, upper[::-1]]), tiles),
+        Item(ribbon(lower, 0.03 / house.near, 0.03 / house.far), mix(tiles, WHITE, 0.3)),
+        Item(
+            ribbon(np.add(lower, (0, 0.02 / house.near)), 0.02 / house.near, 0.02 / house.far),
+            shade(tiles, 0.5),
+        ),
+    ]
 
 
 def _lamps(canvas: Canvas, scene: Scene, lane: _Lane) -> None:

@@ -111,14 +111,15 @@ def _yacht(canvas: Canvas, scene: Scene, rng: Rng, x: float, y: float, w: float)
     hull = tint(canvas, scene, hulls[int(rng.integers(5))], accent=True)
     rim = mix(hull, WHITE, 0.7) if min(hull) < 150 else tint(canvas, scene, (180, 60, 48), accent=True)
     dark = shade(tint(canvas, scene, (96, 62, 44)), 0.7)
+    spar = mix(dark, pale(p), 0.35) if is_lit(scene) else dark
     cloth = mix(tint(canvas, scene, (250, 240, 220)), pale(p), 0.3)
     tall = w * rng.uniform(1.0, 1.3)
     body = np.concatenate(
         [curve([[-0.5, -0.1], [-0.1, -0.04], [0.3, -0.07], [0.58, -0.17]], 15), [[0.4, 0.1], [-0.38, 0.1]]]
     )
     deck = curve([[-0.5, -0.1], [-0.1, -0.04], [0.3, -0.07], [0.58, -0.17]], 15)
-    items = [Item(box(x - w * 0.014, y - tall, x + w * 0.014, y), dark)]
-    if rng.uniform() < 0.5:
+    items = [Item(box(x - w * 0.014, y - tall, x + w * 0.014, y), spar)]
+    if rng.uniform() < 0.7:
         sail = np.concatenate([curve([[0.02, -1.0], [-0.24, -0.6], [-0.38, -0.22]], 9), [[0.02, -0.2]]])
         items.append(Item(place(sail, x, y, w * side, tall), cloth))
     else:
@@ -126,7 +127,7 @@ def _yacht(canvas: Canvas, scene: Scene, rng: Rng, x: float, y: float, w: float)
         items.append(Item(ribbon(roll, w * 0.07, w * 0.05), cloth))
         for end in (-0.46, 0.54):
             stay = np.array([[x, y - tall * 0.97], [x + side * w * end, y - w * 0.1]])
-            items.append(Item(ribbon(stay, w * 0.012, w * 0.012), dark))
+            items.append(Item(ribbon(stay, w * 0.012, w * 0.012), spar))
     cabin = box(x - w * 0.18, y - w * 0.17, x + w * 0.14, y - w * 0.02)
     flag = [[x, y - tall], [x - side * w * 0.17, y - tall + w * 0.05], [x, y - tall + w * 0.1]]
     return [
