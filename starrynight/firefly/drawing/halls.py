@@ -104,13 +104,17 @@ def _steps(x: float, foot: float, w: float, base: Rgb) -> list[Item]:
 def teahouse(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """An open pavilion with a curved roof: on stilts over water with its reflection, else on a low base."""
     x, y = aside(scene, rng, 0.16, 0.26), scene.horizon + (0.2 if scene.kind == "pond" else 0.1)
+    if scene.kind == "pond" and scene.has("willow", "trees"):
+        x = 1 - x
+    if scene.has("bridge"):  # in front of the garden bridge
+        y += 0.19
     if scene.has("stonebridge"):  # behind the bridge, above its end
         x, y = 0.5 + scene.side * rng.uniform(0.28, 0.34), scene.horizon + 0.03
     w = rng.uniform(0.3, 0.36)
     wood = tint(canvas, scene, ((176, 54, 40), (128, 78, 48))[int(rng.integers(2))], accent=True)
-    roof = snowed(
-        canvas, scene, tint(canvas, scene, ((62, 76, 88), (112, 74, 50), (58, 98, 82))[int(rng.integers(3))])
-    )
+    tiles = ((76, 96, 112), (196, 130, 60), (62, 122, 98))
+    roof = snowed(canvas, scene, tint(canvas, scene, tiles[int(rng.integers(3))], accent=True))
+    roof = mix(roof, pale(canvas.palette), 0.25) if scene.hour == "night" else roof
     items = _pavilion(canvas, scene, x, y, w, wood, roof, rng.uniform() < 0.5)
     if wet(canvas, x, y + 0.03):
         reflect(canvas, items, y + w * 0.12, 0.55)
@@ -149,6 +153,7 @@ def _pavilion(
         items += [Item(place(np.add(body, (0, 0.03)), x, top, w), dark), Item(place(body, x, top, w), roof)]
         right = np.concatenate([body[10:32], [[0.02, 0.0]]])
         items.append(Item(place(right, x, top, w), shade(roof, 0.78)))
+        items.append(Item(ribbon(place(body[:21], x, top, w), w * 0.028, w * 0.028), mix(roof, WHITE, 0.35)))
     tip = tops[-1][0] - tops[-1][2] * w
     return [*items, Item(disc(x, tip, w * 0.035, w * 0.06, 12), mix(wood, (240, 190, 80), 0.6))]
 
@@ -238,6 +243,6 @@ def snowed_stone(grey: Rgb, scene: Scene) -> Rgb:
 # What paints each subject, with its depth (see landscape.PARTS).
 PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = (
     (-0.33, "temple", temple),
-    (0.45, "teahouse", teahouse),
-    (0.55, "stonebridge", stonebridge),
+    (0.66, "teahouse", teahouse),
+    (0.67, "stonebridge", stonebridge),
 )

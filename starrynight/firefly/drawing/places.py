@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -104,66 +105,71 @@ def _beam(canvas: Canvas, scene: Scene, x: float, y: float, tilt: float) -> None
     canvas.wash("glitter", share, mix(pale(canvas.palette), WHITE, 0.25), 0.0, 0.4)
 
 
+class _Fort(NamedTuple):
+    """The colours of a castle, and the side its flags fly to."""
+
+    wall: Rgb
+    roof: Rgb
+    pane: Rgb
+    flag: Rgb
+    side: int
+
+
 def castle(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A castle on a hill: towers with pointed roofs and flags around a curtain wall with battlements."""
-    p = canvas.palette
+    """A castle on a hill: towers with pointed roofs or battlements, and flags, around a curtain wall."""
     x, w = aside(scene, rng, 0.08, 0.18), rng.uniform(0.33, 0.39) * (0.8 if scene.close else 1)
     foot = scene.horizon - rng.uniform(0.02, 0.06)
     knoll(canvas, scene, x, foot - 0.01, w * 2.3)
-    wall = mix(stone(canvas, scene, float(rng.uniform())), pale(p), 0.12)
+    wall = mix(stone(canvas, scene, float(rng.uniform())), pale(canvas.palette), 0.12)
     roofs: tuple[Rgb, ...] = ((64, 84, 150), (176, 56, 46), (60, 110, 116))
-    roof = snowed(canvas, scene, tint(canvas, scene, roofs[int(rng.integers(3))], accent=True))
-    pane = pane_colour(canvas, scene, wall)
+    roof = tint(canvas, scene, roofs[int(rng.integers(3))], accent=True)
     flag = tint(canvas, scene, ((224, 58, 44), (246, 196, 60))[int(rng.integers(2))], accent=True)
-    lean = float(rng.choice((-1, 1)))
-    plan = [(-0.13, 0.17, 0.78), (0.16, 0.19, 0.98), (-0.34, 0.13, 0.6), (0.36, 0.13, 0.66)]
+    roof = mix(roof, snowed(canvas, scene, roof), 0.6)
+    fort = _Fort(wall, roof, pane_colour(canvas, scene, wall), flag, scene.side)
+    lean, strong = float(rng.choice((-1, 1))), rng.uniform() < 0.35
+    plan = [(-0.13, 0.17, 0.67), (0.16, 0.19, 0.84), (-0.34, 0.13, 0.52), (0.36, 0.13, 0.57)]
     items: list[Item] = []
-    for dx, wide, high in plan:
-        items += _tower(
-            x + lean * dx * w, foot, wide * w, high * w * 0.86, wall, roof, pane, flag, scene.side
-        )
+    for k, (dx, wide, high) in enumerate(plan):
+        items += _tower(fort, x + lean * dx * w, foot, wide * w, high * w, not strong or k == 0)
     left, right, top = x - w * 0.5, x + w * 0.5, foot - w * 0.3
     items += [*merlons(left, right, top, w * 0.042, wall), Item(box(left, top, right, foot + 0.03), wall)]
     items.append(Item(box(left, foot - w * 0.04, right, foot + 0.03), shade(wall, 0.75)))
     for dx in (-0.5, 0.5):
-        items += _tower(
-            x + dx * w, foot + 0.015, 0.19 * w, 0.46 * w, shade(wall, 0.95), roof, pane, flag, scene.side
-        )
+        items += _tower(fort, x + dx * w, foot + 0.015, 0.19 * w, 0.46 * w, not strong)
     gate = box(x - 0.1 * w, foot - 0.38 * w, x + 0.1 * w, foot + 0.03)
-    items += [
-        Item(gate, shade(wall, 0.88)),
-        *merlons(x - 0.1 * w, x + 0.1 * w, foot - 0.38 * w, w * 0.04, wall),
-    ]
-    items.append(Item(arch(x, foot + 0.03, 0.12 * w, 0.24 * w), pane, is_lit(scene)))
+    items += [Item(gate, shade(wall, 0.88))]
+    items += merlons(x - 0.1 * w, x + 0.1 * w, foot - 0.38 * w, w * 0.04, wall)
+    items.append(Item(arch(x, foot + 0.03, 0.12 * w, 0.24 * w), fort.pane, is_lit(scene)))
     canvas.draw("castle", items, np.pi / 2, 0.95)
 
 
-def _tower(
-    x: float, y: float, w: float, h: float, wall: Rgb, roof: Rgb, pane: Rgb, flag: Rgb, side: int
-) -> list[Item]:
-    """A round tower with a shaded side, a window, a pointed roof and a pennant."""
-    top = y - h
-    tip = top - w * 1.5
-    pennant = curve(
-        [[x, tip - w * 0.62], [x + side * w * 0.4, tip - w * 0.52], [x + side * w * 0.85, tip - w * 0.6]], 9
-    )
-    cone = [[x - w * 0.68, top], [x, tip], [x + w * 0.68, top], [x, top + w * 0.14]]
-    return [
+def _tower(fort: _Fort, x: float, y: float, w: float, h: float, pointed: bool) -> list[Item]:
+    """A round tower with a shaded side, a window and a pennant, under a pointed roof or battlements."""
+    top, wall, roof, side = y - h, fort.wall, fort.roof, fort.side
+    tip = top - w * (1.5 if pointed else 0.3)
+    wind = [[x, tip - w * 0.62], [x + side * w * 0.4, tip - w * 0.52], [x + side * w * 0.85, tip - w * 0.6]]
+    items = [
         Item(box(x - w / 2, top, x + w / 2, y), wall),
         Item(box(x + w * 0.12, top, x + w / 2, y), shade(wall, 0.74)),
-        Item(arch(x - w * 0.08, top + w * 0.85, w * 0.24, w * 0.46), pane, pane[0] > 200),
-        Item(box(x - w * 0.03, tip - w * 0.75, x + w * 0.03, tip + w * 0.1), shade(roof, 0.5)),
-        Item(ribbon(pennant, w * 0.36, w * 0.06), flag),
-        Item(cone, roof),
-        Item([[x + w * 0.1, top + w * 0.12], [x, tip], [x + w * 0.68, top]], shade(roof, 0.72)),
+        Item(arch(x - w * 0.08, top + w * 0.85, w * 0.24, w * 0.46), fort.pane, fort.pane[0] > 200),
+        Item(box(x - w * 0.03, tip - w * 0.75, x + w * 0.03, tip + w * 0.3), shade(roof, 0.5)),
+        Item(ribbon(curve(wind, 9), w * 0.36, w * 0.06), fort.flag),
     ]
+    if not pointed:
+        crown = merlons(x - w * 0.6, x + w * 0.6, top, w * 0.2, wall)
+        return [*items, *crown, Item(box(x - w * 0.6, top, x + w * 0.6, top + w * 0.2), shade(wall, 0.86))]
+    cone = [[x - w * 0.68, top], [x, tip], [x + w * 0.68, top], [x, top + w * 0.14]]
+    lee = [[x + w * 0.1, top + w * 0.12], [x, tip], [x + w * 0.68, top]]
+    return [*items, Item(cone, roof), Item(lee, shade(roof, 0.72))]
 
 
 def windmill(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A windmill with four latticed sails, of wood or whitewashed."""
-    x, h = aside(scene, rng, 0.14, 0.26), rng.uniform(0.3, 0.36)
+    x, h = aside(scene, rng, 0.14, 0.24), rng.uniform(0.33, 0.4)
+    if scene.has("cypress"):
+        x = 0.5 - scene.side * rng.uniform(0.0, 0.08)
     foot = scene.horizon + (0.12 if scene.has("train") else 0.05)
-    white = rng.uniform() < 0.5
+    white = rng.uniform() < 0.5 and sum(canvas.palette.low) < 690
     body = tint(canvas, scene, (244, 236, 220) if white else (150, 92, 60))
     cap = snowed(canvas, scene, tint(canvas, scene, RED if white else (92, 62, 60), accent=white))
     w = h * 0.46
@@ -186,6 +192,8 @@ def windmill(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         items.insert(
             2, Item(box(x - w * 0.58, foot - h * 0.24, x + w * 0.58, foot - h * 0.205), shade(body, 0.5))
         )
+    grass = mix(canvas.palette.mid, canvas.palette.near, 0.5)
+    items.append(Item(disc(x, foot + 0.006, w * 0.9, 0.016), snowed(canvas, scene, grass)))
     canvas.draw("house", items, np.pi / 2, 0.95)
     dark = shade(tint(canvas, scene, (84, 54, 40)), 0.8)
     cloth = mix(tint(canvas, scene, (252, 240, 214)), pale(canvas.palette), 0.3)

@@ -392,6 +392,8 @@ def _impossible(found: set[str], kind: str, hour: str, weather: str) -> set[str]
         wrong |= {"willow", "maple", "swallows", "flowers", "lotus"}
     if "volcano" in found:
         wrong.add("mountains")
+    if found & {"stonebridge", "teahouse"}:
+        wrong.add("bridge")
     if found & {"train", "greatwall"} and kind != "village":
         wrong |= {"village", "church"}
     if "fisherman" in found and kind != "portrait":

@@ -204,7 +204,7 @@ def _awning(canvas: Canvas, scene: Scene, rng: Rng, house: _House) -> list[Item]
 def _eastern(canvas: Canvas, scene: Scene, rng: Rng, house: _House) -> list[Item]:
     """A Chinese house: tiled eaves with upturned ends on two floors, red posts, lattice, a hanging sign."""
     red = tint(canvas, scene, RED, accent=True)
-    tiles = snowed(canvas, scene, tint(canvas, scene, (66, 78, 88)))
+    tiles = snowed(canvas, scene, tint(canvas, scene, (92, 106, 118)))
     items = [Item(house.pane(0, house.high, 0, 1), house.front)]
     items += _windows(canvas, scene, rng, house, (0.44,), shade(red, 0.6))
     items.append(Item(house.pane(0.0, 0.27, 0.06, 0.94), _pane(canvas, scene, house), is_lit(scene)))
@@ -231,7 +231,7 @@ def _eave(house: _House, base: float, rise: float, tiles: Rgb) -> list[Item]:
         Item(np.concatenate([lower, upper[::-1]]), tiles),
         Item(ribbon(lower, 0.03 / house.near, 0.03 / house.far), mix(tiles, WHITE, 0.3)),
         Item(
-            ribbon(np.add(lower, (0, 0.02 / house.near)), 0.02 / house.near, 0.02 / house.far),
+            ribbon(np.add(lower, (0, 0.018 / house.near)), 0.012 / house.near, 0.012 / house.far),
             shade(tiles, 0.5),
         ),
     ]
@@ -309,5 +309,5 @@ def _string(canvas: Canvas, scene: Scene, rng: Rng, line: np.ndarray, count: int
 # What paints each subject, with its depth (see landscape.PARTS).
 PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = (
     (0.05, "street", street),
-    (0.64, "lanterns", lanterns),
+    (0.68, "lanterns", lanterns),
 )

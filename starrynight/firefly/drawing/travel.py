@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from starrynight.firefly.drawing import shapes
-from starrynight.firefly.drawing.buildings import is_lit, snowy
+from starrynight.firefly.drawing.buildings import is_lit, snowy, wet
 from starrynight.firefly.drawing.built import (
     FRONTS,
     RED,
@@ -125,9 +125,6 @@ def _yacht(canvas: Canvas, scene: Scene, rng: Rng, x: float, y: float, w: float)
     else:
         roll = np.array([[x + w * side * 0.02, y - w * 0.26], [x - w * side * 0.44, y - w * 0.22]])
         items.append(Item(ribbon(roll, w * 0.07, w * 0.05), cloth))
-        for end in (-0.46, 0.54):
-            stay = np.array([[x, y - tall * 0.97], [x + side * w * end, y - w * 0.1]])
-            items.append(Item(ribbon(stay, w * 0.012, w * 0.012), spar))
     cabin = box(x - w * 0.18, y - w * 0.17, x + w * 0.14, y - w * 0.02)
     flag = [[x, y - tall], [x - side * w * 0.17, y - tall + w * 0.05], [x, y - tall + w * 0.1]]
     return [
@@ -195,8 +192,8 @@ def train(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         Item(box(-0.02, y, 1.02, y + s * 0.1), shade(grey, 0.7)),
         Item(box(-0.02, y, 1.02, y + s * 0.035), shade(grey, 1.05)),
     ]
-    if rng.uniform() < 0.4:
-        ground = _viaduct(scene, y, s, grey) + ground
+    if rng.uniform() < 0.4 or wet(canvas, 0.5, y + s):
+        ground = _viaduct(canvas, scene, y, s, grey) + ground
     canvas.draw("rail", ground, 0.0, 0.9)
     _smoke(canvas, scene, rng, x + side * s * 0.68, y - s * 1.05, s)
     paints: tuple[Rgb, ...] = ((186, 40, 36), (34, 104, 74), (38, 66, 132), (40, 38, 44))
@@ -211,13 +208,15 @@ def train(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     canvas.draw("train", items, 0.0, 0.95)
 
 
-def _viaduct(scene: Scene, y: float, s: float, grey: Rgb) -> list[Item]:
+def _viaduct(canvas: Canvas, scene: Scene, y: float, s: float, grey: Rgb) -> list[Item]:
     deep = s * 0.95
+    p = canvas.palette
+    shadow = mix(p.water, p.low, 0.15) if scene.has("lake", "sea") else shade(grey, 0.3)
     items = [Item(box(-0.02, y, 1.02, y + deep), mix(grey, WHITE, 0.1))]
     for k in range(8):
         x = 0.06 + 0.147 * k
         items.append(Item(arch(x, y + deep, 0.108, deep * 0.84), shade(grey, 0.42)))
-        items.append(Item(arch(x + 0.008, y + deep, 0.09, deep * 0.78), shade(grey, 0.3)))
+        items.append(Item(arch(x + 0.008, y + deep, 0.09, deep * 0.78), shadow))
     return items
 
 
@@ -306,7 +305,7 @@ def balloon(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     x = 0.5 - scene.side * rng.uniform(0.0, 0.06) if gap else 0.5 + scene.side * rng.uniform(0.06, 0.26)
     r = rng.uniform(0.1, 0.13)
     spots = [(x, 0.19 + rng.uniform(-0.02, 0.03), r)]
-    for k, (dx, dy, share) in enumerate(((0.25, 0.13, 0.42), (-0.2, 0.2, 0.3))):
+    for k, (dx, dy, share) in enumerate(((-0.24 if gap else 0.25, 0.13, 0.42), (-0.2, 0.2, 0.3))):
         if rng.uniform() < 0.55 - 0.1 * k:
             spots.append((x + scene.side * dx, 0.16 + dy, r * share))
     for bx, by, br in spots[::-1]:
