@@ -1,0 +1,208 @@
+"""A model's vocabulary: what its training captions name, as data beside the weights, so that an interface can
+say which words of a prompt the model never read and suggest ones that it did.
+
+``vocabulary.json`` lies in the model's folder and holds every phrase of the captions in Chinese and English.
+Nothing here imports torch, and a model folder need not have the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from starrynight.firefly.wording import (
+    HAN_RUN,
+    TOKEN,
+    PhraseBook,
+    common,
+    content_runs,
+    near,
+    stem,
+    tokens,
+    unread,
+)
+
+FILE_NAME = "vocabulary.json"
+FORMAT, VERSION = "starry-night-vocabulary", 1
+LANGUAGES = ("zh", "en")
+
+# Phrases by name and language: {"fox": {"zh": ["狐狸"], "en": ["a fox"]}}.
+Table = dict[str, dict[str, list[str]]]
+
+_ARTICLE = re.compile(r"^(?:an?|the|some) ")
+_PARTS = re.compile("['’-]")
+# The share of equal letters above which a word is taken for a known one with a slip of the pen.
+_SIMILAR = 0.75
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model can be asked for. ``lines`` are captions' phrases that name several things, by language."""
+
+    things: Table
+    styles: Table
+    hours: Table
+    weathers: Table
+    kinds: Table
+    lines: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Vocabulary | None:
+        """The vocabulary in a model's folder; None where there is none that this program can read."""
+        try:
+            content = json.loads((Path(folder) / FILE_NAME).read_text("utf-8"))
+            if (content["format"], content["version"]) != (FORMAT, VERSION):
+                return None
+            return cls.of(content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Vocabulary:
+        """The vocabulary that ``content``, the object of a vocabulary.json, holds.
+
+        Raises KeyError, TypeError or AttributeError when it holds none.
+        """
+        things, styles, hours, weathers, kinds = (
+            {str(key): _phrases(entry) for key, entry in content[name].items()}
+            for name in ("things", "styles", "hours", "weathers", "kinds")
+        )
+        return cls(things, styles, hours, weathers, kinds, _phrases(content["lines"]))
+
+    def write(self, folder: Path) -> None:
+        """Write vocabulary.json into a model's folder."""
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        (folder / FILE_NAME).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+    def unknown(self, prompt: str) -> tuple[str, ...]:
+        """The words of ``prompt`` that say what to paint and that the model never read, in their order there.
+
+        Latin words are as they are written; of a Chinese sentence it is what stays between known words.
+        """
+        found = sorted([*self._unknown_latin(prompt), *self._unknown_han(prompt)])
+        return tuple(dict.fromkeys(word for _, word in found))
+
+    def suggestions(self, word: str, language: str, count: int = 3) -> tuple[str, ...]:
+        """Up to ``count`` things or styles that the model knows and that are near ``word``, said in
+        ``language`` ("zh" or "en"), the nearest first; often there are none.
+        """
+        names = [*self._misspelt(word.lower()), *_named_near(word.lower())]
+        labels = [label for name in names if (label := self._label(name, language))]
+        return tuple(dict.fromkeys(labels))[:count]
+
+    def styles_named(self, prompt: str) -> tuple[str, ...]:
+        """The styles (their keys) that ``prompt`` names, in their order there."""
+        return self._style_book.named(prompt)
+
+    def things_named(self, prompt: str) -> tuple[str, ...]:
+        """The things (their keys) that ``prompt`` names, in their order there."""
+        return self._thing_book.named(prompt)
+
+    def _unknown_latin(self, prompt: str) -> Iterator[tuple[int, str]]:
+        matches = list(TOKEN.finditer(prompt))
+        words = tuple(match.group().lower() for match in matches)
+        found = self._book.find(tuple(map(stem, words)))
+        covered = {place for start, end, _ in found for place in range(start, end)}
+        for place, (match, word) in enumerate(zip(matches, words, strict=True)):
+            latin = len(word) > 1 and word[0].isalpha() and not HAN_RUN.match(word)
+            if latin and place not in covered and not self._knows(word):
+                yield match.start(), match.group()
+
+    def _knows(self, word: str) -> bool:
+        known = self._words | common("en")
+        return all(
+            part in known or stem(part) in known for part in ([word], _PARTS.split(word))[word not in known]
+        )
+
+    def _unknown_han(self, prompt: str) -> Iterator[tuple[int, str]]:
+        for run in HAN_RUN.finditer(prompt):
+            for start, end in unread(run.group(), self._han_words, self._han_signs):
+                yield run.start() + start, run.group()[start:end]
+
+    def _misspelt(self, word: str) -> list[str]:
+        """The names of the things and styles that are written almost like ``word``, the nearest first."""
+        near_ones = difflib.get_close_matches(word, self._heads, n=3, cutoff=_SIMILAR)
+        return [self._heads[one] for one in near_ones]
+
+    def _label(self, name: str, language: str) -> str:
+        """What a thing or style is called in ``language``, without an article; empty when it is not known."""
+        phrases = (self.things.get(name) or self.styles.get(name) or {}).get(language, [])
+        return _ARTICLE.sub("", phrases[0]) if phrases else ""
+
+    @cached_property
+    def _heads(self) -> dict[str, str]:
+        """The names of things and styles by their phrases without articles."""
+        entries = [*self.things.items(), *self.styles.items()]
+        return {
+            _ARTICLE.sub("", phrase.lower()): name
+            for name, phrases in entries
+            for language in LANGUAGES
+            for phrase in phrases[language]
+        }
+
+    @cached_property
+    def _read(self) -> list[str]:
+        """Every phrase, in both languages."""
+        tables = (self.things, self.styles, self.hours, self.weathers, self.kinds)
+        entries = [entry for table in tables for entry in table.values()]
+        return [phrase for entry in (*entries, self.lines) for some in entry.values() for phrase in some]
+
+    @cached_property
+    def _book(self) -> PhraseBook:
+        phrases = {*self._read, *(_ARTICLE.sub("", phrase.lower()) for phrase in self._read)}
+        return PhraseBook((" ".join(map(stem, tokens(phrase))), ()) for phrase in phrases)
+
+    @cached_property
+    def _style_book(self) -> PhraseBook:
+        return _book(self.styles)
+
+    @cached_property
+    def _thing_book(self) -> PhraseBook:
+        return _book(self.things)
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        """Every Latin word that the model read and that means something alone, with and without its ending."""
+        written = {word for phrase in self._read for word in tokens(phrase) if not HAN_RUN.match(word)}
+        return frozenset((written | set(map(stem, written))) - common("inside"))
+
+    @cached_property
+    def _han_words(self) -> frozenset[str]:
+        """Every run of two or more Han characters between function words in what the model read."""
+        runs = {run for phrase in self._read for run in content_runs(phrase)}
+        return frozenset(
+            run[start:end]
+            for run in runs
+            for start in range(len(run))
+            for end in range(start + 2, len(run) + 1)
+        )
+
+    @cached_property
+    def _han_signs(self) -> frozenset[str]:
+        """The phrases of a single Han character."""
+        return frozenset(phrase for phrase in self._read if len(phrase) == 1)
+
+
+def _book(table: Table) -> PhraseBook:
+    return PhraseBook(
+        (phrase, (name,)) for name, entry in table.items() for some in entry.values() for phrase in some
+    )
+
+
+def _phrases(content: Any) -> dict[str, list[str]]:
+    return {language: [str(phrase) for phrase in content[language]] for language in LANGUAGES}
+
+
+def _named_near(word: str) -> list[str]:
+    """The names that the table of near words has for ``word``, or for a part of a Chinese word."""
+    table = near()
+    if exact := [*table.get(word, ()), *table.get(stem(word), ())]:
+        return exact
+    parts = (word[start:end] for start in range(len(word)) for end in range(len(word), start, -1))
+    return [name for part in parts if HAN_RUN.fullmatch(part) for name in table.get(part, ())]

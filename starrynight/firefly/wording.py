@@ -1,0 +1,153 @@
+"""Words in prompts and captions, Chinese and English: tokens, whole-phrase matching, common words.
+
+A word is matched whole and the longest phrase first: "sunflower" is no sun, 向日葵 is no 日. Common words
+(articles, adjectives, praise) and words for things that are near known ones are in common_words.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterable, Iterator
+from functools import cache
+from itertools import groupby, pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+# A Latin word with its hyphens and apostrophes, a number, one Han character, or one other sign.
+_HAN = r"\u3400-\u9fff"
+TOKEN = re.compile(rf"[^\W\d_{_HAN}]+(?:['’-][^\W\d_{_HAN}]+)*|\d+|[{_HAN}]|\S")
+HAN_RUN = re.compile(rf"[{_HAN}]+")
+# Two of these beside each other that no phrase joins are another animal: 河马 and 海马 are no horses.
+_ANIMALS = frozenset("猫狗鹿马兔鹤鱼鲸")
+# What it costs to leave a character unread, and to begin another word.
+_UNREAD, _WORD = 10, 1
+
+
+def tokens(text: str) -> tuple[str, ...]:
+    """``text`` in lower case as words, numbers, single Han characters and single other signs."""
+    return tuple(TOKEN.findall(text.lower()))
+
+
+class PhraseBook:
+    """What phrases mean, found in a text from left to right, the longest first and never part of a word."""
+
+    def __init__(self, entries: Iterable[tuple[str, Iterable[str]]]) -> None:
+        """``entries``: phrases with what they mean. The meanings of a phrase that comes twice are joined."""
+        self._meanings: dict[tuple[str, ...], frozenset[str]] = {}
+        for phrase, meaning in entries:
+            key = tokens(phrase)
+            self._meanings[key] = self._meanings.get(key, frozenset()) | frozenset(meaning)
+        self._longest: dict[str, int] = {}
+        for key in filter(None, self._meanings):
+            self._longest[key[0]] = max(self._longest.get(key[0], 0), len(key))
+
+    def find(self, words: tuple[str, ...]) -> Iterator[tuple[int, int, frozenset[str]]]:
+        """The start, end and meaning of every phrase in ``words`` (see ``tokens``); they do not overlap."""
+        start = 0
+        while start < len(words):
+            longest = min(self._longest.get(words[start], 0), len(words) - start)
+            ends = range(start + longest, start, -1)
+            end = next((end for end in ends if words[start:end] in self._meanings), None)
+            if end is not None:
+                yield start, end, self._meanings[words[start:end]]
+            start = end or start + 1
+
+    def named(self, text: str) -> tuple[str, ...]:
+        """Everything that the phrases of ``text`` mean, in its order there."""
+        found = (name for _, _, meaning in self.find(tokens(text)) for name in sorted(meaning))
+        return tuple(dict.fromkeys(found))
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("common_words.json").read_text("utf-8"))
+
+
+@cache
+def common(table: str) -> frozenset[str]:
+    """The common words of "en" or "zh"; "inside": Latin words that mean something only beside others, as
+    "bear" in "panda bear"; "function": Han characters that are words by themselves and
+    no part of a name, of which "joining" stand between two.
+    """
+    return frozenset(" ".join(_tables()["stop"][table]).split())
+
+
+@cache
+def near() -> dict[str, tuple[str, ...]]:
+    """The names of things and styles that a word which no caption has is near to: puppy, a dog."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, words in _tables()["near"].items():
+        for word in " ".join(words.values()).split():
+            found[word] = (*found.get(word, ()), name)
+    return found
+
+
+def stem(word: str) -> str:
+    """A Latin word without the ending of its plural, so that "boats" and "boat" are one."""
+    for ending, replacement in (
+        ("ies", "y"),
+        ("ves", "f"),
+        ("sses", "ss"),
+        ("shes", "sh"),
+        ("ches", "ch"),
+        ("xes", "x"),
+    ):
+        if word.endswith(ending) and len(word) > len(ending) + 1:
+            return word.removesuffix(ending) + replacement
+    return (
+        word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 else word
+    )
+
+
+def content_runs(phrase: str) -> list[str]:
+    """The runs of Han characters of a phrase between the words that only join others."""
+    return [run for run in re.split(f"[{''.join(common('joining'))}]|[^{_HAN}]", phrase) if run]
+
+
+def unread(
+    run: str, read: Container[str], single: Container[str], longest: int = 12
+) -> list[tuple[int, int]]:
+    """The start and end of every part of a run of Han characters that is no word of ``read`` (two characters
+    and more), ``single`` (one) or the common ones.
+
+    Single characters beside an unread one belong to it: 长颈鹿 is no 鹿.
+    """
+    parts = _segments(run, read, single, longest)
+    alien = [not known for _, _, known in parts]
+    for place, (one, other) in enumerate(pairwise(parts)):
+        if run[other[0]] in _ANIMALS and all(
+            end - start == 1 and run[start] in single for start, end, _ in (one, other)
+        ):
+            alien[place] = alien[place + 1] = True
+    for place in range(1, len(parts)):
+        start, end, _ = parts[place]
+        alien[place] |= alien[place - 1] and end - start == 1 and run[start] in single
+    for place in reversed(range(len(parts) - 1)):
+        start, end, _ = parts[place]
+        alien[place] |= alien[place + 1] and end - start == 1 and run[start] not in common("function")
+    grouped = groupby(zip(parts, alien, strict=True), key=itemgetter(1))
+    groups = [[part for part, _ in group] for strange, group in grouped if strange]
+    return [(group[0][0], group[-1][1]) for group in groups]
+
+
+def _segments(
+    run: str, read: Container[str], single: Container[str], longest: int
+) -> list[tuple[int, int, bool]]:
+    """The cheapest division of a run into known words and unread characters: start, end, whether known."""
+    best: list[tuple[float, list[tuple[int, int, bool]]]] = [(0, [])]
+    for end in range(1, len(run) + 1):
+        cost, parts = best[end - 1]
+        choices = [(cost + _UNREAD, [*parts, (end - 1, end, False)])]
+        for start in range(max(0, end - longest), end):
+            if _is_word(run[start:end], read, single):
+                choices.append((best[start][0] + _WORD, [*best[start][1], (start, end, True)]))
+        best.append(min(choices, key=itemgetter(0)))
+    return best[-1][1]
+
+
+def _is_word(word: str, read: Container[str], single: Container[str]) -> bool:
+    if len(word) == 1:
+        return word in single or word in common("zh") or word in common("function")
+    return word in read or word in common("zh")

@@ -1,0 +1,157 @@
+"""The vocabulary beside a model's weights: which words of a prompt the model never read, and what is near them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from starrynight.firefly.vocabulary import FILE_NAME, Vocabulary
+from starrynight.models.catalogue import SHIPPED
+
+
+def entry(zh: str, en: str) -> dict[str, list[str]]:
+    return {"zh": zh.split(), "en": en.split(", ")}
+
+
+@pytest.fixture(scope="module")
+def small() -> Vocabulary:
+    """A model that read little."""
+    return Vocabulary(
+        things={
+            "fox": entry("狐狸 红狐狸", "a fox, fox, a red fox, foxes"),
+            "lighthouse": entry("灯塔 海边的灯塔", "a lighthouse, lighthouse"),
+            "boat": entry("小船 孤舟 船", "a boat, a little boat"),
+            "dog": entry("狗 小狗", "a dog, dog"),
+            "horse": entry("马 骏马", "a horse"),
+            "deer": entry("鹿", "a deer"),
+            "lake": entry("湖 湖水", "a lake, still water"),
+            "moon": entry("月亮 圆月", "the moon, full moon"),
+            "sunflowers": entry("向日葵", "sunflowers"),
+            "greatwall": entry("长城", "the great wall"),
+            "fisherman": entry("渔翁 老渔翁", "a fisherman, an old fisherman"),
+            "panda": entry("熊猫", "a panda, a panda bear"),
+        },
+        styles={
+            "ink": entry("水墨 水墨画", "ink wash, chinese ink wash painting"),
+            "oil": entry("梵高风格 油画", "van gogh, oil painting"),
+            "ukiyoe": entry("浮世绘", "ukiyo-e, japanese woodblock print"),
+        },
+        hours={"night": entry("夜晚 夜", "at night, night")},
+        weathers={"rain": entry("雨 雨中", "rain, in the rain")},
+        kinds={"forest": entry("森林", "forest")},
+        lines={"zh": ["草地上的狐狸"], "en": ["a fox in a meadow"]},
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "", "   ", "，。！", "12345 :-)", "🌌", "a fox", "A Red FOX in the rain!", "two foxes, still water",
+        "the old, quiet, beautiful lighthouse at night", "masterpiece, best quality, 8k, a boat",
+        "a sunflower beside a lake", "boats on the lake", "a fox in meadows", "ukiyo-e, full moon", "the fox's boat",
+        "(a fox:1.2), [lake]", "panda bears", "湖边有一只狐狸", "一只可爱的小狗坐在船上", "美丽的夜晚，月亮",
+        "草地", "雨中的灯塔，水墨画", "老渔翁 red fox", "水墨画风格的长城，高清", "森林里有三只鹿",
+    ],
+)  # fmt: skip
+def test_a_prompt_of_known_and_common_words_has_no_unknown_ones(small: Vocabulary, prompt: str) -> None:
+    assert small.unknown(prompt) == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown"),
+    [
+        ("a robot on a Bicycle", ("robot", "Bicycle")),
+        ("a dinosaur, a fox and a DINOSAUR egg", ("dinosaur", "DINOSAUR", "egg")),
+        ("a polar bear", ("polar", "bear")),
+        ("a stone wall by the lake", ("stone", "wall")),
+        ("sunglasses", ("sunglasses",)),
+        ("foxglove in the rain", ("foxglove",)),
+        ("a café", ("café",)),
+        ("恐龙", ("恐龙",)),
+        ("湖边有一只恐龙", ("恐龙",)),
+        ("长颈鹿和斑马", ("长颈鹿", "斑马")),
+        ("河马在湖里", ("河马",)),
+        ("老虎", ("老虎",)),
+        ("火箭飞过长城", ("火箭",)),
+        ("宇航员坐在船上看月亮", ("宇航员",)),
+        ("水墨画，Batman 站在灯塔旁", ("Batman",)),
+        ("a fox and 机器人", ("机器人",)),
+    ],
+)
+def test_words_the_model_never_read_are_named_in_order(
+    small: Vocabulary, prompt: str, unknown: tuple[str, ...]
+) -> None:
+    assert small.unknown(prompt) == unknown
+
+
+@pytest.mark.parametrize(
+    ("word", "language", "first"),
+    [
+        ("puppy", "en", "dog"), ("Puppies", "en", "dog"), ("ship", "en", "boat"), ("pond", "en", "lake"),
+        ("lighthose", "en", "lighthouse"), ("wolf", "en", "fox"), ("puppy", "zh", "狗"), ("ship", "zh", "小船"),
+        ("渔夫", "zh", "渔翁"), ("轮船", "zh", "小船"), ("池塘", "zh", "湖"), ("狼", "zh", "狐狸"), ("灰狼", "zh", "狐狸"),
+        ("calligraphy", "en", "ink wash"), ("渔夫", "en", "fisherman"),
+    ],
+)  # fmt: skip
+def test_what_is_near_a_word_is_suggested(small: Vocabulary, word: str, language: str, first: str) -> None:
+    assert small.suggestions(word, language)[:1] == (first,)
+
+
+def test_suggestions_are_few_and_only_of_what_the_model_knows(small: Vocabulary) -> None:
+    assert small.suggestions("qwxzv", "en") == ()
+    assert small.suggestions("饕餮", "zh") == ()
+    assert small.suggestions("tiger", "en") == ()
+    assert len(small.suggestions("animal", "en", count=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("a fox, ink wash", ("ink",)), ("雨，水墨画，油画", ("ink", "oil")), ("van gogh", ("oil",)),
+        ("浮世绘 and oil painting", ("ukiyoe", "oil")), ("inkwell, oil lamp", ()), ("狐狸", ()),
+    ],
+)  # fmt: skip
+def test_styles_are_found_in_a_prompt(small: Vocabulary, prompt: str, named: tuple[str, ...]) -> None:
+    assert small.styles_named(prompt) == named
+
+
+def test_a_vocabulary_is_read_as_it_was_written(small: Vocabulary, tmp_path: Path) -> None:
+    small.write(tmp_path)
+    assert Vocabulary.read(tmp_path) == small
+    assert Vocabulary.read(str(tmp_path)) == small
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, "", "{", "[]", "null", '{"things": {}}', '{"format": "starry-night-vocabulary", "version": 1}',
+        '{"format": "starry-night-vocabulary", "version": 99}',
+        '{"format": "starry-night-vocabulary", "version": 1, "things": [], "styles": 3, "hours": {}}',
+    ],
+)  # fmt: skip
+def test_a_folder_without_a_readable_vocabulary_has_none(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / FILE_NAME).write_text(content)
+    assert Vocabulary.read(tmp_path) is None
+
+
+def test_the_shipped_model_has_its_vocabulary() -> None:
+    vocabulary = Vocabulary.read(SHIPPED)
+    assert vocabulary is not None
+    assert len(vocabulary.styles) == 10
+    assert all(phrases for table in (vocabulary.things, vocabulary.styles) for phrases in table.values())
+    assert vocabulary.unknown("星夜下的静谧村庄，梵高风格") == ()
+    assert vocabulary.unknown("a dinosaur in a quiet village") == ("dinosaur",)
+
+
+def test_the_vocabulary_needs_no_torch() -> None:
+    code = (
+        "import sys; from starrynight.firefly.vocabulary import Vocabulary;"
+        f"Vocabulary.read({str(SHIPPED)!r}).unknown('a fox'); print(sorted({{'torch', 'numpy'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
