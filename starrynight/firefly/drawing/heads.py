@@ -65,9 +65,9 @@ def draw_umbrella_disc(pen: Pen, p: Palette, x: float, y: float, r: float, cover
     pen.disc(x, y, r * 0.12, tone(p, f.DARK))
 
 
-def draw_umbrella_dome(pen: Pen, p: Palette, x: float, y: float, r: float, cover: Rgb) -> None:
+def draw_umbrella_dome(pen: Pen, p: Palette, x: float, y: float, r: float, cover: Rgb, n: int = 6) -> None:
     """An open umbrella seen from the side: a dome of segments with a scalloped rim."""
-    peak, n = (x, y - r * 0.62), 6
+    peak = (x, y - r * 0.62)
     rims = np.linspace(-1, 1, n + 1)
     for k in range(n):
         left, right = rims[k], rims[k + 1]
@@ -75,8 +75,10 @@ def draw_umbrella_dome(pen: Pen, p: Palette, x: float, y: float, r: float, cover
         sag = [(x + (left + right) / 2 * r, y - r * 0.05)]
         colour = shade(cover, 1.0 if k % 2 else 0.84)
         pen.poly(np.concatenate([sides[0], sag, sides[1][::-1]]), colour)
-    pen.band([_rib(peak, x, y, r, k)[6] for k in rims], 0.03, 0.03, mix(cover, tone(p, f.IVORY), 0.75))
-    pen.band([peak, (x, y - r * 0.76)], 0.03, 0.02, tone(p, f.DARK))
+    pen.band(
+        [_rib(peak, x, y, r, k)[6] for k in rims], r * 0.085, r * 0.085, mix(cover, tone(p, f.IVORY), 0.75)
+    )
+    pen.band([peak, (x, y - r * 0.76)], r * 0.085, r * 0.05, tone(p, f.DARK))
 
 
 def _rib(peak: tuple[float, float], x: float, y: float, r: float, share: float) -> np.ndarray:

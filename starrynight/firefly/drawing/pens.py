@@ -23,16 +23,21 @@ MAROON, GREY = (132, 40, 44), (150, 146, 150)
 
 
 class Pen:
-    """Collects a figure's shapes. (x, y) is the origin, `s` the unit; x grows where the figure looks."""
+    """Collects a figure's shapes. (x, y) is the origin, `s` the unit; x grows where the figure looks.
+
+    `turn` in radians leans what follows, forwards when positive.
+    """
 
     def __init__(self, x: float, y: float, s: float, side: int = 1) -> None:
         self.x, self.y, self.s, self.side = x, y, s, side
         self.items: list[Item] = []
-        self.face_detail = 0.98
+        self.face_detail, self.turn = 0.98, 0.0
 
     def at(self, points: Points) -> np.ndarray:
         """Points of the figure's measure as shares of the picture's side."""
-        return place(points, self.x, self.y, self.s * self.side, self.s)
+        c, s = np.cos(self.turn), np.sin(self.turn)
+        turned = np.asarray(points, dtype=float) @ np.array([[c, s], [-s, c]])
+        return place(turned, self.x, self.y, self.s * self.side, self.s)
 
     def loop(self, knots: Points, colour: Rgb, per: int = 6) -> None:
         """A smooth closed shape through the knots."""
@@ -76,7 +81,8 @@ def tone(p: Palette, colour: Rgb) -> Rgb:
 
 def skin(p: Palette, rng: Rng) -> Rgb:
     """A light or tanned skin; always light enough to stand out from dark hair."""
-    return tone(p, mix((250, 222, 192), (226, 172, 126), float(rng.uniform(0, 0.6))))
+    tint = mix((250, 222, 192), (226, 172, 126), float(rng.uniform(0, 0.6)))
+    return mix(tone(p, tint), tint, 0.5 if is_ink(p) else 0.15)
 
 
 def land_colour(p: Palette, scene: Scene) -> Rgb:
@@ -92,7 +98,7 @@ def choose(rng: Rng, p: Palette, options: Sequence[Rgb], *behind: Rgb) -> Rgb:
     """One of the colours, toned, that differs clearly from all colours behind it; else the most different."""
     toned = [tone(p, colour) for colour in options]
     far = [min(_difference(colour, other) for other in behind) for colour in toned]
-    good = [colour for colour, d in zip(toned, far, strict=True) if d > 95]
+    good = [colour for colour, d in zip(toned, far, strict=True) if d > 72]
     pick = int(rng.integers(1 << 16))
     return good[pick % len(good)] if good else toned[int(np.argmax(far))]
 

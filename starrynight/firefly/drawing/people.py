@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from starrynight.firefly.drawing import companions, portraits
 from starrynight.firefly.drawing import pens as f
-from starrynight.firefly.drawing import portraits
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.heads import (
     draw_bun_head,
@@ -148,39 +148,6 @@ def _umbrella(pen: Pen, p: Palette, ground: Rgb, rng: Rng) -> None:
         draw_umbrella_dome(pen, p, 0.09, -0.84, 0.36, cover)
 
 
-def _dancer(pen: Pen, p: Palette, ground: Rgb, rng: Rng) -> None:
-    """A dancer whose long sleeves sweep through the air, or who turns with a swinging skirt."""
-    body, hair = skin(p, rng), tone(p, f.DARK)
-    sky = mix(p.middle, p.low, 0.5)
-    dress = choose(rng, p, (f.RED, f.CORAL, f.ROSE, f.YELLOW, f.IVORY), ground)
-    silk = choose(rng, p, (f.YELLOW, f.IVORY, f.JADE, f.SKY, f.RED), dress, ground, sky)
-    wave = rng.uniform(-0.06, 0.06, 4)
-    pen.disc(0.06, -0.015, 0.05, shade(body, 0.85), 0.02)
-    if rng.uniform() < 0.5:
-        back = [
-            (-0.04, -0.7),
-            (-0.22, -0.84),
-            (-0.4, -0.62 + wave[0]),
-            (-0.6, -0.78),
-            (-0.78, -0.56 + wave[1]),
-        ]
-        front = [(0.06, -0.7), (0.2, -0.92), (0.42, -1.08 + wave[2]), (0.54, -0.82), (0.78, -0.9 + wave[3])]
-    else:
-        back = [(-0.04, -0.7), (-0.16, -0.96), (0.1, -1.2 + wave[0]), (0.42, -1.1), (0.62, -1.24 + wave[1])]
-        front = [(0.06, -0.68), (0.24, -0.6), (0.4, -0.4 + wave[2]), (0.62, -0.5), (0.8, -0.3 + wave[3])]
-    pen.band(back, 0.07, 0.09, shade(silk, 0.85), 0.09, 36)
-    skirt = [(-0.05, -0.5), (0.06, -0.5), (0.16, -0.28), (0.36, -0.06), (0.16, -0.02), (0.0, -0.05)]
-    pen.loop([*skirt, (-0.2, 0.0), (-0.46, -0.08), (-0.2, -0.28)], dress)
-    for x in (-0.3, -0.12, 0.08, 0.24):
-        pen.band([(x * 0.15, -0.46), (x * 0.55, -0.26), (x, -0.05)], 0.012, 0.035, shade(dress, 0.78))
-    pen.loop(
-        [(-0.06, -0.72), (0.07, -0.72), (0.055, -0.58), (0.07, -0.48), (-0.06, -0.48), (-0.045, -0.58)], silk
-    )
-    pen.band([(-0.065, -0.49), (0.07, -0.49)], 0.05, 0.05, tone(p, f.YELLOW))
-    draw_bun_head(pen, p, 0.02, -0.82, 0.078, body, hair)
-    pen.band(front, 0.07, 0.09, silk, 0.09, 36)
-
-
 def _farmer(pen: Pen, p: Palette, ground: Rgb, rng: Rng) -> None:
     """A farmer in a straw hat: with a hoe on the shoulder, or two baskets on a pole."""
     body, wood = skin(p, rng), tone(p, f.WOOD)
@@ -306,20 +273,10 @@ def _child(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     shirt = choose(rng, p, (f.RED, f.YELLOW, f.CORAL, f.IVORY), land_colour(p, scene))
     shorts = choose(rng, p, (f.BLUE, f.IVORY, f.INDIGO), land_colour(p, scene), shirt)
     body, hair = skin(p, rng), tone(p, f.DARK)
-    pen.band([(-0.05, -0.38), (-0.16, -0.24), (-0.3, -0.22)], 0.11, 0.08, shade(body, 0.88))
-    pen.band([(0.05, -0.38), (0.14, -0.22), (0.08, -0.03)], 0.11, 0.08, body)
-    pen.disc(0.11, -0.02, 0.07, tone(p, f.RED), 0.035)
-    pen.disc(-0.32, -0.22, 0.04, tone(p, f.RED), 0.06)
-    pen.loop([(-0.12, -0.5), (0.13, -0.5), (0.17, -0.3), (0.03, -0.3), (-0.13, -0.28)], shorts)
-    pen.loop([(-0.1, -0.74), (0.1, -0.74), (0.14, -0.46), (-0.13, -0.45)], shirt)
-    pen.band([(-0.08, -0.7), (-0.2, -0.58), (-0.3, -0.64)], 0.09, 0.07, shade(body, 0.9))
-    pen.band([(0.07, -0.7), (0.2, -0.8), (0.28, -0.96)], 0.09, 0.07, body)
-    pen.disc(0.02, -0.88, 0.145, hair)
-    pen.disc(0.05, -0.85, 0.12, body, 0.125)
-    pen.loop([(-0.1, -0.84), (0.05, -0.93), (0.17, -0.9), (0.1, -1.03), (-0.06, -1.02)], hair)
+    companions.draw_child(pen, p, shirt, shorts, body, hair)
     hand = pen.at([(0.29, -0.97)])[0]
     kx = float(np.clip(x + scene.side * rng.uniform(0.3, 0.42), 0.16, 0.84))
-    portraits.kite(canvas, scene, rng, hand, (kx, rng.uniform(0.15, 0.22)), rng.uniform(0.085, 0.105))
+    companions.kite(canvas, scene, rng, hand, (kx, rng.uniform(0.15, 0.22)), rng.uniform(0.085, 0.105))
     canvas.draw("person", pen.items, np.pi / 2, 0.97)
 
 
@@ -396,7 +353,7 @@ def _either(name: str, small: Callable[[Canvas, Scene, Rng], None]) -> Callable[
 
 _SMALL = {
     "fisherman": _fisherman,
-    "dancer": _person(0.29, 0.35, 0.6, _dancer),
+    "dancer": _person(0.29, 0.35, 0.6, companions.draw_dancer),
     "monk": _person(0.29, 0.35, 0.28, _monk),
     "kite": _child,
     "umbrella": _person(0.31, 0.37, 0.4, _umbrella),
@@ -406,5 +363,5 @@ _SMALL = {
 }
 # What paints each subject, with its depth (see landscape.PARTS).
 PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = tuple(
-    (0.93, name, _either(name, small)) for name, small in _SMALL.items()
+    (1.0, name, _either(name, small)) for name, small in _SMALL.items()
 )

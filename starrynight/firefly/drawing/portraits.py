@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from starrynight.firefly.drawing import companions
 from starrynight.firefly.drawing import pens as f
 from starrynight.firefly.drawing.canvas import Canvas
+from starrynight.firefly.drawing.heads import draw_umbrella_dome
 from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, mix, shade
 from starrynight.firefly.drawing.pens import Pen, choose, skin, tone
 from starrynight.firefly.drawing.scene import Scene
@@ -23,12 +25,10 @@ from starrynight.firefly.drawing.sitters import (
     draw_neck,
     draw_raised,
     draw_robe,
-    draw_sash,
     draw_short_beard,
     draw_sleeves,
     draw_woman,
     lay,
-    pen_for,
     sitter,
 )
 
@@ -49,7 +49,7 @@ def _fisherman(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     _catch(pen, p, 1.96, 0.2)
     lay(canvas, pen)
     draw_neck(pen, body)
-    draw_robe(pen, p, rng, coat)
+    draw_robe(pen, p, rng, coat, plain=True)
     draw_collar(pen, shade(coat, 0.6), tone(p, f.IVORY))
     _cape(pen, p)
     draw_raised(pen, coat, shade(coat, 0.6), body, (0.5, 1.62))
@@ -88,7 +88,10 @@ def _cape(pen: Pen, p: Palette) -> None:
 
 
 def _dancer(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A dancer whose long silk sleeves circle her."""
+    """A dancer whose long silk sleeves circle her, as a half-figure or whole."""
+    if rng.uniform() < 0.5:
+        companions.whole_dancer(canvas, scene, rng)
+        return
     p, pen = canvas.palette, sitter(scene, rng, 0.43, 0.185)
     silk = choose(rng, p, (f.RED, f.CORAL, f.YELLOW, f.IVORY, f.JADE, f.ROSE), *backdrop(p))
     wave = rng.uniform(-0.15, 0.15, 4)
@@ -124,7 +127,7 @@ def _monk(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     under = choose(rng, p, (f.MAROON, f.IVORY, f.SAFFRON, f.RED), robe)
     staff = rng.uniform() < 0.5
     draw_neck(pen, body)
-    draw_robe(pen, p, rng, under)
+    draw_robe(pen, p, rng, under, plain=True)
     pen.loop(
         [
             (-0.5, 0.7),
@@ -147,7 +150,7 @@ def _monk(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         pen.ring(0.86, -1.08, 0.2, 0.06, brass)
         draw_raised(pen, under, shade(under, 0.7), body, (0.8, 1.5))
     else:
-        draw_sleeves(pen, robe, under)
+        draw_sleeves(pen, robe, shade(robe, 0.72))
         for dx, tint in ((-0.06, 0.86), (0.04, 1.0)):
             pen.loop(
                 [
@@ -170,11 +173,28 @@ def _monk(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _umbrella(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A woman with an oil-paper umbrella open behind her head."""
-    p, pen = canvas.palette, sitter(scene, rng, 0.42, 0.195)
+    """A woman with an oil-paper umbrella open behind her head, or above it."""
+    p, above = canvas.palette, rng.uniform() < 0.4
+    pen = sitter(scene, rng, 0.48, 0.18) if above else sitter(scene, rng, 0.42, 0.195)
     cover = choose(rng, p, (f.RED, f.RED, f.YELLOW, f.CORAL, f.TEAL, f.PLUM), *backdrop(p))
-    pale, wood = mix(cover, tone(p, f.IVORY), 0.75), tone(p, f.WOOD)
-    x, y, r = -0.25, -0.3, 1.55
+    hand = (0.58, 1.6) if above else (0.44, 1.68)
+    if above:
+        pen.band([(0.6, 2.2), (0.5, 0.6), (0.3, -1.6)], 0.08, 0.08, tone(p, f.WOOD))
+        draw_umbrella_dome(pen, p, 0.28, -0.72, 1.75, cover, 8)
+    else:
+        _wheel(pen, p, rng, cover)
+    lay(canvas, pen)
+    cloth, trim, body = draw_woman(canvas, pen, rng, cover, hands=False)
+    draw_sleeves(pen, cloth, trim)
+    handle = [(0.62, 2.1), (0.58, 1.5), (0.52, 0.9)] if above else [(0.5, 2.3), (0.42, 1.5), (0.3, 0.72)]
+    pen.band(handle, 0.08, 0.08, tone(p, f.WOOD))
+    draw_raised(pen, cloth, trim, body, hand)
+    lay(canvas, pen)
+
+
+def _wheel(pen: Pen, p: Palette, rng: Rng, cover: Rgb) -> None:
+    """The open umbrella behind a head, with its ribs and pale rings."""
+    pale, (x, y, r) = mix(cover, tone(p, f.IVORY), 0.75), (-0.25, -0.3, 1.55)
     turn = np.linspace(0, 2 * np.pi, 17) + rng.uniform(0, 0.3)
     edge = np.stack([x + r * np.cos(turn), y + r * 0.92 * np.sin(turn)], 1)
     for k in range(16):
@@ -183,12 +203,6 @@ def _umbrella(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         pen.ring(x, y, r * share * 0.96, width, pale)
     for k in range(16):
         pen.band([(x, y), edge[k]], 0.02, 0.02, shade(cover, 0.62), n=4)
-    lay(canvas, pen)
-    cloth, trim, body = draw_woman(canvas, pen, rng, cover, hands=False)
-    draw_sleeves(pen, cloth, trim)
-    pen.band([(0.5, 2.3), (0.42, 1.5), (0.3, 0.72)], 0.07, 0.07, wood)
-    draw_raised(pen, cloth, trim, body, (0.44, 1.68))
-    lay(canvas, pen)
 
 
 def _scholar(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -216,6 +230,12 @@ def _scholar(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     else:
         draw_sleeves(pen, robe, trim, body)
     draw_face(canvas, pen, body, rng, brow=shade(beard, 0.8), rosy=0.3)
+    _long_beard(pen, p, beard)
+    _scholars_cap(pen, p, dark)
+    lay(canvas, pen)
+
+
+def _long_beard(pen: Pen, p: Palette, beard: Rgb) -> None:
     pen.loop(
         [
             (-0.3, 0.22),
@@ -239,6 +259,9 @@ def _scholar(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         )
     pen.loop([(-0.03, 0.34), (0.07, 0.325), (0.17, 0.34), (0.07, 0.38)], tone(p, f.MAROON), 4)
     pen.disc(-0.37, 0.05, 0.05, beard, 0.16)
+
+
+def _scholars_cap(pen: Pen, p: Palette, dark: Rgb) -> None:
     pen.loop(
         [
             (-0.44, -0.24),
@@ -254,7 +277,6 @@ def _scholar(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         dark,
     )
     pen.band([(-0.42, -0.32), (0.03, -0.38), (0.44, -0.32)], 0.05, 0.05, tone(p, f.YELLOW))
-    lay(canvas, pen)
 
 
 def _farmer(canvas: Canvas, scene: Scene, rng: Rng) -> None:
@@ -269,7 +291,7 @@ def _farmer(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         pen.loop([(1.4, -0.55), (1.62, -0.62), (1.95, -0.2), (2.0, 0.25), (1.78, 0.2), (1.6, -0.22)], iron)
         lay(canvas, pen)
     draw_neck(pen, body)
-    draw_robe(pen, p, rng, jacket, 0.94)
+    draw_robe(pen, p, rng, jacket, 0.94, plain=True)
     pen.band([(0.0, 1.1), (0.02, 3.2)], 0.04, 0.04, shade(jacket, 0.6))
     pen.loop(
         [(-0.46, 0.66), (0.0, 0.86), (0.48, 0.66), (0.42, 0.98), (0.1, 1.18), (-0.12, 1.18), (-0.44, 0.98)],
@@ -302,123 +324,13 @@ def _harvest(pen: Pen, p: Palette, jacket: Rgb, body: Rgb, rng: Rng) -> None:
         pen.disc(k * 0.72, 2.7, 0.17, body, 0.14)
 
 
-def _couple(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A man and a woman side by side in patterned robes, turned to each other, hand in hand."""
-    p, u = canvas.palette, 0.175 * rng.uniform(0.96, 1.05)
-    side = int(rng.choice((-1, 1)))
-    x = 0.5 + (scene.figure - 0.5) * 0.4
-    man, dark = pen_for(scene, x - side * 0.155, 0.39, u * 1.04, side), tone(p, f.DARK)
-    woman = pen_for(scene, x + side * 0.15, 0.46, u, -side)
-    coat = choose(rng, p, (f.BLUE, f.INDIGO, f.TEAL, f.IVORY, f.OCHRE, f.SKY), *backdrop(p))
-    trim = choose(rng, p, (f.YELLOW, f.IVORY, f.INDIGO), coat)
-    body = skin(p, rng)
-    man.disc(-0.02, -0.22, 0.45, dark, 0.46)
-    man.disc(-0.1, -0.74, 0.17, dark, 0.16)
-    draw_neck(man, body)
-    draw_robe(man, p, rng, coat)
-    draw_collar(man, trim, tone(p, f.IVORY))
-    draw_sash(man, shade(coat, 0.6), trim)
-    draw_face(canvas, man, body, rng, brow=dark, rosy=0.25)
-    man.loop(
-        [
-            (-0.42, 0.08),
-            (-0.34, -0.22),
-            (0.06, -0.34),
-            (0.4, -0.2),
-            (0.44, -0.4),
-            (0.1, -0.7),
-            (-0.36, -0.56),
-            (-0.5, -0.2),
-        ],
-        dark,
-    )
-    man.band([(-0.24, -0.62), (-0.1, -0.58), (0.04, -0.62)], 0.07, 0.07, tone(p, f.RED))
-    lay(canvas, man)
-    robe, _, pale = draw_woman(canvas, woman, rng, coat, hands=False)
-    woman.band([(-0.78, 1.2), (-0.95, 1.9), (-0.2, 2.3), (0.55, 2.1)], 0.45, 0.34, shade(robe, 0.87))
-    woman.band([(1.2, 1.35), (1.1, 1.95), (0.85, 2.12)], 0.42, 0.34, shade(coat, 0.84))
-    woman.disc(0.62, 2.1, 0.16, pale, 0.13)
-    woman.disc(0.74, 2.16, 0.15, body, 0.12)
-    lay(canvas, woman)
-
-
-def kite(
-    canvas: Canvas, scene: Scene, rng: Rng, hand: np.ndarray, centre: tuple[float, float], r: float
-) -> None:
-    """A kite of four panes with a cross, its tail with bows, and the line to the hand that holds it."""
-    p = canvas.palette
-    lean = 1 if centre[0] > hand[0] else -1
-    sky = mix(p.top, p.middle, 0.6)
-    first = choose(rng, p, (f.RED, f.YELLOW, f.CORAL, f.IVORY), sky, mix(p.low, p.middle, 0.5))
-    second = choose(rng, p, (f.YELLOW, f.BLUE, f.IVORY, f.RED, f.TEAL), first, sky)
-    thread = mix(p.cloud, WHITE, 0.5) if sum(p.middle) < 400 else tone(p, f.DARK)
-    pen = Pen(*centre, r, lean)
-    end = (np.asarray(hand) - centre) / (r * lean, r)
-    pen.band([(0.0, 0.1), (end[0] * 0.45, end[1] * 0.6), (end[0], end[1])], 0.035, 0.035, thread)
-    wave = rng.uniform(-0.25, 0.25)
-    tail = [(-0.5, 1.05), (-0.2, 1.5), (-0.5 + wave, 2.0), (0.1, 2.4), (-0.1 - wave, 2.95)]
-    pen.band(tail, 0.06, 0.06, first)
-    for x, y in tail[1:]:
-        for k in (-1, 1):
-            pen.poly([(x, y), (x + k * 0.27, y - 0.17), (x + k * 0.27, y + 0.17)], first if k > 0 else second)
-    top, right, foot, left = (0.5, -1.05), (0.72, 0.12), (-0.5, 1.05), (-0.78, -0.42)
-    for u, v, colour in (
-        (top, right, first),
-        (right, foot, second),
-        (foot, left, first),
-        (left, top, second),
-    ):
-        pen.poly([(0.06, -0.22), u, v], colour)
-    for a, b in ((top, foot), (left, right)):
-        pen.band([a, b], 0.06, 0.06, shade(first, 0.5), n=4)
-    canvas.draw("kite", pen.items, 0.6, 0.98)
-
-
-def _child(canvas: Canvas, scene: Scene, rng: Rng) -> None:
-    """A child looking out, the line of a kite in its hand and the kite above."""
-    p, x = canvas.palette, 0.5 - 0.13 * (1 if scene.figure >= 0.5 else -1)
-    side = 1 if x < 0.5 else -1
-    pen = pen_for(scene, x, 0.56 + rng.uniform(-0.02, 0.02), 0.2 * rng.uniform(0.95, 1.06), side)
-    body, hair = mix(skin(p, rng), WHITE, 0.1), tone(p, f.DARK)
-    shirt = choose(rng, p, (f.RED, f.YELLOW, f.CORAL, f.TEAL, f.IVORY), *backdrop(p))
-    trim = choose(rng, p, (f.IVORY, f.YELLOW, f.INDIGO), shirt)
-    hand = (1.02, 0.75)
-    kite(canvas, scene, rng, pen.at([hand])[0], (0.5 + side * rng.uniform(0.2, 0.26), 0.2), 0.135)
-    if rng.uniform() < 0.6:
-        for k in (-0.42, 0.42):
-            pen.disc(k, -0.52, 0.2, hair)
-            pen.disc(k * 0.85, -0.42, 0.1, tone(p, f.RED))
-    pen.disc(0.0, -0.12, 0.52, hair, 0.5)
-    draw_neck(pen, body)
-    draw_robe(pen, p, rng, shirt, 0.76)
-    draw_collar(pen, trim, tone(p, f.IVORY))
-    pen.band([(0.5, 1.1), (0.92, 1.4), (1.0, 0.95)], 0.36, 0.3, shade(shirt, 0.87))
-    pen.band([(1.0, 1.04), (1.01, 0.94)], 0.33, 0.33, trim)
-    pen.disc(1.02, 0.76, 0.16, body, 0.17)
-    draw_face(canvas, pen, body, rng, brow=hair, rosy=0.5, wide=1.12)
-    pen.loop(
-        [
-            (-0.46, 0.05),
-            (-0.34, -0.16),
-            (0.05, -0.24),
-            (0.4, -0.16),
-            (0.5, 0.02),
-            (0.48, -0.4),
-            (0.05, -0.62),
-            (-0.44, -0.42),
-        ],
-        hair,
-    )
-    lay(canvas, pen)
-
-
 PORTRAITS: dict[str, Callable[[Canvas, Scene, Rng], None]] = {
     "fisherman": _fisherman,
     "dancer": _dancer,
     "monk": _monk,
-    "kite": _child,
+    "kite": companions.child,
     "umbrella": _umbrella,
     "scholar": _scholar,
-    "couple": _couple,
+    "couple": companions.couple,
     "farmer": _farmer,
 }

@@ -175,7 +175,7 @@ _KIND_OF = {
 }  # fmt: skip
 # Subjects of which a scene has at most one.
 _GROUPS = (
-    ("moon", "crescent", "sun"), ("sea", "lake", "river"), ("lilies", "lotus"), PEOPLE, ANIMALS,
+    ("moon", "crescent", "sun"), ("sea", "lake", "river"), ("lilies", "lotus"), (*PEOPLE, *ANIMALS),
     ("windmill", "castle", "pagoda", "temple", "teahouse", "greatwall", "volcano", "lighthouse", "train"),
 )  # fmt: skip
 

@@ -90,13 +90,14 @@ def draw_neck(pen: Pen, body: Rgb) -> None:
     )
 
 
-def draw_robe(pen: Pen, p: Palette, rng: Rng, cloth: Rgb, wide: float = 1.0) -> None:
+def draw_robe(pen: Pen, p: Palette, rng: Rng, cloth: Rgb, wide: float = 1.0, plain: bool = False) -> None:
     """The body of a robe down to the edge of the picture, with folds and a simple pattern in another colour."""
     w = wide
     right = [(0.42 * w, 0.72), (0.8 * w, 0.9), (1.04 * w, 1.4), (1.12 * w, 2.2), (1.3 * w, 3.6)]
     left = [(-x, y) for x, y in right[::-1]]
     pen.loop([(0.0, 0.95), *right, *left], cloth)
-    draw_pattern(pen, p, rng, cloth, w)
+    if not plain:
+        draw_pattern(pen, p, rng, cloth, w)
     for x in (-0.62, 0.66):
         pen.band([(x * w * 0.8, 1.2), (x * w, 2.0), (x * 1.15 * w, 3.3)], 0.02, 0.06, shade(cloth, 0.72))
 
@@ -220,22 +221,29 @@ def draw_fringe(pen: Pen, p: Palette, hair: Rgb, rng: Rng) -> None:
     pen.disc(-0.37, 0.22, 0.035, gold, 0.05)
 
 
-def draw_woman(canvas: Canvas, pen: Pen, rng: Rng, *behind: Rgb, hands: bool = True) -> tuple[Rgb, Rgb, Rgb]:
+def draw_woman(
+    canvas: Canvas, pen: Pen, rng: Rng, *behind: Rgb, hands: bool = True, lean: float | None = None
+) -> tuple[Rgb, Rgb, Rgb]:
     """A woman in a patterned robe, without her arms unless `hands`: her robe's, trim's and skin's colours."""
     p = canvas.palette
     body, hair = mix(skin(p, rng), WHITE, 0.12), tone(p, f.DARK)
     cloth = choose(rng, p, VIVID, *backdrop(p), *behind)
     trim = choose(rng, p, (f.YELLOW, f.IVORY, f.INDIGO, f.RED), cloth)
     sash = choose(rng, p, (f.INDIGO, f.RED, f.SAFFRON, f.JADE), cloth, trim)
+    lean = float(rng.uniform(-0.13, 0.16)) if lean is None else lean
+    pen.turn = lean
     draw_long_hair(pen, p, hair, rng)
+    pen.turn = 0.0
     draw_neck(pen, body)
     draw_robe(pen, p, rng, cloth)
     draw_collar(pen, trim, mix(tone(p, f.IVORY), WHITE, 0.2))
     draw_sash(pen, sash, trim)
     if hands:
         draw_sleeves(pen, cloth, trim, body if rng.uniform() < 0.5 else None)
+    pen.turn = lean
     draw_face(canvas, pen, body, rng, brow=hair)
     draw_fringe(pen, p, hair, rng)
+    pen.turn = 0.0
     return cloth, trim, body
 
 
