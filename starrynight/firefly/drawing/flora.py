@@ -60,28 +60,41 @@ def plant_side(scene: Scene, name: str) -> int:
     return -first if name in tall and tall.index(name) % 2 else first
 
 
+# Plum branches: seven bends (share of the side from the middle, height), then the twigs: the place on the branch
+# and two bends from there.
+_Bend = tuple[float, float]
+_PLUMS: tuple[tuple[tuple[_Bend, ...], tuple[tuple[int, _Bend, _Bend], ...]], ...] = (
+    (
+        ((0.55, 0.62), (0.42, 0.5), (0.37, 0.36), (0.25, 0.33), (0.2, 0.22), (0.08, 0.2), (-0.04, 0.1)),
+        ((10, (0.03, -0.12), (-0.01, -0.28)), (15, (-0.12, 0.02), (-0.24, -0.01)), (20, (-0.01, -0.1), (0.03, -0.17)),
+         (6, (-0.1, 0.0), (-0.21, -0.01))),
+    ),
+    (
+        ((0.55, 0.06), (0.45, 0.17), (0.35, 0.14), (0.27, 0.24), (0.16, 0.22), (0.08, 0.32), (-0.06, 0.34)),
+        ((7, (0.0, 0.13), (-0.06, 0.26)), (10, (-0.05, -0.06), (-0.14, -0.08)), (16, (-0.03, 0.12), (-0.1, 0.2)),
+         (21, (-0.07, -0.06), (-0.12, -0.14))),
+    ),
+    (
+        ((0.46, 1.04), (0.37, 0.84), (0.42, 0.64), (0.3, 0.48), (0.31, 0.32), (0.17, 0.25), (0.1, 0.1)),
+        ((10, (0.04, -0.13), (0.02, -0.3)), (15, (-0.12, 0.0), (-0.24, -0.07)), (20, (0.05, -0.1), (0.06, -0.22)),
+         (25, (-0.1, 0.0), (-0.2, -0.07))),
+    ),
+)  # fmt: skip
+
+
 def plum(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A dark crooked branch from one side, with upright twigs and round red blossoms."""
     p = canvas.palette
     side = plant_side(scene, "plum")
     bark = apart(natural(p, (58, 40, 38)), p.middle, 45)
     red = apart(natural(p, (214, 30, 58), 0.0), p.middle, 40)
-    lift = rng.uniform(-0.04, 0.06)
-
-    def at(dx: float, y: float) -> np.ndarray:
-        return np.array((0.5 + side * dx, y + lift))
-
-    main = np.concatenate([
-        shapes.curve([at(0.55, 0.62), at(0.42, 0.5), at(0.37, 0.36)], 12),
-        shapes.curve([at(0.37, 0.36), at(0.25, 0.33), at(0.2, 0.22)], 10)[1:],
-        shapes.curve([at(0.2, 0.22), at(0.08, 0.2), at(-0.04, 0.1)], 12)[1:],
-    ])  # fmt: skip
-    twigs = [
-        shapes.curve([main[11], at(0.4, 0.24), at(0.36, 0.08)], 12),
-        shapes.curve([main[17], at(0.12, 0.36), at(0.0, 0.33)], 12),
-        shapes.curve([main[20], at(0.19, 0.12), at(0.23, 0.03)], 9),
-        shapes.curve([main[6], at(0.32, 0.52), at(0.2, 0.51)], 10),
-    ]
+    knots, offshoots = _PLUMS[int(rng.choice(3, p=(0.5, 0.3, 0.2)))]
+    lift = rng.uniform(-0.03, 0.04)
+    bends = np.array([(0.5 + side * dx, y + lift) for dx, y in knots])
+    main = np.concatenate([shapes.curve(bends[k : k + 3], 11)[: 11 if k == 4 else 10] for k in (0, 2, 4)])
+    twigs = []
+    for k, *ways in offshoots:
+        twigs.append(shapes.curve([main[k], *(moved(main[k], side * dx, dy) for dx, dy in ways)], 11))
     lines = [main, *twigs]
     items = [Item(shapes.ribbon(main, 0.05, 0.01, 0.004), bark)]
     items += [Item(shapes.ribbon(line, 0.016, 0.006), bark) for line in twigs]
@@ -91,7 +104,7 @@ def plum(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     canvas.draw("branch", items, 0.6, 0.9)
     blooms: list[Item] = []
     for line in lines:
-        for k in range(4 if line is main else 3, len(line), 3):
+        for k in range(5 if line is main else 3, len(line), 3):
             x, y = line[k] + rng.uniform(-0.018, 0.018, 2)
             blooms += _plum_flower(
                 rng, p, x, y, rng.uniform(0.022, 0.034), shade(red, rng.uniform(0.85, 1.15))
@@ -210,13 +223,16 @@ def flowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     for row in range(3):
         near = row / 2
         items: list[Item] = []
-        for _ in range((90, 50, 26)[row]):
+        for _ in range((100, 44, 24)[row]):
             level = (row + rng.uniform()) / 3
             x, y, r = rng.uniform(-0.02, 1.02), start + room * level, 0.006 + 0.018 * level
             if wet(canvas, x, y):
                 continue
             tint = tints[int(rng.integers(len(tints)))]
-            items += _wild_flower(rng, x, y, r, tint, grass, 2.2 + near)
+            if row:
+                items += _wild_flower(rng, x, y, r, tint, grass, 2.2 + near)
+            else:
+                items.append(Item(shapes.disc(x, y, r, r * 0.8, 8), tint))
         items.sort(key=lambda item: float(np.max(np.asarray(item.outline)[:, 1])))
         canvas.draw("flower", items, np.pi / 2, 0.85)
 

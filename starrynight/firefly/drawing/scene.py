@@ -394,6 +394,8 @@ def _impossible(found: set[str], kind: str, hour: str, weather: str) -> set[str]
         wrong.add("mountains")
     if found & {"stonebridge", "teahouse"}:
         wrong.add("bridge")
+    if kind == "mountain" and "waterfall" in found:
+        wrong.add("pine")  # its pads would hide the fall
     if found & {"train", "greatwall"} and kind != "village":
         wrong |= {"village", "church"}
     if "fisherman" in found and kind != "portrait":

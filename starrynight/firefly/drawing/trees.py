@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from starrynight.firefly.drawing import shapes
@@ -114,31 +112,19 @@ def _grove(canvas: Canvas, scene: Scene, rng: Rng, at: list[float], drop: float)
 
 
 def _stalk(rng: Rng, x: float, foot: float, w: float, colour: Rgb, lean: float) -> list[Item]:
-    """A jointed stalk from `foot` to above the picture."""
+    """A jointed stalk from `foot` to above the picture: lit on the left, each joint a bright and a dark ring."""
     top = x + rng.uniform(-lean, lean)
     line = shapes.curve([[x, foot], [(x + top) / 2 + rng.uniform(-0.01, 0.01), foot / 2], [top, -0.05]], 41)
-    start = rng.integers(0, 3)
-    items: list[Item] = []
-    joints = [0, *range(5 - int(start), 40, 5), 40]
-    for low, high in pairwise(joints):
-        part = line[low : high + 1]
-        if len(part) < 2:
-            continue
-        items.append(Item(shapes.ribbon(part, w * 1.08, w * 1.0, -w * 0.08), colour))
-        items.append(
-            Item(shapes.ribbon(moved(part, -w * 0.2, 0), w * 0.26, w * 0.22), mix(colour, WHITE, 0.35))
-        )
-        items.append(Item(shapes.ribbon(moved(part, w * 0.32, 0), w * 0.3, w * 0.3), shade(colour, 0.72)))
-        jx, jy = line[high]
-        items.append(
-            Item(shapes.box(jx - w * 0.6, jy - w * 0.14, jx + w * 0.6, jy + w * 0.14), shade(colour, 0.5))
-        )
-        items.append(
-            Item(
-                shapes.box(jx - w * 0.56, jy - w * 0.34, jx + w * 0.56, jy - w * 0.14),
-                mix(colour, WHITE, 0.4),
-            )
-        )
+    light = mix(colour, WHITE, 0.36)
+    items = [
+        Item(shapes.ribbon(line, w, w * 0.94), colour),
+        Item(shapes.ribbon(moved(line, -w * 0.2, 0), w * 0.26, w * 0.22), light),
+        Item(shapes.ribbon(moved(line, w * 0.33, 0), w * 0.3, w * 0.28), shade(colour, 0.72)),
+    ]
+    for jx, jy in line[3 + int(rng.integers(0, 3)) : 40 : 5]:
+        upper = shapes.box(jx - w * 0.6, jy - w * 0.36, jx + w * 0.6, jy - w * 0.12)
+        lower = shapes.box(jx - w * 0.62, jy - w * 0.12, jx + w * 0.62, jy + w * 0.16)
+        items += [Item(upper, light), Item(lower, shade(colour, 0.48))]
     return items
 
 
@@ -269,6 +255,22 @@ def _maple(canvas: Canvas, rng: Rng, x: float, foot: float, h: float) -> None:
     canvas.draw("crown", crown, 0.6, 0.85)
 
 
+# Old pines: the trunk's bends (share of the side from the middle, height), then its pads: the bend's number on
+# the trunk, how far out, half the width, how far down.
+_PINES: tuple[tuple[tuple[tuple[float, float], ...], tuple[tuple[int, float, float, float], ...]], ...] = (
+    (
+        ((0.42, 1.04), (0.36, 0.82), (0.42, 0.62), (0.3, 0.46), (0.34, 0.32), (0.24, 0.19)),
+        ((38, -0.3, 0.1, -0.01), (44, 0.14, 0.1, -0.02), (28, 0.16, 0.08, 0.0), (34, -0.3, 0.1, -0.01),
+         (22, -0.24, 0.11, -0.02), (50, -0.02, 0.11, -0.03)),
+    ),
+    (
+        ((0.48, 1.04), (0.43, 0.84), (0.3, 0.7), (0.33, 0.52), (0.18, 0.4), (0.12, 0.24)),
+        ((44, 0.17, 0.1, 0.0), (36, 0.2, 0.11, -0.01), (42, -0.17, 0.1, 0.02), (28, -0.22, 0.11, 0.01),
+         (22, 0.16, 0.08, 0.0), (50, 0.0, 0.12, -0.03)),
+    ),
+)  # fmt: skip
+
+
 def pine(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """One old crooked pine in the foreground with flat pads of needles."""
     p = canvas.palette
@@ -279,31 +281,17 @@ def pine(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     def at(dx: float, y: float) -> np.ndarray:
         return np.array((0.5 + side * dx, y))
 
-    lean = rng.uniform(-0.03, 0.03)
-    knots = [
-        at(0.42, 1.04),
-        at(0.36, 0.82),
-        at(0.42 + lean, 0.62),
-        at(0.3 + lean, 0.46),
-        at(0.34, 0.32),
-        at(0.24, 0.19),
-    ]
-    trunk = shapes.curve(knots, 51)
-    pads = (
-        (38, 0.02, 0.1, -0.01),
-        (44, 0.44, 0.1, -0.02),
-        (28, 0.5, 0.08, 0.0),
-        (34, 0.02, 0.1, -0.01),
-        (22, 0.14, 0.11, -0.02),
-        (50, 0.22, 0.11, -0.03),
-    )
-    least = 0.24 if scene.kind == "gorge" or scene.has(*LANDMARKS) else 0.0
+    narrow = scene.kind == "gorge" or scene.has(*LANDMARKS)
+    knots, pads = _PINES[0 if narrow or rng.uniform() < 0.55 else 1]
+    least, lean = (0.24 if narrow else -0.1), rng.uniform(-0.03, 0.03)
+    trunk = shapes.curve([at(dx + lean * (0.2 < y < 0.7), y) for dx, y in knots], 51)
     limbs: list[Item] = [Item(shapes.ribbon(trunk, 0.1, 0.022, 0.01), bark)]
     limbs.append(Item(shapes.ribbon(moved(trunk, -side * 0.012, 0), 0.026, 0.008), mix(bark, pale(p), 0.3)))
     tufts: list[Item] = []
     for k, dx, half, rise in pads:
         half *= rng.uniform(0.9, 1.2)
-        end = at(max(dx, least), float(trunk[k][1]) + rise + rng.uniform(-0.02, 0.02))
+        reach = side * (trunk[k][0] - 0.5) + dx
+        end = at(max(float(reach), least), float(trunk[k][1]) + rise + rng.uniform(-0.02, 0.02))
         bend = moved((trunk[k] + end) / 2, 0, 0.02)
         limbs.append(Item(shapes.ribbon(shapes.curve([trunk[k], bend, end], 10), 0.026, 0.01), bark))
         tufts += _pad(canvas, scene, rng, end, half, green)
