@@ -9,7 +9,7 @@ import numpy as np
 
 from starrynight.firefly.drawing import flocks, shapes
 from starrynight.firefly.drawing.buildings import snowy, wet
-from starrynight.firefly.drawing.canvas import Canvas
+from starrynight.firefly.drawing.canvas import Canvas, noise
 from starrynight.firefly.drawing.coats import (
     KINDS,
     Kind,
@@ -30,7 +30,7 @@ def _foot(scene: Scene, rng: Rng) -> float:
     """The height at which an animal stands on the land."""
     if scene.close:
         return float(rng.uniform(0.86, 0.93))
-    if scene.kind in ("village", "sunflowers", "wheat"):
+    if scene.kind in ("village", "street", "harbour", "sunflowers", "wheat"):
         return float(rng.uniform(0.92, 0.97))
     return float(min(scene.horizon + rng.uniform(0.2, 0.32), 0.94))
 
@@ -55,7 +55,9 @@ def beast(name: str, canvas: Canvas, scene: Scene, rng: Rng) -> None:
     y = _foot(scene, rng)
     target = {1: 0.6, 2: 0.46, 3: 0.38}[scene.count] if scene.close else kind.size
     target *= rng.uniform(0.92, 1.1)
-    if not scene.close and wet(canvas, scene.figure, y):
+    if scene.kind == "harbour":
+        pass  # the pier leads to the animal
+    elif not scene.close and wet(canvas, scene.figure, y):
         y = max(y, 0.9)
         _knoll(canvas, scene, scene.figure, y)
     elif scene.close and wet(canvas, scene.figure, y):
@@ -75,7 +77,7 @@ def beast(name: str, canvas: Canvas, scene: Scene, rng: Rng) -> None:
         middle, half = x + side * size * (left + right) / 2, size * (right - left) / 2
         items.append(Item(shapes.disc(middle, foot, half * 0.92, 0.012 + 0.03 * size), dark))
         items += put(shape, x, foot, size, side)
-    canvas.draw("animal", items, 0.4, 0.95)
+    canvas.draw("animal", items, 0.4 + 0.9 * noise(rng, canvas.size, 6, 1), 0.95)
 
 
 def _head_and_shoulders(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind) -> None:
@@ -90,7 +92,7 @@ def _head_and_shoulders(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind) -> N
     side = 1 if scene.figure < 0.5 else -1
     x = 0.5 + 0.5 * (scene.figure - 0.5) - side * size * (left + right) / 2
     y = rng.uniform(0.14, 0.2) - top * size
-    canvas.draw("animal", put(shape, x, y, size, side), 0.6, 0.95)
+    canvas.draw("animal", put(shape, x, y, size, side), 0.6 + 0.9 * noise(rng, canvas.size, 6, 1), 0.95)
 
 
 # What paints each subject, with its depth (see landscape.PARTS).

@@ -14,6 +14,7 @@ from starrynight.firefly.drawing.figures import (
     hind,
     leg,
     patch,
+    turned,
 )
 from starrynight.firefly.drawing.palettes import Rgb, mix
 from starrynight.firefly.drawing.shapes import Item, curve, disc, ribbon
@@ -96,8 +97,8 @@ def fox_walking(rng: Rng, c: Coat) -> list[Item]:
     ]
 
 
-def cat_head(c: Coat, x: float, y: float, s: float, iris: Rgb) -> list[Item]:
-    """A cat's face from the front: pointed ears, slit eyes, a pale muzzle."""
+def cat_head(c: Coat, x: float, y: float, s: float, iris: Rgb | None) -> list[Item]:
+    """A cat's face from the front: pointed ears, a pale muzzle, eyes with an iris or closed."""
 
     def at(*knots: Xy) -> list[Xy]:
         return [(x + s * a, y + s * b) for a, b in knots]
@@ -131,7 +132,9 @@ def cat_head(c: Coat, x: float, y: float, s: float, iris: Rgb) -> list[Item]:
         patch(at((0, -0.02), (0.1, 0.06), (0.22, 0.18), (0.0, 0.34), (-0.22, 0.18), (-0.1, 0.06)), c.pale)
     )
     for k in (-1, 1):
-        items += eye(x + k * s * 0.2, y - s * 0.03, s * 0.105, iris)
+        lid = at((k * 0.1, -0.02), (k * 0.2, 0.04), (k * 0.3, -0.02))
+        closed = [band(lid, s * 0.035, s * 0.035, 0.0, c.dark)]
+        items += eye(x + k * s * 0.2, y - s * 0.03, s * 0.105, iris) if iris else closed
         for lift in (-0.02, 0.06):
             line = np.array(at((k * 0.2, 0.16), (k * 0.62, 0.12 + 2 * lift)))
             items.append(Item(ribbon(line, s * 0.012, s * 0.008), mix(c.pale, DARK, 0.35)))
@@ -283,3 +286,96 @@ def dog_walking(rng: Rng, c: Coat) -> list[Item]:
         band([(0.26, -0.74), (0.4, -0.64), (0.54, -0.66)], 0.07, 0.06, 0.0, c.cloth),
         *_dog_head(c, 0.46, -0.86, 0.72),
     ]
+
+
+def cat_sleeping(rng: Rng, c: Coat) -> list[Item]:
+    """A cat asleep, curled up, its tail around it."""
+    nod = rng.uniform(-0.04, 0.04)
+    stripes = [
+        band([(-0.36 + 0.16 * k, -0.5 - 0.02 * k), (-0.3 + 0.15 * k, -0.34)], 0.05, 0.01, 0.01, c.low)
+        for k in range(4)
+    ]
+    return [
+        patch(
+            [
+                (0.0, -0.56),
+                (0.32, -0.48),
+                (0.52, -0.24),
+                (0.4, -0.02),
+                (0.0, 0.0),
+                (-0.4, -0.02),
+                (-0.54, -0.24),
+                (-0.34, -0.48),
+            ],
+            c.main,
+        ),
+        *stripes,
+        patch(
+            [(-0.16, -0.34), (-0.44, -0.2), (-0.36, -0.02), (-0.04, 0.0), (0.08, -0.14)],
+            mix(c.main, c.low, 0.35),
+        ),
+        *cat_head(c, 0.26, -0.26 + nod, 0.5, None),
+        band(
+            [(-0.5, -0.14), (-0.36, -0.02), (0.0, 0.0), (0.34, -0.03)],
+            0.13,
+            0.07,
+            0.02,
+            mix(c.main, c.low, 0.3),
+        ),
+        band([(0.2, -0.02), (0.36, -0.035)], 0.1, 0.05, 0.02, c.pale),
+    ]
+
+
+def fox_sleeping(rng: Rng, c: Coat) -> list[Item]:
+    """A fox asleep, curled up behind its bushy tail."""
+    nod = rng.uniform(-0.03, 0.03)
+    tail = [(-0.52, -0.2), (-0.4, -0.02), (-0.05, 0.0), (0.3, -0.02), (0.56, -0.1)]
+    line = curve(tail, 40)
+    return [
+        patch(
+            [
+                (0.0, -0.54),
+                (0.34, -0.44),
+                (0.5, -0.22),
+                (0.4, -0.02),
+                (0.0, 0.0),
+                (-0.42, -0.02),
+                (-0.56, -0.24),
+                (-0.34, -0.46),
+            ],
+            c.main,
+        ),
+        patch([(0.1, -0.46), (-0.3, -0.42), (-0.44, -0.24), (-0.2, -0.3), (0.1, -0.32)], c.low),
+        *_fox_head(c, 0.2, -0.3 + nod, 0.7)[:-3],
+        Item(ribbon(line, 0.1, 0.03, 0.14), mix(c.main, c.pale, 0.22)),
+        Item(ribbon(line[26:], 0.2, 0.01), c.pale),
+        *([band([(0.26, -0.3 + nod), (0.32, -0.27 + nod), (0.37, -0.29 + nod)], 0.022, 0.018, 0.0, c.dark)]),
+    ]
+
+
+def dog_running(rng: Rng, c: Coat) -> list[Item]:
+    """A dog running flat out."""
+    wag = rng.uniform(-0.1, 0.1)
+    body = [
+        (-0.56, -0.56),
+        (-0.3, -0.6),
+        (0.0, -0.58),
+        (0.22, -0.66),
+        (0.36, -0.82),
+        (0.54, -0.72),
+        (0.48, -0.5),
+    ]
+    body += [(0.3, -0.34), (-0.05, -0.38), (-0.36, -0.38), (-0.58, -0.42)]
+    items = [
+        *leg([(0.26, -0.44), (0.46, -0.36), (0.56, -0.24), (0.46, -0.14)], 0.075, c.low, c.pale, 0.3),
+        *leg([(-0.44, -0.44), (-0.5, -0.26), (-0.68, -0.18), (-0.82, -0.06)], 0.075, c.low, c.pale, 0.3),
+        band([(-0.52, -0.52), (-0.7, -0.62), (-0.9, -0.64), (-1.02, -0.74 + wag)], 0.1, 0.03, 0.03, c.main),
+        patch(body, c.main),
+        patch([(-0.34, -0.6), (-0.08, -0.58), (-0.04, -0.46), (-0.26, -0.44)], c.low),
+        patch([(0.52, -0.66), (0.38, -0.54), (0.26, -0.36), (0.38, -0.38), (0.5, -0.52)], c.pale),
+        *leg([(0.32, -0.46), (0.54, -0.4), (0.72, -0.3), (0.84, -0.2)], 0.08, c.main, c.pale, 0.3),
+        *leg([(-0.46, -0.48), (-0.6, -0.34), (-0.78, -0.32), (-0.94, -0.2)], 0.085, c.main, c.pale, 0.3),
+        band([(0.26, -0.74), (0.4, -0.64), (0.54, -0.66)], 0.07, 0.06, 0.0, c.cloth),
+        *_dog_head(c, 0.46, -0.84, 0.72),
+    ]
+    return turned(items, -0.05, (0.0, -0.4))

@@ -253,3 +253,48 @@ def butterfly(rng: Rng, colour: Rgb, spot: Rgb, edge: Rgb) -> list[Item]:
         items.append(Item(disc(k * 0.28, 0.24, 0.065 * abs(k), 0.065, 14), spot))
         items.append(band([(0.0, -0.2), (k * 0.06, -0.38), (k * 0.16, -0.5)], 0.02, 0.03, 0.0, DARK))
     return [*items, Item(disc(0.0, 0.02, 0.045, 0.26, 18), DARK), Item(disc(0.0, -0.24, 0.055, n=12), DARK)]
+
+
+def crane_dancing(rng: Rng, c: Coat) -> list[Item]:
+    """A red-crowned crane dancing: standing with both wings raised and its beak to the sky."""
+    lift = rng.uniform(-0.06, 0.08)
+    legs = [[(-0.04, -0.44), (-0.12, -0.22), (-0.1, 0.0)], [(0.04, -0.44), (0.18, -0.34), (0.08, -0.2)]]
+    neck = [(0.14, -0.52), (0.28, -0.62), (0.26, -0.8), (0.34, -0.95)]
+    body = [
+        (0.2, -0.56),
+        (0.06, -0.62),
+        (-0.14, -0.6),
+        (-0.3, -0.5),
+        (-0.22, -0.42),
+        (0.0, -0.4),
+        (0.16, -0.45),
+    ]
+    far = [(0.1, -0.54), (0.04, -0.84), (0.12, -1.12 - lift)]
+    far_tips = [
+        (0.0, -1.2 - lift),
+        (0.0, -1.04 - lift),
+        (-0.08, -1.0),
+        (-0.06, -0.86),
+        (-0.14, -0.8),
+        (-0.1, -0.6),
+    ]
+    near = [(0.1, -0.5), (-0.12, -0.82), (-0.36, -1.06 - lift)]
+    near_tips = [
+        (-0.54, -1.06 - lift),
+        (-0.48, -0.96 - lift),
+        (-0.58, -0.9),
+        (-0.5, -0.82),
+        (-0.56, -0.72),
+        (-0.46, -0.68),
+    ]
+    near_tips += [(-0.48, -0.56), (-0.36, -0.54), (-0.26, -0.44)]
+    return [
+        *(band(knots, 0.034, 0.026, 0.0, c.dark) for knots in legs),
+        *_feathers(c, far, far_tips, [(0.06, -1.06 - lift), (0.02, -0.84), (-0.02, -0.56)]),
+        band([(-0.1, -0.5), (-0.3, -0.44), (-0.4, -0.3)], 0.08, 0.01, 0.06, c.dark),
+        patch(body, c.main),
+        band(neck, 0.1, 0.05, 0.0, c.main),
+        Item(ribbon(curve(neck, 30)[9:26], 0.068, 0.052), c.dark),
+        *_crane_head(c, 0.35, -0.96, -0.9),
+        *_feathers(c, near, near_tips, [(-0.34, -0.92 - lift), (-0.3, -0.74), (-0.18, -0.46)]),
+    ]

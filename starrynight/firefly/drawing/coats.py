@@ -36,7 +36,7 @@ BLACK_COAT = Coat((52, 48, 56), (32, 30, 38), CREAM, (24, 22, 28), RED)
 KINDS = {
     "fox": Kind(
         0.28,
-        (beasts.fox_sitting, beasts.fox_walking),
+        2 * (beasts.fox_sitting, beasts.fox_walking) + (beasts.fox_sleeping,),
         (
             Coat((228, 112, 38), (178, 76, 28), CREAM, (52, 36, 36), RED),
             Coat((214, 88, 34), (160, 60, 28), (255, 246, 232), (46, 32, 34), RED),
@@ -44,12 +44,12 @@ KINDS = {
     ),
     "cat": Kind(
         0.26,
-        (beasts.cat_sitting, beasts.cat_walking),
+        2 * (beasts.cat_sitting, beasts.cat_walking) + (beasts.cat_sleeping,),
         (Coat((230, 152, 70), (172, 98, 42), CREAM, (60, 40, 30), RED), GREY_COAT, WHITE_COAT, BLACK_COAT),
     ),
     "dog": Kind(
         0.27,
-        (beasts.dog_sitting, beasts.dog_walking),
+        (beasts.dog_sitting, beasts.dog_walking, beasts.dog_running),
         (
             Coat((198, 142, 84), (118, 70, 40), CREAM, (50, 36, 30), RED),
             Coat((246, 240, 230), (134, 82, 48), (255, 252, 246), (50, 36, 30), RED),
@@ -59,7 +59,7 @@ KINDS = {
     ),
     "deer": Kind(
         0.38,
-        (grazers.deer_standing, grazers.deer_leaping),
+        (grazers.deer_standing, grazers.deer_leaping, grazers.deer_lying),
         (
             Coat((178, 114, 62), (130, 78, 44), (252, 238, 212), (56, 38, 30), RED),
             Coat((206, 140, 82), (152, 94, 54), (255, 244, 222), (60, 40, 32), RED),
@@ -67,7 +67,7 @@ KINDS = {
     ),
     "horse": Kind(
         0.36,
-        (grazers.horse_standing, grazers.horse_galloping),
+        (grazers.horse_standing, grazers.horse_galloping, grazers.horse_grazing),
         (
             Coat((150, 82, 48), (108, 56, 36), CREAM, (44, 30, 28), RED),
             Coat((248, 244, 236), (208, 200, 198), CREAM, (176, 164, 160), RED),
@@ -82,7 +82,7 @@ KINDS = {
     ),
     "rabbit": Kind(
         0.25,
-        (bears.rabbit_sitting, bears.rabbit_crouching),
+        (bears.rabbit_sitting, bears.rabbit_crouching, bears.rabbit_hopping),
         (
             Coat((248, 243, 236), (214, 200, 190), (255, 252, 248), (90, 70, 66), (242, 168, 168)),
             Coat((186, 160, 134), (146, 120, 98), (252, 240, 224), (70, 54, 46), (232, 176, 166)),
@@ -91,7 +91,7 @@ KINDS = {
     ),
     "camel": Kind(
         0.38,
-        (grazers.camel_walking,),
+        (grazers.camel_walking, grazers.camel_walking, grazers.camel_resting),
         (
             Coat((212, 160, 96), (166, 114, 62), (244, 220, 176), (98, 60, 36), RED),
             Coat((184, 126, 76), (136, 88, 52), (240, 214, 170), (84, 50, 32), (40, 110, 150)),
@@ -145,9 +145,10 @@ def apart(colour: Rgb, ground: Rgb, least: float = 62.0) -> Rgb:
     missing = least - abs(gap)
     if missing <= 0:
         return colour
-    up = gap >= 0 or lightness(ground) < 80
+    up = lightness(ground) + least <= 240 if gap >= 0 else lightness(ground) - least < 30
     step = missing + (2 * abs(gap) if up != (gap >= 0) else 0.0)
-    return mix(colour, WHITE if up else DARK, min(step / 190, 0.6))
+    room = 255 - lightness(colour) if up else lightness(colour) - 30
+    return mix(colour, WHITE if up else DARK, min(step / max(room, 1.0), 0.75))
 
 
 def coat_of(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind, ground: Rgb) -> Coat:
@@ -172,7 +173,7 @@ def box_of(items: list[Item]) -> tuple[float, float, float, float]:
 
 
 def row(scene: Scene, rng: Rng, figures: list[list[Item]], target: float) -> list[tuple[float, float, int]]:
-    """For each figure in a row its x, size and side, so that none overlap and all are within the frame."""
+    """For each figure in a row its x, size and side: none overlap, all are in the frame, the street or the pier."""
     sizes, widths = [], []
     for k, items in enumerate(figures):
         left, top, right, bottom = box_of(items)
@@ -183,9 +184,10 @@ def row(scene: Scene, rng: Rng, figures: list[list[Item]], target: float) -> lis
         widths.append(size * (right - left))
     gap = 0.025
     total = sum(widths) + gap * (len(widths) - 1)
-    shrink = min(1.0, 0.9 / total)
+    shrink = min(1.0, {"harbour": 0.4, "street": 0.66}.get(scene.kind, 0.9) / total)
     total *= shrink
-    at = float(np.clip(scene.figure, 0.04 + total / 2, 0.96 - total / 2)) - total / 2
+    centre = 0.5 + 0.5 * (scene.figure - 0.5) if scene.kind == "street" else scene.figure
+    at = float(np.clip(centre, 0.04 + total / 2, 0.96 - total / 2)) - total / 2
     ahead = 1 if scene.figure < 0.5 else -1
     ahead = -ahead if rng.uniform() < 0.2 else ahead
     spots = []

@@ -62,7 +62,7 @@ def crane(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if rng.uniform() >= high:
         _standing_cranes(canvas, scene, rng, kind)
         return
-    size = ({1: 0.5, 2: 0.36, 3: 0.3}[scene.count] if scene.close else 0.19) * rng.uniform(0.92, 1.08)
+    size = ({1: 0.5, 2: 0.36, 3: 0.3}[scene.count] if scene.close else 0.22) * rng.uniform(0.92, 1.08)
     items: list[Item] = []
     ahead = 1 if scene.figure < 0.5 else -1
     for k in range(scene.count):
@@ -84,7 +84,8 @@ def _standing_cranes(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind) -> None
     size = ({1: 0.66, 2: 0.56, 3: 0.46}[scene.count] if scene.close else kind.size) * rng.uniform(0.92, 1.1)
     y = float(rng.uniform(0.88, 0.93)) if scene.close else min(scene.horizon + rng.uniform(0.26, 0.4), 0.93)
     coat = coat_of(canvas, scene, rng, kind, (128, 128, 128))._replace(main=(253, 250, 244))
-    figures = [birds.crane_wading(rng, coat) for _ in range(scene.count)]
+    poses = (birds.crane_dancing if rng.uniform() < 0.25 else birds.crane_wading for _ in range(scene.count))
+    figures = [pose(rng, coat) for pose in poses]
     items: list[Item] = []
     p = canvas.palette
     for (x, s, side), shape in zip(row(scene, rng, figures, size), figures, strict=True):
@@ -102,7 +103,7 @@ def butterflies(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     tints = ((242, 150, 44), (74, 140, 224), (250, 214, 70), (236, 96, 130), (252, 248, 240), (150, 96, 200))
     first = int(rng.integers(len(tints)))
     sizes = [0.48 * rng.uniform(0.9, 1.1)] if scene.close else []
-    sizes += [rng.uniform(0.09, 0.14) for _ in range(2 if scene.close else 3 + int(scene.amount * 3))]
+    sizes += [rng.uniform(0.11, 0.16) for _ in range(2 if scene.close else 3 + int(scene.amount * 3))]
     count = len(sizes)
     for k, size in enumerate(sizes):
         tint = lit(canvas, scene, tints[(first + (k if rng.uniform() < 0.5 else 0)) % len(tints)])
@@ -131,12 +132,12 @@ def swallows(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     ahead = int(rng.choice((-1, 1)))
     items: list[Item] = []
     for k in range(count):
-        size = rng.uniform(0.075, 0.11)
+        size = rng.uniform(0.08, 0.115)
         x = (k + 0.5 + rng.uniform(-0.3, 0.3)) / count * 0.8 + 0.1
         y = rng.uniform(0.14, max(scene.horizon - 0.14, 0.24))
         ground = behind(canvas, x, y, size, size)
-        back: Rgb = (30, 40, 76) if lightness(ground) > 85 else (226, 232, 246)
-        belly: Rgb = (248, 242, 232) if lightness(ground) > 85 else (120, 130, 170)
+        back: Rgb = (30, 40, 76) if lightness(ground) > 120 else (226, 232, 246)
+        belly: Rgb = (248, 242, 232) if lightness(ground) > 120 else (120, 130, 170)
         shape = turned(birds.swallow(rng, back, belly), rng.uniform(-0.2, 0.7), (0, 0))
         items += put(shape, x, y, size, ahead if rng.uniform() < 0.75 else -ahead)
     canvas.draw("bird", items, 0.3, 0.95)
@@ -160,7 +161,7 @@ KOI: tuple[tuple[Rgb, Rgb, Rgb], ...] = (
 def fish(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """One to three koi seen from above, with ripples around them."""
     p, count = canvas.palette, scene.count
-    size = ({1: 0.5, 2: 0.4, 3: 0.34} if scene.close else {1: 0.26, 2: 0.23, 3: 0.21})[count]
+    size = ({1: 0.5, 2: 0.4, 3: 0.34} if scene.close else {1: 0.29, 2: 0.25, 3: 0.22})[count]
     top = scene.horizon + 0.16
     middle = (top + 0.95) / 2 + 0.03
     if not canvas.water.any():
@@ -222,5 +223,8 @@ def whale(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if not canvas.water.any():
         _pool(canvas, scene, rng, 0.5, y + 0.08, 0.5)
     coat = coat_of(canvas, scene, rng, kind, behind(canvas, x, y - 0.15 * size, size, 0.4 * size))
+    sky = behind(canvas, x, y - 0.5 * size, 0.5 * size, 0.3 * size)
+    spout = mix(canvas.palette.water, WHITE, 0.4) if lightness(sky) > 185 else mix(coat.pale, WHITE, 0.5)
+    coat = coat._replace(cloth=spout)
     side = 1 if x < 0.5 else -1
     canvas.draw("animal", put(pose(rng, coat), x, y, size, side), 0.3, 0.95)

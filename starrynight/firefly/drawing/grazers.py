@@ -221,31 +221,108 @@ _CAMEL = [
 ]  # fmt: skip
 
 
-def camel_walking(rng: Rng, c: Coat) -> list[Item]:
-    """A two-humped camel with shaggy humps and throat; mostly with a saddle cloth between the humps."""
-    step = rng.uniform(0.02, 0.1)
+def _camel_body(rng: Rng, c: Coat) -> list[Item]:
+    """A two-humped camel without its legs; mostly with a saddle cloth between the humps."""
     saddled = rng.uniform() < 0.7
     cloth = [(-0.17, -0.72), (-0.07, -0.69), (0.03, -0.74), (0.07, -0.42), (-0.05, -0.4), (-0.19, -0.42)]
     fringe = [(-0.2, -0.47), (0.075, -0.47), (0.08, -0.41), (-0.205, -0.41)]
+    back = [(-0.37, -0.74), (-0.31, -0.84), (-0.25, -0.89), (-0.19, -0.81), (-0.15, -0.71), (-0.25, -0.76)]
+    throat = [(0.58, -0.8), (0.56, -0.62), (0.48, -0.44), (0.36, -0.36), (0.42, -0.5), (0.5, -0.66)]
     return [
-        *leg(fore(0.2, -0.42, -step), 0.055, c.low, c.low),
-        *leg(hind(-0.32, -0.42, step), 0.055, c.low, c.low),
         band([(-0.46, -0.54), (-0.53, -0.46), (-0.54, -0.3)], 0.03, 0.045, 0.0, c.dark),
         patch(_CAMEL, c.main),
-        patch(
-            [(-0.37, -0.74), (-0.31, -0.84), (-0.25, -0.89), (-0.19, -0.81), (-0.15, -0.71), (-0.25, -0.76)],
-            c.dark,
-        ),
+        patch(back, c.dark),
         patch([(0.0, -0.73), (0.04, -0.81), (0.1, -0.89), (0.16, -0.81), (0.2, -0.71), (0.1, -0.76)], c.dark),
-        patch(
-            [(0.58, -0.8), (0.56, -0.62), (0.48, -0.44), (0.36, -0.36), (0.42, -0.5), (0.5, -0.66)], c.dark
-        ),
-        *leg(fore(0.3, -0.44, step), 0.062, c.main, c.low),
-        *leg(hind(-0.38, -0.48, -step, 0.07), 0.068, c.main, c.low),
+        patch(throat, c.dark),
         *([patch(cloth, c.cloth), Item(fringe, (246, 196, 84))] if saddled else []),
         patch([(0.5, -0.94), (0.45, -1.0), (0.43, -0.94), (0.48, -0.9)], c.low),
         patch([(0.54, -0.97), (0.6, -1.03), (0.64, -0.97), (0.58, -0.94)], c.dark),
         *eye(0.615, -0.91, 0.02),
         band([(0.7, -0.825), (0.79, -0.825)], 0.012, 0.012, 0.0, c.dark),
         Item(disc(0.775, -0.86, 0.012, n=8), DARK),
+    ]
+
+
+def camel_walking(rng: Rng, c: Coat) -> list[Item]:
+    """A two-humped camel standing or walking."""
+    step = rng.uniform(0.02, 0.1)
+    body = _camel_body(rng, c)
+    return [
+        *leg(fore(0.2, -0.42, -step), 0.055, c.low, c.low),
+        *leg(hind(-0.32, -0.42, step), 0.055, c.low, c.low),
+        *body[:5],
+        *leg(fore(0.3, -0.44, step), 0.062, c.main, c.low),
+        *leg(hind(-0.38, -0.48, -step, 0.07), 0.068, c.main, c.low),
+        *body[5:],
+    ]
+
+
+def camel_resting(rng: Rng, c: Coat) -> list[Item]:
+    """A two-humped camel lying with its legs folded."""
+    hip = [(-0.48, -0.26), (-0.34, -0.3), (-0.16, -0.14), (-0.08, -0.03), (-0.3, 0.0), (-0.5, -0.06)]
+    knee = [(0.14, -0.2), (0.28, -0.22), (0.46, -0.07), (0.44, -0.01), (0.24, 0.0), (0.12, -0.06)]
+    body = [Item(np.asarray(i.outline) + np.array((0.0, 0.32)), i.colour) for i in _camel_body(rng, c)]
+    return [*body[:5], patch(hip, c.low), patch(knee, c.low), *body[5:]]
+
+
+def horse_grazing(rng: Rng, c: Coat) -> list[Item]:
+    """A horse grazing with its head down."""
+    step, flow = rng.uniform(0.0, 0.08), rng.uniform(-0.03, 0.05)
+    front = [(0.14, -0.66), (0.3, -0.61), (0.45, -0.47), (0.55, -0.33), (0.63, -0.22), (0.68, -0.07)]
+    front += [(0.62, -0.01), (0.55, -0.04), (0.51, -0.15), (0.44, -0.24), (0.37, -0.33), (0.3, -0.41)]
+    mane = [
+        (0.12, -0.67),
+        (0.3, -0.66),
+        (0.47, -0.51),
+        (0.57, -0.35),
+        (0.5, -0.33),
+        (0.4, -0.45),
+        (0.26, -0.54),
+    ]
+    tail = [(-0.44, -0.6), (-0.54, -0.54), (-0.58 - flow, -0.34), (-0.54 - 2 * flow, -0.14)]
+    return [
+        *leg(fore(0.18, -0.44, -0.05 - step), 0.05, c.low, c.dark, 0.2),
+        *leg(hind(-0.32, -0.46, step), 0.052, c.low, c.dark, 0.2),
+        band(tail, 0.07, 0.03, 0.08, c.dark),
+        patch([*_HORSE[:4], *front, *_HORSE[16:]], c.main),
+        *leg(fore(0.24, -0.46, 0.06), 0.054, c.main, c.dark, 0.2),
+        *leg(hind(-0.37, -0.5, -step * 0.5, 0.06), 0.06, c.main, c.dark, 0.2),
+        patch(mane, c.dark),
+        Item([(0.53, -0.33), (0.62, -0.4), (0.6, -0.28)], c.main),
+        patch(
+            [(0.62, -0.12), (0.67, -0.08), (0.66, -0.03), (0.6, -0.01), (0.56, -0.05)],
+            mix(c.main, c.dark, 0.55),
+        ),
+        *eye(0.585, -0.2, 0.019),
+    ]
+
+
+def deer_lying(rng: Rng, c: Coat) -> list[Item]:
+    """A stag resting on the ground with its head up."""
+    sway = rng.uniform(-0.02, 0.02)
+    body = [
+        (-0.46, -0.2),
+        (-0.3, -0.33),
+        (-0.04, -0.33),
+        (0.12, -0.36),
+        (0.2, -0.5),
+        (0.29, -0.57),
+        (0.36, -0.46),
+    ]
+    body += [(0.36, -0.26), (0.34, -0.08), (0.2, 0.0), (-0.2, 0.0), (-0.42, -0.02)]
+    haunch = [(-0.22, -0.28), (-0.4, -0.2), (-0.42, -0.04), (-0.2, 0.0), (-0.02, -0.02), (-0.06, -0.16)]
+    spots = [
+        Item(disc(-0.34 + 0.1 * k + 0.03 * (row % 2), -0.29 + 0.055 * row, 0.017, n=10), c.pale)
+        for row in range(2)
+        for k in range(4)
+    ]
+    return [
+        patch([(-0.42, -0.26), (-0.5, -0.26), (-0.54, -0.16), (-0.46, -0.14)], c.pale),
+        patch(body, c.main),
+        patch([(0.35, -0.48), (0.28, -0.4), (0.25, -0.22), (0.3, -0.18), (0.36, -0.34)], c.pale),
+        patch(haunch, mix(c.main, c.low, 0.6)),
+        *spots,
+        band([(0.2, -0.12), (0.38, -0.08), (0.46, -0.03), (0.28, -0.02)], 0.07, 0.04, 0.0, c.low),
+        band([(-0.18, -0.04), (0.02, -0.02), (0.12, -0.02)], 0.06, 0.035, 0.0, c.low),
+        *_deer_head(c, 0.3 + sway, -0.56, 0.32, True),
     ]

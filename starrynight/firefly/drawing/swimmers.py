@@ -134,7 +134,7 @@ def whale_surfacing(rng: Rng, c: Coat) -> list[Item]:
         for k in range(3)
     ]
     return [
-        *_spout(0.2, -0.34, 0.36, c.pale),
+        *_spout(0.2, -0.34, 0.4, c.cloth),
         band(stalk, 0.2, 0.07, 0.0, c.main),
         *_fluke(-0.6, -0.34 - lift, 0.38, c.main),
         patch(body, c.main),
