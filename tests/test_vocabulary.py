@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from starrynight.firefly.vocabulary import FILE_NAME, Vocabulary
 from starrynight.models.catalogue import SHIPPED
+from starrynight.models.vocabulary import FILE_NAME, Vocabulary
 
 
 def entry(zh: str, en: str) -> dict[str, list[str]]:
@@ -150,7 +150,7 @@ def test_the_shipped_model_has_its_vocabulary() -> None:
 
 def test_the_vocabulary_needs_no_torch() -> None:
     code = (
-        "import sys; from starrynight.firefly.vocabulary import Vocabulary;"
+        "import sys; from starrynight.models.vocabulary import Vocabulary;"
         f"Vocabulary.read({str(SHIPPED)!r}).unknown('a fox'); print(sorted({{'torch', 'numpy'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,11 +12,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from starrynight.firefly.wording import (
+from starrynight.models.wording import (
     HAN_RUN,
     TOKEN,
     PhraseBook,
@@ -206,3 +206,16 @@ def _named_near(word: str) -> list[str]:
         return exact
     parts = (word[start:end] for start in range(len(word)) for end in range(len(word), start, -1))
     return [name for part in parts if HAN_RUN.fullmatch(part) for name in table.get(part, ())]
+
+
+def of_model(folder: Path) -> Vocabulary | None:
+    """As ``Vocabulary.read``, read again only when the file has changed."""
+    try:
+        return _of_file(folder, (folder / FILE_NAME).stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=8)
+def _of_file(folder: Path, _changed: int) -> Vocabulary | None:
+    return Vocabulary.read(folder)
