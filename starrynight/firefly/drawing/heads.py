@@ -5,17 +5,35 @@ from __future__ import annotations
 import numpy as np
 
 from starrynight.firefly.drawing import pens as f
+from starrynight.firefly.drawing.buildings import snowy
 from starrynight.firefly.drawing.canvas import Canvas
-from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, mix, shade
-from starrynight.firefly.drawing.pens import Pen, land_colour, tone
+from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, gold, mix, pale, shade
+from starrynight.firefly.drawing.pens import OUTLINED, Pen, land_colour, tone
 from starrynight.firefly.drawing.scene import Scene
 
 Rng = np.random.Generator
 
 
 def draw_shadow(canvas: Canvas, scene: Scene, pen: Pen, half: float) -> None:
+    if scene.has("wheat", "sunflowers"):
+        return
     ground = land_colour(canvas.palette, scene)
     pen.disc(-0.05, 0.0, half * 0.8, mix(shade(ground, 0.6), canvas.palette.top, 0.25), 0.028)
+
+
+def draw_blades(canvas: Canvas, scene: Scene, pen: Pen, half: float, rng: Rng) -> None:
+    """Stalks in front of the feet of a figure that stands in a field or among flowers."""
+    p = canvas.palette
+    if not scene.has("wheat", "sunflowers", "flowers") or snowy(scene) or scene.kind == "street":
+        return
+    if scene.style in OUTLINED:  # whose outlines would turn thin stalks into a dark patch
+        return
+    base = gold(p) if scene.has("wheat") else mix(p.leaf, p.mid, 0.4)
+    for k, u in enumerate(rng.uniform(0, 1, (16, 3))):
+        x, high = (k / 15 * 2 - 1) * half * 1.05, 0.07 + 0.1 * u[0]
+        tip = (x + 0.06 * (u[1] - 0.3), 0.03 - high)
+        tint = mix(shade(base, 0.75 + 0.4 * u[2]), pale(p), 0.15 * u[0])
+        pen.band([(x, 0.05), (x + 0.3 * (tip[0] - x), 0.03 - high * 0.5), tip], 0.035, 0.012, tint, 0.01, 6)
 
 
 def draw_straw_hat(pen: Pen, p: Palette, x: float, y: float, r: float) -> None:

@@ -20,6 +20,8 @@ OCHRE, YELLOW, JADE, TEAL = (206, 150, 74), (246, 200, 72), (104, 180, 150), (40
 SKY, BLUE, INDIGO, PLUM = (120, 172, 220), (52, 98, 176), (40, 52, 112), (130, 62, 122)
 IVORY, STRAW, WOOD, DARK = (248, 238, 214), (232, 196, 112), (112, 72, 42), (34, 26, 34)
 MAROON, GREY = (132, 40, 44), (150, 146, 150)
+# The styles whose brushes outline whatever has a high detail (see brushes.py).
+OUTLINED = ("dunhuang", "ukiyoe", "cyberpunk")
 
 
 class Pen:

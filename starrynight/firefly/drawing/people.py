@@ -10,6 +10,7 @@ from starrynight.firefly.drawing import companions, portraits
 from starrynight.firefly.drawing import pens as f
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.heads import (
+    draw_blades,
     draw_bun_head,
     draw_front_head,
     draw_old_head,
@@ -32,14 +33,24 @@ def _person(low: float, high: float, half: float, draw: Painter) -> Callable[[Ca
 
     def paint(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         s = rng.uniform(low, high)
-        foot = min(scene.horizon + rng.uniform(0.18, 0.3), 0.95)
-        x, foot = stand(canvas, scene, scene.figure, foot, s * half)
+        x, foot = _place(canvas, scene, rng, s * half)
         pen = Pen(x, foot, s, int(rng.choice((-1, 1))))
         draw_shadow(canvas, scene, pen, half)
         draw(pen, canvas.palette, land_colour(canvas.palette, scene), rng)
+        draw_blades(canvas, scene, pen, half, rng)
         canvas.draw("person", pen.items, np.pi / 2, 0.97)
 
     return paint
+
+
+def _place(canvas: Canvas, scene: Scene, rng: Rng, half: float) -> tuple[float, float]:
+    """Where a small figure stands: on the pavement of a street, in front of a village, else on dry land."""
+    foot, x = min(scene.horizon + rng.uniform(0.18, 0.3), 0.95), scene.figure
+    if scene.kind == "street":
+        return 0.5 + (x - 0.5) * 0.4, float(rng.uniform(0.86, 0.92))
+    if scene.kind == "village":
+        foot = float(rng.uniform(0.93, 0.97))
+    return stand(canvas, scene, x, foot, half)
 
 
 def _monk(pen: Pen, p: Palette, ground: Rgb, rng: Rng) -> None:
@@ -266,8 +277,7 @@ def _seated(
 def _child(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A running child, and high in the sky the kite whose line it holds."""
     p, s = canvas.palette, rng.uniform(0.24, 0.28)
-    foot = min(scene.horizon + rng.uniform(0.2, 0.32), 0.95)
-    x, foot = stand(canvas, scene, scene.figure, foot, 0.07)
+    x, foot = _place(canvas, scene, rng, 0.07)
     pen = Pen(x, foot, s, scene.side)
     draw_shadow(canvas, scene, pen, 0.3)
     shirt = choose(rng, p, (f.RED, f.YELLOW, f.CORAL, f.IVORY), land_colour(p, scene))
@@ -277,6 +287,7 @@ def _child(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     hand = pen.at([(0.29, -0.97)])[0]
     kx = float(np.clip(x + scene.side * rng.uniform(0.3, 0.42), 0.16, 0.84))
     companions.kite(canvas, scene, rng, hand, (kx, rng.uniform(0.15, 0.22)), rng.uniform(0.085, 0.105))
+    draw_blades(canvas, scene, pen, 0.4, rng)
     canvas.draw("person", pen.items, np.pi / 2, 0.97)
 
 

@@ -293,18 +293,18 @@ def _farmer(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     draw_neck(pen, body)
     draw_robe(pen, p, rng, jacket, 0.94, plain=True)
     pen.band([(0.0, 1.1), (0.02, 3.2)], 0.04, 0.04, shade(jacket, 0.6))
-    pen.loop(
-        [(-0.46, 0.66), (0.0, 0.86), (0.48, 0.66), (0.42, 0.98), (0.1, 1.18), (-0.12, 1.18), (-0.44, 0.98)],
-        tone(p, f.IVORY),
-    )
-    pen.loop([(0.02, 1.05), (0.2, 1.1), (0.22, 1.75), (0.04, 1.75)], shade(tone(p, f.IVORY), 0.9))
+    scarf = choose(rng, p, (f.IVORY, f.RED, f.YELLOW, f.CORAL), jacket)
+    pen.loop([(0.02, 0.98), (0.18, 1.0), (0.26, 1.5), (0.08, 1.56)], shade(scarf, 0.86))
+    pen.loop([(-0.36, 0.64), (0.0, 0.8), (0.38, 0.64), (0.36, 0.84), (0.06, 1.06), (-0.34, 0.84)], scarf)
     if hoe:
         draw_raised(pen, jacket, shade(jacket, 0.66), body, (0.48, 1.62))
         pen.band([(0.36, 2.06), (0.52, 1.64), (0.74, 1.16)], 0.1, 0.1, wood)
         pen.loop([(0.34, 1.52), (0.58, 1.5), (0.62, 1.62), (0.58, 1.74), (0.38, 1.76), (0.32, 1.64)], body)
     else:
         _harvest(pen, p, jacket, body, rng)
-    draw_face(canvas, pen, body, rng, brow=hair, rosy=0.35)
+    draw_face(canvas, pen, body, rng, brow=hair, rosy=float(rng.choice((0.25, 0.4))))
+    if rng.uniform() < 0.3:
+        draw_short_beard(pen, hair)
     draw_cone_hat(pen, p)
     lay(canvas, pen)
 
@@ -313,15 +313,23 @@ def _harvest(pen: Pen, p: Palette, jacket: Rgb, body: Rgb, rng: Rng) -> None:
     """A basket of fruit held in both arms."""
     straw = tone(p, f.OCHRE)
     fruit = tone(p, (f.CORAL, f.RED, f.YELLOW)[int(rng.integers(3))])
-    for x, y in ((-0.5, 2.1), (0.5, 2.1), (-0.2, 1.98), (0.22, 1.98), (0.0, 2.12), (-0.34, 2.2), (0.36, 2.2)):
+    for x, y in (
+        (-0.5, 1.85),
+        (0.5, 1.85),
+        (-0.2, 1.73),
+        (0.22, 1.73),
+        (0.0, 1.87),
+        (-0.34, 1.95),
+        (0.36, 1.95),
+    ):
         pen.disc(x, y, 0.19, shade(fruit, 0.9 + 0.12 * (x > 0)))
         pen.band([(x, y - 0.12), (x + 0.1, y - 0.22)], 0.08, 0.03, tone(p, f.JADE))
-    pen.loop([(-0.82, 2.25), (0.0, 2.36), (0.82, 2.25), (0.66, 3.3), (-0.66, 3.3)], straw)
-    for y in (2.5, 2.78):
+    pen.loop([(-0.82, 2.0), (0.0, 2.11), (0.82, 2.0), (0.68, 3.1), (-0.68, 3.1)], straw)
+    for y in (2.25, 2.55, 2.85):
         pen.band([(-0.78, y), (0.0, y + 0.1), (0.78, y)], 0.05, 0.05, shade(straw, 0.68))
     for k in (-1, 1):
-        pen.band([(k * 0.78, 1.15), (k * 1.08, 1.9), (k * 0.8, 2.62)], 0.4, 0.32, shade(jacket, 0.86))
-        pen.disc(k * 0.72, 2.7, 0.17, body, 0.14)
+        pen.band([(k * 0.78, 1.15), (k * 1.06, 1.75), (k * 0.8, 2.36)], 0.4, 0.32, shade(jacket, 0.86))
+        pen.disc(k * 0.72, 2.42, 0.17, body, 0.14)
 
 
 PORTRAITS: dict[str, Callable[[Canvas, Scene, Rng], None]] = {

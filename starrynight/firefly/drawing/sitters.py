@@ -11,15 +11,13 @@ import numpy as np
 from starrynight.firefly.drawing import pens as f
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, mix, shade
-from starrynight.firefly.drawing.pens import Pen, choose, skin, tone
+from starrynight.firefly.drawing.pens import OUTLINED, Pen, choose, skin, tone
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import star
 
 Rng = np.random.Generator
 
 
-# The styles whose brushes outline whatever has a high detail (see brushes.py).
-OUTLINED = ("dunhuang", "ukiyoe", "cyberpunk")
 VIVID = (f.RED, f.CORAL, f.ROSE, f.TEAL, f.JADE, f.BLUE, f.PLUM, f.SAFFRON, f.IVORY, f.SKY)
 
 
@@ -61,20 +59,21 @@ def draw_face(
     pen.loop([(-0.36 * w, -0.2), (-0.18, -0.5), (0.2, -0.5), (0.38 * w, -0.2), *low], body)
     cheek = [(-0.34 * w, -0.1), (-0.2 * w, 0.1), (-0.12 * w, 0.36), (0.0, 0.49), *low[3:]]
     pen.loop(cheek, shade(body, 0.93))
-    _eyes(pen, body, mix(body, red, 0.32 * rosy), shade(tone(canvas.palette, f.DARK), 0.9), brow, w, rng)
+    lid, blush = shade(tone(canvas.palette, f.DARK), 0.9), mix(body, red, 0.32 * rosy)
+    _eyes(pen, body, blush, lid, brow, w, 0.026 if rosy > 0.36 else 0.042, rng)
     pen.band([(0.09, -0.04), (0.12, 0.15), (0.06, 0.18)], 0.014, 0.024, shade(body, 0.72), 0.0, 10)
     mouth = [(-0.04, 0.305), (0.03, 0.275), (0.07, 0.288), (0.11, 0.275), (0.17, 0.305), (0.07, 0.36)]
     pen.loop(mouth, mix(red, body, 0.9 - 1.6 * rosy), 4)
     lay(canvas, pen, pen.face_detail)
 
 
-def _eyes(pen: Pen, body: Rgb, blush: Rgb, ink: Rgb, brow: Rgb, w: float, rng: Rng) -> None:
+def _eyes(pen: Pen, body: Rgb, blush: Rgb, ink: Rgb, brow: Rgb, w: float, bold: float, rng: Rng) -> None:
     lowered = rng.uniform() < 0.5
     for k in (-1, 1):
         x = 0.06 + k * 0.175 * w
         pen.disc(x + k * 0.035, 0.17, 0.085, blush, 0.06)
         arch = [(x - 0.1, -0.165 - 0.025 * k), (x, -0.215), (x + 0.1, -0.165 + 0.025 * k)]
-        pen.band(arch, 0.025, 0.025, mix(brow, body, 0.15), 0.012, 10)
+        pen.band(arch, bold, bold, mix(brow, body, 0.15), 0.012, 10)
         if lowered:
             pen.band([(x - 0.1, -0.01), (x, 0.035), (x + 0.1, -0.01)], 0.022, 0.022, ink, 0.024, 10)
         else:
