@@ -24,13 +24,14 @@ from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item
 
 Rng = np.random.Generator
+Painter = Callable[[Canvas, Scene, Rng], None]
 
 
 def _foot(scene: Scene, rng: Rng) -> float:
     """The height at which an animal stands on the land."""
     if scene.close:
         return float(rng.uniform(0.86, 0.93))
-    if scene.kind in ("village", "street", "harbour", "sunflowers", "wheat"):
+    if scene.has("village") or scene.kind in ("street", "harbour", "sunflowers", "wheat"):
         return float(rng.uniform(0.92, 0.97))
     return float(min(scene.horizon + rng.uniform(0.2, 0.32), 0.94))
 
@@ -95,16 +96,36 @@ def _head_and_shoulders(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind) -> N
     canvas.draw("animal", put(shape, x, y, size, side), 0.6 + 0.9 * noise(rng, canvas.size, 6, 1), 0.95)
 
 
+def _before(scene: Scene) -> bool:
+    """Whether the animal is seen from near and must not be hidden by a flowering branch."""
+    return scene.close and scene.has("blossoms", "plum")
+
+
+def _at(depth: float, name: str, paint: Painter) -> tuple[tuple[float, str, Painter], ...]:
+    """A part at its depth, or in front of flowering branches."""
+
+    def behind_branches(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+        if not _before(scene):
+            paint(canvas, scene, rng)
+
+    def before_branches(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+        if _before(scene):
+            paint(canvas, scene, rng)
+
+    return (depth, name, behind_branches), (0.97, name, before_branches)
+
+
 # What paints each subject, with its depth (see landscape.PARTS).
-PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = (
+PARTS: tuple[tuple[float, str, Painter], ...] = (
     (0.61, "fish", flocks.fish),
     (0.67, "whale", flocks.whale),
     (0.84, "swallows", flocks.swallows),
-    (0.86, "crane", flocks.crane),
+    *_at(0.86, "crane", flocks.crane),
     *(
-        (0.87, name, partial(beast, name))
+        part
         for name in ("fox", "cat", "dog", "deer", "horse", "panda", "rabbit", "camel")
+        for part in _at(0.87, name, partial(beast, name))
     ),
-    (0.88, "owl", flocks.owl),
-    (0.93, "butterflies", flocks.butterflies),
+    *_at(0.88, "owl", flocks.owl),
+    *_at(0.93, "butterflies", flocks.butterflies),
 )

@@ -22,11 +22,14 @@ Pose = Callable[[Rng, Coat], list[Item]]
 
 
 class Kind(NamedTuple):
-    """An animal: its height in a landscape as a share of the side, its poses, and its coats."""
+    """An animal: its height in a landscape as a share of the side, its poses, its coats, and how far a coat may be
+    lightened or darkened (0..1).
+    """
 
     size: float
     poses: tuple[Pose, ...]
     coats: tuple[Coat, ...]
+    change: float = 0.6
 
 
 RED: Rgb = (206, 48, 40)
@@ -41,6 +44,7 @@ KINDS = {
             Coat((228, 112, 38), (178, 76, 28), CREAM, (52, 36, 36), RED),
             Coat((214, 88, 34), (160, 60, 28), (255, 246, 232), (46, 32, 34), RED),
         ),
+        0.2,
     ),
     "cat": Kind(
         0.26,
@@ -79,6 +83,7 @@ KINDS = {
         0.31,
         (bears.panda_sitting, bears.panda_walking),
         (Coat((252, 249, 242), (218, 212, 206), (252, 249, 242), (34, 32, 38), (98, 158, 74)),),
+        0.1,
     ),
     "rabbit": Kind(
         0.25,
@@ -139,7 +144,7 @@ def lit(canvas: Canvas, scene: Scene, colour: Rgb) -> Rgb:
     return mix(colour, p.top, 0.13) if scene.hour == "night" else mix(colour, p.low, 0.07)
 
 
-def apart(colour: Rgb, ground: Rgb, least: float = 62.0) -> Rgb:
+def apart(colour: Rgb, ground: Rgb, least: float = 62.0, most: float = 0.6) -> Rgb:
     """The colour made lighter or darker until its lightness differs by `least` from the ground's."""
     gap = lightness(colour) - lightness(ground)
     missing = least - abs(gap)
@@ -148,14 +153,16 @@ def apart(colour: Rgb, ground: Rgb, least: float = 62.0) -> Rgb:
     up = lightness(ground) + least <= 240 if gap >= 0 else lightness(ground) - least < 30
     step = missing + (2 * abs(gap) if up != (gap >= 0) else 0.0)
     room = 255 - lightness(colour) if up else lightness(colour) - 30
-    return mix(colour, WHITE if up else DARK, min(step / max(room, 1.0), 0.75))
+    return mix(colour, WHITE if up else DARK, min(step / max(room, 1.0), most))
 
 
 def coat_of(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind, ground: Rgb) -> Coat:
     """One of an animal's coats, in the scene's light, apart from what is behind it."""
     coat = kind.coats[int(rng.integers(len(kind.coats)))]
     main, low, paler, dark, cloth = (lit(canvas, scene, colour) for colour in coat)
-    clear = apart(main, ground, 88.0 if scene.style == "cyberpunk" or scene.has("whale") else 62.0)
+    clear = apart(
+        main, ground, 88.0 if scene.style == "cyberpunk" or scene.has("whale") else 62.0, kind.change
+    )
     change = (lightness(clear) + 1) / (lightness(main) + 1)
     return Coat(clear, shade(low, float(np.clip(change, 0.6, 1.5))), paler, dark, cloth)
 

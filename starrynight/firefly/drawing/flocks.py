@@ -81,8 +81,10 @@ def crane(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _standing_cranes(canvas: Canvas, scene: Scene, rng: Rng, kind: Kind) -> None:
-    size = ({1: 0.66, 2: 0.56, 3: 0.46}[scene.count] if scene.close else kind.size) * rng.uniform(0.92, 1.1)
-    y = float(rng.uniform(0.88, 0.93)) if scene.close else min(scene.horizon + rng.uniform(0.26, 0.4), 0.93)
+    """Cranes on the land, or in the water with ripples about their legs."""
+    size = ({1: 0.66, 2: 0.56, 3: 0.46}[scene.count] if scene.close else 0.4) * rng.uniform(0.92, 1.1)
+    y = float(rng.uniform(0.88, 0.93)) if scene.close else min(scene.horizon + rng.uniform(0.3, 0.44), 0.93)
+    y = max(y, 0.86) if scene.has("bridge") else y
     coat = coat_of(canvas, scene, rng, kind, (128, 128, 128))._replace(main=(253, 250, 244))
     poses = (birds.crane_dancing if rng.uniform() < 0.25 else birds.crane_wading for _ in range(scene.count))
     figures = [pose(rng, coat) for pose in poses]
@@ -131,11 +133,11 @@ def swallows(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     count = 3 + int(scene.amount * 3)
     ahead = int(rng.choice((-1, 1)))
     items: list[Item] = []
+    ground = behind(canvas, 0.5, 0.4 * scene.horizon + 0.05, 0.8, 0.5 * scene.horizon)
     for k in range(count):
         size = rng.uniform(0.08, 0.115)
         x = (k + 0.5 + rng.uniform(-0.3, 0.3)) / count * 0.8 + 0.1
         y = rng.uniform(0.14, max(scene.horizon - 0.14, 0.24))
-        ground = behind(canvas, x, y, size, size)
         back: Rgb = (30, 40, 76) if lightness(ground) > 120 else (226, 232, 246)
         belly: Rgb = (248, 242, 232) if lightness(ground) > 120 else (120, 130, 170)
         shape = turned(birds.swallow(rng, back, belly), rng.uniform(-0.2, 0.7), (0, 0))
@@ -211,14 +213,12 @@ def whale(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A whale at the sea's surface: its back and spout, its tail, or leaping."""
     kind = KINDS["whale"]
     pose = kind.poses[int(rng.integers(len(kind.poses)))]
-    size = (
-        (0.66 if scene.close else 0.4)
-        * rng.uniform(0.92, 1.08)
-        * (0.8 if pose is swimmers.whale_breaching else 1.0)
-    )
-    size *= 0.75 if pose is swimmers.whale_tail else 1.0
-    y = min(scene.horizon + (0.24 if scene.close else rng.uniform(0.07, 0.16)), 0.93)
-    x = 0.5 - scene.side * 0.3 if scene.has("boat", "lighthouse") else scene.figure
+    apart_from = scene.has("boat", "lighthouse", "island")
+    near = scene.close and not apart_from
+    size = (0.66 if near else 0.36 if apart_from else 0.42) * rng.uniform(0.92, 1.08)
+    size *= 0.8 if pose is swimmers.whale_tail else 0.9 if pose is swimmers.whale_breaching else 1.0
+    y = min(scene.horizon + (0.24 if near else rng.uniform(0.07, 0.16)), 0.93)
+    x = 0.5 - scene.side * 0.27 if apart_from else scene.figure
     x = float(np.clip(x, 0.66 * size + 0.04, 0.96 - 0.66 * size))
     if not canvas.water.any():
         _pool(canvas, scene, rng, 0.5, y + 0.08, 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from starrynight.firefly.drawing import shapes
-from starrynight.firefly.drawing.buildings import snowy, wet
+from starrynight.firefly.drawing.buildings import covered, snowy, wet
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, mix, pale, shade
 from starrynight.firefly.drawing.scene import Scene
@@ -138,6 +138,17 @@ def lotus(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     for n, (dx, level) in enumerate(spots):
         x, y = 0.5 + dx, scene.horizon + room * level
         r = 0.045 + 0.075 * level
+        reach = (
+            (-r, 0.0),
+            (0.0, 0.0),
+            (r, 0.0),
+            (0.0, -1.2 * r),
+            (0.0, r),
+            (-0.7 * r, -1.8 * r),
+            (0.7 * r, -1.8 * r),
+        )
+        if any(covered(canvas, x + a, y + b) for a, b in reach):
+            continue
         items = _lotus_leaf(rng, x, y, r, mix(green, p.leaf, rng.uniform(0, 0.35)))
         bloom, height = x + r * rng.uniform(-0.9, 0.9), r * rng.uniform(1.5, 2.1)
         stalk = shapes.curve([[x, y + r * 0.4], [bloom + 0.01, y - height * 0.5], [bloom, y - height]], 9)
