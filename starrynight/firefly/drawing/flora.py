@@ -83,6 +83,18 @@ _PLUMS: tuple[tuple[tuple[_Bend, ...], tuple[tuple[int, _Bend, _Bend], ...]], ..
 
 
 def plum(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """The plum branch in front of everything, unless a figure fills the picture."""
+    if not scene.close:
+        plum_branch(canvas, scene, rng)
+
+
+def plum_behind(canvas: Canvas, scene: Scene, rng: Rng) -> None:
+    """The plum branch behind a figure that fills the picture."""
+    if scene.close:
+        plum_branch(canvas, scene, rng)
+
+
+def plum_branch(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A dark crooked branch from one side, with upright twigs and round red blossoms."""
     p = canvas.palette
     side = plant_side(scene, "plum")
@@ -130,8 +142,8 @@ def lotus(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """Round leaves standing above the water on stalks, large pink flowers, buds and seed pods."""
     p = canvas.palette
     side = scene.side
-    pink = apart(natural(p, (246, 120, 158), 0.15), mix(p.water, p.leaf, 0.4), 60)
     green = apart(natural(p, (84, 150, 96), 0.8), p.water, 35)
+    pink = apart(natural(p, (248, 116, 160), 0.15), green, 30)
     spots = [(side * rng.uniform(-0.02, 0.48), level) for level in np.linspace(0.12, 0.8, 8)]
     spots += [(side * rng.uniform(-0.5, 0.1), 0.93), (side * rng.uniform(0.2, 0.5), 0.93)]
     room = 1.02 - scene.horizon
@@ -271,7 +283,8 @@ def near_flowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 def _flower_tints(p: Palette) -> list[Rgb]:
     """Red, white, yellow, violet, pink and blue against the palette's grass."""
     pure = ((232, 52, 44), (250, 246, 236), (252, 206, 50), (150, 92, 210), (248, 130, 170), (84, 120, 230))
-    return [apart(natural(p, tint, 0.45), p.near, 45) for tint in pure]
+    tints = [natural(p, tint, 0.45) for tint in pure]
+    return [apart(tint, p.near, 45) for tint in tints] if lightness(p.near) < 105 else tints
 
 
 def _wild_flower(rng: Rng, x: float, y: float, r: float, tint: Rgb, grass: Rgb, tall: float) -> list[Item]:

@@ -259,5 +259,6 @@ PARTS: tuple[tuple[float, str, Callable[[Canvas, Scene, Rng], None]], ...] = (
     (0.78, "pine", trees.pine),
     (0.79, "willow", trees.willow),
     (0.935, "flowers", flora.near_flowers),
+    (0.795, "plum", flora.plum_behind),
     (0.96, "plum", flora.plum),
 )

@@ -70,6 +70,8 @@ def far_bamboo(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         for k in range(count):
             x = (k + rng.uniform(0.1, 0.9)) / count
             items += _stalk(rng, x, scene.horizon + 0.05 + 0.03 * row, 0.013 + 0.006 * row, tint, 0.04)
+            if row and k % 2:
+                items += _leaves(rng, x, rng.uniform(-0.02, 0.4), rng.uniform(0.06, 0.09), shade(tint, 0.85))
         canvas.draw("bamboo", items, np.pi / 2, 0.75)
 
 
@@ -81,7 +83,7 @@ def near_bamboo(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     for x in (0.04, 0.13, 0.21, 0.3, 0.72, 0.8, 0.88, 0.96):
         x += rng.uniform(-0.025, 0.025)
         hides = scene.has(*LANDMARKS) and 0 < (x - 0.5) * scene.side < 0.38
-        if abs(x - scene.figure) > 0.16 and not hides and rng.uniform() < 0.85:
+        if abs(x - scene.figure) > 0.16 and not hides:
             at.append(x)
     _grove(canvas, scene, rng, at, 0.24)
 
