@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from starrynight.firefly.drawing import shapes
+from starrynight.firefly.drawing.buildings import snowy
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.flora import moved, natural
 from starrynight.firefly.drawing.palettes import WHITE, Rgb, mix, pale, shade
@@ -60,7 +61,7 @@ def gorge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
             [inner - way * 0.03, pool + 0.04],
             [edge, pool + 0.1],
         ]
-        _crag(canvas, rng, crest, way, near)
+        _crag(canvas, rng, crest, way, near, snowy(scene))
     if crowned:
         _ledge(canvas, scene, rng, mix(stone, p.near, 0.25))
     _bank(canvas, scene, rng, pool, x)
@@ -76,7 +77,7 @@ def _cliff(canvas: Canvas, rng: Rng, crest: list[list[float]], bottom: float, co
     canvas.ground("cliff", line, tint, np.pi / 2, 0.5, bottom)
 
 
-def _crag(canvas: Canvas, rng: Rng, outline: list[list[float]], way: int, colour: Rgb) -> None:
+def _crag(canvas: Canvas, rng: Rng, outline: list[list[float]], way: int, colour: Rgb, white: bool) -> None:
     """A side cliff with lit facets and dark clefts, green on top."""
     p = canvas.palette
     line = shapes.curve(outline, 48)
@@ -93,13 +94,13 @@ def _crag(canvas: Canvas, rng: Rng, outline: list[list[float]], way: int, colour
             [sx - way * w * 0.3, sy + length * 0.8],
         ]
         items.append(Item(facet, shade(colour, (0.68, 1.22)[int(rng.integers(2))])))
-    moss = mix(natural(p, (84, 128, 66), 0.8), p.leaf, 0.4)
+    moss = mix(p.cloud, WHITE, 0.4) if white else mix(natural(p, (84, 128, 66), 0.8), p.leaf, 0.4)
     for k in range(2, 22, 2):
         cx, cy = line[k]
         items.append(
             Item(
                 shapes.disc(cx + way * 0.02, cy, rng.uniform(0.025, 0.045), rng.uniform(0.016, 0.026), 16),
-                shade(moss, rng.uniform(0.8, 1.2)),
+                shade(moss, rng.uniform(0.88 if white else 0.8, 1.2)),
             )
         )
     canvas.draw("cliff", items, np.pi / 2, 0.65)
@@ -117,7 +118,7 @@ def _ledge(canvas: Canvas, scene: Scene, rng: Rng, colour: Rgb) -> None:
     )
     rock = np.concatenate([line, [[0.5 + side * 0.6, top + 0.17]]])
     rock[:6, 0] += rng.uniform(-0.01, 0.01, 6)
-    grass = mix(natural(p, (96, 140, 72), 0.8), p.leaf, 0.3)
+    grass = mix(p.cloud, WHITE, 0.5) if snowy(scene) else mix(natural(p, (96, 140, 72), 0.8), p.leaf, 0.3)
     turf = np.concatenate([line[8:], moved(line[8:], 0, 0.035)[::-1]])
     canvas.draw("cliff", [Item(rock, colour), Item(turf, grass)], np.pi / 2, 0.65)
     canvas.water = np.where(canvas.mask(rock) > 127, 0, canvas.water).astype(np.uint8)
@@ -176,7 +177,7 @@ def _shelf(canvas: Canvas, rng: Rng, x: float, y: float, half: float, colour: Rg
 def _bank(canvas: Canvas, scene: Scene, rng: Rng, pool: float, x: float) -> None:
     """A grassy near bank on the side of the person or animal, with stones in the water."""
     p, way = canvas.palette, -scene.side
-    grass = mix(natural(p, (104, 146, 72), 0.8), p.near, 0.45)
+    grass = mix(p.cloud, WHITE, 0.5) if snowy(scene) else mix(natural(p, (104, 146, 72), 0.8), p.near, 0.45)
     edge = 0.5 + way * 0.56
     line = shapes.curve(
         [

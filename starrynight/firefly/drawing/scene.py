@@ -394,8 +394,10 @@ def _impossible(found: set[str], kind: str, hour: str, weather: str) -> set[str]
         wrong.add("mountains")
     if found & {"stonebridge", "teahouse"}:
         wrong.add("bridge")
-    if kind == "mountain" and "waterfall" in found:
+    if "waterfall" in found and (kind == "mountain" or found & {"temple", "pagoda", "teahouse"}):
         wrong.add("pine")  # its pads would hide the fall
+    if {"lake", "river"} <= found:
+        wrong.add("river")
     if found & {"train", "greatwall"} and kind != "village":
         wrong |= {"village", "church"}
     if "fisherman" in found and kind != "portrait":
