@@ -87,6 +87,9 @@ def _crag(canvas: Canvas, rng: Rng, outline: list[list[float]], way: int, colour
         k = int(rng.integers(8, 36))
         sx, sy = line[k] + (way * rng.uniform(0.01, 0.16), rng.uniform(0.0, 0.05))
         length, w = rng.uniform(0.1, 0.22), rng.uniform(0.012, 0.03)
+        length = min(length, outline[-2][1] - 0.03 - sy)  # ends above the pool
+        if length < 0.03:
+            continue
         facet = [
             [sx, sy],
             [sx + way * w, sy + 0.02],
@@ -95,7 +98,7 @@ def _crag(canvas: Canvas, rng: Rng, outline: list[list[float]], way: int, colour
         ]
         items.append(Item(facet, shade(colour, (0.68, 1.22)[int(rng.integers(2))])))
     moss = mix(p.cloud, WHITE, 0.4) if white else mix(natural(p, (84, 128, 66), 0.8), p.leaf, 0.4)
-    for k in range(2, 22, 2):
+    for k in range(1, 22):
         cx, cy = line[k]
         items.append(
             Item(

@@ -96,6 +96,7 @@ def _grove(canvas: Canvas, scene: Scene, rng: Rng, at: list[float], drop: float)
     leaves: list[Item] = []
     for x in at:
         foot = scene.horizon + rng.uniform(0.4, 1.0) * drop
+        foot = 1.04 if wet(canvas, x, foot) else foot
         tint = mix(green, natural(p, (70, 128, 62)), rng.uniform(0, 0.6))
         width = rng.uniform(0.026, 0.036)
         items += _stalk(rng, x, foot, width, tint, 0.05)
