@@ -124,6 +124,7 @@ def castle(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     roofs: tuple[Rgb, ...] = ((64, 84, 150), (176, 56, 46), (60, 110, 116))
     roof = tint(canvas, scene, roofs[int(rng.integers(3))], accent=True)
     flag = tint(canvas, scene, ((224, 58, 44), (246, 196, 60))[int(rng.integers(2))], accent=True)
+    roof = mix(roof, pale(canvas.palette), 0.2) if scene.hour == "night" else roof
     roof = mix(roof, snowed(canvas, scene, roof), 0.6)
     fort = _Fort(wall, roof, pane_colour(canvas, scene, wall), flag, scene.side)
     lean, strong = float(rng.choice((-1, 1))), rng.uniform() < 0.35
@@ -227,31 +228,32 @@ def _near_wall(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         greatwall(canvas, scene, rng, scene.horizon)
 
 
+# Layouts of the Great Wall. Each ridge from far to near: knots of its crest around the horizon, the wall's
+# height, the towers' x, and how near it is in 0..1.
+_RIDGES = (
+    (
+        ([[-0.1, -0.1], [0.3, -0.13], [0.52, -0.16], [0.7, -0.2], [0.86, -0.26], [1.1, -0.17]], 0.02, (0.86, 0.55), 0.3),
+        ([[-0.1, 0.06], [0.2, 0.02], [0.42, -0.02], [0.62, -0.12], [0.82, -0.02], [1.1, 0.04]], 0.036, (0.62,), 0.6),
+        ([[-0.1, 0.05], [0.1, -0.01], [0.2, -0.02], [0.42, 0.1], [0.7, 0.2], [1.1, 0.26]], 0.06, (0.17, 0.6), 0.95),
+    ),
+    (
+        ([[-0.1, -0.14], [0.1, -0.22], [0.24, -0.28], [0.4, -0.18], [0.7, -0.1], [1.1, -0.04]], 0.018, (0.24,), 0.3),
+        ([[-0.1, 0.03], [0.2, -0.04], [0.4, -0.05], [0.6, 0.0], [0.8, -0.1], [1.1, -0.12]], 0.032, (0.4, 0.82), 0.6),
+        ([[-0.1, 0.3], [0.12, 0.24], [0.36, 0.16], [0.6, 0.1], [0.76, 0.04], [1.1, 0.12]], 0.062, (0.28, 0.76), 0.95),
+    ),
+    (
+        ([[-0.1, -0.08], [0.2, -0.1], [0.5, -0.22], [0.66, -0.26], [0.84, -0.15], [1.1, -0.12]], 0.022, (0.64,), 0.35),
+        ([[-0.1, 0.24], [0.16, 0.14], [0.34, 0.0], [0.52, -0.04], [0.78, 0.09], [1.1, 0.14]], 0.052, (0.48, 0.86), 0.8),
+    ),
+)  # fmt: skip
+
+
 def greatwall(canvas: Canvas, scene: Scene, rng: Rng, level: float) -> None:
     """A wall with watchtowers over ridge behind ridge, larger towards the viewer."""
     p = canvas.palette
     face = mix(stone(canvas, scene, 0.8), pale(p), 0.28)
+    ridges = _RIDGES[int(rng.integers(len(_RIDGES)))]
     wave = rng.uniform(-0.02, 0.02, 8)
-    ridges = (
-        (
-            [[-0.1, -0.1], [0.3, -0.13], [0.52, -0.16], [0.7, -0.2], [0.86, -0.26], [1.1, -0.17]],
-            0.02,
-            (0.86, 0.55),
-            0.3,
-        ),
-        (
-            [[-0.1, 0.06], [0.2, 0.02], [0.42, -0.02], [0.62, -0.12], [0.82, -0.02], [1.1, 0.04]],
-            0.036,
-            (0.62,),
-            0.6,
-        ),
-        (
-            [[-0.1, 0.05], [0.1, -0.01], [0.2, -0.02], [0.42, 0.1], [0.7, 0.2], [1.1, 0.26]],
-            0.06,
-            (0.17, 0.6),
-            0.95,
-        ),
-    )
     for k, (knots, size, towers, near) in enumerate(ridges):
         crest = curve(np.array(knots) + np.array([[0, wave[(i + k) % 8]] for i in range(6)]), 90)
         line = np.stack([crest[:, 0] if scene.side > 0 else 1 - crest[:, 0], level + crest[:, 1]], 1)

@@ -283,25 +283,27 @@ def lanterns(canvas: Canvas, scene: Scene, rng: Rng) -> None:
 
 
 def _string(canvas: Canvas, scene: Scene, rng: Rng, line: np.ndarray, count: int, size: float) -> list[Item]:
-    """Lanterns along a string: a red globe with a lighter heart and ribs, gold caps, a tassel."""
+    """Lanterns along a string, all round or all long: red, with a lighter heart, gold caps and a tassel."""
     p, lit = canvas.palette, is_lit(scene)
     red = tint(canvas, scene, RED, accent=True)
     red = mix(red, RED, 0.6) if lit else red
     gold = mix((246, 196, 84), p.window, 0.3)
+    wide, high = (0.72, 1.12) if rng.uniform() < 0.25 else (1.0, 0.86)
     items = [Item(ribbon(line, 0.005, 0.005), shade(mix(p.near, (40, 24, 24), 0.6), 0.8))]
     for k in range(count):
         x, top = line[int((k + 0.5) / count * (len(line) - 1))]
         s = size * rng.uniform(0.92, 1.08)
-        y = top + s * 1.35
+        w, h = s * wide, s * high
+        y = top + s * 0.49 + h
         items += [
             Item(box(x - s * 0.04, top, x + s * 0.04, y), gold),
-            Item(box(x - s * 0.05, y + s * 0.8, x + s * 0.05, y + s * 1.7), shade(gold, 0.9)),
-            Item(disc(x, y, s * 1.06, s * 0.9), shade(red, 0.7), False),
-            Item(disc(x, y, s * 0.98, s * 0.86), red, lit),
-            Item(disc(x, y + s * 0.06, s * 0.6, s * 0.84), mix(red, (255, 120, 50), 0.55), lit),
-            Item(disc(x, y + s * 0.1, s * 0.24, s * 0.82), mix(red, (255, 196, 96), 0.8), lit),
-            Item(box(x - s * 0.42, y - s * 0.98, x + s * 0.42, y - s * 0.78), gold),
-            Item(box(x - s * 0.42, y + s * 0.78, x + s * 0.42, y + s * 0.98), gold),
+            Item(box(x - s * 0.05, y + h * 0.9, x + s * 0.05, y + h * 0.9 + s * 0.9), shade(gold, 0.9)),
+            Item(disc(x, y, w * 1.06, h * 1.05), shade(red, 0.7)),
+            Item(disc(x, y, w * 0.98, h), red, lit),
+            Item(disc(x, y + h * 0.07, w * 0.6, h * 0.97), mix(red, (255, 120, 50), 0.55), lit),
+            Item(disc(x, y + h * 0.1, w * 0.24, h * 0.93), mix(red, (255, 196, 96), 0.8), lit),
+            Item(box(x - w * 0.42, y - h * 1.14, x + w * 0.42, y - h * 0.9), gold),
+            Item(box(x - w * 0.42, y + h * 0.9, x + w * 0.42, y + h * 1.14), gold),
         ]
     return items
 

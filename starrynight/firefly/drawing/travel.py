@@ -185,7 +185,7 @@ def _pier(canvas: Canvas, scene: Scene, x: float) -> None:
 def train(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A steam engine with its smoke and three carriages, on an embankment or a stone viaduct."""
     side = scene.side
-    y, s = scene.horizon + rng.uniform(0.05, 0.09), rng.uniform(0.15, 0.18)
+    y, s = scene.horizon + rng.uniform(0.05, 0.09) - 0.08 * scene.has("village"), rng.uniform(0.15, 0.18)
     x = 0.5 + side * rng.uniform(0.1, 0.2)
     grey = stone(canvas, scene, 0.5)
     ground = [
@@ -302,7 +302,9 @@ def _smoke(canvas: Canvas, scene: Scene, rng: Rng, x: float, y: float, s: float)
 def balloon(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """One to three striped hot-air balloons in the sky, the nearest large."""
     gap = scene.has("castle", "windmill", "lighthouse", "temple", "pagoda", "cypress")
-    x = 0.5 - scene.side * rng.uniform(0.0, 0.06) if gap else 0.5 + scene.side * rng.uniform(0.06, 0.26)
+    x = 0.5 + scene.side * rng.uniform(0.06, 0.26)
+    if gap:  # away from what stands on the scene's side, and from the moon or sun on the other
+        x = 0.5 - scene.side * (0.37 if abs(scene.light[0] - 0.5) < 0.23 else 0.1)
     r = rng.uniform(0.1, 0.13)
     spots = [(x, 0.19 + rng.uniform(-0.02, 0.03), r)]
     for k, (dx, dy, share) in enumerate(((-0.24 if gap else 0.25, 0.13, 0.42), (-0.2, 0.2, 0.3))):
@@ -336,6 +338,10 @@ def _balloon(canvas: Canvas, scene: Scene, rng: Rng, x: float, y: float, r: floa
         right = np.stack([x + half * edges[k + 1] * r, y + down * r], 1)
         tone = shade(first if k % 2 else second, 1.06 - 0.045 * max(0, k - 2))
         items.append(Item(np.concatenate([left, right[::-1]]), tone))
+    if rng.uniform() < 0.4:
+        belt = [(a, b) for a, b in zip(half * r, down * r, strict=True) if -0.3 * r < b < 0.18 * r]
+        band = [(x + a, y + b) for a, b in belt] + [(x - a, y + b) for a, b in belt[::-1]]
+        items.append(Item(band, mix(first, WHITE, 0.15)))
     if is_lit(scene):
         items.append(Item(disc(x, y + r * 1.22, r * 0.1, r * 0.12, 12), canvas.palette.window, True))
     return items
