@@ -61,6 +61,7 @@ def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A lane between two rows of houses with shops, narrowing to a vanishing point; western or Chinese."""
     lane = _Lane(0.5 + scene.side * rng.uniform(0.0, 0.06), scene.horizon + 0.015)
     _pavement(canvas, scene, rng, lane)
+    canvas.draw("house", _far_end(canvas, scene, rng, lane), np.pi / 2, 0.9)
     if scene.has("church"):
         tower = shapes.church(canvas.palette, lane.x - 0.04, lane.y + 0.06, 0.15, snowy(scene), is_lit(scene))
         canvas.draw("house", tower, np.pi / 2, 0.95)
@@ -77,6 +78,23 @@ def street(canvas: Canvas, scene: Scene, rng: Rng) -> None:
                 items += (_eastern if eastern else _western)(canvas, scene, rng, house)
         canvas.draw("house", items, np.pi / 2, 0.93)
     _lamps(canvas, scene, lane)
+
+
+def _far_end(canvas: Canvas, scene: Scene, rng: Rng, lane: _Lane) -> list[Item]:
+    """Small pale houses where the lane ends."""
+    p = canvas.palette
+    items: list[Item] = []
+    for k in (-1, 1, 0):
+        x, y, w = lane.x + 0.05 * k, lane.y + 0.03, 0.07
+        h = 0.05 + 0.035 * rng.uniform() + 0.02 * (k == 0)
+        wall = mix(
+            mix(tint(canvas, scene, FRONTS[int(rng.integers(7))]), p.low, 0.35), p.far, 0.15 + 0.15 * abs(k)
+        )
+        roof = snowed(canvas, scene, shade(mix(wall, p.roof, 0.4), 0.8))
+        items += [Item(box(x - w / 2, y - h, x + w / 2, y), wall)]
+        items += [Item([[x - w * 0.56, y - h], [x, y - h - w * 0.55], [x + w * 0.56, y - h]], roof)]
+        items += [Item(box(x - w * 0.12, y - h * 0.75, x + w * 0.12, y - h * 0.4), p.window, is_lit(scene))]
+    return items
 
 
 def _pavement(canvas: Canvas, scene: Scene, rng: Rng, lane: _Lane) -> None:
