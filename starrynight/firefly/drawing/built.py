@@ -52,29 +52,28 @@ def aside(scene: Scene, rng: Rng, near: float = 0.14, far: float = 0.24) -> floa
     return 0.5 + side * float(rng.uniform(near, far))
 
 
+# The crests of a grassy knoll and of a crag.
+_KNOLL = [[-0.5, 1], [-0.38, 0.72], [-0.27, 0.2], [-0.16, 0], [0.16, 0], [0.28, 0.26], [0.37, 0.6], [0.5, 1]]
+_CRAG = [[-0.42, 1], [-0.4, 0.5], [-0.34, 0.16], [-0.3, 0], [0.3, 0], [0.33, 0.2], [0.41, 0.46], [0.42, 1]]
+
+
 def knoll(canvas: Canvas, scene: Scene, x: float, top: float, width: float) -> None:
-    """A hill with a level top at height `top`, down to the foot of the land."""
+    """A hill with a level top at height `top`, down to the foot of the land; in a gorge a crag by the pool."""
     p = canvas.palette
-    low = scene.horizon + 0.09
-    rise = low - top
-    knots = [
-        [-0.5, 1],
-        [-0.38, 0.72],
-        [-0.27, 0.2],
-        [-0.16, 0],
-        [0.16, 0],
-        [0.28, 0.26],
-        [0.37, 0.6],
-        [0.5, 1],
-    ]
-    line = shapes.place(shapes.curve(knots, 40), x, top, width, rise)
+    crag = scene.kind == "gorge"
+    low = scene.horizon + (0.21 if crag else 0.09)
+    line = shapes.place(
+        shapes.curve(_CRAG if crag else _KNOLL, 40), x, top, width * (0.8 if crag else 1), low - top
+    )
     body = mix(p.mid, p.near, 0.45)
+    if crag:
+        body = mix(tint(canvas, scene, (142, 132, 120)), body, 0.45)
     if scene.kind == "desert":
         body = mix(shapes.gold(p), p.near, 0.35)
     if snowy(scene):
         body = mix(mix(p.cloud, WHITE, 0.5), p.far, 0.2)
-    tints = canvas.rows(mix(body, p.low, 0.12), body, shade(body, 0.8), top, low)
-    canvas.ground("land", line, tints, np.pi / 4, bottom=low)
+    tints = canvas.rows(mix(body, p.low, 0.2 if crag else 0.12), body, shade(body, 0.8), top, low)
+    canvas.ground("land", line, tints, np.pi / (2 if crag else 4), bottom=low)
 
 
 def reflect(

@@ -16,6 +16,7 @@ from starrynight.firefly.drawing.built import (
     tint,
 )
 from starrynight.firefly.drawing.canvas import Canvas
+from starrynight.firefly.drawing.flora import plant_side
 from starrynight.firefly.drawing.palettes import WHITE, Rgb, mix, pale, shade
 from starrynight.firefly.drawing.scene import Scene
 from starrynight.firefly.drawing.shapes import Item, box, curve, disc, place, ribbon
@@ -103,9 +104,11 @@ def _steps(x: float, foot: float, w: float, base: Rgb) -> list[Item]:
 
 def teahouse(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """An open pavilion with a curved roof: on stilts over water with its reflection, else on a low base."""
-    x, y = aside(scene, rng, 0.16, 0.26), scene.horizon + (0.2 if scene.kind == "pond" else 0.1)
-    if scene.kind == "pond" and scene.has("willow", "trees"):
-        x = 1 - x
+    deep = {"pond": 0.2, "gorge": 0.19}.get(scene.kind, 0.1)
+    x, y = aside(scene, rng, 0.16, 0.26), scene.horizon + deep
+    covered = scene.has("willow") and plant_side(scene, "willow") == scene.side
+    if scene.kind == "pond" and (covered or scene.has("trees")):
+        x = 0.5 if scene.has("willow") and not covered else 1 - x  # both sides may be hung with willows
     if scene.has("bridge"):  # in front of the garden bridge
         y += 0.19
     if scene.has("stonebridge"):  # behind the bridge, above its end
@@ -161,10 +164,10 @@ def _pavilion(
 def stonebridge(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A grey stone bridge with one, two or three arches over the water, its stones visible."""
     y, x, span = scene.horizon + 0.2, 0.5 + scene.side * 0.05, rng.uniform(0.8, 0.92)
-    if scene.has("river"):
-        row = canvas.water[int(y * canvas.size)]
-        x = float(np.flatnonzero(row).mean()) / canvas.size if row.any() else x
-    elif scene.kind != "gorge" and not scene.has("sea", "lake"):
+    row = canvas.water[int(y * canvas.size)]
+    if row.any():
+        x = float(np.flatnonzero(row).mean()) / canvas.size if row.mean() < 200 else x
+    else:
         _stream(canvas, scene, x, y)
     arches = 1 if not scene.has("sea", "lake") else int(rng.integers(1, 4))
     grey = tint(canvas, scene, mix((172, 174, 176), (196, 182, 156), rng.uniform()))
