@@ -92,6 +92,7 @@ def fox_walking(rng: Rng, c: Coat) -> list[Item]:
         patch(body, c.main),
         patch(chest, c.pale),
         *leg(fore(0.3, -0.48, step), 0.065, c.main, c.dark, 0.55),
+        Item(disc(-0.43, -0.46, 0.13, 0.16, 20), c.main),
         *leg(hind(-0.44, -0.5, -step, 0.08), 0.07, c.main, c.dark, 0.5),
         *_fox_head(c, 0.5, -0.84, 0.72),
     ]
@@ -207,6 +208,7 @@ def cat_walking(rng: Rng, c: Coat) -> list[Item]:
         *stripes,
         patch([(0.48, -0.56), (0.36, -0.46), (0.3, -0.34), (0.42, -0.36), (0.52, -0.46)], c.pale),
         *leg(fore(0.34, -0.42, step), 0.06, c.main, c.pale, 0.2),
+        Item(disc(-0.41, -0.42, 0.12, 0.15, 20), c.main),
         *leg(hind(-0.42, -0.46, -step, 0.08), 0.07, c.main, c.pale, 0.2),
         *cat_head(c, 0.52, -0.72, 0.44, (190, 214, 80)),
     ]
@@ -282,6 +284,7 @@ def dog_walking(rng: Rng, c: Coat) -> list[Item]:
         patch([(-0.34, -0.62), (-0.08, -0.6), (-0.04, -0.46), (-0.26, -0.44)], c.low),
         patch([(0.5, -0.66), (0.36, -0.54), (0.24, -0.36), (0.36, -0.38), (0.48, -0.52)], c.pale),
         *leg(fore(0.3, -0.46, step), 0.08, c.main, c.pale, 0.3),
+        Item(disc(-0.42, -0.45, 0.13, 0.155, 20), c.main),
         *leg(hind(-0.43, -0.48, -step, 0.08), 0.085, c.main, c.pale, 0.3),
         band([(0.26, -0.74), (0.4, -0.64), (0.54, -0.66)], 0.07, 0.06, 0.0, c.cloth),
         *_dog_head(c, 0.46, -0.86, 0.72),

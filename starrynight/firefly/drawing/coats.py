@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     size: float
     poses: tuple[Pose, ...]
     coats: tuple[Coat, ...]
-    change: float = 0.6
+    change: float = 0.45
 
 
 RED: Rgb = (206, 48, 40)
@@ -68,6 +68,7 @@ KINDS = {
             Coat((178, 114, 62), (130, 78, 44), (252, 238, 212), (56, 38, 30), RED),
             Coat((206, 140, 82), (152, 94, 54), (255, 244, 222), (60, 40, 32), RED),
         ),
+        0.38,
     ),
     "horse": Kind(
         0.36,
@@ -78,6 +79,7 @@ KINDS = {
             Coat((196, 138, 82), (150, 98, 56), CREAM, (250, 236, 208), RED),
             Coat((66, 58, 64), (44, 38, 44), CREAM, (28, 24, 30), RED),
         ),
+        0.6,
     ),
     "panda": Kind(
         0.31,
@@ -102,6 +104,7 @@ KINDS = {
             Coat((184, 126, 76), (136, 88, 52), (240, 214, 170), (84, 50, 32), (40, 110, 150)),
             Coat((230, 190, 130), (184, 138, 84), (248, 228, 190), (128, 82, 48), (180, 44, 60)),
         ),
+        0.34,
     ),
     "owl": Kind(
         0.28,
@@ -117,6 +120,7 @@ KINDS = {
         0.38,
         (swimmers.whale_surfacing, swimmers.whale_surfacing, swimmers.whale_tail, swimmers.whale_breaching),
         (Coat((66, 100, 148), (44, 72, 114), (236, 244, 248), (34, 40, 60), RED),),
+        0.7,
     ),
 }  # fmt: skip
 

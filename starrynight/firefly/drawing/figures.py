@@ -40,7 +40,8 @@ def band(knots: Points, start: float, end: float, belly: float, colour: Rgb) -> 
 def leg(knots: list[Xy], w: float, colour: Rgb, foot: Rgb, sock: float = 0.0) -> list[Item]:
     """A leg from hip to foot, `w` wide at the ankle, with a hoof or paw, and a sock up to that share of it."""
     line = curve(knots, 24)
-    items = [Item(ribbon(line, w * 2.1, w), colour)]
+    cap = disc(line[1, 0], line[1, 1], w * 1.04, n=16)
+    items = [Item(cap, colour), Item(ribbon(line, w * 2.1, w), colour)]
     if sock:
         lower = line[int(24 * (1 - sock)) :]
         items.append(Item(ribbon(lower, w * (1 + 1.1 * sock), w * 1.05), foot))

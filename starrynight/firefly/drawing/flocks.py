@@ -65,14 +65,14 @@ def crane(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     size = ({1: 0.5, 2: 0.36, 3: 0.3}[scene.count] if scene.close else 0.22) * rng.uniform(0.92, 1.08)
     items: list[Item] = []
     ahead = 1 if scene.figure < 0.5 else -1
+    tall = 0.72 * size * (scene.count - 1)
+    top = 0.09 + 0.62 * size + tall / 2
+    middle = 0.46 if scene.close else max(0.45 * scene.horizon, 0.2)
+    centre = float(np.clip(scene.figure, 0.06 + size * 1.1, 0.94 - size * 1.1))
     for k in range(scene.count):
         spread = (k - (scene.count - 1) / 2) * size
-        x = float(np.clip(scene.figure, 0.1 + size * 0.8, 0.9 - size * 0.8)) + 0.5 * spread * ahead
-        y = (
-            (0.46 if scene.close else max(0.45 * scene.horizon, 0.2))
-            + spread * 1.15
-            + rng.uniform(-0.02, 0.02)
-        )
+        x = centre + 0.4 * spread * ahead
+        y = max(middle, top) + 0.72 * spread + rng.uniform(-0.015, 0.015)
         coat = coat_of(canvas, scene, rng, kind, behind(canvas, x, y, size, size))._replace(
             main=(253, 250, 244)
         )

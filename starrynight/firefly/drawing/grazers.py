@@ -110,6 +110,7 @@ def deer_standing(rng: Rng, c: Coat) -> list[Item]:
         patch([(0.35, -0.7), (0.28, -0.64), (0.24, -0.44), (0.28, -0.42), (0.35, -0.56)], c.pale),
         *spots,
         *leg(fore(0.24, -0.44, 0.03 + step * 0.5), 0.036, c.main, c.dark),
+        Item(disc(-0.31, -0.43, 0.082, 0.125, 20), c.main),
         *leg(hind(-0.32, -0.46, -step * 0.5, 0.05), 0.04, c.main, c.dark),
         *_deer_head(c, 0.32, -0.8, 0.32, True),
     ]
@@ -192,6 +193,7 @@ def horse_standing(rng: Rng, c: Coat) -> list[Item]:
         band(tail, 0.07, 0.03, 0.08, c.dark),
         patch(_HORSE, c.main),
         *leg(fore(0.26, -0.46, 0.03 + step * 0.6), 0.054, c.main, c.dark, 0.2),
+        Item(disc(-0.355, -0.46, 0.1, 0.155, 20), c.main),
         *leg(hind(-0.37, -0.5, -step * 0.5, 0.06), 0.06, c.main, c.dark, 0.2),
         *_horse_front(c, flow),
     ]
@@ -252,6 +254,7 @@ def camel_walking(rng: Rng, c: Coat) -> list[Item]:
         *leg(hind(-0.32, -0.42, step), 0.055, c.low, c.low),
         *body[:5],
         *leg(fore(0.3, -0.44, step), 0.062, c.main, c.low),
+        Item(disc(-0.365, -0.45, 0.105, 0.15, 20), c.main),
         *leg(hind(-0.38, -0.48, -step, 0.07), 0.068, c.main, c.low),
         *body[5:],
     ]
@@ -286,6 +289,7 @@ def horse_grazing(rng: Rng, c: Coat) -> list[Item]:
         band(tail, 0.07, 0.03, 0.08, c.dark),
         patch([*_HORSE[:4], *front, *_HORSE[16:]], c.main),
         *leg(fore(0.24, -0.46, 0.06), 0.054, c.main, c.dark, 0.2),
+        Item(disc(-0.355, -0.46, 0.1, 0.155, 20), c.main),
         *leg(hind(-0.37, -0.5, -step * 0.5, 0.06), 0.06, c.main, c.dark, 0.2),
         patch(mane, c.dark),
         Item([(0.53, -0.33), (0.62, -0.4), (0.6, -0.28)], c.main),
