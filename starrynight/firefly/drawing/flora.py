@@ -249,13 +249,11 @@ def flowers(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         for _ in range((100, 44, 24)[row]):
             level = (row + rng.uniform()) / 3
             x, y, r = rng.uniform(-0.02, 1.02), start + room * level, 0.006 + 0.018 * level
-            if wet(canvas, x, y):
-                continue
             tint = tints[int(rng.integers(len(tints)))]
+            shape = [Item(shapes.disc(x, y, r, r * 0.8, 8), tint)]
             if row:
-                items += _wild_flower(rng, x, y, r, tint, grass, 2.2 + near)
-            else:
-                items.append(Item(shapes.disc(x, y, r, r * 0.8, 8), tint))
+                shape = _wild_flower(rng, x, y, r, tint, grass, 2.2 + near)
+            items += [] if wet(canvas, x, y) else shape
         items.sort(key=lambda item: float(np.max(np.asarray(item.outline)[:, 1])))
         canvas.draw("flower", items, np.pi / 2, 0.85)
 

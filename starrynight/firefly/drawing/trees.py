@@ -158,7 +158,7 @@ def willow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     top = np.array((0.5 + side * rng.uniform(0.24, 0.28), rng.uniform(0.22, 0.27)))
     bark = apart(natural(p, (88, 66, 48)), p.low, 40)
     fresh = apart(natural(p, (146, 186, 74), 0.75), p.low, 38)
-    deep = mix(fresh, p.leaf, 0.55)
+    deep, spread = mix(fresh, p.leaf, 0.55), rng.uniform(0.82, 1.15)
     if wet(canvas, foot[0], min(float(foot[1]), 0.99)):
         mound = shapes.curve(
             [
@@ -170,7 +170,7 @@ def willow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         )
         bank = np.concatenate([mound, [[0.5 + side * 0.56, 1.06]]])
         canvas.draw("land", [Item(bank, mix(p.near, natural(p, (96, 140, 70)), 0.4))], 0.0, 0.5)
-    canvas.draw("willow", _strands(rng, top, 26, 0.9, deep), np.pi / 2, 0.8)
+    canvas.draw("willow", _strands(rng, top, 26, 0.9 * spread, deep), np.pi / 2, 0.8)
     bend = (foot + top) / 2 + np.array((side * 0.035, 0))
     trunk = shapes.curve([moved(foot, side * 0.012, 0.02), bend, top, moved(top, -side * 0.03, -0.07)], 24)
     items = [Item(shapes.ribbon(trunk, 0.085, 0.028), bark)]
@@ -179,7 +179,7 @@ def willow(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         arm = shapes.curve([moved(top, 0, 0.09), moved(top, dx * 0.5, dy * 0.5), moved(top, dx, dy)], 10)
         items.append(Item(shapes.ribbon(arm, 0.03, 0.008), bark))
     canvas.draw("trunk", items, np.pi / 2, 0.85)
-    canvas.draw("willow", _strands(rng, top, 30, 1.0, fresh), np.pi / 2, 0.88)
+    canvas.draw("willow", _strands(rng, top, 30, spread, fresh), np.pi / 2, 0.88)
 
 
 def _strands(rng: Rng, top: np.ndarray, count: int, size: float, colour: Rgb) -> list[Item]:
