@@ -93,7 +93,10 @@ def judge(options: argparse.Namespace) -> None:
 
     device = choose_device(options.device)
     evaluate.train_classifier(
-        data.PictureSet(options.work / "training"), options.work / "judge.safetensors", device
+        data.PictureSet(options.work / "training"),
+        options.work / "judge.safetensors",
+        device,
+        seconds=options.seconds,
     )
 
 
@@ -115,7 +118,7 @@ def write_evaluation(options: argparse.Namespace) -> None:
 
     report = evaluate.report(
         options.work, options.weights, options.count, options.steps, options.guidance, options.side,
-        choose_device(options.device),
+        choose_device(options.device), options.seconds,
     )  # fmt: skip
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(evaluate.table(report))
@@ -170,9 +173,16 @@ def arguments() -> argparse.ArgumentParser:
         ("--workers", max(1, processors - 1)), ("--tokens", 0), ("--crops", 0), ("--begin", SHIPPED),
         ("--seed", 0), ("--out", Path("firefly")), ("--pieces", 0),
     )  # fmt: skip
-    verb(judge, "judge", device)
+    verb(judge, "judge", device, ("--seconds", float("inf")))
     verb(sheet, "sheet", *painting, ("--which", "styles"), ("--out", Path("sheet.jpg")))
-    verb(write_evaluation, "evaluate", *painting, ("--count", 500), ("--out", Path("evaluation.json")))
+    verb(
+        write_evaluation,
+        "evaluate",
+        *painting,
+        ("--count", 500),
+        ("--seconds", float("inf")),
+        ("--out", Path("evaluation.json")),
+    )
     verb(write_twin, "twin", ("--weights", SHIPPED), ("--out", Path("firefly-wide")))
     return parser
 

@@ -8,6 +8,8 @@ the upper bound. The classifier never trains on a generated picture.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,13 +27,15 @@ from starrynight.firefly.drawing.scene import HOURS, STYLES, SUBJECTS, compose
 from starrynight.firefly.training import data
 from starrynight.firefly.training.autoencoder import mean_psnr
 from starrynight.firefly.training.corpus import to_signed
-from starrynight.firefly.training.optimise import read_checkpoint, write_checkpoint
+from starrynight.firefly.training.optimise import lr_factor, read_checkpoint, write_checkpoint
 
 SIDE = 192
 FEATURES = 128
 # A subject counts as found when its probability is above this.
 THRESHOLD = 0.5
 CLASSIFIER_STEPS = 2400
+# Captions painted in one batch.
+PAINTED_TOGETHER = 20
 
 # The contact sheet's styles and scenes, each in Chinese and English.
 SHEET_STYLES = (
@@ -107,8 +111,11 @@ def train_classifier(
     steps: int = CLASSIFIER_STEPS,
     batch: int = 64,
     seed: int = 0,
+    seconds: float = math.inf,
 ) -> Classifier:
-    """The classifier, read from ``checkpoint`` or else trained on drawn pictures and written there."""
+    """The classifier, read from ``checkpoint`` or else trained on drawn pictures and written there: ``steps``
+    steps, or as many as ``seconds`` allow.
+    """
     torch.manual_seed(seed)
     classifier: Any = Classifier()  # torch's stubs lack ``memory_format``
     classifier.to(device, memory_format=torch.channels_last)
@@ -118,9 +125,9 @@ def train_classifier(
     style, subjects, hour = (one.to(device) for one in labels(drawn.records[:8000]))
     small = torch.from_numpy(shrink(drawn.pictures[:8000])).to(device)
     optimiser = torch.optim.AdamW(classifier.parameters(), 2e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    rng = np.random.default_rng(seed)
-    for step in range(steps):
+    rng, begun, step = np.random.default_rng(seed), time.perf_counter(), 0
+    while (spent := max(step / steps, (time.perf_counter() - begun) / seconds)) < 1:
+        optimiser.param_groups[0]["lr"] = 3e-3 * lr_factor(step, spent, steps // 10 + 1, 0.8)
         rows = torch.from_numpy(rng.integers(len(small), size=batch)).to(device)
         predicted_style, predicted_subjects, predicted_hour = classifier(augment(small[rows], rng))
         loss = (
@@ -131,10 +138,10 @@ def train_classifier(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        schedule.step()
-        if step % 200 == 199:
-            print(json.dumps({"judge_step": step + 1, "loss": round(loss.item(), 3)}), flush=True)
-    write_checkpoint(checkpoint, {"model": dict(classifier.state_dict())}, {"steps": steps, "seed": seed})
+        step += 1
+        if step % 200 == 0:
+            print(json.dumps({"judge_step": step, "loss": round(loss.item(), 3)}), flush=True)
+    write_checkpoint(checkpoint, {"model": dict(classifier.state_dict())}, {"steps": step, "seed": seed})
     return classifier.eval()
 
 
@@ -263,17 +270,32 @@ def nearest_distances(pictures: np.ndarray, training: np.ndarray) -> np.ndarray:
 
 
 def report(
-    work: Path, weights: Path, count: int, steps: int, guidance: float, side: int, device: torch.device
+    work: Path,
+    weights: Path,
+    count: int,
+    steps: int,
+    guidance: float,
+    side: int,
+    device: torch.device,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
-    """Paint ``count`` held-out captions with ``weights`` in bfloat16, as the studio does, and compare the
-    pictures with the held-out pictures of those captions. Trains the classifier if ``work`` has none.
+    """Paint ``count`` held-out captions, or as many as ``seconds`` allow, with ``weights`` in bfloat16, as the
+    studio does, and compare the pictures with the held-out pictures of those captions. Trains the classifier if
+    ``work`` has none, in a third of the time.
     """
+    begun = time.perf_counter()
     training, held_out = data.PictureSet(work / "training"), data.PictureSet(work / "held-out")
-    classifier = train_classifier(training, work / "judge.safetensors", device)
+    classifier = train_classifier(training, work / "judge.safetensors", device, seconds=seconds / 3)
     pipe = model.load(weights, torch.bfloat16).to(device)
     prompts = evaluation_prompts(held_out, count)
-    texts = [prompt.text for prompt in prompts]
-    made = model.paint(pipe, texts, seed=1, size=side, steps=steps, guidance=guidance)
+    texts, painted = [prompt.text for prompt in prompts], list[np.ndarray]()
+    for first in range(0, len(texts), PAINTED_TOGETHER):
+        if first and time.perf_counter() - begun > 0.8 * seconds:
+            break
+        part = texts[first : first + PAINTED_TOGETHER]
+        painted.append(model.paint(pipe, part, 1 + first, side, steps, guidance, PAINTED_TOGETHER))
+    made = np.concatenate(painted)
+    prompts, texts = prompts[: len(made)], texts[: len(made)]
     real, other = held_out.pictures[: len(prompts)], held_out.pictures[len(prompts) :]
     features = {
         name: classify(classifier, some)[0]
