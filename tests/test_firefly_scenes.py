@@ -50,7 +50,7 @@ def test_a_scene_contains_what_it_is_composed_with() -> None:
     night = compose(5, subjects=("stars", "village", "crescent"))
     assert (night.hour, night.weather) == ("night", "clear")
     assert not night.has("moon", "sun")
-    for wrong in ({"style": "baroque"}, {"kind": "desert"}, {"hour": "tea"}, {"subjects": ("cat",)}):
+    for wrong in ({"style": "baroque"}, {"kind": "moonbase"}, {"hour": "tea"}, {"subjects": ("robot",)}):
         with pytest.raises(ValueError, match="is none of"):
             compose(1, **wrong)
 
@@ -74,9 +74,9 @@ def test_a_scenes_facts_do_not_contradict_each_other() -> None:
 
 
 def test_every_style_is_drawn_with_every_kind_often_enough() -> None:
-    pairs = Counter((scene.style, scene.kind) for scene in map(compose, range(12000)))
+    pairs = Counter((scene.style, scene.kind) for scene in map(compose, range(40_000)))
     kinds = Counter(kind for (_, kind), count in pairs.items() for _ in range(count))
-    assert all(pairs[style, kind] / kinds[kind] > 0.055 for style in STYLES for kind in KINDS)
+    assert all(pairs[style, kind] / kinds[kind] > 0.05 for style in STYLES for kind in KINDS)
 
 
 def test_palettes_cover_styles_and_hours() -> None:

@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> None:
     from starrynight.firefly.training.optimise import choose_device
 
     device = choose_device(options.device)
-    tokens = options.tokens or (48_000 if device.type == "cuda" else 6000)
+    tokens = options.tokens or (96_000 if device.type == "cuda" else 6000)
     crops = options.crops or (32 if device.type == "cuda" else 8)
     plan = session.Plan(
         options.work, options.seconds, options.device, options.side, options.dim, options.layers,

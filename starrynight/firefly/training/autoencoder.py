@@ -139,7 +139,7 @@ def train(
     the averaged weights.
     """
     device = next(vae.parameters()).device
-    training = AutoencoderTraining(vae, 0.998, rate, tuple(vae.config.block_out_channels), dtype)
+    training = AutoencoderTraining(vae, 0.992, rate, tuple(vae.config.block_out_channels), dtype)
     if checkpoint.exists():
         training.restore(checkpoint)
 
@@ -224,7 +224,7 @@ def polish(
     device = next(vae.parameters()).device
     decoder = vae.requires_grad_(False).decoder.requires_grad_(True)
     channels = tuple(vae.config.block_out_channels)
-    training = AutoencoderTraining(decoder, 0.995, rate, channels, dtype)
+    training = AutoencoderTraining(decoder, 0.98, rate, channels, dtype)
     if checkpoint.exists():
         training.restore(checkpoint)
     critic = Critic(rate, device)

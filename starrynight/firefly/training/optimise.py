@@ -135,9 +135,9 @@ class Optimiser:
         momentum = self.momenta[shape]
         momentum.lerp_(gradients, 1 - self.momentum)
         update = orthogonalise(gradients.lerp(momentum, self.momentum), self.dtype)
-        for parameter, change in zip(parameters, update, strict=True):
-            parameter.mul_(1 - rate * self.decay)
-            parameter.add_(change.view_as(parameter), alpha=-rate * UPDATE_RMS * max(shape) ** 0.5)
+        changes = [one.view_as(parameter) for one, parameter in zip(update, parameters, strict=True)]
+        torch._foreach_mul_(parameters, 1 - rate * self.decay)
+        torch._foreach_add_(parameters, changes, alpha=-rate * UPDATE_RMS * max(shape) ** 0.5)
 
     def reset(self) -> None:
         """Forget the momenta, which may no longer be finite."""
@@ -225,6 +225,8 @@ class TrainingLoop:
 
     # Steps between records. The loss is read there only: reading it waits for the device.
     EVERY = 25
+    # Steps between updates of the average: each costs a good part of a small step.
+    AVERAGE_EVERY = 4
 
     def __init__(self, network: nn.Module, optimiser: Optimiser, decay: float) -> None:
         self.network, self.optimiser = network, optimiser
@@ -293,7 +295,8 @@ class TrainingLoop:
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             self.optimiser.step(self.brake * lr_factor(self.step, self.spent / total, warmup, cooldown))
-            self.average.update_parameters(self.network)
+            if self.step % self.AVERAGE_EVERY == 0:
+                self.average.update_parameters(self.network)
             self.step, self.samples, samples = self.step + 1, self.samples + count, samples + count
             losses.append(loss.detach())
             if len(losses) == self.EVERY:

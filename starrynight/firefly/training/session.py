@@ -242,7 +242,7 @@ class PainterTraining:
     def learn(self) -> None:
         """Train by flow matching: composition at half size first, then mostly whole, large and oblong pictures."""
         plan = self.session.plan
-        loop = TrainingLoop(self.network, train.optimiser(self.network, 2e-3, self.dtype), 0.997)
+        loop = TrainingLoop(self.network, train.optimiser(self.network, 2e-3, self.dtype), 0.988)
         checkpoint = self.session.checkpoint("painter")
         if checkpoint.exists():
             loop.restore(checkpoint)
@@ -250,7 +250,7 @@ class PainterTraining:
 
         def loss_at(step: int, spent: float) -> tuple[Tensor, int]:
             nonlocal late
-            self._refresh(15.0)
+            self._refresh(30.0)
             if spent >= LARGER_AFTER and not late:
                 loop.restart_average()
             late = spent >= LARGER_AFTER
@@ -298,7 +298,7 @@ class PainterTraining:
         teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
         empty = torch.from_numpy(self.corpora["training"].captions.empty).to(self.device)
         objective = train.Distillation(teacher, empty)
-        loop = TrainingLoop(self.network, train.optimiser(self.network, 5e-4, self.dtype), 0.98)
+        loop = TrainingLoop(self.network, train.optimiser(self.network, 5e-4, self.dtype), 0.92)
         if checkpoint.exists():
             loop.restore(checkpoint)
         before = self._distillation_loss(objective, self.network)
