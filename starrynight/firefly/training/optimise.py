@@ -136,8 +136,9 @@ class Optimiser:
         momentum.lerp_(gradients, 1 - self.momentum)
         update = orthogonalise(gradients.lerp(momentum, self.momentum), self.dtype)
         changes = [one.view_as(parameter) for one, parameter in zip(update, parameters, strict=True)]
-        torch._foreach_mul_(parameters, 1 - rate * self.decay)
-        torch._foreach_add_(parameters, changes, alpha=-rate * UPDATE_RMS * max(shape) ** 0.5)
+        weights: list[Tensor] = [*parameters]
+        torch._foreach_mul_(weights, 1 - rate * self.decay)
+        torch._foreach_add_(weights, changes, alpha=-rate * UPDATE_RMS * max(shape) ** 0.5)
 
     def reset(self) -> None:
         """Forget the momenta, which may no longer be finite."""
