@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from starrynight.firefly.drawing import halls, towns, travel
+from starrynight.firefly.drawing import halls, shapes, towns, travel
 from starrynight.firefly.drawing.buildings import is_lit, snowy
 from starrynight.firefly.drawing.built import (
     RED,
@@ -31,7 +31,7 @@ Rng = np.random.Generator
 def lighthouse(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     """A lighthouse on a rock, with red bands or a red lantern; its beam sweeps when windows are lit."""
     p = canvas.palette
-    x = aside(scene, rng, 0.29, 0.36)
+    x = aside(scene, rng, 0.29, 0.36) + 0.06 * scene.side * scene.has("harbour")
     h, foot = rng.uniform(0.36, 0.42), scene.horizon - 0.045
     w = h * rng.uniform(0.24, 0.29)
     lamp = foot - h * 0.86
@@ -55,6 +55,10 @@ def lighthouse(canvas: Canvas, scene: Scene, rng: Rng) -> None:
     if not scene.has("sea", "lake"):
         knoll(canvas, scene, x, foot, 0.5)
     canvas.draw("rock", rocks, 0.5, 0.8)
+    if rng.uniform() < 0.4:  # the keeper's cottage
+        yard = x + w * (0.95 if x < 0.5 else -0.95)
+        home = shapes.house(rng, p, yard, foot + 0.01, w * 1.05, snowy(scene), is_lit(scene))
+        canvas.draw("house", home, np.pi / 2, 0.95)
     items = _light_tower(x, foot, w, h, white, red, int(rng.integers(3)), pane_colour(canvas, scene, red))
     glass = p.window if is_lit(scene) else mix(pale(p), (140, 180, 200), 0.5)
     items += [
@@ -94,14 +98,14 @@ def _light_tower(
 
 
 def _beam(canvas: Canvas, scene: Scene, x: float, y: float, tilt: float) -> None:
-    """Two cones of light from the lamp, fading outwards."""
+    """Two cones of light from the lamp, fading outwards. Where they covered less than half, a brush would outline the end."""
     far = np.abs(np.linspace(0, 1, canvas.size, dtype=np.float32) - x)[None]
     share = np.zeros((canvas.size, canvas.size), np.uint8)
     for side in (-1, 1):
         end = x + side * 1.2
         cone = [[x, y - 0.006], [end, y + tilt * side - 0.17], [end, y + tilt * side + 0.1], [x, y + 0.006]]
         share = np.maximum(share, canvas.mask(cone))
-    share = (share * np.clip(0.78 - 0.85 * far, 0.1, 1)).astype(np.uint8)
+    share = (share * np.clip(0.8 - 0.6 * far, 0.52, 1)).astype(np.uint8)
     canvas.wash("glitter", share, mix(pale(canvas.palette), WHITE, 0.25), 0.0, 0.4)
 
 
