@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
-from starrynight.firefly.drawing.buildings import snowy, wet
+from starrynight.firefly.drawing.buildings import snowy
 from starrynight.firefly.drawing.canvas import Canvas
 from starrynight.firefly.drawing.palettes import WHITE, Palette, Rgb, gold, mix
 from starrynight.firefly.drawing.scene import Scene
@@ -114,11 +115,13 @@ def _difference(a: Rgb, b: Rgb) -> float:
 
 def stand(canvas: Canvas, scene: Scene, x: float, foot: float, half: float) -> tuple[float, float]:
     """A dry place near (x, foot) for a figure `half` wide to each side; without one, a bank is drawn there."""
+    # From a coarse map, on which a pixel's difference between sizes does not count.
+    coarse = cv2.resize(canvas.water, (32, 32), interpolation=cv2.INTER_AREA)
+    row = coarse[min(int(foot * 32), 31)]
     for shift in (0.0, 0.08, -0.08, 0.16, -0.16, 0.24, -0.24, 0.32, -0.32):
         at = x - scene.side * shift
-        if half + 0.03 < at < 0.97 - half and not any(
-            wet(canvas, at + k * half, foot) for k in (-0.7, 0, 0.7)
-        ):
+        left, right = int((at - half * 0.6) * 32), int((at + half * 0.6) * 32)
+        if half + 0.03 < at < 0.97 - half and row[max(left, 0) : right + 1].max() < 60:
             return at, foot
     p = canvas.palette
     top, low = mix(p.mid, p.near, 0.5), mix(p.near, p.leaf, 0.4)
