@@ -101,7 +101,10 @@ def harbour(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         items = _yacht(canvas, scene, rng, x, y, size * rng.uniform(0.9, 1.1))
         reflect(canvas, items, y + size * 0.1, 0.55, 0.6)
         canvas.draw("boat", items, np.pi / 2, 0.95)
-    _pier(canvas, scene, scene.figure if scene.figure != 0.5 else 0.5 - scene.side * 0.2)
+    aside = abs(scene.figure - 0.5)
+    if scene.has("fisherman"):  # his boat needs the water
+        aside = 0.4 if aside < 0.2 else 0.02
+    _pier(canvas, scene, 0.5 - scene.side * (aside or 0.2))
 
 
 def _yacht(canvas: Canvas, scene: Scene, rng: Rng, x: float, y: float, w: float) -> list[Item]:
