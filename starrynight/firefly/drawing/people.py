@@ -48,7 +48,7 @@ def _place(canvas: Canvas, scene: Scene, rng: Rng, half: float) -> tuple[float, 
     foot, x = min(scene.horizon + rng.uniform(0.18, 0.3), 0.95), scene.figure
     if scene.kind == "street":
         return 0.5 + (x - 0.5) * 0.4, float(rng.uniform(0.86, 0.92))
-    if scene.kind == "village":
+    if scene.has("village") and scene.kind in ("village", "snow"):
         foot = float(rng.uniform(0.93, 0.97))
     return stand(canvas, scene, x, foot, half)
 
@@ -318,8 +318,8 @@ def _fisherman(canvas: Canvas, scene: Scene, rng: Rng) -> None:
         pen = Pen(x, y, s, scene.side if scene.has("river") else away)
         _skiff(pen, p, rng)
     else:
-        s, foot = rng.uniform(0.29, 0.34), min(scene.horizon + rng.uniform(0.18, 0.3), 0.95)
-        pen = Pen(scene.figure, foot, s, scene.side)
+        s = rng.uniform(0.29, 0.34)
+        pen = Pen(*_place(canvas, scene, rng, 0.1), s, scene.side)
         draw_shadow(canvas, scene, pen, 0.3)
         _angler(pen, p, land_colour(p, scene), rng)
     canvas.draw("person", pen.items, 0.3, 0.97)
