@@ -36,7 +36,9 @@ def _person(low: float, high: float, half: float, draw: Painter) -> Callable[[Ca
         x, foot = _place(canvas, scene, rng, s * half)
         pen = Pen(x, foot, s, int(rng.choice((-1, 1))))
         draw_shadow(canvas, scene, pen, half)
-        draw(pen, canvas.palette, land_colour(canvas.palette, scene), rng)
+        p = canvas.palette
+        water = scene.has("lake", "sea")  # which is then behind most of the figure
+        draw(pen, p, mix(p.water, p.low, 0.3) if water else land_colour(p, scene), rng)
         draw_blades(canvas, scene, pen, half, rng)
         canvas.draw("person", pen.items, np.pi / 2, 0.97)
 
