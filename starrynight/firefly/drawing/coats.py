@@ -188,12 +188,11 @@ def row(scene: Scene, rng: Rng, figures: list[list[Item]], target: float) -> lis
     sizes, widths = [], []
     for k, items in enumerate(figures):
         left, top, right, bottom = box_of(items)
-        size = (
-            target / max(bottom - top, 0.72 * (right - left)) * (1.0 if k == 0 else rng.uniform(0.78, 0.98))
-        )
+        size = target / max(bottom - top, 0.72 * (right - left), 0.9)
+        size *= 1.0 if k == 0 else rng.uniform(0.8, 0.98)
         sizes.append(size)
         widths.append(size * (right - left))
-    gap = 0.025
+    gap = 0.05
     total = sum(widths) + gap * (len(widths) - 1)
     shrink = min(1.0, {"harbour": 0.4, "street": 0.66}.get(scene.kind, 0.9) / total)
     total *= shrink
