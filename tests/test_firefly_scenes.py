@@ -12,9 +12,14 @@ import pytest
 from starrynight.firefly.drawing.landscape import render
 from starrynight.firefly.drawing.palettes import PALETTES
 from starrynight.firefly.drawing.scene import HOURS, KINDS, STYLES, SUBJECTS, WEATHERS, compose
-from starrynight.firefly.training import data
-from starrynight.firefly.training.data import caption
+from starrynight.firefly.training import captions
+from starrynight.firefly.training.captions import PHRASES, caption, facts_named, facts_of, mentions
 from starrynight.painting.styles import styles
+
+# What else ``facts_of`` knows.
+FACTS_OF_FIGURES = ("one", "two", "three", "several", "close", "small")
+# Names that two subjects share, because people call both so.
+SHARED = {"月亮", "桥", "the moon", "moon", "a bridge"}
 
 
 def test_a_seed_gives_one_scene_and_one_picture() -> None:
@@ -94,8 +99,8 @@ def test_captions_are_short_never_empty_and_in_two_languages() -> None:
 
 
 def test_caption_lines_need_only_facts_a_scene_can_have() -> None:
-    facts = {*SUBJECTS, *HOURS, *WEATHERS}
-    for table in data._PHRASES["line"].values():
+    facts = {*SUBJECTS, *HOURS, *WEATHERS, *KINDS, *STYLES, *FACTS_OF_FIGURES, "moonlit"}
+    for table in PHRASES["line"].values():
         for needs, lines in table:
             assert lines, needs
             assert facts.issuperset(needs.split()), needs
@@ -105,11 +110,138 @@ def test_every_style_preset_uses_phrases_of_the_training_captions() -> None:
     """A phrase that Firefly was not trained on has any effect: "paper grain" painted paper cuts."""
     for style, preset in styles().items():
         for language, (_, after) in preset.prompt.items():
-            phrases = data._PHRASES["style"][language][style]
+            phrases = PHRASES["style"][language][style]
             suffix = after.strip("，, ")
             assert any(suffix.startswith(phrase) for phrase in phrases), (style, suffix)
             unknown = suffix.removeprefix(max(filter(suffix.startswith, phrases), key=len)).strip("，, ")
             assert not unknown or unknown in ("雨夜倒影", "rain and reflections"), (style, unknown)
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_name_has_phrases_and_none_is_shared(language: str) -> None:
+    assert set(PHRASES["thing"][language]) == set(SUBJECTS)
+    assert set(PHRASES["kind"][language]) == set(KINDS)
+    owners: dict[str, set[str]] = {}
+    for name, phrases in PHRASES["thing"][language].items():
+        assert 4 <= len(set(phrases)) == len(phrases) <= 8, name
+        for phrase in [*phrases, *PHRASES["counted"][language].get(name, ())]:
+            owners.setdefault(phrase, set()).add(name)
+    assert {phrase for phrase, names in owners.items() if len(names) > 1} <= SHARED
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_subject_has_lines(language: str) -> None:
+    named = {fact for needs, _ in PHRASES["line"][language] for fact in needs.split()}
+    assert set(SUBJECTS) <= named
+
+
+def test_captions_are_true_of_their_scene() -> None:
+    """A caption states no fact that does not hold, and names are shared by few subjects."""
+    rng = np.random.default_rng(2)
+    twins = ({"moon", "crescent"}, {"bridge", "stonebridge"})
+    for seed in range(3000):
+        scene = compose(seed)
+        text = caption(scene, rng)
+        holds = facts_of(scene)
+        holds |= {name for pair in twins if pair & holds for name in pair}
+        assert facts_named(text) <= holds, (text, facts_named(text) - holds)
+
+
+def test_captions_name_every_subject_in_both_languages() -> None:
+    rng = np.random.default_rng(3)
+    found: set[tuple[str, bool]] = set()
+    for subject in SUBJECTS:
+        for seed in range(40):
+            scene = compose(seed, subjects=(subject,))
+            text = caption(scene, rng)
+            if mentions(text, "thing", subject):
+                found.add((subject, any("一" <= sign <= "鿿" for sign in text)))
+    assert found == {(subject, chinese) for subject in SUBJECTS for chinese in (True, False)}
+
+
+def test_any_scene_has_captions() -> None:
+    rng = np.random.default_rng(4)
+    for kind in KINDS:
+        for number, subject in enumerate(SUBJECTS):
+            assert caption(compose(number, kind=kind, subjects=(subject,)), rng).strip()
+
+
+def test_people_and_animals_are_named_most_often_and_nearly_always_in_their_own_pictures() -> None:
+    rng = np.random.default_rng(5)
+    shown, named = Counter[str](), Counter[str]()
+    for scene in map(compose, range(4000)):
+        facts = facts_named(caption(scene, rng))
+        own = "own" if scene.kind in ("portrait", "creature") else "other"
+        for subject in scene.subjects:
+            group = (
+                own if subject in captions.FIGURES else "background" if subject in ("clouds", "trees") else ""
+            )
+            shown[group] += 1
+            named[group] += subject in facts
+    shares = {group: named[group] / shown[group] for group in shown}
+    assert shares["own"] > 0.95
+    assert shares["other"] > 2 * shares["background"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a sunflower", set()), ("sunflowers", {"sunflowers"}), ("the sun", {"sun"}), ("向日葵", {"sunflowers"}),
+        ("crescent moon", {"crescent"}), ("full moon", {"moon"}), ("a moonlit night", {"night", "moonlit"}),
+        ("rainbow", {"rainbow"}), ("彩虹", {"rainbow"}), ("rain", {"rain"}), ("train", {"train"}), ("雨", {"rain"}),
+        ("灯塔", {"lighthouse"}), ("塔", {"pagoda"}), ("火山", {"volcano"}), ("山", {"mountains"}),
+        ("猫头鹰", {"owl"}), ("猫", {"cat"}), ("熊猫", {"panda"}), ("鲸鱼", {"whale"}), ("鱼", {"fish"}),
+        ("长城", {"greatwall"}), ("城市", {"skyline"}), ("城堡", {"castle"}), ("火车", {"train"}), ("风车", {"windmill"}),
+        ("睡莲", {"lilies"}), ("荷花", {"lotus"}), ("lily pads", {"lilies"}), ("lotus", {"lotus"}), ("梅花", {"plum"}),
+        ("樱花", {"blossoms"}), ("梅花鹿", {"deer"}), ("两只狐狸", {"fox"}), ("three cranes", {"crane"}),
+        ("catalogue, foxglove, dogma, owlish", set()), ("woman with an umbrella", {"umbrella"}),
+        ("独钓寒江雪", {"snow", "fisherman", "small"}), ("THE GREAT WALL!", {"greatwall"}), ("a harbour", {"harbour"}),
+        ("石拱桥", {"stonebridge"}), ("拱桥", {"bridge"}), ("black crows", {"crows"}), ("燕子", {"swallows"}),
+    ],
+)  # fmt: skip
+def test_phrases_are_matched_whole_and_the_longest_first(text: str, named: set[str]) -> None:
+    assert facts_named(text) == named
+
+
+@pytest.mark.parametrize(
+    ("count", "zh", "en"), [(1, "一只", "fox"), (2, "两只", "two "), (3, "三只", "three ")]
+)
+def test_captions_count_animals(count: int, zh: str, en: str) -> None:
+    rng = np.random.default_rng(6)
+    scene = next(s for s in (compose(n, subjects=("fox",)) for n in range(200)) if s.count == count)
+    texts = [caption(scene, rng) for _ in range(200)]
+    numbers = {"一只", "两只", "三只", "two ", "three ", "pair of "}
+    wrong = numbers - {zh, en, *(["pair of "] if count == 2 else [])}
+    assert any(zh in text for text in texts)
+    assert any(en in text for text in texts)
+    assert not any(number in text for number in wrong for text in texts)
+
+
+def test_captions_place_what_is_on_one_side() -> None:
+    """With the places of the painted subjects as with the scene's own."""
+    rng = np.random.default_rng(7)
+    sides = {"left": ("左", "left"), "right": ("右", "right")}
+    seen = set()
+    for seed in range(60):
+        scene = compose(seed, subjects=("lighthouse",), kind="sea", weather="rain")
+        boxes = {"lighthouse": (0.1, 0.2, 0.3, 0.7) if seed % 2 else (0.7, 0.2, 0.9, 0.7)}
+        texts = [caption(scene, rng, boxes) for _ in range(40)]
+        right = "left" if seed % 2 else "right"
+        wrong = {"left": "right", "right": "left"}[right]
+        seen |= {right for text in texts if any(word in text for word in sides[right])}
+        places = [text for text in texts if any(word in text for word in sides[wrong])]
+        assert not any("lighthouse on the" in text or f"{sides[wrong][0]}边的灯塔" in text for text in places)
+    assert seen == {"left", "right"}
+
+
+def test_close_views_are_called_so() -> None:
+    rng = np.random.default_rng(8)
+    for subject, words in (("fox", ("close-up", "特写")), ("monk", ("portrait", "肖像"))):
+        kind = "creature" if subject == "fox" else "portrait"
+        texts = [caption(compose(seed, kind=kind, subjects=(subject,)), rng) for seed in range(200)]
+        assert all(any(word in text for text in texts) for word in words)
+        far = [caption(compose(seed, kind="snow", subjects=(subject,)), rng) for seed in range(200)]
+        assert not any(word in text for text in far for word in words)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from starrynight.firefly import model, verbs
 from starrynight.firefly.training import autoencoder, corpus, data, evaluate, optimise, session, train
+from starrynight.firefly.training.captions import mentions
 
 CPU = torch.device("cpu")
 CONFIG = model.ModelConfig(64, 1)
@@ -114,7 +115,7 @@ def test_a_record_says_what_each_caption_names_and_where_subjects_are(drawn: dat
         assert all(0 <= edge <= 1 for box in record["boxes"].values() for edge in box)
         assert all(box[0] < box[2] and box[1] < box[3] for box in record["boxes"].values())
         for text, named in zip(record["captions"], record["named"], strict=True):
-            assert set(named) == {one for one in shown if data.mentions(text, "thing", one)}
+            assert set(named) == {one for one in shown if mentions(text, "thing", one)}
 
 
 def test_the_tokenizer_decodes_any_text_to_itself(tokenizer) -> None:

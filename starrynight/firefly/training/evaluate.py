@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from starrynight.firefly import model
 from starrynight.firefly.drawing.scene import HOURS, STYLES, SUBJECTS, compose
-from starrynight.firefly.training import data
+from starrynight.firefly.training import captions, data
 from starrynight.firefly.training.autoencoder import mean_psnr
 from starrynight.firefly.training.corpus import to_signed
 from starrynight.firefly.training.optimise import lr_factor, read_checkpoint, write_checkpoint
@@ -200,10 +200,10 @@ def evaluation_prompts(held_out: data.PictureSet, count: int) -> list[Evaluation
     for record in held_out.records[:count]:
         scene = compose(record["seed"])
         rng = np.random.default_rng((record["seed"], 2))
-        while not data.mentions(text := data.caption(scene, rng), "style", scene.style):
+        while not captions.mentions(text := captions.caption(scene, rng), "style", scene.style):
             pass
-        subjects = tuple(subject for subject in scene.subjects if data.mentions(text, "thing", subject))
-        prompts.append(EvaluationPrompt(record, text, subjects, data.mentions(text, "hour", scene.hour)))
+        subjects = tuple(subject for subject in scene.subjects if captions.mentions(text, "thing", subject))
+        prompts.append(EvaluationPrompt(record, text, subjects, captions.mentions(text, "hour", scene.hour)))
     return prompts
 
 

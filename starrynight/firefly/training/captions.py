@@ -1,0 +1,278 @@
+"""Captions of scenes, Chinese or English, written the way people write prompts: short, varied, the main things
+first, with parts left out, and always true of the scene.
+
+phrases.json has, in both languages: phrases of every "style", "thing", "hour", "weather" and "kind"; "counted"
+phrases that follow a number; "place" templates; and whole "line"s, each with the facts that must hold for it.
+Facts are the names of subjects, style, kind, hour and weather, and those of ``facts_of``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from starrynight.firefly.drawing.scene import ANIMALS, COUNTED, PEOPLE, Scene
+from starrynight.models.vocabulary import LANGUAGES, Vocabulary
+from starrynight.models.wording import PhraseBook
+
+Rng = np.random.Generator
+# Left, top, right and bottom edge of every subject, as shares of the picture's side.
+Boxes = Mapping[str, Sequence[float]]
+
+PHRASES: dict[str, Any] = json.loads((Path(__file__).parent / "phrases.json").read_text("utf-8"))
+
+FIGURES = (*PEOPLE, *ANIMALS)
+_LANDMARKS = (
+    "pagoda", "lighthouse", "castle", "windmill", "temple", "teahouse", "stonebridge", "greatwall", "train",
+    "balloon", "island", "volcano", "waterfall", "church", "boat", "bridge",
+)  # fmt: skip
+_LIGHTS = ("moon", "crescent", "sun")
+# What people mention last: it is there in most pictures of a kind.
+_BACKGROUND = ("reflection", "clouds", "mountains", "trees", "swirls", "stars")
+# The subjects that a kind of scene is about, where its name is not the subject's.
+_MAIN: dict[str, tuple[str, ...]] = {
+    "pond": ("pond", "lilies", "lotus"),
+    "mountain": ("mountains",),
+    "city": ("skyline",),
+    "forest": ("forest", "maple", "pine"),
+    "meadow": ("meadow", "flowers"),
+    "gorge": ("waterfall",),
+    "portrait": PEOPLE,
+    "creature": ANIMALS,
+}
+# How much sooner than other subjects these are named.
+_FIRST = {**dict.fromkeys(_BACKGROUND, 0.6), **dict.fromkeys(_LANDMARKS, 3.0), **dict.fromkeys(FIGURES, 6.0)}
+# Subjects of which a caption says on which side they are, the distant ones only as far as they are small.
+_SIDED = (*FIGURES, *_LANDMARKS, *_LIGHTS, "cypress", "willow", "maple", "pine", "plum")
+_DISTANT = ("fox", "deer", "horse", "camel", "crane", "whale", *PEOPLE, "island", "volcano", "mountains")
+_NUMBERS = {"zh": ("一", "两", "三"), "en": ("a", "two", "three")}
+_COUNTS = ("one", "two", "three")
+# Phrases that people add to prompts and that show nothing. One caption in eight gets one, so that the model
+# learns to ignore them.
+_ORNAMENTS = (
+    "masterpiece", "best quality", "8k", "highly detailed", "beautiful", "a painting", "art", "wallpaper",
+    "高清", "精美", "杰作", "细节丰富", "唯美", "绘画作品", "大师之作", "一幅画",
+)  # fmt: skip
+
+
+def caption(scene: Scene, rng: Rng, boxes: Boxes | None = None) -> str:
+    """A short true description of the scene, never empty: 50 % Chinese, 45 % English, 5 % in both.
+
+    With ``boxes`` it can also say on which side a subject is that the scene does not place.
+    """
+    draw = rng.uniform()
+    if draw < 0.5:
+        return _write(scene, rng, "zh", boxes)
+    if draw < 0.95:
+        return _write(scene, rng, "en", boxes)
+    language, other = ("zh", "en") if draw < 0.975 else ("en", "zh")
+    line, _ = _line(scene, rng, language)
+    comma = "，" if language == "zh" else ", "
+    return f"{line}{comma}{_pick(rng, PHRASES['style'][other][scene.style])}"
+
+
+def ornament(text: str, rng: Rng) -> str:
+    """``text``, one time in eight with a meaningless phrase before or after it."""
+    if not text or rng.random() >= 1 / 8:
+        return text
+    extra = str(rng.choice(_ORNAMENTS))
+    comma = "，" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else ", "
+    return f"{extra}{comma}{text}" if rng.random() < 0.3 else f"{text.rstrip('。.')}{comma}{extra}"
+
+
+@lru_cache(4096)
+def facts_named(text: str) -> frozenset[str]:
+    """The facts that a caption states: every phrase and line counts whole, the longest first."""
+    return frozenset(_book().named(text))
+
+
+def mentions(text: str, kind: str, name: str) -> bool:
+    """Whether ``text`` contains a phrase that captions use for ``name``, a "style", "thing" or "hour"."""
+    if name not in PHRASES[kind]["en"]:
+        raise KeyError(name)
+    return name in facts_named(text)
+
+
+def facts_of(scene: Scene) -> set[str]:
+    """What holds in a scene: its subjects, style, kind, hour and weather; "one", "two" or "three" and
+    "several" animals; "close" or "small" for its person or animal; "moonlit".
+    """
+    facts = {*scene.subjects, scene.style, scene.kind, scene.hour, scene.weather}
+    if scene.has(*FIGURES):
+        facts |= {_COUNTS[scene.count - 1], "close" if scene.close else "small"}
+    if scene.count > 1:
+        facts.add("several")
+    if scene.has("moon", "crescent"):
+        facts.add("moonlit")
+    return facts
+
+
+def vocabulary() -> Vocabulary:
+    """What the captions name, to be written beside the weights that were trained on them."""
+    things, styles, hours, weathers, kinds = (
+        {
+            name: {language: list(_all_phrases(kind, language, name)) for language in LANGUAGES}
+            for name in PHRASES[kind]["en"]
+        }
+        for kind in ("thing", "style", "hour", "weather", "kind")
+    )
+    lines = {
+        language: [line for _, some in PHRASES["line"][language] for line in some] for language in LANGUAGES
+    }
+    for language, templates in PHRASES["place"].items():
+        lines[language] += [template.format("") for some in templates.values() for template in some]
+    lines["en"] += ["a pair of"]
+    return Vocabulary(things, styles, hours, weathers, kinds, lines)
+
+
+def _all_phrases(kind: str, language: str, name: str) -> Iterator[str]:
+    """A name's phrases; of a thing that is counted also those with a number, the Chinese ones with 一."""
+    yield from PHRASES[kind][language][name]
+    for counted in PHRASES["counted"][language].get(name, ()) if kind == "thing" else ():
+        for number in ("一", "两", "三") if language == "zh" else ("", "two ", "three ", "a pair of "):
+            yield number + counted
+
+
+@cache
+def _book() -> PhraseBook:
+    """Every phrase with the facts it states; a line of several entries states what they share."""
+    entries: list[tuple[str, frozenset[str]]] = [
+        (phrase, frozenset({name}))
+        for kind in ("style", "thing", "hour", "weather")
+        for language in LANGUAGES
+        for name in PHRASES[kind][language]
+        for phrase in _all_phrases(kind, language, name)
+    ]
+    taken = {phrase for phrase, _ in entries}
+    entries += [
+        (phrase, frozenset({name}))
+        for language in LANGUAGES
+        for name, some in PHRASES["kind"][language].items()
+        if name != "portrait"  # which may be of an animal
+        for phrase in set(some) - taken
+    ]
+    lines: dict[str, frozenset[str]] = {}
+    for language in LANGUAGES:
+        for needs, some in PHRASES["line"][language]:
+            for line in set(some) - taken:
+                lines[line] = frozenset(needs.split()) & lines.get(line, frozenset(needs.split()))
+    return PhraseBook([*entries, *lines.items()])
+
+
+def _write(scene: Scene, rng: Rng, language: str, boxes: Boxes | None) -> str:
+    styles, hours, weathers = (PHRASES[kind][language] for kind in ("style", "hour", "weather"))
+    draw = rng.uniform(size=6)
+    order = _order(scene, rng)
+    stated: set[str] = set()
+    parts: list[str] = []
+    if draw[0] < 0.14:
+        names = order[:1]
+    elif draw[0] < 0.34:
+        names = order[: int(rng.integers(2, 5))]
+    else:
+        line, stated = _line(scene, rng, language)
+        more = int(rng.choice((0, 1, 2, 3), p=(0.4, 0.3, 0.2, 0.1)))
+        names, parts = [name for name in order if name not in stated][:more], [line]
+    figure = next((name for name in scene.subjects if name in FIGURES), None)
+    if figure and figure not in {*names, *stated} and draw[5] < (0.97 if _is_about(scene, figure) else 0.5):
+        parts.insert(0, _phrase(scene, rng, figure, language, boxes))
+    parts += [_phrase(scene, rng, name, language, boxes) for name in names]
+    if draw[1] < 0.5 and scene.hour not in stated:
+        parts.append(_pick(rng, hours[scene.hour]))
+    if draw[2] < 0.5 and weathers[scene.weather] and scene.weather not in stated:
+        parts.append(_pick(rng, weathers[scene.weather]))
+    if draw[3] < 0.9:
+        places = (0, 1, len(parts))
+        parts.insert(int(rng.choice(places, p=(0.2, 0.4, 0.4))), _pick(rng, styles[scene.style]))
+    parts = list(dict.fromkeys(parts))
+    if language == "zh":
+        text = ("，" if draw[4] < 0.85 else " ").join(parts)
+        return text + ("。" if draw[4] > 0.95 else "")
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:] if draw[4] < 0.2 else text
+
+
+def _order(scene: Scene, rng: Rng) -> list[str]:
+    """The subjects in the order in which people name them: mostly the main things first."""
+    main = _MAIN.get(scene.kind, (scene.kind,))
+    weights = [max(_FIRST.get(name, 1.0), 3.0 if name in main else 0.0) for name in scene.subjects]
+    keys = rng.exponential(size=len(weights)) / np.array(weights)
+    return [scene.subjects[place] for place in np.argsort(keys)]
+
+
+def _is_about(scene: Scene, figure: str) -> bool:
+    return figure in _MAIN.get(scene.kind, ())
+
+
+def _line(scene: Scene, rng: Rng, language: str) -> tuple[str, set[str]]:
+    """A line whose facts all hold, and those facts. A line with more facts, or with the main subject, a person,
+    an animal or a landmark among them, is drawn more often.
+    """
+    facts = facts_of(scene)
+    fitting = [
+        (set(needs.split()), lines)
+        for needs, lines in PHRASES["line"][language]
+        if facts.issuperset(needs.split())
+    ]
+    fitting.append(({scene.kind}, PHRASES["kind"][language][scene.kind]))
+    main = {*_MAIN.get(scene.kind, (scene.kind,))}
+    weights = [
+        len(needs) ** 2 * (5 if main & needs else 1) * (3 if needs & {*FIGURES, *_LANDMARKS} else 1)
+        for needs, _ in fitting
+    ]
+    needs, lines = fitting[int(rng.choice(len(fitting), p=np.array(weights) / sum(weights)))]
+    return _pick(rng, lines), needs
+
+
+def _phrase(scene: Scene, rng: Rng, name: str, language: str, boxes: Boxes | None) -> str:
+    """What a subject is called: how many there are, and at times where it is or that it is seen from near."""
+    draw = rng.uniform(size=2)
+    text = _pick(rng, PHRASES["thing"][language][name])
+    if name in COUNTED and (scene.count > 1 or language == "zh"):
+        counted = _pick(rng, PHRASES["counted"][language][name])
+        space = "" if language == "zh" else " "
+        number = _NUMBERS[language][scene.count - 1]
+        if scene.count == 2 and language == "en" and draw[0] < 0.15:
+            number = "a pair of"
+        if draw[0] < (0.8 if scene.count > 1 else 0.3):
+            text = f"{number}{space}{counted}"
+        elif language == "en":
+            text = counted
+    where = _places(scene, name, boxes)
+    if where and draw[1] < (0.45 if where[0] in ("close", "portrait") else 0.15):
+        text = _pick(rng, PHRASES["place"][language][_pick(rng, where)]).format(text)
+    return text
+
+
+def _places(scene: Scene, name: str, boxes: Boxes | None) -> list[str]:
+    """The "place" templates that are true of a subject."""
+    if name in FIGURES and scene.close:
+        return ["portrait" if name in PEOPLE else "close"]
+    found = ["far"] if name in _DISTANT else []
+    if name in _SIDED and (side := _side(scene, name, boxes)):
+        found.append(side)
+    return found
+
+
+def _side(scene: Scene, name: str, boxes: Boxes | None) -> str | None:
+    """ "left" or "right" where a subject clearly is there, else None."""
+    if boxes is not None:
+        left, _, right, _ = boxes.get(name, (0.0, 0.0, 1.0, 1.0))
+        middle, left, right = (left + right) / 2, max(left, 0.0), min(right, 1.0)
+        return (
+            "left" if middle < 0.42 and right < 0.62 else "right" if middle > 0.58 and left > 0.38 else None
+        )
+    places = dict.fromkeys(_LIGHTS, scene.light[0]) | {"pagoda": 0.5 + 0.2 * scene.side}
+    if scene.count == 1 and sum(scene.has(figure) for figure in FIGURES) == 1:
+        places |= dict.fromkeys(FIGURES, scene.figure)
+    x = places.get(name, 0.5)
+    return "left" if x < 0.42 else "right" if x > 0.58 else None
+
+
+def _pick(rng: Rng, choices: Sequence[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]
