@@ -61,6 +61,8 @@ def beast(name: str, canvas: Canvas, scene: Scene, rng: Rng) -> None:
     elif not scene.close and wet(canvas, scene.figure, y):
         y = max(y, 0.9)
         _knoll(canvas, scene, scene.figure, y)
+    elif scene.kind == "village" and not scene.close:
+        _knoll(canvas, scene, scene.figure, y - 0.08)  # clear ground before the houses
     elif scene.close and wet(canvas, scene.figure, y):
         _knoll(canvas, scene, scene.figure, y - 0.04)
     ground = behind(canvas, scene.figure, y - target / 2, target, target)
