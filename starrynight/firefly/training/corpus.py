@@ -7,6 +7,7 @@ size, or an oblong window that cuts off no subject.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,23 +140,27 @@ class Corpus:
         self._windows: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     @torch.no_grad()
-    def refresh(self, vae: Any, dtype: torch.dtype, most: int = 2**31) -> int:
-        """Encode the pictures that were drawn meanwhile, at most ``most``. Returns how many there are now."""
+    def refresh(self, vae: Any, dtype: torch.dtype, most: int = 2**31, seconds: float = math.inf) -> int:
+        """Encode the pictures that were drawn meanwhile: at most ``most``, and one batch at least but no more
+        than ``seconds`` allow. Returns how many there are now.
+        """
         self.drawn.refresh()
-        last = min(len(self.drawn), self.count + most)
+        deadline, first = time.perf_counter() + seconds, self.count
         pictures, made = self.drawn.pictures, {shrink: list[Tensor]() for shrink in self.latents}
-        for first in range(self.count, last, self.batch_size):
-            signed = to_signed(pictures[first : min(first + self.batch_size, last)], self.device)
+        last = min(len(self.drawn), first + most)
+        while self.count < last and (self.count == first or time.perf_counter() < deadline):
+            end = min(self.count + self.batch_size, last)
+            signed = to_signed(pictures[self.count : end], self.device)
             for shrink, found in made.items():
                 small = F.avg_pool2d(signed, shrink) if shrink > 1 else signed
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                     found.append(vae.encoder(small).chunk(2, dim=1)[0].half().contiguous())
-        if last > self.count:
+            self.count = end
+        if self.count > first:
             for shrink, found in made.items():
-                old = [self.latents[shrink]] if self.count else []
+                old = [self.latents[shrink]] if first else []
                 self.latents[shrink] = torch.cat([*old, *found])
-            self.captions.add(self.drawn.records[self.count : last])
-            self.count = last
+            self.captions.add(self.drawn.records[first : self.count])
         return self.count
 
     def statistics(self) -> tuple[float, float]:

@@ -43,7 +43,7 @@ LARGER_AFTER = 0.4
 # The share of samples whose subject is drawn before the picture (Corpus.sample).
 NAMED_SHARE = 0.35
 # Held-out pictures that losses are compared on.
-EXAMS = 64
+EXAMS = 48
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,15 @@ class PainterTraining:
             name: Corpus(session.work / name, tokenizer, self.device, shrinks)
             for name, shrinks in names.items()
         }
-        for corpus in self.corpora.values():
-            corpus.refresh(vae, self.dtype, EXAMS if corpus is self.corpora["held-out"] else 2**31)
+        for name, corpus in self.corpora.items():
+            tenth = (session.deadline - time.perf_counter()) / 10
+            corpus.refresh(vae, self.dtype, EXAMS if name == "held-out" else 2**31, tenth / 2)
         self.mean, self.deviation = self._statistics()
         self.shapes = self._shapes()
         self.network = new_network(plan, len(tokenizer), tokenizer.pad_token_id).to(self.device)
         self.refreshed = time.perf_counter()
         self.per_shape: dict[str, int] = {}
+        self.exams = 1 if self.device.type == "cpu" else 6
 
     def _statistics(self) -> tuple[float, float]:
         """Mean and deviation of the latents, from the first run's pictures."""
@@ -274,7 +276,7 @@ class PainterTraining:
     def _refresh(self, every: float) -> None:
         if time.perf_counter() - self.refreshed > every:
             for name in ("training", "large"):
-                self.corpora[name].refresh(self.vae, self.dtype)
+                self.corpora[name].refresh(self.vae, self.dtype, seconds=every / 10)
             self.refreshed = time.perf_counter()
 
     @torch.no_grad()
@@ -283,9 +285,9 @@ class PainterTraining:
         found = {}
         for name, shrink in (("half", 2), ("whole", 1)):
             shape, losses = Shape(name, shrink), []
-            for part in range(2):
+            for part in range(self.exams):
                 rng = np.random.default_rng((99, part))
-                latents, words, mask = self.corpora["held-out"].sample(shape, 16, rng, empty_share=0.0)
+                latents, words, mask = self.corpora["held-out"].sample(shape, 8, rng, empty_share=0.0)
                 clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
                 with autocast(self.device, self.dtype):
                     losses.append(train.flow_loss(network, clean, (words, mask), draw).item())
@@ -326,7 +328,7 @@ class PainterTraining:
     def _distillation_loss(self, objective: train.Distillation, network: Any) -> float:
         """The distillation's loss on held-out pictures, always with the same noise."""
         losses = []
-        for part in range(2):
+        for part in range(self.exams):
             rng = np.random.default_rng((98, part))
             latents, words, mask = self.corpora["held-out"].sample(Shape("whole"), 8, rng, empty_share=0.0)
             clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
