@@ -50,7 +50,12 @@ _FIRST = {**dict.fromkeys(_BACKGROUND, 0.6), **dict.fromkeys(_LANDMARKS, 3.0), *
 # Subjects of which a caption says on which side they are, the distant ones only as far as they are small.
 _SIDED = (*FIGURES, *_LANDMARKS, *_LIGHTS, "cypress", "willow", "maple", "pine", "plum")
 _DISTANT = ("fox", "deer", "horse", "camel", "crane", "whale", *PEOPLE, "island", "volcano", "mountains")
-_NUMBERS = {"zh": ("一", "两", "三"), "en": ("a", "two", "three")}
+_SKY = (*_LIGHTS, "stars", "swirls", "comet", "aurora", "clouds", "rainbow", "rain", "snow")
+# Of these, what a thing is said to be under.
+_OVERHEAD = (*_LIGHTS, "stars", "aurora", "clouds", "rainbow")
+_NUMBERS = {"zh": ("一", "两", "三"), "en": ("a ", "two ", "three ")}
+# A part with one of these takes no hour: 夜晚的左边有灯塔 is no phrase.
+_SENTENCE = frozenset("，,有是")
 _COUNTS = ("one", "two", "three")
 # Phrases that people add to prompts and that show nothing. One caption in eight gets one, so that the model
 # learns to ignore them.
@@ -86,8 +91,10 @@ def ornament(text: str, rng: Rng) -> str:
 
 
 @lru_cache(4096)
-def facts_named(text: str) -> frozenset[str]:
-    """The facts that a caption states: every phrase and line counts whole, the longest first."""
+def named_in(text: str) -> frozenset[str]:
+    """The subjects, style, hour and weather that a caption states: phrases and lines count whole, the longest
+    first.
+    """
     return frozenset(_book().named(text))
 
 
@@ -95,7 +102,7 @@ def mentions(text: str, kind: str, name: str) -> bool:
     """Whether ``text`` contains a phrase that captions use for ``name``, a "style", "thing" or "hour"."""
     if name not in PHRASES[kind]["en"]:
         raise KeyError(name)
-    return name in facts_named(text)
+    return name in named_in(text)
 
 
 def facts_of(scene: Scene) -> set[str]:
@@ -140,7 +147,7 @@ def _all_phrases(kind: str, language: str, name: str) -> Iterator[str]:
 
 @cache
 def _book() -> PhraseBook:
-    """Every phrase with the facts it states; a line of several entries states what they share."""
+    """Every phrase with the names it states; a line of several entries states what they share."""
     entries: list[tuple[str, frozenset[str]]] = [
         (phrase, frozenset({name}))
         for kind in ("style", "thing", "hour", "weather")
@@ -148,28 +155,37 @@ def _book() -> PhraseBook:
         for name in PHRASES[kind][language]
         for phrase in _all_phrases(kind, language, name)
     ]
+    names = frozenset().union(*(meaning for _, meaning in entries))
     taken = {phrase for phrase, _ in entries}
-    entries += [
-        (phrase, frozenset({name}))
-        for language in LANGUAGES
-        for name, some in PHRASES["kind"][language].items()
-        if name != "portrait"  # which may be of an animal
-        for phrase in set(some) - taken
-    ]
     lines: dict[str, frozenset[str]] = {}
     for language in LANGUAGES:
-        for needs, some in PHRASES["line"][language]:
+        kinds = PHRASES["kind"][language].items()
+        for needs, some in (*PHRASES["line"][language], *kinds):
             for line in set(some) - taken:
-                lines[line] = frozenset(needs.split()) & lines.get(line, frozenset(needs.split()))
+                lines[line] = lines.get(line, names) & frozenset(needs.split())
     return PhraseBook([*entries, *lines.items()])
 
 
 def _write(scene: Scene, rng: Rng, language: str, boxes: Boxes | None) -> str:
-    styles, hours, weathers = (PHRASES[kind][language] for kind in ("style", "hour", "weather"))
-    draw = rng.uniform(size=6)
+    draw = rng.uniform(size=3)
+    parts = _parts(scene, rng, language, boxes)
+    if draw[0] < 0.9:
+        style = _pick(rng, PHRASES["style"][language][scene.style])
+        parts.insert(int(rng.choice((0, 1, len(parts)), p=(0.2, 0.4, 0.4))), style)
+    parts = list(dict.fromkeys(parts))
+    if language == "zh":
+        text = ("，" if draw[1] < 0.85 else " ").join(parts)
+        return text + ("。" if draw[1] > 0.95 else "")
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:] if draw[1] < 0.2 else text
+
+
+def _parts(scene: Scene, rng: Rng, language: str, boxes: Boxes | None) -> list[str]:
+    """One phrase or line, or several, what is named first and what matters most mostly in front."""
+    draw = rng.uniform(size=4)
     order = _order(scene, rng)
     stated: set[str] = set()
-    parts: list[str] = []
+    lines: list[str] = []
     if draw[0] < 0.14:
         names = order[:1]
     elif draw[0] < 0.34:
@@ -177,24 +193,38 @@ def _write(scene: Scene, rng: Rng, language: str, boxes: Boxes | None) -> str:
     else:
         line, stated = _line(scene, rng, language)
         more = int(rng.choice((0, 1, 2, 3), p=(0.4, 0.3, 0.2, 0.1)))
-        names, parts = [name for name in order if name not in stated][:more], [line]
+        names, lines = [name for name in order if name not in stated][:more], [line]
     figure = next((name for name in scene.subjects if name in FIGURES), None)
-    if figure and figure not in {*names, *stated} and draw[5] < (0.97 if _is_about(scene, figure) else 0.5):
-        parts.insert(0, _phrase(scene, rng, figure, language, boxes))
-    parts += [_phrase(scene, rng, name, language, boxes) for name in names]
-    if draw[1] < 0.5 and scene.hour not in stated:
-        parts.append(_pick(rng, hours[scene.hour]))
-    if draw[2] < 0.5 and weathers[scene.weather] and scene.weather not in stated:
-        parts.append(_pick(rng, weathers[scene.weather]))
-    if draw[3] < 0.9:
-        places = (0, 1, len(parts))
-        parts.insert(int(rng.choice(places, p=(0.2, 0.4, 0.4))), _pick(rng, styles[scene.style]))
-    parts = list(dict.fromkeys(parts))
-    if language == "zh":
-        text = ("，" if draw[4] < 0.85 else " ").join(parts)
-        return text + ("。" if draw[4] > 0.95 else "")
-    text = ", ".join(parts)
-    return text[0].upper() + text[1:] if draw[4] < 0.2 else text
+    missing = figure is not None and figure not in {*names, *stated}
+    if figure and missing and draw[1] < (0.97 if figure in _MAIN.get(scene.kind, ()) else 0.5):
+        names.insert(0, figure)
+    phrases = _phrases(scene, rng, names, language, boxes)
+    parts = phrases + lines if missing or draw[2] < 0.2 else lines + phrases
+    return _with_time(scene, rng, parts, stated, language)
+
+
+def _phrases(scene: Scene, rng: Rng, names: Sequence[str], language: str, boxes: Boxes | None) -> list[str]:
+    """What the subjects are called; one time in three the first two in one phrase: "a fox under the moon"."""
+    if len(names) < 2 or rng.uniform() > 0.35:
+        return [_phrase(scene, rng, name, language, boxes) for name in names]
+    first, second = (_called(scene, rng, name, language) for name in names[:2])
+    under = names[1] in _OVERHEAD and names[0] not in _SKY
+    pair = _pick(rng, PHRASES["pair"][language]["under" if under else "and"]).format(first, second)
+    return [pair, *(_phrase(scene, rng, name, language, boxes) for name in names[2:])]
+
+
+def _with_time(scene: Scene, rng: Rng, parts: list[str], stated: set[str], language: str) -> list[str]:
+    """The parts, half the time with the hour and with the weather: by themselves, or as "a fox at night"."""
+    for kind, name in (("hour", scene.hour), ("weather", scene.weather)):
+        draw = rng.uniform()
+        phrases = PHRASES[kind][language][name]
+        if draw > 0.5 or not phrases or name in stated:
+            continue
+        if draw < 0.2 and not set(parts[0]) & _SENTENCE:
+            parts = [_pick(rng, PHRASES["at"][language][name]).format(parts[0]), *parts[1:]]
+        else:
+            parts = [*parts, _pick(rng, phrases)]
+    return parts
 
 
 def _order(scene: Scene, rng: Rng) -> list[str]:
@@ -203,10 +233,6 @@ def _order(scene: Scene, rng: Rng) -> list[str]:
     weights = [max(_FIRST.get(name, 1.0), 3.0 if name in main else 0.0) for name in scene.subjects]
     keys = rng.exponential(size=len(weights)) / np.array(weights)
     return [scene.subjects[place] for place in np.argsort(keys)]
-
-
-def _is_about(scene: Scene, figure: str) -> bool:
-    return figure in _MAIN.get(scene.kind, ())
 
 
 def _line(scene: Scene, rng: Rng, language: str) -> tuple[str, set[str]]:
@@ -230,23 +256,27 @@ def _line(scene: Scene, rng: Rng, language: str) -> tuple[str, set[str]]:
 
 
 def _phrase(scene: Scene, rng: Rng, name: str, language: str, boxes: Boxes | None) -> str:
-    """What a subject is called: how many there are, and at times where it is or that it is seen from near."""
-    draw = rng.uniform(size=2)
-    text = _pick(rng, PHRASES["thing"][language][name])
+    """What a subject is called, at times with where it is or that it is seen from near."""
+    text = _called(scene, rng, name, language)
+    where = _places(scene, name, boxes)
+    if where and rng.uniform() < (0.45 if where[0] in ("close", "portrait") else 0.15):
+        return _pick(rng, PHRASES["place"][language][_pick(rng, where)]).format(text)
+    return text
+
+
+def _called(scene: Scene, rng: Rng, name: str, language: str) -> str:
+    """What a subject is called, and how many animals there are."""
+    draw = rng.uniform()
     if name in COUNTED and (scene.count > 1 or language == "zh"):
         counted = _pick(rng, PHRASES["counted"][language][name])
-        space = "" if language == "zh" else " "
         number = _NUMBERS[language][scene.count - 1]
-        if scene.count == 2 and language == "en" and draw[0] < 0.15:
-            number = "a pair of"
-        if draw[0] < (0.8 if scene.count > 1 else 0.3):
-            text = f"{number}{space}{counted}"
-        elif language == "en":
-            text = counted
-    where = _places(scene, name, boxes)
-    if where and draw[1] < (0.45 if where[0] in ("close", "portrait") else 0.15):
-        text = _pick(rng, PHRASES["place"][language][_pick(rng, where)]).format(text)
-    return text
+        if scene.count == 2 and language == "en" and draw < 0.15:
+            number = "a pair of "
+        if draw < (0.8 if scene.count > 1 else 0.3):
+            return f"{number}{counted}"
+        if language == "en":
+            return counted
+    return _pick(rng, PHRASES["thing"][language][name])
 
 
 def _places(scene: Scene, name: str, boxes: Boxes | None) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from starrynight.firefly.drawing.scene import Scene, compose
-from starrynight.firefly.training.captions import caption, facts_named, ornament
+from starrynight.firefly.training.captions import caption, named_in, ornament
 from starrynight.storage import write_atomic
 
 # Left, top, right and bottom edge of a subject, as shares of the picture's side.
@@ -96,7 +96,7 @@ def describe(scene: Scene, captions: int, boxes: dict[str, Box] | None = None) -
     """
     rng = np.random.default_rng((scene.seed, 1))
     texts = [ornament(caption(scene, rng, boxes), rng) for _ in range(captions)]
-    named = [[one for one in scene.subjects if one in facts_named(text)] for text in texts]
+    named = [[one for one in scene.subjects if one in named_in(text)] for text in texts]
     rounded = {name: [round(float(edge), 3) for edge in box] for name, box in (boxes or {}).items()}
     return {
         "seed": scene.seed,
