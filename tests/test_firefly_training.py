@@ -18,7 +18,8 @@ from safetensors import safe_open
 
 from starrynight.firefly import model, verbs
 from starrynight.firefly.training import autoencoder, corpus, data, evaluate, optimise, session, train
-from starrynight.firefly.training.captions import mentions
+from starrynight.firefly.training.captions import mentions, vocabulary
+from starrynight.models.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
 CONFIG = model.ModelConfig(64, 1)
@@ -371,6 +372,7 @@ def test_a_session_goes_from_nothing_to_weights_that_paint_and_survives_a_kill(t
     said = [json.loads(line) for line in again.stdout.splitlines() if line.startswith('{"what"')]
     assert [one["what"] for one in said][-3:] == ["painter", "distillation", "saved"]
     assert said[0]["seconds_left"] < 24 - spent
+    assert Vocabulary.read(out) == vocabulary()
     made = verbs.provenance(out)
     assert (made["dim"], made["layers"], made["side"]) == ("64", "1", "64")
     assert made["autoencoder_steps"] == str(

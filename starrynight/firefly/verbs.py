@@ -39,7 +39,7 @@ def draw(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train Firefly from nothing to saved weights within --seconds, on the GPU if there is one."""
     from starrynight.firefly import model
-    from starrynight.firefly.training import evaluate, session
+    from starrynight.firefly.training import captions, evaluate, session
     from starrynight.firefly.training.optimise import choose_device
 
     device = choose_device(options.device)
@@ -59,6 +59,7 @@ def train(options: argparse.Namespace) -> None:
     prompts = evaluate.sheet_prompts()[:: 1 if device.type == "cuda" else 12]
     header["rescaled"] = json.dumps(model.rescale(pipe.to(device), prompts, size=plan.side))
     model.save(pipe.to("cpu"), options.out, header)
+    captions.vocabulary().write(options.out)
     pieces = pack(options.out, options.pieces) if options.pieces else []
     print(json.dumps({"what": "saved", "folder": str(options.out), "pieces": pieces, **header}), flush=True)
 

@@ -68,7 +68,7 @@ _ORNAMENTS = (
 def caption(scene: Scene, rng: Rng, boxes: Boxes | None = None) -> str:
     """A short true description of the scene, never empty: 50 % Chinese, 45 % English, 5 % in both.
 
-    With ``boxes`` it can also say on which side a subject is that the scene does not place.
+    ``boxes``, the places of the painted subjects, let it say on which side one is.
     """
     draw = rng.uniform()
     if draw < 0.5:
@@ -290,18 +290,13 @@ def _places(scene: Scene, name: str, boxes: Boxes | None) -> list[str]:
 
 
 def _side(scene: Scene, name: str, boxes: Boxes | None) -> str | None:
-    """ "left" or "right" where a subject clearly is there, else None."""
-    if boxes is not None:
-        left, _, right, _ = boxes.get(name, (0.0, 0.0, 1.0, 1.0))
-        middle, left, right = (left + right) / 2, max(left, 0.0), min(right, 1.0)
-        return (
-            "left" if middle < 0.42 and right < 0.62 else "right" if middle > 0.58 and left > 0.38 else None
-        )
-    places = dict.fromkeys(_LIGHTS, scene.light[0]) | {"pagoda": 0.5 + 0.2 * scene.side}
-    if scene.count == 1 and sum(scene.has(figure) for figure in FIGURES) == 1:
-        places |= dict.fromkeys(FIGURES, scene.figure)
-    x = places.get(name, 0.5)
-    return "left" if x < 0.42 else "right" if x > 0.58 else None
+    """ "left" or "right" where a subject clearly is there, else None. What is not in ``boxes`` is nowhere."""
+    x = scene.light[0] if name in _LIGHTS else 0.5
+    left, _, right, _ = (boxes or {}).get(name, (x, 0.0, x, 0.0))
+    middle = (max(left, 0.0) + min(right, 1.0)) / 2
+    if middle < 0.42 and right < 0.62:
+        return "left"
+    return "right" if middle > 0.58 and left > 0.38 else None
 
 
 def _pick(rng: Rng, choices: Sequence[str]) -> str:
