@@ -53,7 +53,7 @@ class RebuildResult:
 def verify(database: Database, files: Files, on_progress: OnProgress | None = None) -> IntegrityReport:
     """Read every file and compare it with its name and its row. Pictures may be added meanwhile."""
     found = {picture: name for picture, _, name in files.all()}
-    with database.writing() as connection:  # SQLite expresses the check of a search index as an INSERT
+    with database.checking() as connection:
         rows = dict(connection.execute(select(pictures.c.id, pictures.c.format)).tuples().all())
         index_ok = _check_index(connection)
     progress = ProgressCounter(on_progress, len(found))

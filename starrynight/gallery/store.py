@@ -31,6 +31,7 @@ from starrynight.gallery.trash import RETENTION, Trash
 from starrynight.picture import Picture
 from starrynight.progress import OnProgress
 from starrynight.settings import settings
+from starrynight.storage import check_writable
 
 
 class Gallery:
@@ -103,6 +104,7 @@ class Gallery:
         if the disk is full or the place is not writable. Then there is no partial file; if only the database
         could not be written, the complete file remains and ``rebuild`` adds its row.
         """
+        self.database.require_writable()
         data = picture.encode(kind)
         parsed = parse_file(data, pixels=picture.pixels)
         add_picture(self.database, self.files, data, parsed, also=also)
@@ -173,12 +175,20 @@ class Gallery:
 
     # Integrity and maintenance
 
+    def check_writable(self) -> None:
+        """Check that a picture can be added, before one is painted. Raises ``StorageError``."""
+        self.database.check()
+        self.database.require_writable()
+        if self.files.local:
+            check_writable(self.files.local / "picture")
+
     def verify(self, on_progress: OnProgress | None = None) -> IntegrityReport:
         """Check that rows and files agree. Reads every file and changes nothing."""
         return integrity.verify(self.database, self.files, on_progress)
 
     def rebuild(self, on_progress: OnProgress | None = None) -> RebuildResult:
         """Make the index again from the files. Files without a row get one; annotations are kept."""
+        self.database.require_writable()
         self.trash.delete_files()
         self.thumbs.clear()
         result = integrity.rebuild(self.database, self.files, on_progress)
@@ -197,6 +207,7 @@ class Gallery:
     ) -> ImportResult:
         """Add the pictures of a folder, byte for byte. A file that is no picture or has no recipe is refused
         with the reason, and the import goes on; ``bare`` accepts pictures without a recipe."""
+        self.database.require_writable()
         return exchange.import_pictures(self.database, self.files, Path(source), bare, on_progress)
 
     def export(
