@@ -86,10 +86,10 @@ class Database:
 
     def require_writable(self) -> None:
         """Raise ``BrokenDatabase`` or ``ReadOnlyDatabase`` if nothing may be written."""
-        if self.damaged:
-            raise BrokenDatabase(str(self.place))
         if self.read_only:
             raise ReadOnlyDatabase(str(self.place))
+        if self.damaged:
+            raise BrokenDatabase(str(self.place))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -266,12 +266,13 @@ _SQLITE_ERRORS = {
 }  # fmt: skip
 
 
-def set_aside(path: str) -> None:
-    """Rename a broken database together with its log, so that a new one can take its place."""
-    when = time.strftime("%Y%m%d-%H%M%S")
+def set_aside(path: str) -> str:
+    """Rename a broken database together with its log, so that a new one can take its place; return its new path."""
+    aside = f"{path}.broken-{time.strftime('%Y%m%d-%H%M%S')}"
     for part in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
-            os.rename(path + part, f"{path}{part}.broken-{when}")
+            os.rename(path + part, aside + part)
+    return aside
 
 
 def _set_up_sqlite(lock_timeout: float, connection: sqlite3.Connection, _record: object) -> None:

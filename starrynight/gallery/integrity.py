@@ -15,6 +15,7 @@ from starrynight.gallery.annotations import update_search_tokens
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files, id_of
 from starrynight.gallery.insert import ParsedFile, find_number, insert_row, parse_file
+from starrynight.gallery.salvage import Salvaged
 from starrynight.gallery.schema import pictures, recipes, tombstones
 from starrynight.i18n import Text
 from starrynight.progress import OnProgress, ProgressCounter
@@ -43,11 +44,12 @@ class IntegrityReport:
 @dataclass(frozen=True)
 class RebuildResult:
     """``updated``: rows written again from their file. ``adopted``: files that had no row. ``refused``:
-    (file, reason)."""
+    (file, reason). ``salvaged``: what came out of a broken database, if there was one."""
 
     updated: int
     adopted: int
     refused: tuple[tuple[str, StarryError], ...]
+    salvaged: Salvaged | None = None
 
 
 def verify(database: Database, files: Files, on_progress: OnProgress | None = None) -> IntegrityReport:

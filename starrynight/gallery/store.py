@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +25,10 @@ from starrynight.gallery.exchange import ExportResult, ImportResult
 from starrynight.gallery.files import Files
 from starrynight.gallery.insert import AlsoWrite, add_picture, parse_file
 from starrynight.gallery.integrity import IntegrityReport, RebuildResult
+from starrynight.gallery.salvage import restore
 from starrynight.gallery.schema import Row, pictures, recipes
 from starrynight.gallery.search import FACETS, ROWS, Page, Query, Search, fetch_rows
+from starrynight.gallery.snapshot import is_read_only
 from starrynight.gallery.thumbs import Thumbs
 from starrynight.gallery.trash import RETENTION, Trash
 from starrynight.picture import Picture
@@ -74,15 +77,20 @@ class Gallery:
         on_progress: OnProgress | None = None,
         **options: Any,
     ) -> RebuildResult:
-        """``rebuild``, also of a gallery that cannot be opened: a broken database is renamed, never deleted,
-        and a new one is made from the files. Annotations remain in the broken one only."""
+        """``rebuild``, also of a gallery whose database is broken: that is renamed, never deleted, and a new one is made
+        from the files. Annotations and jobs that can still be read in the broken one are written into the new one.
+        """
         try:
             with cls(place, files, **options) as gallery:
+                gallery.database.check()
                 return gallery.rebuild(on_progress)
         except BrokenDatabase as broken:
-            set_aside(broken.path)
+            if is_read_only(Path(broken.path)):
+                raise
+            aside = set_aside(broken.path)
         with cls(place, files, **options) as gallery:
-            return gallery.rebuild(on_progress)
+            result = gallery.rebuild(on_progress)
+            return replace(result, salvaged=restore(gallery.database, aside))
 
     def __enter__(self) -> Gallery:
         return self
