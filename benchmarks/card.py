@@ -329,6 +329,34 @@ def _firefly_pairs(bench: Bench, painter: Any, plain: Any, request: Any, side: i
             "same_bytes": bool((pictures["ours"] == pictures["ours, other guard"]).all())}  # fmt: skip
 
 
+def fault(bench: Bench) -> None:
+    """A NaN in one layer at the third step of the shipped model: what both guards make of it on this device."""
+    from starrynight.painting.painter import Painter
+    from starrynight.request import PaintRequest
+
+    request = PaintRequest(prompt=PROMPT, model="firefly", width=128, height=128, steps=STEPS, seed=SEED,
+                           precision="bfloat16")  # fmt: skip
+    painter = Painter.ready(request, device=str(bench.device))
+    layer, found = painter.pipeline.transformer.layers[1].feed_forward, {}
+
+    def break_once(module: Any, args: Any, output: Any) -> Any:
+        if painter.guard.step == 2 and (left := found.pop("left", None)):
+            found["left"] = left - 1
+            return output * float("nan")
+        return output
+
+    layer.register_forward_hook(break_once)
+    for name, late in (("late", True), ("at once", False)):
+        painter.guard.late, found["left"] = late, 1
+        seconds, (outcome,) = bench.timed(lambda: list(painter.paint(request)))
+        found[name] = outcome
+        bench.write(f"fault, guard reads {name}", seconds=round(seconds, 3), outcome=type(outcome).__name__,
+                    tried=[attempt.message("en") for attempt in outcome.verdict.attempts])  # fmt: skip
+    one, other = found["late"], found["at once"]
+    same = one.verdict == other.verdict and bool((one.pixels == other.pixels).all())
+    bench.write("fault, both guards", same_verdict_and_bytes=same)
+
+
 def layout(bench: Bench) -> None:
     """The full-size networks with random weights in bfloat16, made on the device."""
     facts: dict[str, Any] = {}
@@ -545,6 +573,7 @@ def fold(bench: Bench) -> None:
 STEPS_OF_BENCH: dict[str, tuple[Callable[[Bench], None], float]] = {
     "machine": (machine, 0.3),
     "firefly": (firefly, 0.3),
+    "fault": (fault, 0.15),
     "layout": (layout, 0.2),
     "full_size": (full_size, 0.45),
     "widened": (widened, 0.25),
