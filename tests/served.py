@@ -93,13 +93,20 @@ def running(app: Any, limits: Limits | None = None) -> Iterator[uvicorn.Server]:
 class Server:
     """`starry open` and its worker, over the gallery of ``home``."""
 
-    def __init__(self, home: Path, *options: str, descriptors: int | None = None, **variables: str) -> None:
-        """``descriptors``: the limit of open files. ``variables``: of its environment."""
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        descriptors: int | None = None,
+        log: Path | None = None,
+        **variables: str,
+    ) -> None:
+        """``descriptors``: the limit of open files. ``log``: by default in ``home``. ``variables``: of its environment."""
         environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
         limit = (descriptors, descriptors)
         command = [str(STARRY), "open", "--no-browser", "--port", "0", *options]
         self.home = home
-        self.log = open(home / "server.log", "ab")  # noqa: SIM115 - closed by close()
+        self.log = open(log or home / "server.log", "ab")  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             command,
             env=environment | variables,

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from served import Server, ask, running, until
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect as websocket
 
 from starrynight import logs
-from starrynight.serve.connections import Limits
+from starrynight.serve.connections import MAX_MESSAGE, Limits
 
 LARGE = 64 << 20  # bytes; more than the buffers of both ends hold
 
@@ -164,6 +166,37 @@ def test_without_a_free_connection_the_answer_is_503() -> None:
             client.close()
         until(lambda: not server.server_state.connections)
         assert ask(f"http://127.0.0.1:{server.port}", "/").status == 200
+
+
+async def socket_app(scope, receive, send) -> None:
+    """Accepts a WebSocket and echoes the length of what arrives."""
+    if scope["type"] != "websocket":
+        await app(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": str(len(message.get("text") or message["bytes"]))})
+
+
+def test_sockets_have_a_limit_of_their_number_and_of_a_message() -> None:
+    with running(socket_app, Limits(sockets=3)) as server, contextlib.ExitStack() as held:
+        address = f"ws://127.0.0.1:{server.port}/"
+        sockets = [held.enter_context(websocket(address, max_size=None)) for _ in range(3)]
+        with pytest.raises(InvalidStatus) as refused:
+            websocket(address)
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.headers["Retry-After"] == "5"
+        assert ask(f"http://127.0.0.1:{server.port}", "/").status == 200  # a page still comes
+        sockets[0].send("x" * MAX_MESSAGE)
+        assert sockets[0].recv(60) == str(MAX_MESSAGE)
+        sockets[1].send("x" * (MAX_MESSAGE + 1))
+        with pytest.raises(ConnectionClosedError) as closed:
+            sockets[1].recv(60)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009  # message too big, RFC 6455
+        until(lambda: len(server.server_state.connections) == 2)
+        held.enter_context(websocket(address))
 
 
 def test_with_256_descriptors_300_slow_connections_keep_nobody_out(tmp_path: Path) -> None:

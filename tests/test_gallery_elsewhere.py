@@ -19,6 +19,7 @@ from alembic.migration import MigrationContext
 from hung import picture
 
 from starrynight.errors import Cancelled, MissingFile, StorageError
+from starrynight.gallery.database import ReadOnlyDatabase
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
@@ -216,3 +217,16 @@ def test_an_unsupported_url_for_files_gives_one_message(tmp_path: Path, files: s
     with pytest.raises(StorageError) as caught:
         Gallery(tmp_path, files=files)
     assert "no place for pictures" in caught.value.en
+
+
+def test_a_postgres_that_may_only_be_read_is_looked_at_and_refuses_pictures(
+    tmp_path: Path, server: str
+) -> None:
+    with Gallery(server, files=tmp_path) as gallery:
+        row = gallery.add(picture("只读", 4321))
+    with Gallery(f"{server}?options=-c%20default_transaction_read_only%3Don", files=tmp_path) as gallery:
+        assert gallery.search("只读").rows == (row,)
+        assert row.id not in gallery.verify().missing
+        for change in (lambda: gallery.annotations.star([row.id]), lambda: gallery.add(picture(seed=4322))):
+            with pytest.raises(ReadOnlyDatabase):
+                change()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import tiny
@@ -127,6 +129,39 @@ def test_noise_in_16_bits_is_float32_noise_rounded():
     assert not torch.equal(unruly, plain.bfloat16())  # why the mode is needed
 
 
+def test_networks_that_draw_no_noise_run_without_the_mode_and_leave_it_as_it_was():
+    """Under a mode every operation goes through Python."""
+    drawn = []
+
+    class Drawing(torch.nn.Module):
+        def forward(self, fails):
+            drawn.append(torch.randn((2, 33), generator=rng.generator(3), dtype=torch.bfloat16))
+            if fails:
+                raise ValueError
+
+    def draw():
+        return torch.randn((2, 33), generator=rng.generator(3), dtype=torch.bfloat16)
+
+    inner = Drawing()
+    outer = torch.nn.Sequential(inner)
+    with rng.Float32Noise():
+        rounded = draw()
+    unruly = draw()
+    for fails in (False, True):
+        with rng.Float32Noise(networks=[outer, inner]):
+            with suppress(ValueError):
+                outer(fails)
+            assert torch.equal(drawn.pop(), unruly)
+            assert torch.equal(draw(), rounded)
+        assert torch.equal(draw(), unruly)
+    with suppress(KeyboardInterrupt), rng.Float32Noise(networks=[outer]):
+        inner.forward = lambda fails: (_ for _ in ()).throw(KeyboardInterrupt)
+        outer(False)
+    assert torch.equal(draw(), unruly)
+    assert not outer._forward_hooks
+    assert not outer._forward_pre_hooks
+
+
 def test_seeds_above_32_bits_give_pictures_of_their_own_and_short_seeds_are_unchanged():
     def begun(seed):
         return tuple(torch.randn(4, generator=rng.generator(seed)).tolist())
@@ -152,6 +187,19 @@ def test_noise_drawn_by_a_scheduler_depends_on_the_seed_and_differs_from_the_ini
             drawn.append(torch.cat([torch.randn_like(first), torch.randn((2, 33), generator=None)]))
     assert torch.equal(*drawn)
     assert not torch.equal(drawn[0][:2], first)
+
+
+def test_float16_products_add_up_in_float32_wherever_float16_is_chosen(folders):
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_reduced_precision_reduction
+    try:
+        for precision, allowed in (("bfloat16", True), ("float16", False)):
+            matmul.allow_fp16_reduced_precision_reduction = True
+            model = catalogue.resolve(str(folders["zimage"]))
+            load.load(model, precision_plan.choose(model, "cpu", precision))
+            assert matmul.allow_fp16_reduced_precision_reduction is allowed
+    finally:
+        matmul.allow_fp16_reduced_precision_reduction = before
 
 
 # Steps, previews, cancelling

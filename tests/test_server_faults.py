@@ -124,6 +124,19 @@ def test_health_tells_a_full_disk_and_a_queue_that_stands_still(
         assert b"starry_ok 0" in ask(here, "/api/metrics").body
 
 
+def test_health_tells_an_absent_worker(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "WORKER_ABSENT", 0.1)
+    with serving(gallery) as here:
+        until(lambda: problems(here) == {"worker"})
+        assert ask(here, "/api/health").json["worker"] == "absent"
+        held = Lease(gallery.database, "here/cpu")
+        assert held.acquire()
+        until(lambda: ask(here, "/api/health").json["worker"] == "alive")
+        assert problems(here) == set()
+        held.release()
+        until(lambda: problems(here) == {"worker"})
+
+
 def job_request():
     from starrynight.request import PaintRequest
 

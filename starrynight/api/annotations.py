@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from starrynight.api import schema
 from starrynight.api.pictures import GalleryDep, QueryDep
 from starrynight.api.pools import WRITERS
+from starrynight.api.schema import errors
 from starrynight.errors import BadRequest
 
 router = APIRouter()
 MAX_PICTURES = 1000  # in one request
-Pictures = Annotated[list[str], Body(embed=True)]
-Name = Annotated[str, Body()]
-Remove = Annotated[bool, Body()]
+Pictures = Annotated[list[str], Body(embed=True, json_schema_extra={"maxItems": MAX_PICTURES})]
+TagName = Annotated[str, Body(json_schema_extra=schema.TAG_NAME)]
+CollectionName = Annotated[str, Body(json_schema_extra=schema.COLLECTION_NAME)]
+Yes = Annotated[bool, Body(strict=True)]  # true or false, not 1 or "no"
 
 
 @router.get("/facets")
@@ -26,41 +29,45 @@ def facets(gallery: GalleryDep) -> dict[str, dict[str, int]]:
     }
 
 
-@router.get("/pictures/count")
+@router.get("/pictures/count", responses=errors(404))
 def count(gallery: GalleryDep, query: QueryDep) -> dict[str, int]:
     """The number of pictures that ``GET /pictures`` finds on all pages."""
     return {"count": gallery.count(query)}
 
 
-@router.post("/stars")
+@router.post("/stars", responses=errors(404))
 @WRITERS.route
-def star(pictures: Pictures, gallery: GalleryDep, starred: Annotated[bool, Body()] = True) -> dict[str, bool]:
+def star(pictures: Pictures, gallery: GalleryDep, starred: Yes = True) -> dict[str, bool]:
     gallery.annotations.star(_checked(pictures), starred)
     return {"starred": starred}
 
 
 @router.put("/pictures/{picture}/note")
 @WRITERS.route
-def note(picture: str, note: Annotated[str, Body(embed=True)], gallery: GalleryDep) -> dict[str, str]:
+def note(
+    picture: str, note: Annotated[str, Body(embed=True, json_schema_extra=schema.NOTE)], gallery: GalleryDep
+) -> dict[str, str]:
     gallery.annotations.note(picture, note)
     return {"note": gallery.get(picture).note}
 
 
-@router.post("/tags")
+@router.post("/tags", responses=errors(404))
 @WRITERS.route
-def tag(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
+def tag(name: TagName, pictures: Pictures, gallery: GalleryDep, remove: Yes = False) -> dict[str, int]:
     (gallery.annotations.untag if remove else gallery.annotations.tag)(_checked(pictures), name)
     return gallery.annotations.all_tags()
 
 
-@router.post("/collections")
+@router.post("/collections", responses=errors(404))
 @WRITERS.route
-def collect(name: Name, pictures: Pictures, gallery: GalleryDep, remove: Remove = False) -> dict[str, int]:
+def collect(
+    name: CollectionName, pictures: Pictures, gallery: GalleryDep, remove: Yes = False
+) -> dict[str, int]:
     (gallery.annotations.uncollect if remove else gallery.annotations.collect)(name, _checked(pictures))
     return gallery.annotations.all_collections()
 
 
-@router.post("/trash")
+@router.post("/trash", responses=errors(404))
 @WRITERS.route
 def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     """Move pictures to the trash; ``restore`` brings them back within thirty days."""
@@ -68,7 +75,7 @@ def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     return {"thrown": len(pictures)}
 
 
-@router.post("/trash/restore")
+@router.post("/trash/restore", responses=errors(404))
 @WRITERS.route
 def restore(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     gallery.trash.restore(_checked(pictures))

@@ -19,8 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from starrynight import __version__, validation_messages
 from starrynight.api import annotations as annotation_routes
-from starrynight.api import error_response, jobs, lab, pictures
+from starrynight.api import error_response, jobs, lab, pictures, schema
 from starrynight.api.health import Health
+from starrynight.api.schema import answers, files
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
@@ -54,16 +55,17 @@ def create_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
+    schema.complete(app.openapi())
     return app
 
 
-@health_routes.get("/health")
+@health_routes.get("/health", responses=answers("Health"))
 async def health(request: Request) -> dict[str, Any]:
     """``status`` is ok or degraded; ``problems`` names what is wrong. Answers at once, whatever hangs."""
     return await request.app.state.health.read()
 
 
-@health_routes.get("/metrics")
+@health_routes.get("/metrics", response_class=Response, responses=files("text/plain", parts=False))
 async def metrics(request: Request) -> Response:
     """Prometheus's text format, version 0.0.4."""
     found = await request.app.state.health.read()

@@ -15,7 +15,7 @@ from typing import Any
 
 from starrynight import __version__
 from starrynight.errors import StarryError
-from starrynight.gallery.database import BrokenDatabase
+from starrynight.gallery.database import BrokenDatabase, ReadOnlyDatabase
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.job import ACTIVE
@@ -32,6 +32,8 @@ SLOW = (
 DISK_FULL = 64 << 20  # bytes; a picture needs a few MB, the database's log up to 4
 STILL_WITHOUT_WORKER, STILL = 60.0, 900.0  # seconds without a change of any job; one step may take minutes
 
+WORKER_ABSENT = 60.0  # seconds; a worker that dies early is started again after 30 at most
+
 
 class Health:
     def __init__(self, gallery: Gallery, queue: Queue, worker_alive: Callable[[], bool]) -> None:
@@ -42,6 +44,7 @@ class Health:
         self._facts: dict[str, Any] = {"jobs": {}, "pictures": 0}
         self._problems: list[tuple[str, Text]] = []
         self._queue_state: tuple[object, float] = (None, time.monotonic())
+        self._absent_since: float | None = None
         self._known = False
 
     async def read(self) -> dict[str, Any]:
@@ -49,13 +52,14 @@ class Health:
         probe = asyncio.wrap_future(self._start())
         await asyncio.wait({probe}, timeout=ANSWER_WITHIN if self._known else FIRST_WITHIN)
         problems = list(self._problems)
+        absent = any(kind == "worker" for kind, _ in problems) or not self.gallery.database.writable
         running = time.monotonic() - self._began if not probe.done() else 0.0
         if running > SLOW:
             problems.append(("database", _NO_ANSWER))
         return {
             "status": "degraded" if problems else "ok",
             "version": __version__,
-            "worker": "alive" if self.worker_alive() else "starting",
+            "worker": "absent" if absent else "alive" if self.worker_alive() else "starting",
             **self._facts,
             "problems": [{"kind": kind, "en": text.en, "zh": text.zh} for kind, text in problems],
             "seconds_old": round(time.monotonic() - self._ended, 1),
@@ -75,19 +79,38 @@ class Health:
         try:
             jobs, pictures = self.queue.counts(), self.gallery.count()
             self._facts = {"jobs": jobs, "pictures": pictures}
-            problems += self._check_queue(jobs)
-            if self.gallery.database.damaged:
-                broken = BrokenDatabase(str(self.gallery.database.place))
-                problems.append(("damaged", Text(broken.en, broken.zh)))
-            elif self.gallery.database.is_locked():
-                problems.append(("locked", _LOCKED))
+            if not self.gallery.database.writable:
+                problems.append(self._why_not_writable())
+            else:
+                problems += self._check_queue(jobs) + self._check_worker()
+                if self.gallery.database.is_locked():
+                    problems.append(("locked", _LOCKED))
         except StarryError as error:
             problems.append(("database", Text(error.en, error.zh)))
         except Exception as error:
             problems.append(("database", Text(f"The database failed: {error}.", f"数据库出错：{error}。")))
-        problems += _check_disk()
+        problems += [] if self.gallery.database.read_only else _check_disk()
         self._problems, self._ended, self._known = problems, time.monotonic(), True
         probe.set_result(None)
+
+    def _why_not_writable(self) -> tuple[str, Text]:
+        database = self.gallery.database
+        error: StarryError
+        if database.damaged:
+            kind, error = "damaged", BrokenDatabase(str(database.place))
+        else:
+            kind, error = "read_only", ReadOnlyDatabase(str(database.place))
+        return kind, Text(error.en, error.zh)
+
+    def _check_worker(self) -> list[tuple[str, Text]]:
+        """Whether no worker has held a lease for long. A worker takes one before it loads anything."""
+        if living_workers(self.gallery.database):
+            self._absent_since = None
+            return []
+        now = time.monotonic()
+        if self._absent_since is None:
+            self._absent_since = now
+        return [("worker", _NO_WORKER)] if now - self._absent_since > WORKER_ABSENT else []
 
     def _check_queue(self, jobs: dict[str, int]) -> list[tuple[str, Text]]:
         """Whether jobs wait or are painted and nothing has changed for long."""
@@ -106,6 +129,10 @@ class Health:
 _LOCKED = Text(
     "Another program holds the database's lock, so nothing can be saved; end that program.",
     "另一个程序占用着数据库的锁，无法保存；请结束该程序。",
+)
+_NO_WORKER = Text(
+    "No worker is running, so nothing is painted; the server's log says why it ends. Restart `starry open`.",
+    "没有作画进程在运行，因此不会作画；服务器日志里有它退出的原因。请重启 `starry open`。",
 )
 _NO_ANSWER = Text(
     "The database or its disk does not answer; check the disk.", "数据库或其磁盘没有响应；请检查磁盘。"

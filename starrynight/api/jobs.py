@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from starrynight.api.feed import JobFeed
 from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
 from starrynight.api.pools import DECODERS, FILES, WRITERS
+from starrynight.api.schema import PARTS, answers, body_of, errors, files, one_of, ref
 from starrynight.errors import BadRequest, Busy, MissingFile
 from starrynight.jobs import validate
 from starrynight.jobs.job import STATE_GROUPS, Job
@@ -23,6 +24,15 @@ from starrynight.jobs.uploads import MAX_BYTES, Uploads
 from starrynight.storage import read_regular, storing
 
 router = APIRouter()
+_FILE = {"type": "string", "format": "binary"}
+UPLOADED = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "image/avif", "image/tiff"), _FILE) | {
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {"file": _FILE},
+        "required": ["file"],
+        "additionalProperties": False,
+    }
+}
 MAX_UPLOADS = 8  # received or decoded at once; each takes up to 33 MB until it is decoded
 _FEED: RunVar[JobFeed] = RunVar("starrynight.feed")
 
@@ -34,7 +44,12 @@ async def queue_of(request: Request) -> Queue:
 QueueDep = Annotated[Queue, Depends(queue_of)]
 
 
-@router.post("/jobs", status_code=201)
+@router.post(
+    "/jobs",
+    status_code=201,
+    responses=answers("SubmittedJob", 201) | errors(404, 422, 429, 501),
+    openapi_extra=body_of({"application/json": ref("PaintRequest")}),
+)
 @WRITERS.route
 def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: QueueDep) -> dict[str, Any]:
     """The body is the fields of a PaintRequest; only ``prompt`` is required. ``warnings``: what will be ignored, {en, zh}."""
@@ -43,9 +58,11 @@ def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: Q
     return queue.submit(asked).to_dict() | {"warnings": warnings}
 
 
-@router.get("/jobs")
+@router.get("/jobs", responses=answers("Jobs"))
 def listed(
-    queue: QueueDep, state: str = "active", limit: Annotated[int, Query(ge=1, le=500)] = 100
+    queue: QueueDep,
+    state: Annotated[str, Query(json_schema_extra=one_of(*STATE_GROUPS, *STATE_GROUPS["all"]))] = "active",
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> dict[str, Any]:
     """``state``: active, ended, all, or the name of one state."""
     if state not in (known := [*STATE_GROUPS, *STATE_GROUPS["all"]]):
@@ -53,30 +70,32 @@ def listed(
     return {"jobs": [job.to_dict() for job in queue.list(STATE_GROUPS.get(state, (state,)), limit)]}
 
 
-@router.get("/jobs/{job}")
+@router.get("/jobs/{job}", responses=answers("Job"))
 def one(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.get(job).to_dict()
 
 
-@router.post("/jobs/{job}/cancel")
+@router.post("/jobs/{job}/cancel", responses=answers("Job"))
 @WRITERS.route
 def cancel(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.cancel(job).to_dict()
 
 
-@router.post("/jobs/{job}/move")
+@router.post("/jobs/{job}/move", responses=answers("Job"))
 @WRITERS.route
-def move(job: str, position: Annotated[int, Body(embed=True, ge=0)], queue: QueueDep) -> dict[str, Any]:
+def move(
+    job: str, position: Annotated[int, Body(embed=True, ge=0, strict=True)], queue: QueueDep
+) -> dict[str, Any]:
     return queue.move(job, position).to_dict()
 
 
-@router.post("/jobs/{job}/retry")
+@router.post("/jobs/{job}/retry", responses=answers("Job"))
 @WRITERS.route
 def retry(job: str, queue: QueueDep) -> dict[str, Any]:
     return queue.retry(job).to_dict()
 
 
-@router.get("/jobs/{job}/preview")
+@router.get("/jobs/{job}/preview", response_class=Response, responses=files("image/webp", parts=False))
 def preview(job: str, queue: QueueDep) -> Response:
     if (newest := queue.preview(job)) is None:
         raise MissingFile("This job has no preview yet.", "这个任务还没有预览。")
@@ -144,12 +163,13 @@ async def uploading(request: Request) -> AsyncIterator[None]:
 
 
 @router.post(
-    "/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20), dependencies=[Depends(uploading)]
-)
+    "/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20), dependencies=[Depends(uploading)],
+    responses=answers("Upload", 201) | errors(422), openapi_extra=body_of(UPLOADED),
+)  # fmt: skip
 async def upload(request: Request) -> dict[str, Any]:
     """The body is the picture, or a form with ``file``. Only its pixels are kept."""
     if request.headers.get("content-type", "").startswith("multipart/"):
-        async with request.form(max_files=1, max_fields=1) as form:
+        async with request.form(max_files=1, max_fields=0) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise BadRequest("The form has no file in its field “file”.", "表单的“file”字段里没有文件。")
@@ -160,7 +180,12 @@ async def upload(request: Request) -> dict[str, Any]:
     return {"init_image": f"{validate.UPLOAD}{name}", "width": width, "height": height}
 
 
-@router.get("/uploads/{name}")
+@router.get(
+    "/uploads/{name}",
+    response_class=Response,
+    responses=files("image/png") | errors(422),
+    openapi_extra=PARTS,
+)
 @FILES.route
 def uploaded(name: str, request: Request) -> Response:
     """An upload, as it was stored."""

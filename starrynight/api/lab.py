@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
 from starrynight.api.pools import FILES
+from starrynight.api.schema import PARTS, errors, files
 from starrynight.errors import MissingFile
 from starrynight.lab import report as reports
 from starrynight.lab import table
@@ -24,14 +25,21 @@ REPORT = PICTURE | {
 }
 
 
-@router.get("/lab/{run}/report")
+@router.get(
+    "/lab/{run}/report", response_class=Response, responses=files("text/html", parts=False) | errors(422)
+)
 @FILES.route
 def report(run: str) -> Response:
     data = _read(reports.latest(found(run)))
     return Response(data, media_type="text/html; charset=utf-8", headers=REPORT)
 
 
-@router.get("/lab/{run}/pictures/{name}")
+@router.get(
+    "/lab/{run}/pictures/{name}",
+    response_class=Response,
+    responses=files("image/png") | errors(422),
+    openapi_extra=PARTS,
+)
 @FILES.route
 def picture(run: str, name: str, request: Request) -> Response:
     path = found(run).pictures / name

@@ -11,16 +11,30 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from starrynight.api.files import CHECK_AGAIN, FOR_EVER, PICTURE, check_format, file_response
 from starrynight.api.pools import DECODERS, FILES, UPSCALERS
+from starrynight.api.schema import PARTS, answers, errors, files, one_of
 from starrynight.gallery.files import SUFFIXES, id_of, slug
 from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
+from starrynight.gallery.thumbs import SIZES
 from starrynight.metadata.pixels import read_with_alpha
 from starrynight.painting import upscale as upscaler
 from starrynight.picture import convert, with_pixels
 
 router = APIRouter()
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
+WRITTEN = ("png", "jpeg", "webp")  # the formats that a download is converted to
+TIMES = [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"},
+         {"type": "number", "description": "Seconds since 1970."}, {"type": "null"}]  # fmt: skip
+# What OpenAPI says of the routes that answer with a file.
+FILE: dict[str, Any] = {
+    "response_class": Response, "openapi_extra": PARTS, "responses": files(*TYPES.values()) | errors(422)
+}  # fmt: skip
+THUMB = FILE | {"responses": files("image/webp") | errors(422)}
+LARGER = FILE | {"responses": FILE["responses"] | errors(501)}
+Size = Annotated[int, Query(json_schema_extra=one_of(*SIZES))]
+Format = Annotated[str | None, Query(json_schema_extra=one_of(*WRITTEN))]
+Time = Annotated[datetime | None, Query(json_schema_extra={"anyOf": TIMES})]
 
 
 async def gallery_of(request: Request) -> Gallery:
@@ -40,9 +54,9 @@ async def gallery_query(
     tag: str | None = None,
     collection: str | None = None,
     like: str | None = None,
-    colour: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    colour: Annotated[str | None, Query(json_schema_extra={"pattern": "^(#?[0-9a-fA-F]{6})?$"})] = None,
+    since: Time = None,
+    until: Time = None,
     trashed: bool = False,
 ) -> GalleryQuery:
     """The search that the URL's query string describes."""
@@ -55,30 +69,30 @@ async def gallery_query(
 QueryDep = Annotated[GalleryQuery, Depends(gallery_query)]
 
 
-@router.get("/pictures")
+@router.get("/pictures", responses=answers("Pictures") | errors(404))
 def search(
     gallery: GalleryDep,
     query: QueryDep,
-    after: str | None = None,
+    after: Annotated[str | None, Query(json_schema_extra={"pattern": r"^\d{0,18}$"})] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 60,
 ) -> dict[str, Any]:
     """A page of pictures, newest first; pass ``next`` as ``after`` to get the following page."""
-    page = gallery.search(query, after, limit)
+    page = gallery.search(query, after or None, limit)
     return {"pictures": [asdict(row) for row in page.rows], "next": page.next}
 
 
-@router.get("/pictures/{picture}")
+@router.get("/pictures/{picture}", responses=answers("Picture"))
 def one(picture: str, gallery: GalleryDep) -> dict[str, Any]:
     return asdict(gallery.get(picture))
 
 
-@router.get("/pictures/{picture}/recipe")
+@router.get("/pictures/{picture}/recipe", responses=answers("Recipe"))
 def recipe(picture: str, gallery: GalleryDep) -> dict[str, Any]:
     """The recipe stored in the file."""
     return gallery.recipe(gallery.get(picture).id)
 
 
-@router.get("/pictures/{picture}/file")
+@router.get("/pictures/{picture}/file", **FILE)
 @FILES.route
 def file(picture: str, request: Request, gallery: GalleryDep) -> Response:
     row = gallery.get(picture)
@@ -86,8 +100,8 @@ def file(picture: str, request: Request, gallery: GalleryDep) -> Response:
     return file_response(request, data, TYPES[row.format], PICTURE | _age(id_of(data) == row.id))
 
 
-@router.get("/pictures/{picture}/thumb")
-async def thumb(picture: str, request: Request, gallery: GalleryDep, size: int = 512) -> Response:
+@router.get("/pictures/{picture}/thumb", **THUMB)
+async def thumb(picture: str, request: Request, gallery: GalleryDep, size: Size = 512) -> Response:
     """WebP; ``size`` is 256, 512 or 1024."""
     row = await FILES.run(gallery.get, picture)
     data = await FILES.run(gallery.thumbs.cached, row.id, size)
@@ -98,14 +112,14 @@ async def thumb(picture: str, request: Request, gallery: GalleryDep, size: int =
     return file_response(request, data, "image/webp", PICTURE | _age(intact))
 
 
-@router.get("/pictures/{picture}/download")
+@router.get("/pictures/{picture}/download", **FILE)
 @DECODERS.route
 def download(
     picture: str,
     request: Request,
     gallery: GalleryDep,
-    format: str | None = None,  # noqa: A002
-    quality: int | None = None,
+    format: Format = None,  # noqa: A002
+    quality: Annotated[int | None, Query(json_schema_extra={"minimum": 1, "maximum": 100})] = None,
 ) -> Response:
     """An attachment with a readable name: the file itself, or converted to ``format`` with its recipe."""
     row = gallery.get(picture)
@@ -115,15 +129,15 @@ def download(
     return _attachment(request, row, kind, data, id_of(stored) == row.id)
 
 
-@router.get("/pictures/{picture}/upscaled")
+@router.get("/pictures/{picture}/upscaled", **LARGER)
 @UPSCALERS.route
 def upscaled(
     picture: str,
     request: Request,
     gallery: GalleryDep,
-    factor: int = 2,
-    model: str = "fast",
-    format: str | None = None,  # noqa: A002
+    factor: Annotated[int, Query(json_schema_extra=one_of(*upscaler.FACTORS))] = 2,
+    model: Annotated[str, Query(json_schema_extra=one_of(*upscaler.NETWORKS))] = "fast",
+    format: Format = None,  # noqa: A002
 ) -> Response:
     """``download`` of the picture made larger by 2 or 4; the gallery keeps the picture as it is."""
     row = gallery.get(picture)

@@ -21,6 +21,7 @@ from starrynight.text import printed_json, without_bidi
 
 if TYPE_CHECKING:
     from starrynight.gallery.exchange import ImportResult
+    from starrynight.gallery.salvage import Salvaged
     from starrynight.gallery.schema import Row
     from starrynight.gallery.store import Gallery
 
@@ -183,6 +184,8 @@ def rebuild() -> None:
     _print_refused(rebuilt.refused)
     print(t(f"✦ {rebuilt.updated} pictures read again, {rebuilt.adopted} added, {len(rebuilt.refused)} refused",
             f"✦ 重新读取 {rebuilt.updated} 幅，补上 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
+    if rebuilt.salvaged:
+        _print_salvaged(rebuilt.salvaged)
     if rebuilt.refused:
         raise typer.Exit(BadFile.exit_code)
 
@@ -357,6 +360,23 @@ def _print_refused(refused: Iterable[tuple[str, StarryError]]) -> None:
         print(f"  {name}: {error.message(settings().lang)}")
 
 
+def _print_salvaged(found: Salvaged) -> None:
+    """What came out of the broken database, and what did not."""
+    jobs, waiting = sum(found.jobs.values()), found.jobs.get("waiting", 0) + found.jobs.get("painting", 0)
+    print(t(f"  The broken database is kept as {found.path}. From it came {jobs} jobs ({waiting} to be painted) and "
+            f"the annotations of {found.annotated} pictures.",
+            f"  损坏的数据库留存为 {found.path}。从中取回了 {jobs} 个任务（{waiting} 个待画）和 {found.annotated} 幅画的标注。"))  # fmt: skip
+    if found.lost_jobs:
+        shown = ", ".join(found.lost_jobs[:LOST])
+        more = f" … (+{len(found.lost_jobs) - LOST})" if len(found.lost_jobs) > LOST else ""
+        print(t(f"  These jobs cannot be read and are gone; submit them again: {shown}{more}",
+                f"  这些任务无法读取，已丢失；请重新提交：{shown}{more}"))  # fmt: skip
+    elif not found.complete:
+        print(t("  Parts of it cannot be read: jobs, stars, notes, tags and collections may be missing; see your backup.",
+                "  其中有些部分无法读取：任务、星标、备注、标签和画集可能有缺；请查看备份。"))  # fmt: skip
+
+
+LOST = 20  # ids shown
 SHOWN = 3  # files named for each reason, without --verbose
 
 

@@ -196,7 +196,9 @@ def _destination(out: Path | None, count: int, overwrite: bool) -> Callable[[Pic
     from starrynight.gallery.store import Gallery
 
     if out is None:
-        return Gallery().save
+        gallery = Gallery()
+        gallery.check_writable()
+        return gallery.save
     folder = OutputPath(out, count, overwrite)
     folder.check()
     return folder

@@ -25,7 +25,7 @@ from starrynight.folding.cache import (
 from starrynight.i18n import Text
 from starrynight.models import precision_plan
 from starrynight.models.catalogue import LocalModel
-from starrynight.models.load import call_arguments, denoiser, load, networks
+from starrynight.models.load import call_arguments, denoiser, load, networks, quiet_networks
 from starrynight.numerics import precision
 from starrynight.numerics.certify import decibels, psnr, relative_error
 from starrynight.numerics.precision import Choice, PrecisionPlan
@@ -297,6 +297,6 @@ def paint(
         callback_on_step_end=on_step_end,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
-    with Float32Noise():
+    with Float32Noise(networks=quiet_networks(pipeline)):
         result = pipeline(**words)
     return torch.as_tensor(result.images).float()

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
 from starrynight.errors import BadRequest, Busy, MissingPackage, StorageError, reason
+from starrynight.gallery.snapshot import Snapshot, is_read_only
 from starrynight.storage import make_folder
 
 LOCK_TIMEOUT = 30  # seconds to wait for another writer
@@ -36,20 +37,35 @@ class BrokenDatabase(StorageError):
         self.path = path
 
 
+class ReadOnlyDatabase(StorageError):
+    """The medium of the database at ``path`` cannot be written to."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"The gallery {path} cannot be written to, only looked at, searched and verified; change its permissions, "
+            "or copy its folder to another place.",
+            f"画廊 {path} 不可写入，只能查看、搜索和校验；请修改其权限，或把它的文件夹复制到别处。",
+        )
+
+
 class Database:
     """``url`` as SQLAlchemy reads it: ``sqlite:////home/me/gallery.db``. Opening creates or migrates the tables.
 
     Raises ``StorageError`` if the database cannot be opened, is damaged, or was made by a newer version, and
     ``MissingPackage`` if its driver is not installed. ``lock_timeout``: seconds to wait for another writer.
+    ``read_only``: the medium cannot be written to; a copy of the database is read (snapshot.py).
     """
 
     def __init__(self, url: str | URL, lock_timeout: float | None = None) -> None:
         self.url = make_url(url)
         self.lock_timeout = LOCK_TIMEOUT if lock_timeout is None else lock_timeout
         self.place = self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
-        if self.is_sqlite and self.url.database:
-            self._make_folder(Path(self.url.database).parent)
         self.damaged = False
+        self._snapshot: Snapshot | None = None
+        if self.is_sqlite and self.url.database:
+            path = Path(self.url.database)
+            self._make_folder(path.parent)
+            self._snapshot = Snapshot(path) if is_read_only(path) else None
         self.engine = self._engine()
         with self._translate_errors():
             if self.is_sqlite:
@@ -60,6 +76,21 @@ class Database:
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
 
+    @property
+    def read_only(self) -> bool:
+        return self._snapshot is not None
+
+    @property
+    def writable(self) -> bool:
+        return not (self.damaged or self.read_only)
+
+    def require_writable(self) -> None:
+        """Raise ``BrokenDatabase`` or ``ReadOnlyDatabase`` if nothing may be written."""
+        if self.read_only:
+            raise ReadOnlyDatabase(str(self.place))
+        if self.damaged:
+            raise BrokenDatabase(str(self.place))
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection with a consistent view of the database."""
@@ -69,13 +100,21 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction. On SQLite it holds the write lock from the start."""
-        if self.damaged:
-            raise BrokenDatabase(str(self.place))
-        with self._translate_errors(), self.engine.execution_options(writes=True).begin() as connection:
+        self.require_writable()
+        with self.checking() as connection:
+            yield connection
+
+    @contextmanager
+    def checking(self) -> Iterator[Connection]:
+        """A transaction for SQLite's own checks, which are INSERTs that change nothing."""
+        options = {"writes": self.is_sqlite}
+        with self._translate_errors(), self.engine.execution_options(**options).begin() as connection:
             yield connection
 
     def close(self) -> None:
         self.engine.dispose()
+        if self._snapshot is not None:
+            self._snapshot.close()
 
     def _make_folder(self, folder: Path) -> None:
         try:
@@ -92,8 +131,9 @@ class Database:
         options |= (
             {"connect_args": {"timeout": self.lock_timeout}} if self.is_sqlite else {"pool_pre_ping": True}
         )
+        url = self.url.set(database=str(self._snapshot.path)) if self._snapshot else self.url
         try:
-            engine = create_engine(self.url, **options)
+            engine = create_engine(url, **options)
         except ModuleNotFoundError as error:
             raise MissingPackage(
                 f"This database needs the package {error.name}; for Postgres: pip install 'starry-night[postgres]'.",
@@ -176,7 +216,7 @@ class Database:
 
     def is_locked(self, wait: float = 1.0) -> bool:
         """Whether another program has held the write lock of SQLite for ``wait`` seconds."""
-        if not self.is_sqlite or self.url.database in (None, "", ":memory:"):
+        if not self.is_sqlite or self.read_only or self.url.database in (None, "", ":memory:"):
             return False
         connection = sqlite3.connect(str(self.url.database), timeout=wait, isolation_level=None)
         try:
@@ -201,6 +241,8 @@ class Database:
             return BrokenDatabase(str(self.place))
         if name.startswith("SQLITE_BUSY"):
             return self._busy()
+        if getattr(error, "sqlstate", None) == _POSTGRES_READ_ONLY:  # a standby, or a session set so
+            return ReadOnlyDatabase(str(self.place))
         for start, (en, zh) in _SQLITE_ERRORS.items():
             if name.startswith(start):
                 return StorageError(f"The gallery {self.place} {en}", f"画廊 {self.place} {zh}")
@@ -211,6 +253,7 @@ class Database:
         )
 
 
+_POSTGRES_READ_ONLY = "25006"
 _SQLITE_ERRORS = {
     "SQLITE_FULL": ("cannot grow: the disk (or your quota) is full. Free some space and try again.",
                     "无法写入：磁盘（或配额）已满。请腾出空间后重试。"),
@@ -223,12 +266,13 @@ _SQLITE_ERRORS = {
 }  # fmt: skip
 
 
-def set_aside(path: str) -> None:
-    """Rename a broken database together with its log, so that a new one can take its place."""
-    when = time.strftime("%Y%m%d-%H%M%S")
+def set_aside(path: str) -> str:
+    """Rename a broken database together with its log, so that a new one can take its place; return its new path."""
+    aside = f"{path}.broken-{time.strftime('%Y%m%d-%H%M%S')}"
     for part in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
-            os.rename(path + part, f"{path}{part}.broken-{when}")
+            os.rename(path + part, aside + part)
+    return aside
 
 
 def _set_up_sqlite(lock_timeout: float, connection: sqlite3.Connection, _record: object) -> None:

@@ -15,6 +15,7 @@ from starrynight.gallery.annotations import update_search_tokens
 from starrynight.gallery.database import Database
 from starrynight.gallery.files import Files, id_of
 from starrynight.gallery.insert import ParsedFile, find_number, insert_row, parse_file
+from starrynight.gallery.salvage import Salvaged
 from starrynight.gallery.schema import pictures, recipes, tombstones
 from starrynight.i18n import Text
 from starrynight.progress import OnProgress, ProgressCounter
@@ -43,17 +44,18 @@ class IntegrityReport:
 @dataclass(frozen=True)
 class RebuildResult:
     """``updated``: rows written again from their file. ``adopted``: files that had no row. ``refused``:
-    (file, reason)."""
+    (file, reason). ``salvaged``: what came out of a broken database, if there was one."""
 
     updated: int
     adopted: int
     refused: tuple[tuple[str, StarryError], ...]
+    salvaged: Salvaged | None = None
 
 
 def verify(database: Database, files: Files, on_progress: OnProgress | None = None) -> IntegrityReport:
     """Read every file and compare it with its name and its row. Pictures may be added meanwhile."""
     found = {picture: name for picture, _, name in files.all()}
-    with database.writing() as connection:  # SQLite expresses the check of a search index as an INSERT
+    with database.checking() as connection:
         rows = dict(connection.execute(select(pictures.c.id, pictures.c.format)).tuples().all())
         index_ok = _check_index(connection)
     progress = ProgressCounter(on_progress, len(found))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +25,16 @@ from starrynight.gallery.exchange import ExportResult, ImportResult
 from starrynight.gallery.files import Files
 from starrynight.gallery.insert import AlsoWrite, add_picture, parse_file
 from starrynight.gallery.integrity import IntegrityReport, RebuildResult
+from starrynight.gallery.salvage import restore
 from starrynight.gallery.schema import Row, pictures, recipes
 from starrynight.gallery.search import FACETS, ROWS, Page, Query, Search, fetch_rows
+from starrynight.gallery.snapshot import is_read_only
 from starrynight.gallery.thumbs import Thumbs
 from starrynight.gallery.trash import RETENTION, Trash
 from starrynight.picture import Picture
 from starrynight.progress import OnProgress
 from starrynight.settings import settings
+from starrynight.storage import check_writable
 
 
 class Gallery:
@@ -73,15 +77,20 @@ class Gallery:
         on_progress: OnProgress | None = None,
         **options: Any,
     ) -> RebuildResult:
-        """``rebuild``, also of a gallery that cannot be opened: a broken database is renamed, never deleted,
-        and a new one is made from the files. Annotations remain in the broken one only."""
+        """``rebuild``, also of a gallery whose database is broken: that is renamed, never deleted, and a new one is made
+        from the files. Annotations and jobs that can still be read in the broken one are written into the new one.
+        """
         try:
             with cls(place, files, **options) as gallery:
+                gallery.database.check()
                 return gallery.rebuild(on_progress)
         except BrokenDatabase as broken:
-            set_aside(broken.path)
+            if is_read_only(Path(broken.path)):
+                raise
+            aside = set_aside(broken.path)
         with cls(place, files, **options) as gallery:
-            return gallery.rebuild(on_progress)
+            result = gallery.rebuild(on_progress)
+            return replace(result, salvaged=restore(gallery.database, aside))
 
     def __enter__(self) -> Gallery:
         return self
@@ -103,6 +112,7 @@ class Gallery:
         if the disk is full or the place is not writable. Then there is no partial file; if only the database
         could not be written, the complete file remains and ``rebuild`` adds its row.
         """
+        self.database.require_writable()
         data = picture.encode(kind)
         parsed = parse_file(data, pixels=picture.pixels)
         add_picture(self.database, self.files, data, parsed, also=also)
@@ -173,12 +183,20 @@ class Gallery:
 
     # Integrity and maintenance
 
+    def check_writable(self) -> None:
+        """Check that a picture can be added, before one is painted. Raises ``StorageError``."""
+        self.database.check()
+        self.database.require_writable()
+        if self.files.local:
+            check_writable(self.files.local / "picture")
+
     def verify(self, on_progress: OnProgress | None = None) -> IntegrityReport:
         """Check that rows and files agree. Reads every file and changes nothing."""
         return integrity.verify(self.database, self.files, on_progress)
 
     def rebuild(self, on_progress: OnProgress | None = None) -> RebuildResult:
         """Make the index again from the files. Files without a row get one; annotations are kept."""
+        self.database.require_writable()
         self.trash.delete_files()
         self.thumbs.clear()
         result = integrity.rebuild(self.database, self.files, on_progress)
@@ -197,6 +215,7 @@ class Gallery:
     ) -> ImportResult:
         """Add the pictures of a folder, byte for byte. A file that is no picture or has no recipe is refused
         with the reason, and the import goes on; ``bare`` accepts pictures without a recipe."""
+        self.database.require_writable()
         return exchange.import_pictures(self.database, self.files, Path(source), bare, on_progress)
 
     def export(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -24,6 +25,7 @@ from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
 from starrynight.models.tensors import StoredTensors
 from starrynight.models.weights import WeightFile, is_variant
+from starrynight.numerics.device import add_up_in_float32
 from starrynight.numerics.dtypes import HALVES, NARROW, cast
 from starrynight.numerics.emulate import emulate_module
 from starrynight.numerics.fold import compose, fold_and_cast, fold_epsilons, fold_modules, only, parse_plan
@@ -46,8 +48,15 @@ def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) 
     spec = LoadSpec(plan, folds)
     pipeline = _assembled(model, spec, _from_files(model, spec))
     pipeline.scheduler = habits.apply(pipeline.scheduler, model.spec.habits)
+    return joined(pipeline, spec)
+
+
+def joined(pipeline: Any, spec: LoadSpec) -> Any:
+    """``pipeline``, whose networks are ``finish``ed by ``spec``, with the casts between their formats that its plan needs."""
+    if any(choice.dtype == "float16" for choice in spec.plan):
+        add_up_in_float32()
     _join_formats(pipeline, spec)
-    _emulate(pipeline, plan)
+    _emulate(pipeline, spec.plan)
     pipeline.folds = spec.applied  # LoRAs follow them (lora)
     pipeline.ledgers = spec.ledgers  # recorded in the recipe
     return pipeline
@@ -59,6 +68,13 @@ def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) 
 def networks(pipeline: Any) -> dict[str, torch.nn.Module]:
     """The pipeline's networks by component name."""
     return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def quiet_networks(pipeline: Any) -> list[torch.nn.Module]:
+    """The modules that pipelines call and that draw no noise; of an autoencoder its halves, since ``encode`` draws."""
+    found = networks(pipeline)
+    halves = found["vae"].children() if "vae" in found else ()
+    return [*(part for name, part in found.items() if name != "vae"), *halves]
 
 
 def denoiser_name(pipeline: Any) -> str:
@@ -328,12 +344,25 @@ def _join_formats(pipeline: Any, spec: LoadSpec) -> None:
         part.register_forward_pre_hook(_cast_to_own)
 
 
+# Denoisers' narrowest formats while a picture is painted: to look through their modules at every step takes milliseconds.
+_noted: WeakKeyDictionary[torch.nn.Module, torch.dtype] = WeakKeyDictionary()
+
+
+def note_format(denoiser: torch.nn.Module) -> None:
+    """Until ``forget_format``, inputs are cast to what the network holds now. Called again where a fallback changed it."""
+    _noted[denoiser] = narrowest([denoiser])
+
+
+def forget_format(denoiser: torch.nn.Module) -> None:
+    _noted.pop(denoiser, None)
+
+
 def _cast_denoiser_inputs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Latents and 16-bit embeddings in the narrowest format the network holds, whatever a fallback has changed.
 
     Latents are the first argument. Timesteps stay as they are: one number a picture, which loses its meaning in 16 bits.
     """
-    target = narrowest([module])
+    target = _noted.get(module) or narrowest([module])
 
     def fit(value: Any, latents: bool) -> Any:
         if isinstance(value, list | tuple):

@@ -36,6 +36,14 @@ def torch_device(kind: str) -> torch.device:
     return torch.device("cuda" if kind == "rocm" else kind)
 
 
+def add_up_in_float32() -> None:
+    """For the whole process: cuBLAS may by default add up partial sums of a float16 product in float16, whose range ends at 65504,
+    so that a product overflows on a card whose result fits.
+    https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html
+    """
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+
+
 def probe(back_end: str | None = None, measure: bool = True) -> Device:
     """Describe this machine through ``back_end``, or its best one.
 

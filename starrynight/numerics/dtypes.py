@@ -21,20 +21,22 @@ SAFETENSORS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16",
                torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}  # fmt: skip
 
 
-def cast(value: Any, dtype: torch.dtype, sources: Collection[torch.dtype] | None = None) -> Any:
+def cast(
+    value: Any, dtype: torch.dtype, sources: Collection[torch.dtype] | None = None, copy: bool = False
+) -> Any:
     """Cast the floating-point tensors nested in ``value`` to ``dtype`` and return everything else unchanged.
 
     Descends into mappings, lists and tuples and keeps their types. With ``sources``, only tensors of these
-    formats are cast.
+    formats are cast. With ``copy``, a tensor that has the format already is copied.
     """
     if isinstance(value, Tensor):
         wanted = value.is_floating_point() if sources is None else value.dtype in sources
-        return value.to(dtype) if wanted else value
+        return value.to(dtype, copy=copy) if wanted else value
     if isinstance(value, Mapping):
-        items = {key: cast(item, dtype, sources) for key, item in value.items()}
+        items = {key: cast(item, dtype, sources, copy) for key, item in value.items()}
         # A diffusers or transformers output is a mapping whose class takes its entries as keywords.
         return items if type(value) is dict else type(value)(**items)
     if isinstance(value, list | tuple):
-        parts = [cast(item, dtype, sources) for item in value]
+        parts = [cast(item, dtype, sources, copy) for item in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value

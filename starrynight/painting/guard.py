@@ -3,42 +3,58 @@
 A stage whose numbers are not finite is computed again from the same inputs, with one change after another (``fallback``),
 so the picture continues from its last good latents. If no change helps, the picture is refused with the stage, step and
 module named. A dark picture is finite and passes.
+
+On a card the steps are checked late (``flags``), so that the host never waits for the device within a step. If a step turns
+out to be broken, the picture begins again on the denoiser's kept outputs, which takes it back to the last good latents at
+once, and from there every stage is checked before the next. The verdict is the same.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from starrynight.errors import BrokenNumbers, OutOfMemory
 from starrynight.models.library_errors import out_of_memory
-from starrynight.models.load import networks
+from starrynight.models.load import forget_format, networks, note_format
 from starrynight.numerics.dtypes import cast
-from starrynight.numerics.finite import ClampCounter, find_fault, locate_fault
+from starrynight.numerics.finite import ClampCounter, locate_fault
 from starrynight.painting import fallback, schedulers
 from starrynight.painting.fallback import FALLBACKS, Component
+from starrynight.painting.flags import Flags, Look, find
 from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, names_of
 
 # Networks of a pipeline that produce none of the picture's numbers.
 AUXILIARY_NETWORKS = ("safety_checker", "image_encoder")
 
-# Called once a step's latents are finite: (step from 0, latents before it, latents after it).
-AfterStep = Callable[[int, torch.Tensor, torch.Tensor], None]
+# Called once a step's latents are known to be finite: (step from 0, latents before it, latents after it, the scheduler's index
+# after it, None for a scheduler without one).
+AfterStep = Callable[[int, torch.Tensor, torch.Tensor, int | None], None]
+
+T = TypeVar("T")
+
+
+class _GoBack(Exception):
+    """A step that was checked late is broken."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__(look.stage, look.step)
+        self.look = look
 
 
 class Guard:
-    """Watches the pipelines of one painter. ``watch()`` is one picture; ``verdict()`` after it tells what was seen.
+    """Watches the pipelines of one painter. ``watch()`` paints a picture; ``verdict()`` after it tells what was seen.
 
     ``parts`` are the components by their roles in a precision plan. ``recover=False`` disables fallbacks and the search
     for the faulty module, for benchmarks. ``count_clamps`` also counts the numbers that the libraries' own clamps change;
-    every operation then goes through Python, which is several times slower.
+    every operation then goes through Python, which is several times slower. ``late`` checks the steps one step late.
     """
 
     def __init__(
@@ -47,29 +63,74 @@ class Guard:
         denoiser: str,
         recover: bool = True,
         count_clamps: bool = False,
+        late: bool = False,
     ) -> None:
         self.parts, self.denoiser = parts, parts[denoiser]
-        self.recover, self.count_clamps = recover, count_clamps
-        self._begin()
-
-    def _begin(self) -> None:
-        self.step = 0
+        self.recover, self.count_clamps, self.late = recover, count_clamps, late
         self.attempts: list[FallbackAttempt] = []
         self.seen: set[str] = set()
         self.clamps: Counter[str] = Counter()
+        self._told = 0  # steps of the picture that ``after_step`` was called for
+        self._begin(self.late)
+
+    def _begin(self, late: bool) -> None:
+        self.step = 0
         self._timesteps: list[Any] = []
         self._conservative: schedulers.Conservative | None = None  # takes the steps once the scheduler failed
         self._busy = False
+        self._flags = (
+            Flags() if late and not self.count_clamps else None
+        )  # None: each stage is checked at once
+        self._outputs: list[Any] = []  # the denoiser's, kept while the steps are checked late
+        self._untold: deque[Callable[[], None]] = deque()  # steps that were not checked yet
+        self._known: Fault | None = None  # what was found late; its stage may not break again
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """One picture. Whatever a fallback changed for it is undone at its end."""
-        self._begin()
+    def watch(self, paint: Callable[[], T]) -> T:
+        """What ``paint`` returns, which is called for one picture: twice, if a step that was checked late is broken.
+
+        Whatever a fallback changed for the picture is undone at its end.
+        """
+        self.attempts, self.seen, self.clamps, self._told = [], set(), Counter(), 0
+        self._begin(self.late)
+        note_format(self._network)
         try:
-            yield
+            try:
+                return paint()
+            except _GoBack as back:
+                found, outputs = back.look, self._outputs[: back.look.outputs]
+            self._begin(late=False)
+            # A broken prediction is among the kept outputs. What broke after them is taken as found.
+            self._known = found.fault() if found.stage != "prediction" else None
+            with self._replaying(outputs):
+                return paint()
         finally:
             for part in self.parts.values():
                 part.restore()
+            self._begin(self.late)
+            forget_format(self._network)
+
+    @property
+    def _network(self) -> nn.Module:
+        (denoiser,) = self.denoiser.networks.values()
+        return denoiser
+
+    @contextmanager
+    def _replaying(self, outputs: list[Any]) -> Iterator[None]:
+        """The denoiser gives these outputs before it computes any."""
+        denoiser = self._network
+        given, covered, compute = iter(outputs), vars(denoiser).get("forward"), denoiser.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            output = None if self._busy else next(given, None)
+            return compute(*args, **kwargs) if output is None else output
+
+        denoiser.forward = forward
+        try:
+            yield
+        finally:
+            del denoiser.forward  # uncovers the class's own
+            if covered is not None:  # accelerate's, where it offloads
+                denoiser.forward = covered
 
     def expected(self, pipeline: Any, from_picture: bool) -> frozenset[str]:
         """The stages of a picture of this pipeline. A network of an unknown kind counts as a stage that is never seen."""
@@ -93,8 +154,7 @@ class Guard:
 
     def attach_to_networks(self, vae: Any) -> None:
         """To the denoiser and the autoencoder (None: the family paints pixels), which all pipelines over them share."""
-        (denoiser,) = self.denoiser.networks.values()
-        denoiser.register_forward_hook(self._after_denoiser, with_kwargs=True)
+        self._network.register_forward_hook(self._after_denoiser, with_kwargs=True)
         if vae is None:
             return
         for stage, role, method in (
@@ -128,17 +188,19 @@ class Guard:
         def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
             self.seen |= {"guidance", "latents"}
             # Before the step, because a scheduler's clamps may hide it from the check of the latents.
-            if fault := _find(model_output, "guidance", self.step):
+            if fault := self._look(model_output, "guidance"):
                 raise self._refusal(fault)
             if self._conservative is not None:
                 result: Any = (self._conservative(model_output, sample, self.step),)
             else:
                 result = take_step(model_output, timestep, sample, *args, **kwargs)
             self._timesteps.append(timestep)
-            if fault := _find(result[0], "latents", self.step):
+            if fault := self._look(result[0], "latents"):
                 result = self._conservative_step(fault, scheduler, model_output, sample)
+            index = getattr(scheduler, "step_index", None)
+            self._untold.append(partial(self._tell, after_step, self.step, sample, result[0], index))
             self.step += 1
-            after_step(self.step - 1, sample, result[0])
+            self._end_step()
             return result
 
         scheduler.step = step
@@ -146,11 +208,40 @@ class Guard:
     def check_picture(self, pixels: torch.Tensor) -> torch.Tensor:
         """The last check, before eight bits. No fallback applies here: what broke, broke after the networks."""
         self.seen.add("picture")
-        if fault := _find(pixels, "picture", None):
+        self._read_flags(0)
+        if fault := find(pixels, "picture", None):
             raise self._refusal(fault)
         return pixels
 
     # -- what it does there ------------------------------------------------------------------------------------------
+
+    def _look(self, value: Any, stage: str) -> Fault | None:
+        """The fault in a stage of this step; None as well while it is not known."""
+        if self._flags is not None:
+            self._flags.look(Look(value, stage, self.step, len(self._outputs)))
+            return None
+        known = self._known
+        if known is not None and (known.stage, known.step) == (stage, self.step):
+            self._known = None
+            return known
+        return find(value, stage, self.step)
+
+    def _end_step(self) -> None:
+        if self._flags is not None:
+            self._flags.close_step()
+        self._read_flags(1)
+
+    def _read_flags(self, leave: int) -> None:
+        """Read the flags of all steps but the last ``leave``, and tell of the steps known to be finite."""
+        while self._untold and (self._flags is None or len(self._flags) > leave):
+            if self._flags is not None and (look := self._flags.read_step()):
+                raise _GoBack(look)
+            self._untold.popleft()()
+
+    def _tell(self, after_step: AfterStep, step: int, *state: Any) -> None:
+        if step >= self._told:  # else it was told before the picture went back
+            self._told += 1
+            after_step(step, *state)
 
     def _after_denoiser(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -160,6 +251,10 @@ class Guard:
             return None
         self.seen.add("prediction")
         run = partial(module, *args, **kwargs)
+        if self._flags is not None:
+            self._outputs.append(output)
+            self._look(output, "prediction")
+            return cast(output, torch.float32, copy=True)  # the kept one stays as it is
         if self.count_clamps:
             output = self._count_clamps(self.denoiser, run)
         return cast(self._recovered("prediction", self.step, self.denoiser, run, output), torch.float32)
@@ -172,6 +267,7 @@ class Guard:
             self.seen.add(stage)
             run = partial(call, *args, **kwargs)
             value = self._count_clamps(part, run) if self.count_clamps else run()
+            self._read_flags(0)  # of the steps before this stage, which is on its way already
             return self._recovered(stage, None, part, run, value)
 
         return checked
@@ -183,7 +279,7 @@ class Guard:
 
         Raises BrokenNumbers if none does.
         """
-        fault = _find(value, stage, step)
+        fault = find(value, stage, step)
         if fault is None:
             return value
         with self._hooks_off():
@@ -212,6 +308,8 @@ class Guard:
                 raise
             self._record(one.name, fault, False, OUT_OF_MEMORY[0])
             return None
+        finally:
+            note_format(self._network)
 
     def _conservative_step(self, fault: Fault, scheduler: Any, model_output: Any, sample: Any) -> Any:
         """The step again by the conservative scheduler, which takes the remaining steps of the picture as well."""
@@ -221,7 +319,7 @@ class Guard:
             raise self._refusal(fault)
         name, take_step = found
         latents = take_step(model_output, sample, self.step)
-        still = _find(latents, "latents", self.step)
+        still = find(latents, "latents", self.step)
         self._record("sampler", fault, still is None, name)
         if still is not None:
             raise self._refusal(fault)
@@ -279,25 +377,4 @@ def _try(run: Callable[[], Any], stage: str, step: int | None) -> tuple[Any, Fau
         value = run()
     except RuntimeError as error:
         return None, Fault(stage, f"“{str(error).splitlines()[0][:80]}”", 0, 0, step)
-    return value, _find(value, stage, step)
-
-
-def _find(value: Any, stage: str, step: int | None) -> Fault | None:
-    for tensor in _tensors(value):
-        if fault := find_fault(tensor, stage, step):
-            return fault
-    return None
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The floating tensors in a stage's output; of an encoder's distribution, its parameters."""
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point() and value.device.type != "meta":
-            yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(parameters := getattr(value, "parameters", None), torch.Tensor):
-        yield parameters
+    return value, find(value, stage, step)

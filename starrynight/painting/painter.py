@@ -25,7 +25,7 @@ from starrynight.models.adapter_merge import add_merges
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.fit import Fit
 from starrynight.models.library_errors import library_errors, out_of_memory
-from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks
+from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks, quiet_networks
 from starrynight.models.weights import stored_format
 from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.fold import compose
@@ -74,7 +74,8 @@ class Painter:
             if part.name in {choice.component for choice in plan if choice.folded}:
                 # its weights are not those of the files; their folds can be planned anew instead
                 part.reload, part.replan = None, partial(self._replan, part)
-        self.guard = guard.Guard(parts, denoiser_name(pipeline), recover, count_clamps)
+        late = device.type == "cuda"  # the host need not wait there
+        self.guard = guard.Guard(parts, denoiser_name(pipeline), recover, count_clamps, late)
         self.guard.attach_to_networks(getattr(pipeline, "vae", None))
         self.guard.attach_to_prompt(pipeline)
 
@@ -151,7 +152,7 @@ class Painter:
         """``request.count`` pictures but those in ``skip``, picture i with seed + i, each the same alone or in a batch.
 
         A picture whose numbers broke is returned as Refused, and the batch goes on. ``on_step`` may raise Cancelled (or
-        anything), which ends the batch within that step. Raises OutOfMemory, Unfit, and what ``checking.check`` raises.
+        anything), which ends the batch within that step, on a card within the next. Raises OutOfMemory, Unfit, and what ``checking.check`` raises.
         """
         request = request.without_tags()
         checking.check(request, self.model.spec)
@@ -207,17 +208,12 @@ class Painter:
     ) -> GeneratedImage:
         seed = request.seed_of(index)
         read = checking.words_of(request, self.model.spec, seed)
-        words, remarks = self._call(pipeline, request, index, read)
-        # a fresh scheduler, because a stateful one would carry a picture over to the next
-        pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
-        sampler = schedulers.name_of(scheduler)
-
+        words, remarks = self._call(pipeline, request, read)
         raised: list[BaseException] = []  # by on_step: no fault of the model's
 
-        def after_step(step: int, before: torch.Tensor, latents: torch.Tensor) -> None:
+        def after_step(*state: Any) -> None:
             if on_step is not None:
-                look = partial(self._preview, scheduler, before, latents, step, request)
-                now = Step(index, step, _steps(pipeline), look, latents)
+                now = self._step(pipeline, request, index, *state)
                 try:
                     on_step(now)
                 except BaseException as error:
@@ -225,11 +221,17 @@ class Painter:
                         raised.append(error)
                     raise
 
+        def paint() -> np.ndarray:
+            # fresh ones, because a stateful scheduler or generator would carry a picture over to the next
+            pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
+            self.guard.attach_to_scheduler(scheduler, after_step)
+            source = call_arguments(pipeline, generator=generator(seed))
+            with Float32Noise(generator(seed, stream=1), quiet_networks(pipeline)):
+                return _pixels(pipeline(**words, **source), self.guard)
+
         self._sample = self._as_sample(request, words, seed)
-        self.guard.attach_to_scheduler(scheduler, after_step)
-        noise, errors = Float32Noise(generator(seed, stream=1)), library_errors(self.model.path, raised)
-        with errors, emphasis.applied(pipeline, *read), self.guard.watch(), noise:
-            pixels = _pixels(pipeline(**words), self.guard)
+        with library_errors(self.model.path, raised), emphasis.applied(pipeline, *read):
+            pixels = self.guard.watch(paint)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return GeneratedImage(
             pixels=pixels,
@@ -237,14 +239,14 @@ class Painter:
             seed=seed,
             prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "",
-            sampler=sampler,
+            sampler=schedulers.name_of(pipeline.scheduler),
             verdict=of_pixels(self.guard.verdict(expected, remarks), pixels),
         )
 
     def _call(
-        self, pipeline: Any, request: PaintRequest, index: int, read: tuple[Words, Words]
+        self, pipeline: Any, request: PaintRequest, read: tuple[Words, Words]
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The pipeline's arguments for one picture, and remarks for its recipe."""
+        """The pipeline's arguments for one picture but its generator, and remarks for its recipe."""
         image, remarks = None, tuple[str, ...]()
         if request.init_image is not None:
             image, note = fit_init_image(request.init_image, request.width, request.height)
@@ -260,7 +262,6 @@ class Painter:
             num_inference_steps=request.steps,
             guidance_scale=request.guidance,
             max_sequence_length=self.model.spec.max_tokens,
-            generator=generator(request.seed_of(index)),
             clip_skip=self.model.spec.habits.clip_skip,
             output_type="pt",
             image=image,
@@ -268,10 +269,18 @@ class Painter:
         )
         return words, remarks
 
-    def _preview(
-        self, scheduler: Any, before: torch.Tensor, after: torch.Tensor, step: int, request: PaintRequest
-    ) -> np.ndarray | None:
-        return self.preview(predicted_final(scheduler, before, after, step), request.width, request.height)
+    def _step(
+        self, pipeline: Any, request: PaintRequest, index: int, step: int, before: torch.Tensor,
+        after: torch.Tensor, place: int | None,
+    ) -> Step:  # fmt: skip
+        """Step ``step`` of picture ``index``; see ``guard.AfterStep``."""
+        scheduler = pipeline.scheduler
+
+        def look() -> np.ndarray | None:
+            final = predicted_final(scheduler, before, after, step, place)
+            return self.preview(final, request.width, request.height)
+
+        return Step(index, step, _steps(pipeline), look, after)
 
     # -- folds that a broken picture replans -------------------------------------------------------------------------
 

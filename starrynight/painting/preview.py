@@ -65,16 +65,19 @@ class Preview:
         return (latents - shift) * scale
 
 
-def predicted_final(scheduler: Any, before: torch.Tensor, after: torch.Tensor, step: int) -> torch.Tensor:
+def predicted_final(
+    scheduler: Any, before: torch.Tensor, after: torch.Tensor, step: int, index: int | None
+) -> torch.Tensor:
     """The latents that step ``step`` (from 0) is heading for: along its straight line, down to no noise.
 
     Holds for Euler steps, x = x₀ + σ·dx/dσ, in noise prediction and flow matching alike; for other schedulers the latents
-    after the step are returned. ``before`` and ``after`` are the latents around the step.
+    after the step are returned. ``before`` and ``after`` are the latents around the step, ``index`` is the scheduler's
+    ``step_index`` after it.
     """
     straight = type(scheduler).__name__ in EULER and not scheduler.config.get("stochastic_sampling")
     if not straight:
         return after
-    place = scheduler.step_index or step + 1  # the index has moved on by one
+    place = index or step + 1  # the index has moved on by one
     sigma, next_sigma = (float(scheduler.sigmas[at]) for at in (place - 1, place))
     slope = (after.float() - before.float()) / (next_sigma - sigma)
     return after.float() - next_sigma * slope

@@ -25,8 +25,7 @@ import starrynight
 from starrynight.api import app as api
 from starrynight.api.access import GALLERY_HEADER, LOOPBACK, Access, AccessMiddleware
 from starrynight.api.pools import READERS
-from starrynight.errors import StarryError
-from starrynight.gallery.database import BrokenDatabase
+from starrynight.errors import StarryError, StorageError
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.i18n import t
@@ -69,8 +68,11 @@ def serve(
         Gallery(lock_timeout=LOCK_TIMEOUT) as gallery,
         _daily_cleanup(gallery),
     ):
-        if not gallery.database.check():
-            log.error("%s", BrokenDatabase(str(gallery.database.place)))
+        gallery.database.check()
+        try:
+            gallery.database.require_writable()
+        except StorageError as error:
+            log.error("%s", error)
         port = listener.getsockname()[1]
         access = Access.of(host, token, port, gallery.identity)
         app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), access)
@@ -104,7 +106,7 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
     async def lifespan(app: Any) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = READERS
         async with pages_lifespan(app):
-            if not gallery.database.damaged:  # nothing is painted into a damaged database
+            if gallery.database.writable:
                 supervisor.start()
             try:
                 yield
@@ -147,7 +149,7 @@ def _daily_cleanup(gallery: Gallery) -> Iterator[None]:
         # The first similarity search reads every stored hash and palette; do that before a visitor waits.
         with contextlib.suppress(StarryError):
             gallery.count(Query(colour="#000000"))
-        while not closing.is_set():
+        while gallery.database.writable and not closing.is_set():
             try:
                 gallery.delete_expired()
                 Queue(gallery).delete_expired()

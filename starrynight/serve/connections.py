@@ -24,15 +24,17 @@ from starrynight.errors import StorageError, reason
 BACKLOG = 128  # connections that the system holds until they are accepted
 SHUTDOWN_TIMEOUT = 3  # seconds that open connections (events, sockets) get when the server ends
 RETRY_AFTER = 5  # seconds
+MAX_MESSAGE = 4 << 20  # bytes of a page's message over its socket; a form's is a few KB
 
 
 @dataclass(frozen=True)
 class Limits:
-    """``connections`` at once. The others are seconds: ``head`` for the head of a request; ``body`` for a body,
+    """``connections`` at once, ``sockets`` of them WebSockets (a page has one). The others are seconds: ``head`` for the head of a request; ``body`` for a body,
     and more as long as ``body_rate`` bytes a second arrive, up to ``body_longest``; ``stalled`` for a client that
     does not read its answer; ``idle`` between two requests of a connection."""
 
     connections: int = 1000
+    sockets: int = 256
     head: float = 10.0
     body: float = 30.0
     body_rate: float = 8192.0
@@ -49,7 +51,7 @@ class Config(uvicorn.Config):
         super().__init__(
             app, http=Connection, loop="asyncio", log_config=None, log_level="warning", backlog=BACKLOG,
             timeout_keep_alive=self.limits.idle, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT, proxy_headers=False,
-            server_header=False,
+            server_header=False, ws_max_size=MAX_MESSAGE,
         )  # fmt: skip
 
 
@@ -107,8 +109,14 @@ class Connection(H11Protocol):
         self._set_timers()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        sockets = sum(not isinstance(other, Connection) for other in self.connections)
+        if sockets >= self.config.limits.sockets:
+            return self._end(_answer(503, _FULL))
         self._cancel_timers()  # the socket's own protocol pings its peer
-        super().handle_websocket_upgrade(event)
+        return super().handle_websocket_upgrade(event)
+
+    def send_400_response(self, msg: str) -> None:
+        self._end(_answer(400, _INVALID))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
@@ -197,6 +205,7 @@ def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
 
 
 _SLOW = ("Timeout", "The request took too long to arrive; send it again.", "请求发送得太慢；请重新发送。")
+_INVALID = ("BadRequest", "That is not a valid HTTP request.", "这不是有效的 HTTP 请求。")
 _FULL = (
     "Busy",
     "The server has no free connection; try again in a few seconds.",
@@ -209,9 +218,10 @@ def _answer(status: int, error: tuple[str, str, str]) -> bytes:
     kind, en, zh = error
     payload = {"message": en, "type": kind, "param": None, "code": None, "en": en, "zh": zh}
     body = json.dumps({"error": payload}, ensure_ascii=False, allow_nan=False).encode()
-    phrase = {408: "Request Timeout", 503: "Service Unavailable"}[status]
+    phrase = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}[status]
+    retry = "" if status == 400 else f"Retry-After: {RETRY_AFTER}\r\n"
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        f"Retry-After: {RETRY_AFTER}\r\nConnection: close\r\n\r\n"
+        f"{retry}Connection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -81,7 +81,9 @@ def model_title(model: ModelSpec) -> str:
 
 @st.cache_resource
 def gallery() -> Gallery:
-    return Gallery()
+    opened = Gallery()
+    opened.database.check()  # a damaged one is only read
+    return opened
 
 
 @st.cache_resource

@@ -1,0 +1,255 @@
+"""What /api/openapi.json says beyond the signatures of the routes: the objects of requests and answers, media types,
+and every status of an error with its one shape.
+
+Routes name their answers with ``answers``, ``files`` and ``errors``; ``complete`` adds what holds for all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from datetime import datetime
+from typing import Any
+
+from starrynight.gallery.annotations import MAX_COLLECTION, MAX_NOTE, MAX_TAG
+from starrynight.gallery.schema import Row
+from starrynight.jobs.job import STATE_GROUPS
+from starrynight.request import (
+    HIGHEST_SIZE,
+    LOWEST_SIZE,
+    MAX_LORAS,
+    MAX_NAME,
+    MAX_SEED,
+    MAX_TEXT,
+    PRECISIONS,
+    PREDICTIONS,
+)
+
+Schema = dict[str, Any]
+Answers = dict[int | str, dict[str, Any]]
+
+STATES = list(STATE_GROUPS["all"])
+PROBLEMS = ("locked", "damaged", "read_only", "database", "disk", "queue", "worker")
+ERRORS = {
+    400: "A parameter, a field or the request itself is not valid; `param` names the field, if one is at fault.",
+    401: "The access token is missing or wrong (only where the server asks for one).",
+    403: "A page of another site sent the request.",
+    404: "There is no such thing, or no model, style, sampler or LoRA of that name.",
+    408: "The request arrived too slowly.",
+    413: "The body is too large.",
+    414: "The address is too long, or no file system takes it.",
+    416: "The file has no such part.",
+    421: "The Host header names another server.",
+    422: "A picture or its file is damaged, of the wrong type or unsafe.",
+    429: "As many jobs wait as may wait.",
+    500: "The server failed; its log says why.",
+    501: "An optional package is not installed.",
+    503: "Too many callers, or another program, hold what is needed.",
+    507: "The disk is full, or the gallery is damaged or cannot be written to.",
+}
+EVERYWHERE = (400, 401, 403, 408, 414, 421, 500, 503, 507)
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "Seconds after which to try again."},
+    503: {"Retry-After": "Seconds after which to try again."},
+}
+DESCRIPTION = (
+    "Every error is an `Error` with its own status, in the language of `?lang=en`, `?lang=zh` or `Accept-Language`. "
+    "A HEAD is a GET without its body; another method than those named here is a 405 with `Allow`. "
+    "See docs/api.md for limits, events and access."
+)
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def answers(schema: str | Schema, status: int = 200) -> Answers:
+    """A JSON answer: the name of a component, or a schema."""
+    body = ref(schema) if isinstance(schema, str) else schema
+    return {status: {"description": "The answer.", "content": {"application/json": {"schema": body}}}}
+
+
+def files(*media_types: str, parts: bool = True) -> Answers:
+    """An answer that is a file of one of these types; ``parts``: it has an ETag and answers a Range."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
+    found: Answers = {200: {"description": "The file.", "content": content}}
+    if parts:
+        found[206] = {"description": "The part that `Range` asks for.", "content": content}
+        found[304] = {"description": "The caller has the file: `If-None-Match` names its ETag."}
+        found[416] = {"description": ERRORS[416]}
+    return found
+
+
+def errors(*statuses: int) -> Answers:
+    return {status: _error(status) for status in statuses}
+
+
+def one_of(*values: Any) -> Schema:
+    """``json_schema_extra`` of a parameter whose values the route checks itself."""
+    return {"enum": list(values)}
+
+
+def body_of(content: dict[str, Schema]) -> Schema:
+    """``openapi_extra`` of a route that reads its body itself: media type → schema."""
+    return {
+        "requestBody": {"required": True, "content": {kind: {"schema": s} for kind, s in content.items()}}
+    }
+
+
+# The parts of a file that a caller may ask for; ``openapi_extra`` of the routes with ``files``.
+PARTS = {
+    "parameters": [
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+        for name in ("Range", "If-Range", "If-None-Match")
+    ]
+}
+
+
+def complete(document: Schema) -> Schema:
+    """Add to FastAPI's document what it does not know, and take out its 422, which is never answered here."""
+    document["info"]["description"] = DESCRIPTION
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas.update(_components())
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            _complete(path, operation)
+    return document
+
+
+def _complete(path: str, operation: Schema) -> None:
+    operation["security"] = [{}, {"token": []}]  # a server that everybody may use asks for none
+    found = operation["responses"]
+    if _names_fastapis_422(found):
+        del found["422"]
+    statuses = [*EVERYWHERE, *([404] if "{" in path else []), *([413] if "requestBody" in operation else [])]
+    for status in statuses:
+        found.setdefault(str(status), _error(status))
+    for media in [*_media(found), *_media({"body": operation.get("requestBody", {})})]:
+        if "$ref" in media.get("schema", {}):  # FastAPI merges ours with what it has guessed
+            media["schema"] = {"$ref": media["schema"]["$ref"]}
+    operation["responses"] = dict(sorted(found.items()))
+
+
+def _names_fastapis_422(found: Schema) -> bool:
+    return any("HTTPValidationError" in str(media) for media in _media({"422": found.get("422", {})}))
+
+
+def _media(responses: Schema) -> list[Schema]:
+    return [media for one in responses.values() for media in one.get("content", {}).values()]
+
+
+def _error(status: int) -> Schema:
+    found = {"description": ERRORS[status], "content": {"application/json": {"schema": ref("Error")}}}
+    if names := HEADERS.get(status):
+        found["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in names.items()
+        }
+    return found
+
+
+# The objects
+
+
+def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+    return {"type": "object", "properties": required | (optional or {}), "required": list(required), **more}
+
+
+def _maybe(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+TEXT, WHOLE, NUMBER, YES = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
+TIME = {"type": "string", "format": "date-time"}
+_BOTH = {"en": TEXT, "zh": TEXT}
+_STORED_ERROR = _object({"type": TEXT, **_BOTH, "status": WHOLE})
+# Text that is more than spaces, and name in one line.
+_PROMPT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": r"\S"}
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": r"^[^\n\t]*\S[^\n\t]*$"}
+_OF_A_TYPE = {str: TEXT, int: WHOLE, float: NUMBER, bool: YES, datetime: TIME}
+
+
+def _components() -> dict[str, Schema]:
+    job = _job()
+    return {
+        "Error": _object({"error": _object(
+            {"message": TEXT, "type": TEXT, "param": _maybe(TEXT), "code": _maybe(TEXT), **_BOTH})}),
+        "PaintRequest": _paint_request(),
+        "Job": job,
+        "SubmittedJob": job | {
+            "properties": job["properties"] | {"warnings": _list(_object(_BOTH))},
+            "required": [*job["required"], "warnings"]},
+        "Jobs": _object({"jobs": _list(ref("Job"))}),
+        "Upload": _object({"init_image": TEXT, "width": WHOLE, "height": WHOLE}),
+        "Picture": _picture(),
+        "Pictures": _object({"pictures": _list(ref("Picture")), "next": _maybe(TEXT)}),
+        "Recipe": {"type": "object", "description": "What the file says of itself, as its tool wrote it."},
+        "Counts": {"type": "object", "additionalProperties": WHOLE},
+        "Health": _object({
+            "status": one_of("ok", "degraded"), "version": TEXT, "worker": one_of("alive", "starting", "absent"),
+            "jobs": ref("Counts"), "pictures": WHOLE, "seconds_old": NUMBER, "gallery": TEXT,
+            "problems": _list(_object({"kind": one_of(*PROBLEMS), **_BOTH}))}),
+    }  # fmt: skip
+
+
+def _paint_request() -> Schema:
+    """The fields of ``PaintRequest`` as a caller over HTTP may give them; null is the model's default."""
+    side = {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE}
+    weights = {"type": "array", "minItems": 2, "maxItems": 3, "prefixItems": [_NAME, NUMBER, NUMBER]}
+    optional = {
+        "negative_prompt": {"type": "string", "maxLength": MAX_TEXT},
+        "style": _NAME, "model": _NAME, "sampler": _NAME, "width": side, "height": side,
+        "steps": {"type": "integer", "minimum": 1, "maximum": 150},
+        "guidance": {"type": "number", "minimum": 0, "maximum": 30},
+        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+        "count": {"type": "integer", "minimum": 1, "maximum": 64},
+        "precision": one_of(*PRECISIONS), "prediction": one_of(*PREDICTIONS),
+        "loras": _list(weights, maxItems=MAX_LORAS), "lora_partial": YES,
+        "init_image": {"type": "string", "pattern": "^(picture|upload):[0-9a-f]{4,32}$"},
+        "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    }  # fmt: skip
+    return _object(
+        {"prompt": _PROMPT}, {name: _maybe(s) for name, s in optional.items()}, additionalProperties=False
+    )
+
+
+def _job() -> Schema:
+    painted = _object({"index": WHOLE, "picture": _maybe(TEXT), "error": _maybe(_STORED_ERROR)})
+    return _object({
+        "id": TEXT, "state": one_of(*STATES),
+        "request": _object({"prompt": TEXT}, description="The fields of POST /api/jobs, those left out filled in."),
+        "count": WHOLE, "picture": _maybe(WHOLE), "step": _maybe(WHOLE), "steps": _maybe(WHOLE),
+        "progress": {"type": "number", "minimum": 0, "maximum": 1}, "painted": _list(painted),
+        "position": _maybe(WHOLE), "seconds_left": _maybe(NUMBER), "attempts": WHOLE, "cancelling": YES,
+        "submitted_at": TIME, "started_at": _maybe(TIME), "ended_at": _maybe(TIME),
+        "error": _maybe(_STORED_ERROR), "revision": WHOLE,
+    })  # fmt: skip
+
+
+def _picture() -> Schema:
+    hints = typing.get_type_hints(Row)
+    return _object({field.name: _of_type(hints[field.name]) for field in dataclasses.fields(Row)})
+
+
+def _of_type(hint: Any) -> Schema:
+    if isinstance(hint, types.UnionType):
+        (kind,) = (one for one in hint.__args__ if one is not type(None))
+        return _maybe(_of_type(kind))
+    if typing.get_origin(hint) is tuple:
+        return _list(_of_type(hint.__args__[0]))
+    return _OF_A_TYPE[hint]
+
+
+# ``json_schema_extra`` of the fields of annotations, which the gallery checks
+NOTE = {"maxLength": MAX_NOTE}
+TAG_NAME = {"minLength": 1, "maxLength": MAX_TAG, "pattern": r"\S"}
+COLLECTION_NAME = {"minLength": 1, "maxLength": MAX_COLLECTION, "pattern": r"\S"}
