@@ -426,7 +426,7 @@ def test_the_classifier_learns_styles_and_the_frechet_distance_grows_with_a_shif
 
 def test_evaluation_prompts_mention_the_style_and_only_true_subjects(drawn: data.PictureSet) -> None:
     for prompt in evaluate.evaluation_prompts(drawn, 12):
-        assert data.mentions(prompt.text, "style", prompt.record["shows"]["style"])
+        assert mentions(prompt.text, "style", prompt.record["shows"]["style"])
         assert set(prompt.subjects) <= set(prompt.record["shows"]["subjects"])
 
 
