@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ LANGUAGES = ("zh", "en")
 Table = dict[str, dict[str, list[str]]]
 
 _ARTICLE = re.compile(r"^(?:an?|the|some) ")
-_PARTS = re.compile("['’-]")
+# A tag such as <lora:name:0.8>, which is no word.
+_TAG = re.compile("<[^<>]*>")
 # The share of equal letters above which a word is taken for a known one with a slip of the pen.
 _SIMILAR = 0.75
 
@@ -85,6 +86,7 @@ class Vocabulary:
 
         Latin words are as they are written; of a Chinese sentence it is what stays between known words.
         """
+        prompt = _TAG.sub(lambda tag: " " * len(tag.group()), prompt)
         found = sorted([*self._unknown_latin(prompt), *self._unknown_han(prompt)])
         return tuple(dict.fromkeys(word for _, word in found))
 
@@ -92,7 +94,8 @@ class Vocabulary:
         """Up to ``count`` things or styles that the model knows and that are near ``word``, said in
         ``language`` ("zh" or "en"), the nearest first; often there are none.
         """
-        names = [*self._misspelt(word.lower()), *_named_near(word.lower())]
+        word = word.lower()
+        names = [*_named_near(word), *self._misspelt(word), *_named_within(word)]
         labels = [label for name in names if (label := self._label(name, language))]
         return tuple(dict.fromkeys(labels))[:count]
 
@@ -106,19 +109,19 @@ class Vocabulary:
 
     def _unknown_latin(self, prompt: str) -> Iterator[tuple[int, str]]:
         matches = list(TOKEN.finditer(prompt))
-        words = tuple(match.group().lower() for match in matches)
-        found = self._book.find(tuple(map(stem, words)))
+        parts = [(k, stem(part)) for k, match in enumerate(matches) for part in _parts(match.group().lower())]
+        found = self._book.find(tuple(part for _, part in parts))
         covered = {place for start, end, _ in found for place in range(start, end)}
-        for place, (match, word) in enumerate(zip(matches, words, strict=True)):
+        open_ones = {parts[place][0] for place in range(len(parts)) if place not in covered}
+        for k, match in enumerate(matches):
+            word = match.group()
             latin = len(word) > 1 and word[0].isalpha() and not HAN_RUN.match(word)
-            if latin and place not in covered and not self._knows(word):
-                yield match.start(), match.group()
+            if latin and k in open_ones and not all(map(self._knows, _parts(word.lower()))):
+                yield match.start(), word
 
     def _knows(self, word: str) -> bool:
-        known = self._words | common("en")
-        return all(
-            part in known or stem(part) in known for part in ([word], _PARTS.split(word))[word not in known]
-        )
+        """Whether a Latin word was read or is common, in this form, as one thing or as "rocky" for rocks."""
+        return not {word, stem(word), word.removesuffix("y")}.isdisjoint(self._words | common("en"))
 
     def _unknown_han(self, prompt: str) -> Iterator[tuple[int, str]]:
         for run in HAN_RUN.finditer(prompt):
@@ -127,7 +130,8 @@ class Vocabulary:
 
     def _misspelt(self, word: str) -> list[str]:
         """The names of the things and styles that are written almost like ``word``, the nearest first."""
-        near_ones = difflib.get_close_matches(word, self._heads, n=3, cutoff=_SIMILAR)
+        cutoff = _SIMILAR if len(word) > 4 or HAN_RUN.match(word) else 0.85
+        near_ones = difflib.get_close_matches(word, self._heads, n=3, cutoff=cutoff)
         return [self._heads[one] for one in near_ones]
 
     def _label(self, name: str, language: str) -> str:
@@ -156,7 +160,10 @@ class Vocabulary:
     @cached_property
     def _book(self) -> PhraseBook:
         phrases = {*self._read, *(_ARTICLE.sub("", phrase.lower()) for phrase in self._read)}
-        return PhraseBook((" ".join(map(stem, tokens(phrase))), ()) for phrase in phrases)
+        return PhraseBook(
+            (" ".join(stem(part) for word in tokens(phrase) for part in _parts(word)), ())
+            for phrase in phrases
+        )
 
     @cached_property
     def _style_book(self) -> PhraseBook:
@@ -169,7 +176,8 @@ class Vocabulary:
     @cached_property
     def _words(self) -> frozenset[str]:
         """Every Latin word that the model read and that means something alone, with and without its ending."""
-        written = {word for phrase in self._read for word in tokens(phrase) if not HAN_RUN.match(word)}
+        words = (part for phrase in self._read for word in tokens(phrase) for part in _parts(word))
+        written = {word for word in words if not HAN_RUN.match(word)}
         return frozenset((written | set(map(stem, written))) - common("inside"))
 
     @cached_property
@@ -199,23 +207,22 @@ def _phrases(content: Any) -> dict[str, list[str]]:
     return {language: [str(phrase) for phrase in content[language]] for language in LANGUAGES}
 
 
-def _named_near(word: str) -> list[str]:
-    """The names that the table of near words has for ``word``, or for a part of a Chinese word."""
-    table = near()
-    if exact := [*table.get(word, ()), *table.get(stem(word), ())]:
-        return exact
-    parts = (word[start:end] for start in range(len(word)) for end in range(len(word), start, -1))
-    return [name for part in parts if HAN_RUN.fullmatch(part) for name in table.get(part, ())]
+def _parts(word: str) -> list[str]:
+    """A word between its hyphens and apostrophes."""
+    return [part for part in re.split("['’-]", word) if part] or [word]
 
 
-def of_model(folder: Path) -> Vocabulary | None:
-    """As ``Vocabulary.read``, read again only when the file has changed."""
-    try:
-        return _of_file(folder, (folder / FILE_NAME).stat().st_mtime_ns)
-    except OSError:
-        return None
+def _named_near(word: str) -> tuple[str, ...]:
+    """The names that the table of near words has for ``word``."""
+    return near().get(word) or near().get(stem(word), ())
 
 
-@lru_cache(maxsize=8)
-def _of_file(folder: Path, _changed: int) -> Vocabulary | None:
-    return Vocabulary.read(folder)
+def _named_within(word: str) -> list[str]:
+    """The names near to a part of a Chinese word, the longest first; a single character only at its end, where
+    the noun stands.
+    """
+    if not HAN_RUN.fullmatch(word):
+        return []
+    parts = {word[start:end] for start in range(len(word)) for end in range(start + 2, len(word) + 1)}
+    ends = [word[-1]] if word[-1] not in common("vague") else []
+    return [name for part in (*sorted(parts, key=len, reverse=True), *ends) for name in near().get(part, ())]

@@ -69,7 +69,8 @@ def _tables() -> dict[str, Any]:
 def common(table: str) -> frozenset[str]:
     """The common words of "en" or "zh"; "inside": Latin words that mean something only beside others, as
     "bear" in "panda bear"; "function": Han characters that are words by themselves and
-    no part of a name, of which "joining" stand between two.
+    no part of a name, of which "joining" stand between two; "vague":
+    Han characters that end words for all kinds of things.
     """
     return frozenset(" ".join(_tables()["stop"][table]).split())
 
