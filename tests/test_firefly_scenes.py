@@ -19,7 +19,7 @@ from starrynight.painting.styles import styles
 # What else ``facts_of`` knows.
 FACTS_OF_FIGURES = ("one", "two", "three", "several", "close", "small")
 # Names that two subjects share, because people call both so.
-SHARED = {"月亮", "桥", "the moon", "moon", "a bridge"}
+SHARED = {"月亮", "月", "桥", "the moon", "moon", "a bridge"}
 
 
 def test_a_seed_gives_one_scene_and_one_picture() -> None:
