@@ -44,11 +44,12 @@ def train(options: argparse.Namespace) -> None:
 
     device = choose_device(options.device)
     tokens = options.tokens or (96_000 if device.type == "cuda" else 6000)
-    crops = options.crops or (32 if device.type == "cuda" else 8)
+    crops = options.crops or (64 if device.type == "cuda" else 8)
     plan = session.Plan(
         options.work, options.seconds, options.device, options.side, options.dim, options.layers,
         options.vocabulary, options.pictures, options.held_out, options.workers, tokens, crops,
         begin=options.begin if options.begin != Path() else None, seed=options.seed,
+        compiled=bool(options.compiled),
     )  # fmt: skip
     pipe = session.run(plan)
     header = {
@@ -172,7 +173,7 @@ def arguments() -> argparse.ArgumentParser:
         train, "train", ("--seconds", 300.0), device, side, ("--dim", 384), ("--layers", 6),
         ("--vocabulary", 4096), ("--pictures", 16_000), ("--held-out", 600),
         ("--workers", max(1, processors - 1)), ("--tokens", 0), ("--crops", 0), ("--begin", SHIPPED),
-        ("--seed", 0), ("--out", Path("firefly")), ("--pieces", 0),
+        ("--seed", 0), ("--compiled", 1), ("--out", Path("firefly")), ("--pieces", 0),
     )  # fmt: skip
     verb(judge, "judge", device, ("--seconds", float("inf")))
     verb(sheet, "sheet", *painting, ("--which", "styles"), ("--out", Path("sheet.jpg")))

@@ -37,7 +37,7 @@ from starrynight.firefly.training.optimise import (
 )
 
 # Shares of the time that is left when the first pictures are there. "saving" is what follows the training.
-SHARES = {"autoencoder": 0.17, "polish": 0.05, "painter": 0.65, "distillation": 0.08, "saving": 0.05}
+SHARES = {"autoencoder": 0.15, "polish": 0.05, "painter": 0.67, "distillation": 0.08, "saving": 0.05}
 # The share of the painter's training after which larger and oblong pictures take over.
 LARGER_AFTER = 0.4
 # The share of samples whose subject is drawn before the picture (Corpus.sample).
@@ -51,7 +51,8 @@ class Plan:
     """What a session does. ``side`` is the side of most pictures in pixels; others have half and one and a half
     of it. ``tokens`` is the number of patches and caption tokens in a step of the painter, ``crops`` and
     ``crop`` the number and side of the autoencoder's crops. ``begin`` are weights whose autoencoder is trained
-    further; None starts from nothing.
+    further; None starts from nothing. With no ``workers``, the sets are drawn by others (the verb ``draw``). Blocks
+    are ``compiled`` on a GPU only: on a CPU it costs a minute and gains less.
     """
 
     work: Path
@@ -69,6 +70,7 @@ class Plan:
     crop: int = 256
     begin: Path | None = None
     seed: int = 0
+    compiled: bool = True
 
 
 class Session:
@@ -112,6 +114,9 @@ class Session:
     @contextlib.contextmanager
     def drawing(self) -> Iterator[None]:
         """Draw the sets in background processes; they end with the block."""
+        if not self.plan.workers:
+            yield
+            return
         plan, share = self.plan, max(1, self.plan.workers // 5)
         sets = (
             ("held-out", plan.held_out, plan.side, data.HELD_OUT_SEED, 1),
@@ -357,7 +362,7 @@ def run(plan: Plan) -> Any:
     with session.drawing():
         tokenizer = session.tokenizer()
         session.say("tokenizer", tokens=len(tokenizer))
-        if session.device.type == "cuda":
+        if plan.compiled and session.device.type == "cuda":
             block = model.transformer(model.ModelConfig(plan.dim, 1)).layers[0].to(session.device)
             session.say(
                 "compiled", difference=train.compile_block(block, (288, 1056, 2336, 800), session.dtype)
