@@ -196,7 +196,7 @@ def test_people_and_animals_are_named_most_often_and_nearly_always_in_their_own_
         ("樱花", {"blossoms"}), ("梅花鹿", {"deer"}), ("两只狐狸", {"fox"}), ("three cranes", {"crane"}),
         ("catalogue, foxglove, dogma, owlish", set()), ("woman with an umbrella", {"umbrella"}),
         ("独钓寒江雪", {"snow", "fisherman"}), ("THE GREAT WALL!", {"greatwall"}), ("a harbour", {"harbour"}),
-        ("石拱桥", {"stonebridge"}), ("拱桥", {"bridge"}), ("black crows", {"crows"}), ("燕子", {"swallows"}),
+        ("石拱桥", {"stonebridge"}), ("拱桥", {"bridge"}), ("black crows", {"crows"}), ("燕子", {"swallows"}), ("海 浪花", {"sea", "waves"}),
     ],
 )  # fmt: skip
 def test_phrases_are_matched_whole_and_the_longest_first(text: str, named: set[str]) -> None:

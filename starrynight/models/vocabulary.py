@@ -39,7 +39,7 @@ _ARTICLE = re.compile(r"^(?:an?|the|some) ")
 # A tag such as <lora:name:0.8>, which is no word.
 _TAG = re.compile("<[^<>]*>")
 # The share of equal letters above which a word is taken for a known one with a slip of the pen.
-_SIMILAR = 0.75
+_SIMILAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Vocabulary:
         ``language`` ("zh" or "en"), the nearest first; often there are none.
         """
         word = word.lower()
-        names = [*_named_near(word), *self._misspelt(word), *_named_within(word)]
+        names = [*(_named_near(word) or self._misspelt(word)), *_named_within(word)]
         labels = [label for name in names if (label := self._label(name, language))]
         return tuple(dict.fromkeys(labels))[:count]
 
@@ -129,9 +129,12 @@ class Vocabulary:
                 yield run.start() + start, run.group()[start:end]
 
     def _misspelt(self, word: str) -> list[str]:
-        """The names of the things and styles that are written almost like ``word``, the nearest first."""
-        cutoff = _SIMILAR if len(word) > 4 or HAN_RUN.match(word) else 0.85
-        near_ones = difflib.get_close_matches(word, self._heads, n=3, cutoff=cutoff)
+        """The names of the things and styles that are written almost like ``word`` (Latin ones with the same first
+        letter), the nearest first.
+        """
+        begin = word[:1] if word.isascii() else ""
+        heads = [head for head in self._heads if head.startswith(begin)]
+        near_ones = difflib.get_close_matches(word, heads, n=3, cutoff=_SIMILAR)
         return [self._heads[one] for one in near_ones]
 
     def _label(self, name: str, language: str) -> str:

@@ -15,18 +15,22 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-# A Latin word with its hyphens and apostrophes, a number, one Han character, or one other sign.
+# A Latin word with its hyphens and apostrophes, a number, one Han character, a space between two (which parts
+# 海 浪花), or one other sign.
 _HAN = r"\u3400-\u9fff"
-TOKEN = re.compile(rf"[^\W\d_{_HAN}]+(?:['’-][^\W\d_{_HAN}]+)*|\d+|[{_HAN}]|\S")
+TOKEN = re.compile(rf"[^\W\d_{_HAN}]+(?:['’-][^\W\d_{_HAN}]+)*|\d+|[{_HAN}]|(?<=[{_HAN}])\s+(?=[{_HAN}])|\S")
 HAN_RUN = re.compile(rf"[{_HAN}]+")
 # Two of these beside each other that no phrase joins are another animal: 河马 and 海马 are no horses.
 _ANIMALS = frozenset("猫狗鹿马兔鹤鱼鲸")
-# What it costs to leave a character unread, and to begin another word.
-_UNREAD, _WORD = 10, 1
+# What a part of a Chinese sentence is: a word that was read or is common; a noun that was not, and that two
+# known words make by chance (上海) or not (大船, a large 船); a character of none. And what each costs a division
+# into parts.
+_KNOWN, _NOUN, _PHRASE, _ALIEN = range(4)
+_COSTS = (1.0, 1.5, 2.5, 10.0)
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """``text`` in lower case as words, numbers, single Han characters and single other signs."""
+    """``text`` in lower case as words, numbers, single Han characters, spaces between these and other signs."""
     return tuple(TOKEN.findall(text.lower()))
 
 
@@ -70,7 +74,8 @@ def common(table: str) -> frozenset[str]:
     """The common words of "en" or "zh"; "inside": Latin words that mean something only beside others, as
     "bear" in "panda bear"; "function": Han characters that are words by themselves and
     no part of a name, of which "joining" stand between two; "vague":
-    Han characters that end words for all kinds of things.
+    Han characters that end words for all kinds of things; "nouns":
+    Chinese words that look like others.
     """
     return frozenset(" ".join(_tables()["stop"][table]).split())
 
@@ -116,11 +121,10 @@ def unread(
     Single characters beside an unread one belong to it: 长颈鹿 is no 鹿.
     """
     parts = _segments(run, read, single, longest)
-    alien = [not known for _, _, known in parts]
-    for place, (one, other) in enumerate(pairwise(parts)):
-        if run[other[0]] in _ANIMALS and all(
-            end - start == 1 and run[start] in single for start, end, _ in (one, other)
-        ):
+    alien = [kind == _ALIEN for _, _, kind in parts]
+    for place, pair in enumerate(pairwise(parts)):
+        signs = [run[start:end] for start, end, _ in pair]
+        if signs[1] in _ANIMALS and all(sign in single for sign in signs):
             alien[place] = alien[place + 1] = True
     for place in range(1, len(parts)):
         start, end, _ = parts[place]
@@ -130,25 +134,30 @@ def unread(
         alien[place] |= alien[place + 1] and end - start == 1 and run[start] not in common("function")
     grouped = groupby(zip(parts, alien, strict=True), key=itemgetter(1))
     groups = [[part for part, _ in group] for strange, group in grouped if strange]
-    return [(group[0][0], group[-1][1]) for group in groups]
+    nouns = [(start, end) for start, end, kind in parts if kind in (_NOUN, _PHRASE)]
+    return sorted([*nouns, *((group[0][0], group[-1][1]) for group in groups)])
 
 
 def _segments(
     run: str, read: Container[str], single: Container[str], longest: int
-) -> list[tuple[int, int, bool]]:
-    """The cheapest division of a run into known words and unread characters: start, end, whether known."""
-    best: list[tuple[float, list[tuple[int, int, bool]]]] = [(0, [])]
+) -> list[tuple[int, int, int]]:
+    """The cheapest division of a run into known words, nouns that are not, and other characters: start, end and
+    which of them.
+    """
+    best: list[tuple[float, list[tuple[int, int, int]]]] = [(0, [])]
     for end in range(1, len(run) + 1):
         cost, parts = best[end - 1]
-        choices = [(cost + _UNREAD, [*parts, (end - 1, end, False)])]
+        choices = [(cost + _COSTS[_ALIEN], [*parts, (end - 1, end, _ALIEN)])]
         for start in range(max(0, end - longest), end):
-            if _is_word(run[start:end], read, single):
-                choices.append((best[start][0] + _WORD, [*best[start][1], (start, end, True)]))
+            if (kind := _kind_of(run[start:end], read, single)) is not None:
+                choices.append((best[start][0] + _COSTS[kind], [*best[start][1], (start, end, kind)]))
         best.append(min(choices, key=itemgetter(0)))
     return best[-1][1]
 
 
-def _is_word(word: str, read: Container[str], single: Container[str]) -> bool:
+def _kind_of(word: str, read: Container[str], single: Container[str]) -> int | None:
+    if word in common("zh") or word in (single if len(word) == 1 else read):
+        return _KNOWN
     if len(word) == 1:
-        return word in single or word in common("zh") or word in common("function")
-    return word in read or word in common("zh")
+        return _KNOWN if word in common("function") else None
+    return _NOUN if word in common("nouns") else _PHRASE if word in near() else None
