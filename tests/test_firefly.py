@@ -29,7 +29,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> studio.Studio:
 
 
 def paint(shared: studio.Studio, prompt: str, **fields: object) -> Path:
-    (saved,) = shared.paint(studio.make_request(prompt=prompt, model="firefly", **{"seed": 7, **fields}))
+    small = {"seed": 7, "width": 256, "height": 256}
+    (saved,) = shared.paint(studio.make_request(prompt=prompt, model="firefly", **{**small, **fields}))
     return saved.place
 
 
@@ -120,7 +121,11 @@ def test_previews_approach_the_picture_and_painting_can_be_cancelled(shared: stu
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        list(shared.paint(studio.make_request(prompt="极光", model="firefly", seed=99), watch))
+        list(
+            shared.paint(
+                studio.make_request(prompt="极光", model="firefly", seed=99, width=256, height=256), watch
+            )
+        )
     assert len(seen) == 4
     assert seen[0].shape == (32, 32, 3)
     assert seen[0].dtype == np.uint8

@@ -380,6 +380,10 @@ def test_a_session_goes_from_nothing_to_weights_that_paint_and_survives_a_kill(t
     )
     picture = model.paint(model.load(out), ["星夜，油画"], seed=1, size=64, steps=2)
     assert picture.std() > 0
+    assert json.loads((out / "sizes.json").read_text()) == {
+        "default": 64,
+        "trained": [[32, 32], [48, 64], [64, 48], [64, 64], [64, 96], [96, 48], [96, 64], [96, 96]],
+    }
     pieces = sorted(tmp_path.glob("out.tar.*"))
     assert len(pieces) == len(said[-1]["pieces"]) > 1
     assert all(piece.stat().st_size <= 2**20 for piece in pieces)

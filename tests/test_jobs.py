@@ -23,6 +23,7 @@ from starrynight.jobs.leases import ClaimedJob, Lease, LostLease, record_death, 
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.schema import jobs, workers
 from starrynight.jobs.uploads import Uploads
+from starrynight.models import catalogue
 from starrynight.request import PaintRequest
 from starrynight.storage import PART_SUFFIX
 
@@ -385,7 +386,7 @@ def test_an_untrusted_request_names_neither_files_nor_missing_models(
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     (tmp_path / "secret.png").write_bytes(picture().encode("png"))
     valid = validate.validate_request({"prompt": "星夜", "style": None}, gallery)
-    assert (valid.model, valid.width, valid.style) == ("firefly", 256, None)
+    assert (valid.model, valid.width, valid.style) == ("firefly", catalogue.find("firefly").size, None)
     for fields, error in (
         ({"prompt": "x", "model": "z-image-turbo"}, MissingFile),
         ({"prompt": "x", "model": "someone/something"}, UnknownName),

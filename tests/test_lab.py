@@ -187,6 +187,9 @@ def test_a_run_that_is_started_again_keeps_its_plan_but_for_the_changes(tmp_path
     assert again.plan == ExperimentPlan(seeds=3, claims=("C5",), size=64)
     small = ExperimentRun.start(tmp_path / "small", {"models": ("firefly",)}, small=True)
     assert small.plan == plan.quick(models=("firefly",))
+    assert (small.plan.size, plan.quick(models=("sdxl",)).size) == (256, None)
+    grown = ExperimentRun.start(first.folder, {}, small=True)  # keeps the size that its pictures have
+    assert grown.plan.size == 64
 
 
 def test_a_plan_adds_pictures_for_the_nan_rate_and_limits_experiments_to_its_claims() -> None:

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
 from starrynight.gallery.store import Gallery
-from starrynight.models import catalogue, lora
+from starrynight.models import catalogue, lora, sizes
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.web import controls, shared
@@ -99,6 +99,6 @@ def test_repaint_drops_an_init_image_from_elsewhere_with_its_strength(home: Path
 @pytest.mark.parametrize("size", [128, 250, 2048])
 def test_the_forms_size_fits_the_model(shape: str, size: int) -> None:
     model = catalogue.find("firefly")
-    for side in controls.width_and_height(size, controls.SHAPES[shape], model):
+    for side in sizes.of_format(model, controls.SHAPES[shape], size):
         assert model.smallest <= side <= model.largest
         assert side % model.multiple == 0

@@ -58,6 +58,16 @@ def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: Q
     return queue.submit(asked).to_dict() | {"warnings": warnings}
 
 
+@router.post(
+    "/prompt",
+    responses=answers("Reading") | errors(404),
+    openapi_extra=body_of({"application/json": ref("Prompt")}),
+)
+def prompt(fields: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+    """What of ``prompt`` the ``model`` never read, with near words that it knows, and the styles that the prompt names."""
+    return validate.read_prompt(fields)
+
+
 @router.get("/jobs", responses=answers("Jobs"))
 def listed(
     queue: QueueDep,

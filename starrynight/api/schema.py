@@ -188,6 +188,11 @@ def _components() -> dict[str, Schema]:
         "SubmittedJob": job | {
             "properties": job["properties"] | {"warnings": _list(_object(_BOTH))},
             "required": [*job["required"], "warnings"]},
+        "Prompt": _object(
+            {"prompt": _PROMPT}, {"model": _maybe(_NAME)}, additionalProperties=False),
+        "Reading": _object({
+            "model": TEXT, "vocabulary": YES, "styles": _list(TEXT),
+            "unknown": _list(_object({"word": TEXT, "suggestions": _list(TEXT)}))}),
         "Jobs": _object({"jobs": _list(ref("Job"))}),
         "Upload": _object({"init_image": TEXT, "width": WHOLE, "height": WHOLE}),
         "Picture": _picture(),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli.terminal import ProgressBar, app, help_page
+from starrynight.cli.terminal import MODEL_HELP, ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
-from starrynight.i18n import Text, t
+from starrynight.errors import MissingFile
+from starrynight.i18n import Text, is_chinese, t
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def table() -> None:
         about = [title] if title.lower() != model.name else []
         reads = t(", ", "、").join(LANGUAGES[lang] for lang in model.languages)
         console.print(Text("    " + " · ".join(filter(None, [*about, reads, model.licence])), "dim"))
+        if learnt := _learnt(model):
+            console.print(Text(f"    {learnt}", "dim"))
         for component, path in model.parts.items() if model.name in made else ():
             console.print(Text(f"    {component}: {path}", "dim"))
         if model.name in made and not catalogue.is_here(model):
@@ -72,6 +75,21 @@ def table() -> None:
             "dim",
         )
     )
+
+
+def _learnt(model: ModelSpec) -> str:
+    """The sizes that a model was trained at, and how much it knows; empty if it does not say."""
+    from starrynight.models import sizes
+    from starrynight.painting.checking import vocabulary_of
+
+    facts = [sizes.describe(model)]
+    if known := vocabulary_of(model):
+        things, styles = len(known.things), len(known.styles)
+        facts.append(
+            t(f"knows {things} things in {styles} styles: ", f"认识 {things} 种事物、{styles} 种风格：")
+            + f"starry models words {model.name}"
+        )
+    return " · ".join(filter(None, facts))
 
 
 def model_state(model: ModelSpec) -> str:
@@ -140,6 +158,32 @@ def list_models(
         print_places()
     else:
         table()
+
+
+@models_app.command(
+    help=help_page(
+        ("What a model can paint: the words that it was trained on.", "模型能画什么：它学过的词。"),
+        "starry models words",
+        "starry models words firefly",
+    )
+)
+def words(model: str | None = typer.Argument(None, help=MODEL_HELP)) -> None:
+    from starrynight.models import catalogue
+    from starrynight.painting.checking import vocabulary_of
+
+    spec = catalogue.find(model or catalogue.default())
+    known = vocabulary_of(spec)
+    if known is None:
+        raise MissingFile(
+            f"“{spec.name}” does not say which words it was trained on; try any prompt.",
+            f"“{spec.name}”没有写明学过哪些词；请直接试着画。",
+        )
+    titles = {
+        "things": t("things", "事物"), "styles": t("styles", "风格"), "hours": t("hours", "时辰"),
+        "weathers": t("weathers", "天气"),
+    }  # fmt: skip
+    for table, names in known.names("zh" if is_chinese(settings().lang) else "en").items():
+        print(f"{titles[table]}{t(':', '：')} {t(', ', '、').join(names)}")
 
 
 @models_app.command(

@@ -52,7 +52,12 @@ SEED = typer.Option(
     None,
     help=t("The same seed gives the same picture; random by default.", "同一种子，同一幅画；不给则随机。"),
 )
-SIZE = typer.Option(None, help=t("WIDTHxHEIGHT in pixels, or one number.", "宽x高（像素），或一个数。"))
+SIZE = typer.Option(
+    None,
+    help=t(
+        "WIDTHxHEIGHT in pixels, one number, or a format: 3:2.", "宽x高（像素）、一个数，或画幅比例：3:2。"
+    ),
+)
 PRECISION = typer.Option(
     None,
     help=t(
@@ -141,7 +146,7 @@ def paint(
 ) -> None:
     from starrynight import studio
 
-    width, height = parse_size(size)
+    width, height = parse_size(size, model)
     request = studio.make_request(
         prompt=prompt, style=style, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
@@ -222,15 +227,21 @@ def _upscaled(
     return larger
 
 
-def parse_size(text: str | None) -> tuple[int | None, int | None]:
-    """ "512x256" is (512, 256), "512" is a square, None leaves the size to the model."""
+def parse_size(text: str | None, model: str | None = None) -> tuple[int | None, int | None]:
+    """ "512x256" is (512, 256), "512" is a square, "3:2" is the size of this format that suits the model, None leaves the size
+    to the model.
+    """
+    from starrynight.models import catalogue, sizes
+
     if text is None:
         return None, None
+    if ratio := sizes.ratio_of(text):
+        return sizes.of_format(catalogue.find(model or catalogue.default()), ratio)
     sides = text.lower().replace("×", "x").replace("*", "x").split("x")
     if len(sides) > 2 or not all(side.strip().isdecimal() and len(side) < 10 for side in sides):
         raise BadRequest(
-            f"“{excerpt(text)}” is not a size; write it as 512x256, or 256 for a square.",
-            f"“{excerpt(text)}”不是尺寸；请写成 512x256，或用 256 表示正方形。",
+            f"“{excerpt(text)}” is not a size; write it as 512x256, 256 for a square, or a format such as 3:2.",
+            f"“{excerpt(text)}”不是尺寸；请写成 512x256，用 256 表示正方形，或写比例如 3:2。",
         )
     return int(sides[0]), int(sides[-1])
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from starrynight.models import sizes
 from starrynight.models.catalogue import SHIPPED
 from starrynight.settings import settings
 
@@ -61,6 +63,7 @@ def train(options: argparse.Namespace) -> None:
     header["rescaled"] = json.dumps(model.rescale(pipe.to(device), prompts, size=plan.side))
     model.save(pipe.to("cpu"), options.out, header)
     captions.vocabulary().write(options.out)
+    shutil.copyfile(options.work / sizes.FILE, options.out / sizes.FILE)
     pieces = pack(options.out, options.pieces) if options.pieces else []
     print(json.dumps({"what": "saved", "folder": str(options.out), "pieces": pieces, **header}), flush=True)
 

@@ -50,6 +50,34 @@ def warnings_for(request: PaintRequest) -> list[tuple[str, str]]:
     return checking.warnings_for(request, catalogue.find(request.model))
 
 
+def read_prompt(fields: JobRequest) -> dict[str, Any]:
+    """How the chosen model, or the default one, understands a prompt: the words that it never read, with near ones that it
+    knows, and the styles that the prompt names. ``vocabulary`` is False for a model that does not say what it knows.
+
+    Raises ``BadRequest``, ``UnknownName`` or ``MissingFile``.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    if others := [clean(str(name))[:60] for name in given if name not in ("prompt", "model")]:
+        raise BadRequest(
+            f"Only prompt and model are read here, not {others[0]}.",
+            f"这里只读 prompt 与 model，没有 {others[0]}。",
+        )
+    if "model" in given:
+        _check_installed(given["model"])
+    request = PaintRequest.from_dict({"model": catalogue.default(), **given})
+    model = catalogue.find(request.model)
+    known = checking.vocabulary_of(model)
+    return {
+        "model": model.name,
+        "vocabulary": known is not None,
+        "unknown": [
+            {"word": word, "suggestions": list(near)}
+            for word, near in checking.unknown_words(request.prompt, model)
+        ],
+        "styles": list(known.styles_named(request.prompt)) if known else [],
+    }
+
+
 def _check_installed(name: object) -> None:
     """The model is a name of the catalogue, or lies below STARRY_HOME/models or a place that the operator has named; and its
     files are here.

@@ -64,9 +64,11 @@ class ExperimentRun:
         """The existing run in ``folder`` with its plan grown by ``changes``, or a new run whose plan differs from the
         default by ``changes``. ``small``: a new run, or the growth, follows the quick plan. Raises as ``create``.
         """
+        base = cls.open(folder).plan if (folder / PLAN).is_file() else None
         if small:
-            return cls.create(folder, quick(**changes))
-        base = cls.open(folder).plan if (folder / PLAN).is_file() else ExperimentPlan()
+            kept: dict[str, Any] = {"size": base.size} if base else {}
+            return cls.create(folder, quick(**(kept | dict(changes))))
+        base = base or ExperimentPlan()
         return cls.create(folder, replace(base, **changes))
 
     @classmethod

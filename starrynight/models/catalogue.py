@@ -20,12 +20,14 @@ from starrynight.models import (
     recognition,
     registry,
     single_file,
+    sizes,
     weights,
 )
 from starrynight.models.habits import SILENT, Habits
 from starrynight.models.recognition import MODEL_KINDS, NETWORKS
 from starrynight.models.registry import Entry
 from starrynight.models.single_file import Layout
+from starrynight.models.sizes import TrainedSizes
 from starrynight.models.weights import PICKLED, WeightFile, config_or_empty, fingerprint, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
@@ -44,7 +46,7 @@ class ModelSpec:
     names the pipeline of which ``parts``, single files by component, replace components. Sides are in pixels: multiples of ``multiple``, from ``smallest``
     to ``largest``. ``languages`` are those the text encoder reads; empty if unknown. ``guided`` is False where a distilled
     model ignores guidance; ``negatives`` is False where it was not trained on negative prompts, so that styles leave
-    theirs out. ``habits``: what its files say (``models.habits``). ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
+    theirs out. ``habits``: what its files say (``models.habits``); ``trained``: the sizes that they name, if they do. ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
     ``bytes`` is the approximate download.
     """
 
@@ -71,6 +73,7 @@ class ModelSpec:
     float32_vae: bool = False
     bytes: int = 0
     habits: Habits = SILENT
+    trained: TrainedSizes | None = None
 
     @property
     def width(self) -> int:
@@ -410,12 +413,16 @@ def _as_found(model: ModelSpec) -> ModelSpec:
     flow = model.flow if model.habits.prediction or not scheduler else _flows(scheduler)
     own = model.habits if model.path.is_file() else habits.of_folder(folder, flow)
     words, sides = _reach(folder)
+    largest = min(model.largest, sides * multiple)
+    trained = sizes.read(folder, multiple, model.smallest, largest) if folder == model.path else None
     return replace(
         model,
         flow=flow,
         habits=own,
+        trained=trained,
+        size=trained.default if trained else model.size,
         multiple=multiple,
-        largest=min(model.largest, sides * multiple),
+        largest=largest,
         max_tokens=min(model.max_tokens or words, words) if words else model.max_tokens,
     )
 

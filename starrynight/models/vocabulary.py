@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,17 @@ class Vocabulary:
     def things_named(self, prompt: str) -> tuple[str, ...]:
         """The things (their keys) that ``prompt`` names, in their order there."""
         return self._thing_book.named(prompt)
+
+    def names(self, language: str) -> dict[str, list[str]]:
+        """What things, styles, hours and weathers are called in ``language`` ("zh" or "en"), without articles."""
+        return {
+            table: [
+                _ARTICLE.sub("", phrases[language][0])
+                for phrases in getattr(self, table).values()
+                if phrases[language]
+            ]
+            for table in ("things", "styles", "hours", "weathers")
+        }
 
     def _unknown_latin(self, prompt: str) -> Iterator[tuple[int, str]]:
         matches = list(TOKEN.finditer(prompt))
@@ -229,3 +240,16 @@ def _named_within(word: str) -> list[str]:
     parts = {word[start:end] for start in range(len(word)) for end in range(start + 2, len(word) + 1)}
     ends = [word[-1]] if word[-1] not in common("vague") else []
     return [name for part in (*sorted(parts, key=len, reverse=True), *ends) for name in near().get(part, ())]
+
+
+def of_model(folder: Path) -> Vocabulary | None:
+    """As ``Vocabulary.read``, read again only when the file has changed."""
+    try:
+        return _of_file(folder, (folder / FILE_NAME).stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=8)
+def _of_file(folder: Path, _changed: int) -> Vocabulary | None:
+    return Vocabulary.read(folder)

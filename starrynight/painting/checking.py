@@ -12,8 +12,9 @@ from starrynight import prompt_syntax
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text
 from starrynight.metadata.files import open_picture
-from starrynight.models import habits, lora
+from starrynight.models import habits, lora, vocabulary
 from starrynight.models.catalogue import ModelSpec
+from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting import schedulers, styles
 from starrynight.prompt_syntax import Words
 from starrynight.request import PaintRequest, check_size
@@ -69,13 +70,48 @@ def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words,
     return replace(prompt, text=styled, weights=weights), against
 
 
-def _notes_on_words(request: PaintRequest, model: ModelSpec) -> list[tuple[str, str]]:
-    """What in the prompts of all pictures is not applied, each once."""
+def _notes_on_pictures(request: PaintRequest, model: ModelSpec) -> list[tuple[str, str]]:
+    """What of the words and the size of all pictures is not applied or was not trained, each once."""
     found: list[tuple[str, str]] = []
     for index in range(request.count):
+        found += notes_on_training(request, model, request.seed_of(index))
         for words in words_of(request, model, request.seed_of(index)):
             found += words.notes
     return list(dict.fromkeys(found))
+
+
+def vocabulary_of(model: ModelSpec) -> Vocabulary | None:
+    """The words that a model was trained on, if its folder says so. Nothing is said of one put together from files."""
+    return vocabulary.of_model(model.path) if model.base is None else None
+
+
+def unknown_words(prompt: str, model: ModelSpec) -> list[tuple[str, tuple[str, ...]]]:
+    """The words of a prompt that the model never read, each with up to three near ones that it knows, in the prompt's
+    language. Empty for a model without a vocabulary.
+    """
+    if (known := vocabulary_of(model)) is None:
+        return []
+    language = styles.language(prompt)
+    return [(word, known.suggestions(word, language)) for word in known.unknown(prompt)]
+
+
+def notes_on_training(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Text, ...]:
+    """What the picture of ``seed`` asks for beyond what the model was trained on: words, and a size."""
+    name = Text(*(full.split(mark)[0] for full, mark in ((model.en, ","), (model.zh, "，"))))
+    found = []
+    prompt = prompt_syntax.read(request.prompt, seed, model.habits.weighted).text
+    if words := unknown_words(prompt, model):
+        en = ", ".join(word + (f" (it knows: {', '.join(near)})" if near else "") for word, near in words)
+        zh = "、".join(word + (f"（认识：{'、'.join(near)}）" if near else "") for word, near in words)
+        found.append(Text(f"{name.en} does not know: {en}.", f"{name.zh}不认识：{zh}。"))
+    width, height = request.width, request.height
+    if model.trained and not model.trained.covers(width, height):
+        near = "{}×{}".format(*model.trained.nearest(width, height))
+        found.append(Text(
+            f"{name.en} was not trained at {width}×{height}, and things may repeat or blur; the nearest size is {near}.",
+            f"{name.zh}没有学过 {width}×{height}，景物可能重复或模糊；最接近的尺寸是 {near}。",
+        ))  # fmt: skip
+    return tuple(found)
 
 
 def negative_of(request: PaintRequest, model: ModelSpec) -> str:
@@ -88,7 +124,7 @@ def negative_of(request: PaintRequest, model: ModelSpec) -> str:
 def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None) -> list[tuple[str, str]]:
     """What the model will ignore or do badly. With its tokenizer, the prompt's length is checked as well."""
     prompt = words_of(request, model, request.seed_of(0))[0].text
-    found: list[tuple[str, str]] = [*model.habits.notes, *_notes_on_words(request, model)]
+    found: list[tuple[str, str]] = [*model.habits.notes, *_notes_on_pictures(request, model)]
     if (words := model.habits.trigger) and words.lower() not in prompt.lower():
         found.append((
             f"{model.en} was trained with the words “{excerpt(words)}”, which the prompt does not hold.",

@@ -208,7 +208,7 @@ class Painter:
     ) -> GeneratedImage:
         seed = request.seed_of(index)
         read = checking.words_of(request, self.model.spec, seed)
-        words, remarks = self._call(pipeline, request, read)
+        words, remarks = self._call(pipeline, request, read, seed)
         raised: list[BaseException] = []  # by on_step: no fault of the model's
 
         def after_step(*state: Any) -> None:
@@ -244,7 +244,7 @@ class Painter:
         )
 
     def _call(
-        self, pipeline: Any, request: PaintRequest, read: tuple[Words, Words]
+        self, pipeline: Any, request: PaintRequest, read: tuple[Words, Words], seed: int
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The pipeline's arguments for one picture but its generator, and remarks for its recipe."""
         image, remarks = None, tuple[str, ...]()
@@ -252,7 +252,8 @@ class Painter:
             image, note = fit_init_image(request.init_image, request.width, request.height)
             remarks = (note,) if note else ()
         prompt, negative = read
-        remarks += tuple(note.en for note in (*prompt.notes, *negative.notes))
+        trained = checking.notes_on_training(request, self.model.spec, seed)
+        remarks += tuple(note.en for note in (*prompt.notes, *negative.notes, *trained))
         words = call_arguments(
             pipeline,
             prompt=prompt.text,

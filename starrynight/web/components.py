@@ -32,6 +32,7 @@ def _register(name: str, *helpers: str, triggers: tuple[str, ...] = ()) -> Calla
 cards = _register("cards")
 easel = _register("easel", triggers=("ended", "open", "vary", "retried"))
 formats = _register("formats", "compare")
+hints = _register("hints", triggers=("prompt", "example"))
 masthead = _register("masthead", triggers=("page", "language"))
 plots = _register("plots")
 queue = _register("queue", triggers=("watch",))

@@ -14,14 +14,22 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.jobs.uploads import Uploads
 from starrynight.jobs.validate import UPLOAD
-from starrynight.models import catalogue, lora
+from starrynight.models import catalogue, lora, sizes
 from starrynight.models.catalogue import ModelSpec
+from starrynight.models.vocabulary import Vocabulary
+from starrynight.painting.checking import vocabulary_of
 from starrynight.painting.styles import styles
 from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, random_seed
 from starrynight.web import components
-from starrynight.web.shared import LANGUAGES, language, model_title, style_names, t, words
+from starrynight.web.shared import LANGUAGES, language, model_title, style_names, t, words, words_for
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
+# Lines to begin with, by their words' key, each with the style that suits it. Those are shown that hold no word which the
+# model does not know.
+EXAMPLES = {
+    "village": "oil", "fox": "ukiyoe", "lotus": "monet", "snow": "ink", "lighthouse": "pastel", "panda": "papercut",
+    "umbrella": "watercolor", "city": "cyberpunk", "apsara": "dunhuang", "windmill": "pointillism",
+}  # fmt: skip
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
 MAX_STEPS, MAX_GUIDANCE = 50, 10.0  # what the sliders offer; a request may have more
 SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, where the model allows them
@@ -43,16 +51,82 @@ def restore_options() -> None:
             st.session_state[key] = labels[value]
 
 
+def hints() -> None:
+    """Below the prompt: words that the model does not know, told while one types, and lines to begin with."""
+    model, lang = selected_model(), language()
+    known = vocabulary_of(model)
+    lines = lines_to_begin(known, lang)
+    components.hints(
+        key="hints",
+        data={
+            "model": model.name, "name": model_title(model).split("，" if lang == "zh" else ",")[0],
+            "vocabulary": known is not None, "lang": lang,
+            "prompt": st.session_state.get("prompt", ""), "words": words_for("hint", "list"),
+            "examples": [
+                {"key": key, "text": line, "picture": f"/app/static/styles/{EXAMPLES[key]}.webp"}
+                for key, line in lines.items()
+            ],
+        },
+        on_prompt_change=lambda: _write_prompt(st.session_state["hints"].prompt),
+        on_example_change=lambda: _choose_example(st.session_state["hints"].example),
+        on_named_change=lambda: follow_prompt(st.session_state["hints"].named),
+    )  # fmt: skip
+
+
+def lines_to_begin(known: Vocabulary | None, lang: str) -> dict[str, str]:
+    """The lines of ``EXAMPLES`` in which the model knows every word; all, if it does not say what it knows."""
+    lines = {key: words(lang)[f"example.{key}"] for key in EXAMPLES}
+    return {key: line for key, line in lines.items() if known is None or not known.unknown(line)}
+
+
+def _write_prompt(prompt: str | None) -> None:
+    if prompt is not None:
+        st.session_state["prompt"] = prompt[:MAX_TEXT]
+
+
+def _choose_example(key: str | None) -> None:
+    if key in EXAMPLES:
+        prompt = t(f"example.{key}")
+        st.session_state["prompt"], st.session_state["style_next"] = prompt, EXAMPLES[key]
+        st.session_state["style_named"] = named_style(prompt)
+
+
+def named_style(prompt: str) -> str:
+    """The first style that the prompt names, if the model has a vocabulary; else empty."""
+    known = vocabulary_of(selected_model())
+    return next(iter(known.styles_named(prompt)), "") if known else ""
+
+
+def follow_prompt(named: str | None) -> None:
+    """Light the card of the style that the prompt names; when it names none any more, the earlier card."""
+    state = st.session_state
+    before, named = state.get("style_named", ""), named or ""
+    if named == before:
+        return
+    state["style_named"] = named
+    current = state.get("style", "")
+    if not before:
+        state["style_before"] = state.get("style_chosen")
+    if named:
+        state["style_next"] = named
+    elif current == before:
+        state["style_chosen"] = state.pop("style_before", None)
+
+
 def style_cards() -> None:
-    """The styles as small paintings. A new choice waits in ``style_next`` until the next run."""
+    """The styles as small paintings. A new choice waits in ``style_next`` until the next run. Until there is one, a model
+    with a vocabulary paints in the first style: without any, its pictures are between all of them.
+    """
     cards = [{"key": "", "name": t("style.none"), "picture": None}]
     cards += [
         {"key": key, "name": name, "picture": f"/app/static/styles/{key}.webp"}
         for key, name in style_names().items()
     ]
-    chosen = st.session_state.pop("style_next", None)
+    if (following := st.session_state.pop("style_next", None)) is not None:
+        st.session_state["style_chosen"] = following
+    chosen = st.session_state.get("style_chosen")
     if chosen is None:
-        chosen = st.session_state.get("style", "")
+        chosen = next(iter(styles())) if vocabulary_of(selected_model()) else ""
     components.cards(
         key="cards",
         data={"styles": cards, "chosen": chosen, "label": t("style"), "lang": language()},
@@ -77,16 +151,36 @@ def sliders() -> None:
             t("guidance"), 0.0, MAX_GUIDANCE, model.guidance, 0.1, key=f"guidance/{model.name}",
             help=t("guidance.help"), disabled=not model.guided, **keep,
         )  # fmt: skip
-        low, high, step = size_range(model)
-        left.slider(
-            t("size"), low, high, model.size, step, key=f"size/{model.name}", help=t("size.help"), **keep
-        )
+        shapes = shapes_of(model)
+        if st.session_state.get("shape", "square") not in shapes:
+            st.session_state["shape"] = "square"
+        size_slider(left, model)
         right.segmented_control(
-            t("shape"), list(SHAPES), default="square", key="shape",
+            t("shape"), shapes, default="square", key="shape",
             format_func=lambda name: t(f"shape.{name}"), required=True, wrap=True, **keep,
         )  # fmt: skip
         width, height = form_size(model)
         right.caption(f"{width} × {height}")
+
+
+def shapes_of(model: ModelSpec) -> list[str]:
+    """The formats to choose from: those that the model was trained at, if it says so."""
+    return [name for name, ratio in SHAPES.items() if not model.trained or sizes.offered(model, ratio)]
+
+
+def size_slider(column: Any, model: ModelSpec) -> None:
+    """The longer side in pixels: the trained ones of the chosen format, or any between the model's bounds."""
+    key, state = f"size/{model.name}", st.session_state
+    keep: dict[str, Any] = {"key": key, "help": t("size.help"), "persist_state": "session"}
+    if model.trained is None:
+        low, high, step = size_range(model)
+        column.slider(t("size"), low, high, model.size, step, **keep)
+        return
+    sides = sizes.offered(model, SHAPES[state.get("shape") or "square"])
+    if state.get(key) not in sides:
+        state[key] = min(sides, key=lambda side: abs(side - (state.get(key) or model.size)))
+    if len(sides) > 1:
+        column.select_slider(t("size"), sides, **keep)
 
 
 def size_range(model: ModelSpec) -> tuple[int, int, int]:
@@ -171,12 +265,20 @@ def loras() -> None:
 
 
 def read_form() -> dict[str, Any]:
-    """The form as the fields of a request. Unless the seed is locked, the next run draws a new one."""
+    """The form as the fields of a request. Unless the seed is locked, the next run draws a new one.
+
+    An empty prompt is the line that the box shows in its place. A style that was typed just before is followed here.
+    """
     state, model = st.session_state, selected_model()
+    prompt = state["prompt"]
+    if not prompt.strip():
+        prompt = state["prompt_next"] = t("prompt.first")
+    if (named := named_style(prompt)) and named != state.get("style_named", ""):
+        state["style"] = state["style_next"] = state["style_named"] = named
     width, height = form_size(model)
     seed = state["seed"].strip()
     fields = {
-        "prompt": state["prompt"], "negative_prompt": state.get("negative_prompt", ""),
+        "prompt": prompt, "negative_prompt": state.get("negative_prompt", ""),
         "style": state.get("style") or None, "model": model.name, "width": width, "height": height,
         "steps": state[f"steps/{model.name}"],
         "guidance": state[f"guidance/{model.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
@@ -193,19 +295,7 @@ def read_form() -> dict[str, Any]:
 
 def form_size(model: ModelSpec) -> tuple[int, int]:
     state = st.session_state
-    return width_and_height(state[f"size/{model.name}"], SHAPES[state.get("shape") or "square"], model)
-
-
-def width_and_height(size: int, ratio: float, model: ModelSpec) -> tuple[int, int]:
-    """Width and height in pixels with ``width / height`` near ``ratio`` and the longer side near ``size``.
-
-    Both are rounded to the model's grid and clipped to its bounds. ``size`` is the longer side because that
-    is what a model was trained on: Firefly paints seams beyond it.
-    """
-    step = model.multiple
-    low, high = -(-model.smallest // step) * step, model.largest // step * step
-    width, height = (round(side / step) * step for side in (size * min(1, ratio), size / max(1, ratio)))
-    return min(max(width, low), high), min(max(height, low), high)
+    return sizes.of_format(model, SHAPES[state.get("shape") or "square"], state[f"size/{model.name}"])
 
 
 def fill_form(fields: Mapping[str, Any]) -> None:
@@ -219,6 +309,7 @@ def fill_form(fields: Mapping[str, Any]) -> None:
     model = selected_model()
     state["prompt"] = str(fields.get("prompt") or "")
     state["negative_prompt"] = str(fields.get("negative_prompt") or "")
+    state["style_named"] = named_style(state["prompt"])  # the picture's own style is kept
     state["style_next"] = fields.get("style") if fields.get("style") in styles() else ""
     if fields.get("seed") is not None:
         state["seed_next"], state["locked"] = str(fields["seed"]), True

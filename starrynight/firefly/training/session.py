@@ -35,6 +35,7 @@ from starrynight.firefly.training.optimise import (
     generator,
     read_checkpoint,
 )
+from starrynight.models import sizes
 
 # Shares of the time that is left when the first pictures are there. "saving" is what follows the training.
 SHARES = {"autoencoder": 0.15, "polish": 0.05, "painter": 0.67, "distillation": 0.08, "saving": 0.05}
@@ -232,6 +233,11 @@ class PainterTraining:
             (large, Shape("large 2:1", rows=half, late=0.04)),
         ]
 
+    def sizes(self) -> set[tuple[int, int]]:
+        """Width and height in pixels of every shape of samples."""
+        sides = [corpus.side(shape) for corpus, shape in self.shapes]
+        return {(8 * width, 8 * height) for height, width in sides}
+
     def draw(
         self, rng: np.random.Generator, late: bool, tokens: int, **shares: float
     ) -> tuple[Shape, Any, Any]:
@@ -371,6 +377,7 @@ def run(plan: Plan) -> Any:
         vae = session.autoencoder()
         painter = PainterTraining(session, vae, tokenizer)
         painter.learn()
+    sizes.write(plan.work, plan.side, painter.sizes())
     painter.distil()
     return assemble(session, painter, tokenizer)
 

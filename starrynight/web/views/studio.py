@@ -62,11 +62,15 @@ def single_style(jobs: list[Job]) -> str | None:
 
 def form(left: Any, right: Any) -> None:
     """Prompt, style and buttons in one column; everything set by a number in the other (or below)."""
+    if "prompt_next" in st.session_state:  # a widget's value may only be set before it is drawn
+        st.session_state["prompt"] = st.session_state.pop("prompt_next")
     with left:
         st.text_area(
-            t("prompt"), key="prompt", height=128, max_chars=4000, placeholder=t("prompt.example"),
-            label_visibility="collapsed", persist_state="session",
+            t("prompt"), key="prompt", height=128, max_chars=4000,
+            placeholder=t("prompt.example", line=t("prompt.first")), label_visibility="collapsed",
+            persist_state="session",
         )  # fmt: skip
+        controls.hints()
         controls.style_cards()
         with st.container(horizontal=True, vertical_alignment="bottom", key="buttons"):
             paint = st.button(
