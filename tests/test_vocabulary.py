@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def small() -> Vocabulary:
         "the old, quiet, beautiful lighthouse at night", "masterpiece, best quality, 8k, a boat",
         "a sunflower beside a lake", "boats on the lake", "a fox in meadows", "ukiyo-e, full moon", "the fox's boat",
         "(a fox:1.2), [lake]", "panda bears", "湖边有一只狐狸", "一只可爱的小狗坐在船上", "美丽的夜晚，月亮",
-        "草地", "雨中的灯塔，水墨画", "老渔翁 red fox", "水墨画风格的长城，高清", "森林里有三只鹿",
+        "草地", "雨中的灯塔，水墨画", "a night-time lake", "大船", "<lora:ink:0.8> 狐狸", "rainy, foxy", "老渔翁 red fox", "水墨画风格的长城，高清", "森林里有三只鹿",
     ],
 )  # fmt: skip
 def test_a_prompt_of_known_and_common_words_has_no_unknown_ones(small: Vocabulary, prompt: str) -> None:
@@ -80,6 +81,16 @@ def test_a_prompt_of_known_and_common_words_has_no_unknown_ones(small: Vocabular
         ("宇航员坐在船上看月亮", ("宇航员",)),
         ("水墨画，Batman 站在灯塔旁", ("Batman",)),
         ("a fox and 机器人", ("机器人",)),
+        ("two-headed dragon-fox", ("two-headed", "dragon-fox")),
+        ("a riverboat near the lake's shore", ("riverboat", "shore")),
+        ("<lora:dragon:0.8> a fox, (castle:1.2)", ("castle",)),
+        ("穿和服的狐狸", ("和服",)),
+        ("一条中国龙", ("中国龙",)),
+        ("上海的夜晚", ("上海",)),
+        ("西湖断桥", ("西湖", "断桥")),
+        ("貓和狗", ("貓",)),
+        ("きつね と 湖", ("きつね",)),
+        ("лиса и озеро, a fox", ("лиса", "озеро")),
     ],
 )
 def test_words_the_model_never_read_are_named_in_order(
@@ -94,11 +105,22 @@ def test_words_the_model_never_read_are_named_in_order(
         ("puppy", "en", "dog"), ("Puppies", "en", "dog"), ("ship", "en", "boat"), ("pond", "en", "lake"),
         ("lighthose", "en", "lighthouse"), ("wolf", "en", "fox"), ("puppy", "zh", "狗"), ("ship", "zh", "小船"),
         ("渔夫", "zh", "渔翁"), ("轮船", "zh", "小船"), ("池塘", "zh", "湖"), ("狼", "zh", "狐狸"), ("灰狼", "zh", "狐狸"),
-        ("calligraphy", "en", "ink wash"), ("渔夫", "en", "fisherman"),
+        ("calligraphy", "en", "ink wash"), ("燈塔", "en", "lighthouse"), ("大灰狼", "en", "fox"), ("渔夫", "en", "fisherman"),
     ],
 )  # fmt: skip
 def test_what_is_near_a_word_is_suggested(small: Vocabulary, word: str, language: str, first: str) -> None:
     assert small.suggestions(word, language)[:1] == (first,)
+
+
+def test_long_prompts_are_read_in_little_time(small: Vocabulary) -> None:
+    """A few milliseconds each here."""
+    begun = time.monotonic()
+    assert small.unknown("湖边的狐狸" * 2000) == ()
+    assert small.unknown("恐龙飞机" * 2000) == ("恐龙", "飞机")
+    assert len(small.unknown("dragon " * 5000)) == 1
+    small.suggestions("恐龙飞机" * 2000, "zh")
+    small.suggestions("dragon" * 2000, "en")
+    assert time.monotonic() - begun < 10
 
 
 def test_suggestions_are_few_and_only_of_what_the_model_knows(small: Vocabulary) -> None:
@@ -106,6 +128,8 @@ def test_suggestions_are_few_and_only_of_what_the_model_knows(small: Vocabulary)
     assert small.suggestions("饕餮", "zh") == ()
     assert small.suggestions("tiger", "en") == ()
     assert len(small.suggestions("animal", "en", count=1)) == 1
+    assert small.suggestions("bowl", "en") == ()  # no owl
+    assert small.suggestions("节日", "zh") == ()  # no 太阳
 
 
 @pytest.mark.parametrize(

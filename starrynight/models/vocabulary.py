@@ -237,7 +237,7 @@ def _named_within(word: str) -> list[str]:
     """
     if not HAN_RUN.fullmatch(word):
         return []
-    parts = {word[start:end] for start in range(len(word)) for end in range(start + 2, len(word) + 1)}
+    parts = [part for part in near() if len(part) > 1 and part in word]
     ends = [word[-1]] if word[-1] not in common("vague") else []
     return [name for part in (*sorted(parts, key=len, reverse=True), *ends) for name in near().get(part, ())]
 

@@ -71,11 +71,10 @@ def _tables() -> dict[str, Any]:
 
 @cache
 def common(table: str) -> frozenset[str]:
-    """The common words of "en" or "zh"; "inside": Latin words that mean something only beside others, as
-    "bear" in "panda bear"; "function": Han characters that are words by themselves and
-    no part of a name, of which "joining" stand between two; "vague":
-    Han characters that end words for all kinds of things; "nouns":
-    Chinese words that look like others.
+    """One table of common words. "en", "zh": words that say nothing to paint; "inside": Latin words that mean
+    something only beside others, as "bear" in "panda bear"; "function": Han characters that are words by
+    themselves, of which "joining" stand between two others; "vague": Han characters that end words for all
+    kinds of things; "nouns": Chinese words that look like two known ones.
     """
     return frozenset(" ".join(_tables()["stop"][table]).split())
 
@@ -144,15 +143,21 @@ def _segments(
     """The cheapest division of a run into known words, nouns that are not, and other characters: start, end and
     which of them.
     """
-    best: list[tuple[float, list[tuple[int, int, int]]]] = [(0, [])]
+    # For every end the least cost up to it, and the start and kind of the last part.
+    best: list[tuple[float, int, int]] = [(0.0, 0, _KNOWN)]
     for end in range(1, len(run) + 1):
-        cost, parts = best[end - 1]
-        choices = [(cost + _COSTS[_ALIEN], [*parts, (end - 1, end, _ALIEN)])]
+        choices = [(best[end - 1][0] + _COSTS[_ALIEN], end - 1, _ALIEN)]
         for start in range(max(0, end - longest), end):
             if (kind := _kind_of(run[start:end], read, single)) is not None:
-                choices.append((best[start][0] + _COSTS[kind], [*best[start][1], (start, end, kind)]))
-        best.append(min(choices, key=itemgetter(0)))
-    return best[-1][1]
+                choices.append((best[start][0] + _COSTS[kind], start, kind))
+        best.append(min(choices))
+    parts: list[tuple[int, int, int]] = []
+    end = len(run)
+    while end:
+        _, start, kind = best[end]
+        parts.append((start, end, kind))
+        end = start
+    return parts[::-1]
 
 
 def _kind_of(word: str, read: Container[str], single: Container[str]) -> int | None:
