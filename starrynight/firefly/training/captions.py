@@ -53,6 +53,8 @@ _DISTANT = ("fox", "deer", "horse", "camel", "crane", "whale", *PEOPLE, "island"
 _SKY = (*_LIGHTS, "stars", "swirls", "comet", "aurora", "clouds", "rainbow", "rain", "snow")
 # Of these, what a thing is said to be under.
 _OVERHEAD = (*_LIGHTS, "stars", "aurora", "clouds", "rainbow")
+# Less than this share of the picture's height is in the distance.
+_FAR = 0.25
 _NUMBERS = {"zh": ("一", "两", "三"), "en": ("a ", "two ", "three ")}
 # A part with one of these takes no hour: 夜晚的左边有灯塔 is no phrase.
 _SENTENCE = frozenset("，,有是")
@@ -283,7 +285,8 @@ def _places(scene: Scene, name: str, boxes: Boxes | None) -> list[str]:
     """The "place" templates that are true of a subject."""
     if name in FIGURES and scene.close:
         return ["portrait" if name in PEOPLE else "close"]
-    found = ["far"] if name in _DISTANT else []
+    _, top, _, bottom = (boxes or {}).get(name, (0.0, 0.0, 1.0, 1.0))
+    found = ["far"] if name == "mountains" or (name in _DISTANT and bottom - top < _FAR) else []
     if name in _SIDED and (side := _side(scene, name, boxes)):
         found.append(side)
     return found
