@@ -234,6 +234,15 @@ def test_captions_place_what_is_on_one_side() -> None:
     assert seen == {"left", "right"}
 
 
+def test_what_is_small_is_in_the_distance() -> None:
+    rng = np.random.default_rng(9)
+    scenes = [compose(seed, kind="desert", subjects=("camel",)) for seed in range(100)]
+    for height, said in ((0.2, True), (0.4, False)):
+        boxes = {"camel": (0.4, 0.5, 0.6, 0.5 + height)}
+        texts = [caption(scene, rng, boxes) for scene in scenes for _ in range(3)]
+        assert any("camel in the distance" in text or "远处的骆驼" in text for text in texts) == said
+
+
 def test_close_views_are_called_so() -> None:
     rng = np.random.default_rng(8)
     for subject, words in (("fox", ("close-up", "特写")), ("monk", ("portrait", "肖像"))):

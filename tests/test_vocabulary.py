@@ -8,10 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from starrynight.firefly.drawing.scene import compose
+from starrynight.firefly.training import captions
 from starrynight.models.catalogue import SHIPPED
 from starrynight.models.vocabulary import FILE_NAME, Vocabulary
+from starrynight.models.wording import near
 
 
 def entry(zh: str, en: str) -> dict[str, list[str]]:
@@ -170,6 +174,62 @@ def test_the_shipped_model_has_its_vocabulary() -> None:
     assert all(phrases for table in (vocabulary.things, vocabulary.styles) for phrases in table.values())
     assert vocabulary.unknown("星夜下的静谧村庄，梵高风格") == ()
     assert vocabulary.unknown("a dinosaur in a quiet village") == ("dinosaur",)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Vocabulary:
+    """What a model trained on today's captions knows."""
+    return captions.vocabulary()
+
+
+def test_every_caption_is_known(trained: Vocabulary) -> None:
+    rng = np.random.default_rng(0)
+    for scene in map(compose, range(1500)):
+        text = captions.ornament(captions.caption(scene, rng), rng)
+        assert trained.unknown(text) == (), text
+
+
+def test_every_phrase_of_a_thing_and_style_names_it(trained: Vocabulary) -> None:
+    for name, entry in trained.things.items():
+        for phrase in entry["zh"] + entry["en"]:
+            assert name in trained.things_named(phrase), phrase
+    for name, entry in trained.styles.items():
+        for phrase in entry["zh"] + entry["en"]:
+            assert trained.styles_named(phrase) == (name,), phrase
+
+
+def test_near_words_are_near_to_names_that_captions_have(trained: Vocabulary) -> None:
+    assert {name for names in near().values() for name in names} <= {*trained.things, *trained.styles}
+
+
+def test_every_thing_is_suggested_for_a_slip_of_the_pen(trained: Vocabulary) -> None:
+    for name in ("lighthouse", "windmill", "waterfall", "sunflowers", "fisherman", "butterflies", "volcano"):
+        wrong = name[:3] + name[4:]
+        assert trained.unknown(wrong) == (wrong,)
+        assert trained.suggestions(wrong, "en")
+        assert trained.suggestions(wrong, "zh")[0] == trained.things[name]["zh"][0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown"),
+    [
+        ("a cosy cottage beside a winding stream at sunset", ()),
+        ("sunrise over the Great Wall of China, ink wash", ()),
+        ("a boy and his dog watching the stars", ()),
+        ("koi fish swimming in a lotus pond", ()),
+        ("neon-lit street, rainy night, reflections", ()),
+        ("小桥流水人家", ()), ("江边垂钓的老人", ()), ("草原上奔跑的骏马", ()), ("月亮、星星和云", ()),
+        ("秋天的枫叶落在石桥上", ()), ("热气球飘在花海上空", ()), ("有彩虹的瀑布", ()), ("燕子飞过柳树", ()),
+        ("古镇夜景，红灯笼，倒影", ()), ("蓝天白云下的风车", ()), ("一艘大船", ()),
+        ("a dragon flying over a castle", ("dragon",)),
+        ("an astronaut on the moon, digital art", ("astronaut",)),
+        ("a peacock among peonies", ("peacock", "peonies")),
+        ("猫和老虎", ("老虎",)), ("夏夜萤火虫", ("萤火虫",)), ("大象和长颈鹿", ("大象", "长颈鹿")),
+        ("北京故宫的雪", ("北京", "故宫")), ("金鱼在鱼缸里", ("鱼缸",)), ("桂林山水，竹筏", ("桂林", "竹筏")),
+    ],
+)  # fmt: skip
+def test_prompts_as_people_type_them(trained: Vocabulary, prompt: str, unknown: tuple[str, ...]) -> None:
+    assert trained.unknown(prompt) == unknown
 
 
 def test_the_vocabulary_needs_no_torch() -> None:

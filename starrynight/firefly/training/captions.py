@@ -134,8 +134,11 @@ def vocabulary() -> Vocabulary:
         language: [line for _, some in PHRASES["line"][language] for line in some] for language in LANGUAGES
     }
     for language, templates in PHRASES["place"].items():
-        lines[language] += [template.format("") for some in templates.values() for template in some]
-    lines["en"] += ["a pair of"]
+        lines[language] += [
+            template.format("").strip(" ，,") for some in templates.values() for template in some
+        ]
+    for one in _ORNAMENTS:
+        lines["en" if one.isascii() else "zh"].append(one)
     return Vocabulary(things, styles, hours, weathers, kinds, lines)
 
 
