@@ -196,14 +196,15 @@ class Vocabulary:
 
     @cached_property
     def _han_words(self) -> frozenset[str]:
-        """Every run of two or more Han characters between function words in what the model read."""
+        """Every run of two or more Han characters between joining words in what the model read, and whole ones."""
         runs = {run for phrase in self._read for run in content_runs(phrase)}
-        return frozenset(
+        pieces = (
             run[start:end]
             for run in runs
             for start in range(len(run))
             for end in range(start + 2, len(run) + 1)
         )
+        return frozenset([*pieces, *(run for phrase in self._read for run in HAN_RUN.findall(phrase))])
 
     @cached_property
     def _han_signs(self) -> frozenset[str]:

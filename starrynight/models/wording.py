@@ -112,7 +112,7 @@ def content_runs(phrase: str) -> list[str]:
 
 
 def unread(
-    run: str, read: Container[str], single: Container[str], longest: int = 12
+    run: str, read: Container[str], single: Container[str], longest: int = 16
 ) -> list[tuple[int, int]]:
     """The start and end of every part of a run of Han characters that is no word of ``read`` (two characters
     and more), ``single`` (one) or the common ones.
