@@ -39,7 +39,7 @@ _ARTICLE = re.compile(r"^(?:an?|the|some) ")
 # A tag such as <lora:name:0.8>, which is no word.
 _TAG = re.compile("<[^<>]*>")
 # The share of equal letters above which a word is taken for a known one with a slip of the pen.
-_SIMILAR = 0.8
+_SIMILAR = 0.82
 
 
 @dataclass(frozen=True)
