@@ -157,13 +157,24 @@ def test_a_vocabulary_is_read_as_it_was_written(small: Vocabulary, tmp_path: Pat
     "content",
     [
         None, "", "{", "[]", "null", '{"things": {}}', '{"format": "starry-night-vocabulary", "version": 1}',
-        '{"format": "starry-night-vocabulary", "version": 99}',
+        '{"format": "starry-night-vocabulary", "version": 99}', "[" * 100_000,
         '{"format": "starry-night-vocabulary", "version": 1, "things": [], "styles": 3, "hours": {}}',
     ],
 )  # fmt: skip
 def test_a_folder_without_a_readable_vocabulary_has_none(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / FILE_NAME).write_text(content)
+    assert Vocabulary.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("phrases", ["狐狸", None, 3, {"a": 1}, [3], [["狐狸"]]])
+def test_phrases_that_are_no_list_of_strings_are_no_vocabulary(
+    small: Vocabulary, tmp_path: Path, phrases: object
+) -> None:
+    small.write(tmp_path)
+    content = json.loads((tmp_path / FILE_NAME).read_text("utf-8"))
+    content["things"]["fox"]["zh"] = phrases
+    (tmp_path / FILE_NAME).write_text(json.dumps(content))
     assert Vocabulary.read(tmp_path) is None
 
 

@@ -61,7 +61,7 @@ class Vocabulary:
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 return None
             return cls.of(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     @classmethod
@@ -219,7 +219,12 @@ def _book(table: Table) -> PhraseBook:
 
 
 def _phrases(content: Any) -> dict[str, list[str]]:
-    return {language: [str(phrase) for phrase in content[language]] for language in LANGUAGES}
+    for language in LANGUAGES:
+        if not isinstance(content[language], list) or not all(
+            isinstance(one, str) for one in content[language]
+        ):
+            raise TypeError(f"{content[language]!r} is no list of phrases")
+    return {language: list(content[language]) for language in LANGUAGES}
 
 
 def _parts(word: str) -> list[str]:
