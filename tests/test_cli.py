@@ -196,7 +196,7 @@ def test_an_interrupt_that_python_swallows_stops_the_run_at_the_next_step() -> N
 
 
 def test_a_prompt_beyond_the_token_limit_gets_a_warning(home: Path, tmp_path: Path) -> None:
-    words = ["paint", "星夜，" * 1300, "-m", "firefly", "--size", "128", "--steps", "1"]
+    words = ["paint", "星夜，" * 1300, "-m", "firefly", "--size", "256", "--steps", "1"]
     done = starry(home, *words, "-o", tmp_path / "x.png", lang="zh")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"! 提示词共 \d{4} 个词元，.*只读前 512 个。\n", done.stderr)

@@ -88,7 +88,7 @@ def test_a_usage_error_is_one_line_in_one_language_with_exit_code_2(tmp_path: Pa
     assert not list(tmp_path.glob("*.zip"))
 
 
-HELP_PAGES = [[], ["paint"], ["inspect"], ["models"], ["models", "pull"], ["doctor"], ["open"], ["fold"], ["ranges"], ["upscale"], ["lab"],
+HELP_PAGES = [[], ["paint"], ["inspect"], ["models"], ["models", "pull"], ["models", "words"], ["doctor"], ["open"], ["fold"], ["ranges"], ["upscale"], ["lab"],
           ["lab", "run"], ["lab", "report"], ["lab", "list"], ["lab", "advise"], ["gallery"], ["gallery", "search"],
           ["gallery", "verify"], ["gallery", "rebuild"], ["gallery", "import"], ["gallery", "export"], ["gallery", "trash"],
           ["gallery", "trash", "throw"], ["gallery", "trash", "restore"], ["gallery", "trash", "empty"]]  # fmt: skip

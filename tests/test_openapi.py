@@ -130,6 +130,7 @@ def test_the_objects_are_those_that_are_answered(
         "Pictures": ask(here, "/api/pictures").json,
         "Health": ask(here, "/api/health").json,
         "Upload": ask(here, "/api/uploads", picture().encode()).json,
+        "Reading": ask(here, "/api/prompt", {"prompt": "a tractor"}).json,
         "Error": ask(here, "/api/jobs/none").json,
     }
     for name, found in answered.items():

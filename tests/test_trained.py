@@ -175,6 +175,7 @@ def test_a_size_outside_what_was_trained_is_told_and_not_refused(
         ("a tractor at night", "Firefly does not know: tractor.", "萤火不认识：tractor。"),
         ("a vilage, a robot", "Firefly does not know: vilage (it knows: village), robot.",
          "萤火不认识：vilage（认识：village）、robot。"),
+        ("Tractor, tractors, TRACTOR", "Firefly does not know: Tractor, tractors.", "萤火不认识：Tractor、tractors。"),
         ("村庄里的拖拉机", "Firefly does not know: 拖拉机.", "萤火不认识：拖拉机。"),
         ("a fox, (tractor:1.2) <lora:robot:1>", "Firefly does not know: tractor.", "萤火不认识：tractor。"),
     ],

@@ -84,6 +84,7 @@ def visit(browser, address):
 
 def paint(page: Page, prompt: str, key: str) -> None:
     page.get_by_label("想画什么").fill(prompt)
+    page.get_by_role("slider", name="画幅").press("Home")  # the smallest: the tests need no larger one
     page.get_by_role("slider", name="步数").press(key)  # moves the slider
     page.get_by_role("button", name="作画").click()
     page.wait_for_url(re.compile("job="))
@@ -102,7 +103,8 @@ def test_painting_shows_previews_and_survives_a_reload(visit):
     expect(page.locator(".status")).to_contain_text("步")
     page.locator("[data-act=again]").wait_for()
     finished = page.locator(".canvas img[src*='/file']")
-    assert finished.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
+    chosen = page.get_by_text(re.compile(r"^\d+ × \d+$")).inner_text().split(" ")[0]
+    assert finished.evaluate("image => image.decode().then(() => image.naturalWidth)") == int(chosen)
     expect(page.locator("figcaption").first).to_contain_text("数值已查验")
     assert PROMPT in finished.get_attribute("alt")
 
@@ -197,6 +199,43 @@ def test_a_picture_fills_the_studios_form(visit):
     expect(page.get_by_label("想画什么")).to_have_value(PROMPT)
     expect(page.get_by_role("radio", name="油画")).to_have_attribute("aria-checked", "true")
     expect(page.get_by_role("slider", name="步数")).to_have_value("50")
+
+
+def test_unknown_words_are_told_while_typing_and_replaced_with_a_tap(browser, address):
+    visitor = Visitor(browser, address, locale="en-GB")
+    page = visitor.go()
+    box = page.get_by_label("What to paint")
+    box.press_sequentially("a vilage beside the VILAGE tractor, ink wash")  # and the box is not left
+    unknown = page.locator(".unknown b")
+    expect(unknown).to_have_text(["vilage", "tractor"])
+    ink = page.get_by_role("radio", name="Ink wash")
+    expect(ink).to_have_attribute("aria-checked", "true")
+    expect(box).to_have_value("a vilage beside the VILAGE tractor, ink wash")
+    page.get_by_role("button", name="Write “village” instead of “vilage”").click()
+    expect(box).to_have_value("a village beside the village tractor, ink wash")
+    expect(unknown).to_have_text(["tractor"])
+    box.fill("a village")
+    expect(page.locator(".unknown")).to_be_hidden()
+    expect(page.get_by_role("radio", name="Oil impasto")).to_have_attribute("aria-checked", "true")
+    visitor.leave()
+
+
+def test_a_line_to_begin_with_fills_the_box_and_an_empty_box_paints_the_line_it_shows(browser, address):
+    visitor = Visitor(browser, address)
+    page = visitor.go()
+    box = page.get_by_label("想画什么")
+    assert PROMPT in box.get_attribute("placeholder")
+    expect(page.get_by_role("radio", name="油画")).to_have_attribute("aria-checked", "true")
+    page.locator("[data-example=lotus]").click()
+    expect(box).to_have_value("清晨的荷花与小桥")
+    expect(page.get_by_role("radio", name="莫奈")).to_have_attribute("aria-checked", "true")
+    page.get_by_role("radio", name="油画").click()
+    paint(page, "", "Home")  # one step
+    expect(box).to_have_value(PROMPT)
+    page.locator("[data-act=again]").wait_for()
+    expect(page.locator("figcaption").first).to_contain_text("油画")
+    assert PROMPT in page.locator(".canvas img[src*='/file']").get_attribute("alt")
+    visitor.leave()
 
 
 def test_a_lab_run_is_shown(visit):

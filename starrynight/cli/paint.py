@@ -54,9 +54,7 @@ SEED = typer.Option(
 )
 SIZE = typer.Option(
     None,
-    help=t(
-        "WIDTHxHEIGHT in pixels, one number, or a format: 3:2.", "宽x高（像素）、一个数，或画幅比例：3:2。"
-    ),
+    help=t("WIDTHxHEIGHT in pixels, one number, or a format: 3:2.", "宽x高（像素）、一个数，或比例如 3:2。"),
 )
 PRECISION = typer.Option(
     None,

@@ -86,13 +86,15 @@ def vocabulary_of(model: ModelSpec) -> Vocabulary | None:
 
 
 def unknown_words(prompt: str, model: ModelSpec) -> list[tuple[str, tuple[str, ...]]]:
-    """The words of a prompt that the model never read, each with up to three near ones that it knows, in the prompt's
-    language. Empty for a model without a vocabulary.
+    """The words of a prompt that the model never read, each once and with up to three near ones that it knows, in the
+    prompt's language. Empty for a model without a vocabulary.
     """
     if (known := vocabulary_of(model)) is None:
         return []
-    language = styles.language(prompt)
-    return [(word, known.suggestions(word, language)) for word in known.unknown(prompt)]
+    language, first = styles.language(prompt), dict[str, str]()
+    for word in known.unknown(prompt):
+        first.setdefault(word.casefold(), word)
+    return [(word, known.suggestions(word, language)) for word in first.values()]
 
 
 def notes_on_training(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Text, ...]:
