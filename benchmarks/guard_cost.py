@@ -41,7 +41,9 @@ def measure(pairs: int) -> dict[str, list[float]]:
     from starrynight.painting import guard
     from starrynight.painting.painter import Painter
 
-    request = studio.make_request(prompt=PROMPT, model="firefly", seed=1, steps=2 * PAIRS_AN_IMAGE + 1)
+    request = studio.make_request(
+        prompt=PROMPT, model="firefly", seed=1, steps=2 * PAIRS_AN_IMAGE + 1, width=256, height=256
+    )
     painter = Painter.ready(request, device="cpu")
     find, checking = guard.find, [True]
     guard.find = lambda *args: find(*args) if checking[0] else None  # type: ignore[assignment]

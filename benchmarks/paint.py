@@ -25,7 +25,11 @@ def time_loaded(runs: int, home: Path) -> list[float]:
     times = []
     for seed in range(runs + 1):
         start = time.perf_counter()
-        list(painters.paint(studio.make_request(prompt=PROMPT, model="firefly", seed=seed)))
+        list(
+            painters.paint(
+                studio.make_request(prompt=PROMPT, model="firefly", seed=seed, width=256, height=256)
+            )
+        )
         times.append(time.perf_counter() - start)
     return times[1:]
 
@@ -35,7 +39,7 @@ def time_command(runs: int, home: Path) -> list[float]:
     starry = Path(sys.executable).with_name("starry")
     times = []
     for seed in range(runs):
-        options = ["--model", "firefly", "--seed", str(seed), "-o", home / f"{seed}.png"]
+        options = ["--model", "firefly", "--size", "256", "--seed", str(seed), "-o", home / f"{seed}.png"]
         command = [starry, "paint", PROMPT, *options]
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "STARRY_HOME": str(home)})

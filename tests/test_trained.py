@@ -140,6 +140,13 @@ def test_what_is_offered_lies_between_trained_sizes(shipped: Path, name: str) ->
         assert notes(spec, "a fox", *size) == []
 
 
+def test_a_model_of_several_sizes_is_traced_for_folding_at_256(shipped: Path) -> None:
+    from starrynight.folding import calibrate
+
+    samples = calibrate.usual(catalogue.resolve("firefly"))
+    assert [(sample.width, sample.height) for sample in samples] == [(256, 256), (256, 128)]
+
+
 # -- what is told ----------------------------------------------------------------------------------------------------
 
 
