@@ -21,7 +21,7 @@ from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting import checking
 from starrynight.painting.styles import styles
 from starrynight.request import PaintRequest
-from starrynight.web import controls
+from starrynight.web import controls, prompt
 from starrynight.web.shared import LANGUAGES, words
 
 TRAINED = [(256, 256), (512, 512), (512, 384), (384, 512), (768, 768), (768, 512), (512, 768), (768, 384)]
@@ -296,7 +296,7 @@ def test_a_card_follows_the_prompt_and_comes_back(shipped: Path, monkeypatch: py
     monkeypatch.setattr(controls.st, "session_state", state)
 
     def light(named: str) -> object:
-        controls.follow_prompt(named)
+        prompt.follow_prompt(named)
         if (following := state.pop("style_next", None)) is not None:
             state["style_chosen"] = following
         state["style"] = state["style_chosen"]
@@ -314,7 +314,7 @@ def test_the_form_of_a_picture_keeps_its_style_whatever_its_prompt_names(
     state: dict[str, object] = {}
     monkeypatch.setattr(controls.st, "session_state", state)
     controls.fill_form({"prompt": "a fox, ink wash", "style": None, "seed": 5})
-    controls.follow_prompt("ink")  # what the page finds in the box afterwards
+    prompt.follow_prompt("ink")  # what the page finds in the box afterwards
     assert state["style_next"] == ""
 
 
@@ -345,12 +345,12 @@ def lines() -> list[str]:
     return [
         words(lang)[key]
         for lang in LANGUAGES
-        for key in ("prompt.first", *(f"example.{e}" for e in controls.EXAMPLES))
+        for key in ("prompt.first", *(f"example.{e}" for e in prompt.EXAMPLES))
     ]
 
 
 def test_lines_to_begin_with_suit_a_style_and_name_none() -> None:
-    assert set(controls.EXAMPLES.values()) <= set(styles())
+    assert set(prompt.EXAMPLES.values()) <= set(styles())
     known = vocabulary.of_model(SHIPPED)
     assert known is not None
     assert not [
@@ -368,11 +368,11 @@ def test_the_studio_shows_the_lines_that_the_shipped_model_knows(lang: str) -> N
     known = vocabulary.of_model(SHIPPED)
     assert known is not None
     assert known.unknown(words(lang)["prompt.first"]) == ()
-    shown = controls.lines_to_begin(known, lang)
+    shown = prompt.lines_to_begin(known, lang)
     assert len(shown) >= 4
     assert not any(known.unknown(line) for line in shown.values())
-    everything = {key: words(lang)[f"example.{key}"] for key in controls.EXAMPLES}
-    assert controls.lines_to_begin(None, lang) == everything
+    everything = {key: words(lang)[f"example.{key}"] for key in prompt.EXAMPLES}
+    assert prompt.lines_to_begin(None, lang) == everything
     assert set(shown) == {key for key, line in everything.items() if not known.unknown(line)}
 
 

@@ -16,20 +16,13 @@ from starrynight.jobs.uploads import Uploads
 from starrynight.jobs.validate import UPLOAD
 from starrynight.models import catalogue, lora, sizes
 from starrynight.models.catalogue import ModelSpec
-from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting.checking import vocabulary_of
 from starrynight.painting.styles import styles
 from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, random_seed
-from starrynight.web import components
-from starrynight.web.shared import LANGUAGES, language, model_title, style_names, t, words, words_for
+from starrynight.web import components, prompt
+from starrynight.web.shared import LANGUAGES, language, model_title, style_names, t, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
-# Lines to begin with, by their words' key, each with the style that suits it. Those are shown that hold no word which the
-# model does not know.
-EXAMPLES = {
-    "village": "oil", "fox": "ukiyoe", "lotus": "monet", "snow": "ink", "lighthouse": "pastel", "panda": "papercut",
-    "umbrella": "watercolor", "city": "cyberpunk", "apsara": "dunhuang", "windmill": "pointillism",
-}  # fmt: skip
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
 MAX_STEPS, MAX_GUIDANCE = 50, 10.0  # what the sliders offer; a request may have more
 SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, where the model allows them
@@ -49,68 +42,6 @@ def restore_options() -> None:
     for key in ("model", "precision"):
         if (value := st.session_state.get(key)) in labels:
             st.session_state[key] = labels[value]
-
-
-def hints() -> None:
-    """Below the prompt: words that the model does not know, told while one types, and lines to begin with."""
-    model, lang = selected_model(), language()
-    known = vocabulary_of(model)
-    lines = lines_to_begin(known, lang)
-    components.hints(
-        key="hints",
-        data={
-            "model": model.name, "name": model_title(model).split("，" if lang == "zh" else ",")[0],
-            "vocabulary": known is not None, "lang": lang,
-            "prompt": st.session_state.get("prompt", ""), "words": words_for("hint", "list"),
-            "examples": [
-                {"key": key, "text": line, "picture": f"/app/static/styles/{EXAMPLES[key]}.webp"}
-                for key, line in lines.items()
-            ],
-        },
-        on_prompt_change=lambda: _write_prompt(st.session_state["hints"].prompt),
-        on_example_change=lambda: _choose_example(st.session_state["hints"].example),
-        on_named_change=lambda: follow_prompt(st.session_state["hints"].named),
-    )  # fmt: skip
-
-
-def lines_to_begin(known: Vocabulary | None, lang: str) -> dict[str, str]:
-    """The lines of ``EXAMPLES`` in which the model knows every word; all, if it does not say what it knows."""
-    lines = {key: words(lang)[f"example.{key}"] for key in EXAMPLES}
-    return {key: line for key, line in lines.items() if known is None or not known.unknown(line)}
-
-
-def _write_prompt(prompt: str | None) -> None:
-    if prompt is not None:
-        st.session_state["prompt"] = prompt[:MAX_TEXT]
-
-
-def _choose_example(key: str | None) -> None:
-    if key in EXAMPLES:
-        prompt = t(f"example.{key}")
-        st.session_state["prompt"], st.session_state["style_next"] = prompt, EXAMPLES[key]
-        st.session_state["style_named"] = named_style(prompt)
-
-
-def named_style(prompt: str) -> str:
-    """The first style that the prompt names, if the model has a vocabulary; else empty."""
-    known = vocabulary_of(selected_model())
-    return next(iter(known.styles_named(prompt)), "") if known else ""
-
-
-def follow_prompt(named: str | None) -> None:
-    """Light the card of the style that the prompt names; when it names none any more, the earlier card."""
-    state = st.session_state
-    before, named = state.get("style_named", ""), named or ""
-    if named == before:
-        return
-    state["style_named"] = named
-    current = state.get("style", "")
-    if not before:
-        state["style_before"] = state.get("style_chosen")
-    if named:
-        state["style_next"] = named
-    elif current == before:
-        state["style_chosen"] = state.pop("style_before", None)
 
 
 def style_cards() -> None:
@@ -270,15 +201,15 @@ def read_form() -> dict[str, Any]:
     An empty prompt is the line that the box shows in its place. A style that was typed just before is followed here.
     """
     state, model = st.session_state, selected_model()
-    prompt = state["prompt"]
-    if not prompt.strip():
-        prompt = state["prompt_next"] = t("prompt.first")
-    if (named := named_style(prompt)) and named != state.get("style_named", ""):
+    text = state["prompt"]
+    if not text.strip():
+        text = state["prompt_next"] = t("prompt.first")
+    if (named := prompt.named_style(text, model)) and named != state.get("style_named", ""):
         state["style"] = state["style_next"] = state["style_named"] = named
     width, height = form_size(model)
     seed = state["seed"].strip()
     fields = {
-        "prompt": prompt, "negative_prompt": state.get("negative_prompt", ""),
+        "prompt": text, "negative_prompt": state.get("negative_prompt", ""),
         "style": state.get("style") or None, "model": model.name, "width": width, "height": height,
         "steps": state[f"steps/{model.name}"],
         "guidance": state[f"guidance/{model.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
@@ -309,7 +240,7 @@ def fill_form(fields: Mapping[str, Any]) -> None:
     model = selected_model()
     state["prompt"] = str(fields.get("prompt") or "")
     state["negative_prompt"] = str(fields.get("negative_prompt") or "")
-    state["style_named"] = named_style(state["prompt"])  # the picture's own style is kept
+    state["style_named"] = prompt.named_style(state["prompt"], model)  # the picture's own style is kept
     state["style_next"] = fields.get("style") if fields.get("style") in styles() else ""
     if fields.get("seed") is not None:
         state["seed_next"], state["locked"] = str(fields["seed"]), True

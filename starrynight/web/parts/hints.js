@@ -92,13 +92,13 @@ class PromptReader {
   }
 }
 
-// The text with every whole ``word`` replaced. An article follows the new word: "an otter" becomes "a fox".
+// The text with every whole ``word`` replaced. An article follows the new word: "an otter" becomes "a fox", or "crows".
 const replaced = (text, word, known) => {
   const plain = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   if (!/^[\p{Script=Latin}]/u.test(word)) return text.replaceAll(word, known);
   const whole = new RegExp(`(?:\\b(an?)(\\s+))?(?<![\\p{L}\\p{N}])${plain}(?![\\p{L}\\p{N}])`, "giu");
   return text.replace(whole, (_, article, gap) => {
-    if (!article) return known;
+    if (!article || /[^s]s$/i.test(known)) return known;
     const fitting = /^[aeiou]/i.test(known) ? "an" : "a";
     return (article[0] === "A" ? fitting.replace("a", "A") : fitting) + gap + known;
   });

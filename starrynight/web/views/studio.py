@@ -14,7 +14,7 @@ from starrynight.errors import StarryError
 from starrynight.jobs.job import Job
 from starrynight.painting.styles import styles
 from starrynight.request import random_seed
-from starrynight.web import components, controls, shared
+from starrynight.web import components, controls, prompt, shared
 from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
 
@@ -70,7 +70,7 @@ def form(left: Any, right: Any) -> None:
             placeholder=t("prompt.example", line=t("prompt.first")), label_visibility="collapsed",
             persist_state="session",
         )  # fmt: skip
-        controls.hints()
+        prompt.hints(controls.selected_model())
         controls.style_cards()
         with st.container(horizontal=True, vertical_alignment="bottom", key="buttons"):
             paint = st.button(
