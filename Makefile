@@ -6,12 +6,13 @@ PROMPT ?= 星夜下的静谧村庄，梵高风格，厚重的笔触
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+ADVISORIES := https://pypi.org/pypi/jinja2/2.4.1/json
 # Debian packages the tests read our files and open our pages with, as "command:package". Without the font, Chinese is boxes.
 TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-cjk
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
-.PHONY: paint open lab test prove check format tools clean
+.PHONY: paint open lab test prove check audit format tools clean
 
 paint: $(BIN)/.painting
 	@$(BIN)/starry paint "$$PROMPT"
@@ -32,6 +33,17 @@ prove: $(BIN)/.testing
 
 check: $(BIN)/.testing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Bandit reads our code (judged findings: pyproject.toml); pip-audit asks the advisory service about constraints.txt.
+audit: $(BIN)/.testing
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[audit]"
+	@$(BIN)/bandit -q -c pyproject.toml -r starrynight && echo "bandit: nothing found"
+	@if $(BIN)/python -c "import json, urllib.request as u; \
+	    assert json.load(u.urlopen('$(ADVISORIES)', timeout=10))['vulnerabilities']" 2>/dev/null; then \
+	  $(BIN)/pip-audit --progress-spinner off --strict --disable-pip --no-deps -r constraints.txt; \
+	else \
+	  echo "pip-audit was not run: no advisories at $(ADVISORIES), where there is a known one."; \
+	fi
 
 format: $(BIN)/.testing
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -570,6 +570,24 @@ def fold(bench: Bench) -> None:
     bench.write("folded float16", **facts, psnr_to_bfloat16=alike)
 
 
+def folded_firefly(bench: Bench) -> None:
+    """What a user's first picture in folded float16 takes: calibration, proofs, loading; where they ran, and the certificate."""
+    from starrynight.folding import calibrate
+    from starrynight.folding.cache import cached_folds
+    from starrynight.models import catalogue
+    from starrynight.painting.painter import Painter
+    from starrynight.request import PaintRequest
+
+    request = PaintRequest(prompt=PROMPT, model="firefly", width=256, height=256, steps=STEPS, seed=SEED,
+                           precision="float16-folded")  # fmt: skip
+    model = catalogue.resolve("firefly")
+    seconds, painter = bench.timed(lambda: Painter.ready(request, device=str(bench.device)))
+    folds = cached_folds(model)
+    picture = our_picture(painter, request)
+    bench.write("folded firefly", ran_on=str(calibrate.device_for(model, bench.device)), ready_s=round(seconds, 2),
+                finite=bool(picture.isfinite().all()), certificate=folds.certificate if folds else None)  # fmt: skip
+
+
 STEPS_OF_BENCH: dict[str, tuple[Callable[[Bench], None], float]] = {
     "machine": (machine, 0.3),
     "firefly": (firefly, 0.3),
@@ -580,6 +598,7 @@ STEPS_OF_BENCH: dict[str, tuple[Callable[[Bench], None], float]] = {
     "trace": (trace, 0.4),
     "solve": (solve, 0.1),
     "fold": (fold, 0.25),
+    "folded_firefly": (folded_firefly, 0.4),
 }
 
 

@@ -20,6 +20,7 @@ import psutil
 import uvicorn
 
 from starrynight.serve.connections import Config, Limits
+from starrynight.serve.connections import Server as UvicornServer
 from starrynight.serve.connections import listening as listening_socket
 
 STARRY = Path(sys.executable).with_name("starry")
@@ -76,7 +77,7 @@ def listening(app: Any, limits: Limits | None = None) -> Iterator[str]:
 @contextlib.contextmanager
 def running(app: Any, limits: Limits | None = None) -> Iterator[uvicorn.Server]:
     """``listening``, but yields uvicorn's server, with its ``port``."""
-    server = uvicorn.Server(Config(app, limits))
+    server = UvicornServer(Config(app, limits))
     server.config.timeout_graceful_shutdown = 1
     with listening_socket("127.0.0.1", 0) as listener:
         server.port = listener.getsockname()[1]  # type: ignore[attr-defined]

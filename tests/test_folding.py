@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from starrynight.folding import calibrate
 from starrynight.folding.cache import CalibrationSample, Folds, cached_folds
 from starrynight.models import load, precision_plan
 from starrynight.models.catalogue import resolve
-from starrynight.numerics import precision
+from starrynight.numerics import fold, precision
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.solve import FoldPlan
@@ -94,7 +95,7 @@ def test_folds_are_cached_with_their_certificate(wide: Path, folded: Painter) ->
 
 
 def test_slow_float16_is_emulated_and_the_recipe_says_so(wide: Path, folded: Painter) -> None:
-    if not precision_plan.processor().emulates_float16:
+    if not precision_plan.machine("cpu").emulates_float16:
         pytest.skip("this processor's own float16 is fast")
     text = folded.plan.to_dict()["transformer"]
     assert text["emulated"] is True
@@ -171,3 +172,37 @@ def test_a_component_that_no_fold_helps_becomes_float32() -> None:
     assert [folds.usable(name) for name in ("transformer", "text_encoder", "vae")] == [True, True, False]
     assert not Folds(FoldPlan(), (), {"finite": False}).usable("transformer")
     assert calibrate.component_of(precision.Choice("vae_decode", "float16-folded", "", "")) == "vae"
+
+
+def test_folds_are_made_on_a_card_that_holds_the_model_in_16_bits_and_else_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = resolve("firefly")
+    needed = 2 * sum(model.parameters.values()) + calibrate.ACTIVATIONS
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    right = {"bfloat16", "float16"}
+    for device, free, budget, stores, expected in (
+        (cuda, needed, None, right, cuda),
+        (cuda, needed - 1, None, right, cpu),
+        (cuda, needed - 1, needed, right, cuda),
+        (cuda, needed, needed - 1, right, cpu),
+        (cuda, needed, None, {"float16"}, cpu),
+        (torch.device("mps"), needed, None, right, cpu),
+        (cpu, None, None, right, cpu),
+    ):
+        monkeypatch.setattr(calibrate, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(calibrate.precision_plan, "stores", lambda kind, stores=stores: frozenset(stores))
+        assert calibrate.device_for(model, device, budget) == expected
+
+
+def test_folding_on_a_device_gives_the_same_numbers_as_folding_in_place() -> None:
+    """The device is, here, the CPU itself; ``benchmarks/card.py`` folds on a card."""
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).bfloat16()
+    plan = FoldPlan(parameters={"net.0.weight": -3, "net.0.bias": -3, "net.1.weight": 3}, islands=("net.1",))
+    there = copy.deepcopy(layers)
+    fold.fold_and_cast(layers, plan, torch.float16, "net")
+    fold.fold_and_cast(there, plan, torch.float16, "net", torch.device("cpu"))
+    for one, other in zip(layers.parameters(), there.parameters(), strict=True):
+        assert (one.dtype, one.device) == (other.dtype, other.device)
+        assert torch.equal(one, other)
+    assert [part.weight.dtype for part in there] == [torch.float16, torch.float32]

@@ -128,13 +128,34 @@ def test_annotations_with_an_unknown_id_or_an_invalid_name_change_nothing(galler
         gallery.annotations.rename_collection("a", "b")
 
 
-def test_markup_is_stored_as_text_without_control_characters(gallery: Gallery) -> None:
+UNPRINTABLE = ["\ud800", "a\udfffb", "\x00", "bold\x1b[2J", "\x85", "\ufffe"]
+
+
+@pytest.mark.parametrize("text", UNPRINTABLE, ids=ascii)
+def test_what_cannot_be_printed_is_refused_and_empties_nothing(gallery: Gallery, text: str) -> None:
+    one = gallery.add(picture()).id
+    gallery.annotations.note(one, "kept\r\nas it is")
+    gallery.annotations.collect("walls", [one])
+    for change in (
+        lambda: gallery.annotations.note(one, text),
+        lambda: gallery.annotations.tag([one], text),
+        lambda: gallery.annotations.collect(text, [one]),
+        lambda: gallery.annotations.rename_collection("walls", text),
+    ):
+        with pytest.raises(BadRequest, match=r"unprintable character \(U\+[0-9A-F]{4} at position \d"):
+            change()
+    row = gallery.get(one)
+    assert (row.note, row.tags, row.collections) == ("kept\nas it is", (), ("walls",))
+    assert gallery.annotations.all_collections() == {"walls": 1}
+
+
+def test_markup_is_stored_as_text(gallery: Gallery) -> None:
     one = gallery.add(picture("<script>alert(1)</script> '; DROP TABLE pictures; --")).id
-    gallery.annotations.note(one, "<b>bold</b>\x1b[2J\x00")
+    gallery.annotations.note(one, "<b>bold</b>")
     gallery.annotations.tag([one], "<img src=x onerror=alert(1)>")
     row = gallery.get(one)
     assert row.prompt == "<script>alert(1)</script> '; DROP TABLE pictures; --"
-    assert (row.note, row.tags) == ("<b>bold</b>[2J", ("<img src=x onerror=alert(1)>",))
+    assert (row.note, row.tags) == ("<b>bold</b>", ("<img src=x onerror=alert(1)>",))
     assert [found.id for found in gallery.search("drop table").rows] == [one]
 
 

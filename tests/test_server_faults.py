@@ -284,6 +284,44 @@ ODD = {
 }  # fmt: skip
 
 
+ENCODINGS = {
+    "utf-8": 201,
+    "utf-8-sig": 201,
+    "utf-16": 400,
+    "utf-16-le": 400,
+    "utf-16-be": 400,
+    "utf-32": 400,
+    "gb18030": 400,
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_body_is_json_in_utf_8(gallery: Gallery, encoding: str) -> None:
+    with serving(gallery) as here:
+        answer = ask(
+            here, "/api/jobs", '{"prompt": "星夜"}'.encode(encoding), Content_Type="application/json"
+        )
+        assert answer.status == ENCODINGS[encoding]
+        if answer.status == 201:
+            assert answer.json["request"]["prompt"] == "星夜"
+        else:
+            assert answer.error["message"] == "The body is not JSON in UTF-8."
+
+
+def test_two_servers_of_a_host_keep_their_visitors(gallery: Gallery) -> None:
+    """A browser sends the cookies of all ports of a host to each of them."""
+    with (
+        serving(gallery, Access.of("0.0.0.0", "one", port=1)) as first,
+        serving(gallery, Access.of("0.0.0.0", "two", port=2)) as second,
+    ):
+        jar = [ask(here, f"/?token={token}").headers["set-cookie"].split(";")[0]
+               for here, token in ((first, "one"), (second, "two"))]  # fmt: skip
+        for here in (first, second):
+            for order in (jar, jar[::-1]):
+                assert ask(here, "/api/jobs", Cookie="; ".join(order)).status == 200
+        assert ask(first, "/api/jobs", Cookie=jar[1]).status == 401
+
+
 @pytest.mark.parametrize("case", ODD)
 def test_odd_inputs_are_errors_of_the_caller(gallery: Gallery, tmp_path: Path, case: str) -> None:
     path, body, status = ODD[case]

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from starrynight.api import schema
+from starrynight.api.bodies import Route
 from starrynight.api.pictures import GalleryDep, QueryDep
 from starrynight.api.pools import WRITERS
 from starrynight.api.schema import errors
 from starrynight.errors import BadRequest
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 MAX_PICTURES = 1000  # in one request
 Pictures = Annotated[list[str], Body(embed=True, json_schema_extra={"maxItems": MAX_PICTURES})]
 TagName = Annotated[str, Body(json_schema_extra=schema.TAG_NAME)]

@@ -107,7 +107,7 @@ def _on_invalid_field(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _respond(request, BadRequest("The body is not JSON.", "请求体不是 JSON。"))
+        return _respond(request, BadRequest("The body is not JSON in UTF-8.", "请求体不是 UTF-8 的 JSON。"))
     field = ".".join(clean(str(part))[:60] for part in first["loc"][1:]) or "body"
     return _respond(request, validation_messages.validation_error(field, first), param=field)
 

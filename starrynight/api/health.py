@@ -7,6 +7,7 @@ lock), the answer is what the probe before it found, and says so.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from starrynight.jobs.queue import Queue
 from starrynight.settings import settings
 from starrynight.storage import disk_state
 
+REPEAT, FRESH = 0.25, 2.0  # seconds: what is younger is not asked again, what is older is waited for
 ANSWER_WITHIN = 0.1  # seconds
 FIRST_WITHIN = 2.0  # seconds for the first probe, before which nothing is known
 SLOW = (
@@ -49,11 +51,14 @@ class Health:
 
     async def read(self) -> dict[str, Any]:
         """The JSON object of /api/health; never waits for the database."""
-        probe = asyncio.wrap_future(self._start())
-        await asyncio.wait({probe}, timeout=ANSWER_WITHIN if self._known else FIRST_WITHIN)
+        age = time.monotonic() - self._ended if self._known else math.inf
+        probe = self._start() if age > REPEAT else self._probe
+        if age > FRESH and probe is not None:
+            wait = ANSWER_WITHIN if self._known else FIRST_WITHIN
+            await asyncio.wait({asyncio.wrap_future(probe)}, timeout=wait)
         problems = list(self._problems)
         absent = any(kind == "worker" for kind, _ in problems) or not self.gallery.database.writable
-        running = time.monotonic() - self._began if not probe.done() else 0.0
+        running = time.monotonic() - self._began if probe is not None and not probe.done() else 0.0
         if running > SLOW:
             problems.append(("database", _NO_ANSWER))
         return {

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import UploadFile
 
+from starrynight.api.bodies import Route
 from starrynight.api.feed import JobFeed
 from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
 from starrynight.api.pools import DECODERS, FILES, WRITERS
@@ -23,7 +24,7 @@ from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
 from starrynight.storage import read_regular, storing
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 _FILE = {"type": "string", "format": "binary"}
 UPLOADED = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "image/avif", "image/tiff"), _FILE) | {
     "multipart/form-data": {

@@ -57,7 +57,7 @@ class Pool:
 
 _UNLIMITED: RunVar[CapacityLimiter] = RunVar("starrynight.unlimited")
 READERS = 16  # threads of the routes that only read the database; set where the server starts
-WRITERS = Pool("writers", threads=4, waiting=32, patience=5.0)
+WRITERS = Pool("writers", threads=4, waiting=256, patience=5.0)
 FILES = Pool("files", threads=8, waiting=500, patience=10.0)
 DECODERS = Pool("decoders", threads=MAX_DECODERS, waiting=500, patience=30.0)
 UPSCALERS = Pool("upscalers", threads=1, waiting=4, patience=60.0)  # each takes every core for seconds

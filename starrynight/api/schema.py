@@ -172,6 +172,9 @@ TEXT, WHOLE, NUMBER, YES = ({"type": kind} for kind in ("string", "integer", "nu
 TIME = {"type": "string", "format": "date-time"}
 _BOTH = {"en": TEXT, "zh": TEXT}
 _STORED_ERROR = _object({"type": TEXT, **_BOTH, "status": WHOLE})
+_UNPRINTABLE = (
+    r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff"  # text.UNPRINTABLE; \r is made \n
+)
 # Text that is more than spaces, and name in one line.
 _PROMPT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": r"\S"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": r"^[^\n\t]*\S[^\n\t]*$"}
@@ -255,6 +258,7 @@ def _of_type(hint: Any) -> Schema:
 
 
 # ``json_schema_extra`` of the fields of annotations, which the gallery checks
-NOTE = {"maxLength": MAX_NOTE}
-TAG_NAME = {"minLength": 1, "maxLength": MAX_TAG, "pattern": r"\S"}
-COLLECTION_NAME = {"minLength": 1, "maxLength": MAX_COLLECTION, "pattern": r"\S"}
+NOTE = {"maxLength": MAX_NOTE, "pattern": f"^[^{_UNPRINTABLE}]*$"}
+_NAMED = f"^[^{_UNPRINTABLE}]*[^{_UNPRINTABLE}\\s][^{_UNPRINTABLE}]*$"
+TAG_NAME = {"minLength": 1, "maxLength": MAX_TAG, "pattern": _NAMED}
+COLLECTION_NAME = {"minLength": 1, "maxLength": MAX_COLLECTION, "pattern": _NAMED}

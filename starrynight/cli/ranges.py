@@ -64,6 +64,7 @@ def ranges(
         )
     from starrynight.folding import calibrate
     from starrynight.models import catalogue, download
+    from starrynight.numerics.device import kind, torch_device
     from starrynight.numerics.ranges import float16_summary, layer_ranges
     from starrynight.storage import check_writable
 
@@ -71,7 +72,8 @@ def ranges(
         check_writable(out)
     found = catalogue.resolve(download.fetch(catalogue.find(model)))
     with ProgressBar(t(f"measuring {found.spec.en}", f"测量 {found.spec.zh}")) as on_progress:
-        measured = layer_ranges(calibrate.observe(found, on_progress=on_progress))
+        device = calibrate.device_for(found, torch_device(kind()))
+        measured = layer_ranges(calibrate.observe(found, on_progress=on_progress, device=device))
     summary = t(*float16_summary(measured))
     if out is not None:
         _draw(out, measured, t(found.spec.en, found.spec.zh), summary)

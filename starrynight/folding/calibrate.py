@@ -28,6 +28,7 @@ from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import call_arguments, denoiser, load, networks, quiet_networks
 from starrynight.numerics import precision
 from starrynight.numerics.certify import decibels, psnr, relative_error
+from starrynight.numerics.device import exact_float32, free_bytes
 from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan, solve_folds
@@ -46,18 +47,28 @@ HELD_OUT = ("a sunflower field at noon, oil painting", "江雪，孤舟，水墨
 # From this many parameters on, one small picture is traced: a step of such a model takes minutes on a CPU.
 LARGE = 1_000_000_000
 
+CPU = torch.device("cpu")
+
+# Bytes beside the weights while a small picture is traced or painted. The trace of a 6.15 B layout took 0.5 GB (docs/log.md).
+ACTIVATIONS = 3_000_000_000
+
 # The formats that are compared on the held-out pictures.
 CERTIFIED = ("float32", "float32-folded", "float16-folded", "bfloat16")
 
 
 def prepare(
-    model: LocalModel, plan: PrecisionPlan, on_progress: OnProgress | None = None
+    model: LocalModel,
+    plan: PrecisionPlan,
+    on_progress: OnProgress | None = None,
+    device: torch.device = CPU,
 ) -> tuple[PrecisionPlan, FoldPlan | None]:
-    """The folds that ``plan`` needs, made now if they are not cached; components they cannot help become float32."""
+    """The folds that ``plan`` needs, made now on ``device`` if they are not cached; components they cannot help become
+    float32.
+    """
     folded = [choice for choice in plan if choice.folded]
     if not folded:
         return plan, None
-    folds = cached_folds(model) or make(model, on_progress)
+    folds = cached_folds(model) or make(model, on_progress, device=device)
     unusable = [_unfoldable(choice) for choice in folded if not folds.usable(component_of(choice))]
     return plan.replaced(*unusable), folds.plan
 
@@ -71,6 +82,18 @@ def _unfoldable(choice: Choice) -> Choice:
                   "没有折叠方案能使其落入 float16 范围")  # fmt: skip
 
 
+def device_for(model: LocalModel, device: torch.device, budget: int | None = None) -> torch.device:
+    """Where the folds of a model are made: on ``device`` if it is a CUDA or ROCm card on which both 16-bit formats are right and
+    whose free memory (or ``budget`` bytes) holds the whole model in 16 bits, else on the CPU.
+    """
+    if device.type != "cuda":
+        return CPU
+    free = free_bytes(device) if budget is None else budget
+    fits = free is not None and 2 * sum(model.parameters.values()) + ACTIVATIONS <= free
+    right = {"bfloat16", "float16"} <= precision_plan.stores(device.type)
+    return device if fits and right else CPU
+
+
 # -- making folds ----------------------------------------------------------------------------------------------------
 
 
@@ -79,21 +102,28 @@ def make(
     on_progress: OnProgress | None = None,
     also: Sequence[CalibrationSample] = (),
     keep: bool = True,
+    device: torch.device = CPU,
 ) -> Folds:
     """Trace, solve, certify and cache. ``also``: pictures to trace besides the usual ones."""
     samples = (*usual(model), *also)
     counter = ProgressCounter(on_progress, sum(s.steps for s in samples) + certificate_pictures(model))
-    plan = solve_folds(observe(model, samples, counter=counter))
-    folds = Folds(plan, samples, certify(model, plan, counter))
+    plan = solve_folds(observe(model, samples, counter=counter, device=device))
+    folds = Folds(plan, samples, certify(model, plan, counter, device=device))
     if keep:
         write_cache(folds_path(model), folds.to_json().encode())
     return folds
 
 
-def replan(model: LocalModel, sample: CalibrationSample, on_progress: OnProgress | None = None) -> Folds:
+def replan(
+    model: LocalModel,
+    sample: CalibrationSample,
+    on_progress: OnProgress | None = None,
+    device: torch.device = CPU,
+) -> Folds:
     """Folds that include the ranges of one more picture: the one whose numbers broke under the old folds."""
     known = cached_folds(model)
-    return make(model, on_progress, (*(known.samples[len(usual(model)) :] if known else ()), sample))
+    also = (*(known.samples[len(usual(model)) :] if known else ()), sample)
+    return make(model, on_progress, also, device=device)
 
 
 def usual(model: LocalModel) -> tuple[CalibrationSample, ...]:
@@ -134,8 +164,9 @@ def observe(
     samples: Sequence[CalibrationSample] = (),
     on_progress: OnProgress | None = None,
     counter: ProgressCounter | None = None,
+    device: torch.device = CPU,
 ) -> Trace:
-    """The trace of the whole pipeline over ``samples`` (default: the usual ones), painted in bfloat16.
+    """The trace of the whole pipeline over ``samples`` (default: the usual ones), painted in bfloat16 on ``device``.
 
     Samples traced by an earlier run, completely or in part, are not computed again.
     """
@@ -147,7 +178,7 @@ def observe(
         counter.advance(Text("ranges measured before", "数值范围此前已测量"), steps)
     if done < len(samples):
         counter.announce(Text("loading the model", "加载模型"))
-        pipeline = load(model, uniform(model, "bfloat16"))
+        pipeline = load(model, uniform(model, "bfloat16", device)).to(device)
         for number in range(done, len(samples)):
             found = _trace_last(pipeline, model, samples[: number + 1], found, counter)
     return found
@@ -207,23 +238,29 @@ def certificate_pictures(model: LocalModel) -> int:
 
 
 def certify(
-    model: LocalModel, plan: FoldPlan, counter: ProgressCounter, exact: Sequence[str] = ()
+    model: LocalModel,
+    plan: FoldPlan,
+    counter: ProgressCounter,
+    exact: Sequence[str] = (),
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
-    """Paint the held-out pictures in every format and compare them with float32.
+    """Paint the held-out pictures in every format on ``device`` and compare them with float32.
 
     ``exact``: components that stay in float32 when the others are folded. Where float32 does not fit into memory, the
     certificate says only whether folded float16 stayed finite.
     """
     pictures: dict[str, list[torch.Tensor]] = {}
-    cache = calibration_cache("proof", folds_path(model).stem, plan.to_json(), tuple(exact))
+    place = () if device.type == "cpu" else (device.type,)  # pictures of two devices are not compared
+    cache = calibration_cache("proof", folds_path(model).stem, plan.to_json(), tuple(exact), *place)
     for name in CERTIFIED:
-        if name.startswith("float32") and not _float32_fits(model):
+        if name.startswith("float32") and not _float32_fits(model, device):
             continue
-        formats = uniform(model, name)
+        formats = uniform(model, name, device)
         if "folded" in name:
             formats = formats.replaced(*(_unfoldable(c) for c in formats if component_of(c) in exact))
-        loader = partial(load, model, formats, plan if "folded" in name else None)
-        pictures[name] = _paint_held_out(model, name, loader, cache, counter)
+        loader = partial(_load_on, device, model, formats, plan if "folded" in name else None)
+        with exact_float32():
+            pictures[name] = _paint_held_out(model, name, loader, cache, counter)
     cache.remove()
     finite = all(bool(picture.isfinite().all()) for picture in pictures["float16-folded"])
     found: dict[str, Any] = {"pictures": len(_held_out(model)), "finite": finite}
@@ -233,6 +270,10 @@ def certify(
             found[name] = {"error": error if math.isfinite(error) else None, "decibels": decibels(error),
                            "psnr": _worst_psnr(painted, reference)}  # fmt: skip
     return found
+
+
+def _load_on(device: torch.device, model: LocalModel, formats: PrecisionPlan, plan: FoldPlan | None) -> Any:
+    return load(model, formats, plan, device).to(device)
 
 
 def _paint_held_out(
@@ -265,23 +306,26 @@ def _worst_psnr(painted: Sequence[torch.Tensor], reference: Sequence[torch.Tenso
     return round(min(999.0, *(ratio for ratio in ratios if ratio is not None)), 2)
 
 
-def _float32_fits(model: LocalModel) -> bool:
+def _float32_fits(model: LocalModel, device: torch.device) -> bool:
     import psutil
 
-    return 4 * sum(model.parameters.values()) < 0.8 * psutil.virtual_memory().available
+    free = free_bytes(device)
+    available = psutil.virtual_memory().available if free is None else free
+    return 4 * sum(model.parameters.values()) < 0.8 * available
 
 
 # -- painting without the painter ------------------------------------------------------------------------------------
 
 
-def uniform(model: LocalModel, name: str) -> PrecisionPlan:
-    """Every component in one format, on the CPU; encoding a picture stays float32. "float32-folded" is for certificates."""
+def uniform(model: LocalModel, name: str, device: torch.device = CPU) -> PrecisionPlan:
+    """Every component in one format, on ``device``; encoding a picture stays float32. "float32-folded" is for certificates."""
+    here = precision_plan.machine(str(device))
     folded = frozenset(model.parameters) if "folded" in name else frozenset()
     profile = precision.ModelProfile(model.pipeline_class, model.parameters, folded=folded)
     if name == "float32-folded":
         exact = [Choice(role, name, "a proof", "验证") for role in profile.roles if role != "vae_encode"]
-        return precision.choose(precision_plan.processor(), profile, "float32").replaced(*exact)
-    return precision.choose(precision_plan.processor(), profile, name)
+        return precision.choose(here, profile, "float32").replaced(*exact)
+    return precision.choose(here, profile, name)
 
 
 def paint(

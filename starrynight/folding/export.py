@@ -26,6 +26,7 @@ from starrynight.models import weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import load, networks
 from starrynight.models.weights import is_variant, weight_files
+from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.epsilons import names_epsilon
 from starrynight.numerics.fold import compose, only, read_plan, write_folded
 from starrynight.numerics.islands import inside
@@ -162,7 +163,8 @@ def plan_for_checkpoint(
     counter = ProgressCounter(
         on_progress, sum(s.steps for s in samples) + calibrate.certificate_pictures(model)
     )
-    found, constraints, names = _trace_all(model, samples, counter)
+    device = calibrate.device_for(model, torch_device(kind()))
+    found, constraints, names = _trace_all(model, samples, counter, device)
     try:
         plan = solve_folds(found, constraints=constraints, fixed=lambda name: not _can_be_folded(model, name))
     except Infeasible as error:
@@ -181,7 +183,7 @@ def plan_for_checkpoint(
             f"没有普通检查点能承载的折叠可使 {stuck} 落入 float16；但在本程序中可以：starry paint --model {model.spec.name} "
             "--precision float16-folded。",
         )
-    folds = Folds(plan, samples, calibrate.certify(model, plan, counter, kept))
+    folds = Folds(plan, samples, calibrate.certify(model, plan, counter, kept, device))
     if not folds.exact:
         raise Unfit(
             f"Folding would change what {model.spec.en} paints (its float32 differs by "
@@ -193,11 +195,11 @@ def plan_for_checkpoint(
 
 
 def _trace_all(
-    model: LocalModel, samples: Sequence[CalibrationSample], counter: ProgressCounter
+    model: LocalModel, samples: Sequence[CalibrationSample], counter: ProgressCounter, device: torch.device
 ) -> tuple[Trace, CheckpointConstraints, tuple[str, ...]]:
     """The trace of painting and encoding, what a checkpoint can hold, and the names of the networks."""
-    found = calibrate.observe(model, samples, counter=counter)
-    pipeline = load(model, calibrate.uniform(model, "bfloat16"))
+    found = calibrate.observe(model, samples, counter=counter, device=device)
+    pipeline = load(model, calibrate.uniform(model, "bfloat16", device)).to(device)
     parts, picture = networks(pipeline), calibrate.first_picture(model, samples)
     if picture is None:
         picture = calibrate.paint(pipeline, model, samples[0])

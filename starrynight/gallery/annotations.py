@@ -1,6 +1,7 @@
 """Annotations of pictures by people: stars, notes, tags and collections.
 
-Text is stored as typed, markup included, without control characters; an interface escapes it for display.
+Text is stored as typed, markup included; an interface escapes it for display. Control characters and halves of
+characters are refused, because leaving them out could empty a note in silence.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.insert import insert_or_ignore, search_tokens
 from starrynight.gallery.schema import collected, collections, pictures, recipes, tags
 from starrynight.i18n import Text
-from starrynight.text import clean
+from starrynight.text import UNPRINTABLE, clean, unix_newlines
 
 MAX_TAG, MAX_COLLECTION, MAX_NOTE = 64, 100, 4000  # characters
 MAX_TAGS = 64  # of one picture
-_TAG, _COLLECTION = Text("tag", "标签"), Text("collection", "画集")
+_NOTE, _TAG, _COLLECTION = Text("note", "备注"), Text("tag", "标签"), Text("collection", "画集")
 
 
 class Annotations:
@@ -35,7 +36,7 @@ class Annotations:
 
     def note(self, picture: str, note: str) -> None:
         """Replace the picture's note; "" removes it."""
-        note = clean(note)
+        note = _typed(note, _NOTE)
         if len(note) > MAX_NOTE:
             raise BadRequest(
                 f"A note has at most {MAX_NOTE} characters, not {len(note)}.",
@@ -156,8 +157,20 @@ def _insert_new(connection: Connection, table: Table, rows: list[dict]) -> None:
         connection.execute(insert_or_ignore(connection, table), rows)
 
 
+def _typed(value: str, what: Text) -> str:
+    """``value`` with "\\n" for every end of a line, and no space around it. Raises ``BadRequest``."""
+    value = unix_newlines(value)
+    if found := UNPRINTABLE.search(value):
+        code = f"U+{ord(found[0]):04X}"
+        raise BadRequest(
+            f"The {what.en} contains an unprintable character ({code} at position {found.start()}); remove it.",
+            f"{what.zh}含有不可打印的字符（{code}，位置 {found.start()}）；请删去它。",
+        )
+    return value.strip()
+
+
 def _clean_name(value: str, max_length: int, what: Text) -> str:
-    name = " ".join(clean(value).split())
+    name = " ".join(_typed(value, what).split())
     if not 0 < len(name) <= max_length:
         raise BadRequest(
             f"The name of a {what.en} has 1 to {max_length} characters.",

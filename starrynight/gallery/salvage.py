@@ -80,7 +80,8 @@ class _Source:
         found: dict[int, str] = {}
         for order in ("ASC", "DESC"):
             with contextlib.suppress(sqlite3.Error):
-                found |= self.connection.execute(f"SELECT _rowid_, id FROM {table} ORDER BY id {order}")
+                statement = f"SELECT _rowid_, id FROM {table} ORDER BY id {order}"  # our own names  # nosec B608
+                found |= self.connection.execute(statement)
         return {number: name for number, name in found.items() if isinstance(name, str)}
 
     def _read(self, table: str, wanted: list[str]) -> list[Values]:
@@ -93,7 +94,9 @@ class _Source:
         found: dict[int, Values] = {}
 
         def read(where: str, *given: int) -> bool:
-            statement = f"SELECT _rowid_, {', '.join(names)} FROM {table} NOT INDEXED {where}"
+            statement = (
+                f"SELECT _rowid_, {', '.join(names)} FROM {table} NOT INDEXED {where}"  # our own names  # nosec B608
+            )
             try:
                 for number, *values in self.connection.execute(statement, given):
                     found[number] = dict(zip(names, values, strict=True))

@@ -37,15 +37,22 @@ LIBRARIES = ("diffusers", "transformers")
 
 
 @translated
-def load(model: LocalModel, plan: PrecisionPlan, folds: FoldPlan | None = None) -> Any:
+def load(
+    model: LocalModel,
+    plan: PrecisionPlan,
+    folds: FoldPlan | None = None,
+    folding_on: torch.device | None = None,
+) -> Any:
     """A diffusers pipeline on the CPU, each component in the plan's format; the decoder's may differ from its encoder's.
+
+    ``folding_on``: the device on which weights are folded, tensor by tensor, and where they then stay.
 
     ``folds`` names tensors by component; those of components that the plan wants folded are applied. The folds in force,
     those that the files brought along included, are the pipeline's ``folds``. Raises Unfit when the weights are not the
     architecture's, and what ``weights.read_json`` raises.
     """
     _silence_libraries()
-    spec = LoadSpec(plan, folds)
+    spec = LoadSpec(plan, folds, folding_on)
     pipeline = _assembled(model, spec, _from_files(model, spec))
     pipeline.scheduler = habits.apply(pipeline.scheduler, model.spec.habits)
     return joined(pipeline, spec)
@@ -119,6 +126,7 @@ class LoadSpec:
 
     plan: PrecisionPlan
     folds: FoldPlan | None = None
+    folding_on: torch.device | None = None
     applied: FoldPlan = field(default_factory=FoldPlan)
     ledgers: Ledgers = field(default_factory=Ledgers)
 
@@ -148,7 +156,7 @@ class LoadSpec:
             if component == "vae":  # its decoder is cast later, apart from its encoder
                 fold_modules({component: network}, folds)
             else:
-                fold_and_cast(network, folds, self.dtype(component), component)
+                fold_and_cast(network, folds, self.dtype(component), component, self.folding_on)
             self.applied = compose(self.applied, folds)
         return network.eval()
 

@@ -39,16 +39,16 @@ def decide(model: LocalModel, here: precision.Device, asked: str) -> PrecisionPl
     return precision.choose(here, profile, asked)
 
 
-def processor() -> precision.Device:
-    """The CPU of this machine, with measured rates."""
-    return _probed("cpu")
+def machine(device: str) -> precision.Device:
+    """What is known of a torch device of this machine; of a CPU with measured rates."""
+    return _probed(_kind(device))
 
 
 def stores(device: str) -> frozenset[str]:
     """The 16-bit formats whose results are right on a torch device, fast or not."""
-    from starrynight.numerics import device as machine
+    from starrynight.numerics import device as hardware
 
-    return machine.probe(_kind(device), measure=False).stores
+    return hardware.probe(_kind(device), measure=False).stores
 
 
 @cache
@@ -56,9 +56,9 @@ def _probed(kind: str | None) -> precision.Device:
     """This machine. A CPU's rates are measured once and stored under STARRY_HOME/cache: a busy machine would measure
     others, and the same request must choose the same format every day.
     """
-    from starrynight.numerics import device as machine
+    from starrynight.numerics import device as hardware
 
-    here = machine.probe(kind, measure=False)
+    here = hardware.probe(kind, measure=False)
     if here.kind != "cpu":  # on accelerators published facts decide, not rates
         return here
     import torch
@@ -67,7 +67,7 @@ def _probed(kind: str | None) -> precision.Device:
     key = f"torch {torch.__version__}, {here.name}, {torch.get_num_threads()} threads"
     known = _read_rates(kept)
     if key not in known:
-        known[key] = machine.matmul_rates(machine.torch_device("cpu"))
+        known[key] = hardware.matmul_rates(hardware.torch_device("cpu"))
         write_cache(kept, json.dumps(known, indent=1).encode())
     return replace(here, rates=known[key])
 

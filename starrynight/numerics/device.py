@@ -9,6 +9,8 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -42,6 +44,29 @@ def add_up_in_float32() -> None:
     https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html
     """
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Without TF32 in convolutions and products, and with the same algorithm every time, so that two runs can be compared."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cudnn.deterministic, products.allow_tf32
+    cudnn.allow_tf32, cudnn.deterministic, products.allow_tf32 = False, True, False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.deterministic, products.allow_tf32 = before
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free bytes of an accelerator now; None for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "xpu":
+        return torch.xpu.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None
 
 
 def probe(back_end: str | None = None, measure: bool = True) -> Device:

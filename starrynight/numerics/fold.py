@@ -100,8 +100,14 @@ def _multiply(group: list[Tensor], factor: float) -> None:
     flat.mul_(torch.where(shown, factor, 1.0))
 
 
-def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix: str = "") -> None:
-    """Fold ``module`` and cast it to ``dtype``, its islands to float32.
+def fold_and_cast(
+    module: nn.Module,
+    plan: FoldPlan,
+    dtype: torch.dtype,
+    prefix: str = "",
+    device: torch.device | None = None,
+) -> None:
+    """Fold ``module`` and cast it to ``dtype``, its islands to float32; on ``device``, where it then is, if one is given.
 
     Works tensor by tensor, so that only one tensor exists twice. Each is multiplied in float32 and rounded
     once, whatever its stored format. Raises ``Unfit`` like ``fold_modules``.
@@ -110,7 +116,7 @@ def fold_and_cast(module: nn.Module, plan: FoldPlan, dtype: torch.dtype, prefix:
     seen: set[int] = set()
     for name, tensor, _ in named_tensors({prefix: module} if prefix else module):
         if id(tensor) not in seen:  # multiply a tied parameter once
-            tensor.data = fold_tensor(name, tensor.data, plan, dtype)
+            tensor.data = fold_tensor(name, tensor.data.to(device or tensor.device), plan, dtype)
             seen.add(id(tensor))
     fold_epsilons({prefix: module} if prefix else module, plan)
     bridge(module, plan.islands, dtype, prefix)

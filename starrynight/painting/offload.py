@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from starrynight.models.load import networks
+from starrynight.numerics.device import free_bytes
 
 Arrangement = Literal["resident", "model", "sequential"]
 
@@ -42,20 +43,18 @@ def sizes(pipeline: Any) -> dict[str, int]:
     }
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Free bytes of an accelerator now; None for a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "xpu":
-        return torch.xpu.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return None
+def _tensors(pipeline: Any) -> list[torch.Tensor]:
+    return [t for part in networks(pipeline).values() for t in (*part.parameters(), *part.buffers())]
 
 
 def choose(pipeline: Any, device: torch.device, budget: int | None) -> Arrangement:
-    """``budget`` bytes replace the free memory. On a CPU there is nothing to offload to, so everything is resident."""
+    """``budget`` bytes replace the free memory. On a CPU there is nothing to offload to, so everything is resident.
+
+    What the pipeline has on the device already counts as free.
+    """
     free = free_bytes(device) if budget is None else budget
+    if budget is None and free is not None:
+        free += sum(t.nbytes for t in _tensors(pipeline) if t.device.type == device.type)
     return "resident" if device.type == "cpu" or free is None else arrange(sizes(pipeline), free)
 
 

@@ -109,8 +109,9 @@ class Painter:
         with library_errors(spec.path):
             model = catalogue.resolve(spec)
             plan = plan or precision_plan.choose(model, device, request.precision)
-            plan, folds = calibrate.prepare(model, plan, on_folding)
-            pipeline = load(model, plan, folds)
+            folding_on = calibrate.device_for(model, where, memory_budget)
+            plan, folds = calibrate.prepare(model, plan, on_folding, folding_on)
+            pipeline = load(model, plan, folds, folding_on)
             backends.choose(pipeline, denoiser(pipeline), attention)
             arrangement = offload.choose(pipeline, where, memory_budget)
             offload.place(pipeline, where, arrangement)
@@ -303,7 +304,8 @@ class Painter:
         """
         if self._sample is None:
             return None
-        folds = calibrate.replan(self.model, self._sample, self._on_folding)
+        place = calibrate.device_for(self.model, self.device)
+        folds = calibrate.replan(self.model, self._sample, self._on_folding, place)
         if not folds.usable(calibrate.component_of(self.plan[part.name])):
             return None
         before = self.pipeline.folds

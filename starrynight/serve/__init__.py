@@ -32,7 +32,7 @@ from starrynight.i18n import t
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
 from starrynight.jobs.uploads import Uploads
-from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, listening
+from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
 from starrynight.serve.process import prepare
 
 PORT = 8470
@@ -58,8 +58,6 @@ def serve(
     A host other than loopback gets a new access token; ``with_token`` asks for one on loopback too. Raises
     ``StorageError`` for a gallery that cannot be opened or a port that is taken.
     """
-    import uvicorn
-
     if is_running(host, port, gallery_identity()):
         return show(_address(host, port), _address(host, port) if browser else None)
     token = secrets.token_urlsafe(24) if with_token or host not in LOOPBACK else None
@@ -84,7 +82,7 @@ def serve(
             opened = _address(host, port, code)
         show(_address(host, port, token), opened)
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(config).run(sockets=[listener])
         left = Queue(gallery).counts().get("waiting", 0)
     waiting = t(
         f" Waiting jobs: {left}; the next `starry open` paints them.",
@@ -169,5 +167,5 @@ def _daily_cleanup(gallery: Gallery) -> Iterator[None]:
 
 def _address(host: str, port: int, token: str | None = None) -> str:
     """A URL that a browser on this machine can open; with ``token`` in its query if there is one."""
-    name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # nothing is bound here  # nosec B104
     return f"http://{f'[{name}]' if ':' in name else name}:{port}/" + (f"?token={token}" if token else "")

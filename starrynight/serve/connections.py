@@ -21,7 +21,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from starrynight.errors import StorageError, reason
 
-BACKLOG = 128  # connections that the system holds until they are accepted
+BACKLOG = 512  # connections that the system holds until they are accepted; one beyond waits a second
+# Connections that are accepted before others are closed to make room: fewer than there are spare descriptors, because
+# asyncio accepts nothing for a second once it finds none.
+ACCEPTED_AT_ONCE = 32
 SHUTDOWN_TIMEOUT = 3  # seconds that open connections (events, sockets) get when the server ends
 RETRY_AFTER = 5  # seconds
 MAX_MESSAGE = 4 << 20  # bytes of a page's message over its socket; a form's is a few KB
@@ -49,10 +52,19 @@ class Config(uvicorn.Config):
     def __init__(self, app: Any, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         super().__init__(
-            app, http=Connection, loop="asyncio", log_config=None, log_level="warning", backlog=BACKLOG,
+            app, http=Connection, loop="asyncio", log_config=None, log_level="warning", backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=self.limits.idle, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT, proxy_headers=False,
             server_header=False, ws_max_size=MAX_MESSAGE,
         )  # fmt: skip
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server. asyncio takes one number for those accepted at once and for those that the system holds."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
 
 @contextlib.contextmanager

@@ -164,7 +164,7 @@ class Session:
         if not folder.exists():
             seeds = range(data.TRAINING_SEED, data.TRAINING_SEED + 6000)
             model.tokenizer(data.scene_captions(seeds), self.plan.vocabulary).save_pretrained(folder)
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder)  # a folder  # nosec B615
 
     def autoencoder(self) -> Any:
         """The autoencoder, trained, with its decoder refined against a critic."""
