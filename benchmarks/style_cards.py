@@ -16,7 +16,7 @@ from starrynight.painting.styles import styles
 from starrynight.studio import SavedPicture, Studio, make_request
 
 FOLDER = Path(starrynight.web.__file__).parent / "static" / "styles"
-PROMPT, SEED, STEPS = "樱花树，小桥，远山", 11, 12
+PROMPT, SEED, STEPS = "星夜下的静谧村庄，柏树", 11, 8
 SIDE = 192  # pixels; the page shows a card at most 160 wide
 
 

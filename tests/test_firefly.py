@@ -41,7 +41,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_the_weights_are_small_safe_and_carry_their_provenance() -> None:
     of_folder(SHIPPED)
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert sum(path.stat().st_size for path in files) <= 64e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".jinja"}
     facts = header(SHIPPED / "transformer" / "diffusion_pytorch_model.safetensors")["__metadata__"]
     assert {"recipe_tree", "licence", "seed", "painter_samples", "painter_loss"} <= set(facts)

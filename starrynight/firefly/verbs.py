@@ -85,6 +85,14 @@ def pack(folder: Path, megabytes: int) -> list[str]:
     return names
 
 
+def write_vocabulary(options: argparse.Namespace) -> None:
+    """Write the vocabulary beside saved weights, without what an evaluation showed that they do not paint."""
+    from starrynight.firefly.training import captions
+
+    without = [name for name in options.without.split(",") if name]
+    captions.vocabulary(without).write(options.weights)
+
+
 def provenance(weights: Path) -> dict[str, str]:
     """The header of saved weights: how they were made."""
     with safe_open(next((weights / "transformer").glob("*.safetensors")), "pt") as file:
@@ -188,6 +196,7 @@ def arguments() -> argparse.ArgumentParser:
         ("--seconds", float("inf")),
         ("--out", Path("evaluation.json")),
     )
+    verb(write_vocabulary, "vocabulary", ("--weights", SHIPPED), ("--without", ""))
     verb(write_twin, "twin", ("--weights", SHIPPED), ("--out", Path("firefly-wide")))
     return parser
 

@@ -18,8 +18,8 @@ from starrynight.web.shared import language, model_title, t, words, words_for
 # Lines to begin with, by their words' key, each with the style that suits it. Those are shown that hold no word which the
 # model does not know.
 EXAMPLES = {
-    "village": "oil", "fox": "ukiyoe", "lotus": "monet", "snow": "ink", "lighthouse": "pastel", "panda": "papercut",
-    "umbrella": "watercolor", "city": "cyberpunk", "apsara": "dunhuang", "windmill": "pointillism",
+    "village": "oil", "waterfall": "ukiyoe", "lotus": "monet", "snow": "ink", "lighthouse": "pastel", "paper": "papercut",
+    "lanterns": "watercolor", "city": "cyberpunk", "apsara": "dunhuang", "sunflowers": "pointillism",
 }  # fmt: skip
 
 

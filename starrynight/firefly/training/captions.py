@@ -9,7 +9,7 @@ Facts are the names of subjects, style, kind, hour and weather, and those of ``f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ Boxes = Mapping[str, Sequence[float]]
 PHRASES: dict[str, Any] = json.loads((Path(__file__).parent / "phrases.json").read_text("utf-8"))
 
 FIGURES = (*PEOPLE, *ANIMALS)
+# The kinds of scenes that are about a person or an animal.
+_FIGURES_OF = {"portrait": PEOPLE, "creature": ANIMALS}
 _LANDMARKS = (
     "pagoda", "lighthouse", "castle", "windmill", "temple", "teahouse", "stonebridge", "greatwall", "train",
     "balloon", "island", "volcano", "waterfall", "church", "boat", "bridge",
@@ -121,17 +123,31 @@ def facts_of(scene: Scene) -> set[str]:
     return facts
 
 
-def vocabulary() -> Vocabulary:
-    """What the captions name, to be written beside the weights that were trained on them."""
+def vocabulary(without: Collection[str] = ()) -> Vocabulary:
+    """What the captions name, to be written beside the weights that were trained on them.
+
+    ``without`` are subjects that were named but that the weights do not paint so that one knows them: they, and
+    the lines and kinds of scenes that need them, are left out. Raises KeyError for a name that is no subject.
+    """
+    for name in without:
+        PHRASES["thing"]["en"][name]
+    gone = {*without, *(kind for kind, some in _FIGURES_OF.items() if set(some) <= set(without))}
     things, styles, hours, weathers, kinds = (
         {
             name: {language: list(_all_phrases(kind, language, name)) for language in LANGUAGES}
             for name in PHRASES[kind]["en"]
+            if not gone & set(name.split())
         }
         for kind in ("thing", "style", "hour", "weather", "kind")
     )
     lines = {
-        language: [line for _, some in PHRASES["line"][language] for line in some] for language in LANGUAGES
+        language: [
+            line
+            for needs, some in PHRASES["line"][language]
+            if not gone & set(needs.split())
+            for line in some
+        ]
+        for language in LANGUAGES
     }
     for language, templates in PHRASES["place"].items():
         lines[language] += [
