@@ -28,7 +28,8 @@ from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import Uploads
-from starrynight.lab.run import PLAN
+from starrynight.lab.report import PAGE
+from starrynight.lab.run import MACHINE, PLAN, RESULTS
 from starrynight.serve import is_running
 from starrynight.storage import write_atomic
 
@@ -427,6 +428,23 @@ def test_only_a_picture_is_served_as_one(gallery: Gallery, tmp_path: Path, what:
             assert ask(here, f"/api/uploads/{upload.stem}").status in (404, 422)
         assert ask(here, "/api/lab/20260101-000000/pictures/a.png").status in (404, 422)
     assert not gallery.verify().ok
+
+
+@pytest.mark.parametrize("name", [PLAN, RESULTS, MACHINE, PAGE])
+@pytest.mark.parametrize("what", [*FOREIGN_FILES[2:], "a row that is none"])
+def test_a_lab_run_of_odd_files_is_answered(gallery: Gallery, tmp_path: Path, name: str, what: str) -> None:
+    run = tmp_path / "lab" / "20260101-000000"
+    run.mkdir(parents=True)
+    (run / PLAN).write_text("{}")
+    (run / name).write_text('[1]\n{"no": "key"}\n')
+    if what != "a row that is none":
+        in_place_of(run / name, what, tmp_path)
+    with serving(gallery) as here:
+        answer = ask(here, "/api/lab/20260101-000000/report")
+        assert answer.status in (200, 404, 422, 507), answer.body[:500]
+        assert ask(here, "/lab").status < 500
+    if name == PLAN:
+        assert answer.status == 404
 
 
 def test_a_file_is_immutable_only_while_it_matches_its_name(gallery: Gallery) -> None:
