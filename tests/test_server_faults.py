@@ -14,10 +14,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hung import picture
-from served import ask, events, listening, until
+from served import Server, ask, events, listening, until
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets import Subprotocol
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as websocket
 
 from starrynight.api import app as api
 from starrynight.api import feed
@@ -522,3 +528,46 @@ def test_a_damaged_database_is_read_and_said_and_not_written_to(gallery: Gallery
         until(lambda: problems(here) == {"damaged"})
         assert len(ask(here, "/api/pictures").json["pictures"]) == 1
         assert ask(here, "/api/jobs", {"prompt": "x"}).error["type"] == "BrokenDatabase"
+
+
+def visit(server: Server) -> tuple[ClientConnection, str, str]:
+    """Open the pages as a browser does: its socket, the session's id, and the token against forged requests."""
+    port = server.address.rstrip("/").rsplit(":", 1)[1]
+    page = websocket(
+        f"ws://127.0.0.1:{port}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None
+    )
+    wanted = BackMsg()
+    wanted.rerun_script.query_string = ""
+    page.send(wanted.SerializeToString())
+    while True:
+        message = ForwardMsg.FromString(page.recv(60))  # type: ignore[arg-type]
+        if message.HasField("new_session"):
+            cookie = (
+                server.ask("/_stcore/host-config").headers.get("set-cookie")
+                or server.ask("/_stcore/health").headers["set-cookie"]
+            )
+            return page, message.new_session.initialize.session_id, cookie.split(";")[0].partition("=")[2]
+
+
+def test_files_dropped_onto_the_pages_have_a_limit(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        page, session, token = visit(server)
+
+        def drop(number: int, size: int) -> Any:
+            edge = "edge"
+            head = f'--{edge}\r\nContent-Disposition: form-data; name="f"; filename="{number}.png"\r\n\r\n'
+            body = head.encode() + bytes(size) + f"\r\n--{edge}--\r\n".encode()
+            return server.ask(f"/_stcore/upload_file/{session}/{number}", body, method="PUT",
+                              Content_Type=f"multipart/form-data; boundary={edge}",
+                              X_Xsrftoken=token, Cookie=f"_streamlit_xsrf={token}")  # fmt: skip
+
+        answers = [drop(number, size) for number, size in enumerate((31 << 20, 1 << 20, 1000))]
+        assert [answer.status for answer in answers] == [204, 204, 503]
+        assert (answers[2].error["type"], answers[2].headers["retry-after"]) == ("Busy", "5")
+        page.close()  # Streamlit keeps a session for a while; another visitor is served
+        second, session, token = visit(server)
+        assert drop(9, 1000).status == 204
+        second.close()
+    finally:
+        server.close()
