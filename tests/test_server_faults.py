@@ -14,10 +14,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hung import picture
-from served import ask, events, listening, until
+from served import Server, ask, events, listening, until
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets import Subprotocol
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as websocket
 
 from starrynight.api import app as api
 from starrynight.api import feed
@@ -28,7 +34,8 @@ from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import Uploads
-from starrynight.lab.run import PLAN
+from starrynight.lab.report import PAGE
+from starrynight.lab.run import MACHINE, PLAN, RESULTS
 from starrynight.serve import is_running
 from starrynight.storage import write_atomic
 
@@ -429,6 +436,23 @@ def test_only_a_picture_is_served_as_one(gallery: Gallery, tmp_path: Path, what:
     assert not gallery.verify().ok
 
 
+@pytest.mark.parametrize("name", [PLAN, RESULTS, MACHINE, PAGE])
+@pytest.mark.parametrize("what", [*FOREIGN_FILES[2:], "a row that is none"])
+def test_a_lab_run_of_odd_files_is_answered(gallery: Gallery, tmp_path: Path, name: str, what: str) -> None:
+    run = tmp_path / "lab" / "20260101-000000"
+    run.mkdir(parents=True)
+    (run / PLAN).write_text("{}")
+    (run / name).write_text('[1]\n{"no": "key"}\n')
+    if what != "a row that is none":
+        in_place_of(run / name, what, tmp_path)
+    with serving(gallery) as here:
+        answer = ask(here, "/api/lab/20260101-000000/report")
+        assert answer.status in (200, 404, 422, 507), answer.body[:500]
+        assert ask(here, "/lab").status < 500
+    if name == PLAN:
+        assert answer.status == 404
+
+
 def test_a_file_is_immutable_only_while_it_matches_its_name(gallery: Gallery) -> None:
     row, changed = gallery.add(picture()), gallery.add(picture(seed=2))
     Path(gallery.path(changed)).write_bytes(picture(seed=3).encode())
@@ -504,3 +528,46 @@ def test_a_damaged_database_is_read_and_said_and_not_written_to(gallery: Gallery
         until(lambda: problems(here) == {"damaged"})
         assert len(ask(here, "/api/pictures").json["pictures"]) == 1
         assert ask(here, "/api/jobs", {"prompt": "x"}).error["type"] == "BrokenDatabase"
+
+
+def visit(server: Server) -> tuple[ClientConnection, str, str]:
+    """Open the pages as a browser does: its socket, the session's id, and the token against forged requests."""
+    port = server.address.rstrip("/").rsplit(":", 1)[1]
+    page = websocket(
+        f"ws://127.0.0.1:{port}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None
+    )
+    wanted = BackMsg()
+    wanted.rerun_script.query_string = ""
+    page.send(wanted.SerializeToString())
+    while True:
+        message = ForwardMsg.FromString(page.recv(60))  # type: ignore[arg-type]
+        if message.HasField("new_session"):
+            cookie = (
+                server.ask("/_stcore/host-config").headers.get("set-cookie")
+                or server.ask("/_stcore/health").headers["set-cookie"]
+            )
+            return page, message.new_session.initialize.session_id, cookie.split(";")[0].partition("=")[2]
+
+
+def test_files_dropped_onto_the_pages_have_a_limit(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        page, session, token = visit(server)
+
+        def drop(number: int, size: int) -> Any:
+            edge = "edge"
+            head = f'--{edge}\r\nContent-Disposition: form-data; name="f"; filename="{number}.png"\r\n\r\n'
+            body = head.encode() + bytes(size) + f"\r\n--{edge}--\r\n".encode()
+            return server.ask(f"/_stcore/upload_file/{session}/{number}", body, method="PUT",
+                              Content_Type=f"multipart/form-data; boundary={edge}",
+                              X_Xsrftoken=token, Cookie=f"_streamlit_xsrf={token}")  # fmt: skip
+
+        answers = [drop(number, size) for number, size in enumerate((31 << 20, 1 << 20, 1000))]
+        assert [answer.status for answer in answers] == [204, 204, 503]
+        assert (answers[2].error["type"], answers[2].headers["retry-after"]) == ("Busy", "5")
+        page.close()  # Streamlit keeps a session for a while; another visitor is served
+        second, session, token = visit(server)
+        assert drop(9, 1000).status == 204
+        second.close()
+    finally:
+        server.close()

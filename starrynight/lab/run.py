@@ -25,9 +25,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from starrynight.errors import BadRequest, MissingFile
+from starrynight.errors import BadFile, BadRequest, MissingFile
 from starrynight.lab.plan import ExperimentPlan, Point, quick
-from starrynight.storage import make_folder, storing, write_atomic
+from starrynight.storage import make_folder, read_regular, storing, write_atomic
 
 LOCK_ATTEMPTS = 10  # half a second in all: ``busy`` of another process holds the lock for an instant
 RESULTS, PLAN, MACHINE = "results.jsonl", "plan.json", "machine.json"
@@ -75,8 +75,8 @@ class ExperimentRun:
     def open(cls, folder: Path) -> ExperimentRun:
         """Read a run and its rows. Raises MissingFile if the folder holds none."""
         try:
-            plan = ExperimentPlan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            plan = ExperimentPlan.from_dict(json.loads(read_regular(folder, PLAN)))
+        except (OSError, ValueError, TypeError, BadFile) as error:
             raise MissingFile(
                 f"{folder} is not a lab run: {PLAN} is missing or cannot be read. starry lab list shows the runs here.",
                 f"{folder} 不是实验文件夹：没有 {PLAN}，或无法读取。starry lab list 可列出本机的实验。",
@@ -138,8 +138,8 @@ class ExperimentRun:
     def machine(self) -> dict[str, Any]:
         """``machine.json``; {} before the first measurement."""
         try:
-            return dict(json.loads((self.folder / MACHINE).read_text("utf-8")))
-        except (OSError, ValueError):
+            return dict(json.loads(read_regular(self.folder, MACHINE)))
+        except (OSError, ValueError, BadFile):
             return {}
 
 
@@ -154,11 +154,26 @@ def _try_lock(lock: IO[str], kind: int, tries: int = 1) -> bool:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a results file; half a line at the end is ignored."""
+    """The rows of a results file; half a line at the end is ignored. Raises BadFile for a line that is no row."""
     if not path.is_file():
         return []
-    whole, newline, _torn = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.splitlines() if line.strip()] if newline else []
+    whole, _newline, _torn = path.read_bytes().rpartition(b"\n")
+    return [
+        _read_row(path, number, line) for number, line in enumerate(whole.splitlines(), 1) if line.strip()
+    ]
+
+
+def _read_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if isinstance(row["key"], str):
+            return row
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise BadFile(
+        f"Line {number} of {path} is no result; remove the line, and the lab measures it again.",
+        f"{path} 第 {number} 行不是实验结果；请删去这一行，实验会重新测量。",
+    )
 
 
 def cut_torn_end(path: Path) -> None:

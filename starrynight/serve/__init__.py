@@ -33,6 +33,7 @@ from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
 from starrynight.jobs.uploads import Uploads
 from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
+from starrynight.serve.dropped import DroppedFiles
 from starrynight.serve.process import prepare
 
 PORT = 8470
@@ -112,7 +113,7 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
                 supervisor.stop()
 
     app = api.create_app(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
-    app.mount("/", pages)
+    app.mount("/", DroppedFiles(pages))
     return app
 
 

@@ -1,0 +1,57 @@
+"""A limit for the files that visitors drop onto the pages. Streamlit keeps each in memory until its visitor leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from starrynight.api import error_response
+from starrynight.i18n import Text
+from starrynight.serve.connections import RETRY_AFTER
+
+UPLOADS = "/_stcore/upload_file/"  # then the visitor's session and the file's id
+MAX_OF_A_VISITOR, MAX_HELD = 32 << 20, 512 << 20  # bytes held, from which no further file is taken
+MAX_RECEIVED = 4  # at once, of up to 32 MB each
+FULL = Text(
+    "Too many pictures were dropped onto the pages; reload the page, or try again later.",
+    "拖进页面的图片太多；请刷新页面，或稍后再试。",
+)
+
+
+class DroppedFiles:
+    """The pages behind this limit; beyond it a file is answered with 503."""
+
+    def __init__(self, pages: ASGIApp) -> None:
+        self.pages, self.receiving = pages, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "PUT" or not scope["path"].startswith(UPLOADS):
+            return await self.pages(scope, receive, send)
+        session = scope["path"].removeprefix(UPLOADS).partition("/")[0]
+        held = _held()
+        if (
+            self.receiving >= MAX_RECEIVED
+            or sum(held.values()) >= MAX_HELD
+            or held.get(session, 0) >= MAX_OF_A_VISITOR
+        ):
+            refusal = error_response(HTTPConnection(scope), "Busy", FULL, 503)
+            refusal.headers["Retry-After"] = str(RETRY_AFTER)
+            return await refusal(scope, receive, send)
+        self.receiving += 1
+        try:
+            return await self.pages(scope, receive, send)
+        finally:
+            self.receiving -= 1
+
+
+def _held() -> dict[str, int]:
+    """Bytes in memory of each session."""
+    from streamlit.runtime import get_instance
+
+    manager: Any = get_instance().uploaded_file_mgr
+    return {
+        session: sum(len(file.data) for file in list(files.values()))
+        for session, files in list(manager.file_storage.items())
+    }
