@@ -652,7 +652,10 @@ def main() -> None:
             finished &= run(bench, name, min(share * given.seconds, bench.left))
     bench.write("end", finished=finished)
     guard.cancel()
-    sys.exit(0 if finished else 1)
+    # Without the interpreter's own ending: one of torch's threads that asks for the GIL during it aborts the process
+    # ("terminate called without an active exception", seen on a card), with all work done.
+    sys.stdout.flush()
+    os._exit(0 if finished else 1)
 
 
 if __name__ == "__main__":
