@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,23 @@ print(json.dumps(found | {"refused": refused, "left": copied.exists()}))
 """
 
 
+@cache
+def can_mount() -> bool:
+    try:
+        return (
+            subprocess.run(["unshare", "-m", "mount", "--bind", "/", "/"], capture_output=True).returncode
+            == 0
+        )
+    except FileNotFoundError:
+        return False
+
+
 def closed(home: Path, how: str, code: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run Python code to which the gallery in ``home`` is closed; root is not stopped by permissions."""
     command = [sys.executable, "-c", code, str(home), "root" if how == "a mount" else "nobody", *words]
     if how == "a mount":
+        if not can_mount():
+            pytest.skip("this root may not mount, as in many containers")
         command = ["unshare", "-m", "sh", "-ec", MOUNTED, "sh", str(home), *command]
     else:
         for parent in [home, *home.parents][:4]:
