@@ -530,6 +530,22 @@ def test_a_damaged_database_is_read_and_said_and_not_written_to(gallery: Gallery
         assert ask(here, "/api/jobs", {"prompt": "x"}).error["type"] == "BrokenDatabase"
 
 
+def test_readers_and_submitters_at_once_lose_nothing(gallery: Gallery) -> None:
+    row = gallery.add(picture())
+    paths = ["/api/pictures?text=%E6%98%9F%E5%A4%9C", f"/api/pictures?like={row.id}", f"/api/pictures/{row.id}/file",
+             "/api/facets", "/api/jobs", f"/api/pictures/{row.id}/thumb", "/api/health"]  # fmt: skip
+    with serving(gallery) as here, ThreadPoolExecutor(40) as callers:
+        reads = [callers.submit(ask, here, path) for path in paths * 20]
+        posts = [callers.submit(ask, here, "/api/jobs", {"prompt": f"job {n}"}) for n in range(100)]
+        assert {read.result().status for read in reads} == {200}
+        answers = [post.result() for post in posts]
+    assert {answer.status for answer in answers} <= {201, 503}
+    accepted = [answer.json["id"] for answer in answers if answer.status == 201]
+    queued = [job.id for job in Queue(gallery).list(limit=500)]
+    assert sorted(queued) == sorted(accepted)  # each accepted one once, and no refused one
+    assert len(accepted) >= 50
+
+
 def visit(server: Server) -> tuple[ClientConnection, str, str]:
     """Open the pages as a browser does: its socket, the session's id, and the token against forged requests."""
     port = server.address.rstrip("/").rsplit(":", 1)[1]

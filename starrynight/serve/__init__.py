@@ -11,6 +11,7 @@ import http.client
 import json
 import logging
 import secrets
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -82,6 +83,7 @@ def serve(
             access.codes.update([code] if code else [])
             opened = _address(host, port, code)
         show(_address(host, port, token), opened)
+        signal.signal(signal.SIGTERM, _end)
         with contextlib.suppress(KeyboardInterrupt):
             Server(config).run(sockets=[listener])
         left = Queue(gallery).counts().get("waiting", 0)
@@ -92,6 +94,11 @@ def serve(
     )
     print("✦ " + t("Closed.", "已关闭。", lang) + (waiting if left else ""), flush=True)
     return None
+
+
+def _end(*_: object) -> None:
+    """uvicorn passes SIGTERM on when it has ended. Leaving in order removes what lies in temporary folders."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def build(gallery: Gallery, supervisor: Supervisor) -> Any:
