@@ -395,6 +395,38 @@ def test_a_session_goes_from_nothing_to_weights_that_paint_and_survives_a_kill(t
     assert (unpacked / "out" / name).read_bytes() == (out / name).read_bytes()
 
 
+def test_a_session_goes_on_from_saved_weights(drawn: data.PictureSet, tokenizer, tmp_path: Path) -> None:
+    """With ``onward``, nothing is lost: the painter begins as the saved weights are, in their latents and words."""
+    network = perturb(new_network(tokenizer))
+    vae = model.autoencoder((8, 8, 8, 8))
+    vae.register_to_config(shift_factor=0.25, scaling_factor=2.0)
+    pipe = model.pipeline(vae, tokenizer, network.encoder, network.transformer, 5.0)
+    model.save(pipe, tmp_path / "saved", {})
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("training", "large", "held-out"):
+        (work / name).symlink_to(drawn.folder)
+    plan = session.Plan(
+        work, 8.0, "cpu", 64, 64, 1, tokens=300, begin=tmp_path / "saved", onward=True, workers=0
+    )
+    again = session.Session(plan)
+    assert set(again.left) == {"painter", "distillation", "saving"}
+    painter = session.PainterTraining(again, again.autoencoder(), again.tokenizer())
+    assert (painter.mean, painter.deviation) == (0.25, 0.5)
+    assert (work / "tokenizer" / "tokenizer.json").exists()
+    saved = model.load(tmp_path / "saved")
+    for one, other in (
+        (painter.network.encoder, saved.text_encoder),
+        (painter.network.transformer, saved.transformer),
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    painter.learn()
+    first = saved.transformer.layers[0].feed_forward.w1.weight
+    assert not torch.equal(painter.network.transformer.layers[0].feed_forward.w1.weight, first)
+    with pytest.raises(ValueError, match="onward"):
+        session.Session(session.Plan(work, 1.0, "cpu", onward=True))
+
+
 def test_a_saved_folder_paints_and_carries_its_provenance(tokenizer, tmp_path: Path) -> None:
     from diffusers import ZImagePipeline
 

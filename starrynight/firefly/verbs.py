@@ -51,7 +51,7 @@ def train(options: argparse.Namespace) -> None:
         options.work, options.seconds, options.device, options.side, options.dim, options.layers,
         options.vocabulary, options.pictures, options.held_out, options.workers, tokens, crops,
         begin=options.begin if options.begin != Path() else None, seed=options.seed,
-        compiled=bool(options.compiled),
+        onward=bool(options.onward), compiled=bool(options.compiled),
     )  # fmt: skip
     pipe = session.run(plan)
     header = {
@@ -179,12 +179,12 @@ def arguments() -> argparse.ArgumentParser:
         ("--workers", processors), ("--seconds", float("inf")),
     )  # fmt: skip
     # --tokens and --crops are the batch sizes; 0 chooses them by the device. --begin "" starts the autoencoder
-    # from nothing.
+    # from nothing; --onward 1 trains the transformer and the text encoder of --begin further.
     verb(
         train, "train", ("--seconds", 300.0), device, side, ("--dim", 384), ("--layers", 6),
         ("--vocabulary", 4096), ("--pictures", 16_000), ("--held-out", 600),
         ("--workers", max(1, processors - 1)), ("--tokens", 0), ("--crops", 0), ("--begin", SHIPPED),
-        ("--seed", 0), ("--compiled", 1), ("--out", Path("firefly")), ("--pieces", 0),
+        ("--onward", 0), ("--seed", 0), ("--compiled", 1), ("--out", Path("firefly")), ("--pieces", 0),
     )  # fmt: skip
     verb(judge, "judge", device, ("--seconds", float("inf")))
     verb(sheet, "sheet", *painting, ("--which", "styles"), ("--out", Path("sheet.jpg")))

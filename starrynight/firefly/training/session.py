@@ -52,7 +52,8 @@ class Plan:
     """What a session does. ``side`` is the side of most pictures in pixels; others have half and one and a half
     of it. ``tokens`` is the number of patches and caption tokens in a step of the painter, ``crops`` and
     ``crop`` the number and side of the autoencoder's crops. ``begin`` are weights whose autoencoder is trained
-    further; None starts from nothing. With no ``workers``, the sets are drawn by others (the verb ``draw``). Blocks
+    further; None starts from nothing. ``onward`` trains their transformer and text encoder further too, and leaves
+    the autoencoder, whose latents they know, and the tokenizer as they are. With no ``workers``, the sets are drawn by others (the verb ``draw``). Blocks
     are ``compiled`` on a GPU only: on a CPU it costs a minute and gains less.
     """
 
@@ -70,6 +71,7 @@ class Plan:
     crops: int = 8
     crop: int = 256
     begin: Path | None = None
+    onward: bool = False
     seed: int = 0
     compiled: bool = True
 
@@ -82,6 +84,11 @@ class Session:
         self.dtype = fastest_dtype(self.device)
         self.deadline = time.perf_counter() + plan.seconds - self._already_spent()
         self.left = dict(SHARES)
+        self.weights: Any = model.load(plan.begin) if plan.begin else None
+        if plan.onward and self.weights is None:
+            raise ValueError("onward needs weights to begin with")
+        if plan.onward:
+            del self.left["autoencoder"], self.left["polish"]
         torch.manual_seed(plan.seed)
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -161,15 +168,26 @@ class Session:
         from transformers import AutoTokenizer
 
         folder = self.work / "tokenizer"
+        if not folder.exists() and self.plan.onward:
+            self.weights.tokenizer.save_pretrained(folder)
         if not folder.exists():
             seeds = range(data.TRAINING_SEED, data.TRAINING_SEED + 6000)
             model.tokenizer(data.scene_captions(seeds), self.plan.vocabulary).save_pretrained(folder)
         return AutoTokenizer.from_pretrained(folder)  # a folder  # nosec B615
 
+    def network(self, vocabulary: int, pad: int) -> train.TextToImageModel:
+        """The transformer and text encoder: those to go on from, or untrained ones."""
+        if self.plan.onward:
+            made = train.TextToImageModel(self.weights.text_encoder, self.weights.transformer)
+            return made.to(self.device).train()
+        return new_network(self.plan, vocabulary, pad).to(self.device)
+
     def autoencoder(self) -> Any:
         """The autoencoder, trained, with its decoder refined against a critic."""
-        vae = model.load(self.plan.begin).vae if self.plan.begin else model.autoencoder()
+        vae = self.weights.vae if self.weights else model.autoencoder()
         vae = vae.to(self.device).to(memory_format=torch.channels_last).float()
+        if self.plan.onward:
+            return vae.eval().requires_grad_(False)
         crops = autoencoder.Crops([self.work / "training", self.work / "large"], self.device)
         held_out = data.PictureSet(self.work / "held-out").pictures[:48]
         size = min(self.plan.crop, self.plan.side)
@@ -188,7 +206,6 @@ class PainterTraining:
     """The training of transformer and text encoder on a session's pictures, and their distillation."""
 
     def __init__(self, session: Session, vae: Any, tokenizer: Any) -> None:
-        plan = session.plan
         self.session, self.vae, self.device, self.dtype = session, vae, session.device, session.dtype
         names = {"held-out": (1, 2), "training": (1, 2), "large": (1,)}
         self.corpora = {
@@ -200,14 +217,17 @@ class PainterTraining:
             corpus.refresh(vae, self.dtype, EXAMS if name == "held-out" else 2**31, tenth / 2)
         self.mean, self.deviation = self._statistics()
         self.shapes = self._shapes()
-        self.network = new_network(plan, len(tokenizer), tokenizer.pad_token_id).to(self.device)
+        self.network = session.network(len(tokenizer), tokenizer.pad_token_id)
         self.refreshed = time.perf_counter()
         self.per_shape: dict[str, int] = {}
         self.exams = 1 if self.device.type == "cpu" else 6
 
     def _statistics(self) -> tuple[float, float]:
-        """Mean and deviation of the latents, from the first run's pictures."""
+        """Mean and deviation of the latents: those of the weights to go on from, or of the first run's pictures."""
         file = self.session.work / "statistics.json"
+        if self.session.plan.onward:
+            known = self.session.weights.vae.config
+            return known.shift_factor, 1 / known.scaling_factor
         if not file.exists():
             mean, deviation = self.corpora["training"].statistics()
             file.write_text(json.dumps({"mean": mean, "deviation": deviation}))
