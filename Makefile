@@ -12,7 +12,7 @@ TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
-.PHONY: paint open lab test prove check audit format tools clean
+.PHONY: paint open lab test prove check audit hashes format tools clean
 
 paint: $(BIN)/.painting
 	@$(BIN)/starry paint "$$PROMPT"
@@ -38,12 +38,18 @@ check: $(BIN)/.testing
 audit: $(BIN)/.testing
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[audit]"
 	@$(BIN)/bandit -q -c pyproject.toml -r starrynight && echo "bandit: nothing found"
+	@folder=$$(mktemp -d) && $(BIN)/pip download -q --disable-pip-version-check --no-deps --require-hashes \
+	  -r hashes.txt -d "$$folder" && rm -r "$$folder" && echo "hashes.txt: every file is the one that was tested"
 	@if $(BIN)/python -c "import json, urllib.request as u; \
 	    assert json.load(u.urlopen('$(ADVISORIES)', timeout=10))['vulnerabilities']" 2>/dev/null; then \
 	  $(BIN)/pip-audit --progress-spinner off --strict --disable-pip --no-deps -r constraints.txt; \
 	else \
 	  echo "pip-audit was not run: no advisories at $(ADVISORIES), where there is a known one."; \
 	fi
+
+# After a change of constraints.txt.
+hashes: $(BIN)/.testing
+	@$(BIN)/python .ci/hashes.py
 
 format: $(BIN)/.testing
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
