@@ -22,7 +22,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         wanted, report = Path(folder) / "wanted.txt", Path(folder) / "report.json"
         wanted.write_text("\n".join(pin for pin in pins if not pin.startswith("torch==")) + "\n", "utf-8")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--ignore-installed",
+            "--no-deps",
+        ]
         subprocess.run([*command, "--report", str(report), "-r", str(wanted)], check=True)
         found = json.loads(report.read_text("utf-8"))["install"]
     lines = sorted(

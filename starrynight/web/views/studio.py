@@ -20,10 +20,10 @@ from starrynight.web.views.gallery import wall
 
 
 def show() -> None:
-    if ids := st.session_state.pop(
-        "submitted", None
-    ):  # kept for this run: a second press may have cut off submit()
-        shared.open_page("studio", job=".".join(ids))
+    if submitted := ".".join(st.session_state.get("submitted", ())):
+        if st.query_params.get("job") != submitted:  # asked for again if this run is cut off
+            shared.open_page("studio", job=submitted)
+        del st.session_state["submitted"]
     controls.restore_options()
     load_picture()
     watched = shared.jobs_in_address(st.query_params.get("job", ""))
@@ -73,31 +73,31 @@ def form(left: Any, right: Any) -> None:
         prompt.hints(controls.selected_model())
         controls.style_cards()
         with st.container(horizontal=True, vertical_alignment="bottom", key="buttons"):
-            paint = st.button(
-                t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch"
-            )
-            series = st.button(t("act.series"), key="series", help=t("act.series.help"))
-        errors = st.container()
+            st.button(
+                t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch",
+                on_click=submit, args=(False,),
+            )  # fmt: skip
+            st.button(t("act.series"), key="series", help=t("act.series.help"), on_click=submit, args=(True,))
+        if error := st.session_state.pop("refused", None):
+            shared.show_error(error)
     with right:
         controls.sliders()
         controls.seed_and_count()
         controls.more_settings()
-    with errors:
-        if paint or series:
-            submit(series)
 
 
 def submit(series: bool) -> None:
-    """Queue the form's request, or with ``series`` one picture in every style, and watch them."""
+    """Queue the form's request, or with ``series`` one picture in every style; ``show`` then watches them.
+
+    Called before the script runs: a run that has begun is cut off by the next event of the page, such as the words
+    that were typed just before the press, and the press would be lost with it.
+    """
     fields = controls.read_form()
     requests = [fields | {"style": style, "count": 1} for style in styles()] if series else [fields]
     try:
-        jobs = [shared.submit(request) for request in requests]
+        st.session_state["submitted"] = [shared.submit(request).id for request in requests]
     except StarryError as error:
-        shared.show_error(error)
-        return
-    st.session_state["submitted"] = [job.id for job in jobs]
-    st.rerun()
+        st.session_state["refused"] = error
 
 
 def watch(jobs: list[Job]) -> None:
