@@ -1,6 +1,6 @@
 """Seconds that Firefly takes for one picture: in a process that has it loaded, and as a whole `starry paint` command.
 
-python benchmarks/paint.py [RUNS]
+python benchmarks/paint.py [RUNS [SIDE]]
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 PROMPT = "星夜下的静谧村庄，梵高风格，厚重的笔触"
 
 
-def time_loaded(runs: int, home: Path) -> list[float]:
-    """Seconds for one 256×256 picture of 8 steps and its file, after a first picture that is not counted."""
+def time_loaded(runs: int, home: Path, side: int) -> list[float]:
+    """Seconds for one square picture of 8 steps and its file, after a first picture that is not counted."""
     from starrynight import studio
     from starrynight.gallery.files import OutputPath
 
@@ -27,19 +27,19 @@ def time_loaded(runs: int, home: Path) -> list[float]:
         start = time.perf_counter()
         list(
             painters.paint(
-                studio.make_request(prompt=PROMPT, model="firefly", seed=seed, width=256, height=256)
+                studio.make_request(prompt=PROMPT, model="firefly", seed=seed, width=side, height=side)
             )
         )
         times.append(time.perf_counter() - start)
     return times[1:]
 
 
-def time_command(runs: int, home: Path) -> list[float]:
+def time_command(runs: int, home: Path, side: int) -> list[float]:
     """Seconds of a whole `starry paint` process."""
     starry = Path(sys.executable).with_name("starry")
     times = []
     for seed in range(runs):
-        options = ["--model", "firefly", "--size", "256", "--seed", str(seed), "-o", home / f"{seed}.png"]
+        options = ["--model", "firefly", "--size", str(side), "--seed", str(seed), "-o", home / f"{seed}.png"]
         command = [starry, "paint", PROMPT, *options]
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "STARRY_HOME": str(home)})
@@ -49,14 +49,15 @@ def time_command(runs: int, home: Path) -> list[float]:
 
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    side = int(sys.argv[2]) if len(sys.argv) > 2 else 512
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         print(
-            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {runs} runs each; seconds (median, min, max)"
+            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {side}×{side}, {runs} runs each; seconds (median, min, max)"
         )
         for label, times in (
-            ("from the shell", time_command(runs, home)),
-            ("once loaded", time_loaded(runs, home)),
+            ("from the shell", time_command(runs, home, side)),
+            ("once loaded", time_loaded(runs, home, side)),
         ):
             print(f"{label:<15} {statistics.median(times):6.2f} {min(times):6.2f} {max(times):6.2f}")
 
