@@ -24,13 +24,13 @@ from starrynight.studio import Studio, make_request
 DOCS = Path(__file__).parents[1] / "docs"
 LARGEST = 250_000  # bytes of one picture in docs/
 PROMPTS = (
-    ("星夜下的静谧村庄", "oil"), ("江雪，孤舟，远山", "ink"), ("清晨的睡莲池", "monet"), ("海上生明月", "ukiyoe"),
-    ("雨夜的霓虹都市", "cyberpunk"), ("樱花树，小桥，远山", "watercolor"), ("金色的麦田", "pointillism"), ("飞天的飘带掠过莲花", "dunhuang"),
-    ("雪后的村庄，正午", "pastel"), ("弯月与宝塔", "papercut"), ("a church under swirling stars", "oil"), ("a pagoda and the moon above the sea", "ukiyoe"),
-    ("睡莲池上的拱桥", "monet"), ("雪山下的湖", "dunhuang"), ("山间的宝塔，江上孤舟", "ink"), ("落日，海上的帆船", "pastel"),
-    ("a red bridge over a quiet river", "pointillism"), ("黄昏的湖，远山", "watercolor"), ("荷塘月色", "oil"), ("雪中的村庄，远山", "ink"),
+    ("星夜下的静谧村庄", "oil"), ("江雪，孤舟，远山", "ink"), ("清晨的港口，小船", "monet"), ("海上生明月", "ukiyoe"),
+    ("雨夜的霓虹都市", "cyberpunk"), ("红枫间的瀑布", "watercolor"), ("金色的麦田", "pointillism"), ("沙漠，黄昏", "dunhuang"),
+    ("雪后的村庄，正午", "pastel"), ("星空下的雪村", "papercut"), ("a church under swirling stars", "oil"), ("a volcano above the sea", "ukiyoe"),
+    ("睡莲池上的拱桥", "monet"), ("雪山下的湖", "dunhuang"), ("竹林，清晨，薄雾", "ink"), ("向日葵，白天", "pastel"),
+    ("a cypress among sunflowers at night", "pointillism"), ("red lanterns in a narrow street at night", "watercolor"), ("a narrow street at night", "oil"), ("雪中的村庄，远山", "ink"),
 )  # fmt: skip
-SHAPES = ((256, 256), (256, 208), (256, 256), (208, 256), (256, 176))
+SHAPES = ((512, 512), (512, 384), (512, 512), (384, 512), (768, 384))
 
 
 def main() -> None:
