@@ -29,9 +29,7 @@ def draw(options: argparse.Namespace) -> None:
     """Draw a set of pictures, or as many of it as --seconds allow."""
     from starrynight.firefly.training import data
 
-    first = options.seed or {"held-out": data.HELD_OUT_SEED, "large": data.LARGE_SEED}.get(
-        options.set, data.TRAINING_SEED
-    )
+    first = options.seed or data.FIRST_SEEDS.get(options.set, data.FIRST_SEEDS["training"])
     data.draw(
         options.work / options.set, options.pictures, first, options.side, workers=options.workers,
         seconds=options.seconds,

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from starrynight.firefly.training.data import PictureSet
+from starrynight.firefly.training.optimise import autocast
 
 # The stock transformer pads every caption to a multiple of this (diffusers,
 # transformer_z_image.SEQ_MULTI_OF).
@@ -153,7 +154,7 @@ class Corpus:
             signed = to_signed(pictures[self.count : end], self.device)
             for shrink, found in made.items():
                 small = F.avg_pool2d(signed, shrink) if shrink > 1 else signed
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                with autocast(self.device, dtype):
                     found.append(vae.encoder(small).chunk(2, dim=1)[0].half().contiguous())
             self.count = end
         if self.count > first:

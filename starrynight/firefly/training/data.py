@@ -29,7 +29,7 @@ Box = tuple[float, float, float, float]
 
 BLOCK = 24
 # First seeds of the sets, far enough apart that no scene is in two of them.
-TRAINING_SEED, LARGE_SEED, HELD_OUT_SEED = 1_000_000, 4_000_000, 9_000_000
+FIRST_SEEDS = {"training": 1_000_000, "large": 4_000_000, "held-out": 9_000_000}
 
 
 def draw(

@@ -34,6 +34,8 @@ FEATURES = 128
 # A subject counts as found when its probability is above this.
 THRESHOLD = 0.5
 CLASSIFIER_STEPS = 2400
+# Drawn pictures that the classifier learns from, at most.
+LEARNT_FROM = 8000
 # Captions painted in one batch.
 PAINTED_TOGETHER = 20
 
@@ -122,8 +124,8 @@ def train_classifier(
     if checkpoint.exists():
         classifier.load_state_dict(read_checkpoint(checkpoint)[0]["model"])
         return classifier.eval()
-    style, subjects, hour = (one.to(device) for one in labels(drawn.records[:8000]))
-    small = torch.from_numpy(shrink(drawn.pictures[:8000])).to(device)
+    style, subjects, hour = (one.to(device) for one in labels(drawn.records[:LEARNT_FROM]))
+    small = torch.from_numpy(shrink(drawn.pictures[:LEARNT_FROM])).to(device)
     optimiser = torch.optim.AdamW(classifier.parameters(), 2e-3, weight_decay=0.02)
     rng, begun, step = np.random.default_rng(seed), time.perf_counter(), 0
     while (spent := max(step / steps, (time.perf_counter() - begun) / seconds)) < 1:

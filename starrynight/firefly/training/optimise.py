@@ -203,6 +203,14 @@ def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], facts: di
     os.replace(unfinished, path)
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts that ``write_checkpoint`` wrote, without reading its tensors."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["facts"])
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """The groups of tensors and the facts that ``write_checkpoint`` wrote."""
     from safetensors import safe_open
@@ -212,7 +220,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         for key in sorted(file.keys()):
             group, name = key.split("/", 1)
             groups.setdefault(group, {})[name] = file.get_tensor(key)
-        return groups, json.loads(file.metadata()["facts"])
+    return groups, read_facts(path)
 
 
 # (step, share of the budget that is spent) to the loss and the number of samples it is over.

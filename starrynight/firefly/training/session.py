@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from starrynight.firefly.training.optimise import (
     choose_device,
     fastest_dtype,
     generator,
-    read_checkpoint,
+    read_facts,
 )
 from starrynight.models import sizes
 
@@ -43,8 +44,13 @@ SHARES = {"autoencoder": 0.15, "polish": 0.05, "painter": 0.67, "distillation": 
 LARGER_AFTER = 0.4
 # The share of samples whose subject is drawn before the picture (Corpus.sample).
 NAMED_SHARE = 0.35
+# Pictures of ``Plan.side`` as they are. What stands in where too few pictures have a window of another shape.
+WHOLE = Shape("whole", early=0.32, late=0.44)
 # Held-out pictures that losses are compared on.
 EXAMS = 48
+
+# (latents [B, C, H, W], (tokens, mask), generator) to a loss.
+HeldOutLoss = Callable[[Tensor, tuple[Tensor, Tensor], torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ class Plan:
     of it. ``tokens`` is the number of patches and caption tokens in a step of the painter, ``crops`` and
     ``crop`` the number and side of the autoencoder's crops. ``begin`` are weights whose autoencoder is trained
     further; None starts from nothing. ``onward`` trains their transformer and text encoder further too, and leaves
-    the autoencoder, whose latents they know, and the tokenizer as they are. With no ``workers``, the sets are drawn by others (the verb ``draw``). Blocks
-    are ``compiled`` on a GPU only: on a CPU it costs a minute and gains less.
+    the autoencoder, whose latents they know, and the tokenizer as they are. With no ``workers``, the sets are
+    drawn by others (the verb ``draw``). Blocks are ``compiled`` on a GPU only: on a CPU it costs a minute and gains
+    less.
     """
 
     work: Path
@@ -97,7 +104,7 @@ class Session:
     def _already_spent(self) -> float:
         """The seconds that trainings of this folder have spent in earlier runs."""
         return sum(
-            float(read_checkpoint(path)[1].get("spent", 0.0))
+            float(read_facts(path)["spent"])
             for path in (self.checkpoint(name) for name in SHARES)
             if path.exists()
         )
@@ -127,15 +134,15 @@ class Session:
             return
         plan, share = self.plan, max(1, self.plan.workers // 5)
         sets = (
-            ("held-out", plan.held_out, plan.side, data.HELD_OUT_SEED, 1),
-            ("training", plan.pictures, plan.side, data.TRAINING_SEED, max(1, plan.workers - share - 1)),
-            ("large", plan.pictures // 5, plan.side * 3 // 2, data.LARGE_SEED, share),
+            ("held-out", plan.held_out, plan.side, 1),
+            ("training", plan.pictures, plan.side, max(1, plan.workers - share - 1)),
+            ("large", plan.pictures // 5, plan.side * 3 // 2, share),
         )
         processes = []
-        for name, count, side, seed, workers in sets:
+        for name, count, side, workers in sets:
             command = [
                 sys.executable, "-m", "starrynight.firefly", "draw", "--work", str(self.work), "--set", name,
-                "--pictures", str(count), "--side", str(side), "--seed", str(seed), "--workers", str(workers),
+                "--pictures", str(count), "--side", str(side), "--workers", str(workers),
                 "--seconds", str(max(1.0, self.deadline - time.perf_counter())),
             ]  # fmt: skip
             processes.append(
@@ -153,13 +160,13 @@ class Session:
 
     def wait_for_pictures(self, least: int) -> None:
         """Wait until every set has its first pictures and the training set ``least``."""
+        sets = {name: data.PictureSet(self.work / name) for name in data.FIRST_SEEDS}
         while time.perf_counter() < self.deadline:
-            with contextlib.suppress(FileNotFoundError):
-                counts = [
-                    len(data.PictureSet(self.work / name)) for name in ("held-out", "training", "large")
-                ]
-                if counts[1] >= least and min(counts) > 0:
-                    return self.say("pictures", counts=counts)
+            for drawn in sets.values():
+                drawn.refresh()
+            counts = {name: len(drawn) for name, drawn in sets.items()}
+            if counts["training"] >= least and min(counts.values()) > 0:
+                return self.say("pictures", **counts)
             time.sleep(0.5)
         raise TimeoutError("no pictures were drawn within the budget")
 
@@ -171,8 +178,10 @@ class Session:
         if not folder.exists() and self.plan.onward:
             self.weights.tokenizer.save_pretrained(folder)
         if not folder.exists():
-            seeds = range(data.TRAINING_SEED, data.TRAINING_SEED + 6000)
-            model.tokenizer(data.scene_captions(seeds), self.plan.vocabulary).save_pretrained(folder)
+            first = data.FIRST_SEEDS["training"]
+            model.tokenizer(
+                data.scene_captions(range(first, first + 6000)), self.plan.vocabulary
+            ).save_pretrained(folder)
         return AutoTokenizer.from_pretrained(folder)  # a folder  # nosec B615
 
     def network(self, vocabulary: int, pad: int) -> train.TextToImageModel:
@@ -244,7 +253,7 @@ class PainterTraining:
         return [
             (side, Shape("half", 2, early=0.38, late=0.16)),
             (side, Shape("half spread", 2, stride=2, early=0.3)),
-            (side, Shape("whole", early=0.32, late=0.44)),
+            (side, WHOLE),
             (side, Shape("whole 4:3", rows=three, late=0.06)),
             (side, Shape("whole 3:4", columns=three, late=0.06)),
             (large, Shape("large", late=0.1)),
@@ -265,7 +274,7 @@ class PainterTraining:
         chances = np.array([one.late if late else one.early for _, one in self.shapes])
         corpus, shape = self.shapes[rng.choice(len(self.shapes), p=chances / chances.sum())]
         if len(corpus.usable(shape)) < 4:
-            corpus, shape = self.shapes[2]
+            corpus, shape = self.corpora["training"], WHOLE
         height, width = corpus.side(shape)
         count = max(2, tokens // (height * width // 4 + 38))
         latents, words, mask = corpus.sample(shape, count, rng, **shares)
@@ -310,20 +319,23 @@ class PainterTraining:
                 self.corpora[name].refresh(self.vae, self.dtype, seconds=every / 10)
             self.refreshed = time.perf_counter()
 
-    @torch.no_grad()
     def exam(self, network: Any) -> dict[str, float]:
         """The flow loss on held-out pictures at half and whole size, always with the same noise."""
-        found = {}
-        for name, shrink in (("half", 2), ("whole", 1)):
-            shape, losses = Shape(name, shrink), []
-            for part in range(self.exams):
-                rng = np.random.default_rng((99, part))
-                latents, words, mask = self.corpora["held-out"].sample(shape, 8, rng, empty_share=0.0)
-                clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
-                with autocast(self.device, self.dtype):
-                    losses.append(train.flow_loss(network, clean, (words, mask), draw).item())
-            found[name] = round(float(np.mean(losses)), 4)
-        return found
+        loss = partial(train.flow_loss, network)
+        shapes = (Shape("half", 2), WHOLE)
+        return {shape.name: round(self._held_out_loss(loss, shape, seed=99), 4) for shape in shapes}
+
+    @torch.no_grad()
+    def _held_out_loss(self, loss: HeldOutLoss, shape: Shape, seed: int) -> float:
+        """The mean of ``loss`` over held-out pictures, always of the same captions and noise."""
+        losses = []
+        for part in range(self.exams):
+            rng = np.random.default_rng((seed, part))
+            latents, words, mask = self.corpora["held-out"].sample(shape, 8, rng, empty_share=0.0)
+            clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
+            with autocast(self.device, self.dtype):
+                losses.append(loss(clean, (words, mask), draw).item())
+        return float(np.mean(losses))
 
     def distil(self) -> None:
         """Teach each of the sampler's eight steps what four of the trained model's do."""
@@ -334,7 +346,8 @@ class PainterTraining:
         loop = TrainingLoop(self.network, train.optimiser(self.network, 5e-4, self.dtype), 0.92)
         if checkpoint.exists():
             loop.restore(checkpoint)
-        before = self._distillation_loss(objective, self.network)
+        held_out = partial(self._held_out_loss, partial(objective, self.network), WHOLE, seed=98)
+        before = held_out()
 
         def loss_at(step: int, _spent: float) -> tuple[Tensor, int]:
             rng = np.random.default_rng((plan.seed, step, 2))
@@ -343,29 +356,13 @@ class PainterTraining:
                 return objective(self.network, clean, text, generator(self.device, step)), len(clean)
 
         loop.run(loss_at, self.session.seconds_for("distillation"), checkpoint, warmup=20, cooldown=0.5)
-        after = self._distillation_loss(objective, self.network)
+        after = held_out()
         if not after < before:
             self.network.load_state_dict(teacher.state_dict())
         self.session.say(
-            "distillation",
-            steps=loop.step,
-            samples=loop.samples,
-            before=before,
-            after=after,
-            kept=after < before,
-        )
-
-    @torch.no_grad()
-    def _distillation_loss(self, objective: train.Distillation, network: Any) -> float:
-        """The distillation's loss on held-out pictures, always with the same noise."""
-        losses = []
-        for part in range(self.exams):
-            rng = np.random.default_rng((98, part))
-            latents, words, mask = self.corpora["held-out"].sample(Shape("whole"), 8, rng, empty_share=0.0)
-            clean, draw = (latents - self.mean) / self.deviation, generator(self.device, part)
-            with autocast(self.device, self.dtype):
-                losses.append(objective(network, clean, (words, mask), draw).item())
-        return round(float(np.mean(losses)), 6)
+            "distillation", steps=loop.step, samples=loop.samples, before=round(before, 6),
+            after=round(after, 6), kept=after < before,
+        )  # fmt: skip
 
 
 def shift_for(latents: Tensor) -> float:
@@ -406,7 +403,9 @@ def assemble(session: Session, painter: PainterTraining, tokenizer: Any) -> Any:
     """The trained parts as a pipeline in float32 on the CPU."""
     vae, network = painter.vae.float().cpu(), painter.network.float().cpu().eval()
     vae.register_to_config(shift_factor=painter.mean, scaling_factor=1 / painter.deviation)
-    return model.pipeline(vae, tokenizer, network.encoder, network.transformer, 5.0)
+    return model.pipeline(
+        vae, tokenizer, network.encoder, network.transformer, train.DistillationSchedule().shift
+    )
 
 
 def facts(work: Path) -> dict[str, Any]:
@@ -415,7 +414,7 @@ def facts(work: Path) -> dict[str, Any]:
     for name in ("autoencoder", "polish", "painter", "distillation"):
         path = work / f"{name}.safetensors"
         if path.exists():
-            known = read_checkpoint(path)[1]
+            known = read_facts(path)
             found |= {f"{name}_steps": known["step"], f"{name}_samples": known["samples"]}
             found[f"{name}_seconds"] = round(known["spent"])
             found[f"{name}_loss"] = known["history"][-1]["loss"] if known["history"] else None
