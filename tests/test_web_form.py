@@ -10,10 +10,10 @@ from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
 from starrynight.gallery.store import Gallery
-from starrynight.models import catalogue, lora, sizes
+from starrynight.models import catalogue, lora, places, sizes
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
-from starrynight.web import controls, shared
+from starrynight.web import choices, controls, shared
 
 
 @pytest.fixture
@@ -21,6 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     shared.gallery.clear()
     shared.queue.clear()
+    choices._searched.clear()
     return tmp_path
 
 
@@ -56,6 +57,69 @@ def test_menus_keep_their_choice_when_the_language_changes(home: Path) -> None:
     assert not page.exception
     assert page.selectbox(key="precision").value == "auto"
     assert page.selectbox(key="model").value == "firefly"
+
+
+def sd15(path: Path, **markers: np.ndarray) -> Path:
+    """A file that is told to be a whole Stable Diffusion 1 checkpoint; its header is all that a menu reads."""
+    unet = "model.diffusion_model."
+    names = (
+        f"{unet}input_blocks.0.0.weight", f"{unet}output_blocks.0.0.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.zeros((4, 4), np.float32) for name in names} | markers, path)
+    return path
+
+
+def lora_file(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"unet.up_blocks.0.lora_A.weight": np.zeros((1, 4), np.float32)}, path)
+    return path
+
+
+def test_files_of_other_programs_are_in_the_menus_and_what_is_chosen_is_queued(
+    home: Path, tmp_path: Path
+) -> None:
+    comfy = tmp_path / "ComfyUI" / "models"
+    dream = sd15(comfy / "checkpoints" / "dream.safetensors")
+    lora_file(home / "loras" / "glow.safetensors")
+    twin, only = (lora_file(comfy / "loras" / f"{name}.safetensors") for name in ("Glow", "mist"))
+    save_file({"decoder.conv_in.weight": np.zeros((4, 4, 3, 3), np.float32), "decoder.up.0.weight": np.zeros(1, np.float32)},
+              comfy / "checkpoints" / "ae.safetensors")  # fmt: skip
+    lora_file(comfy / "checkpoints" / "x").with_suffix(".part").write_bytes(b"")
+    sd15(comfy / "checkpoints" / "half-00001-of-00002.safetensors")
+    places.add(str(comfy.parent))
+
+    page = AppTest.from_function(menus_page)
+    page.session_state["lang"] = "en"
+    page.session_state["model"] = str(dream)
+    page.run(timeout=60)
+    assert not page.exception
+    assert page.selectbox(key="model").options[-1] == "checkpoints/dream.safetensors"
+    assert [one.value for one in page.caption if "as they are: 1." in one.value]
+    assert page.multiselect(key="loras").options == ["glow", "mist", "loras/Glow.safetensors"]
+    assert not page.selectbox(key="prediction").disabled  # a U-Net may predict noise or v
+    for name in choices.loras():
+        fields = {
+            "prompt": "a lake",
+            "model": str(dream),
+            "loras": [[name, 0.5]],
+            "prediction": "v_prediction",
+        }
+        job = shared.submit(fields)
+        assert (job.request.model, job.request.prediction) == (str(dream), "v_prediction")
+    assert [lora.find(name) for name in choices.loras()] == [home / "loras/glow.safetensors", only, twin]
+    dream.unlink()
+    page.run(timeout=60)
+    assert not page.exception
+
+
+def test_a_place_that_cannot_be_read_is_told_in_the_menu(home: Path) -> None:
+    (home / "places.json").write_text("{")
+    page = AppTest.from_function(menus_page).run(timeout=60)
+    assert not page.exception
+    assert any("places.json" in one.value for one in page.text)
+    assert page.selectbox(key="prediction").disabled  # Firefly matches flow
 
 
 def saved(gallery: Gallery, request: PaintRequest) -> str:

@@ -82,7 +82,7 @@ def _check_installed(name: object) -> None:
     """The model is a name of the catalogue, or lies below STARRY_HOME/models or a place that the operator has named; and its
     files are here.
     """
-    known = isinstance(name, str) and (_is_named(name) or _is_below_models(name))
+    known = isinstance(name, str) and (_is_named(name) or _is_below(name, settings().models))
     if not known or not isinstance(name, str):
         raise UnknownName(catalogue.KIND, clean(str(name))[:60], catalogue.names())
     model = catalogue.find(name)
@@ -93,11 +93,12 @@ def _check_installed(name: object) -> None:
         )
 
 
-def _is_below_models(name: str) -> bool:
+def _is_below(name: str, folder: Path) -> bool:
+    """Whether ``name`` is a path below ``folder`` or below a place that the operator has named."""
     try:
         path = Path(name)
         return path.is_absolute() and (
-            path.resolve().is_relative_to(settings().models.resolve()) or places.contains(path)
+            path.resolve().is_relative_to(folder.resolve()) or places.contains(path)
         )
     except (OSError, ValueError):  # a NUL, half a character, a name too long
         return False
@@ -112,8 +113,13 @@ def _is_named(name: str) -> bool:
 
 
 def _check_lora_name(name: object) -> None:
-    """No separator and no leading dot or tilde, so that the name cannot leave the LoRA folder."""
-    if not isinstance(name, str) or re.search(r"[/\\]|^[.~]", name):
+    """A name without a separator or a leading dot or tilde, or a path below STARRY_HOME/loras or a place that the operator
+    has named.
+    """
+    allowed = isinstance(name, str) and (
+        not re.search(r"[/\\]|^[.~]", name) or _is_below(name, settings().loras)
+    )
+    if not allowed:
         raise BadRequest("Give a LoRA by its name here, not by a path.", "此处 LoRA 请用名字，不要用路径。")
 
 

@@ -7,6 +7,7 @@ single_file    → which architecture a single .safetensors holds, and the small
 parts          → which component of a base a file replaces, and which file fits
 registry       → models that the user put together from files (``assembly`` checks them)
 places         → folders of other programs, searched by name
+menu           → the models and LoRAs that can be chosen here
 download       → fetch a model from a hub, its mirror, or ModelScope
 network        → proxies, and network faults in words
 precision_plan → the number format of each component on this machine

@@ -14,13 +14,13 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.jobs.uploads import Uploads
 from starrynight.jobs.validate import UPLOAD
-from starrynight.models import catalogue, lora, sizes
+from starrynight.models import catalogue, sizes
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.checking import vocabulary_of
 from starrynight.painting.styles import styles
-from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, random_seed
-from starrynight.web import components, prompt
-from starrynight.web.shared import LANGUAGES, language, model_title, style_names, t, words
+from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, PREDICTIONS, random_seed
+from starrynight.web import choices, components, prompt
+from starrynight.web.shared import LANGUAGES, language, style_names, t, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
@@ -29,19 +29,35 @@ SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, w
 
 
 def selected_model() -> ModelSpec:
-    return catalogue.find(st.session_state.get("model") or catalogue.default())
+    """The chosen model; the default one where there is no choice, or where its file is gone."""
+    name = st.session_state.get("model") or catalogue.default()
+    try:
+        return catalogue.find(name)
+    except StarryError:
+        st.session_state.pop("model", None)
+        return catalogue.find(catalogue.default())
 
 
 def restore_options() -> None:
     """Undo what a change of language does to a menu: Streamlit finds no option with the earlier language's label and
     returns the label instead. Called before the menus are drawn.
     """
-    labels = {words(lang)["precision.auto"]: "auto" for lang in LANGUAGES}
-    for name in catalogue.names():
-        labels |= dict.fromkeys((catalogue.find(name).en, catalogue.find(name).zh), name)
-    for key in ("model", "precision"):
+    models = choices.models()
+    titles = {title: name for name, both in models.items() for title in both}
+    for key, labels in (
+        ("model", titles),
+        ("precision", _labels("precision.auto")),
+        ("prediction", _labels("prediction.auto")),
+    ):
         if (value := st.session_state.get(key)) in labels:
             st.session_state[key] = labels[value]
+    if st.session_state.get("model") not in (None, *models):  # its file is gone
+        del st.session_state["model"]
+
+
+def _labels(key: str) -> dict[str, str]:
+    """What the option "auto" is called, in every language."""
+    return {words(lang)[key]: "auto" for lang in LANGUAGES}
 
 
 def style_cards() -> None:
@@ -147,16 +163,31 @@ def more_settings() -> None:
         st.text_input(
             t("negative"), key="negative_prompt", max_chars=MAX_TEXT, help=t("negative.help"), **keep
         )
-        installed = [name for name in catalogue.names() if catalogue.is_here(catalogue.find(name))]
         left, right = st.columns(2, gap="medium")
-        left.selectbox(
-            t("model"), installed, key="model", help=t("model.help"),
-            format_func=lambda name: model_title(catalogue.find(name)), **keep,
-        )  # fmt: skip
+        model_menu(left)
         right.selectbox(
             t("precision"), PRECISIONS, key="precision", help=t("precision.help"),
             format_func=lambda name: t("precision.auto") if name == "auto" else name, **keep,
         )  # fmt: skip
+        right.selectbox(
+            t("prediction"), ("auto", *PREDICTIONS), key="prediction", help=t("prediction.help"),
+            format_func=lambda name: t("prediction.auto") if name == "auto" else name,
+            disabled=selected_model().habits.own_flow, **keep,
+        )  # fmt: skip
+
+
+def model_menu(column: Any) -> None:
+    """The catalogue's models that are here, then the files of the operator's model folders."""
+    models = choices.models()
+    column.selectbox(
+        t("model"), models, key="model", help=t("model.help"),
+        format_func=lambda name: models[name].to(language()) if name in models else name, persist_state="session",
+    )  # fmt: skip
+    found, error = choices.of_places()
+    if found.left_out:
+        column.caption(t("model.left", count=found.left_out))
+    if error:
+        column.text(f"✦ {error.message(language())}")
 
 
 def init_image() -> None:
@@ -181,14 +212,16 @@ def init_image() -> None:
 
 
 def loras() -> None:
-    names = lora.names()
-    if not names:
+    titles = choices.loras()
+    if not titles:
         st.caption(t("lora.none"))
         return
     for name in st.multiselect(
-        t("lora"), names, key="loras", persist_state="session", max_selections=MAX_LORAS
-    ):
-        st.slider(name, -2.0, 2.0, 1.0, 0.05, key=f"lora/{name}", persist_state="session")
+        t("lora"), titles, key="loras", persist_state="session", max_selections=MAX_LORAS,
+        format_func=lambda name: titles.get(name, name),
+    ):  # fmt: skip
+        title = titles.get(name, name)
+        st.slider(title, -2.0, 2.0, 1.0, 0.05, key=f"lora/{name}", persist_state="session")
     if st.session_state.get("loras"):
         st.checkbox(
             t("lora.partial"), key="lora_partial", persist_state="session", help=t("lora.partial.help")
@@ -207,7 +240,7 @@ def read_form() -> dict[str, Any]:
     if (named := prompt.named_style(text, model)) and named != state.get("style_named", ""):
         state["style"] = state["style_next"] = state["style_named"] = named
     width, height = form_size(model)
-    seed = state["seed"].strip()
+    seed, chosen = state["seed"].strip(), state.get("prediction", "auto")
     fields = {
         "prompt": text, "negative_prompt": state.get("negative_prompt", ""),
         "style": state.get("style") or None, "model": model.name, "width": width, "height": height,
@@ -216,6 +249,7 @@ def read_form() -> dict[str, Any]:
         "count": state["count"], "precision": state.get("precision", "auto"),
         "loras": [[name, state[f"lora/{name}"]] for name in state.get("loras", [])],
         "lora_partial": bool(state.get("loras") and state.get("lora_partial")) or None,
+        "prediction": None if model.habits.own_flow or chosen == "auto" else chosen,
         "init_image": state.get("init_image"),
         "strength": state.get("strength") if state.get("init_image") else None,
     }  # fmt: skip
@@ -234,8 +268,7 @@ def fill_form(fields: Mapping[str, Any]) -> None:
     unknown models, styles and precisions leave the form as it was.
     """
     state = st.session_state
-    name = fields.get("model")
-    if name in catalogue.names() and catalogue.is_here(catalogue.find(str(name))):
+    if (name := fields.get("model")) in choices.models():
         state["model"] = name
     model = selected_model()
     state["prompt"] = str(fields.get("prompt") or "")
@@ -249,6 +282,8 @@ def fill_form(fields: Mapping[str, Any]) -> None:
             state[f"{field}/{model.name}"] = kind(min(max(value, low), high))
     if fields.get("precision") in PRECISIONS:
         state["precision"] = fields["precision"]
+    prediction = fields.get("prediction")
+    state["prediction"] = prediction if prediction in PREDICTIONS else "auto"
     width, height = fields.get("width"), fields.get("height")
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
         state["shape"] = min(SHAPES, key=lambda shape: abs(SHAPES[shape] - width / height))

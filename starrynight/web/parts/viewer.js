@@ -194,10 +194,19 @@ class Viewer {
       const why = `${choice?.format ?? ""} — ${choice?.[this.lang === "zh" ? "reason_zh" : "reason_en"] ?? ""}`;
       plan.set(why, [...(plan.get(why) ?? []), part]);
     }
-    this.numbers.hidden = !plan.size;
-    this.numbers.append(...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))));
+    const fits = (Array.isArray(recipe.loras) ? recipe.loras : []).map((fit) => this.fitted(fit)).filter(Boolean);
+    this.numbers.hidden = !plan.size && !fits.length;
+    this.numbers.append(...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))), ...fits.map((line) => el("p", {}, safeText(line))));
     this.reasons.hidden = !reasons.length;
     this.reasons.replaceChildren(...reasons.map((line) => el("div", {}, safeText(line))));
+  }
+
+  // How many layers of a LoRA fitted (models/fit.py); null for an entry of another form, such as another tool's.
+  fitted(fit) {
+    if (!Number.isInteger(fit?.fit) || !Number.isInteger(fit?.layers)) return null;
+    const left = Array.isArray(fit.left) ? fit.left.slice(0, 3) : [];
+    const more = fit.layers - fit.fit > left.length ? ", …" : "";
+    return [t(this.words, "viewer.lora", fit), left.length ? t(this.words, "viewer.lora.left", { names: left.join(", ") + more }) : "", fit.zero ? t(this.words, "viewer.lora.zero", fit) : ""].filter(Boolean).join(this.lang === "zh" ? "；" : "; ");
   }
 
   compare(rows) {
