@@ -65,14 +65,7 @@ def empty(kind: Any, folder: Path, names: Iterable[str] = ()) -> nn.Module:
 
 def convert(network: nn.Module, stored: Mapping[str, Tensor]) -> Converted:
     """``stored`` in the layout of ``network``; parameters that nothing fills are ``missing``."""
-    expected = network.state_dict()
-    shapes = {name: tensor.to("meta") for name, tensor in stored.items()}
-    best, most = None, 0
-    for way in _ways(network, expected, shapes):
-        state = way(shapes)
-        fits = sum(name in state and state[name].shape == tensor.shape for name, tensor in expected.items())
-        if fits > most:
-            best, most = way, fits
+    expected, best = network.state_dict(), _best_way(network, stored)
     if best is None:
         return Converted({}, frozenset(), tuple(expected), ())
     state = {name: tensor for name, tensor in best(stored).items() if name in expected}
@@ -83,6 +76,30 @@ def convert(network: nn.Module, stored: Mapping[str, Tensor]) -> Converted:
         tuple(name for name in expected if name not in state and not _is_tied(network, name, state)),
         tuple(name for name, tensor in state.items() if tensor.shape != expected[name].shape),
     )
+
+
+def rows_of(network: nn.Module, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's names → the numbers of the rows of ``stored``, counted over all its tensors in order, that fill each;
+    empty where nothing of ``stored`` (tensors, perhaps on the meta device) fits the network.
+    """
+    best = _best_way(network, stored)
+    if best is None:
+        return {}
+    numbers = best(numbered({name: list(tensor.shape) for name, tensor in stored.items()}))
+    return {name: rows for name, rows in numbers.items() if name in network.state_dict()}
+
+
+def _best_way(network: nn.Module, stored: Mapping[str, Tensor]) -> Any | None:
+    """The way of ``_ways`` that fills most parameters; None if none fills any."""
+    expected = network.state_dict()
+    shapes = {name: tensor.to("meta") for name, tensor in stored.items()}
+    best, most = None, 0
+    for way in _ways(network, expected, shapes):
+        state = way(shapes)
+        fits = sum(name in state and state[name].shape == tensor.shape for name, tensor in expected.items())
+        if fits > most:
+            best, most = way, fits
+    return best
 
 
 def _is_tied(network: nn.Module, name: str, state: Mapping[str, Tensor]) -> bool:
