@@ -28,11 +28,20 @@ BOUNDS = {
     "greater_than_equal": ("ge", "at least", "应当不小于"),
     "less_than_equal": ("le", "at most", "应当不大于"),
 }
+# Types of our own (api/bodies.py).
+UNWANTED = {
+    "unknown_field": ("There is no {field} here; what is read: {known}.", "这里没有 {field}；可用的有：{known}。"),
+    "given_twice": ("{field} is given twice; give it once.", "{field} 给了两次；请只给一次。"),
+    "no_body": ("This request takes no body; leave it out.", "这个请求不带请求体；请去掉它。"),
+}  # fmt: skip
 
 
 def validation_error(field: str, error: Mapping[str, Any]) -> BadRequest:
     """The message for one of pydantic's errors at ``field``."""
     kind, value = str(error["type"]), excerpt(error.get("input"))
+    if kind in UNWANTED:
+        known = ", ".join(error["ctx"]["known"]) or "—"
+        return BadRequest(*(words.format(field=excerpt(field), known=known) for words in UNWANTED[kind]))
     if kind == "missing":
         return BadRequest(f"{field} is missing.", f"缺少 {field}。")
     if kind in BOUNDS:

@@ -264,6 +264,51 @@ def test_an_invalid_field_is_named_in_the_callers_language(here: str, case: str)
     assert not re.search("[A-Za-z]", latin), answer.error["zh"]  # none of pydantic's English
 
 
+# Every route with a body whose fields are arguments, and what else has to be in it; and the routes that take no body.
+BODIES = {
+    "/api/stars": {"pictures": []}, "/api/tags": {"name": "a", "pictures": []},
+    "/api/collections": {"name": "a", "pictures": []}, "/api/trash": {"pictures": []},
+    "/api/trash/restore": {"pictures": []}, "/api/pictures/{picture}/note": {"note": "a"},
+    "/api/jobs/{job}/move": {"position": 0}, "/api/jobs/{job}/cancel": {}, "/api/jobs/{job}/retry": {},
+    "/api/prompt": {"prompt": "a"}, "/api/jobs": {"prompt": "a", "width": 128, "height": 128},
+}  # fmt: skip
+
+
+def test_what_no_route_reads_is_refused_by_name_on_every_route(app: object, here: str) -> None:
+    document = app.openapi()  # type: ignore[attr-defined]
+    routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
+    for path, method in routes:
+        address, body = re.sub(r"{\w+}", "abcd", path), BODIES.get(path)
+        if method in ("get", "delete"):
+            body = None
+        for query, name in (
+            ("nonsense=1", "nonsense"),
+            ("limit=1&limit=2&lang=en", "limit"),
+            ("LANG=zh", "LANG"),
+        ):
+            answer = ask(here, f"{address}?{query}", body, method=method.upper())
+            assert (answer.status, answer.error["param"]) == (400, name), (path, answer.body)
+        assert [one["name"] for one in document["paths"][path][method]["parameters"]].count("lang") == 1
+        if method in ("post", "put") and path != "/api/uploads":
+            answer = ask(here, address, {**BODIES[path], "nonsense": 1}, method=method.upper())
+            assert answer.status == 400, (path, answer.body)
+            assert "nonsense" in answer.error["en"]
+            assert "nonsense" in answer.error["zh"]
+    bodies = [
+        schema for name, schema in document["components"]["schemas"].items() if name.startswith("Body_")
+    ]
+    assert len(bodies) == 7
+    assert all(schema["additionalProperties"] is False for schema in bodies)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b"x", b'"a"'])
+def test_a_route_without_a_body_refuses_one(here: str, body: bytes) -> None:
+    answer = ask(here, "/api/jobs/abcd/cancel", body)
+    assert (answer.status, answer.error["param"]) == (400, "body")
+    assert ask(here, "/api/trash", body, method="DELETE").status == 400
+    assert ask(here, "/api/trash", method="DELETE").status == 200
+
+
 def test_a_decompression_bomb_and_a_too_large_body_are_refused(here: str) -> None:
     refused = ask(here, "/api/uploads", png(width=30_000, height=30_000))
     assert (refused.status, refused.error["type"]) == (422, "BadFile")

@@ -78,7 +78,11 @@ def test_no_address_is_a_server_error(here: str) -> None:
     for path, methods in schema["paths"].items():
         if "get" not in methods or path.endswith("/events"):
             continue
-        names = [one["name"] for one in methods["get"].get("parameters", []) if one["in"] == "query"]
+        names = [
+            one["name"]
+            for one in methods["get"].get("parameters", [])
+            if one["in"] == "query" and one["name"] != "lang"
+        ]
         within = re.findall(r"\{(\w+)\}", path)
         for value in HOSTILE:
             addresses = [re.sub(r"\{\w+\}", quote(value or "-", safe=""), path)] if within else []
@@ -106,6 +110,21 @@ BODIES = {
 }  # fmt: skip
 
 
+def fields_of(schema: dict, operation: dict) -> set[str]:
+    """The names of the fields that a route reads; it refuses others before it looks at any value."""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    return set(
+        schema["components"]["schemas"].get(body.get("$ref", "").rpartition("/")[2], {}).get("properties", ())
+    )
+
+
+def only_fields(body: bytes, names: set[str]) -> bytes:
+    try:
+        return json.dumps({name: value for name, value in json.loads(body).items() if name in names}).encode()
+    except (ValueError, RecursionError):
+        return body
+
+
 @pytest.mark.parametrize("case", BODIES)
 def test_no_body_is_a_server_error(here: str, hung: str, case: str) -> None:
     schema = ask(here, "/api/openapi.json").json
@@ -113,8 +132,9 @@ def test_no_body_is_a_server_error(here: str, hung: str, case: str) -> None:
     for path, methods in schema["paths"].items():
         for method in {"post", "put"} & set(methods):
             address = re.sub(r"\{\w+\}", hung, path)
-            answer = ask(here, address, body, method.upper(), Content_Type="application/json")
-            assert answer.status < 500, (address, answer.body)
+            for sent in (body, only_fields(body, fields_of(schema, methods[method]))):
+                answer = ask(here, address, sent, method.upper(), Content_Type="application/json")
+                assert answer.status < 500, (address, answer.body)
     assert ask(here, "/api/jobs?state=all").json == {"jobs": []}
 
 

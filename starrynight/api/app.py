@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starrynight import __version__, validation_messages
 from starrynight.api import annotations as annotation_routes
 from starrynight.api import error_response, jobs, lab, pictures, schema
+from starrynight.api.bodies import Route
 from starrynight.api.health import Health
 from starrynight.api.schema import answers, files
 from starrynight.errors import BadRequest, StarryError
@@ -34,7 +35,7 @@ NO_ROUTE = Text("There is no {}; see docs/api.md.", "没有接口 {}；见 docs/
 HTTP_MESSAGES = {404: NO_ROUTE, 405: NO_ROUTE, 413: Text("The request is too large.", "请求体太大。")}
 
 log = logging.getLogger("starrynight.api")
-health_routes = APIRouter()
+health_routes = APIRouter(route_class=Route)
 
 
 def create_app(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
+from starrynight.api.bodies import Route
 from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
 from starrynight.api.pools import FILES
 from starrynight.api.schema import PARTS, errors, files
@@ -16,7 +17,7 @@ from starrynight.lab import table
 from starrynight.lab.run import PLAN, ExperimentRun
 from starrynight.storage import read_regular, storing
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 # The report is an HTML page with inline scripts, which may run but load nothing and reach no other page.
 REPORT = PICTURE | {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from starrynight.api.bodies import Route
 from starrynight.api.files import CHECK_AGAIN, FOR_EVER, PICTURE, check_format, file_response
 from starrynight.api.pools import DECODERS, FILES, UPSCALERS
 from starrynight.api.schema import PARTS, answers, errors, files, one_of
@@ -21,7 +22,7 @@ from starrynight.metadata.pixels import read_with_alpha
 from starrynight.painting import upscale as upscaler
 from starrynight.picture import convert, with_pixels
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
 WRITTEN = ("png", "jpeg", "webp")  # the formats that a download is converted to
 TIMES = [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"},

@@ -56,6 +56,7 @@ HEADERS = {
 }
 DESCRIPTION = (
     "Every error is an `Error` with its own status, in the language of `?lang=en`, `?lang=zh` or `Accept-Language`. "
+    "A query parameter or a field of a body that a route does not name, or a parameter given twice, is a 400. "
     "A HEAD is a GET without its body; another method than those named here is a 405 with `Allow`. "
     "See docs/api.md for limits, events and access."
 )
@@ -105,6 +106,10 @@ PARTS = {
         for name in ("Range", "If-Range", "If-None-Match")
     ]
 }
+LANGUAGE = {
+    "name": "lang", "in": "query", "required": False, "description": "Of an error's `message`: en or zh.",
+    "schema": {"type": "string"},
+}  # fmt: skip
 
 
 def complete(document: Schema) -> Schema:
@@ -114,6 +119,9 @@ def complete(document: Schema) -> Schema:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for name, body in schemas.items():
+        if name.startswith("Body_"):  # FastAPI's names of bodies whose fields are arguments of the route
+            body["additionalProperties"] = False
     schemas.update(_components())
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path, methods in document["paths"].items():
@@ -124,6 +132,7 @@ def complete(document: Schema) -> Schema:
 
 def _complete(path: str, operation: Schema) -> None:
     operation["security"] = [{}, {"token": []}]  # a server that everybody may use asks for none
+    operation["parameters"] = [*operation.get("parameters", []), LANGUAGE]
     found = operation["responses"]
     if _names_fastapis_422(found):
         del found["422"]
