@@ -1,14 +1,23 @@
-"""Logs of the server and its worker on stderr, which no caller can flood: one line of each kind a minute."""
+"""Logs of the server and its worker on stderr, which no caller can flood: one line of each kind a minute.
+
+As text for a person at a terminal, or as JSON lines for the programs that collect a service's logs; then every request
+has a line too (``api/requests.py``).
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
 INTERVAL = 60.0  # seconds between two lines of one kind
 MAX_KINDS = 500  # remembered; texts that libraries put together may differ without end
 FORMAT = "%(asctime)s %(name)s %(message)s"
+REQUESTS = "starrynight.requests"  # the logger of requests
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request being answered
 
 
 class OncePerInterval(logging.Filter):
@@ -46,12 +55,35 @@ def _kind(record: logging.LogRecord) -> tuple[object, ...]:
     return record.name, record.levelno, text, type(first), raised
 
 
-def set_up(level: int = logging.INFO) -> None:
-    """Write the records of all loggers to stderr, each kind once a minute."""
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: time (ISO 8601, UTC), level, logger, message, the request's id, ``extra`` facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": when, "level": record.levelname.lower(), "logger": record.name,
+                "message": record.getMessage()}  # fmt: skip
+        if request := REQUEST_ID.get():
+            line["request_id"] = request
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def set_up(level: int = logging.INFO, json_lines: bool = False) -> None:
+    """Write the records of all loggers to stderr, each kind once a minute, and with ``json_lines`` every request."""
+    formatter = JsonLines() if json_lines else logging.Formatter(FORMAT)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(formatter)
     handler.addFilter(OncePerInterval())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    requests = logging.getLogger(REQUESTS)
+    requests.propagate, requests.handlers = False, []
+    if json_lines:
+        every = logging.StreamHandler()
+        every.setFormatter(formatter)
+        requests.addHandler(every)
+    requests.setLevel(logging.INFO if json_lines else logging.CRITICAL)
     # Streamlit's loggers have handlers of their own and pass nothing on.
     for name, logger in logging.Logger.manager.loggerDict.items():
         if name.startswith("streamlit") and isinstance(logger, logging.Logger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import typer
 
 from starrynight import cli
-from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint, ranges, upscale  # noqa: A004, F401
+
+for name in cli.COMMANDS:
+    importlib.import_module(f"starrynight.cli.{name}")
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -1,16 +1,20 @@
 """Access control: an ASGI middleware in front of all routes and of the pages' sockets.
 
 It keeps pages of other sites from reaching the server through a visitor's browser (a foreign Host header
-means DNS rebinding, a foreign Origin a forged request), and requires a token when the server is open to a
-network.
+means DNS rebinding, a foreign Origin a forged request), and requires a token or a key when the server is open to a
+network. The token is the pages' (``starry open --host`` prints it); keys are for programs (``starry keys make``) and
+are looked up in the gallery's database. A key that is sent is checked on an open server too, and its limits hold.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hmac
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -20,7 +24,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from starrynight.api import error_response
+from starrynight.api.limits import KeyCheck, TooMany
+from starrynight.errors import StarryError
 from starrynight.i18n import Text
+from starrynight.jobs.keys import PREFIX, Key, Keys
 
 COOKIE = "starry_token"
 COOKIE_AGE = 30 * 86400  # seconds
@@ -33,6 +40,8 @@ HEADERS = (
     ("referrer-policy", "no-referrer"),
     ("x-frame-options", "DENY"),
 )
+API_PATHS = ("/api/", "/v1/", "/sdapi/", "/healthz", "/readyz", "/metrics")
+PROBES = ("/healthz", "/readyz")  # asked by process managers, which send no key; they tell nothing but "ok"
 API_POLICY = "default-src 'none'"
 # Pages load nothing from other sites. Streamlit needs unsafe-eval, because it builds pages by evaluating
 # code, and blob:, because it loads components from blobs.
@@ -46,7 +55,8 @@ PAGE_POLICY = (
 
 @dataclass(frozen=True)
 class Access:
-    """``hosts``: names accepted in a Host header. ``token``: what a caller must send; None for everybody.
+    """``hosts``: names accepted in a Host header. ``token``: what a caller must send, unless it has a key; None for no
+    token. ``required``: whether a caller without token and key is refused. ``keys``: the gallery's; None for none.
     ``any_address``: accept every IP address as Host too, as a server on a network must. ``port``: cookies are
     shared by all ports of a host, so a server's cookie bears its own. ``gallery``: its identity, which a refusal
     for want of a token tells. ``codes``: each exchanged once for the token's cookie."""
@@ -57,15 +67,30 @@ class Access:
     port: int | None = None
     gallery: str = ""
     codes: set[str] = field(default_factory=set)
+    required: bool = False
+    keys: KeyCheck | None = None
 
     @classmethod
-    def of(cls, host: str, token: str | None, port: int | None = None, gallery: str = "") -> Access:
-        """The access rules of a server that listens on ``host``."""
-        if token is None or host in LOOPBACK:
-            return cls(frozenset(LOOPBACK), token, port=port, gallery=gallery)
-        own = socket.gethostname().lower()
-        hosts = frozenset({*LOOPBACK, host.lower(), own, f"{own}.local"})
-        return cls(hosts, token, any_address=True, port=port, gallery=gallery)
+    def of(
+        cls,
+        host: str,
+        token: str | None,
+        port: int | None = None,
+        gallery: str = "",
+        keys: Keys | None = None,
+        require_key: bool = False,
+        names: Iterable[str] = (),
+    ) -> Access:
+        """The access rules of a server that listens on ``host``; ``names``: further names of a Host header, as behind
+        a proxy. ``require_key``: refuse callers without a key even where there is no token."""
+        required = token is not None or require_key
+        check = None if keys is None else KeyCheck(keys)
+        hosts = {*LOOPBACK, *(name.lower() for name in names)}
+        if required and host not in LOOPBACK:
+            own = socket.gethostname().lower()
+            hosts |= {host.lower(), own, f"{own}.local"}
+        any_address = required and host not in LOOPBACK
+        return cls(frozenset(hosts), token, any_address, port, gallery, required=required, keys=check)
 
     def accepts_host(self, name: str) -> bool:
         return name in self.hosts or (self.any_address and _is_address(name))
@@ -92,13 +117,13 @@ class AccessMiddleware:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         caller = HTTPConnection(scope)
-        if response := self._check(caller):
+        if response := self._check(caller) or await self._identify(caller):
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008})  # policy violation, RFC 6455
             return await response(scope, receive, send)
         if scope["type"] == "http":
             pages = PAGE_POLICY.format(host=caller.headers["host"])
-            is_api = scope["path"].startswith("/api/")
+            is_api = scope["path"].startswith(API_PATHS)
             send = _with_headers(send, API_POLICY if is_api else pages, "no-store" if is_api else None)
             if is_api and scope["method"] == "HEAD":
                 scope, send = {**scope, "method": "GET"}, _head_only(send)
@@ -116,7 +141,44 @@ class AccessMiddleware:
         if _is_malformed(caller.scope["path"]):
             message = Text("The address is too long or not valid.", "地址太长或无效。")
             return error_response(caller, "BadRequest", message, 414)
-        return None if self.access.token is None else _check_token(caller, self.access)
+        return None
+
+    async def _identify(self, caller: HTTPConnection) -> Response | None:
+        """The response to a caller who may not come in; None for one who may, whose key is then in ``state``."""
+        access = self.access
+        if caller.scope["path"] in PROBES:
+            return None
+        sent = _sent_key(caller)
+        if access.keys is not None and sent.startswith(PREFIX):
+            try:
+                key = await access.keys.find(sent)
+            except TooMany as error:
+                return _too_many(caller, error)
+            except StarryError as error:
+                return error_response(caller, type(error).__name__, Text(error.en, error.zh), error.status)
+            if key is not None:
+                caller.scope.setdefault("state", {})["key"] = key
+                return None
+            return _unauthorized(caller, access, _NO_SUCH_KEY)
+        if access.token is not None:
+            return _check_token(caller, access, sent)
+        return _unauthorized(caller, access, _NEEDS_KEY) if access.required else None
+
+
+def key_of(caller: HTTPConnection) -> Key | None:
+    """The key that the caller has sent, with its limits; None on an open server, and for the pages' token."""
+    return caller.scope.get("state", {}).get("key")
+
+
+def _sent_key(caller: HTTPConnection) -> str:
+    """What follows ``Bearer``, or the password of ``Basic``, which is all that clients of A1111's API can send."""
+    scheme, _, sent = caller.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return sent.strip()
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):  # not base64, or not UTF-8
+            return base64.b64decode(sent.strip(), validate=True).decode().partition(":")[2]
+    return ""
 
 
 def _is_foreign(caller: HTTPConnection, host: str) -> bool:
@@ -136,8 +198,8 @@ def _is_malformed(path: str) -> bool:
     return b"\0" in path.encode("utf-8", "replace") or len(path) > MAX_PATH or max(map(len, names)) > MAX_NAME
 
 
-def _check_token(caller: HTTPConnection, access: Access) -> Response | None:
-    """None for a valid cookie or Bearer token. ``?token=`` is exchanged for a cookie and removed from the
+def _check_token(caller: HTTPConnection, access: Access, sent: str) -> Response | None:
+    """None for a valid cookie or Bearer token (``sent``). ``?token=`` is exchanged for a cookie and removed from the
     address, so that it stays out of the browser's history and of Referer headers."""
     token = access.token or ""
     given = caller.query_params.get("token")
@@ -149,20 +211,38 @@ def _check_token(caller: HTTPConnection, access: Access) -> Response | None:
         redirect = RedirectResponse(path + (f"?{rest}" if rest else ""), status)
         redirect.set_cookie(access.cookie, token, max_age=COOKIE_AGE, httponly=True, samesite="strict")
         return redirect
-    scheme, _, bearer = caller.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and _equal(bearer.strip(), token):
+    if _equal(sent, token) or any(_equal(value, token) for value in _cookies(caller, access.cookie)):
         return None
-    if any(_equal(value, token) for value in _cookies(caller, access.cookie)):
-        return None
-    message = Text(
-        "This gallery needs its access token: open the address that `starry open` printed, "
-        "or send it as a Bearer token.",
-        "访问这座画廊需要令牌：请打开 `starry open` 打印的地址，或以 Bearer 令牌发送。",
-    )
+    return _unauthorized(caller, access, _NEEDS_TOKEN)
+
+
+_NEEDS_TOKEN = Text(
+    "This gallery needs its access token or a key: open the address that `starry open` printed, "
+    "or send the token, or a key of `starry keys make`, as a Bearer token.",
+    "访问这座画廊需要令牌或密钥：请打开 `starry open` 打印的地址，"
+    "或以 Bearer 令牌发送该令牌或 `starry keys make` 的密钥。",
+)
+_NEEDS_KEY = Text(
+    "This service needs a key: make one with `starry keys make NAME`, and send it as a Bearer token.",
+    "访问此服务需要密钥：请用 `starry keys make 名字` 生成，并以 Bearer 令牌发送。",
+)
+_NO_SUCH_KEY = Text(
+    "There is no such key, or it was revoked; `starry keys list` shows those in force.",
+    "没有这个密钥，或已被吊销；有效的密钥见 `starry keys list`。",
+)
+
+
+def _unauthorized(caller: HTTPConnection, access: Access, message: Text) -> Response:
     refusal = error_response(caller, "Unauthorized", message, 401)
     refusal.headers["WWW-Authenticate"] = "Bearer"
     if access.gallery:
         refusal.headers[GALLERY_HEADER] = access.gallery
+    return refusal
+
+
+def _too_many(caller: HTTPConnection, error: TooMany) -> Response:
+    refusal = error_response(caller, "TooMany", Text(error.en, error.zh), error.status)
+    refusal.headers["Retry-After"] = str(error.retry_after)
     return refusal
 
 

@@ -1,4 +1,4 @@
-"""``create_app``: the HTTP application over a gallery and its queue, with /api/health and /api/metrics.
+"""``create_app``: the HTTP application over a gallery and its queue, with its health, probes and metrics.
 
 Every error is answered as {"error": {...}} with its own status. Whatever is mounted behind the application
 (the pages) gets the requests that no route takes.
@@ -22,8 +22,10 @@ from starrynight.api import annotations as annotation_routes
 from starrynight.api import error_response, jobs, lab, pictures, schema
 from starrynight.api.bodies import Route
 from starrynight.api.health import Health
-from starrynight.api.schema import answers, files
-from starrynight.errors import BadRequest, StarryError
+from starrynight.api.limits import TOO_LARGE, TooLargeInJson
+from starrynight.api.metrics import MEDIA_TYPE, Metrics
+from starrynight.api.schema import answers, errors, files
+from starrynight.errors import BadRequest, Busy, StarryError
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.queue import Queue
@@ -32,10 +34,11 @@ from starrynight.text import clean
 METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]  # a HEAD arrives as GET
 MAX_BODY = 1 << 20  # bytes; the upload route sets its own limit
 NO_ROUTE = Text("There is no {}; see docs/api.md.", "没有接口 {}；见 docs/api.md。")
-HTTP_MESSAGES = {404: NO_ROUTE, 405: NO_ROUTE, 413: Text("The request is too large.", "请求体太大。")}
+HTTP_MESSAGES = {404: NO_ROUTE, 405: NO_ROUTE, 413: TOO_LARGE}
 
 log = logging.getLogger("starrynight.api")
 health_routes = APIRouter(route_class=Route)
+probes = APIRouter(route_class=Route)
 
 
 def create_app(
@@ -46,11 +49,13 @@ def create_app(
         docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",  # their pages load scripts from a CDN
     )  # fmt: skip
     app.state.gallery, app.state.queue, app.state.uploading = gallery, queue, 0
-    app.state.health = Health(gallery, queue, worker_alive)
+    app.state.health, app.state.metrics = Health(gallery, queue, worker_alive), Metrics()
     for router in (jobs.router, lab.router, annotation_routes.router, pictures.router, health_routes):
         app.include_router(router, prefix="/api", max_body_size=MAX_BODY)
+    app.include_router(probes)
     # Without this route the pages behind the application would answer an unknown /api path with HTML.
     app.add_api_route("/api/{rest:path}", _no_route, methods=METHODS, include_in_schema=False)
+    app.add_middleware(TooLargeInJson)
     app.add_exception_handler(StarryError, _on_starry_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_field)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -67,16 +72,34 @@ async def health(request: Request) -> dict[str, Any]:
 
 
 @health_routes.get("/metrics", response_class=Response, responses=files("text/plain", parts=False))
+@probes.get(
+    "/metrics", response_class=Response, responses=files("text/plain", parts=False), operation_id="scrape"
+)
 async def metrics(request: Request) -> Response:
     """Prometheus's text format, version 0.0.4."""
-    found = await request.app.state.health.read()
-    lines = [
-        "# TYPE starry_ok gauge", f"starry_ok {int(found['status'] == 'ok')}",
-        "# TYPE starry_pictures gauge", f"starry_pictures {found['pictures']}",
-        "# TYPE starry_worker_alive gauge", f"starry_worker_alive {int(found['worker'] == 'alive')}",
-        "# TYPE starry_jobs gauge", *(f'starry_jobs{{state="{name}"}} {n}' for name, n in found["jobs"].items()),
-    ]  # fmt: skip
-    return Response("\n".join([*lines, ""]), media_type="text/plain; version=0.0.4")
+    state = request.app.state
+    found = await state.health.read()
+    return Response(
+        state.metrics.render(found, state.health.tallies, state.health.memory), media_type=MEDIA_TYPE
+    )
+
+
+@probes.get("/healthz", responses=answers("Probe"))
+async def healthz() -> dict[str, str]:
+    """200 as long as the server answers at all: restart it if this does not come. Needs no key."""
+    return {"status": "ok"}
+
+
+@probes.get("/readyz", responses=answers("Probe") | errors(503))
+async def readyz(request: Request) -> dict[str, str]:
+    """200 if a job that is submitted now is painted, else 503: send requests elsewhere meanwhile. Needs no key."""
+    ready, kinds = await request.app.state.health.ready()
+    if not ready:
+        raise Busy(
+            f"Not ready to paint: {', '.join(kinds)}; /api/health says more.",
+            f"还不能作画：{'、'.join(kinds)}；详情见 /api/health。",
+        )
+    return {"status": "ok"}
 
 
 def _no_route(request: Request, rest: str) -> None:

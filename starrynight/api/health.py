@@ -1,4 +1,4 @@
-"""What /api/health and /api/metrics answer: a probe of database, disk, queue and worker outside the pools of threads.
+"""What /api/health, /metrics and the probes answer: a probe of database, disk, queue and worker outside the pools of threads.
 
 A probe runs in a thread of its own, one at a time for all callers. If it does not end at once (a disk that hangs, a
 lock), the answer is what the probe before it found, and says so.
@@ -19,8 +19,9 @@ from starrynight.errors import StarryError
 from starrynight.gallery.database import BrokenDatabase, ReadOnlyDatabase
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
+from starrynight.jobs import tallies
 from starrynight.jobs.job import ACTIVE
-from starrynight.jobs.leases import living_workers
+from starrynight.jobs.leases import living_workers, worker_memory
 from starrynight.jobs.queue import Queue
 from starrynight.settings import settings
 from starrynight.storage import disk_state
@@ -48,6 +49,8 @@ class Health:
         self._queue_state: tuple[object, float] = (None, time.monotonic())
         self._absent_since: float | None = None
         self._known = False
+        self.tallies: list[tallies.Tally] = []  # what workers had counted at the last probe
+        self.memory: dict[str, int] = {}  # bytes of each living worker, by device
 
     async def read(self) -> dict[str, Any]:
         """The JSON object of /api/health; never waits for the database."""
@@ -71,6 +74,14 @@ class Health:
             "gallery": self.gallery.identity,
         }
 
+    async def ready(self) -> tuple[bool, list[str]]:
+        """Whether a job that is submitted now is stored and painted, and the kinds of the problems that prevent it."""
+        found = await self.read()
+        kinds = [problem["kind"] for problem in found["problems"]]
+        if found["worker"] != "alive" and "worker" not in kinds:
+            kinds.append("worker")
+        return not kinds, kinds
+
     def _start(self) -> Future[None]:
         """The probe that runs, or a new one."""
         with self._lock:
@@ -84,6 +95,8 @@ class Health:
         try:
             jobs, pictures = self.queue.counts(), self.gallery.count()
             self._facts = {"jobs": jobs, "pictures": pictures}
+            self.tallies = tallies.read(self.gallery.database)
+            self.memory = worker_memory(self.gallery.database)
             if not self.gallery.database.writable:
                 problems.append(self._why_not_writable())
             else:

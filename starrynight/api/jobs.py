@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import UploadFile
 
+from starrynight.api.access import key_of
 from starrynight.api.bodies import Route
 from starrynight.api.feed import JobFeed
 from starrynight.api.files import CHECK_AGAIN, PICTURE, check_format, file_response
@@ -22,6 +23,7 @@ from starrynight.jobs import validate
 from starrynight.jobs.job import STATE_GROUPS, Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
+from starrynight.request import PaintRequest
 from starrynight.storage import read_regular, storing
 
 router = APIRouter(route_class=Route)
@@ -52,11 +54,22 @@ QueueDep = Annotated[Queue, Depends(queue_of)]
     openapi_extra=body_of({"application/json": ref("PaintRequest")}),
 )
 @WRITERS.route
-def submit(fields: Annotated[dict[str, Any], Body()], request: Request, queue: QueueDep) -> dict[str, Any]:
+def submit(fields: Annotated[dict[str, Any], Body()], request: Request) -> dict[str, Any]:
     """The body is the fields of a PaintRequest; only ``prompt`` is required. ``warnings``: what will be ignored, {en, zh}."""
     asked = validate.validate_request(fields, request.app.state.gallery)
     warnings = [{"en": en, "zh": zh} for en, zh in validate.warnings_for(asked)]
-    return queue.submit(asked).to_dict() | {"warnings": warnings}
+    return submit_as_caller(request, asked).to_dict() | {"warnings": warnings}
+
+
+def submit_as_caller(request: Request, asked: PaintRequest) -> Job:
+    """Submit a checked request under the caller's key, within its limit; the request's log line names the job.
+
+    Every route that paints submits here. Raises ``QueueFull``.
+    """
+    key = key_of(request)
+    job = request.app.state.queue.submit(asked, key and key.id, key and key.queue)
+    request.state.job = job.id
+    return job
 
 
 @router.post(

@@ -33,7 +33,7 @@ STATES = list(STATE_GROUPS["all"])
 PROBLEMS = ("locked", "damaged", "read_only", "database", "disk", "queue", "worker")
 ERRORS = {
     400: "A parameter, a field or the request itself is not valid; `param` names the field, if one is at fault.",
-    401: "The access token is missing or wrong (only where the server asks for one).",
+    401: "The key or access token is missing, wrong or revoked (where the server asks for one, or a key was sent).",
     403: "A page of another site sent the request.",
     404: "There is no such thing, or no model, style, sampler or LoRA of that name.",
     408: "The request arrived too slowly.",
@@ -42,13 +42,13 @@ ERRORS = {
     416: "The file has no such part.",
     421: "The Host header names another server.",
     422: "A picture or its file is damaged, of the wrong type or unsafe.",
-    429: "As many jobs wait as may wait.",
+    429: "As many jobs wait as may wait, or this key has sent as many requests, or has as many jobs, as it may.",
     500: "The server failed; its log says why.",
     501: "An optional package is not installed.",
     503: "Too many callers, or another program, hold what is needed.",
     507: "The disk is full, or the gallery is damaged or cannot be written to.",
 }
-EVERYWHERE = (400, 401, 403, 408, 414, 421, 500, 503, 507)
+EVERYWHERE = (400, 401, 403, 408, 414, 421, 429, 500, 503, 507)
 HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
     429: {"Retry-After": "Seconds after which to try again."},
@@ -211,6 +211,7 @@ def _components() -> dict[str, Schema]:
         "Pictures": _object({"pictures": _list(ref("Picture")), "next": _maybe(TEXT)}),
         "Recipe": {"type": "object", "description": "What the file says of itself, as its tool wrote it."},
         "Counts": {"type": "object", "additionalProperties": WHOLE},
+        "Probe": _object({"status": one_of("ok")}),
         "Health": _object({
             "status": one_of("ok", "degraded"), "version": TEXT, "worker": one_of("alive", "starting", "absent"),
             "jobs": ref("Counts"), "pictures": WHOLE, "seconds_old": NUMBER, "gallery": TEXT,

@@ -5,6 +5,7 @@ Importing it imports no torch. ``terminal`` and ``usage`` are shared; every othe
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 
@@ -13,6 +14,21 @@ import typer
 from starrynight.cli.terminal import app, print_error
 from starrynight.cli.usage import usage_error
 from starrynight.errors import Cancelled, StarryError
+
+# Each module registers its command, or its group of commands.
+COMMANDS = (
+    "doctor",
+    "gallery",
+    "inspect",
+    "keys",
+    "lab",
+    "models",
+    "open",
+    "paint",
+    "ranges",
+    "serve",
+    "upscale",
+)
 
 
 def main() -> None:
@@ -35,8 +51,8 @@ def main() -> None:
 
 def run(words: list[str]) -> int | None:
     """Run the command that ``words`` name, or show the help page if there are none."""
-    from starrynight.cli import doctor, gallery, inspect, lab, models, open, paint, ranges, upscale  # noqa: A004, F401  (each registers its command)
-
+    for name in COMMANDS:
+        importlib.import_module(f"starrynight.cli.{name}")
     code: int | None = typer.main.get_command(app)(
         words or ["--help"], prog_name="starry", standalone_mode=False
     )

@@ -23,16 +23,21 @@ HELP = help_page(
 )
 
 
+# Shared with ``starry serve``.
+PORT = typer.Option(8470, help=t("The port to listen on.", "监听端口。"), min=0, max=65535)
+HOST = typer.Option(
+    "127.0.0.1",
+    help=t(
+        "The address to listen on; any but 127.0.0.1 opens it to a network.",
+        "监听地址；127.0.0.1 以外即向网络开放。",
+    ),
+)
+
+
 @app.command("open", help=HELP)
 def open_browser(
-    port: int = typer.Option(8470, help=t("The port to listen on.", "监听端口。"), min=0, max=65535),
-    host: str = typer.Option(
-        "127.0.0.1",
-        help=t(
-            "The address to listen on; any but 127.0.0.1 opens it to a network.",
-            "监听地址；127.0.0.1 以外即向网络开放。",
-        ),
-    ),
+    port: int = PORT,
+    host: str = HOST,
     browser: bool = typer.Option(True, help=t("Open it in the browser.", "用浏览器打开。")),
     token: bool = typer.Option(
         False,
@@ -44,6 +49,6 @@ def open_browser(
     ),
     device: str | None = DEVICE,
 ) -> None:
-    from starrynight.serve import serve
+    from starrynight.serve import Options, open_studio
 
-    serve(host, port, browser, device, settings().lang, token)
+    open_studio(Options(host, port, device, settings().lang, token), browser)

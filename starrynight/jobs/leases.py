@@ -49,8 +49,9 @@ class Lease:
         self.database, self.device = database, device
         self.worker = worker or secrets.token_hex(8)
 
-    def acquire(self) -> bool:
-        """Acquire or renew the lease on the device; False while another living worker has it."""
+    def acquire(self, memory: int | None = None) -> bool:
+        """Acquire or renew the lease on the device; False while another living worker has it. ``memory``: bytes that
+        this worker's process holds, for /metrics."""
         with self.database.reading() as connection:
             here = workers.c.device == self.device
             held_by_another = (here, workers.c.worker != self.worker, _runs(_clock_ms(connection)))
@@ -58,7 +59,7 @@ class Lease:
                 return False
         with self.database.writing() as connection:
             now = _clock_ms(connection)
-            lease = {"worker": self.worker, "until": now + LEASE_MS}
+            lease = {"worker": self.worker, "until": now + LEASE_MS, "memory": memory}
             connection.execute(insert_or_ignore(connection, workers).values(device=self.device, **lease))
             free = (workers.c.worker == self.worker) | ~_runs(now)
             return connection.execute(update(workers).where(here, free).values(**lease)).rowcount == 1
@@ -163,6 +164,15 @@ def living_workers(database: Database) -> int:
     with database.reading() as connection:
         count = select(func.count()).select_from(workers).where(_runs(_clock_ms(connection)))
         return connection.execute(count).scalar_one()
+
+
+def worker_memory(database: Database) -> dict[str, int]:
+    """Device ("machine/cpu") → bytes that its living worker held when it renewed its lease last."""
+    with database.reading() as connection:
+        known = select(workers.c.device, workers.c.memory).where(
+            _runs(_clock_ms(connection)), workers.c.memory.is_not(None)
+        )
+        return dict(connection.execute(known).tuples().all())
 
 
 def _clock_ms(connection: Connection) -> int:

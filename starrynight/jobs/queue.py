@@ -44,10 +44,11 @@ class Queue:
     def __init__(self, gallery: Gallery | Database) -> None:
         self.database = gallery.database if isinstance(gallery, Gallery) else gallery
 
-    def submit(self, request: PaintRequest) -> Job:
+    def submit(self, request: PaintRequest, key: str | None = None, most: int | None = None) -> Job:
         """Append a request, unchecked: ``validate.validate_request`` checks untrusted input first.
 
-        Raises ``QueueFull`` when ``MAX_WAITING`` jobs are waiting.
+        ``key``: id of the caller's bearer key, which may have ``most`` jobs waiting or painted at once. Raises
+        ``QueueFull`` when it has, or when ``MAX_WAITING`` jobs are waiting.
         """
         values = {
             "id": secrets.token_hex(8),
@@ -57,8 +58,11 @@ class Queue:
             "work": request.steps * request.width * request.height / 1e6,
             "state": WAITING,
             "submitted_at": now_ms(),
+            "key": key,
         }
         with self.database.writing() as connection:
+            if key is not None and most is not None:
+                _check_own_jobs(connection, key, most)
             waiting = select(func.count()).select_from(jobs).where(jobs.c.state == WAITING)
             if connection.execute(waiting).scalar_one() >= MAX_WAITING:
                 raise QueueFull(
@@ -203,6 +207,15 @@ def update_job(connection: Connection, number: int, **values: object) -> None:
     """Write columns of a job and raise its revision, which is how watchers notice the change."""
     this = jobs.c.number == number
     connection.execute(update(jobs).where(this).values(revision=jobs.c.revision + 1, **values))
+
+
+def _check_own_jobs(connection: Connection, key: str, most: int) -> None:
+    own = select(func.count()).select_from(jobs).where(jobs.c.key == key, jobs.c.state.in_(ACTIVE))
+    if connection.execute(own).scalar_one() >= most:
+        raise QueueFull(
+            f"This key may have {most} unfinished jobs at once; wait for one of them, or cancel it.",
+            f"这个密钥同时最多有 {most} 个未完成的任务；请等其中一个结束，或取消它。",
+        )
 
 
 def _last_place(connection: Connection) -> int:

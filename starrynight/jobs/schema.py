@@ -1,7 +1,8 @@
-"""The queue's tables: jobs, the outcome of each of their pictures, their newest previews, and the workers.
+"""The queue's tables: jobs, the outcome of each of their pictures, their newest previews, the workers, what these have
+counted, and the bearer keys of those who submit.
 
 They are stored in the gallery's database, so that one transaction records a picture and its place in a job.
-The gallery's migrations create them (step 0003). Times are milliseconds since 1970, UTC.
+The gallery's migrations create them (from step 0003 on). Times are milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ jobs = sa.Table(
     sa.Column("started_at", sa.BigInteger),
     sa.Column("ended_at", sa.BigInteger),
     sa.Column("error", sa.Text),
+    sa.Column("key", sa.String(8)),  # the bearer key that submitted it; none on an open server
     sa.UniqueConstraint("id"),
     sa.Index("jobs_by_state", "state", "place"),
     sqlite_autoincrement=True,
@@ -64,4 +66,23 @@ workers = sa.Table(
     sa.Column("device", sa.String(200), primary_key=True),  # machine and device; one worker for each
     sa.Column("worker", sa.String(32), nullable=False),
     sa.Column("until", sa.BigInteger, nullable=False),  # when the lease ends, on the clock of leases.py
+    sa.Column("memory", sa.BigInteger),  # bytes resident when the lease was renewed last
+)  # fmt: skip
+
+keys = sa.Table(
+    "keys", metadata,
+    sa.Column("id", sa.String(8), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),  # SHA-256 of the secret, which is stored nowhere
+    sa.Column("rate", sa.Integer),  # requests a minute; null is no limit
+    sa.Column("queue", sa.Integer),  # jobs that wait or are painted at once; null is no limit
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+)  # fmt: skip
+
+tallies = sa.Table(
+    "tallies", metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("labels", sa.Text, primary_key=True),  # a JSON object with sorted keys
+    sa.Column("value", sa.Float, nullable=False),  # only ever added to
 )  # fmt: skip

@@ -29,10 +29,11 @@ log = logging.getLogger("starrynight.supervisor")
 
 
 class Supervisor:
-    """A worker runs between ``start`` and ``stop``. ``device``: the painter's; None for the best one."""
+    """A worker runs between ``start`` and ``stop``. ``device``: the painter's; None for the best one. ``json_logs``: the
+    worker logs as JSON lines."""
 
-    def __init__(self, gallery: Gallery, device: str | None = None) -> None:
-        self.gallery, self.device = gallery, device
+    def __init__(self, gallery: Gallery, device: str | None = None, json_logs: bool = False) -> None:
+        self.gallery, self.device, self.json_logs = gallery, device, json_logs
         self.process: subprocess.Popen[str] | None = None
         self.worker = ""
         self._stopping = threading.Event()
@@ -78,7 +79,8 @@ class Supervisor:
         command = [sys.executable, "-m", "starrynight.jobs.worker"]
         self.process = process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
         payload = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device,
-                   "worker": worker, "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
+                   "worker": worker, "json_logs": self.json_logs,
+                   "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
         with contextlib.suppress(OSError):  # the worker died already; the caller's wait() notices
             process.stdin.write(json.dumps(payload, allow_nan=False) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]

@@ -22,17 +22,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from PIL import Image
 
 from starrynight import logs
-from starrynight.errors import StarryError, StorageError
+from starrynight.errors import BrokenNumbers, StarryError, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
+from starrynight.jobs.tallies import FALLBACKS, PICTURE_SECONDS, PICTURES, REFUSED, STEP_SECONDS, Tallies
 from starrynight.picture import Picture
 
 if TYPE_CHECKING:
-    from starrynight.painting.painter import Step
-    from starrynight.studio import Studio
+    from starrynight.painting.results import Refused, Step
+    from starrynight.studio import SavedPicture, Studio
 
 POLL_INTERVAL = 0.1  # seconds between two reads of an empty queue
 STANDBY_INTERVAL = 1.0  # seconds between two tries to lease a device that another worker has
@@ -51,6 +53,7 @@ class Worker:
     def __init__(self, gallery: Gallery, device: str | None, lease: Lease) -> None:
         self.gallery, self.device, self.lease = gallery, device, lease
         self.stop = threading.Event()
+        self.tallies = Tallies()
         self.has_device = False
         self._studio: Studio | None = None
         self._job: ClaimedJob | None = None
@@ -62,7 +65,7 @@ class Worker:
         while not self.stop.is_set():
             try:
                 if not self.has_device:
-                    self.has_device = self.lease.acquire()
+                    self.has_device = self.lease.acquire(resident())
                 if not self.has_device:
                     self.stop.wait(STANDBY_INTERVAL)
                     continue
@@ -85,7 +88,7 @@ class Worker:
         while not self.stop.wait(LEASE_MS / 4000):
             with contextlib.suppress(StorageError):
                 if self.has_device:
-                    self.has_device = self.lease.acquire()
+                    self.has_device = self.lease.acquire(resident())
 
     def studio(self) -> Studio:
         from starrynight.studio import Studio
@@ -140,7 +143,7 @@ class Worker:
         for outcome in studio.paint(job.request, reporter, job.finished):
             if (error := getattr(outcome, "error", None)) is not None:
                 self.lease.refuse_picture(job, outcome.index, error)
-            reporter.picture_finished()
+            reporter.picture_finished(outcome)
 
     def _save_picture(self, picture: Picture) -> Path:
         job = self._job
@@ -175,11 +178,15 @@ class StepReporter:
     def __init__(self, worker: Worker, job: ClaimedJob) -> None:
         self.worker, self.job = worker, job
         self.started, self.reported = time.monotonic(), 0.0
+        self.stepped = self.started
         worker.lease.report(job)
 
     def __call__(self, step: Step) -> None:
         if self.worker.stop.is_set():
             raise WorkerStopped
+        now, before, self.stepped = time.monotonic(), self.stepped, time.monotonic()
+        if step.step:  # the first of a picture also encodes the prompt
+            self.worker.tallies.observe(STEP_SECONDS, now - before, model=self.job.request.model)
         lease = self.worker.lease
         if time.monotonic() - self.reported < REPORT_INTERVAL and step.step + 1 < step.steps:
             lease.check(self.job)
@@ -189,14 +196,39 @@ class StepReporter:
             lease.report(self.job, image, picture=step.picture, step=step.step + 1, steps=step.steps)
         self.reported = time.monotonic()
 
-    def picture_finished(self) -> None:
-        """Report the pace (seconds per step and megapixel), from which the queue estimates durations."""
-        seconds = time.monotonic() - self.started
-        request = self.job.request
+    def picture_finished(self, outcome: SavedPicture | Refused) -> None:
+        """Report the pace (seconds per step and megapixel), from which the queue estimates durations, and count."""
+        now = time.monotonic()
+        seconds, request = now - self.started, self.job.request
         work = request.steps * request.width * request.height / 1e6
+        count_picture(self.worker.tallies, outcome, seconds, request.model)
         with contextlib.suppress(StorageError):
             self.worker.lease.report(self.job, pace=seconds / work)
-        self.started = time.monotonic()
+        with contextlib.suppress(StorageError):
+            self.worker.tallies.write(self.worker.gallery.database)
+        self.started = self.stepped = time.monotonic()
+
+
+def count_picture(tallies: Tallies, outcome: SavedPicture | Refused, seconds: float, model: str) -> None:
+    """Count a picture for /metrics: saved, or refused at a stage; and every fallback that was tried."""
+    if (error := getattr(outcome, "error", None)) is not None:
+        fault = error.fault if isinstance(error, BrokenNumbers) else None
+        tallies.add(REFUSED, stage=fault.stage if fault else "other", model=model)
+        verdict = outcome.verdict  # type: ignore[union-attr]
+    else:
+        tallies.add(PICTURES, model=model)
+        tallies.observe(PICTURE_SECONDS, seconds, model=model)
+        verdict = outcome.picture.verdict  # type: ignore[union-attr]
+    for attempt in verdict.attempts:
+        tallies.add(
+            FALLBACKS, fallback=attempt.name, stage=attempt.fault.stage,
+            recovered="yes" if attempt.recovered else "no",
+        )  # fmt: skip
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def encode_preview(pixels: Any) -> bytes | None:
@@ -217,11 +249,11 @@ def _unexpected(error: Exception) -> StarryError:
 
 
 def main() -> int:
-    logs.set_up()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     payload = json.loads(sys.stdin.readline() or "null")
     if payload is None:  # the parent died before it wrote anything
         return 0
+    logs.set_up(json_lines=payload["json_logs"])
     try:
         with Gallery(payload["place"], payload["files"]) as gallery:
             lease = Lease(gallery.database, payload["holds"], payload["worker"])

@@ -1,4 +1,4 @@
-"""``starry open``: one process that serves the pages and the API at one address and supervises a worker.
+"""``starry open`` and ``starry serve``: one process that serves pages and API at one address and supervises a worker.
 
 It composes what other packages provide: the API's application, Streamlit's pages behind it, access control in
 front of both, the supervisor, and a daily cleanup.
@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ import starrynight
 from starrynight.api import app as api
 from starrynight.api.access import GALLERY_HEADER, LOOPBACK, Access, AccessMiddleware
 from starrynight.api.pools import READERS
-from starrynight.errors import StarryError, StorageError
+from starrynight.api.requests import RequestLog
+from starrynight.errors import BadRequest, StarryError, StorageError
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.i18n import t
+from starrynight.jobs.keys import Keys
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
 from starrynight.jobs.uploads import Uploads
@@ -47,42 +50,68 @@ LOCK_TIMEOUT = (
 log = logging.getLogger("starrynight.serve")
 
 
-def serve(
-    host: str = "127.0.0.1",
-    port: int = PORT,
-    browser: bool = True,
-    device: str | None = None,
-    lang: str = "en",
-    with_token: bool = False,
-) -> None:
-    """Serve until Ctrl-C; if the studio is open here already, only show it. ``lang``: of what is printed.
+@dataclass(frozen=True)
+class Options:
+    """``lang``: of what is printed. ``token``: ask for a token on loopback too (a network always gets one, unless
+    ``require_key``). ``require_key``: refuse callers without a key of ``starry keys make``. ``pages``: serve them.
+    ``json_logs``: log as JSON lines, with a line for each request. ``names``: further names in a Host header."""
 
-    A host other than loopback gets a new access token; ``with_token`` asks for one on loopback too. Raises
-    ``StorageError`` for a gallery that cannot be opened or a port that is taken.
+    host: str = "127.0.0.1"
+    port: int = PORT
+    device: str | None = None
+    lang: str = "en"
+    token: bool = False
+    require_key: bool = False
+    pages: bool = True
+    json_logs: bool = False
+    names: tuple[str, ...] = ()
+
+
+def open_studio(options: Options, browser: bool = True) -> None:
+    """``starry open``: serve until Ctrl-C, and show it; if the studio is open here already, only show it."""
+    address = _address(options.host, options.port)
+    if is_running(options.host, options.port, gallery_identity()):
+        show(address, address if browser else None)
+    else:
+        serve(options, browser)
+
+
+def serve(options: Options, browser: bool = False) -> None:
+    """Serve until Ctrl-C or SIGTERM. Raises ``StorageError`` for a gallery that cannot be opened or a port that is taken,
+    and ``BadRequest`` where keys are required and there are none.
     """
-    if is_running(host, port, gallery_identity()):
-        return show(_address(host, port), _address(host, port) if browser else None)
-    token = secrets.token_urlsafe(24) if with_token or host not in LOOPBACK else None
+    wants_token = options.token or (options.host not in LOOPBACK and not options.require_key)
+    token = secrets.token_urlsafe(24) if wants_token else None
     with (
-        listening(host, port) as listener,
+        listening(options.host, options.port) as listener,
         Gallery(lock_timeout=LOCK_TIMEOUT) as gallery,
         _daily_cleanup(gallery),
     ):
+        keys = Keys(gallery.database)
+        if options.require_key and not keys.some_in_force():
+            raise BadRequest(
+                f"On {options.host} every caller needs a key, and there is none yet; make one: starry keys make NAME",
+                f"在 {options.host} 上每个调用者都需要密钥，而目前还没有；请先生成：starry keys make 名字",
+            )
         gallery.database.check()
         try:
             gallery.database.require_writable()
         except StorageError as error:
             log.error("%s", error)
         port = listener.getsockname()[1]
-        access = Access.of(host, token, port, gallery.identity)
-        app = AccessMiddleware(build(gallery, Supervisor(gallery, device)), access)
-        config = Config(app, Limits(connections=prepare()))
+        access = Access.of(
+            options.host, token, port, gallery.identity, keys, options.require_key, options.names
+        )
+        supervisor = Supervisor(gallery, options.device, options.json_logs)
+        config = Config(
+            build(gallery, supervisor, access, options.pages), Limits(connections=prepare(options.json_logs))
+        )
         opened = None
         if browser:  # what a process is called with, everybody on the machine can read: a code works once
             code = secrets.token_urlsafe(24) if token else None
             access.codes.update([code] if code else [])
-            opened = _address(host, port, code)
-        show(_address(host, port, token), opened)
+            opened = _address(options.host, port, code)
+        show(_address(options.host, port, token), opened)
         signal.signal(signal.SIGTERM, _end)
         with contextlib.suppress(KeyboardInterrupt):
             Server(config).run(sockets=[listener])
@@ -90,10 +119,10 @@ def serve(
     waiting = t(
         f" Waiting jobs: {left}; the next `starry open` paints them.",
         f"还有 {left} 个任务，下次打开时继续。",
-        lang,
+        options.lang,
     )
-    print("✦ " + t("Closed.", "已关闭。", lang) + (waiting if left else ""), flush=True)
-    return None
+    print("✦ " + t("Closed.", "已关闭。", options.lang) + (waiting if left else ""), flush=True)
+    return
 
 
 def _end(*_: object) -> None:
@@ -101,12 +130,13 @@ def _end(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def build(gallery: Gallery, supervisor: Supervisor) -> Any:
-    """The API with the pages mounted behind it. The supervisor runs while the application does."""
-    import streamlit
+def build(gallery: Gallery, supervisor: Supervisor, access: Access, with_pages: bool = True) -> Any:
+    """The API, with the pages mounted behind it, access control in front, and the log of requests around all.
 
-    pages = streamlit.App(PAGES)
-    pages_lifespan = pages.lifespan()
+    The supervisor runs while the application does.
+    """
+    pages = _pages() if with_pages else None
+    pages_lifespan = pages.lifespan() if pages else contextlib.nullcontext
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -120,8 +150,15 @@ def build(gallery: Gallery, supervisor: Supervisor) -> Any:
                 supervisor.stop()
 
     app = api.create_app(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
-    app.mount("/", DroppedFiles(pages))
-    return app
+    if pages:
+        app.mount("/", DroppedFiles(pages))
+    return RequestLog(AccessMiddleware(app, access), app.state.metrics)
+
+
+def _pages() -> Any:
+    import streamlit
+
+    return streamlit.App(PAGES)
 
 
 def show(address: str, opened: str | None) -> None:

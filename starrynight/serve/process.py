@@ -15,9 +15,9 @@ MMAP_THRESHOLD = 1 << 20  # bytes
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 
-def prepare() -> int:
+def prepare(json_logs: bool = False) -> int:
     """Prepare this process to serve; returns how many connections its descriptors allow."""
-    logs.set_up(logging.WARNING)
+    logs.set_up(logging.WARNING, json_logs)
     _give_memory_back()
     return max(16, min(MAX_CONNECTIONS, _raise_descriptors() - RESERVED))
 
