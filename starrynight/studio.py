@@ -17,7 +17,7 @@ import numpy as np
 from starrynight.errors import BadRequest, BrokenNumbers, StarryError
 from starrynight.gallery.files import OutputPath
 from starrynight.models import catalogue
-from starrynight.painting import checking
+from starrynight.painting import checking, styles
 from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.picture import Picture, make_recipe
 from starrynight.progress import OnProgress
@@ -119,7 +119,7 @@ def paint(
 
 
 def make_request(**fields: Any) -> PaintRequest:
-    """A checked request; a field that is left out or None becomes what suits the model.
+    """A checked request; a field that is left out or None becomes what suits the model, an alias of a style its key.
 
     Raises BadRequest or BadFile for what this model cannot paint, before anything heavy is imported.
     """
@@ -133,7 +133,7 @@ def make_request(**fields: Any) -> PaintRequest:
     }
     request = PaintRequest.from_dict(defaults | given | {"model": model.name})
     checking.check(request, model)
-    return request
+    return request if request.style is None else request.replace(style=styles.find(request.style).key)
 
 
 def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter) -> Picture:

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starrynight.errors import BadRequest, UnknownName, WrongSize
+from starrynight.painting.styles import key_of, styles
 from starrynight.request import MAX_SEED, MAX_TEXT, PaintRequest, check_size
+from starrynight.studio import make_request
 
 
 def request_of(**changes) -> PaintRequest:
@@ -239,3 +241,12 @@ def test_lora_tags_leave_the_prompt_and_become_loras(prompt, painted, loras) -> 
 def test_tags_that_cannot_be_applied_are_refused(fields) -> None:
     with pytest.raises(BadRequest):
         PaintRequest(**fields).without_tags()
+
+
+@pytest.mark.parametrize("key", styles())
+def test_an_alias_of_a_style_is_kept_as_its_one_key(key: str) -> None:
+    style = styles()[key]
+    for name in (key, key.upper(), *style.aliases, *style.name.values()):
+        assert make_request(prompt="a lake", style=name).style == key_of(name) == key
+    assert key_of("anime") == "anime"  # of another tool
+    assert key_of(None) is None

@@ -19,6 +19,7 @@ from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
 from starrynight.gallery.thumbs import SIZES
 from starrynight.metadata.pixels import read_with_alpha
+from starrynight.painting import styles
 from starrynight.painting import upscale as upscaler
 from starrynight.picture import convert, with_pixels
 
@@ -62,7 +63,7 @@ async def gallery_query(
 ) -> GalleryQuery:
     """The search that the URL's query string describes."""
     return GalleryQuery(
-        text=text, style=style, model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
+        text=text, style=styles.key_of(style), model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
         collection=collection, like=like, colour=colour, since=since, until=until, trashed=trashed,
     )  # fmt: skip
 
@@ -80,6 +81,12 @@ def search(
     """A page of pictures, newest first; pass ``next`` as ``after`` to get the following page."""
     page = gallery.search(query, after or None, limit)
     return {"pictures": [asdict(row) for row in page.rows], "next": page.next}
+
+
+@router.get("/pictures/layout", responses=answers("Layout") | errors(404))
+def layout(gallery: GalleryDep, query: QueryDep) -> dict[str, Any]:
+    """The numbers, each of which ``GET /pictures`` takes as ``after``, and width / height of all pictures it finds."""
+    return gallery.layout(query)._asdict()
 
 
 @router.get("/pictures/{picture}", responses=answers("Picture"))

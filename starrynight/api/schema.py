@@ -209,6 +209,7 @@ def _components() -> dict[str, Schema]:
         "Upload": _object({"init_image": TEXT, "width": WHOLE, "height": WHOLE}),
         "Picture": _picture(),
         "Pictures": _object({"pictures": _list(ref("Picture")), "next": _maybe(TEXT)}),
+        "Layout": _object({"numbers": _list(WHOLE), "ratios": _list(NUMBER)}),
         "Recipe": {"type": "object", "description": "What the file says of itself, as its tool wrote it."},
         "Counts": {"type": "object", "additionalProperties": WHOLE},
         "Probe": _object({"status": one_of("ok")}),

@@ -119,10 +119,11 @@ def search(
     as_json: bool = JSON,
 ) -> None:
     from starrynight.gallery.search import Query
+    from starrynight.painting.styles import key_of
 
     with _open() as store:
         query = Query(
-            text=text, style=style, model=model, precision=precision, tag=tag, collection=collection,
+            text=text, style=key_of(style), model=model, precision=precision, tag=tag, collection=collection,
             starred=starred or None, like=store.get(like).id if like else None, colour=colour,
         )  # fmt: skip
         rows = store.search(query, limit=limit).rows
@@ -245,9 +246,10 @@ def export(
     starred: bool = STARRED,
 ) -> None:
     from starrynight.gallery.search import Query
+    from starrynight.painting.styles import key_of
 
     query = Query(
-        text=text, style=style, model=model, precision=precision, tag=tag, collection=collection, starred=starred or None
+        text=text, style=key_of(style), model=model, precision=precision, tag=tag, collection=collection, starred=starred or None
     )  # fmt: skip
     with _open() as store:
         if not store.count(query):

@@ -29,6 +29,8 @@ from sqlalchemy import (
     text,
 )
 
+from starrynight.metadata import OURS
+
 NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite assigns row numbers only in an INTEGER column
 
 # These indexes are partial: they hold only pictures outside the trash, so counting and grouping read no table row.
@@ -118,6 +120,9 @@ tombstones = Table(
 class Row:
     """One picture. ``number``: order of adding. ``id``: 32 hex digits of the file's hash. ``size``: bytes.
 
+    ``mark``: what a visitor should know of its numbers: "refuse", "uniform", "unchecked" (painted here and not checked in
+    full) or "recovered" (a fallback of the guard made them finite). None: nothing, or another tool painted it.
+
     ``made_at`` is the file's date for imported pictures, otherwise the time of adding, ``hung_at``. ``None``
     means that the file does not contain the value.
     """
@@ -146,20 +151,32 @@ class Row:
     trashed_at: datetime | None
     tags: tuple[str, ...] = ()
     collections: tuple[str, ...] = ()
+    mark: str | None = None
 
     @classmethod
     def columns(cls) -> list[str]:
         """The fields that are columns of ``pictures``, in order; ``number`` is the first."""
-        return [field.name for field in fields(cls) if field.name not in ("tags", "collections")]
+        return [field.name for field in fields(cls) if field.name not in ("tags", "collections", "mark")]
 
     @classmethod
-    def from_values(cls, values: Sequence[Any], tags: tuple[str, ...], collections: tuple[str, ...]) -> Row:
+    def from_values(
+        cls,
+        values: Sequence[Any],
+        tags: tuple[str, ...],
+        collections: tuple[str, ...],
+        recovered: bool = False,
+    ) -> Row:
         """``values`` are in the order of ``columns``."""
         found = dict(zip(cls.columns(), values, strict=True))
         for name in ("made_at", "hung_at", "trashed_at"):
             found[name] = None if found[name] is None else from_milliseconds(found[name])
         found["seed"] = None if found["seed"] is None else int(found["seed"])
-        return cls(**found, tags=tags, collections=collections)
+        mark = "recovered" if recovered and found["verdict"] == "hang" else None
+        if found["verdict"] in ("refuse", "uniform") or (
+            found["verdict"] != "hang" and found["tool"] == OURS
+        ):
+            mark = found["verdict"]
+        return cls(**found, tags=tags, collections=collections, mark=mark)
 
 
 def from_milliseconds(milliseconds: int) -> datetime:

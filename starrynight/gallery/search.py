@@ -35,6 +35,7 @@ from starrynight.gallery import similarity
 from starrynight.gallery.database import Database
 from starrynight.gallery.schema import Row, collected, collections, pictures, recipes, tags, to_milliseconds
 from starrynight.gallery.tokens import query_phrases
+from starrynight.metadata import OURS
 
 MAX_PAGE = 500  # rows
 MAX_SIMILAR = 500  # results of a query by similarity or colour; later ones have little in common with it
@@ -78,6 +79,14 @@ class Page:
     next: str | None = None
 
 
+class Layout(NamedTuple):
+    """All pictures of a query in order: their numbers, and width / height of each. A wall of any length can be laid out
+    from it, and ``numbers`` are the cursors of ``Search.page``."""
+
+    numbers: list[int]
+    ratios: list[float]
+
+
 class Matches(NamedTuple):
     """The FROM clause, the number column and the WHERE conditions that select the pictures of a query."""
 
@@ -113,6 +122,24 @@ class Search:
             matches = find_matches(connection, query)
             statement = select(func.count()).select_from(matches.source).where(*matches.where)
             return connection.execute(statement).scalar_one()
+
+    def layout(self, query: Query) -> Layout:
+        """The order and shapes of all results; at most ``MAX_SIMILAR`` for a query by similarity or colour."""
+        c = pictures.c
+        with self.database.reading() as connection:
+            if query.like or query.colour:
+                ranked = self._ranked_numbers(connection, query)
+                statement = select(c.number, c.width, c.height).where(c.number.in_(ranked))
+                shapes = {number: (width, height) for number, width, height in connection.execute(statement)}
+                found = [(number, *shapes[number]) for number in ranked]
+            else:
+                source, number, where = find_matches(connection, query)
+                order = number.asc() if query.oldest_first else number.desc()
+                statement = select(c.number, c.width, c.height).select_from(source).where(*where)
+                found = list(connection.execute(statement.order_by(order)).tuples())
+        return Layout(
+            [number for number, _, _ in found], [round(width / height, 3) for _, width, height in found]
+        )
 
     def _page_by_number(self, connection: Connection, query: Query, after: str | None, limit: int) -> Page:
         source, number, where = find_matches(connection, query)
@@ -258,10 +285,22 @@ def fetch_rows(connection: Connection, statement: Select[Any]) -> tuple[Row, ...
     of_tags = _names(connection, select(tags.c.number, tags.c.name).where(tags.c.number.in_(numbers)))
     named = select(collected.c.number, collections.c.name).join(collections)
     of_collections = _names(connection, named.where(collected.c.number.in_(numbers)))
+    ours = [columns.number for columns in found if columns.tool == OURS]
+    recovered = _recovered(connection, ours) if ours else set()
     return tuple(
-        Row.from_values(columns, of_tags.get(columns[0], ()), of_collections.get(columns[0], ()))
+        Row.from_values(
+            columns, of_tags.get(columns[0], ()), of_collections.get(columns[0], ()), columns[0] in recovered
+        )
         for columns in found
     )
+
+
+def _recovered(connection: Connection, numbers: list[int]) -> set[int]:
+    """Which of our own pictures had a fault that a fallback recovered. Recipes are stored without spaces, and a quote
+    within one of their texts has a backslash before it, so only ``FallbackAttempt.to_dict`` writes what is looked for."""
+    c = recipes.c
+    statement = select(c.number).where(c.number.in_(numbers), c.recipe.contains('"mended":true'))
+    return set(connection.execute(statement).scalars())
 
 
 def _names(connection: Connection, statement: Select[int, str]) -> dict[int, tuple[str, ...]]:

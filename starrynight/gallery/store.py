@@ -27,7 +27,7 @@ from starrynight.gallery.insert import AlsoWrite, add_picture, parse_file
 from starrynight.gallery.integrity import IntegrityReport, RebuildResult
 from starrynight.gallery.salvage import restore
 from starrynight.gallery.schema import Row, pictures, recipes
-from starrynight.gallery.search import FACETS, ROWS, Page, Query, Search, fetch_rows
+from starrynight.gallery.search import FACETS, ROWS, Layout, Page, Query, Search, fetch_rows
 from starrynight.gallery.snapshot import is_read_only
 from starrynight.gallery.thumbs import Thumbs
 from starrynight.gallery.trash import RETENTION, Trash
@@ -165,6 +165,10 @@ class Gallery:
     def count(self, query: Query | str = "") -> int:
         """The number of results."""
         return self._search.count(_query(query))
+
+    def layout(self, query: Query | str = "") -> Layout:
+        """The numbers and aspect ratios of all results, in order."""
+        return self._search.layout(_query(query))
 
     def iter_rows(self, query: Query | str = "") -> Iterator[Row]:
         """All results, read page by page."""

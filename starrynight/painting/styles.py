@@ -55,6 +55,14 @@ def find(name: str) -> Style:
     raise UnknownName(KIND, name, everything if near else styles())
 
 
+def key_of(name: str | None) -> str | None:
+    """The key of a style given by key or alias; any other name as it is, because a picture of another tool may have it."""
+    try:
+        return name and find(name).key
+    except UnknownName:
+        return name
+
+
 def language(text: str) -> str:
     """ "zh" when the text holds a Han character, else "en"."""
     return (

@@ -20,10 +20,10 @@ def _register(name: str, *helpers: str, triggers: tuple[str, ...] = ()) -> Calla
 
     ``triggers``: values that it sets for one run. Streamlit returns only those that have a callback.
     """
-    css, js = (
-        "\n".join((PARTS / f"{part}.{kind}").read_text("utf-8") for part in ("common", *helpers, name))
-        for kind in ("css", "js")
-    )
+    files = [
+        [PARTS / f"{part}.{kind}" for part in ("common", *helpers, name)] for kind in ("css", "js")
+    ]  # a helper may have no CSS
+    css, js = ("\n".join(file.read_text("utf-8") for file in kind if file.is_file()) for kind in files)
     component = st.components.v2.component(f"starry_{name}", css=css, js=js)
     callbacks: dict[str, Any] = {f"on_{trigger}_change": lambda: None for trigger in triggers}
     return partial(component, **callbacks)
@@ -36,4 +36,4 @@ hints = _register("hints", triggers=("prompt", "example"))
 masthead = _register("masthead", triggers=("page", "language"))
 plots = _register("plots")
 queue = _register("queue", triggers=("watch",))
-wall = _register("wall", "compare", "viewer", triggers=("action",))
+wall = _register("wall", "address", "grid", "selection", "compare", "viewer", triggers=("action",))

@@ -17,7 +17,7 @@ from starrynight.jobs.validate import UPLOAD
 from starrynight.models import catalogue, sizes
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.checking import vocabulary_of
-from starrynight.painting.styles import styles
+from starrynight.painting.styles import key_of, styles
 from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, PREDICTIONS, random_seed
 from starrynight.web import choices, components, prompt
 from starrynight.web.shared import LANGUAGES, language, style_names, t, words
@@ -26,6 +26,14 @@ SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # 
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
 MAX_STEPS, MAX_GUIDANCE = 50, 10.0  # what the sliders offer; a request may have more
 SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, where the model allows them
+
+
+def initial(key: str, value: Any) -> str:
+    """Give a widget its first value; returns its key. A widget that has both a default and a value in the session makes
+    Streamlit print a warning with a stack trace, so no widget here has a default.
+    """
+    st.session_state.setdefault(key, value)
+    return key
 
 
 def selected_model() -> ModelSpec:
@@ -91,11 +99,10 @@ def sliders() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
     with st.container(key="sliders"):
         left, right = st.columns(2, gap="medium")
-        left.slider(
-            t("steps"), 1, MAX_STEPS, model.steps, key=f"steps/{model.name}", help=t("steps.help"), **keep
-        )
+        steps = initial(f"steps/{model.name}", model.steps)
+        left.slider(t("steps"), 1, MAX_STEPS, key=steps, help=t("steps.help"), **keep)
         right.slider(
-            t("guidance"), 0.0, MAX_GUIDANCE, model.guidance, 0.1, key=f"guidance/{model.name}",
+            t("guidance"), 0.0, MAX_GUIDANCE, step=0.1, key=initial(f"guidance/{model.name}", model.guidance),
             help=t("guidance.help"), disabled=not model.guided, **keep,
         )  # fmt: skip
         shapes = shapes_of(model)
@@ -103,7 +110,7 @@ def sliders() -> None:
             st.session_state["shape"] = "square"
         size_slider(left, model)
         right.segmented_control(
-            t("shape"), shapes, default="square", key="shape",
+            t("shape"), shapes, key=initial("shape", "square"),
             format_func=lambda name: t(f"shape.{name}"), required=True, wrap=True, **keep,
         )  # fmt: skip
         width, height = form_size(model)
@@ -121,7 +128,8 @@ def size_slider(column: Any, model: ModelSpec) -> None:
     keep: dict[str, Any] = {"key": key, "help": t("size.help"), "persist_state": "session"}
     if model.trained is None:
         low, high, step = size_range(model)
-        column.slider(t("size"), low, high, model.size, step, **keep)
+        initial(key, model.size)
+        column.slider(t("size"), low, high, step=step, **keep)
         return
     sides = sizes.offered(model, SHAPES[state.get("shape") or "square"])
     if state.get(key) not in sides:
@@ -148,7 +156,7 @@ def seed_and_count() -> None:
             help=t("seed.random.help"),
         )  # fmt: skip
         st.toggle(t("seed.lock"), key="locked", persist_state="session", help=t("seed.lock.help"))
-        st.slider(t("count"), 1, MAX_PICTURES, 1, key="count", persist_state="session")
+        st.slider(t("count"), 1, MAX_PICTURES, key=initial("count", 1), persist_state="session")
 
 
 def draw_seed() -> None:
@@ -207,8 +215,9 @@ def init_image() -> None:
     left, right = st.columns([1, 3], gap="medium")
     left.image(dropped.getvalue())
     right.slider(
-        t("strength"), 0.05, 1.0, 0.6, 0.05, key="strength", persist_state="session", help=t("strength.help")
-    )
+        t("strength"), 0.05, 1.0, step=0.05, key=initial("strength", 0.6), persist_state="session",
+        help=t("strength.help"),
+    )  # fmt: skip
 
 
 def loras() -> None:
@@ -221,7 +230,7 @@ def loras() -> None:
         format_func=lambda name: titles.get(name, name),
     ):  # fmt: skip
         title = titles.get(name, name)
-        st.slider(title, -2.0, 2.0, 1.0, 0.05, key=f"lora/{name}", persist_state="session")
+        st.slider(title, -2.0, 2.0, step=0.05, key=initial(f"lora/{name}", 1.0), persist_state="session")
     if st.session_state.get("loras"):
         st.checkbox(
             t("lora.partial"), key="lora_partial", persist_state="session", help=t("lora.partial.help")
@@ -274,7 +283,8 @@ def fill_form(fields: Mapping[str, Any]) -> None:
     state["prompt"] = str(fields.get("prompt") or "")
     state["negative_prompt"] = str(fields.get("negative_prompt") or "")
     state["style_named"] = prompt.named_style(state["prompt"], model)  # the picture's own style is kept
-    state["style_next"] = fields.get("style") if fields.get("style") in styles() else ""
+    style = key_of(fields.get("style") or "")  # an earlier version kept an alias as it was typed
+    state["style_next"] = style if style in styles() else ""
     if fields.get("seed") is not None:
         state["seed_next"], state["locked"] = str(fields["seed"]), True
     for field, low, high, kind in (("steps", 1, MAX_STEPS, int), ("guidance", 0.0, MAX_GUIDANCE, float)):

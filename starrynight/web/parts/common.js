@@ -13,6 +13,13 @@ const el = (tag, properties = {}, ...children) => {
 const t = (words, key, values = {}) =>
   (words[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 
+// n things, in the key's singular where the language has one.
+const counted = (words, key, n, values = {}) => t(words, n === 1 && `${key}.one` in words ? `${key}.one` : key, { n: n.toLocaleString(), ...values });
+
+// What a visitor should know of a picture's numbers (gallery/schema.py, Row.mark).
+const MARKS = { refuse: "✕", uniform: "■", unchecked: "◌", recovered: "↻", missing: "✕" };
+const markText = (words, mark) => `${MARKS[mark] ?? ""} ${t(words, `mark.${mark}`)}`;
+
 // Control and bidirectional characters could make one name look like another; each is shown as U+FFFD.
 const safeText = (text) => String(text ?? "").replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 

@@ -140,14 +140,13 @@ class JobWatcher {
     this.facts(job, slot, picture);
   }
 
+  // Below the picture: its style and seed if it is alone, and a mark if something was wrong with its numbers.
   facts(job, slot, picture) {
     slot.facts ??= el("span", {});
     if (picture) {
       fetchJson(`/api/pictures/${picture}`).then((row) => {
-        const verdict = t(this.words, `verdict.${row.verdict}${this.slots.size === 1 ? "" : ".short"}`);
-        slot.facts.textContent = this.slots.size === 1
-          ? [this.styles[row.style], t(this.words, "fact.seed", { seed: row.seed }), row.precision, verdict].filter(Boolean).join(" · ")
-          : [row.precision, verdict].filter(Boolean).join(" · ");
+        const alone = this.slots.size === 1 ? [this.styles[row.style], t(this.words, "fact.seed", { seed: row.seed })] : [];
+        slot.facts.textContent = [...alone, row.mark && markText(this.words, row.mark)].filter(Boolean).join(" · ");
         if (this.slots.size > 1) slot.caption.append(slot.facts);
       }).catch(() => {});
     }

@@ -18,4 +18,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
     el("nav", { aria: { label: data.label } }, ...links),
     el("button", { className: "language", type: "button", title: data.other.hint, lang: data.other.key, onclick: () => setTriggerValue("language", data.other.key) }, data.other.name));
   document.documentElement.lang = data.lang;
+  focusPage();
 }
+
+// Streamlit's page scrolls in an element that never has the focus, so that End, Home and the space bar would move nothing.
+const focusPage = () => {
+  const page = document.querySelector("[data-testid=stMain]");
+  if (!page) return;
+  page.tabIndex = -1;
+  if (document.activeElement === document.body) page.focus({ preventScroll: true });
+};

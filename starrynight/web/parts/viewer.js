@@ -15,53 +15,63 @@ class Viewer {
 
   get isOpen() { return this.dialog.open; }
 
+  // push: a new entry of the history, so that Back closes the picture.
   async open(id, push = true) {
+    let row;
     try {
-      this.row = await fetchJson(`/api/pictures/${encodeURIComponent(id)}`);
+      row = await fetchJson(`/api/pictures/${encodeURIComponent(id)}`);
     } catch (failure) {
+      writeAddress({ picture: "" });
       return this.wall.toast(errorMessage(failure, this.lang, this.words));
     }
     if (!this.dialog.isConnected) return; // the visitor has left the page meanwhile
+    this.row = row;
     this.render();
-    if (!this.dialog.open) {
-      this.dialog.showModal();
-      if (push) this.setAddress(this.row.id, "pushState");
-    } else this.setAddress(this.row.id, "replaceState");
-    this.fillRecipe(this.row.id);
+    writeAddress({ picture: row.id, compare: "" }, push && !this.dialog.open);
+    if (!this.dialog.open) this.dialog.showModal();
+    this.fillRecipe(row.id);
+  }
+
+  // Show what the address says.
+  async follow({ picture, compare }) {
+    if (compare) {
+      if (this.compared === compare) return;
+      const rows = await Promise.all(compare.split(".").slice(0, 2).map((id) => fetchJson(`/api/pictures/${encodeURIComponent(id)}`))).catch((failure) => {
+        writeAddress({ compare: "" });
+        this.wall.toast(errorMessage(failure, this.lang, this.words));
+      });
+      if (rows?.length === 2) this.compare(rows, false);
+    } else if (picture) {
+      if (!this.dialog.open || this.row?.id !== picture || this.compared) this.open(picture, false);
+    } else if (this.dialog.open) this.dialog.close();
   }
 
   close() { this.dialog.close(); }
 
   onClose() {
     this.dialog.replaceChildren();
-    if (new URLSearchParams(location.search).has("picture")) this.setAddress(null, "replaceState");
-    this.wall.focus(this.row?.id);
-  }
-
-  // The address names the picture, so that it can be shared; Back closes it. method: "pushState" or "replaceState".
-  setAddress(id, method) {
-    const query = new URLSearchParams(location.search);
-    if (id) query.set("picture", id); else query.delete("picture");
-    history[method](history.state, "", `${location.pathname}${query.size ? `?${query}` : ""}`);
+    this.compared = "";
+    writeAddress({ picture: "", compare: "" });
+    if (this.row) this.wall.grid.focus(this.row);
   }
 
   onKey(event) {
     if (event.target.matches("input, textarea, select")) return;
     const act = { ArrowRight: () => this.step(1), ArrowLeft: () => this.step(-1), s: () => this.star(), Delete: () => this.moveToTrash() }[event.key];
-    if (act && !event.ctrlKey && !event.metaKey && !this.comparing) { event.preventDefault(); act(); }
+    if (act && !event.ctrlKey && !event.metaKey && !this.compared) { event.preventDefault(); act(); }
   }
 
-  step(step) {
-    const next = this.wall.neighbour(this.row.id, step);
-    if (next) this.open(next);
+  async step(step) {
+    const next = await this.wall.grid.neighbour(this.row, step).catch(() => null);
+    if (next) this.open(next.id);
   }
 
   name(row) { return t(this.words, "picture.alt", { prompt: safeText(row.prompt), style: this.styles[row.style] ?? row.style ?? "" }); }
 
   render() {
-    this.comparing = false;
+    this.compared = "";
     const { row, words } = this;
-    const stepButton = (step, name, symbol) => el("button", { className: `step ${name}`, type: "button", hidden: !this.wall.neighbour(row.id, step), onclick: () => this.step(step), aria: { label: t(words, `viewer.${name}`) } }, symbol);
+    const stepButton = (step, name, symbol) => el("button", { className: `step ${name}`, type: "button", hidden: !this.wall.grid.has(row, step), onclick: () => this.step(step), aria: { label: t(words, `viewer.${name}`) } }, symbol);
     const image = el("img", { src: `/api/pictures/${row.id}/file`, alt: this.name(row) });
     const stage = el("div", { className: "stage", style: { "--ratio": row.width / row.height } },
       el("div", { className: "frame lit" }, el("div", { className: "canvas" }, image)), stepButton(-1, "previous", "‹"), stepButton(1, "next", "›"));
@@ -73,14 +83,14 @@ class Viewer {
   details() {
     const { row, words } = this;
     this.reasons = el("div", { className: "reasons", hidden: true });
-    this.numbers = el("div", { className: "numbers", hidden: true }, el("h3", {}, t(words, "viewer.numbers")));
+    this.numbers = el("div", { className: "numbers" });
     this.recipe = el("pre");
     const close = el("button", { className: "close", type: "button", onclick: () => this.close(), aria: { label: t(words, "viewer.close") } }, "✕");
     return el("aside", { className: "details" }, close,
       el("h2", {}, safeText(row.prompt) || t(words, "viewer.untitled")),
-      el("div", { className: `verdict ${row.verdict}` }, `${{ hang: "✦", refuse: "✕" }[row.verdict] ?? "◌"} ${[row.precision, t(words, `verdict.${row.verdict}`)].filter(Boolean).join(" · ")}`),
-      this.reasons, ...(row.trashed_at ? [this.trashed()] : [this.actions(), this.download()]), this.facts(), ...(row.trashed_at ? [] : [this.annotations()]), this.numbers,
-      el("details", {}, el("summary", {}, t(words, "viewer.recipe")), this.recipe));
+      row.mark && el("div", { className: `verdict ${row.mark}` }, markText(words, row.mark)),
+      this.reasons, ...(row.trashed_at ? [this.trashed()] : [this.actions(), this.download()]), this.facts(), ...(row.trashed_at ? [] : [this.annotations()]),
+      el("details", {}, el("summary", {}, t(words, "viewer.recipe")), this.numbers, this.recipe));
   }
 
   button(key, act, more = {}) { return el("button", { className: "pill", type: "button", onclick: act, dataset: { act: key }, ...more }, t(this.words, `act.${key}`)); }
@@ -94,7 +104,7 @@ class Viewer {
       this.starButton(),
       ...(this.wall.strip ? [] : [
         this.button("similar", () => { this.close(); this.wall.findSimilar(row.id); }),
-        this.button("compare", () => { this.close(); this.wall.startSelecting(row.id); }),
+        this.button("compare", () => { this.close(); this.wall.selection.start(row); }),
       ]),
       this.button("trash", () => this.moveToTrash()));
   }
@@ -195,9 +205,9 @@ class Viewer {
       plan.set(why, [...(plan.get(why) ?? []), part]);
     }
     const fits = (Array.isArray(recipe.loras) ? recipe.loras : []).map((fit) => this.fitted(fit)).filter(Boolean);
-    this.numbers.hidden = !plan.size && !fits.length;
-    this.numbers.append(...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))), ...fits.map((line) => el("p", {}, safeText(line))));
-    this.reasons.hidden = !reasons.length;
+    const checked = this.row.precision ? [el("p", {}, t(this.words, `verdict.${this.row.verdict}`))] : []; // painted here
+    this.numbers.replaceChildren(...checked, ...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))), ...fits.map((line) => el("p", {}, safeText(line))));
+    this.reasons.hidden = !this.row.mark || !reasons.length;
     this.reasons.replaceChildren(...reasons.map((line) => el("div", {}, safeText(line))));
   }
 
@@ -209,9 +219,10 @@ class Viewer {
     return [t(this.words, "viewer.lora", fit), left.length ? t(this.words, "viewer.lora.left", { names: left.join(", ") + more }) : "", fit.zero ? t(this.words, "viewer.lora.zero", fit) : ""].filter(Boolean).join(this.lang === "zh" ? "；" : "; ");
   }
 
-  compare(rows) {
+  compare(rows, push = true) {
     this.row = rows[0];
-    this.comparing = true;
+    this.compared = rows.map((row) => row.id).join(".");
+    writeAddress({ compare: this.compared, picture: "" }, push);
     const close = el("button", { className: "close", type: "button", onclick: () => this.close(), aria: { label: t(this.words, "viewer.close") } }, "✕");
     const pair = comparison(rows.map((row) => ({ source: `/api/pictures/${row.id}/file`, name: this.name(row), tag: [this.styles[row.style] ?? row.style, row.precision, row.seed].filter(Boolean).join(" · ") })), this.words);
     this.dialog.replaceChildren(el("div", { className: "comparison", style: { "--ratio": rows[0].width / rows[0].height } }, close, pair));

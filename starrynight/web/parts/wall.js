@@ -1,8 +1,11 @@
-// The wall: framed pictures, loaded page by page while scrolling and searched while typing. It talks to the server's API
-// directly; Streamlit is called only when the visitor leaves for the studio.
+// The wall: framed pictures (grid.js), searched while typing. It talks to the server's API directly; Streamlit is called only
+// when the visitor leaves for the studio. What is searched for, the open picture and a compared pair stand in the address, so
+// that a reload, Back and a link that is sent lead to the same wall.
 
 const walls = new WeakMap();
-const PAGE = 48, STRIP = 8, POLL_MS = 500, FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
+const STRIP = 8, NEWEST = 8, NEAREST = 24, POLL_MS = 500, SETTLED_MS = 250;
+const FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
+const SEARCHED = [...FILTERS, "when", "text", "starred", "trashed", "like"]; // the parts of the address that the wall reads
 
 // The local midnight at which the last `days` days (today included) began.
 const daysAgo = (days) => {
@@ -11,6 +14,9 @@ const daysAgo = (days) => {
   day.setDate(day.getDate() - days + 1);
   return day.toISOString();
 };
+
+// Whether two states search for the same.
+const same = (a, b) => SEARCHED.every((name) => (a?.[name] ?? "") === (b?.[name] ?? ""));
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(".wall");
@@ -26,218 +32,227 @@ export default function ({ data, parentElement, setTriggerValue }) {
     walls.set(root, wall);
   }
   wall.emit = setTriggerValue;
-  wall.syncPicture(data.picture);
   return () => wall.close();
 }
 
 class Wall {
   constructor(root, data) {
     Object.assign(this, { root, words: data.words, lang: data.lang, styles: data.styles, strip: data.strip });
-    this.query = {};
-    this.selection = null; // a Set of ids while the visitor selects pictures
-    this.rows = new Map();
+    this.state = null; // what is searched for; nothing has been yet
     this.facets = { collections: {}, tags: {} };
+    this.selection = new Selection(this);
     this.build();
     this.viewer = new Viewer(root, this, data, (kind, value) => { this.viewer.close(); this.emit("action", { kind, value, at: Date.now() }); });
-    this.load();
+    this.follow();
     if (!this.strip) this.refreshFacets();
     this.clock = setInterval(() => this.pollForNew(), POLL_MS);
-    this.onpop = () => this.syncPicture(new URLSearchParams(location.search).get("picture"), true);
-    addEventListener("popstate", this.onpop);
+    this.listen();
+  }
+
+  listen() {
+    this.onpop = () => this.follow();
+    this.onscroll = () => { this.showTop(); clearTimeout(this.settled); this.settled = setTimeout(() => this.remember(), SETTLED_MS); };
     this.onslash = (event) => {
       if (event.key !== "/" || !this.input || this.viewer.isOpen || event.composedPath()[0].matches?.("input, textarea, select")) return;
       event.preventDefault();
       this.input.focus();
     };
+    addEventListener("popstate", this.onpop);
     addEventListener("keydown", this.onslash);
+    if (!this.strip) addEventListener("scroll", this.onscroll, { capture: true, passive: true });
   }
 
   close() {
     clearInterval(this.clock);
+    clearTimeout(this.settled);
     removeEventListener("popstate", this.onpop);
     removeEventListener("keydown", this.onslash);
-    this.observer?.disconnect();
+    removeEventListener("scroll", this.onscroll, { capture: true });
+    this.grid.close();
     this.request?.abort();
-  }
-
-  // Open or close the viewer as the address says. back: the browser's Back or Forward changed it.
-  syncPicture(picture, back = false) {
-    if (picture && (back || this.shownPicture !== picture)) { this.shownPicture = picture; this.viewer.open(picture, false); }
-    else if (!picture && back && this.viewer.isOpen) this.viewer.close();
   }
 
   build() {
     const { words } = this;
-    this.grid = el("ul", { className: "grid", aria: { label: t(words, this.strip ? "wall.recent" : "wall.label") } });
-    this.selectionBar = el("div", { className: "selection-bar", hidden: true, aria: { role: "toolbar", label: t(words, "wall.selection") } });
+    const list = el("ul", { className: "grid", aria: { label: t(words, this.strip ? "wall.recent" : "wall.label") } });
+    this.grid = new Grid(list, {
+      card: (row) => this.card(row), stale: () => this.load(true),
+      failed: (failure) => this.toast(errorMessage(failure, this.lang, words), t(words, "wall.retry"), () => this.grid.fill()),
+    });
     this.toasts = el("div", { aria: { role: "status", live: "polite" } });
     this.notice = el("div", { className: "no-results", hidden: true });
     if (this.strip) {
       this.root.classList.add("strip");
-      this.root.replaceChildren(el("h2", { className: "recent" }, t(words, "wall.recent")), this.grid, this.toasts);
+      this.root.replaceChildren(el("h2", { className: "recent" }, t(words, "wall.recent")), list, this.toasts);
       return;
     }
-    this.input = el("input", { type: "search", placeholder: t(words, "wall.search"), aria: { label: t(words, "wall.search") }, oninput: () => this.searchSoon(), value: "" });
-    this.selects = Object.fromEntries(FILTERS.map((name) => [name, el("select", { className: "pill", hidden: true, aria: { label: t(words, `fact.${name}`) }, dataset: { filter: name }, onchange: (event) => this.filter({ [name]: event.target.value }) })]));
-    this.selects.when = el("select", { className: "pill", aria: { label: t(words, "fact.when") }, dataset: { filter: "when" }, onchange: (event) => this.filter({ since: event.target.value && daysAgo(Number(event.target.value)) }) },
-      ...["", 1, 7, 31, 366].map((days) => el("option", { value: days }, t(words, `fact.when.${days || "any"}`))));
-    const toggle = (key, act) => el("button", { className: "pill", type: "button", aria: { pressed: false }, dataset: { act: key }, onclick: act }, t(words, `wall.${key}`));
-    this.starred = toggle("starred", () => this.filter({ starred: this.query.starred ? "" : "true" }));
-    this.trash = toggle("trash", () => this.filter({ trashed: this.query.trashed ? "" : "true" }));
-    this.selecting = toggle("select", () => (this.selection ? this.stopSelecting() : this.startSelecting()));
+    this.top = el("button", { className: "top", type: "button", hidden: true, title: t(words, "wall.top"), aria: { label: t(words, "wall.top") }, onclick: () => scrollerOf(list).scrollTo({ top: 0 }) }, "↑");
     this.count = el("p", { className: "count", aria: { role: "status", live: "polite" } });
-    this.sentinel = el("div", { className: "sentinel" });
-    this.spacer = el("div", { className: "spacer" });
-    const toolbar = el("div", { className: "toolbar", aria: { role: "search" } }, el("div", { className: "search" }, this.input), ...Object.values(this.selects), this.starred, this.selecting, this.trash);
-    this.root.replaceChildren(toolbar, this.count, this.grid, this.notice, this.spacer, this.sentinel, this.selectionBar, this.toasts);
-    this.observer = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.more());
-    this.observer.observe(this.sentinel);
+    this.root.replaceChildren(this.toolbar(), this.count, list, this.notice, this.selection.bar, this.top, this.toasts);
   }
+
+  toolbar() {
+    const { words } = this;
+    const name = t(words, "wall.search");
+    this.input = el("input", { type: "search", placeholder: name, aria: { label: name }, value: "", oninput: () => this.searchSoon() });
+    const select = (name, label, ...options) => el("select", { className: "pill", aria: { label }, dataset: { filter: name }, onchange: (event) => this.filter({ [name]: event.target.value }) }, ...options);
+    this.selects = Object.fromEntries(FILTERS.map((name) => [name, select(name, t(words, `fact.${name}`))]));
+    for (const filter of Object.values(this.selects)) filter.hidden = true;
+    this.selects.when = select("when", t(words, "fact.when"), ...["", 1, 7, 31, 366].map((days) => el("option", { value: days }, t(words, `fact.when.${days || "any"}`))));
+    const toggle = (key, act) => el("button", { className: "pill", type: "button", aria: { pressed: false }, dataset: { act: key }, onclick: act }, t(words, `wall.${key}`));
+    this.starred = toggle("starred", () => this.filter({ starred: this.state.starred ? "" : "true" }));
+    this.trash = toggle("trash", () => this.filter({ trashed: this.state.trashed ? "" : "true" }));
+    this.selecting = toggle("select", () => (this.selection.on ? this.selection.stop() : this.selection.start()));
+    return el("div", { className: "toolbar", aria: { role: "search" } }, el("div", { className: "search" }, this.input), ...Object.values(this.selects), this.starred, this.selecting, this.trash);
+  }
+
+  // Address
+
+  // Show what the address says: after a reload, a sent link, Back and Forward.
+  async follow() {
+    const address = readAddress();
+    const state = this.strip ? {} : Object.fromEntries(SEARCHED.filter((name) => address[name]).map((name) => [name, address[name]]));
+    if (!this.state || !same(state, this.state)) {
+      this.show(state);
+      await this.load(false, history.state?.wall);
+    }
+    this.viewer.follow(address);
+  }
+
+  // Keep in the history where on the wall the visitor is.
+  remember() {
+    if (this.root.isConnected && !this.viewer.isOpen) history.replaceState({ ...history.state, wall: this.grid.anchor() }, "");
+  }
+
+  showTop() { this.top.hidden = this.grid.list.getBoundingClientRect().top > -innerHeight; }
 
   // Search and load
 
   searchSoon() {
     clearTimeout(this.waiting);
-    this.waiting = setTimeout(() => this.filter({ text: this.input.value.trim() }), 90);
+    this.waiting = setTimeout(() => this.filter({ text: this.input.value.trim() }, Boolean(this.state.text)), 90);
   }
 
-  filter(change) {
-    this.query = Object.fromEntries(Object.entries({ ...this.query, ...change }).filter(([, value]) => value));
-    this.starred.setAttribute("aria-pressed", Boolean(this.query.starred));
-    this.trash.setAttribute("aria-pressed", Boolean(this.query.trashed));
-    for (const select of Object.values(this.selects)) select.classList.toggle("set", Boolean(select.value));
+  // Change what is searched for. typing: an entry of the history is there already, from the first letters.
+  filter(change, typing = false) {
+    const state = Object.fromEntries(Object.entries({ ...this.state, ...change }).filter(([, value]) => value));
+    writeAddress(Object.fromEntries(SEARCHED.map((name) => [name, state[name]])), !typing);
+    this.show(state);
     this.load();
   }
 
+  // The toolbar shows what is searched for.
+  show(state) {
+    if (this.state && Boolean(state.trashed) !== Boolean(this.state.trashed)) this.selection.stop(); // what is chosen here is not there
+    this.state = state;
+    if (this.strip) return;
+    if (this.input.value.trim() !== (state.text ?? "")) this.input.value = state.text ?? "";
+    this.starred.setAttribute("aria-pressed", Boolean(state.starred));
+    this.trash.setAttribute("aria-pressed", Boolean(state.trashed));
+    for (const [name, select] of Object.entries(this.selects)) {
+      select.value = state[name] ?? "";
+      select.classList.toggle("set", Boolean(state[name]));
+    }
+  }
+
   findSimilar(id) {
-    this.resetQuery();
-    this.filter({ like: id });
+    this.filter({ ...Object.fromEntries(SEARCHED.map((name) => [name, ""])), like: id });
     this.root.scrollIntoView({ block: "start" });
   }
 
-  address(more) { return `/api/pictures?${new URLSearchParams({ ...this.query, limit: this.strip ? STRIP : PAGE, ...more })}`; }
+  clearFilters() { this.filter(Object.fromEntries(SEARCHED.map((name) => [name, ""]))); }
 
-  async load() {
+  // What the API is asked for.
+  get query() {
+    const { when, ...query } = this.state;
+    return Number(when) > 0 ? { ...query, since: daysAgo(Number(when)) } : query;
+  }
+
+  // Lay the wall out. kept: the visitor stays at the same picture; at: the place to go to.
+  async load(kept = false, at = null) {
     this.request?.abort();
-    const request = this.request = new AbortController();
-    this.next = undefined;
+    const request = this.request = new AbortController(), { query, state } = this;
+    const address = (more) => `/api/pictures?${new URLSearchParams({ ...query, ...more })}`;
     try {
-      const page = await fetchJson(this.address(), { signal: request.signal });
+      const [layout, page] = await Promise.all([
+        this.strip ? null : fetchJson(`/api/pictures/layout?${new URLSearchParams(query)}`, { signal: request.signal }),
+        fetchJson(address({ limit: this.strip ? STRIP : PAGE }), { signal: request.signal }),
+      ]);
       if (request !== this.request) return;
-      this.rows.clear();
-      this.grid.replaceChildren();
-      this.appendPage(page);
-      this.root.dataset.ready = JSON.stringify(this.query);
+      this.grid.read = async (after) => (await fetchJson(address({ limit: PAGE, ...(after ? { after } : {}) }))).pictures;
+      this.grid.set(this.arranged(layout, page.pictures), page.pictures, kept);
+      if (at) this.grid.hang(at);
+      this.root.dataset.ready = JSON.stringify(state);
+      this.showTotal();
     } catch (failure) {
-      if (failure.name !== "AbortError") this.toast(errorMessage(failure, this.lang, this.words), t(this.words, "wall.retry"), () => this.load());
+      if (failure.name !== "AbortError") this.toast(errorMessage(failure, this.lang, this.words), t(this.words, "wall.retry"), () => this.load(kept, at));
     }
-    this.updateCount();
   }
 
-  async more() {
-    if (!this.next || this.loadingMore) return;
-    const { request } = this;
-    this.loadingMore = true;
-    const page = await fetchJson(this.address({ after: this.next }), { signal: request.signal }).catch(() => null);
-    this.loadingMore = false;
-    if (!page || request !== this.request) return;
-    this.appendPage(page);
+  // The order and shapes of what hangs: all that was found, the nearest of what is similar, or the strip's few.
+  arranged(layout, rows) {
+    const { numbers, ratios } = layout ?? { numbers: rows.map((row) => row.number), ratios: rows.map((row) => row.width / row.height) };
+    const most = this.state.like ? NEAREST : numbers.length;
+    return { numbers: numbers.slice(0, most), ratios: ratios.slice(0, most) };
   }
 
-  appendPage({ pictures, next }) {
-    this.next = this.strip ? undefined : next;
-    const fresh = pictures.filter((row) => !this.rows.has(row.id));
-    for (const row of fresh) this.rows.set(row.id, row);
-    this.grid.append(...fresh.map((row) => this.card(row)));
-    this.spacer?.classList.toggle("end", !next);
-    // An observer only reports changes: a sentinel that is still visible must be observed anew.
-    if (this.observer && this.next) { this.observer.unobserve(this.sentinel); this.observer.observe(this.sentinel); }
-    this.updateEmptyNotice();
-  }
-
-  // Prepend pictures that are new, if the list shows the newest first and the tab is visible.
+  // Hang pictures that are new, if the wall shows the newest first and the tab is visible.
   async pollForNew() {
-    const ordinary = !this.query.like && !this.query.trashed && !this.query.text;
-    if (document.hidden || !ordinary || this.polling || !this.root.isConnected || this.next === undefined && !this.strip && !this.root.dataset.ready) return;
+    const { like, trashed, text } = this.state;
+    if (document.hidden || like || trashed || text || this.polling || !this.root.isConnected || !this.root.dataset.ready) return;
     this.polling = true;
     const { request } = this;
-    const page = await fetchJson(this.address({ limit: STRIP })).catch(() => null);
+    const page = await fetchJson(`/api/pictures?${new URLSearchParams({ ...this.query, limit: NEWEST })}`).catch(() => null);
     this.polling = false;
-    if (request !== this.request) return; // the query has changed meanwhile
-    const fresh = (page?.pictures ?? []).filter((row) => !this.rows.has(row.id));
+    if (request !== this.request || !page) return; // the query has changed meanwhile
+    const newest = this.grid.numbers[0] ?? 0;
+    const fresh = page.pictures.filter((row) => row.number > newest);
     if (!fresh.length) return;
-    this.rows = new Map([...fresh.map((row) => [row.id, row]), ...this.rows]);
-    const cards = fresh.map((row) => this.card(row));
-    for (const card of cards) card.classList.add("new");
-    this.grid.prepend(...cards);
-    if (this.strip) for (const card of [...this.grid.children].slice(STRIP)) { this.rows.delete(card.dataset.id); card.remove(); }
-    this.updateEmptyNotice();
-    this.updateCount();
+    if (this.strip || fresh.length === NEWEST) return void this.load(true);
+    this.grid.prepend(fresh);
+    this.showTotal();
   }
 
+  // Cards
+
   card(row) {
-    const image = el("img", { src: `/api/pictures/${row.id}/thumb?size=${row.width > 400 || devicePixelRatio > 1.5 ? 512 : 256}`, loading: "lazy", decoding: "async", alt: this.viewer.name(row), width: row.width, height: row.height });
+    const image = el("img", { src: `/api/pictures/${row.id}/thumb?size=${row.width > 400 || devicePixelRatio > 1.5 ? 512 : 256}`, decoding: "async", alt: this.viewer.name(row), width: row.width, height: row.height });
+    const summary = el("span", { className: "summary" }, safeText(this.styles[row.style] ?? row.style ?? ""), row.mark && el("i", {}, markText(this.words, row.mark)));
     image.onload = () => image.classList.add("on");
-    image.onerror = () => { image.alt = t(this.words, "viewer.broken"); image.classList.add("on"); };
-    const verdict = `${{ hang: "✦", refuse: "✕" }[row.verdict] ?? "◌"} ${t(this.words, `verdict.${row.verdict}.short`)}`;
-    const summary = el("span", { className: "summary" }, ...[this.styles[row.style] ?? row.style, row.precision].filter(Boolean).map((word) => `${safeText(word)} · `), el("i", {}, verdict));
-    const link = el("a", { href: `/?picture=${row.id}`, onclick: (event) => this.onCardClick(event, row.id) },
+    image.onerror = () => { image.alt = t(this.words, "viewer.broken"); image.classList.add("on"); summary.append(el("i", {}, markText(this.words, "missing"))); };
+    const link = el("a", { href: `/?picture=${row.id}`, onclick: (event) => this.onCardClick(event, row) },
       el("span", { className: "frame" }, el("span", { className: "canvas" }, image)),
       el("span", { className: "caption" }, el("span", { className: "prompt" }, safeText(row.prompt) || "·"), summary));
     const star = el("button", { className: "star", type: "button", aria: { pressed: row.starred, label: t(this.words, "act.star") }, onclick: async () => {
       const starred = star.getAttribute("aria-pressed") !== "true";
       if (await this.star([row.id], starred)) star.setAttribute("aria-pressed", starred);
     } }, "★");
-    return el("li", { className: "picture", dataset: { id: row.id }, style: { "--ratio": Math.min(3, Math.max(0.4, row.width / row.height)) } }, link, this.query.trashed ? "" : star);
+    const parts = this.state.trashed ? [link] : [link, star];
+    queueMicrotask(() => link.parentElement && this.selection.dress(link.parentElement));
+    return parts;
   }
 
-  onCardClick(event, id) {
+  onCardClick(event, row) {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    if (this.selection) this.toggleSelected(id);
-    else this.viewer.open(id);
-  }
-
-  node(id) { return this.grid.querySelector(`[data-id="${id}"]`); }
-
-  focus(id) { if (id) this.node(id)?.querySelector("a").focus({ preventScroll: false }); }
-
-  neighbour(id, step) {
-    const ids = [...this.rows.keys()], at = ids.indexOf(id);
-    if (at < 0) return null;
-    if (at + step >= ids.length - 8) this.more();
-    return ids[at + step] ?? null;
+    if (this.selection.on) this.selection.toggle(row);
+    else this.viewer.open(row.id);
   }
 
   // Messages
 
-  updateEmptyNotice() {
-    if (this.strip) { this.root.hidden = !this.rows.size; return; }
-    const empty = !this.rows.size, searched = Object.keys(this.query).length;
-    this.notice.hidden = !empty;
-    const key = this.query.trashed ? "wall.trash.empty" : searched ? "wall.none" : "wall.blank";
-    this.notice.replaceChildren(el("b", {}, t(this.words, key)), t(this.words, `${key}.hint`));
-  }
-
-  async updateCount() {
-    if (this.strip) return;
-    const { request } = this;
-    const total = await fetchJson(`/api/pictures/count?${new URLSearchParams(this.query)}`).catch(() => null);
-    if (request !== this.request || !total) return;
-    const clear = Object.keys(this.query).length && el("button", { type: "button", dataset: { act: "clear" }, onclick: () => this.clearFilters() }, t(this.words, "wall.clear"));
-    const empty = this.query.trashed && total.count > 0 && el("button", { type: "button", dataset: { act: "empty" }, onclick: () => this.emptyTrash(total.count) }, t(this.words, "wall.empty"));
-    this.count.replaceChildren(el("span", {}, t(this.words, this.query.like ? "wall.similar" : this.query.trashed ? "wall.trashed" : "wall.count", { n: total.count.toLocaleString() })), ...[clear, empty].filter(Boolean));
-  }
-
-  clearFilters() {
-    this.resetQuery();
-    this.filter({});
-  }
-
-  resetQuery() {
-    this.input.value = "";
-    for (const select of Object.values(this.selects)) select.value = "";
-    this.query = {};
+  // How many pictures there are, and what to do where there are none.
+  showTotal() {
+    const n = this.grid.size, { words, state } = this;
+    if (this.strip) { this.root.hidden = !n; return; }
+    const button = (key, act) => el("button", { type: "button", dataset: { act: key }, onclick: act }, t(words, `wall.${key}`));
+    const clear = Object.keys(state).length > 0 && button("clear", () => this.clearFilters());
+    const empty = state.trashed && n > 0 && button("empty", () => this.emptyTrash(n));
+    this.count.replaceChildren(el("span", {}, counted(words, state.like ? "wall.similar" : state.trashed ? "wall.trashed" : "wall.count", n)), ...[clear, empty].filter(Boolean));
+    this.notice.hidden = n > 0;
+    const key = state.trashed ? "wall.trash.empty" : Object.keys(state).length ? "wall.none" : "wall.blank";
+    this.notice.replaceChildren(el("b", {}, t(words, key)), t(words, `${key}.hint`));
+    this.showTop();
   }
 
   async refreshFacets() {
@@ -248,11 +263,12 @@ class Wall {
     const named = { style: (value) => this.styles[value] ?? value, verdict: (value) => t(this.words, `verdict.${value}.short`) };
     const values = { ...facets, collection: facets.collections, tag: facets.tags };
     for (const name of FILTERS) {
-      const select = this.selects[name];
-      const counted = Object.entries(values[name] ?? {});
-      select.hidden = counted.length < (["collection", "tag"].includes(name) ? 1 : 2);
-      select.replaceChildren(el("option", { value: "" }, t(this.words, `fact.${name}`)), ...counted.map(([value, n]) => el("option", { value }, `${safeText((named[name] ?? String)(value))} · ${n}`)));
-      select.value = this.query[name] ?? "";
+      const select = this.selects[name], chosen = this.state[name];
+      const found = Object.entries(values[name] ?? {});
+      if (chosen && !found.some(([value]) => value === chosen)) found.push([chosen, 0]);
+      select.hidden = !chosen && found.length < (["collection", "tag"].includes(name) ? 1 : 2);
+      select.replaceChildren(el("option", { value: "" }, t(this.words, `fact.${name}`)), ...found.map(([value, n]) => el("option", { value }, `${safeText((named[name] ?? String)(value))} · ${n}`)));
+      select.value = chosen ?? "";
     }
   }
 
@@ -271,95 +287,31 @@ class Wall {
   }
 
   star(ids, starred) {
-    for (const id of ids) if (this.rows.has(id)) this.rows.get(id).starred = starred;
-    for (const id of ids) this.node(id)?.querySelector(".star")?.setAttribute("aria-pressed", starred);
+    for (const id of ids) {
+      const row = this.grid.row(id);
+      if (row) row.starred = starred;
+      this.grid.node(id)?.querySelector(".star")?.setAttribute("aria-pressed", starred);
+    }
     return this.send("/api/stars", { method: "POST", json: { pictures: ids, starred } });
   }
 
   async moveToTrash(ids) {
     if (!(await this.send("/api/trash", { method: "POST", json: { pictures: ids } }))) return;
-    this.remove(ids);
-    this.toast(t(this.words, "wall.moved", { n: ids.length }), t(this.words, "act.undo"), () => this.restore(ids));
+    await this.load(true);
+    this.refreshFacets();
+    this.toast(counted(this.words, "wall.moved", ids.length), t(this.words, "act.undo"), () => this.restore(ids));
   }
 
   async restore(ids) {
     if (!(await this.send("/api/trash/restore", { method: "POST", json: { pictures: ids } }))) return;
-    this.toast(t(this.words, "wall.restored", { n: ids.length }));
-    if (this.strip) { this.rows.clear(); this.grid.replaceChildren(); }
-    await this.load();
+    this.toast(counted(this.words, "wall.restored", ids.length));
+    await this.load(true);
     this.refreshFacets();
   }
 
   emptyTrash(n) {
-    this.toast(t(this.words, "wall.empty.sure", { n }), t(this.words, "wall.empty"), async () => {
+    this.toast(counted(this.words, "wall.empty.sure", n), t(this.words, "wall.empty"), async () => {
       if (await this.send("/api/trash", { method: "DELETE" })) this.load();
     });
-  }
-
-  remove(ids) {
-    for (const id of ids) { this.rows.delete(id); this.node(id)?.remove(); }
-    this.updateEmptyNotice();
-    this.updateCount();
-    this.refreshFacets();
-  }
-
-  // Selection
-
-  startSelecting(id) {
-    this.selection = new Set(id ? [id] : []);
-    this.grid.classList.add("selecting");
-    this.selecting?.setAttribute("aria-pressed", true);
-    if (id) this.toast(t(this.words, "wall.compare"));
-    this.updateSelection();
-  }
-
-  stopSelecting() {
-    this.selection = null;
-    this.grid.classList.remove("selecting");
-    this.selecting?.setAttribute("aria-pressed", false);
-    this.updateSelection();
-  }
-
-  toggleSelected(id) {
-    if (!this.selection.delete(id)) this.selection.add(id);
-    this.updateSelection();
-  }
-
-  updateSelection() {
-    for (const card of this.grid.children) card.classList.toggle("selected", Boolean(this.selection?.has(card.dataset.id)));
-    for (const link of this.grid.querySelectorAll("a")) {
-      if (this.selection) link.setAttribute("aria-pressed", this.selection.has(link.parentElement.dataset.id)); else link.removeAttribute("aria-pressed");
-    }
-    this.selectionBar.hidden = !this.selection;
-    if (!this.selection) return;
-    const ids = [...this.selection], any = ids.length > 0;
-    const button = (key, usable, act, more = "") => el("button", { className: `pill ${more}`, type: "button", disabled: !usable, dataset: { act: key }, onclick: act }, t(this.words, `act.${key}`));
-    const done = (act) => async () => { this.stopSelecting(); await act(); };
-    const actions = this.query.trashed
-      ? [button("restore", any, done(() => this.restore(ids)), "gold")]
-      : [button("compare", ids.length === 2, () => this.viewer.compare(ids.map((id) => this.rows.get(id))), "gold"), button("star", any, done(() => this.star(ids, true))),
-         button("collect", any, () => this.askCollection(ids)), button("trash", any, done(() => this.moveToTrash(ids)))];
-    this.selectionBar.replaceChildren(el("span", {}, t(this.words, "wall.selected", { n: ids.length })), ...actions, button("done", true, () => this.stopSelecting()));
-  }
-
-  // Ask for a collection's name in the selection bar, suggesting the existing ones.
-  askCollection(ids) {
-    const names = el("datalist", { id: "collections" }, ...Object.keys(this.facets.collections).map((name) => el("option", { value: name })));
-    const name = el("input", { type: "text", maxLength: 100, placeholder: t(this.words, "wall.collect"), aria: { label: t(this.words, "wall.collect") } });
-    name.setAttribute("list", "collections");
-    const save = async () => {
-      const into = name.value.trim();
-      if (!into || !(await this.send("/api/collections", { method: "POST", json: { name: into, pictures: ids } }))) return;
-      this.stopSelecting();
-      this.toast(t(this.words, "wall.collected", { n: ids.length, name: into }));
-      this.refreshFacets();
-    };
-    name.onkeydown = (event) => {
-      if (event.key === "Enter" && !event.isComposing) save();
-      if (event.key === "Escape") this.updateSelection();
-    };
-    this.selectionBar.replaceChildren(name, names, el("button", { className: "pill gold", type: "button", dataset: { act: "save" }, onclick: save }, t(this.words, "act.collect")),
-      el("button", { className: "pill", type: "button", onclick: () => this.updateSelection() }, t(this.words, "act.back")));
-    name.focus();
   }
 }

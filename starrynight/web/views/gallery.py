@@ -16,20 +16,19 @@ from starrynight.web.shared import language, style_names, words_for
 
 
 def show() -> None:
-    wall(picture=st.query_params.get("picture"), key="wall")
+    wall(key="wall")
 
 
-def wall(key: str, picture: str | None = None, strip: bool = False) -> None:
-    """Every picture, or with ``strip`` one row of the newest."""
+def wall(key: str, strip: bool = False) -> None:
+    """Every picture, or with ``strip`` one row of the newest. The component reads the rest from the address."""
     result = components.wall(
         key=key,
         data={
-            "picture": picture,
             "strip": strip,
             "lang": language(),
             "styles": style_names(),
             "words": words_for(
-                "wall", "viewer", "act.", "fact.", "verdict.", "picture.", "compare", "offline"
+                "wall", "viewer", "act.", "fact.", "verdict.", "mark.", "picture.", "compare", "offline"
             ),
         },
     )

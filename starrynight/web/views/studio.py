@@ -107,7 +107,7 @@ def watch(jobs: list[Job]) -> None:
             "jobs": [job_payload(job) for job in jobs],
             "styles": style_names(),
             "lang": language(),
-            "words": words_for("easel", "act.", "fact.", "verdict.", "picture.", "offline"),
+            "words": words_for("easel", "act.", "fact.", "mark.", "picture.", "offline"),
         },
     )
     if result.open is not None:
