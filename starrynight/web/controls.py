@@ -252,7 +252,7 @@ def read_form() -> dict[str, Any]:
     seed, chosen = state["seed"].strip(), state.get("prediction", "auto")
     fields = {
         "prompt": text, "negative_prompt": state.get("negative_prompt", ""),
-        "style": state.get("style") or None, "model": model.name, "width": width, "height": height,
+        "style": state.get("style_next", state.get("style")) or None, "model": model.name, "width": width, "height": height,
         "steps": state[f"steps/{model.name}"],
         "guidance": state[f"guidance/{model.name}"], "seed": int(seed) if seed.isdecimal() else seed or None,
         "count": state["count"], "precision": state.get("precision", "auto"),
