@@ -51,7 +51,8 @@ class Fault:
     """Non-finite numbers at a stage: ``count`` of ``total`` are ``kind`` ("NaN", "+Inf" or "−Inf"). ``step``
     counts from 0.
 
-    ``module`` and ``op``: where they arose, once located. ``format``: the number format there.
+    ``module`` and ``op``: where they arose, once located. ``format``: the number format there; ``stored``: that of the files,
+    where it is a quantised one.
     """
 
     stage: str
@@ -62,6 +63,7 @@ class Fault:
     module: str = ""
     op: str = ""
     format: str = ""
+    stored: str = ""
 
     def at(self, place: tuple[str, str] | None) -> Fault:
         """A copy with (module, op) set; unchanged without a place."""
@@ -75,11 +77,17 @@ class Fault:
         if is_chinese(lang):
             text = f"{stage}的 {self.total} 个数中有 {self.count} 个 {self.kind}"
             text += f"，第 {self.step + 1} 步" if self.step is not None else ""
-            text += f"（{self.format}）" if self.format else ""
+            text += (
+                f"（{self.stored + '，以 ' if self.stored else ''}{self.format}{' 计算' if self.stored else ''}）"
+                if self.format
+                else ""
+            )
             return text + (f"：{self.module or '模型之外'}，{self.op}" if self.op else "")
         text = f"{self.kind} in {self.count} of {self.total} numbers of {stage}"
         text += f", step {self.step + 1}" if self.step is not None else ""
-        text += f" ({self.format})" if self.format else ""
+        text += (
+            f" ({self.stored + ', computed in ' if self.stored else ''}{self.format})" if self.format else ""
+        )
         return text + (f": {self.module or 'outside the model'}, {self.op}" if self.op else "")
 
 
@@ -104,7 +112,7 @@ class FallbackAttempt:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible values for the recipe, whose key for ``recovered`` is "mended"."""
-        fault = asdict(self.fault)
+        fault = {key: value for key, value in asdict(self.fault).items() if key != "stored" or value}
         return {"name": self.name, "fault": fault, "mended": self.recovered, "detail": self.detail}
 
     @classmethod

@@ -107,6 +107,8 @@ def _stored(model: object, plan: dict[str, Any]) -> list[tuple[str, str]]:
         choice = plan.get(role)
         computed = choice.get("format") if isinstance(choice, dict) else None
         computing = t(f", computed in {computed}", f"，以 {computed} 计算") if computed else ""
+        if isinstance(choice, dict) and choice.get("kept"):
+            computing += t(", kept packed in memory", "，在内存中保持原格式")
         rows.append((f"{t('weights', '权重')} · {name}", f"{stored}{computing}"))
     return rows
 
@@ -117,11 +119,14 @@ def _tensors(model: object) -> list[tuple[str, str]]:
     if not isinstance(found, dict):
         return []
     counts = [
-        (f"{t('tensors', '张量')} · {name}", entry["used"], entry["of"])
+        (f"{t('tensors', '张量')} · {name}", entry["used"], entry["of"], entry.get("kept"))
         for name, entry in found.items()
         if isinstance(entry, dict) and {"used", "of"} <= entry.keys()
     ]
-    return [(label, t(f"{used} of {total} used", f"使用 {used}/{total}")) for label, used, total in counts]
+    return [
+        (label, t(f"{used} of {total} used", f"使用 {used}/{total}") + (t(f", {kept} kept packed", f"，{kept} 个保持原格式") if kept else ""))
+        for label, used, total, kept in counts
+    ]  # fmt: skip
 
 
 def _fits(raw: dict[str, Any]) -> list[tuple[str, str]]:

@@ -92,8 +92,9 @@ def load_painter(model: str, format_: str, request: PaintRequest, device: str | 
     base = "bfloat16" if format_ == "float8" else format_
     request = request.replace(model=catalogue_name(model), precision=base)
     plan = precision_plan.choose(resolve(request.model), device, base)
-    # Not the painter emulates but the experiment, through ``arithmetic``: some of them call the networks themselves.
-    plan = PrecisionPlan(tuple(replace(choice, emulated=False) for choice in plan))
+    # Not the painter emulates but the experiment, through ``arithmetic``: some of them call the networks themselves. And they
+    # read weights, so none stays packed.
+    plan = PrecisionPlan(tuple(replace(choice, emulated=False, kept=False) for choice in plan))
     # No fallbacks: a picture recovered in another precision would not be this format's.
     painter = Painter.ready(request, plan, device=device, recover=False)
     if format_ == "float8":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from starrynight.models.adapter_file import AdapterLayer, layers_of, read_layers
 from starrynight.models.adapter_kinds import bias_difference, kind_of, label_of, scale_of, weight_difference
 from starrynight.models.adapter_names import LayerNames, Piece
 from starrynight.models.fit import Fit
+from starrynight.models.kept import KeptLayer, shape_of
 from starrynight.models.load import denoiser_name, networks
 from starrynight.numerics.dtypes import HALVES
 from starrynight.request import Lora, lora_weights
@@ -38,6 +39,11 @@ class Adapter:
             and all(isinstance(piece.module, nn.Linear | nn.Conv2d) for piece in pieces)
             for layer, pieces in self.layers
         )  # fmt: skip
+
+    def merged_fit(self) -> Fit:
+        """How it fits, with the number of layers whose packed weights are multiplied out to merge it."""
+        modules = {piece.module for _, pieces in self.layers for piece in pieces}
+        return replace(self.fit, multiplied_out=sum(isinstance(module, KeptLayer) for module in modules))
 
     def is_loaded_as(self, name: str, parts: Mapping[str, nn.Module]) -> bool:
         """Whether PEFT's adapter ``name`` is on exactly these layers and maps an input as the file says."""
@@ -95,7 +101,7 @@ def _placed(
 
 def _fits(pipeline: Any, layer: AdapterLayer, pieces: Sequence[Piece]) -> bool:
     """Whether the formulas accept the shapes. Computes on meta tensors, which hold no numbers."""
-    shapes = [piece.module.weight.shape for piece in pieces]
+    shapes = [shape_of(piece.module) for piece in pieces]
     rows = sum(piece.rows for piece in pieces)
     weight = torch.empty(rows, *shapes[0][1:], device="meta")
     parts = {

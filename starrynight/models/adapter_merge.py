@@ -19,6 +19,7 @@ from starrynight.models.adapter import Adapter
 from starrynight.models.adapter_file import AdapterLayer
 from starrynight.models.adapter_kinds import bias_difference, kind_of, weight_difference
 from starrynight.models.adapter_names import Piece
+from starrynight.models.kept import multiplied_out
 from starrynight.numerics.dtypes import HALVES
 
 Change = tuple[AdapterLayer, tuple[Piece, ...], float]
@@ -26,7 +27,8 @@ Change = tuple[AdapterLayer, tuple[Piece, ...], float]
 
 @contextmanager
 def merged(pipeline: Any, adapters: Sequence[Adapter]) -> Iterator[None]:
-    """The pipeline's weights plus what ``adapters`` add, for as long as the context lasts.
+    """The pipeline's weights plus what ``adapters`` add, for as long as the context lasts. Packed weights that they change
+    (``kept``) are multiplied out meanwhile.
 
     Raises Unfit where a layer's weights are held in 8 bits or fewer. ``pipeline.merges`` holds what was added meanwhile,
     for a fallback that reads the weights from their files again (``add_merges``).
@@ -34,18 +36,20 @@ def merged(pipeline: Any, adapters: Sequence[Adapter]) -> Iterator[None]:
     changes = [
         (layer, pieces, _weight(adapter, pieces)) for adapter in adapters for layer, pieces in adapter.layers
     ]
-    for adapter in adapters:
-        _check_formats(adapter)
+    touched = _touched(changes)
     kept: dict[tuple[str, str], tuple[Piece, Tensor | None]] = {}
-    pipeline.merges = changes
-    try:
-        for name, pieces in _touched(changes).items():
-            _merge(pipeline, name, pieces, changes, kept)
-        yield
-    finally:
-        pipeline.merges = []
-        for (_, parameter), (piece, original) in kept.items():
-            _put_back(piece.module, parameter, original)
+    with multiplied_out(piece.module for piece in touched.values()):
+        for adapter in adapters:
+            _check_formats(adapter)
+        pipeline.merges = changes
+        try:
+            for name, piece in touched.items():
+                _merge(pipeline, name, piece, changes, kept)
+            yield
+        finally:
+            pipeline.merges = []
+            for (_, parameter), (piece, original) in kept.items():
+                _put_back(piece.module, parameter, original)
 
 
 def add_merges(pipeline: Any, parameters: Mapping[str, Tensor]) -> None:

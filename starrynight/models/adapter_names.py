@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import nn
 
+from starrynight.models.kept import KeptLayer, shape_of
+
 # Prefixes of the denoiser's layers, and of text encoders', with the component's name. The longest that matches wins.
 DENOISER_PREFIXES = ("base_model.model.", "diffusion_model.", "model.diffusion_model.", "transformer.", "unet.", "lora_unet_",
                      "lora_transformer_", "lora_prior_unet_", "lycoris_", "")  # fmt: skip
@@ -128,7 +130,7 @@ def _modern(name: str, encoder: bool) -> str:
 def _index(component: str, network: nn.Module) -> dict[str, tuple[Piece, ...]]:
     modules: dict[str, Any] = {
         name: module for name, module in network.named_modules()
-        if name and isinstance(module._parameters.get("weight"), nn.Parameter)
+        if name and (isinstance(module._parameters.get("weight"), nn.Parameter) or isinstance(module, KeptLayer))
     }  # fmt: skip
     found: dict[str, tuple[Piece, ...]] = {}
     for name, module in modules.items():
@@ -136,7 +138,7 @@ def _index(component: str, network: nn.Module) -> dict[str, tuple[Piece, ...]]:
         for alias in (name, *_aliases(name, network)):
             found.setdefault(_flat(alias), whole)
         if name == "norm_out.linear":  # the makers keep shift before scale
-            half = module.weight.shape[0] // 2
+            half = shape_of(module)[0] // 2
             found["final_layer_adaLN_modulation_1"] = (
                 Piece(component, name, module, half, 0, half), Piece(component, name, module, 0, half, half),
             )  # fmt: skip
@@ -146,7 +148,7 @@ def _index(component: str, network: nn.Module) -> dict[str, tuple[Piece, ...]]:
 
 
 def _piece(component: str, name: str, module: Any, start: int = 0) -> Piece:
-    return Piece(component, name, module, start, 0, int(module.weight.shape[0]))
+    return Piece(component, name, module, start, 0, int(shape_of(module)[0]))
 
 
 def _aliases(name: str, network: nn.Module) -> Iterator[str]:

@@ -2,21 +2,24 @@
 
 Two ways, and the one that fills more parameters is taken: the network's own names under any prefix (diffusers' and
 transformers' layouts, ComfyUI's text encoders), or diffusers' converter of the class (the makers' layouts). Row numbers
-sent through the same way tell which stored tensors a parameter was made of. No copy of a converter's mapping is kept.
+sent through the same way tell which stored tensors a parameter was made of. No copy of a converter's mapping is kept. The
+row numbers also tell which rows of a packed weight (``kept``) a parameter is: such a weight is never multiplied out here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from starrynight.models.kept import PackedWeight, can_keep, keep
 from starrynight.models.single_file import COMFY_PREFIX
 
 # Prefixes of OpenCLIP's layout, whose converter needs to be told: SDXL's second encoder, SDXL's refiner, SD 2.
@@ -32,13 +35,15 @@ SWITCHES: dict[str, dict[str, tuple[str, ...]]] = {
 @dataclass(frozen=True)
 class Converted:
     """``state``: the network's own names → tensors. ``sources``: names of the stored tensors that they were made of.
-    ``missing``: parameters and persistent buffers that nothing fills. ``misfits``: those whose shape differs.
+    ``missing``: parameters and persistent buffers that nothing fills. ``misfits``: those whose shape differs. ``packed``: the
+    network's names → weights that its layers keep packed.
     """
 
     state: dict[str, Tensor]
     sources: frozenset[str]
     missing: tuple[str, ...]
     misfits: tuple[str, ...]
+    packed: dict[str, PackedWeight] = field(default_factory=dict)
 
 
 def switches(kind: str, names: Iterable[str]) -> dict[str, bool]:
@@ -63,18 +68,37 @@ def empty(kind: Any, folder: Path, names: Iterable[str] = ()) -> nn.Module:
         return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
 
 
-def convert(network: nn.Module, stored: Mapping[str, Tensor]) -> Converted:
-    """``stored`` in the layout of ``network``; parameters that nothing fills are ``missing``."""
-    expected, best = network.state_dict(), _best_way(network, stored)
+def convert(
+    network: nn.Module,
+    stored: Mapping[str, Tensor],
+    packed: Mapping[str, PackedWeight] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Converted:
+    """``stored`` and ``packed`` in the layout of ``network``; parameters that nothing fills are ``missing``. A packed weight
+    that no layer can keep, because it is of another class or made of several tensors, is multiplied out to ``dtype``.
+    """
+    expected, packed = network.state_dict(), packed or {}
+    shapes = {name: tensor.to("meta") for name, tensor in stored.items()}
+    shapes |= {name: torch.empty(one.shape, device="meta") for name, one in packed.items()}
+    best = _best_way(network, shapes)
     if best is None:
         return Converted({}, frozenset(), tuple(expected), ())
-    state = {name: tensor for name, tensor in best(stored).items() if name in expected}
-    rows = best(numbered({name: list(tensor.shape) for name, tensor in stored.items()}))
+    rows = best(numbered({name: list(tensor.shape) for name, tensor in shapes.items()}))
+    rows = {name: numbers for name, numbers in rows.items() if name in expected}
+    columns = best({name: _columns(tensor.shape) for name, tensor in shapes.items()}) if packed else {}
+    kept, others = _kept(network, expected, rows, columns, shapes, packed)
+    wide = {
+        name: packed[name].numbers(dtype) if name in others else _columns(packed[name].shape)
+        for name in packed
+    }
+    state = {n: tensor for n, tensor in best({**stored, **wide}).items() if n in expected and n not in kept}
+    found = state.keys() | kept.keys()
     return Converted(
         state,
-        _sources(stored, [rows[name] for name in state]),
-        tuple(name for name in expected if name not in state and not _is_tied(network, name, state)),
+        _sources(shapes, rows.values()),
+        tuple(name for name in expected if name not in found and not _is_tied(network, name, found)),
         tuple(name for name, tensor in state.items() if tensor.shape != expected[name].shape),
+        kept,
     )
 
 
@@ -102,7 +126,54 @@ def _best_way(network: nn.Module, stored: Mapping[str, Tensor]) -> Any | None:
     return best
 
 
-def _is_tied(network: nn.Module, name: str, state: Mapping[str, Tensor]) -> bool:
+def _kept(
+    network: nn.Module,
+    expected: Mapping[str, Tensor],
+    rows: Mapping[str, Tensor],
+    columns: Mapping[str, Tensor],
+    shapes: Mapping[str, Tensor],
+    packed: Mapping[str, PackedWeight],
+) -> tuple[dict[str, PackedWeight], set[str]]:
+    """The parameters that are rows of one packed weight, and the names of packed weights that others are made of."""
+    names = list(shapes)
+    firsts = torch.tensor([0, *(_rows_of(tensor) for tensor in shapes.values())]).cumsum(0)[:-1]
+    kept: dict[str, PackedWeight] = {}
+    others: set[str] = set()
+    for name, numbers in rows.items() if packed else ():
+        index = numbers.reshape(-1)
+        places = torch.searchsorted(firsts, index, right=True).unique() - 1
+        sources = [names[place] for place in places.tolist()]
+        one, shape = packed.get(sources[0]) if len(sources) == 1 else None, expected[name].shape
+        if one and _is_rows(numbers, columns[name], shape, one.columns) and can_keep(network, name):
+            first = int(firsts[places[0]])
+            kept[name] = replace(one.rows(index - first), shape=shape)
+        else:
+            others |= packed.keys() & set(sources)
+    return kept, others
+
+
+def _is_rows(rows: Tensor, columns: Tensor, shape: torch.Size, count: int) -> bool:
+    """Whether a parameter of ``shape`` holds whole rows of ``count`` numbers in their order, by its row and column numbers."""
+    if not shape or not rows.dim() or prod(shape[1:]) != count or columns.shape != shape or not len(columns):
+        return False
+    ordered = torch.equal(columns[0].reshape(-1), torch.arange(count, dtype=columns.dtype))
+    return len(rows) == rows.numel() == shape[0] and ordered
+
+
+def _columns(shape: torch.Size) -> Tensor:
+    """A tensor of column numbers that takes the memory of one row."""
+    return (
+        torch.arange(prod(shape[1:]), dtype=torch.int32).reshape(1, *shape[1:]).expand(shape)
+        if shape
+        else torch.zeros(())
+    )
+
+
+def _rows_of(tensor: Tensor) -> int:
+    return tensor.shape[0] if tensor.dim() else 1
+
+
+def _is_tied(network: nn.Module, name: str, state: Container[str]) -> bool:
     """Whether a class of transformers shares a parameter with one that is filled (T5's embedding)."""
     tied = getattr(network, "_tied_weights_keys", None)
     return isinstance(tied, dict) and tied.get(name) in state
@@ -161,38 +232,53 @@ def numbered(shapes: Mapping[str, list[int]]) -> dict[str, Tensor]:
 
 def _sources(stored: Mapping[str, Tensor], used: Iterable[Tensor]) -> frozenset[str]:
     """Names of the stored tensors of which every row arrived in ``used``, tensors of row numbers."""
-    total = sum(tensor.shape[0] if tensor.dim() else 1 for tensor in stored.values())
+    total = sum(map(_rows_of, stored.values()))
     reached = torch.zeros(total, dtype=torch.bool)
     for numbers in used:
         reached[numbers.reshape(-1)] = True
     found, first = set(), 0
     for name, tensor in stored.items():
-        count = tensor.shape[0] if tensor.dim() else 1
+        count = _rows_of(tensor)
         if bool(reached[first : first + count].all()) and count:
             found.add(name)
         first += count
     return frozenset(found)
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
-    """Give every parameter of a network on the meta device its numbers, floating ones in ``dtype``.
+def fill(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    packed: Mapping[str, PackedWeight] | None = None,
+) -> nn.Module:
+    """Give every parameter of a network on the meta device its numbers, floating ones in ``dtype``; ``packed`` weights stay
+    so and are multiplied out to ``dtype`` by their layers.
 
     A class of transformers that keeps modules in float32 beside float16 (T5's ``wo``) keeps them here too.
     """
     diffusers_class = hasattr(network, "load_config")
-    keep = (
+    in_float32 = (
         () if diffusers_class or dtype != torch.float16 else getattr(network, "_keep_in_fp32_modules", None)
     )
+
+    def is_wide(name: str) -> bool:
+        return bool(set(in_float32 or ()) & set(name.split(".")))
+
+    packed = packed or {}
+    wide = {name: one.numbers(dtype) for name, one in packed.items() if is_wide(name)}
     network.load_state_dict(
         {
-            name: tensor.to(torch.float32 if set(keep or ()) & set(name.split(".")) else dtype).contiguous()
+            name: tensor.to(torch.float32 if is_wide(name) else dtype).contiguous()
             if tensor.is_floating_point()
             else tensor
-            for name, tensor in state.items()
+            for name, tensor in {**state, **wide}.items()
         },
         strict=False,
         assign=True,
     )
+    for name, one in packed.items():
+        if name not in wide:
+            keep(network, name, one, dtype)
     if getattr(network, "_tied_weights_keys", None):
         network.tie_weights()  # type: ignore[operator]
     if diffusers_class:  # its non-persistent buffers follow, as in from_single_file

@@ -16,7 +16,7 @@ LISTED = 20  # and in a recipe
 class Fit:
     """How a LoRA fits a model: ``fit`` of ``layers`` are applied, ``left`` names the others. ``zero`` layers change nothing.
 
-    ``kinds`` counts the applied layers by kind.
+    ``kinds`` counts the applied layers by kind. ``multiplied_out``: layers whose packed weights had to be, to merge it.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Fit:
     left: tuple[str, ...] = ()
     kinds: tuple[tuple[str, int], ...] = ()
     zero: int = 0
+    multiplied_out: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible values, for a recipe."""
@@ -34,7 +35,7 @@ class Fit:
         return {
             "name": self.name, "file": self.file, "weight": denoiser, "text_weight": text, "fit": self.fit,
             "layers": self.layers, "left": list(self.left[:LISTED]), "kinds": dict(self.kinds), "zero": self.zero,
-        }  # fmt: skip
+        } | ({"multiplied_out": self.multiplied_out} if self.multiplied_out else {})  # fmt: skip
 
     def message(self) -> Text:
         return fit_message(self.to_dict())
@@ -47,6 +48,11 @@ def fit_message(fit: Mapping[str, Any]) -> Text:
     if missing := fit["layers"] - fit["fit"]:
         names = ", ".join(fit["left"][:EXAMPLES]) + (", …" if missing > EXAMPLES else "")
         en, zh = f"{en}; left over: {names}", f"{zh}；未用：{names}"
+    if wide := fit.get("multiplied_out"):
+        en, zh = (
+            f"{en}; {wide} packed layers are multiplied out for it",
+            f"{zh}；为此还原了 {wide} 层的压缩权重",
+        )
     if fit["zero"] == fit["fit"]:
         return Text(f"{en}; all of them are zero, so it changes nothing", f"{zh}；全部为零，因此不起任何作用")
     if fit["zero"]:

@@ -2,8 +2,9 @@
 
 A GGUF file is a magic number, key-value metadata, one record per tensor (name, dimensions from the innermost outwards,
 type, offset) and the aligned data; all little-endian (ggml's docs/gguf.md). ``header`` answers as ``weights.header`` does
-and gives the same guarantees. Block types are multiplied out by the ``gguf`` package, ggml's own Python, in float32:
-diffusers' port of it computes in float16, where scales round (1e-3 relative) and large ones overflow.
+and gives the same guarantees. Block types are multiplied out in float32 by diffusers' torch functions, on any device, or by
+the ``gguf`` package, ggml's own Python, where diffusers has none; both give the same bits. diffusers' own layers call its
+functions in float16, where scales round (1e-3 relative) and large ones overflow.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ READ = frozenset(PLAIN) | frozenset(
         "IQ1_M",
         "IQ1_S",
     ]
+)
+# Types that diffusers multiplies out as well, on the device: weights in them may stay packed there (``kept``).
+ON_DEVICE = frozenset(
+    ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K", "IQ4_NL", "IQ4_XS")
 )
 # Metadata arrays longer than this (a tokenizer's vocabulary) are skipped.
 LONGEST_ARRAY = 64
@@ -284,28 +289,52 @@ def _broken(path: Path, en: str, zh: str) -> BadFile:
 # -- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def tensors(path: Path, entries: dict[str, Any] | None = None) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """The tensors of a file, one at a time, as (name, type, tensor): F32, F16 and BF16 as they are stored, block types multiplied out in float32.
-    ``entries``: those wanted, of ``header``; all if None. Raises as ``header``.
+def stored(
+    path: Path, entries: dict[str, Any] | None = None
+) -> Iterator[tuple[str, str, list[int], torch.Tensor]]:
+    """The tensors of a file, one at a time, as they are stored: (name, type, shape, flat bytes). ``entries``: those wanted,
+    of ``header``; all if None. Raises as ``header``.
     """
     import numpy as np
+    import torch
 
     data = np.memmap(path, mode="r")
     for name, entry in (header(path) if entries is None else entries).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            numbers = decode(np.asarray(data[begin:end]), entry["dtype"]).reshape(entry["shape"])
-            yield name, entry["dtype"], numbers
+            yield name, entry["dtype"], entry["shape"], torch.from_numpy(np.array(data[begin:end]))
 
 
-def decode(data: Any, dtype: str) -> torch.Tensor:
-    """Flat bytes (a uint8 array) in a GGUF type as the numbers they mean, flat."""
+def tensors(path: Path, entries: dict[str, Any] | None = None) -> Iterator[tuple[str, str, torch.Tensor]]:
+    """As ``stored``, in numbers: (name, type, tensor), F32, F16 and BF16 as they are stored, block types multiplied out in
+    float32.
+    """
+    for name, dtype, shape, data in stored(path, entries):
+        yield name, dtype, decode(data, dtype).reshape(shape)
+
+
+def fills_rows(dtype: str, shape: list[int]) -> bool:
+    """Whether each row of a tensor begins with a block of its own."""
+    import gguf
+
+    block: int = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]][0]
+    return prod(shape[1:]) % block == 0
+
+
+def decode(data: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Flat uint8 bytes in a GGUF type as the numbers they mean, flat, on the same device."""
     import torch
 
     if dtype in PLAIN:
-        return torch.from_numpy(data.copy()).view(getattr(torch, PLAIN[dtype]))
+        return data.view(getattr(torch, PLAIN[dtype]))
     import gguf
 
     kind = gguf.GGMLQuantizationType[dtype]
-    rows = data.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1])
-    return torch.from_numpy(gguf.quants.dequantize(rows, kind)).flatten()
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    rows = data.reshape(-1, size)
+    if dtype in ON_DEVICE:
+        from diffusers.quantizers.gguf.utils import dequantize_functions
+
+        found: torch.Tensor = dequantize_functions[kind](rows, block, size, dtype=torch.float32)
+        return found.flatten()
+    return torch.from_numpy(gguf.quants.dequantize(rows.numpy(), kind)).flatten()

@@ -58,20 +58,20 @@ UNKNOWN = Text("unknown to this architecture", "该架构中没有对应的参�
 @dataclass(frozen=True)
 class Ledger:
     """How many of the stored tensors of some files were used. ``harmless``: names of left-over tensors that change
-    nothing.
+    nothing. ``kept``: how many parameters stay packed in memory.
     """
 
     total: int
     harmless: tuple[str, ...] = ()
+    kept: int = 0
 
     @property
     def used(self) -> int:
         return self.total - len(self.harmless)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"used": self.used, "of": self.total} | (
-            {"left": list(self.harmless)} if self.harmless else {}
-        )
+        left = {"left": list(self.harmless)} if self.harmless else {}
+        return {"used": self.used, "of": self.total} | left | ({"kept": self.kept} if self.kept else {})
 
 
 @dataclass
@@ -83,14 +83,14 @@ class Ledgers:
     def to_dict(self) -> dict[str, Any]:
         return {name: ledger.to_dict() for name, ledger in self.found.items()}
 
-    def close(self, name: str, path: Path, stored: Iterable[str], used: Iterable[str]) -> None:
-        """Record the tensors of ``path``. Raises Unfit, naming one, where left-over tensors would change the picture."""
+    def close(self, name: str, path: Path, stored: Iterable[str], used: Iterable[str], kept: int = 0) -> None:
+        """Record the tensors of ``path``, and that ``kept`` parameters stay packed. Raises Unfit, naming one, where left-over tensors would change the picture."""
         stored = list(stored)
         left = sorted(set(stored) - set(used))
         harmful = [tensor for tensor in left if not any(re.search(pattern, tensor) for pattern in HARMLESS)]
         if harmful:
             raise _left_over(path, harmful)
-        self.found[name] = Ledger(len(stored), tuple(left))
+        self.found[name] = Ledger(len(stored), tuple(left), kept)
 
 
 def _left_over(path: Path, names: list[str]) -> Unfit:

@@ -20,6 +20,7 @@ from starrynight.errors import Unfit
 from starrynight.models import habits, single_file, tensors, weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.convert import convert, empty, fill
+from starrynight.models.kept import KeptLayer, count_kept
 from starrynight.models.ledger import MARKERS, Ledgers
 from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
@@ -112,8 +113,11 @@ def is_decoding(name: str) -> bool:
 
 
 def narrowest(modules: Sequence[torch.nn.Module]) -> torch.dtype:
-    """The narrowest floating format among the parameters; float32 if none is narrower."""
+    """The narrowest floating format among the parameters and what packed ones are multiplied out to; float32 if none is
+    narrower.
+    """
     formats = {parameter.dtype for module in modules for parameter in module.parameters()}
+    formats |= {part.held for module in modules for part in module.modules() if isinstance(part, KeptLayer)}
     return next((dtype for dtype in NARROW if dtype in formats), torch.float32)
 
 
@@ -144,6 +148,10 @@ class LoadSpec:
         roles = {"vae": ("vae_decode",)}.get(component, (role(component),))
         chosen = [choice for choice in self.plan if choice.component in roles]
         return only(self.folds, component) if self.folds and any(c.folded for c in chosen) else None
+
+    def keeps(self, component: str) -> bool:
+        """Whether its weights stay as its files store them, if its layers can."""
+        return any(choice.kept for choice in self.plan if choice.component == role(component) != "vae_encode")
 
     def finish(
         self, component: str, network: torch.nn.Module, in_file: FoldPlan | None = None
@@ -197,13 +205,14 @@ def _from_files(model: LocalModel, spec: LoadSpec) -> dict[str, torch.nn.Module]
         reading = {
             name: spec.reading(name, model.files[name]) for name, file in model.parts.items() if file == path
         }
-        stored, used = _stored_in(path, reading), set(MARKERS)
+        prefixes = {name: model.files[name][0].prefix for name in reading}
+        kept = {name: prefix for name, prefix in prefixes.items() if spec.keeps(name)}
+        stored, used = _stored_in(path, reading, kept), set(MARKERS)
         for name, dtype in reading.items():
             kind = index.get(name)
             if not (isinstance(kind, list) and kind[0] in LIBRARIES):
                 raise _not_for(path, f"{model.folder} has no {name}", f"{model.folder} 没有 {name}")
-            prefix = model.files[name][0].prefix
-            own = {key: tensor for key, tensor in stored.meant.items() if key.startswith(prefix)}
+            own = stored.within(prefixes[name])
             network, sources = _filled(path, model.folder / name, kind, own, dtype)
             used |= sources
             in_file = parse_plan(model.files[name][0].fold)
@@ -215,28 +224,36 @@ def _from_files(model: LocalModel, spec: LoadSpec) -> dict[str, torch.nn.Module]
         asked = [
             name for name in stored.names if not name.startswith(model.files[next(iter(reading))][0].unused)
         ]
-        spec.ledgers.close(label, path, asked, used | stored.companions)
+        packed = sum(count_kept(ready[name]) for name in reading)
+        spec.ledgers.close(label, path, asked, used | stored.companions, packed)
     return ready
 
 
-def _stored_in(path: Path, reading: dict[str, torch.dtype]) -> StoredTensors:
-    """The tensors of a single file, scaled ones in the format that ``reading`` has for their component."""
+def _stored_in(path: Path, reading: dict[str, torch.dtype], kept: dict[str, str]) -> StoredTensors:
+    """The tensors of a single file, scaled ones in the format that ``reading`` has for their component; packed where they are
+    of a component in ``kept``, component → prefix of its names.
+    """
     widest = max(reading.values(), key=lambda dtype: dtype.itemsize)
 
     def dtype_of(tensor: str) -> torch.dtype:
         return next((reading[name] for name in single_file.components_of(tensor) if name in reading), widest)
 
+    def stays(tensor: str) -> bool:
+        own = single_file.components_of(tensor)
+        own += ["transformer"] if "unet" in own else []  # ComfyUI's prefix is that of any denoiser
+        return any(tensor.startswith(prefix) and name in (own or kept) for name, prefix in kept.items())
+
     with library_errors(path):
-        return tensors.read(path, dtype_of)
+        return tensors.read(path, dtype_of, stays)
 
 
 def _filled(
-    path: Path, folder: Path, kind: list[str], stored: dict[str, torch.Tensor], dtype: torch.dtype
+    path: Path, folder: Path, kind: list[str], stored: StoredTensors, dtype: torch.dtype
 ) -> tuple[torch.nn.Module, frozenset[str]]:
     """The network that ``folder`` configures with numbers out of ``stored``, and the names of those it took."""
     with library_errors(path):
-        network = empty(_class(kind), folder, stored)
-        found = convert(network, stored)
+        network = empty(_class(kind), folder, stored.names)
+        found = convert(network, stored.meant, stored.packed, dtype)
     if found.missing:
         raise _lacks(path, folder.name, found.missing)
     if found.misfits:
@@ -248,7 +265,7 @@ def _filled(
             f"{folder.name}.{name} 的形状不同（{shapes}）",
         )
     with library_errors(path):
-        return fill(network, found.state, dtype), found.sources
+        return fill(network, found.state, dtype, found.packed), found.sources
 
 
 def _lacks(path: Path, component: str, names: Sequence[str]) -> Unfit:
@@ -269,26 +286,27 @@ def _tokenizers(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
 
 
 def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: LoadSpec) -> torch.nn.Module:
-    """A component of a diffusers folder. 8-bit weights with scales apart are multiplied out, which no library does."""
+    """A component of a diffusers folder. 8-bit weights with scales apart are multiplied out, or kept packed where the plan says
+    so; no library does either.
+    """
     dtype = spec.reading(folder.name, files)
     stored = [name for file in files for name in file.names]
-    if tensors.is_scaled(stored):
-        network, used = _scaled(folder, kind, files, dtype)
+    if spec.keeps(folder.name) or tensors.is_scaled(stored):
+        network, used = _scaled(folder, kind, files, dtype, spec.keeps(folder.name))
     else:
         network, used = _from_pretrained(folder, kind, files, dtype, stored)
-    spec.ledgers.close(folder.name, folder, stored, used)
+    spec.ledgers.close(folder.name, folder, stored, used, count_kept(network))
     in_file = next((plan for file in files if (plan := parse_plan(file.fold)) is not None), None)
     return spec.finish(folder.name, network, only(in_file, folder.name) if in_file else None)
 
 
 def _scaled(
-    folder: Path, kind: list[str], files: Sequence[WeightFile], dtype: torch.dtype
+    folder: Path, kind: list[str], files: Sequence[WeightFile], dtype: torch.dtype, keep: bool
 ) -> tuple[torch.nn.Module, set[str]]:
     with library_errors(folder):
-        read = [tensors.read(file.path, lambda _: dtype) for file in files]
-    meant = {name: tensor for part in read for name, tensor in part.meant.items()}
-    network, used = _filled(folder, folder, kind, meant, dtype)
-    return network, set(used).union(*(part.companions for part in read))
+        read = tensors.read([file.path for file in files], lambda _: dtype, lambda _: keep)
+    network, used = _filled(folder, folder, kind, read, dtype)
+    return network, set(used | read.companions)
 
 
 def _from_pretrained(

@@ -82,10 +82,13 @@ def applied(
             scales = [adapter.weights[1] for adapter, name in zip(adapters, loaded, strict=True) if name]
             pipeline.set_adapters(chosen, scales)
         rest = [adapter for adapter, name in zip(adapters, loaded, strict=True) if not name]
+        fits = tuple(
+            adapter.fit if loaded[number] else adapter.merged_fit() for number, adapter in enumerate(adapters)
+        )
         undo.enter_context(merged(pipeline, rest))
         back = undo.pop_all()
     try:
-        yield tuple(adapter.fit for adapter in adapters)
+        yield fits
     finally:
         with _without_offloading(pipeline, place), back:
             pass

@@ -5,24 +5,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from starrynight.models.catalogue import LocalModel, role_of
+from starrynight.models.weights import WeightFile, is_quantised, stored_format
 from starrynight.numerics import precision
-from starrynight.numerics.precision import PrecisionPlan
+from starrynight.numerics.precision import PackedWeights, PrecisionPlan
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
 
-def choose(model: LocalModel, device: str | None, asked: str) -> PrecisionPlan:
-    """The plan for ``model`` on ``device`` (None: the best back end here). Raises BadRequest as ``precision.choose``."""
-    return decide(model, _probed(_kind(device)), asked)
+def choose(model: LocalModel, device: str | None, asked: str, budget: int | None = None) -> PrecisionPlan:
+    """The plan for ``model`` on ``device`` (None: the best back end here), of whose memory the weights may use what ``budget``
+    bytes allow (None: all of it). Raises BadRequest as ``precision.choose``.
+    """
+    return decide(model, _probed(_kind(device)), asked, budget)
 
 
-def decide(model: LocalModel, here: precision.Device, asked: str) -> PrecisionPlan:
-    """The plan for ``model`` on a device of which everything is known.
+def decide(model: LocalModel, here: precision.Device, asked: str, budget: int | None = None) -> PrecisionPlan:
+    """The plan for ``model`` on a device of which everything is known. ``budget`` decides only whether weights stay packed,
+    which changes no number.
 
     Folds can be made for any model (``folding``). They are offered where they are asked for, and where float16 is fast and
     bfloat16 does not exist.
@@ -35,8 +41,31 @@ def decide(model: LocalModel, here: precision.Device, asked: str) -> PrecisionPl
         folded=frozenset(model.parameters) - safe if wanted else frozenset(),
         float16_safe=safe,
         float32_vae=model.spec.float32_vae,
+        stored=_by_role(model, _quantised),
+        packed=_by_role(model, _packed),
     )
-    return precision.choose(here, profile, asked)
+    allowed = here if budget is None else replace(here, memory=max(1, budget))
+    return precision.keep_packed(allowed, profile, precision.choose(here, profile, asked))
+
+
+T = TypeVar("T")
+
+
+def _by_role(model: LocalModel, of: Callable[[list[WeightFile]], T | None]) -> dict[str, T]:
+    """What ``of`` says of the files of each component, all text encoders together; None is left out."""
+    files: dict[str, list[WeightFile]] = {}
+    for name, found in model.files.items():
+        files.setdefault(role_of(name), []).extend(found)
+    return {name: said for name, found in files.items() if (said := of(found)) is not None}
+
+
+def _quantised(files: list[WeightFile]) -> str | None:
+    return stored_format(files) if is_quantised(files) else None
+
+
+def _packed(files: list[WeightFile]) -> PackedWeights | None:
+    numbers, size = (sum(file.packed[place] for file in files) for place in (0, 1))
+    return PackedWeights(numbers, size) if numbers else None
 
 
 def machine(device: str) -> precision.Device:

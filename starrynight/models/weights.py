@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,10 +31,22 @@ SAMPLES, SAMPLE_BYTES = 64, 4096
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "special_tokens_map.json",
            "preprocessor_config.json", "generation_config.json")  # fmt: skip
 
+# What the name of a list of shards ends in.
+INDEX = ".safetensors.index.json"
+
 # Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
 
 _PLAIN = ("BF16", "F16", "F32", "F64")
+_WHOLE = ("I64", "I32", "BOOL")  # index buffers
+_EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
+
+# Names of tensors that are no numbers of a model but belong to its quantised weights (``tensors``, ``packed``).
+_FOUR_BITS = ".quant_state.bitsandbytes__"
+_COMPANION = re.compile(
+    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|comfy_quant|weight_scale(_inv)?|scale_weight"
+    r"|scale_input|input_scale|output_scale)$|\.quant_state\.|scaled_fp8$|_weight_(scale|zero_point)$|\._scale$"
+)
 
 # The header entry in which a written fold describes itself (``numerics.fold.HEADER``, which needs torch to import).
 FOLD_HEADER = "starry_fold"
@@ -82,6 +95,11 @@ def header(path: Path) -> dict[str, Any]:
             f"文件长 {length:,} 字节，而文件头声明 {expected:,} 字节",
         )
     return read
+
+
+def shards(path: Path) -> list[Path]:
+    """The files that hold the tensors of ``path``: itself, or those that a ``….safetensors.index.json`` names."""
+    return [path.parent / name for name in sorted(_shards(path))] if path.name.endswith(INDEX) else [path]
 
 
 def _extent(read: Any) -> int:
@@ -152,7 +170,8 @@ class WeightFile:
 
     ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold``
     entry, or "". ``prefix``: what the names of the component's tensors begin with. ``unused``: the prefixes of networks in the
-    same file that the model takes from elsewhere. ``names``: of its tensors.
+    same file that the model takes from elsewhere. ``names``: of its tensors. ``packed``: numbers and bytes of the weights that
+    layers can keep as they are stored (``kept``).
     """
 
     path: Path
@@ -162,6 +181,7 @@ class WeightFile:
     prefix: str = ""
     unused: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    packed: tuple[int, int] = (0, 0)
 
 
 def of_file(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> WeightFile:
@@ -181,6 +201,11 @@ def stored_format(files: Iterable[WeightFile]) -> str:
     # quantised formats first, plain floats last
     names = sorted({name for file in files for name in file.dtypes}, key=lambda n: (n in _PLAIN, n))
     return container + ", ".join(names)
+
+
+def is_quantised(files: Iterable[WeightFile]) -> bool:
+    """Whether a component's weights are stored in 8 bits or fewer, or in another form than plain floats."""
+    return bool({name for file in files for name in file.dtypes} - {*_PLAIN, *_WHOLE})
 
 
 def of_folder(folder: Path, but: Container[str] = ()) -> dict[str, tuple[WeightFile, ...]]:
@@ -224,13 +249,39 @@ def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[Weigh
 
 def _summary(path: Path, entries: Mapping[str, Any]) -> WeightFile:
     tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+    packed = {name: entry for name, entry in tensors.items() if _can_stay_packed(name, tensors)}
     return WeightFile(
         path,
         frozenset(entry["dtype"] for entry in tensors.values()),
-        sum(prod(entry["shape"]) for entry in tensors.values()),
+        _numbers(tensors),
         entries.get("__metadata__", {}).get(FOLD_HEADER, ""),
         names=tuple(tensors),
+        packed=(
+            _numbers(packed),
+            sum(stop - start for start, stop in (e["data_offsets"] for e in packed.values())),
+        ),
     )
+
+
+def _numbers(tensors: Mapping[str, Any]) -> int:
+    """How many numbers the tensors mean, without scales; bitsandbytes stores two in a byte."""
+    four_bits = {name.partition(_FOUR_BITS)[0] for name in tensors if _FOUR_BITS in name}
+    return sum(
+        prod(entry["shape"]) * (2 if name in four_bits else 1)
+        for name, entry in tensors.items()
+        if not _COMPANION.search(name)
+    )
+
+
+def _can_stay_packed(name: str, tensors: Mapping[str, Any]) -> bool:
+    """Whether a weight is in a format that layers multiply out themselves: float8, scaled or not, ComfyUI's int8, GGUF."""
+    dtype, shape = tensors[name]["dtype"], tensors[name]["shape"]
+    eight = (
+        name.endswith(".weight")
+        and dtype in _EIGHT_BITS
+        and name.removesuffix("weight") + "SCB" not in tensors
+    )
+    return len(shape) > 1 and (eight or dtype in gguf.ON_DEVICE)
 
 
 def fold_is_proved(fold: str) -> bool:

@@ -132,13 +132,24 @@ class Device:
 
 
 @dataclass(frozen=True)
+class PackedWeights:
+    """Weights of a component that its file stores in 8 bits or fewer and that its layers can keep so: how many numbers, in
+    how many bytes.
+    """
+
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ModelProfile:
     """The properties of a model that decide its formats.
 
     ``parameters``: component → number of parameters; the components are the denoiser ("transformer" or
     "unet"), "text_encoder" (all text encoders together) and "vae". ``folded``: components that are folded
     when loaded. ``float16_safe``: components that their authors publish for float16. ``float32_vae``: the
-    authors decode in float32 (Z-Image's do; diffusers uses the given dtype).
+    authors decode in float32 (Z-Image's do; diffusers uses the given dtype). ``stored``: component → the format of its
+    files where that is a quantised one ("GGUF Q4_K, F32"); ``packed``: its weights that can stay so.
     """
 
     family: str
@@ -146,6 +157,8 @@ class ModelProfile:
     folded: frozenset[str] = frozenset()
     float16_safe: frozenset[str] = frozenset()
     float32_vae: bool = False
+    stored: Mapping[str, str] = field(default_factory=dict)
+    packed: Mapping[str, PackedWeights] = field(default_factory=dict)
 
     @property
     def denoiser(self) -> str:
@@ -166,7 +179,9 @@ class ModelProfile:
 class Choice:
     """The format of one role, with the reason in both languages.
 
-    ``emulated``: every op computes in float32 and rounds its result, as ``emulate.Emulation`` does.
+    ``emulated``: every op computes in float32 and rounds its result, as ``emulate.Emulation`` does. ``stored``: the format of
+    the files, where it is a quantised one. ``kept``: the weights stay so in memory, and each layer multiplies its own out to
+    ``format`` while it computes; the numbers are the same.
     """
 
     component: str
@@ -174,6 +189,8 @@ class Choice:
     reason_en: str
     reason_zh: str
     emulated: bool = False
+    stored: str = ""
+    kept: bool = False
 
     @property
     def folded(self) -> bool:
@@ -204,9 +221,12 @@ class PrecisionPlan:
         return iter(self.choices)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain data for a recipe or a report; ``emulated`` is left out where it is False."""
+        """Plain data for a recipe or a report; ``emulated``, ``stored`` and ``kept`` are left out where they are empty."""
         fields = {choice.component: asdict(choice) for choice in self.choices}
-        return {name: {k: v for k, v in entry.items() if v is not False} for name, entry in fields.items()}
+        return {
+            name: {k: v for k, v in entry.items() if v is not False and (k != "stored" or v)}
+            for name, entry in fields.items()
+        }
 
     def replaced(self, *others: Choice) -> PrecisionPlan:
         """The plan with these choices in place of its own."""
@@ -223,10 +243,47 @@ def choose(device: Device, model: ModelProfile, requested: str | Mapping[str, st
     """
     formats = _formats_by_role(model, requested)
     return PrecisionPlan(tuple(
-        _with_emulation(device, _best(device, model, role) if formats[role] == "auto"
-                        else _requested(device, model, role, formats[role]))
+        replace(
+            _with_emulation(device, _best(device, model, role) if formats[role] == "auto"
+                            else _requested(device, model, role, formats[role])),
+            stored=model.stored.get(model.roles[role], ""),
+        )
         for role in model.roles
     ))  # fmt: skip
+
+
+def keep_packed(device: Device, model: ModelProfile, plan: PrecisionPlan) -> PrecisionPlan:
+    """``plan`` with the components marked whose weights stay packed, because the device's memory asks for it.
+
+    On an accelerator components are there one after another, so each must fit by itself; on a CPU all of them lie in memory
+    together. A fold changes weights, and emulation rounds them in an order of its own, so both need them multiplied out.
+    """
+    sizes = {model.roles[c.component]: _size(model, c) for c in plan if c.component != "vae_encode"}
+
+    def keeps(choice: Choice) -> bool:
+        component = model.roles[choice.component]
+        packed = model.packed.get(component)
+        if packed is None or component == "vae" or choice.folded or choice.emulated:
+            return False
+        needed = sum(sizes.values()) if device.kind == "cpu" else sizes[component]
+        smaller = packed.bytes < packed.parameters * BYTES[choice.format]
+        return smaller and bool(device.memory) and needed > WEIGHTS_SHARE * device.memory
+
+    return plan.replaced(*(
+        replace(
+            choice, kept=True,
+            reason_en=f"{choice.reason_en}; {_gigabytes(sizes[model.roles[choice.component]])} in {choice.dtype} are too much "
+                      f"for {_gigabytes(device.memory)}, so the weights stay as stored and each layer multiplies its own out",
+            reason_zh=f"{choice.reason_zh}；以 {choice.dtype} 存放需 {_gigabytes(sizes[model.roles[choice.component]])}，超出 "
+                      f"{_gigabytes(device.memory)} 内存的余量，故权重保持原存储格式，由各层在计算时还原",
+        )
+        for choice in plan if keeps(choice)
+    ))  # fmt: skip
+
+
+def _size(model: ModelProfile, choice: Choice) -> int:
+    """Bytes of a component's weights in the format of its choice."""
+    return model.parameters.get(model.roles[choice.component], 0) * BYTES[choice.format]
 
 
 def _with_emulation(device: Device, choice: Choice) -> Choice:
@@ -370,4 +427,4 @@ def _label(device: Device) -> str:
 
 
 def _gigabytes(amount: int) -> str:
-    return f"{amount / 2**30:.0f} GB"
+    return f"{amount / 2**30:.0f} GB" if amount >= 2**30 else f"{amount / 2**20:.0f} MB"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from starrynight.models.kept import KeptLayer
 from starrynight.models.load import denoiser_name, is_decoding, narrowest, networks
 from starrynight.numerics.dtypes import HALVES
 from starrynight.numerics.fold import fold_epsilons
@@ -30,7 +31,7 @@ from starrynight.verdict import Fault
 class Component:
     """The networks that one stage of the pipeline runs, by their names in the pipeline.
 
-    ``stores``: 16-bit formats whose results are right on this device. ``reload`` returns the parameters of the model's
+    ``stores``: 16-bit formats whose results are right on this device. ``stored``: the quantised format of its files, or "". ``reload`` returns the parameters of the model's
     files in float32, by the same names. ``replan`` computes new folds that include the ranges of the broken picture, and
     returns the difference to the folds in force and the weights folded by it; None where nothing can be replanned.
     """
@@ -40,6 +41,7 @@ class Component:
     stores: frozenset[str] = frozenset(("bfloat16", "float16"))
     reload: Callable[[], Mapping[str, torch.Tensor]] | None = None
     replan: Callable[[], tuple[FoldPlan, Mapping[str, torch.Tensor]] | None] | None = None
+    stored: str = ""
     islands: dict[str, tuple[Any, ...]] = field(
         default_factory=dict
     )  # by module, the hooks that cast at its border
@@ -111,6 +113,9 @@ class Component:
                         leave.dtype = dtype
 
     def _recast_module(self, full: str, module: nn.Module, dtype: torch.dtype, originals: list[Any]) -> None:
+        if isinstance(module, KeptLayer) and module.held in HALVES:
+            self.later_undo(partial(setattr, module, "held", module.held))
+            module.held = dtype
         for name in own_tensors(module):
             tensor = offload.numbers(module, name).detach()
             if tensor.dtype in HALVES and tensor.dtype != dtype:

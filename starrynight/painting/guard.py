@@ -283,7 +283,7 @@ class Guard:
         if fault is None:
             return value
         with self._hooks_off():
-            fault = replace(fault, format=str(part.half() or torch.float32)[6:])
+            fault = replace(fault, format=str(part.half() or torch.float32)[6:], stored=part.stored)
             fault = fault.at(locate_fault(part.networks, run))
             for one in FALLBACKS if self.recover else ():
                 if one.name in part.tried and not one.grows:
@@ -296,7 +296,8 @@ class Guard:
                         return value
                     if not one.grows:
                         break
-                    fault = still.at(locate_fault(part.networks, run)) if still.total else fault
+                    if still.total:
+                        fault = replace(still, stored=part.stored).at(locate_fault(part.networks, run))
         raise self._refusal(fault)
 
     def _change(self, one: fallback.Fallback, part: Component, fault: Fault) -> str | None:

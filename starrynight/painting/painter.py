@@ -71,6 +71,7 @@ class Painter:
             pipeline, precision_plan.stores(device.type), partial(_float32_parameters, model, plan, pipeline)
         )
         for part in parts.values():
+            part.stored = next((choice.stored for choice in plan if choice.component == part.name), "")
             if part.name in {choice.component for choice in plan if choice.folded}:
                 # its weights are not those of the files; their folds can be planned anew instead
                 part.reload, part.replan = None, partial(self._replan, part)
@@ -108,7 +109,7 @@ class Painter:
         where = torch.device(device) if device else torch_device(kind())
         with library_errors(spec.path):
             model = catalogue.resolve(spec)
-            plan = plan or precision_plan.choose(model, device, request.precision)
+            plan = plan or precision_plan.choose(model, device, request.precision, memory_budget)
             folding_on = calibrate.device_for(model, where, memory_budget)
             plan, folds = calibrate.prepare(model, plan, on_folding, folding_on)
             pipeline = load(model, plan, folds, folding_on)
@@ -348,7 +349,9 @@ def _steps(pipeline: Any) -> int:
 
 def _float32_parameters(model: LocalModel, plan: PrecisionPlan, pipeline: Any) -> dict[str, torch.Tensor]:
     """Every parameter in the model's files, in float32, by component and name, with what LoRAs are merged into it."""
-    exact = PrecisionPlan(tuple(replace(choice, format="float32", emulated=False) for choice in plan))
+    exact = PrecisionPlan(
+        tuple(replace(choice, format="float32", emulated=False, kept=False) for choice in plan)
+    )
     found = {
         f"{name}.{key}": tensor
         for name, part in networks(load(model, exact)).items()
