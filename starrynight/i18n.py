@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from starrynight.settings import settings
+from starrynight.settings import terminal_language
 
 LANGUAGES = ("zh", "en")
 
@@ -30,5 +30,5 @@ def is_chinese(lang: str) -> bool:
 
 
 def t(en: str, zh: str, lang: str | None = None) -> str:
-    """The message in ``lang``, or in the terminal's language (``settings().lang``) if none is given."""
-    return Text(en, zh).to(lang or settings().lang)
+    """The message in ``lang``, or in the terminal's language if none is given."""
+    return Text(en, zh).to(lang or terminal_language())

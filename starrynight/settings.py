@@ -46,19 +46,42 @@ def terminal_language(environ: dict[str, str] | os._Environ[str] = os.environ) -
     for variable in ("STARRY_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := environ.get(variable):
             return "zh" if value.lower().startswith("zh") else "en"
-    return "zh" if (locale.getlocale()[0] or "").lower().startswith(("zh", "chinese")) else "en"
+    try:
+        found = locale.getlocale()[0] or ""
+    except ValueError:  # a locale that Python does not know
+        found = ""
+    return "zh" if found.lower().startswith(("zh", "chinese")) else "en"
+
+
+def debugging() -> bool:
+    """Whether tracebacks are printed: STARRY_DEBUG is set, and not to 0."""
+    return os.environ.get("STARRY_DEBUG", "0") not in ("", "0")
 
 
 def settings() -> Settings:
-    """The settings of the current environment. Cheap, so callers read them anew instead of keeping a copy."""
-    home = os.environ.get("STARRY_HOME")
+    """The settings of the current environment. Cheap, so callers read them anew instead of keeping a copy.
+
+    Raises BadRequest where no home folder can be found.
+    """
     return Settings(
-        home=Path(home).expanduser() if home else Path.home() / ".starrynight",
+        home=_home(os.environ.get("STARRY_HOME")),
         lang=terminal_language(),
         producer=os.environ.get("STARRY_PRODUCER", "Starry Night"),
         hub_endpoint=os.environ.get("HF_ENDPOINT"),
         model_paths=_paths(os.environ.get("STARRY_MODEL_PATHS", "")),
     )
+
+
+def _home(named: str | None) -> Path:
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".starrynight"
+    except RuntimeError as error:  # "~nobody", or a user without a home
+        from starrynight.errors import BadRequest
+
+        raise BadRequest(
+            f"There is no home folder for {named or '~'}; set STARRY_HOME to a folder.",
+            f"找不到 {named or '~'} 对应的主目录；请把 STARRY_HOME 设为一个文件夹。",
+        ) from error
 
 
 def _paths(listed: str) -> tuple[Path, ...]:

@@ -11,9 +11,10 @@ import sys
 
 import typer
 
+from starrynight.cli import unexpected
 from starrynight.cli.terminal import app, print_error
 from starrynight.cli.usage import usage_error
-from starrynight.errors import Cancelled, StarryError
+from starrynight.errors import Cancelled
 
 # Each module registers its command, or its group of commands.
 COMMANDS = (
@@ -32,18 +33,22 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Run one command and exit. A ``StarryError`` becomes one message on stderr and its own exit code."""
+    """Run one command and exit. Every error becomes one message on stderr and an exit code; see ``unexpected``."""
     for stream in (sys.stdout, sys.stderr):  # an encoding without ✦ (GBK) must not end a command
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    unexpected.catch_threads()
     try:
         code = run(sys.argv[1:])
-    except StarryError as error:
-        code = print_error(error)
     except (KeyboardInterrupt, typer.Abort):  # before a command began, or at a question
         code = Cancelled.exit_code
     except typer.exceptions.TyperException as error:
         code = print_error(usage_error(error, getattr(error, "ctx", None)))
+    except BaseException as error:
+        if not unexpected.is_foreign(error):
+            raise
+        code = print_error(unexpected.sentence(error))
+        unexpected.print_traceback(error)
     if code == Cancelled.exit_code:  # Typer turns Ctrl-C into this code without a message
         print_error(Cancelled())
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,6 +9,7 @@ import typer
 
 from starrynight.cli.terminal import DEVICE, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
+from starrynight.errors import BadRequest
 from starrynight.i18n import t
 from starrynight.settings import settings
 
@@ -91,20 +92,23 @@ def run(
 ) -> None:
     plan = {
         "models": tuple(model),
-        "formats": _names(formats),
+        "formats": _names("--formats", formats),
         "prompts": prompts,
         "seeds": seeds,
         "counted": pictures,
-        "claims": _names(claims),
+        "claims": _names("--claims", claims),
         "size": size,
         "steps": steps,
     }
     _measure(out, quick, {name: value for name, value in plan.items() if value not in (None, ())}, device)
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    """ "C5, C9" is ("C5", "C9"); None is ()."""
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    """ "C5, C9" is ("C5", "C9"); None is (). Raises BadRequest for an option that names nothing."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+    if text is not None and not names:
+        raise BadRequest(f"{option} names nothing; leave it out for all.", f"{option} 是空的；不写即为全部。")
+    return names
 
 
 def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | None) -> None:

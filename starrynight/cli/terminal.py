@@ -6,6 +6,7 @@ rich.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Self, TextIO
 
@@ -15,7 +16,7 @@ from starrynight import __version__
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import StarryError
 from starrynight.i18n import t
-from starrynight.settings import settings
+from starrynight.settings import terminal_language
 
 app = CommandGroup(
     name="starry",
@@ -30,9 +31,19 @@ app = CommandGroup(
 )
 
 
+def _device(name: str | None) -> str | None:
+    from starrynight.numerics.precision import parse_device
+
+    if name is not None:
+        parse_device(name)
+    return name
+
+
 # Shared by several commands.
 DEVICE = typer.Option(
-    None, help=t("cpu, cuda, mps …; by default the best there is.", "cpu、cuda、mps…… 不给则自动选择。")
+    None,
+    help=t("cpu, cuda, mps …; by default the best there is.", "cpu、cuda、mps…… 不给则自动选择。"),
+    callback=_device,
 )
 JSON = typer.Option(False, "--json", help=t("Print JSON.", "输出 JSON，供程序读取。"))
 MODEL_HELP = t(
@@ -56,8 +67,17 @@ def starry(
         callback=_print_version,
         help=t("Print the version and exit.", "显示版本。"),
     ),
+    debug: bool = typer.Option(
+        False,
+        "--debug",
+        help=t(
+            "Print the traceback of an error, as STARRY_DEBUG=1 does.",
+            "出错时显示调用栈，同 STARRY_DEBUG=1。",
+        ),
+    ),
 ) -> None:
-    pass
+    if debug:
+        os.environ["STARRY_DEBUG"] = "1"  # other processes that this one starts read it too
 
 
 def help_page(what: tuple[str, str], *examples: str | tuple[str, str, str]) -> str:
@@ -69,7 +89,7 @@ def help_page(what: tuple[str, str], *examples: str | tuple[str, str, str]) -> s
 
 def print_error(error: StarryError) -> int:
     """One message on stderr. Returns the error's exit code."""
-    print(f"✗ {error.message(settings().lang)}", file=sys.stderr)
+    print(f"✗ {error.message(terminal_language())}", file=sys.stderr)
     return error.exit_code
 
 

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from starrynight import validation_messages
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text, is_chinese, t
-from starrynight.settings import settings
+from starrynight.settings import terminal_language
 from starrynight.text import excerpt
 
 
@@ -34,7 +34,7 @@ class _TwoLanguages:
             raise usage_error(error, context) from error
 
     def format_help(self, context: Any, formatter: Any) -> None:
-        if is_chinese(settings().lang):
+        if is_chinese(terminal_language()):
             self.options_metavar = "[选项]"
             self.subcommand_metavar = "命令 [参数]……"
             self.get_help_option(context).help = "显示本页。"  # type: ignore[attr-defined]

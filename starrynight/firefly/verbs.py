@@ -12,11 +12,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from starrynight.errors import StarryError
 from starrynight.models import sizes
 from starrynight.models.catalogue import SHIPPED
 from starrynight.settings import settings
@@ -202,4 +204,7 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     options = arguments().parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    options.job(options)
+    try:
+        options.job(options)
+    except StarryError as error:
+        sys.exit(f"✗ {error.message(settings().lang)}")

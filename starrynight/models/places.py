@@ -96,7 +96,11 @@ def add(name: str) -> Path:
     Raises MissingFile, BadFile for a file that is no such YAML, StorageError.
     """
     path = _absolute(name)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError:  # a name that no file system takes
+        there = False
+    if not there:
         raise MissingFile(f"There is no folder “{path}”.", f"找不到文件夹“{path}”。")
     roots(path)
     kept = _kept()
@@ -128,7 +132,10 @@ def _file() -> Path:
 def _kept() -> list[Path]:
     if not _file().is_file():
         return []
-    listed = weights.read_json(_file()).get("places")
+    try:
+        listed = weights.read_json(_file()).get("places")
+    except BadFile:
+        listed = None
     if not (isinstance(listed, list) and all(isinstance(path, str) and path for path in listed)):
         raise BadFile(
             f"“{_file()}” does not list places; delete it and add them again: starry models places add FOLDER.",
@@ -258,9 +265,14 @@ def _scan(root: Path, visited: set[tuple[int, int]], skipped: list[Path]) -> Ite
             continue
         for entry in entries:
             path = Path(entry.path)
-            if entry.is_file() and path.suffix.lower() in (*SUFFIXES, *PICKLED):
+            try:
+                is_file, is_folder = entry.is_file(), entry.is_dir()
+            except OSError:  # a link to itself
+                skipped.append(path)
+                continue
+            if is_file and path.suffix.lower() in (*SUFFIXES, *PICKLED):
                 yield Found(path, path.relative_to(root).as_posix())
-            elif not entry.name.startswith(".") and entry.is_dir():
+            elif is_folder and not entry.name.startswith("."):
                 waiting.append((path, depth + 1))
 
 

@@ -109,12 +109,14 @@ def _read_rates(path: Path) -> dict[str, dict[str, float]]:
 
 
 def _kind(device: str | None) -> str | None:
-    """``precision.Device.kind`` of a torch device: "cuda:1" is "cuda", or "rocm" on an AMD build."""
+    """``precision.Device.kind`` of a torch device: "cuda:1" is "cuda", or "rocm" on an AMD build. Raises UnknownName."""
     if device is None:
         return None
     import torch
 
-    kind = device.split(":")[0]
+    from starrynight.numerics import device as hardware
+
+    kind = hardware.named(device).type
     return "rocm" if kind == "cuda" and torch.version.hip else kind
 
 

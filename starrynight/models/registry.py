@@ -54,7 +54,10 @@ def read(name: str) -> Entry | None:
     if stem is None:
         return None
     path = path_of(stem)
-    found = weights.read_json(path)
+    try:
+        found = weights.read_json(path)
+    except BadFile:
+        found = {}
     base, parts = found.get("base"), found.get("parts")
     right = found.get("starry_model") == VERSION and isinstance(base, str)
     if not (right and isinstance(parts, dict) and _are_paths(parts)):

@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile
+from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile, reason
 from starrynight.models import gguf, quantisation
 from starrynight.numerics.precision import fold_holds
 
@@ -66,9 +66,17 @@ def find(name: str) -> Path | None:
 def header(path: Path) -> dict[str, Any]:
     """The header of a .safetensors or .gguf file: name → {dtype, shape, data_offsets}, and "__metadata__".
 
-    Raises MissingFile, LfsPointer, PickledFile, BadFile when the file is empty, cut short or neither format, or as
-    ``gguf.header``.
+    Raises MissingFile, LfsPointer, PickledFile, BadFile when the file is empty, cut short, neither format or cannot be
+    read, or as ``gguf.header``.
     """
+    try:
+        return _header(path)
+    except OSError as error:
+        en, zh = reason(error)
+        raise BadFile(f"“{path}” cannot be read: {en}.", f"无法读取“{path}”：{zh}。") from error
+
+
+def _header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
     length = path.stat().st_size

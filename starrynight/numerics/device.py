@@ -14,7 +14,9 @@ from contextlib import contextmanager
 
 import torch
 
-from starrynight.numerics.precision import Device
+from starrynight.errors import BadRequest
+from starrynight.numerics.precision import Device, parse_device
+from starrynight.text import excerpt
 
 # A product is timed at the first size that takes this long; smaller ones measure the threads'
 # synchronisation. The formats take turns, so that other work on the machine slows all of them alike, and the
@@ -36,6 +38,33 @@ def kind() -> str:
 def torch_device(kind: str) -> torch.device:
     """The torch device of a back end. torch calls ROCm "cuda"."""
     return torch.device("cuda" if kind == "rocm" else kind)
+
+
+def named(name: str | None) -> torch.device:
+    """The device called ``name``, as "cpu" or "cuda:1"; None: the best here.
+
+    Raises UnknownName for what names no device, and BadRequest for one that is not here.
+    """
+    if name is None:
+        return torch_device(kind())
+    back_end, number = parse_device(name)
+    here = _devices()
+    if number >= len(here.get(back_end, ())):
+        known = list(dict.fromkeys(one for names in here.values() for one in names))
+        raise BadRequest(
+            f"There is no {excerpt(name)} on this machine; it has: {', '.join(known)}.",
+            f"这台机器上没有 {excerpt(name)}；现有：{'、'.join(known)}。",
+        )
+    device = torch_device(back_end)
+    return torch.device(device.type, number) if ":" in name and back_end != "cpu" else device
+
+
+def _devices() -> dict[str, list[str]]:
+    """The devices of each back end that is here, by name. ROCm's also go by torch's name, "cuda"."""
+    counts = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "xpu": torch.xpu.device_count()}
+    counts["rocm" if torch.version.hip else "cuda"] = torch.cuda.device_count()
+    names = {kind: [f"{kind}:{k}" if n > 1 else kind for k in range(n)] for kind, n in counts.items() if n}
+    return names | ({"cuda": names["rocm"]} if "rocm" in names else {})
 
 
 def add_up_in_float32() -> None:

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from starrynight.errors import BadRequest
+from starrynight.errors import BadRequest, UnknownName
+from starrynight.i18n import Text
+from starrynight.text import excerpt
 
 FORMATS = ("float32", "bfloat16", "float16", "float16-folded")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float16-folded": 2}
@@ -42,6 +44,18 @@ ROCM_FLOAT16 = (*ROCM_BFLOAT16, "gfx900", "gfx906", "gfx103")
 # an epsilon that could not be rescaled changes the last bits (at most 2^-22 = 2.4e-7 per norm,
 # ``solve.NEGLIGIBLE``).
 UNCHANGED = 1e-6
+
+BACK_ENDS = ("cpu", "cuda", "rocm", "mps", "xpu")  # ``Device.kind``
+DEVICE = Text("device", "设备")
+
+
+def parse_device(name: str) -> tuple[str, int]:
+    """The back end and the number in a device's name: "cuda:1" is ("cuda", 1). Raises UnknownName."""
+    kind, colon, number = name.strip().lower().partition(":")
+    if kind not in BACK_ENDS or (colon and not (number.isascii() and number.isdecimal() and len(number) < 4)):
+        hint = ("Several of a kind have numbers, as in cuda:1.", "同类多个设备用编号，例如 cuda:1。")
+        raise UnknownName(DEVICE, excerpt(name), BACK_ENDS, hint)
+    return kind, int(number or 0)
 
 
 def fold_holds(

@@ -27,7 +27,7 @@ from starrynight.models.fit import Fit
 from starrynight.models.library_errors import library_errors, out_of_memory
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks, quiet_networks
 from starrynight.models.weights import stored_format
-from starrynight.numerics.device import kind, torch_device
+from starrynight.numerics.device import named
 from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
@@ -106,7 +106,7 @@ class Painter:
             spec = download.fetch(spec)
             checking.check(request, spec)  # its own configuration is known only now
         spec = checking.as_asked(request, spec)
-        where = torch.device(device) if device else torch_device(kind())
+        where = named(device)
         with library_errors(spec.path):
             model = catalogue.resolve(spec)
             plan = plan or precision_plan.choose(model, device, request.precision, memory_budget)

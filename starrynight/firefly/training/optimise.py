@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from starrynight.numerics.device import named
+
 # Coefficients of Muon's quintic Newton-Schulz iteration (Jordan 2024,
 # https://kellerjordan.github.io/posts/muon/): five iterations bring every singular value of the momentum near
 # one.
@@ -29,8 +31,8 @@ UPDATE_RMS = 0.2
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device called ``name``; "auto" is the GPU if there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device called ``name``; "auto" is the GPU if there is one. Raises UnknownName."""
+    return named(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def generator(device: torch.device, seed: int) -> torch.Generator:
