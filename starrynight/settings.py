@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class NoHome(RuntimeError):
+    """There is no home folder for the name it holds. ``cli.unexpected`` has its sentence: errors.py imports this module."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
@@ -61,7 +65,7 @@ def debugging() -> bool:
 def settings() -> Settings:
     """The settings of the current environment. Cheap, so callers read them anew instead of keeping a copy.
 
-    Raises BadRequest where no home folder can be found.
+    Raises NoHome.
     """
     return Settings(
         home=_home(os.environ.get("STARRY_HOME")),
@@ -76,12 +80,7 @@ def _home(named: str | None) -> Path:
     try:
         return Path(named).expanduser() if named else Path.home() / ".starrynight"
     except RuntimeError as error:  # "~nobody", or a user without a home
-        from starrynight.errors import BadRequest
-
-        raise BadRequest(
-            f"There is no home folder for {named or '~'}; set STARRY_HOME to a folder.",
-            f"找不到 {named or '~'} 对应的主目录；请把 STARRY_HOME 设为一个文件夹。",
-        ) from error
+        raise NoHome(named or "~") from error
 
 
 def _paths(listed: str) -> tuple[Path, ...]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from starrynight import __version__
-from starrynight.errors import MissingPackage, StarryError, StorageError, reason
+from starrynight.errors import BadRequest, MissingPackage, StarryError, StorageError, reason
 from starrynight.i18n import Text
-from starrynight.settings import debugging, settings, terminal_language
+from starrynight.settings import NoHome, debugging, settings, terminal_language
 from starrynight.storage import FULL, write_cache
 
 LOG = "last-error.txt"  # in STARRY_HOME/cache; the newest only
@@ -28,6 +28,11 @@ def sentence(error: BaseException) -> StarryError:
 
     if isinstance(error, StarryError):
         return error
+    if isinstance(error, NoHome):
+        return BadRequest(
+            f"There is no home folder for {error}; set STARRY_HOME to a folder.",
+            f"找不到 {error} 对应的主目录；请把 STARRY_HOME 设为一个文件夹。",
+        )
     details = _where(_written(error))
     if (memory := out_of_memory(error)) is not None:
         return type(memory)(f"{memory.en} {details.en}", f"{memory.zh}{details.zh}")
@@ -81,7 +86,7 @@ def _written(error: BaseException) -> Path | None:
     """The file of the traceback; None where it could not be written."""
     try:
         path = settings().cache / LOG
-    except StarryError:  # STARRY_HOME names no folder
+    except NoHome:
         return None
     text = "".join(traceback.format_exception(error))
     head = f"{time.strftime('%Y-%m-%d %H:%M:%S')} starry {__version__}, Python {platform.python_version()}\n{sys.argv}\n\n"
