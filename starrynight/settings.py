@@ -62,6 +62,11 @@ def debugging() -> bool:
     return os.environ.get("STARRY_DEBUG", "0") not in ("", "0")
 
 
+def print_tracebacks() -> None:
+    """As if STARRY_DEBUG were 1, here and in the processes that this one starts."""
+    os.environ["STARRY_DEBUG"] = "1"
+
+
 def settings() -> Settings:
     """The settings of the current environment. Cheap, so callers read them anew instead of keeping a copy.
 

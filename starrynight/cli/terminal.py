@@ -6,7 +6,6 @@ rich.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Self, TextIO
 
@@ -16,7 +15,7 @@ from starrynight import __version__
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import StarryError
 from starrynight.i18n import t
-from starrynight.settings import terminal_language
+from starrynight.settings import print_tracebacks, terminal_language
 
 app = CommandGroup(
     name="starry",
@@ -77,7 +76,7 @@ def starry(
     ),
 ) -> None:
     if debug:
-        os.environ["STARRY_DEBUG"] = "1"  # other processes that this one starts read it too
+        print_tracebacks()
 
 
 def help_page(what: tuple[str, str], *examples: str | tuple[str, str, str]) -> str:
