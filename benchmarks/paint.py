@@ -1,16 +1,19 @@
-"""Seconds that Firefly takes for one picture: in a process that has it loaded, and as a whole `starry paint` command.
+"""Seconds that Firefly takes for one picture: in a process that has it loaded, and as a whole `starry paint` command, alone
+and with a running service.
 
 python benchmarks/paint.py [RUNS [SIDE]]
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 PROMPT = "星夜下的静谧村庄，梵高风格，厚重的笔触"
@@ -39,12 +42,38 @@ def time_command(runs: int, home: Path, side: int) -> list[float]:
     starry = Path(sys.executable).with_name("starry")
     times = []
     for seed in range(runs):
-        options = ["--model", "firefly", "--size", str(side), "--seed", str(seed), "-o", home / f"{seed}.png"]
+        options = [
+            "--model",
+            "firefly",
+            "--size",
+            str(side),
+            "--seed",
+            str(seed),
+            "-o",
+            home / f"{seed}.png",
+            "--overwrite",
+        ]
         command = [starry, "paint", PROMPT, *options]
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "STARRY_HOME": str(home)})
         times.append(time.perf_counter() - start)
     return times
+
+
+@contextlib.contextmanager
+def service(home: Path) -> Iterator[None]:
+    """`starry serve` over ``home``, with Firefly loaded."""
+    starry = Path(sys.executable).with_name("starry")
+    environment = {**os.environ, "STARRY_HOME": str(home)}
+    command = [starry, "serve", "--no-pages", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
+        try:
+            while not list(home.glob("cache/painters/*.sock")):
+                time.sleep(0.1)
+            time_command(1, home, 128)  # waits until it is loaded
+            yield
+        finally:
+            server.terminate()
 
 
 def main() -> None:
@@ -55,8 +84,12 @@ def main() -> None:
         print(
             f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {side}×{side}, {runs} runs each; seconds (median, min, max)"
         )
+        alone = time_command(runs, home, side)
+        with service(home):
+            served = time_command(runs, home, side)
         for label, times in (
-            ("from the shell", time_command(runs, home, side)),
+            ("from the shell", alone),
+            ("with a service", served),
             ("once loaded", time_loaded(runs, home, side)),
         ):
             print(f"{label:<15} {statistics.median(times):6.2f} {min(times):6.2f} {max(times):6.2f}")

@@ -107,6 +107,7 @@ class Server:
         limit = (descriptors, descriptors)
         command = [str(STARRY), "open", "--no-browser", "--port", "0", *options]
         self.home = home
+        home.mkdir(parents=True, exist_ok=True)
         self.log = open(log or home / "server.log", "ab")  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
             command,

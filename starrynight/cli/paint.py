@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +19,9 @@ from starrynight.text import excerpt
 from starrynight.verdict import OUTCOME_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
+    from starrynight.jobs import shell
     from starrynight.painting.results import Refused, Step
     from starrynight.picture import Picture
     from starrynight.request import PaintRequest
@@ -96,6 +100,11 @@ CLAMPS = typer.Option(
     ),
 )
 UPSCALE = typer.Option(None, help=t("Upscale each picture by 2 or 4.", "把每幅画放大 2 或 4 倍。"))
+HERE = typer.Option(
+    False,
+    "--here",
+    help=t("Paint in this process, even if a service is running.", "在本进程里画，即使有服务正在运行。"),
+)
 OUT = typer.Option(
     None,
     "--out",
@@ -141,6 +150,7 @@ def paint(
     overwrite: bool = typer.Option(
         False, "--overwrite", help=t("Replace files of that name.", "覆盖同名文件。")
     ),
+    here: bool = HERE,
 ) -> None:
     from starrynight import studio
 
@@ -156,19 +166,10 @@ def paint(
     if upscale is not None:
         hang = _upscaled(hang, request, upscale)
     warned = _warn_before_loading(request)
+    job = PaintJob(request, hang, device, attention, clamps, warned)
     with PaintProgress(request.count) as progress:
         refused = []
-        painters = studio.Studio(hang, device, attention, progress.on_folding, count_clamps=clamps)
-        # The loaded model's tokenizer can warn of more, such as a prompt that is too long.
-        for warning in painters.ready(request).warnings(request):
-            if warning not in warned:
-                progress.print(f"! {t(*warning)}", sys.stderr)
-        fits: tuple[Any, ...] = ()
-        for outcome in painters.paint(request, progress.on_step):
-            if not fits:  # known from the first picture on
-                fits = painters.ready(request).fits
-                for fit in fits:
-                    progress.print(f"LoRA {t(*fit.message())}", sys.stderr)
+        for outcome in job.paint_here(progress) if here else job.paint(progress):
             if isinstance(outcome, studio.SavedPicture):
                 progress.print(picture_line(outcome), sys.stdout)
                 continue
@@ -177,6 +178,110 @@ def paint(
                 progress.print(_refusal(outcome, request.count), sys.stderr)
     if error := studio.batch_error(refused, request.count):
         raise error
+
+
+@dataclass(frozen=True)
+class PaintJob:
+    """What is painted, how, and what ``hang`` saves. ``warned``: warnings that were printed already."""
+
+    request: PaintRequest
+    hang: Callable[[Picture], Path]
+    device: str | None
+    attention: str
+    clamps: bool
+    warned: list[tuple[str, str]]
+
+    def paint(self, progress: PaintProgress) -> Iterator[SavedPicture | Refused]:
+        """By the worker of a running service, which has torch and perhaps the model loaded; what it does not paint, here."""
+        from starrynight.jobs import shell
+
+        finished: set[int] = set()
+        worker = self._worker()
+        if worker is not None:
+            if worker.waits:
+                progress.print(f"! {t(*WAITS)}", sys.stderr)
+            try:
+                with contextlib.closing(self._paint_by(worker, progress)) as outcomes:
+                    for outcome in outcomes:
+                        finished.add(outcome.index)
+                        yield outcome
+                return
+            except shell.Lost:
+                progress.print(f"! {t(*LOST)}", sys.stderr)
+        if len(finished) < self.request.count:
+            yield from self.paint_here(progress, finished)
+
+    def paint_here(
+        self, progress: PaintProgress, finished: Collection[int] = ()
+    ) -> Iterator[SavedPicture | Refused]:
+        """In this process, but the pictures in ``finished``."""
+        from starrynight import studio
+
+        request = self.request
+        painters = studio.Studio(
+            self.hang, self.device, self.attention, progress.on_folding, count_clamps=self.clamps
+        )
+        # The loaded model's tokenizer can warn of more, such as a prompt that is too long.
+        self._warn(painters.ready(request).warnings(request), progress)
+        fits: tuple[Any, ...] = ()
+        for outcome in painters.paint(request, progress.on_step, finished):
+            if not fits:  # known from the first picture on
+                fits = painters.ready(request).fits
+                _print_fits([fit.message() for fit in fits], progress)
+            yield outcome
+
+    def _worker(self) -> shell.WarmPainter | None:
+        """The worker that takes the request; None if there is none, with a line if there is one that does not."""
+        from starrynight.jobs import shell
+        from starrynight.models import catalogue
+
+        # A download is shown where it happens.
+        if self.attention != "native" or not catalogue.is_here(catalogue.find(self.request.model)):
+            return None
+        try:
+            return shell.WarmPainter.find(self.request, self.device, self.clamps)
+        except shell.Declined as declined:
+            en, zh = declined.why
+            print(t(f"! {en}; painting here.", f"! {zh}；在本进程里画。"), file=sys.stderr)
+            return None
+
+    def _paint_by(
+        self, worker: shell.WarmPainter, progress: PaintProgress
+    ) -> Generator[SavedPicture | Refused]:
+        from starrynight.painting.results import Refused
+        from starrynight.picture import Picture
+        from starrynight.studio import SavedPicture
+
+        fits: list[tuple[str, str]] = []
+        with contextlib.closing(worker.paint(progress.on_step, progress.on_folding)) as found:
+            for one in found:
+                if isinstance(one, Picture | Refused):
+                    saved = SavedPicture(one, self.hang(one)) if isinstance(one, Picture) else one
+                    _print_fits(fits, progress)
+                    fits = []
+                    yield saved
+                elif one.kind == "fits":
+                    fits = list(one.texts)
+                else:
+                    self._warn(one.texts, progress)
+
+    def _warn(self, warnings: Iterable[tuple[str, str]], progress: PaintProgress) -> None:
+        for warning in warnings:
+            if warning not in self.warned:
+                self.warned.append(warning)
+                progress.print(f"! {t(*warning)}", sys.stderr)
+
+
+WAITS = (
+    "The running service is painting something else and takes this next; --here does not wait.",
+    "正在运行的服务在画别的，之后画这个；--here 不等待。",
+)
+LOST = ("The running service has ended; painting goes on here.", "正在运行的服务已退出；改在本进程里继续画。")
+
+
+def _print_fits(fits: Iterable[tuple[str, str]], progress: PaintProgress) -> None:
+    for fit in fits:
+        progress.print(f"LoRA {t(*fit)}", sys.stderr)
 
 
 def _warn_before_loading(request: PaintRequest) -> list[tuple[str, str]]:

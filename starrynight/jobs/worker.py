@@ -29,11 +29,13 @@ from starrynight import logs
 from starrynight.errors import BrokenNumbers, StarryError, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
+from starrynight.jobs.shell import Desk, Visit
 from starrynight.jobs.tallies import FALLBACKS, PICTURE_SECONDS, PICTURES, REFUSED, STEP_SECONDS, Tallies
+from starrynight.painting.results import Refused
 from starrynight.picture import Picture
 
 if TYPE_CHECKING:
-    from starrynight.painting.results import Refused, Step
+    from starrynight.painting.results import Step
     from starrynight.studio import SavedPicture, Studio
 
 POLL_INTERVAL = 0.1  # seconds between two reads of an empty queue
@@ -53,14 +55,15 @@ class Worker:
     def __init__(self, gallery: Gallery, device: str | None, lease: Lease) -> None:
         self.gallery, self.device, self.lease = gallery, device, lease
         self.stop = threading.Event()
-        self.tallies = Tallies()
+        self.tallies, self.desk = Tallies(), Desk(device)
         self.has_device = False
         self._studio: Studio | None = None
         self._job: ClaimedJob | None = None
+        self._visit: Visit | None = None
         self._preloaded = False
 
     def run(self) -> None:
-        """Paint jobs until ``stop`` is set."""
+        """Paint jobs, and for commands of the shell in turn with them, until ``stop`` is set."""
         threading.Thread(target=self._renew_lease, daemon=True).start()
         while not self.stop.is_set():
             try:
@@ -70,6 +73,11 @@ class Worker:
                     self.stop.wait(STANDBY_INTERVAL)
                     continue
                 self._import_painter()
+                self.desk.open()
+                self.desk.busy = True
+                visit = self.desk.take()
+                if visit is not None:
+                    self.paint_for(visit)
                 job = self.lease.claim()
             except StorageError as error:
                 log.warning("%s", error)
@@ -80,7 +88,9 @@ class Worker:
             elif not self._preloaded:
                 self.preload()
             else:
-                self.stop.wait(POLL_INTERVAL)
+                self.desk.busy = False
+                self.desk.arrived.wait(POLL_INTERVAL)
+        self.desk.close()
         self._until_stored(self.lease.release)
 
     def _renew_lease(self) -> None:
@@ -91,11 +101,16 @@ class Worker:
                     self.has_device = self.lease.acquire(resident())
 
     def studio(self) -> Studio:
+        if self._studio is None:
+            self._studio = self._new_studio()
+        return self._studio
+
+    def _new_studio(self, count_clamps: bool = False) -> Studio:
         from starrynight.studio import Studio
 
-        if self._studio is None:
-            self._studio = Studio(self._save_picture, self.device, on_folding=self._report_folding)
-        return self._studio
+        return Studio(
+            self._save_picture, self.device, on_folding=self._report_folding, count_clamps=count_clamps
+        )
 
     def _import_painter(self) -> None:
         """Import torch and the rest before a job is claimed: a worker that dies meanwhile has nothing to do with it."""
@@ -141,21 +156,76 @@ class Worker:
         studio.ready(job.request)
         reporter = StepReporter(self, job)
         for outcome in studio.paint(job.request, reporter, job.finished):
-            if (error := getattr(outcome, "error", None)) is not None:
-                self.lease.refuse_picture(job, outcome.index, error)
+            if isinstance(outcome, Refused):
+                self.lease.refuse_picture(job, outcome.index, outcome.error)
             reporter.picture_finished(outcome)
 
+    def paint_for(self, visit: Visit) -> None:
+        """Paint for a command, which saves the pictures. Its paths are those of its own folder."""
+        self._visit = visit
+        try:
+            with contextlib.chdir(visit.folder):
+                self._paint_visit(visit)
+        except WorkerStopped:
+            visit.close()  # the command paints the rest by itself
+        except StarryError as error:
+            visit.end(error)
+        except Exception:
+            log.exception("painting for the shell")
+            visit.close()
+        else:
+            visit.end()
+        finally:
+            self._visit = None
+        with contextlib.suppress(StorageError):
+            self.tallies.write(self.gallery.database)
+
+    def _paint_visit(self, visit: Visit) -> None:
+        visit.check()
+        request = visit.request
+        relative = not os.path.isabs(request.model) and os.path.exists(request.model)
+        if (
+            relative or visit.clamps
+        ):  # a painter of its own: this path may name another model for the next command
+            self._studio = None  # free its memory first
+            studio = self._new_studio(count_clamps=visit.clamps)
+        else:
+            studio = self.studio()
+        visit.send("warnings", texts=studio.ready(request).warnings(request))
+        timer, told = Timer(self.tallies, request.model), False
+
+        def after_step(step: Step) -> None:
+            nonlocal told
+            if self.stop.is_set():
+                raise WorkerStopped
+            timer.step_taken(step)
+            if not told:
+                visit.send("fits", texts=[fit.message() for fit in studio.ready(request).fits])
+                told = True
+            visit.step(step)
+
+        for outcome in studio.paint(request, after_step):
+            timer.picture_finished(outcome)
+            if isinstance(outcome, Refused):
+                visit.refused(outcome)
+
     def _save_picture(self, picture: Picture) -> Path:
+        if self._visit is not None:
+            self._visit.picture(picture)
+            return Path()
         job = self._job
         assert job is not None
         record = partial(self.lease.finish_picture, job=job, index=picture.recipe["index"])
         row = self.gallery.add(picture, also=record)
         return Path(self.gallery.path(row))
 
-    def _report_folding(self, done: int, total: int, _message: tuple[str, str]) -> None:
+    def _report_folding(self, done: int, total: int, message: tuple[str, str]) -> None:
         """``OnProgress`` of folding, which takes minutes the first time; a job can be cancelled here."""
         if self.stop.is_set():
             raise WorkerStopped
+        if self._visit is not None:
+            self._visit.check()
+            self._visit.send("folding", done=done, total=total, message=message)
         if self._job is not None:
             with contextlib.suppress(StorageError):
                 self.lease.report(self._job, step=done, steps=total)
@@ -177,16 +247,13 @@ class StepReporter:
 
     def __init__(self, worker: Worker, job: ClaimedJob) -> None:
         self.worker, self.job = worker, job
-        self.started, self.reported = time.monotonic(), 0.0
-        self.stepped = self.started
+        self.reported, self.timer = 0.0, Timer(worker.tallies, job.request.model)
         worker.lease.report(job)
 
     def __call__(self, step: Step) -> None:
         if self.worker.stop.is_set():
             raise WorkerStopped
-        now, before, self.stepped = time.monotonic(), self.stepped, time.monotonic()
-        if step.step:  # the first of a picture also encodes the prompt
-            self.worker.tallies.observe(STEP_SECONDS, now - before, model=self.job.request.model)
+        self.timer.step_taken(step)
         lease = self.worker.lease
         if time.monotonic() - self.reported < REPORT_INTERVAL and step.step + 1 < step.steps:
             lease.check(self.job)
@@ -198,27 +265,44 @@ class StepReporter:
 
     def picture_finished(self, outcome: SavedPicture | Refused) -> None:
         """Report the pace (seconds per step and megapixel), from which the queue estimates durations, and count."""
-        now = time.monotonic()
-        seconds, request = now - self.started, self.job.request
+        seconds, request = self.timer.picture_finished(outcome), self.job.request
         work = request.steps * request.width * request.height / 1e6
-        count_picture(self.worker.tallies, outcome, seconds, request.model)
         with contextlib.suppress(StorageError):
             self.worker.lease.report(self.job, pace=seconds / work)
         with contextlib.suppress(StorageError):
             self.worker.tallies.write(self.worker.gallery.database)
-        self.started = self.stepped = time.monotonic()
+
+
+class Timer:
+    """Times the steps and pictures of one request, and counts them."""
+
+    def __init__(self, tallies: Tallies, model: str) -> None:
+        self.tallies, self.model = tallies, model
+        self._started = self._stepped = time.monotonic()
+
+    def step_taken(self, step: Step) -> None:
+        before, self._stepped = self._stepped, time.monotonic()
+        if step.step:  # the first of a picture also encodes the prompt
+            self.tallies.observe(STEP_SECONDS, self._stepped - before, model=self.model)
+
+    def picture_finished(self, outcome: SavedPicture | Refused) -> float:
+        """The seconds since the picture before it, or since the request began."""
+        now = time.monotonic()
+        seconds, self._started, self._stepped = now - self._started, now, now
+        count_picture(self.tallies, outcome, seconds, self.model)
+        return seconds
 
 
 def count_picture(tallies: Tallies, outcome: SavedPicture | Refused, seconds: float, model: str) -> None:
     """Count a picture for /metrics: saved, or refused at a stage; and every fallback that was tried."""
-    if (error := getattr(outcome, "error", None)) is not None:
-        fault = error.fault if isinstance(error, BrokenNumbers) else None
+    if isinstance(outcome, Refused):
+        fault = outcome.error.fault if isinstance(outcome.error, BrokenNumbers) else None
         tallies.add(REFUSED, stage=fault.stage if fault else "other", model=model)
-        verdict = outcome.verdict  # type: ignore[union-attr]
+        verdict = outcome.verdict
     else:
         tallies.add(PICTURES, model=model)
         tallies.observe(PICTURE_SECONDS, seconds, model=model)
-        verdict = outcome.picture.verdict  # type: ignore[union-attr]
+        verdict = outcome.picture.verdict
     for attempt in verdict.attempts:
         tallies.add(
             FALLBACKS, fallback=attempt.name, stage=attempt.fault.stage,

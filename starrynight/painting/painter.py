@@ -7,7 +7,7 @@ from its signature. Rounding to eight bits, files and galleries come later.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class Painter:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
         self.arrangement, self.denoiser = arrangement, denoiser(pipeline)
         self.preview = Preview(pipeline)
-        self._serves, self._on_folding = serves, on_folding
+        self._serves, self._on_folding, self._files = serves, on_folding, _stamps(model)
         self.fits: tuple[Fit, ...] = ()  # how the LoRAs of the current request fit
         self._sample: calibrate.CalibrationSample | None = (
             None  # the current picture, if folds can be measured on it
@@ -122,8 +122,8 @@ class Painter:
             )  # fmt: skip
 
     def serves(self, request: PaintRequest, device: str | None = None, attention: str = "native") -> bool:
-        """Whether ``ready`` would load the same model in the same way for the request."""
-        return self._serves == _key(request, device, attention)
+        """Whether ``ready`` would load the same model in the same way for the request: a file may have been replaced."""
+        return self._serves == _key(request, device, attention) and self._files == _stamps(self.model)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -334,6 +334,18 @@ class Blanked(BadRequest):
 
 def _key(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
     return (request.model, request.prediction, request.precision, device, attention)
+
+
+def _stamps(model: LocalModel) -> tuple[tuple[str, int, int], ...]:
+    """Path, time of change and size of the files that a model was loaded from, those that are there."""
+    weights = {Path(file.path) for files in model.files.values() for file in files}
+    names = weights | set(model.parts.values()) | set(model.folder.glob("**/*.json"))
+    found = []
+    for path in sorted(names):
+        with suppress(OSError):
+            state = path.stat()
+            found.append((str(path), state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def longest_tokenizer(pipeline: Any) -> Any:
