@@ -139,7 +139,7 @@ def _differences(
         rows = sorted(pieces, key=lambda piece: piece.start)
         return torch.cat([
             _original(piece, parameter, kept)[piece.at : piece.at + piece.rows].to(piece.module.weight.device).float()
-            / _power(pipeline, piece, parameter)
+            / _power(pipeline, piece, parameter) - pipeline.folds.offsets.get(f"{piece.name}.{parameter}", 0.0)
             for piece in rows
         ])  # fmt: skip
 

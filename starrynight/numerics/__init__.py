@@ -8,6 +8,7 @@ rules     → what each aten op says about the scales of its tensors
 trace     → the scale equations and the measured ranges of a run
 solve     → integer exponents that bring every 16-bit tensor into float16's range
 islands   → the smallest modules that stay in float32 where no fold helps
+effective → weights that are only read with a number added, stored as their sum
 fold      → apply a plan in memory, to a checkpoint, to a LoRA
 certify   → compare folded float16 with float32 and bfloat16 on held-out inputs
 emulate   → a GPU's float16 (bfloat16, float8) on any machine

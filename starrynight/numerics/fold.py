@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from starrynight.errors import BadFile, StorageError, Unfit, reason
 from starrynight.numerics.dtypes import SAFETENSORS
+from starrynight.numerics.effective import effective_weights, set_effective_weights
 from starrynight.numerics.islands import bridge, inside
 from starrynight.numerics.modules import (
     Modules,
@@ -40,7 +41,7 @@ HEADER = "starry_fold"
 def fold_modules(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
     """Multiply the parameters, buffers and epsilons of ``modules`` in place by the plan's powers of two.
 
-    ``sign=-1`` undoes it. Raises ``Unfit`` if the plan names a parameter that ``modules`` does not have, or if
+    ``sign=-1`` undoes it (to rounding, where a number was added, see ``FoldPlan.offsets``). Raises ``Unfit`` if the plan names a parameter that ``modules`` does not have, or if
     tensors of different powers lie in one piece of memory.
     """
     tensors = {name: tensor for name, tensor, _ in named_tensors(modules)}
@@ -52,20 +53,33 @@ def fold_modules(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
             f"折叠方案与该模型不符：模型中没有 {missing[0]}。请使用为这些权重生成的方案。",
         )
     with torch.no_grad():
-        for group, power in _folded_groups(modules, plan):
+        for group, power, number in _folded_groups(modules, plan):
+            if number and sign > 0:
+                group[0].add_(number)
             _multiply(group, 2.0 ** (sign * power))
+            if number and sign < 0:
+                group[0].sub_(number)
     fold_epsilons(modules, plan, sign)
+    _set_offsets(modules, plan, sign)
 
 
-def _folded_groups(modules: Modules, plan: FoldPlan) -> list[tuple[list[Tensor], int]]:
-    """The tensors that change, by the piece of memory they lie in, with the power of each piece.
+def _set_offsets(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
+    """Let the modules know which of their parameters hold a sum, beside those that did before."""
+    if plan.offsets:
+        before = effective_weights(modules)
+        kept = {name: number for name, number in before.items() if sign > 0 or name not in plan.offsets}
+        set_effective_weights(modules, {**kept, **(plan.offsets if sign > 0 else {})})
 
-    Raises ``Unfit`` where one piece would need several powers.
+
+def _folded_groups(modules: Modules, plan: FoldPlan) -> list[tuple[list[Tensor], int, float]]:
+    """The tensors that change, by the piece of memory they lie in, with each piece's power and the number added before.
+
+    Raises ``Unfit`` where one piece would need several.
     """
     tensors = [(name, tensor) for name, tensor, _ in named_tensors(modules)]
     groups = []
     for group in memory_groups([*tensors, *unregistered_tensors(modules)]):
-        powers = {plan.parameters.get(name, 0) for name, _ in group}
+        powers = {(plan.parameters.get(name, 0), plan.offsets.get(name, 0.0)) for name, _ in group}
         if len(powers) > 1:
             names = " and ".join(dict.fromkeys(name for name, _ in group))
             raise Unfit(
@@ -73,8 +87,9 @@ def _folded_groups(modules: Modules, plan: FoldPlan) -> list[tuple[list[Tensor],
                 "differently. Clone one of them before folding.",
                 f"折叠方案与该模型不符：{names} 共用一块内存，却要以不同倍数折叠。请先复制其中之一（clone）。",
             )
-        if power := powers.pop():
-            groups.append(([tensor for _, tensor in group], power))
+        power, number = powers.pop()
+        if power or number:
+            groups.append(([tensor for _, tensor in group], power, number))
     return groups
 
 
@@ -119,6 +134,7 @@ def fold_and_cast(
             tensor.data = fold_tensor(name, tensor.data.to(device or tensor.device), plan, dtype)
             seen.add(id(tensor))
     fold_epsilons({prefix: module} if prefix else module, plan)
+    _set_offsets({prefix: module} if prefix else module, only(plan, prefix) if prefix else plan)
     bridge(module, plan.islands, dtype, prefix)
 
 
@@ -132,7 +148,7 @@ def fold_epsilons(modules: Modules, plan: FoldPlan, sign: int = 1) -> None:
 
 
 def compose(*plans: FoldPlan) -> FoldPlan:
-    """One plan that equals several in sequence: exponents add up, islands unite, the rest is the last plan's."""
+    """One plan that equals several in sequence: exponents add up, islands and offsets unite, the rest is the last plan's."""
 
     def total(kind: str) -> dict[str, int]:
         powers: Counter[str] = Counter()
@@ -141,8 +157,9 @@ def compose(*plans: FoldPlan) -> FoldPlan:
         return {name: power for name, power in sorted(powers.items()) if power}
 
     islands = tuple(sorted({island for plan in plans for island in plan.islands}))
+    offsets = {name: number for plan in plans for name, number in plan.offsets.items()}
     return replace(plans[-1], parameters=total("parameters"), epsilons=total("epsilons"), configs=total("configs"),
-                   islands=islands)  # fmt: skip
+                   islands=islands, offsets=offsets)  # fmt: skip
 
 
 def only(plan: FoldPlan, component: str) -> FoldPlan:
@@ -151,9 +168,10 @@ def only(plan: FoldPlan, component: str) -> FoldPlan:
     def part(powers: Mapping[str, int]) -> dict[str, int]:
         return {name: power for name, power in powers.items() if inside(name, (component,))}
 
+    offsets = {name: number for name, number in plan.offsets.items() if inside(name, (component,))}
     islands = tuple(island for island in plan.islands if inside(island, (component,)))
     return replace(plan, parameters=part(plan.parameters), epsilons=part(plan.epsilons), configs=part(plan.configs),
-                   islands=islands)  # fmt: skip
+                   islands=islands, offsets=offsets)  # fmt: skip
 
 
 def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | None = None) -> Tensor:
@@ -166,7 +184,8 @@ def fold_tensor(name: str, tensor: Tensor, plan: FoldPlan, dtype: torch.dtype | 
     wanted = dtype or tensor.dtype
     if dtype is not None and inside(name, plan.islands):
         wanted = torch.float32
-    return (tensor.float() * 2.0 ** plan.parameters.get(name, 0)).to(wanted)
+    wide = tensor.float() + plan.offsets[name] if name in plan.offsets else tensor.float()
+    return (wide * 2.0 ** plan.parameters.get(name, 0)).to(wanted)
 
 
 def fold_rows(tensor: Tensor, powers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -197,9 +216,17 @@ def write_folded(
     entry is copied byte for byte. ``header_plan``: the plan for the header, if it differs from ``plan``.
     ``on_tensor(name)`` is called after each tensor.
 
-    Holds one tensor in memory at a time; the target appears only when complete. Raises ``BadFile`` if the
-    source cannot be read and ``StorageError`` if the target cannot be written.
+    Holds one tensor in memory at a time; the target appears only when complete. Raises ``Unfit`` for a plan with
+    offsets, which a checkpoint cannot carry, ``BadFile`` if the source cannot be read and ``StorageError`` if the
+    target cannot be written.
     """
+    if stored := [name for name in plan.offsets if inside(name, (prefix,))]:
+        raise Unfit(
+            f"A checkpoint cannot carry the fold of {stored[0]}, to which its module adds {plan.offsets[stored[0]]:g}; "
+            "solve with constraints=CheckpointConstraints(), or fold in memory.",
+            f"检查点无法承载 {stored[0]} 的折叠（模块会给它加上 {plan.offsets[stored[0]]:g}）；"
+            "请以 constraints=CheckpointConstraints() 求解，或在内存中折叠。",
+        )
     record = {
         "plan": json.loads((header_plan or plan).to_json()),
         "certificate": dict(certificate or {}),

@@ -16,6 +16,9 @@ from starrynight.numerics.dtypes import HALVES, cast
 from starrynight.numerics.modules import is_container, join, replace_parts
 from starrynight.numerics.trace import Trace
 
+# log2 of the largest number of float16. Weights do not vary with the input, so they need no headroom.
+LARGEST_WEIGHT = math.log2(65504)
+
 
 def inside(name: str, islands: Iterable[str]) -> bool:
     """Whether a module or parameter is one of the islands or lies inside one."""
@@ -31,7 +34,7 @@ def find_islands(
     can be an island whatever the size of its inputs and outputs.
     """
 
-    def too_large(peaks: Mapping[int, float]) -> bool:
+    def too_large(peaks: Mapping[int, float], limit: float = limit) -> bool:
         return any(
             peak > 0 and math.log2(peak) + exponents.get(trace.exponents.root(unknown), 0) > limit
             for unknown, peak in peaks.items()
@@ -40,12 +43,15 @@ def find_islands(
     stuck = [
         s.module for s in trace.sites.values() if s.half and too_large(dict.fromkeys(s.exponents, s.peak))
     ]
-    stuck += [
-        p.name.rpartition(".")[0]
+    loud = [
+        p
         for p in trace.parameters.values()
-        if p.half and too_large({p.exponent: p.peak})
+        if p.half and too_large({p.exponent: p.peak}, max(limit, LARGEST_WEIGHT))
     ]
-    islands = set(known)
+    stuck += [p.name.rpartition(".")[0] for p in loud if p.exponent in trace.used]
+    # An unused weight reaches no number of the run. Should its module run after all, it runs in float32.
+    idle = {p.name.rpartition(".")[0] for p in loud if p.exponent not in trace.used} & trace.idle
+    islands = {*known, *idle}
     for name in stuck:
         if not inside(name, known):
             islands.add(_smallest_around(trace, name, too_large))

@@ -49,6 +49,11 @@ class Ledger(Protocol):
         smallest number, at least 0.
         """
 
+    def adds_to_parameter(self, tensor: Tensor, number: float) -> bool:
+        """Record that ``number`` is added to ``tensor``. True if that is a parameter, as it is stored: the sum is then its
+        effective weight, which a fold may store in its place.
+        """
+
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` was written into the code as a number: no op, module or caller made it."""
 
@@ -179,7 +184,9 @@ def _is_neutral(call: Call, tensor: Tensor) -> bool:
 
 
 def add(call: Call) -> int:
-    """A sum. A small positive number is an epsilon and may be rescaled; any other number pins it."""
+    """A sum. A small positive number is an epsilon and may be rescaled; any other number pins it, except beside a
+    parameter alone.
+    """
     other = call.arguments["other"]
     if isinstance(other, Tensor):
         return equal(call)
@@ -187,9 +194,16 @@ def add(call: Call) -> int:
         return pin(call)
     if other == 0:
         return call["self"]
-    if not (call.op == "add" and isinstance(other, float) and call.arguments.get("alpha", 1) == 1):
-        return pin(call)
-    if not (0 < other <= LARGEST_EPSILON or (other > 0 and call.ledger.owned_epsilon(other))):
+    plain = call.arguments.get("alpha", 1) == 1 and not call.inplace
+    small = (
+        isinstance(other, float)
+        and other > 0
+        and (other <= LARGEST_EPSILON or call.ledger.owned_epsilon(other))
+    )
+    if plain and not small and call.op in ("add", "sub") and type(other) in (int, float):
+        number = float(other if call.op == "add" else -other)
+        return call["self"] if call.ledger.adds_to_parameter(call.arguments["self"], number) else pin(call)
+    if not (small and call.op == "add" and call.arguments.get("alpha", 1) == 1):
         return pin(call)
     call.ledger.epsilon(other, call["self"], smallest(call.arguments["self"]))
     return call["self"]

@@ -17,7 +17,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from starrynight.numerics.exponents import PINNED
-from starrynight.numerics.islands import find_islands, inside
+from starrynight.numerics.islands import LARGEST_WEIGHT, find_islands, inside
 from starrynight.numerics.trace import Epsilon, Trace
 
 # log2 of the largest magnitude planned for. float16 ends at 65504 < 2^16; 2^13 leaves three bits of headroom
@@ -54,8 +54,10 @@ class FoldPlan:
 
     ``parameters``: name → p; the parameter is multiplied by 2^p. ``epsilons``: "module.attribute" → p,
     likewise. ``configs``: configuration key of those epsilons → p, for written checkpoints. ``islands``:
-    modules that run in float32. ``limit``: log2 of the largest magnitude planned for. ``headroom_bits``: bits
-    between the largest folded tensor of the calibration and 65504; infinite if no tensor was in 16 bits.
+    modules that run in float32. ``offsets``: name of a folded parameter → the number that its module adds to
+    it; the fold stores their sum (see ``effective``). ``limit``: log2 of the largest activation planned for.
+    ``headroom_bits``: bits between the largest folded activation of the calibration and 65504, or a weight
+    beyond it; infinite if no tensor was in 16 bits.
     """
 
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class FoldPlan:
     islands: tuple[str, ...] = ()
     limit: int = LIMIT
     headroom_bits: float = math.inf
+    offsets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -74,6 +77,8 @@ class FoldPlan:
         """Canonical text: equal plans give equal texts. ``headroom_bits`` is stored under the key "spare"."""
         fields = asdict(self)
         fields["spare"] = fields.pop("headroom_bits")
+        if not self.offsets:  # as before there were any
+            del fields["offsets"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -134,6 +139,8 @@ def immovable(trace: Trace, stored_only: bool = False) -> set[int]:
     parameters = trace.parameters.values()
     pinned = {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
     pinned |= {p.exponent for p in parameters if p.name.rpartition(".")[0] in trace.idle}
+    if stored_only:  # a standard checkpoint holds weights, not their sums with a number
+        pinned |= {exponent for exponent, number in trace.added.items() if number}
     for name in trace.idle:
         pinned |= trace.scopes.get(_nearest_call(trace, name), set())
     return pinned - {PINNED}
@@ -148,9 +155,13 @@ def _nearest_call(trace: Trace, name: str) -> str:
 
 @dataclass
 class Range:
-    """log2 of the largest and of the typical small magnitude of the tensors that share an exponent."""
+    """log2 of the largest and of the typical small magnitude of the tensors that share an exponent.
+
+    ``weight``: the largest among parameters, ``peak``: among all other tensors.
+    """
 
     peak: float = -math.inf
+    weight: float = -math.inf
     smalls: list[float] = field(default_factory=list)
 
     def include(self, peak: float, small: float = math.inf) -> None:
@@ -159,6 +170,15 @@ class Range:
         if 0 < small < math.inf:
             self.smalls.append(math.log2(small))
 
+    def include_weight(self, peak: float, small: float) -> None:
+        if peak > 0:
+            self.weight = max(self.weight, math.log2(peak))
+        self.include(0.0, small)
+
+    def highest(self, limit: float) -> float:
+        """The largest power by which activations stay within 2^limit and weights within float16."""
+        return min(limit - self.peak, max(limit, LARGEST_WEIGHT) - self.weight)
+
     @property
     def small(self) -> float:
         """The median over the tensors, so that one sparse tensor does not scale up all others."""
@@ -166,23 +186,23 @@ class Range:
 
 
 def collect_ranges(trace: Trace, islands: Iterable[str] = ()) -> dict[int, Range]:
-    """Root exponent → range of its 16-bit tensors and parameters, without those inside float32 islands."""
+    """Root exponent → range of its 16-bit tensors and used parameters, without those inside float32 islands."""
     islands = tuple(islands)
     ranges: dict[int, Range] = {}
 
-    def include(unknown: int, peak: float, small: float = math.inf) -> None:
-        ranges.setdefault(trace.exponents.root(unknown), Range()).include(peak, small)
+    def range_of(unknown: int) -> Range:
+        return ranges.setdefault(trace.exponents.root(unknown), Range())
 
     for site in trace.sites.values():
         if site.half and not inside(site.module, islands):
             for unknown in site.exponents:
-                include(unknown, site.peak, site.small)
+                range_of(unknown).include(site.peak, site.small)
     for parameter in trace.parameters.values():
-        if parameter.half and not inside(parameter.name, islands):
-            include(parameter.exponent, parameter.peak, parameter.small)
+        if parameter.half and parameter.exponent in trace.used and not inside(parameter.name, islands):
+            range_of(parameter.exponent).include_weight(parameter.peak, parameter.small)
     for island in islands:  # its outputs are rounded to 16 bits again
         for unknown, peak in trace.outputs.get(island, {}).items():
-            include(unknown, peak)
+            range_of(unknown).include(peak)
     return ranges
 
 
@@ -217,8 +237,8 @@ def solve_exponents(
     for unknown, found in ranges.items():
         if unknown == PINNED:
             continue
-        if found.peak > -math.inf:
-            program.at_most(unknown, math.floor(limit - found.peak), STUCK)
+        if (highest := found.highest(limit)) < math.inf:
+            program.at_most(unknown, math.floor(highest), STUCK)
         if found.small < math.inf:
             program.at_least(unknown, math.ceil(SMALLEST - found.small), COARSE)
     folds = {root(p.exponent): place for place, p in enumerate(trace.parameters.values())}
@@ -362,8 +382,18 @@ def as_plan(
 
     parameters = {p.name: exponent(p.exponent) for p in trace.parameters.values()}
     epsilons = {e.name: exponent(e.exponent) for e in trace.epsilons.values() if trace.owns(e)}
-    peaks = [found.peak + exponents.get(unknown, 0) for unknown, found in ranges.items()]
+    peaks = [
+        (
+            found.peak
+            if found.weight + exponents.get(unknown, 0) <= LARGEST_WEIGHT
+            else max(found.peak, found.weight)
+        )
+        + exponents.get(unknown, 0)
+        for unknown, found in ranges.items()
+    ]
+    numbers = {p.name: trace.added.get(p.exponent, 0.0) for p in trace.parameters.values()}
     return FoldPlan(
+        offsets={name: numbers[name] for name, p in sorted(parameters.items()) if p and numbers[name]},
         parameters={name: p for name, p in sorted(parameters.items()) if p},
         epsilons={name: p for name, p in sorted(epsilons.items()) if p},
         islands=islands,

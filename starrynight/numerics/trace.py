@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from starrynight.numerics import rules
 from starrynight.numerics.dtypes import HALVES
+from starrynight.numerics.effective import reading_past_attributes
 from starrynight.numerics.epsilons import WatchedEpsilons
 from starrynight.numerics.exponents import PINNED, Exponents
 from starrynight.numerics.modules import (
@@ -102,6 +103,7 @@ class Trace:
     ``used``: exponents that some op read; a parameter outside it was never exercised and must not change.
     ``scopes``: module name → exponents that its own forward met. ``idle``: modules that never ran and might write
     into such a scope. ``fixed_epsilons``: "module.attribute" of those also used as another number.
+    ``added``: exponent of a parameter → the number that every op that reads it adds to it; 0 if one reads it as it is.
     ``unknown_ops`` counts ops without a rule. ``broken``: module name → the op that made a NaN there.
     ``places`` numbers the module calls and unknowns of the program, so that a later step or run reuses them.
     """
@@ -116,6 +118,7 @@ class Trace:
     scopes: dict[str, set[int]] = field(default_factory=dict)
     idle: set[str] = field(default_factory=set)
     fixed_epsilons: set[str] = field(default_factory=set)
+    added: dict[int, float] = field(default_factory=dict)
     unknown_ops: Counter[str] = field(default_factory=Counter)
     broken: dict[str, str] = field(default_factory=dict)
     places: dict[tuple, int] = field(default_factory=dict)
@@ -137,6 +140,7 @@ class Trace:
             "scopes": {name: sorted(met) for name, met in self.scopes.items()},
             "idle": sorted(self.idle),
             "fixed_epsilons": sorted(self.fixed_epsilons),
+            "added": list(self.added.items()),
             "unknown_ops": dict(self.unknown_ops),
             "broken": self.broken,
             "places": [[key, number] for key, number in self.places.items()],
@@ -161,6 +165,7 @@ class Trace:
             scopes={name: set(met) for name, met in payload["scopes"].items()},
             idle=set(payload["idle"]),
             fixed_epsilons=set(payload["fixed_epsilons"]),
+            added=dict(payload["added"]),
             unknown_ops=Counter(payload["unknown_ops"]),
             broken=payload["broken"],
             places={_tuple(key): number for key, number in payload["places"]},
@@ -206,6 +211,9 @@ class Tracer(TorchDispatchMode):
         self._claimed: set[float] = set()
         self._constants = Storages()
         self._storages = Storages()
+        self._stored = Storages()  # parameters that may be stored as effective weights, and their copies
+        self._read: set[int] = set()  # those that the op at hand reads
+        self._summable: set[str] = set()
         self._frames: list[_Frame] = []
         self._composite: dict[Any, bool] = {}
 
@@ -219,13 +227,17 @@ class Tracer(TorchDispatchMode):
             watching(self._modules, self._enter_module, self._leave_module),
             self._epsilons.watched(),
             reading_without_ops(lambda tensor: self.trace.exponents.pin(self._exponent(tensor))),
+            reading_past_attributes(self._note_passed),
         ):
             yield
         self.trace.idle = idle_modules(self._modules, self.trace.inputs, self._is_used)
+        self._measure_sums()
 
     def _add_parameters(self) -> None:
         """Give every parameter and buffer an exponent, the same to all that lie in one piece of memory."""
         for group in memory_groups((name, tensor) for name, tensor, _ in named_tensors(self._modules)):
+            if isinstance(group[0][1], nn.Parameter) and len({id(tensor) for _, tensor in group}) == 1:
+                self._summable |= {name for name, _ in group}
             self.trace.exponents.same(*(self._parameter_exponent(name, tensor) for name, tensor in group))
         for name, tensor, kept in named_tensors(self._modules):
             if name not in self.trace.parameters:
@@ -237,6 +249,13 @@ class Tracer(TorchDispatchMode):
             if self._storages.get(tensor) is None:
                 self._storages.put(tensor, PINNED)
 
+    def _measure_sums(self) -> None:
+        """The range of a parameter that is only read with a number added is that of the sum."""
+        for name, tensor, _ in named_tensors(self._modules):
+            parameter = self.trace.parameters[name]
+            if (number := self.trace.added.get(parameter.exponent)) and not tensor.is_meta:
+                parameter.peak, parameter.small = peak_and_quantile(tensor.float() + number)
+
     def _parameter_exponent(self, name: str, tensor: Tensor) -> int:
         """Known by its storage, which tied parameters share, or by its name, if it was moved to another storage."""
         exponent = self._storages.get(tensor)
@@ -244,6 +263,8 @@ class Tracer(TorchDispatchMode):
             known = self.trace.parameters.get(name)
             exponent = known.exponent if known else self.trace.exponents.new()
             self._storages.put(tensor, exponent)
+        if name in self._summable:
+            self._stored.put(tensor, exponent)
         return exponent
 
     def _is_used(self, tensor: Tensor) -> bool:
@@ -328,6 +349,7 @@ class Tracer(TorchDispatchMode):
         call = Call(self, func, args, kwargs, known)
         call.outputs = [t for t in tensors_in(result) if _is_real(t)]
         self._claimed.clear()
+        self._read = {e for t in tensors_in(call.arguments) if (e := self._stored.get(t)) is not None}
         if self._frames:
             self._record(call)
         else:
@@ -375,8 +397,13 @@ class Tracer(TorchDispatchMode):
         if call.is_blank():
             for output in call.outputs:
                 self._storages.put(output, self.unknown_at(call.place))
+                if (
+                    "empty" in call.op
+                ):  # circular padding copies from it before it is written; that is no range
+                    output.zero_()
             return
         exponent = rules.apply(call)
+        self._note_reads(call)
         if any(call.known.values()) and call.op not in rules.RULES and not call.is_scale_free():
             self.trace.unknown_ops[call.op] += 1
         if not call.outputs:
@@ -390,6 +417,25 @@ class Tracer(TorchDispatchMode):
         self.trace.scopes[frame.name].add(exponent)
         for output, other in zip(call.outputs[1:], rules.beside(call, exponent), strict=True):
             self._storages.put(output, other, peak)
+
+    def _note_reads(self, call: Call) -> None:
+        """A copy of a parameter is read as it is by whoever uses the copy; any other op reads the parameter now."""
+        if call.op in rules.COPIES and not call.inplace and call.outputs and self._read:
+            self._stored.put(call.outputs[0], self._read.pop())
+            return
+        for exponent in self._read:
+            self._note_read(exponent, 0.0)
+
+    def _note_passed(self, parameter: Tensor) -> None:
+        """A parameter that a forward gets from an iterator is the stored one, whatever the module's attribute shows."""
+        exponent = self._stored.get(parameter)
+        if self._frames and exponent is not None:
+            self._note_read(exponent, 0.0)
+
+    def _note_read(self, exponent: int, number: float) -> None:
+        if self.trace.added.setdefault(exponent, number) != number:  # nothing stored can serve both
+            self.trace.added[exponent] = 0.0
+            self.trace.exponents.pin(exponent)
 
     def _measure(self, site: Site, output: Tensor) -> float:
         if output.dtype not in HALVES:
@@ -440,6 +486,14 @@ class Tracer(TorchDispatchMode):
         known = self.trace.epsilons.setdefault(key, found)
         self.trace.exponents.same(known.exponent, found.exponent)
         known.smallest = min(known.smallest, found.smallest)
+
+    def adds_to_parameter(self, tensor: Tensor, number: float) -> bool:
+        exponent = self._stored.get(tensor)
+        if exponent is None:
+            return False
+        self._read.discard(exponent)
+        self._note_read(exponent, number)
+        return True
 
     def is_constant(self, tensor: Tensor) -> bool:
         return self._storages.get(tensor) is None or self._constants.get(tensor) is not None

@@ -19,7 +19,8 @@ from torch import nn
 from starrynight.models.kept import KeptLayer
 from starrynight.models.load import denoiser_name, is_decoding, narrowest, networks
 from starrynight.numerics.dtypes import HALVES
-from starrynight.numerics.fold import fold_epsilons
+from starrynight.numerics.effective import set_effective_weights
+from starrynight.numerics.fold import compose, fold_epsilons
 from starrynight.numerics.islands import Enter, Leave, inside
 from starrynight.numerics.modules import join, named_modules, own_tensors
 from starrynight.numerics.solve import FoldPlan
@@ -78,6 +79,7 @@ class Component:
             for own in own_tensors(module):
                 offload.put(module, own, fresh[join(name, own)])
         fold_epsilons(self.networks, difference)
+        set_effective_weights(self.networks, difference.offsets)
         for island in difference.islands:
             if self.find(island) is not None and not inside(island, self.islands):
                 self.make_island(island)
@@ -149,7 +151,7 @@ def components_of(
 
 
 def difference(before: FoldPlan, after: FoldPlan, part: Component) -> FoldPlan:
-    """The plan that turns ``part`` folded by ``before`` into ``part`` folded by ``after``."""
+    """The plan that turns ``part`` folded by ``before`` into ``part`` folded by ``after``; its offsets are all of ``after``."""
 
     def powers(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
         names = [name for name in sorted({*old, *new}) if inside(name, part.networks)]
@@ -165,7 +167,14 @@ def difference(before: FoldPlan, after: FoldPlan, part: Component) -> FoldPlan:
         parameters=powers(before.parameters, after.parameters),
         epsilons=powers(before.epsilons, after.epsilons),
         islands=islands,
+        offsets={name: number for name, number in after.offsets.items() if inside(name, part.networks)},
     )
+
+
+def updated(before: FoldPlan, changed: FoldPlan, part: Component) -> FoldPlan:
+    """The plan in force once ``part``, folded by ``before``, is changed by a ``difference``."""
+    elsewhere = {name: n for name, n in before.offsets.items() if not inside(name, part.networks)}
+    return replace(compose(before, changed), offsets=elsewhere | dict(changed.offsets))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from starrynight.models.library_errors import library_errors, out_of_memory
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks, quiet_networks
 from starrynight.models.weights import stored_format
 from starrynight.numerics.device import named
-from starrynight.numerics.fold import compose
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
@@ -311,7 +310,7 @@ class Painter:
             return None
         before = self.pipeline.folds
         difference = fallback.difference(before, folds.plan, part)
-        self.pipeline.folds = compose(before, difference)
+        self.pipeline.folds = fallback.updated(before, difference, part)
         fresh = networks(load(self.model, self.plan, folds.plan))
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
 
