@@ -367,7 +367,7 @@ def test_a_painter_serves_requests_for_its_model_and_precision(folders):
 def test_the_fingerprint_sees_retraining(folders, tmp_path):
     import shutil
 
-    from starrynight.models.weights import fingerprint
+    from starrynight.models.fingerprint import fingerprint
 
     other = shutil.copytree(folders["sd"], tmp_path / "other")
     assert fingerprint(folders["sd"]) == fingerprint(other)

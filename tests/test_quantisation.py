@@ -62,7 +62,7 @@ def write(path, layer, prefix=LAYER, metadata=None):
 def test_a_file_is_refused_by_its_formats_name(tmp_path, name, layer, prefix):
     path = write(tmp_path / "model.safetensors", layer, prefix)
     with pytest.raises(Unfit) as caught:
-        quantisation.refuse(path, weights.header(path))
+        weights.check_format(path, [path])
     for message in (caught.value.en, caught.value.zh):
         assert name in message
         assert "GGUF" in message  # what to take instead
@@ -81,7 +81,7 @@ def test_a_file_is_refused_by_its_formats_name(tmp_path, name, layer, prefix):
 )
 def test_files_that_are_read_pass(tmp_path, layer):
     path = write(tmp_path / "model.safetensors", layer)
-    quantisation.refuse(path, weights.header(path))
+    weights.check_format(path, [path])
     found = quantisation.of_tensors(weights.header(path))
     assert found is None or found[0].read
 
@@ -100,7 +100,7 @@ def comfy(tmp_path, told: bytes, weight=F8):
 @pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "int8_tensorwise"])
 def test_comfyuis_fp8_passes(tmp_path, kind):
     path = comfy(tmp_path, json.dumps({"format": kind, "full_precision_matrix_mult": True}).encode())
-    quantisation.refuse(path, weights.header(path))
+    weights.check_format(path, [path])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_comfyuis_fp8_passes(tmp_path, kind):
 def test_comfyuis_other_formats_are_named_from_what_the_file_says(tmp_path, told, words):
     path = comfy(tmp_path, json.dumps(told).encode())
     with pytest.raises(Unfit if words else BadFile, match=words or "no JSON object"):
-        quantisation.refuse(path, weights.header(path))
+        weights.check_format(path, [path])
 
 
 def test_comfyuis_formats_in_the_header_count_too(tmp_path):
@@ -126,7 +126,7 @@ def test_comfyuis_formats_in_the_header_count_too(tmp_path):
         tmp_path / "m.safetensors", {"bias": F32}, metadata={"_quantization_metadata": json.dumps(told)}
     )
     with pytest.raises(Unfit, match="nvfp4"):
-        quantisation.refuse(path, weights.header(path))
+        weights.check_format(path, [path])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Models: find them, check their files, load them as diffusers pipelines.
 
 catalogue      → the table of models; a name, folder or file becomes a ModelSpec (``find``) or a LocalModel (``resolve``)
-weights        → whether a weight file is whole and trusted, its header, a fingerprint (no torch)
+weights        → whether a weight file is whole and trusted, its header (no torch)
 recognition    → what a single file holds: networks by kind and family, or a LoRA, a ControlNet …
 single_file    → which architecture a single .safetensors holds, and the small files it lacks
 parts          → which component of a base a file replaces, and which file fits

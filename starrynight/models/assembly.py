@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from starrynight.errors import BadRequest, MissingFile, Unfit
-from starrynight.models import catalogue, parts, places, recognition, registry, single_file
+from starrynight.models import catalogue, gguf, parts, places, recognition, registry, single_file, weights
 from starrynight.models.recognition import MODEL_KINDS
 from starrynight.models.registry import Entry
 
@@ -74,9 +74,30 @@ def _file(path: Path, kinds: tuple[str, ...]) -> Path:
     except RuntimeError:
         here = path
     if here.is_dir():
-        raise BadRequest(f"“{path}” is a folder; give a single file.", f"“{path}”是文件夹；请给出单个文件。")
+        return _in_folder(here)
     if here.is_file():
-        return here
+        return _list_of(here)
     if (placed := places.find(str(path), kinds)) and placed.is_file():
-        return placed
+        return _list_of(placed)
     raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
+
+
+def _in_folder(folder: Path) -> Path:
+    """The weights in a component's folder: its list of shards, or its only file. Raises BadRequest if neither is there."""
+    found = sorted(folder.glob(f"*{weights.INDEX}")) or [
+        *weights.weight_files(folder),
+        *sorted(folder.glob(f"*{gguf.SUFFIX}")),
+    ]
+    if len(found) == 1:
+        return _list_of(found[0])
+    raise BadRequest(
+        f"“{folder}” is a folder with {len(found) or 'no'} weight files; give a single file or a list of shards "
+        f"(…{weights.INDEX}).",
+        f"“{folder}”是文件夹，内有 {len(found)} 个权重文件；请给出单个文件或分片清单（…{weights.INDEX}）。",
+    )
+
+
+def _list_of(path: Path) -> Path:
+    """The list of shards beside one of them; any other file is itself."""
+    whole = path.with_name(recognition.SHARD.sub("", path.stem) + weights.INDEX)
+    return whole if recognition.SHARD.search(path.stem) and whole.is_file() else path

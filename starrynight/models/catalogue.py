@@ -23,12 +23,13 @@ from starrynight.models import (
     sizes,
     weights,
 )
+from starrynight.models.fingerprint import fingerprint
 from starrynight.models.habits import SILENT, Habits
 from starrynight.models.recognition import MODEL_KINDS, NETWORKS
 from starrynight.models.registry import Entry
 from starrynight.models.single_file import Layout
 from starrynight.models.sizes import TrainedSizes
-from starrynight.models.weights import PICKLED, WeightFile, config_or_empty, fingerprint, fold_is_proved
+from starrynight.models.weights import PICKLED, WeightFile, config_or_empty, fold_is_proved
 from starrynight.request import HIGHEST_SIZE, LOWEST_SIZE
 from starrynight.settings import settings
 
@@ -342,7 +343,8 @@ def _local(path: Path, base: str | None) -> ModelSpec:
             f"“{path}” holds no model_index.json, so it is not a diffusers model.",
             f"“{path}”里没有 model_index.json，不是 diffusers 模型文件夹。",
         )
-    if path.is_file() and path.suffix.lower() not in recognition.SUFFIXES:
+    listed = path.name.endswith(weights.INDEX)
+    if path.is_file() and path.suffix.lower() not in recognition.SUFFIXES and not listed:
         quantisation.refuse_suffix(path)
         raise BadFile(
             f"“{path.name}” is no model; give a folder, a hub id, a .safetensors or a .gguf file.",
@@ -359,7 +361,7 @@ def _local(path: Path, base: str | None) -> ModelSpec:
         usual, name=str(path), en=path.stem, zh=path.stem, licence="", hub=None, modelscope=None, path=path,
         base=under, parts=_inside(path, under) if layout.base and under else {}, size=layout.size,
         steps=layout.steps or usual.steps,
-        guidance=usual.guidance if layout.guidance is None else layout.guidance, bytes=path.stat().st_size,
+        guidance=usual.guidance if layout.guidance is None else layout.guidance, bytes=sum(shard.stat().st_size for shard in weights.shards(path)),
     )  # fmt: skip
     header = weights.header(path)
     says = replace(habits.of_file(header, usual.flow, layout.name), pipeline=_pipeline_of(layout, spec))

@@ -164,8 +164,8 @@ def of_config(config: Mapping[str, Any]) -> Format | None:
     return Format(method or "an unnamed quantisation")
 
 
-def refuse(path: Path, entries: Mapping[str, Any]) -> None:
-    """Raise Unfit if a file's tensors are in a format that is not read, BadFile for a ``comfy_quant`` that cannot be read.
+def refuse_described(path: Path, entries: Mapping[str, Any]) -> None:
+    """Raise Unfit if a file says that it is in a format that is not read, BadFile for a ``comfy_quant`` that cannot be read.
     ``entries``: the whole header of ``path``, as ``weights.header`` gives it.
     """
     for layer, told in _comfy(path, entries):
@@ -174,6 +174,10 @@ def refuse(path: Path, entries: Mapping[str, Any]) -> None:
             more = ", ".join(sorted(set(told) - COMFY_HARMLESS))
             name = f"ComfyUI's {kind or 'unnamed'}{f' with {more}' if more else ''}"
             raise _unread(path, Format(name), f"{layer}.comfy_quant")
+
+
+def refuse_tensors(path: Path, entries: Mapping[str, Any]) -> None:
+    """Raise Unfit if the tensors of a file, or of files that belong together, are in a format that is not read."""
     if (found := of_tensors(entries)) and not found[0].read:
         raise _unread(path, *found)
 

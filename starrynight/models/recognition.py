@@ -248,8 +248,10 @@ def check_is_file(path: Path) -> None:
     if shard := SHARD.search(path.stem):
         count = int(shard[1])
         raise Unfit(
-            f"“{path.name}” is one of {count} shards; use the model's whole folder, or a file that holds all of it.",
-            f"“{path.name}”只是 {count} 个分片之一；请使用整个模型文件夹，或包含全部内容的单个文件。",
+            f"“{path.name}” is one of {count} shards; use the model's whole folder, its list of shards "
+            "(….safetensors.index.json), or a file that holds all of it.",
+            f"“{path.name}”只是 {count} 个分片之一；请使用整个模型文件夹、其分片清单（….safetensors.index.json），或包含全部"
+            "内容的单个文件。",
         )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import StarryError
-from starrynight.models import quantisation, recognition
-from starrynight.models.weights import header
+from starrynight.models import recognition
+from starrynight.models.weights import check_format
 
 HERE = Path(__file__).with_name("layouts")
 COMFY_PREFIX = "model.diffusion_model."
@@ -70,7 +70,7 @@ def recognise(path: Path) -> Layout:
     ``weights.header``.
     """
     recognition.check_is_file(path)
-    quantisation.refuse(path, header(path))
+    check_format(path, [path])
     shapes = recognition.shapes_of(path)
     keys, found = list(shapes), recognition.of_shapes(path, shapes)
     bare = [key.removeprefix(COMFY_PREFIX) for key in keys]

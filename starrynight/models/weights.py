@@ -5,7 +5,6 @@ Loads no weights and imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import struct
@@ -23,9 +22,6 @@ from starrynight.numerics.precision import fold_holds
 PICKLED = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 PICKLE_OPENINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 LFS_OPENING = b"version https://git-lfs.github.com/spec/"
-
-# A fingerprint reads so many samples per file, of so many bytes.
-SAMPLES, SAMPLE_BYTES = 64, 4096
 
 # The small configurations that a component is built from; a tokenizer's vocabulary is judged by its own library.
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -64,7 +60,8 @@ def find(name: str) -> Path | None:
 
 
 def header(path: Path) -> dict[str, Any]:
-    """The header of a .safetensors or .gguf file: name → {dtype, shape, data_offsets}, and "__metadata__".
+    """The header of a .safetensors or .gguf file: name → {dtype, shape, data_offsets}, and "__metadata__". Of a list of shards
+    (``….safetensors.index.json``): all their headers in one.
 
     Raises MissingFile, LfsPointer, PickledFile, BadFile when the file is empty, cut short, neither format or cannot be
     read, or as ``gguf.header``.
@@ -79,6 +76,8 @@ def header(path: Path) -> dict[str, Any]:
 def _header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
+    if path.name.endswith(INDEX):
+        return _merged(path)
     length = path.stat().st_size
     with path.open("rb") as file:
         opening = file.read(64)
@@ -103,6 +102,33 @@ def _header(path: Path) -> dict[str, Any]:
             f"文件长 {length:,} 字节，而文件头声明 {expected:,} 字节",
         )
     return read
+
+
+def _merged(index: Path) -> dict[str, Any]:
+    """The headers of all shards. Raises BadFile where two hold one tensor, or none holds one that the list names."""
+    found: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    for shard in shards(index):
+        entries = header(shard)
+        metadata |= entries.pop("__metadata__", {})
+        for name in found.keys() & entries.keys():
+            raise _broken(index, f"two shards hold {name}", f"有两个分片都含有 {name}")
+        found |= entries
+    for name in sorted(read_json(index).get("weight_map", {}).keys() - found.keys()):
+        raise _broken(index, f"no shard holds {name}", f"没有分片含有 {name}")
+    return found | {"__metadata__": metadata}
+
+
+def check_format(place: Path, files: Iterable[Path]) -> None:
+    """Raises Unfit if weights are in a quantised format that is not read. ``files`` belong together: a weight may lie in one
+    and its scale in another. ``place`` is their name in the message.
+    """
+    entries: dict[str, Any] = {}
+    for file in (shard for path in files for shard in shards(path)):
+        own = header(file)
+        quantisation.refuse_described(file, own)
+        entries |= own
+    quantisation.refuse_tensors(place, entries)
 
 
 def shards(path: Path) -> list[Path]:
@@ -196,8 +222,12 @@ def of_file(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> Weigh
     """The summary of a file, or of its tensors whose names begin with ``prefix``. Raises as ``header``,
     and Unfit for a quantised format that is not read.
     """
+    check_format(path, [path])
+    return _part(path, prefix, unused)
+
+
+def _part(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> WeightFile:
     entries = header(path)
-    quantisation.refuse(path, entries)
     own = {name: entry for name, entry in entries.items() if name.startswith((prefix, "__metadata__"))}
     return replace(_summary(path, own), prefix=prefix, unused=unused)
 
@@ -227,7 +257,8 @@ def of_folder(folder: Path, but: Container[str] = ()) -> dict[str, tuple[WeightF
         if name not in but:
             _check_component(folder / name)
             _refuse_quantised(folder / name)
-    return {name: tuple(map(of_file, weight_files(folder / name))) for name in names if name not in but}
+            check_format(folder / name, weight_files(folder / name))
+    return {name: tuple(map(_part, weight_files(folder / name))) for name in names if name not in but}
 
 
 def _refuse_quantised(folder: Path) -> None:
@@ -244,8 +275,8 @@ def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[Weigh
     """A whole single-file checkpoint, split into components by the ``parts`` (prefix of tensor names →
     component).
     """
+    check_format(path, [path])
     entries = header(path)
-    quantisation.refuse(path, entries)
     metadata = entries.pop("__metadata__", {})
     found: dict[str, dict[str, Any]] = {}
     for name, entry in entries.items():
@@ -414,25 +445,3 @@ def config_or_empty(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}
-
-
-def fingerprint(*roots: Path) -> str:
-    """SHA-256 (hex) over the name, length and 64 spaced samples of 4 KB of every weight file in ``roots``.
-
-    A root is a folder or one file. The first sample holds the header. Retraining changes nearly every weight, so samples
-    detect it and 12 GB cost no time; a change of single weights may go unnoticed.
-    """
-    digest = hashlib.sha256()
-    for root in roots:
-        for path in sorted(root.rglob("*.safetensors")) if root.is_dir() else [root]:
-            digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
-            _sample(path, digest)
-    return digest.hexdigest()
-
-
-def _sample(path: Path, digest: hashlib._Hash) -> None:
-    last = max(path.stat().st_size - SAMPLE_BYTES, 0)
-    with path.open("rb") as file:
-        for offset in sorted({last * number // (SAMPLES - 1) for number in range(SAMPLES)}):
-            file.seek(offset)
-            digest.update(file.read(SAMPLE_BYTES))
