@@ -34,6 +34,11 @@ MAX_LORAS = 16
 MAX_SEED = 2**63 - 1  # the largest integer that both SQLite and torch's generator hold
 LOWEST_SIZE, HIGHEST_SIZE = 64, 4096  # pixels
 STRENGTH = 0.6
+# Fields that a request names only when they are given, with their defaults.
+YOUNGER: dict[str, Any] = {
+    "prediction": None, "lora_partial": False, "mask": None, "extend": None, "variation": 0.0, "variation_seed": None,
+}  # fmt: skip
+SIDES = ("left", "top", "right", "bottom")  # of ``extend``
 
 # Name or path, weight; or name, weight on the text encoders, weight on the denoiser.
 Lora = tuple[str, float] | tuple[str, float, float]
@@ -53,12 +58,13 @@ def random_seed() -> int:
 class PaintRequest:
     """A request for ``count`` pictures; picture ``i`` is painted with ``seed_of(i)``.
 
-    Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance
-    scale. ``prediction`` overrides what the model's files say that it predicts. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
-    missing seed is drawn once, here. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the
-    scale. ``strength`` in (0, 1] is the share of the denoising schedule that is applied to ``init_image``. A
-    missing seed is drawn once, here. ``lora_partial`` applies LoRAs of which under half of the layers fit. Raises ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the
-    field and its valid values.
+    Texts are NFC-normalised and stripped. Sizes are in pixels. ``guidance`` is the classifier-free guidance scale.
+    ``prediction`` overrides what the model's files say that it predicts. ``strength`` in (0, 1] is the share of the
+    denoising schedule that is applied to ``init_image``. ``mask`` is a picture of its size: white is painted, black is kept.
+    ``extend`` = (left, top, right, bottom) pixels are painted around ``init_image``, within ``width`` × ``height``. A missing
+    seed is drawn once, here. ``variation`` in [0, 1] mixes the noise of ``variation_seed`` into each picture's own; 0 changes
+    nothing. ``lora_partial`` applies LoRAs of which under half of the layers fit. Raises ``BadRequest`` (or its
+    ``WrongSize``, ``UnknownName``) with the field and its valid values.
     """
 
     prompt: str
@@ -78,6 +84,10 @@ class PaintRequest:
     strength: float = STRENGTH
     prediction: str | None = None
     lora_partial: bool = False
+    mask: str | None = None
+    extend: tuple[int, int, int, int] | None = None
+    variation: float = 0.0
+    variation_seed: int | None = None
 
     def __post_init__(self) -> None:
         checked = {
@@ -89,8 +99,9 @@ class PaintRequest:
             "init_image": (
                 image := None if self.init_image is None else _name("init_image", _path(self.init_image))
             ),
-            "width": _whole("width", self.width, LOWEST_SIZE, HIGHEST_SIZE, WrongSize),
-            "height": _whole("height", self.height, LOWEST_SIZE, HIGHEST_SIZE, WrongSize),
+            "mask": None if self.mask is None else _name("mask", _path(self.mask)),
+            "width": (width := _whole("width", self.width, LOWEST_SIZE, HIGHEST_SIZE, WrongSize)),
+            "height": (height := _whole("height", self.height, LOWEST_SIZE, HIGHEST_SIZE, WrongSize)),
             "steps": _whole("steps", self.steps, 1, 150),
             "count": (count := _whole("count", self.count, 1, 64)),
             "guidance": _real("guidance", self.guidance, 0, 30),
@@ -98,7 +109,11 @@ class PaintRequest:
             "seed": _seed(self.seed, count),
             "loras": _loras(self.loras),
             "lora_partial": _flag("lora_partial", self.lora_partial),
+            "extend": _extend(self.extend, width, height),
+            "variation": (variation := _real("variation", self.variation, 0, 1)),
+            "variation_seed": _variation_seed(self.variation_seed, variation),
         }
+        _needs_picture(image, mask=self.mask, extend=self.extend)
         if self.precision not in PRECISIONS:
             raise UnknownName(Text("precision", "精度"), excerpt(self.precision), PRECISIONS)
         if self.prediction is not None and self.prediction not in PREDICTIONS:
@@ -114,12 +129,13 @@ class PaintRequest:
         return self.seed + index
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-compatible values; ``from_dict`` reads them. ``prediction`` and ``lora_partial`` are left out unless they are
-        given, so that requests keep the ids that they had before them.
+        """JSON-compatible values; ``from_dict`` reads them. ``YOUNGER`` fields are left out unless they are given, so that
+        requests keep the ids that they had before them.
         """
         values = dataclasses.asdict(self) | {"loras": [list(lora) for lora in self.loras]}
-        younger = {"prediction": None, "lora_partial": False}
-        return {name: value for name, value in values.items() if younger.get(name, ...) != value}
+        if self.extend is not None:
+            values["extend"] = list(self.extend)
+        return {name: value for name, value in values.items() if YOUNGER.get(name, ...) != value}
 
     def canonical(self) -> str:
         """The request as JSON with sorted keys, no spaces, and non-ASCII characters unescaped."""
@@ -348,14 +364,61 @@ def _strength(value: object, init_image: str | None) -> float:
     return strength
 
 
-def _seed(value: object, count: int) -> int:
+def _needs_picture(init_image: str | None, **fields: object) -> None:
+    for name, value in fields.items():
+        if value is not None and init_image is None:
+            raise BadRequest(
+                f"{name} applies to init_image only; give an init_image or leave {name} out.",
+                f"{name} 只对 init_image 起作用；请给出 init_image，或者不写 {name}。",
+            )
+
+
+def _extend(value: object, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) in pixels, of which at least one is above 0 and some of the first picture remains."""
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) != len(SIDES):
+        raise BadRequest(
+            f"extend is four whole numbers of pixels ({', '.join(SIDES)}), not {excerpt(value)}.",
+            f"extend 应当是四个整数像素（左、上、右、下），而不是 {excerpt(value)}。",
+        )
+    left, top, right, bottom = (
+        _whole(f"extend {side}", pixels, 0, HIGHEST_SIZE, WrongSize)
+        for side, pixels in zip(SIDES, value, strict=True)
+    )
+    if not left + top + right + bottom:
+        raise BadRequest(
+            "extend adds nothing; give at least one side.", "extend 没有扩展任何一边；请至少给出一边。"
+        )
+    if width - left - right < 1 or height - top - bottom < 1:
+        raise WrongSize(
+            f"Extended by {left} + {right} × {top} + {bottom} pixels, a picture of {width}×{height} has no room for the first "
+            "one; make it larger or extend less.",
+            f"左右扩展 {left} + {right}、上下扩展 {top} + {bottom} 像素后，{width}×{height} 里放不下原图；请放大画面或少扩展一些。",
+        )
+    return left, top, right, bottom
+
+
+def _variation_seed(value: object, variation: float) -> int | None:
+    """A missing one is drawn here, as a missing seed is."""
+    if not variation:
+        if value is not None:
+            raise BadRequest(
+                "variation_seed applies with a variation above 0 only.",
+                "variation_seed 只在 variation 大于 0 时起作用。",
+            )
+        return None
+    return _seed(value, 1, "variation_seed")
+
+
+def _seed(value: object, count: int, field: str = "seed") -> int:
     if value is None:
         return random_seed()
     highest = MAX_SEED - count + 1  # picture i is painted with seed + i
     if not _is_whole(value) or not 0 <= value <= highest:
         raise BadRequest(
-            f"seed must be a whole number from 0 to {highest}, not {excerpt(value)}; leave it out for a random seed.",
-            f"seed 应当是 0 到 {highest} 之间的整数，而不是 {excerpt(value)}；不写它，就会随机抽取一个。",
+            f"{field} must be a whole number from 0 to {highest}, not {excerpt(value)}; leave it out for a random seed.",
+            f"{field} 应当是 0 到 {highest} 之间的整数，而不是 {excerpt(value)}；不写它，就会随机抽取一个。",
         )
     return int(value)
 

@@ -6,7 +6,7 @@ diffusers is the painter's affair, and where a picture is saved is decided by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from starrynight.errors import BadRequest, BrokenNumbers, StarryError
 from starrynight.gallery.files import OutputPath
+from starrynight.metadata.pixels import read_image
 from starrynight.models import catalogue
 from starrynight.painting import checking, styles
 from starrynight.painting.results import GeneratedImage, Refused, Step
@@ -27,6 +28,7 @@ from starrynight.settings import settings
 if TYPE_CHECKING:
     from starrynight.painting.painter import Painter
 
+REPAINTED = 1.0  # strength within a mask or around the first picture, where something new is to be painted
 VERSIONS = ("starry-night", "torch", "diffusers", "transformers")
 
 
@@ -131,9 +133,24 @@ def make_request(**fields: Any) -> PaintRequest:
         "steps": model.steps,
         "guidance": model.guidance,
     }
-    request = PaintRequest.from_dict(defaults | given | {"model": model.name})
+    request = PaintRequest.from_dict(defaults | _of_first_picture(given) | given | {"model": model.name})
     checking.check(request, model)
     return request if request.style is None else request.replace(style=styles.find(request.style).key)
+
+
+def _of_first_picture(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The size and strength that suit a mask or an extension, which paint within the first picture or around it."""
+    if given.get("init_image") is None or not {"mask", "extend"} & given.keys():
+        return {}
+    left, top, right, bottom = PaintRequest.from_dict({"prompt": "-", "width": 4096, "height": 4096} | {
+        name: given[name] for name in ("init_image", "extend") if name in given
+    }).extend or (0, 0, 0, 0)  # fmt: skip
+    picture = read_image(given["init_image"])
+    return {
+        "width": picture.width + left + right,
+        "height": picture.height + top + bottom,
+        "strength": REPAINTED,
+    }
 
 
 def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter) -> Picture:

@@ -24,7 +24,8 @@ from starrynight.metadata.pixels import read_pixels
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.numerics import rng
 from starrynight.painting import offload, schedulers
-from starrynight.painting.painter import Painter, fit_init_image
+from starrynight.painting.canvas import fit_init_image
+from starrynight.painting.painter import Painter
 from starrynight.painting.preview import calibration_picture
 from starrynight.painting.results import Refused
 from starrynight.request import PaintRequest

@@ -223,6 +223,7 @@ def _components() -> dict[str, Schema]:
 def _paint_request() -> Schema:
     """The fields of ``PaintRequest`` as a caller over HTTP may give them; null is the model's default."""
     side = {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE}
+    stored = {"type": "string", "pattern": "^(picture|upload):[0-9a-f]{4,32}$"}
     weights = {"type": "array", "minItems": 2, "maxItems": 3, "prefixItems": [_NAME, NUMBER, NUMBER]}
     optional = {
         "negative_prompt": {"type": "string", "maxLength": MAX_TEXT},
@@ -233,7 +234,11 @@ def _paint_request() -> Schema:
         "count": {"type": "integer", "minimum": 1, "maximum": 64},
         "precision": one_of(*PRECISIONS), "prediction": one_of(*PREDICTIONS),
         "loras": _list(weights, maxItems=MAX_LORAS), "lora_partial": YES,
-        "init_image": {"type": "string", "pattern": "^(picture|upload):[0-9a-f]{4,32}$"},
+        "init_image": stored, "mask": stored,
+        "extend": {"type": "array", "minItems": 4, "maxItems": 4,
+                   "items": {"type": "integer", "minimum": 0, "maximum": HIGHEST_SIZE}},
+        "variation": {"type": "number", "minimum": 0, "maximum": 1},
+        "variation_seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     }  # fmt: skip
     return _object(

@@ -43,6 +43,14 @@ HELP = help_page(
         'starry paint "清晨的睡莲池" --init-image sketch.png --strength 0.6',
     ),
     t(
+        'starry paint "a red boat" --init-image sea.png --mask boat.png',
+        'starry paint "红色的小船" --init-image sea.png --mask boat.png',
+    ),
+    t(
+        'starry paint "a wide valley" --init-image hills.png --extend left=128,right=128',
+        'starry paint "开阔的山谷" --init-image hills.png --extend left=128,right=128',
+    ),
+    t(
         'starry paint "a quiet harbour" --model z-image-turbo --lora moonlight:0.8',
         'starry paint "宁静的港湾" --model z-image-turbo --lora moonlight:0.8',
     ),
@@ -84,6 +92,31 @@ SAMPLER = typer.Option(
 STRENGTH = typer.Option(
     None,
     help=t("How much of --init-image is repainted: above 0, up to 1.", "起始图重画的程度：大于 0，至多 1。"),
+)
+MASK = typer.Option(
+    None,
+    help=t(
+        "Of the size of --init-image: white is painted, black is kept to the bit.",
+        "与 --init-image 一样大：白处重画，黑处一位不改。",
+    ),
+)
+EXTEND = typer.Option(
+    None,
+    help=t(
+        "Paint around --init-image: left=128,right=128 (also top, bottom), or 128 for all sides.",
+        "在 --init-image 四周续画：left=128,right=128（还有 top、bottom），或 128 表示四边。",
+    ),
+)
+VARIATION = typer.Option(
+    None,
+    help=t(
+        "Stay near the seed's picture: 0 is the same, 1 another one.",
+        "贴近该种子的画：0 相同，1 完全另一幅。",
+    ),
+)
+VARIATION_SEED = typer.Option(
+    None,
+    help=t("The seed that --variation mixes in; random by default.", "--variation 混入的种子；不给则随机。"),
 )
 PREDICTION = typer.Option(
     None,
@@ -139,6 +172,10 @@ def paint(
         None, help=t("A picture to start from (img2img).", "以这张图为起点（图生图）。")
     ),
     strength: float | None = STRENGTH,
+    mask: Path | None = MASK,
+    extend: str | None = EXTEND,
+    variation: float | None = VARIATION,
+    variation_seed: int | None = VARIATION_SEED,
     prediction: str | None = PREDICTION,
     attention: str = typer.Option(
         "native", help=t("native (SDPA) or xformers.", "native（SDPA）或 xformers。")
@@ -160,7 +197,8 @@ def paint(
         count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
         lora_partial=lora_partial or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
-        prediction=prediction,
+        prediction=prediction, mask=str(mask) if mask else None, extend=parse_extend(extend), variation=variation,
+        variation_seed=variation_seed,
     )  # fmt: skip
     hang = _destination(out, request.count, overwrite)
     if upscale is not None:
@@ -347,6 +385,24 @@ def parse_size(text: str | None, model: str | None = None) -> tuple[int | None, 
             f"“{excerpt(text)}”不是尺寸；请写成 512x256，用 256 表示正方形，或写比例如 3:2。",
         )
     return int(sides[0]), int(sides[-1])
+
+
+def parse_extend(text: str | None) -> tuple[int, ...] | None:
+    """ "left=128,right=64" is (128, 0, 64, 0), "128" is that for all sides."""
+    from starrynight.request import SIDES
+
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return (int(text),) * len(SIDES)
+    parts = [part.partition("=") for part in text.replace(" ", "").split(",")]
+    given = {side: pixels for side, _, pixels in parts}
+    if len(given) < len(parts) or given.keys() - set(SIDES) or not all(map(str.isdecimal, given.values())):
+        raise BadRequest(
+            f"“{excerpt(text)}” extends no side; write it as left=128,right=128 (also top, bottom), or 128 for all.",
+            f"看不懂“{excerpt(text)}”；请写成 left=128,right=128（还有 top、bottom），或 128 表示四边。",
+        )
+    return tuple(int(given.get(side, 0)) for side in SIDES)
 
 
 def parse_lora(text: str) -> tuple[str, float] | tuple[str, float, float]:

@@ -22,7 +22,7 @@ from starrynight.settings import settings
 from starrynight.studio import make_request
 from starrynight.text import clean
 
-PICTURE, UPLOAD = "picture:", "upload:"  # prefixes of init_image
+PICTURE, UPLOAD = "picture:", "upload:"  # prefixes of init_image and mask
 
 JobRequest = Mapping[str, Any]  # the fields of a PaintRequest as an untrusted caller sends them
 
@@ -30,7 +30,7 @@ JobRequest = Mapping[str, Any]  # the fields of a PaintRequest as an untrusted c
 def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
     """Return the checked request; a field that is left out or None gets the model's default.
 
-    ``init_image`` is "picture:ID" or "upload:ID". Raises ``BadRequest``, ``UnknownName``, ``BadFile`` or
+    ``init_image`` and ``mask`` are "picture:ID" or "upload:ID". Raises ``BadRequest``, ``UnknownName``, ``BadFile`` or
     ``MissingFile``.
     """
     given = take_lora_tags({name: value for name, value in fields.items() if value is not None})
@@ -40,8 +40,9 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
         given["loras"] = tuple(tuple(lora) if isinstance(lora, list) else lora for lora in loras)
         for lora in given["loras"]:
             _check_lora_name(lora[0] if isinstance(lora, tuple) and lora else lora)
-    if "init_image" in given:
-        given["init_image"] = str(_init_image(given["init_image"], gallery))
+    for field in ("init_image", "mask"):
+        if field in given:
+            given[field] = str(_stored_picture(field, given[field], gallery))
     return make_request(**given)
 
 
@@ -123,7 +124,7 @@ def _check_lora_name(name: object) -> None:
         raise BadRequest("Give a LoRA by its name here, not by a path.", "此处 LoRA 请用名字，不要用路径。")
 
 
-def _init_image(name: object, gallery: Gallery) -> Path:
+def _stored_picture(field: str, name: object, gallery: Gallery) -> Path:
     if isinstance(name, str) and name.startswith(PICTURE):
         row = gallery.get(name.removeprefix(PICTURE))
         if gallery.files.local:
@@ -133,6 +134,6 @@ def _init_image(name: object, gallery: Gallery) -> Path:
     if isinstance(name, str) and name.startswith(UPLOAD):
         return Uploads().path(name.removeprefix(UPLOAD))
     raise BadRequest(
-        "init_image is picture:ID of the gallery or upload:ID of an upload.",
-        "init_image 应当是画廊里的 picture:ID，或上传得到的 upload:ID。",
+        f"{field} is picture:ID of the gallery or upload:ID of an upload.",
+        f"{field} 应当是画廊里的 picture:ID，或上传得到的 upload:ID。",
     )

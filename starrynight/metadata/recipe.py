@@ -16,18 +16,18 @@ from typing import Any
 
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text
-from starrynight.request import PaintRequest
+from starrynight.request import SIDES, YOUNGER, PaintRequest
 from starrynight.text import clean, excerpt
 
 Loras = tuple[tuple[str, float], ...]  # (name, weight) in the order they are applied
 MAX_LEFT = 60  # settings listed as left
 
 OURS = "Starry Night"
-_DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict() | {"prediction": None}
+_DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict() | YOUNGER
 _MODEL_DEPENDENT = ("model", "steps", "guidance", "seed")  # their defaults differ from model to model
 _OPTIONS = {name: "--" + name.removesuffix("_prompt").replace("_", "-") for name in (
     "model", "steps", "guidance", "seed", "negative_prompt", "style", "precision", "sampler", "init_image", "strength",
-    "prediction",
+    "prediction", "mask", "extend", "variation", "variation_seed",
 )}  # fmt: skip
 
 
@@ -91,7 +91,7 @@ class Recipe:
         for name, option in _OPTIONS.items():
             if name in known and (name in _MODEL_DEPENDENT or known[name] != _DEFAULTS[name]):
                 value = known[name]
-                options.append((option, _number(value) if isinstance(value, float) else str(value)))
+                options.append((option, _written(value)))
         options += [
             ("--lora", ":".join((name, *map(_number, weights)))) for name, *weights in known.get("loras", ())
         ]
@@ -145,9 +145,7 @@ def _own_request(values: object) -> dict[str, Any] | None:
     if not isinstance(values, Mapping):
         return None
     try:
-        return PaintRequest.from_dict(
-            {name: values[name] for name in (*_DEFAULTS, "lora_partial") if name in values}
-        ).to_dict()
+        return PaintRequest.from_dict({name: values[name] for name in _DEFAULTS if name in values}).to_dict()
     except BadRequest:
         return None
 
@@ -162,6 +160,13 @@ def _is_valid(name: str, value: object) -> bool:
 
 def _option(name: str, value: str) -> list[str]:
     return [f"{name}={value}"] if value.startswith("-") else [name, value]
+
+
+def _written(value: object) -> str:
+    """A value as the command line reads it; sides as "left=64,right=64"."""
+    if isinstance(value, list):
+        return ",".join(f"{side}={pixels}" for side, pixels in zip(SIDES, value, strict=True) if pixels)
+    return _number(value) if isinstance(value, float) else str(value)
 
 
 def _number(value: float) -> str:

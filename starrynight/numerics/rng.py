@@ -7,6 +7,7 @@ float32. Under ``Float32Noise`` 16-bit normal noise is drawn in float32 and roun
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
@@ -23,11 +24,18 @@ class Float32Noise(TorchFunctionMode):
     ``draw``: the generator for calls that pass none, as some schedulers make at every step. Without it their
     noise depends on what the process drew before. ``networks`` draw none: the mode is off while one of them runs, because
     under a mode every operation goes through Python, which took a third of a small model's picture on a card.
+    ``mix`` = (other, share) turns the noise of calls that pass a generator towards the other generator's, by ``share`` of a
+    right angle: cos·a + sin·b of two independent normal draws is normal again, with the same variance.
     """
 
-    def __init__(self, draw: torch.Generator | None = None, networks: Iterable[nn.Module] = ()) -> None:
+    def __init__(
+        self,
+        draw: torch.Generator | None = None,
+        networks: Iterable[nn.Module] = (),
+        mix: tuple[torch.Generator, float] | None = None,
+    ) -> None:
         super().__init__()
-        self.draw, self._networks = draw, tuple(networks)
+        self.draw, self._networks, self.mix = draw, tuple(networks), mix
         self._hooks: list[Any] = []
         self._running = 0  # calls of ``networks`` in progress
 
@@ -70,9 +78,21 @@ class Float32Noise(TorchFunctionMode):
             place = kwargs.get("device")
             kwargs = {**kwargs, "generator": self.draw, "device": "cpu"}
             return self.__torch_function__(func, types, args, kwargs).to(place)
+        if self.mix is not None and kwargs.get("generator") not in (None, self.draw):
+            return self._mixed(*args, **kwargs)
         if kwargs.get("dtype") in HALVES:
             return func(*args, **{**kwargs, "dtype": torch.float32}).to(kwargs["dtype"])
         return func(*args, **kwargs)
+
+    def _mixed(self, *size: Any, **kwargs: Any) -> torch.Tensor:
+        other, share = self.mix or (None, 0.0)
+        options = {**kwargs, "dtype": torch.float32, "device": "cpu"}
+        own, its = (
+            torch.randn(*size, **{**options, "generator": one}) for one in (kwargs["generator"], other)
+        )
+        angle = share * math.pi / 2
+        mixed = own * math.cos(angle) + its * math.sin(angle)
+        return mixed.to(kwargs.get("device"), kwargs.get("dtype") or torch.float32)
 
 
 def generator(seed: int, stream: int = 0) -> torch.Generator:

@@ -16,6 +16,7 @@ from starrynight.models import habits, lora, vocabulary
 from starrynight.models.catalogue import ModelSpec
 from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting import schedulers, styles
+from starrynight.painting.canvas import check_mask
 from starrynight.prompt_syntax import Words
 from starrynight.request import PaintRequest, check_size
 from starrynight.text import excerpt
@@ -34,6 +35,7 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
         lora.find(name)
     if request.init_image is not None:
         open_picture(request.init_image).close()
+        check_mask(request)
         if int(request.steps * request.strength) < 1:
             raise BadRequest(
                 f"Strength {request.strength:g} of {request.steps} steps leaves none to take; raise either.",

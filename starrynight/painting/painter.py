@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
-from starrynight.metadata.pixels import read_pixels
 from starrynight.models import catalogue, download, lora, precision_plan
 from starrynight.models.adapter_merge import add_merges
 from starrynight.models.catalogue import LocalModel
@@ -34,6 +32,8 @@ from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as backends
 from starrynight.painting import checking, emphasis, fallback, guard, offload, schedulers
+from starrynight.painting.blending import Blend
+from starrynight.painting.canvas import Canvas, canvas_of
 from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
 from starrynight.progress import OnProgress
@@ -209,12 +209,13 @@ class Painter:
     ) -> GeneratedImage:
         seed = request.seed_of(index)
         read = checking.words_of(request, self.model.spec, seed)
-        words, remarks = self._call(pipeline, request, read, seed)
+        canvas = canvas_of(request)
+        words, remarks = self._call(pipeline, request, read, seed, canvas)
         raised: list[BaseException] = []  # by on_step: no fault of the model's
 
         def after_step(*state: Any) -> None:
             if on_step is not None:
-                now = self._step(pipeline, request, index, *state)
+                now = self._step(pipeline, request, index, canvas, *state)
                 try:
                     on_step(now)
                 except BaseException as error:
@@ -226,13 +227,19 @@ class Painter:
             # fresh ones, because a stateful scheduler or generator would carry a picture over to the next
             pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
             self.guard.attach_to_scheduler(scheduler, after_step)
+            if canvas is not None and canvas.mask is not None:
+                Blend(pipeline, canvas.mask).attach_to_scheduler(scheduler)
             source = call_arguments(pipeline, generator=generator(seed))
-            with Float32Noise(generator(seed, stream=1), quiet_networks(pipeline)):
+            other = (
+                None if not request.variation else (generator(request.variation_seed or 0), request.variation)
+            )
+            with Float32Noise(generator(seed, stream=1), quiet_networks(pipeline), other):
                 return _pixels(pipeline(**words, **source), self.guard)
 
         self._sample = self._as_sample(request, words, seed)
         with library_errors(self.model.path, raised), emphasis.applied(pipeline, *read):
             pixels = self.guard.watch(paint)
+        pixels = pixels if canvas is None else canvas.over(pixels)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return GeneratedImage(
             pixels=pixels,
@@ -245,13 +252,16 @@ class Painter:
         )
 
     def _call(
-        self, pipeline: Any, request: PaintRequest, read: tuple[Words, Words], seed: int
+        self,
+        pipeline: Any,
+        request: PaintRequest,
+        read: tuple[Words, Words],
+        seed: int,
+        canvas: Canvas | None,
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The pipeline's arguments for one picture but its generator, and remarks for its recipe."""
-        image, remarks = None, tuple[str, ...]()
-        if request.init_image is not None:
-            image, note = fit_init_image(request.init_image, request.width, request.height)
-            remarks = (note,) if note else ()
+        image = canvas.picture if canvas else None
+        remarks = canvas.remarks if canvas else ()
         prompt, negative = read
         trained = checking.notes_on_training(request, self.model.spec, seed)
         remarks += tuple(note.en for note in (*prompt.notes, *negative.notes, *trained))
@@ -272,15 +282,16 @@ class Painter:
         return words, remarks
 
     def _step(
-        self, pipeline: Any, request: PaintRequest, index: int, step: int, before: torch.Tensor,
-        after: torch.Tensor, place: int | None,
+        self, pipeline: Any, request: PaintRequest, index: int, canvas: Canvas | None, step: int,
+        before: torch.Tensor, after: torch.Tensor, place: int | None,
     ) -> Step:  # fmt: skip
         """Step ``step`` of picture ``index``; see ``guard.AfterStep``."""
         scheduler = pipeline.scheduler
 
         def look() -> np.ndarray | None:
             final = predicted_final(scheduler, before, after, step, place)
-            return self.preview(final, request.width, request.height)
+            preview = self.preview(final, request.width, request.height)
+            return preview if canvas is None else canvas.over_preview(preview)
 
         return Step(index, step, _steps(pipeline), look, after)
 
@@ -313,18 +324,6 @@ class Painter:
         self.pipeline.folds = fallback.updated(before, difference, part)
         fresh = networks(load(self.model, self.plan, folds.plan))
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
-
-
-def fit_init_image(path: str | Path, width: int, height: int) -> tuple[Image.Image, str | None]:
-    """An RGB picture of exactly ``width`` × ``height``, and how it was fitted ("crop 400x300→256x256"), if it was.
-
-    The picture covers the frame and is cropped evenly around its middle. Raises MissingFile or BadFile.
-    """
-    picture = Image.fromarray(read_pixels(path))
-    if picture.size == (width, height):
-        return picture, None
-    note = f"crop {picture.width}x{picture.height}→{width}x{height}"
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS), note
 
 
 class Blanked(BadRequest):

@@ -101,7 +101,8 @@ def build(name: str | None, scheduler: Any) -> Any:
 
 
 def _accepting_flow_arguments(scheduler: Any) -> Any:
-    """Let ``set_timesteps`` accept what flow pipelines pass: ``mu``, a shift by the picture's size, and a list of sigmas.
+    """Let ``set_timesteps`` accept what flow pipelines pass: ``mu``, a shift by the picture's size, and a list of sigmas; and
+    give ``add_noise`` the name and order that their img2img siblings know.
 
     Schedulers other than the pipeline's own reject these arguments, so each gets only those that it takes.
     """
@@ -124,6 +125,8 @@ def _accepting_flow_arguments(scheduler: Any) -> Any:
         choose(len(sigmas) if num_inference_steps is None else num_inference_steps, device=device, **by_size)
 
     scheduler.set_timesteps = set_timesteps
+    if not hasattr(scheduler, "scale_noise"):  # img2img of flow matching calls its noise so
+        scheduler.scale_noise = lambda sample, timestep, noise: scheduler.add_noise(sample, noise, timestep)
     return scheduler
 
 

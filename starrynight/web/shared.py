@@ -111,9 +111,11 @@ def request_of(row: Row) -> dict[str, Any]:
 def repaint(picture: str, vary: bool) -> Job:
     """Queue a picture's request again: unchanged for the same bytes, or with ``vary`` for a new seed."""
     fields = request_of(gallery().get(picture))
-    fields["init_image"] = init_image_reference(fields.get("init_image"))
+    for name in ("init_image", "mask"):
+        fields[name] = init_image_reference(fields.get(name))
     if not fields["init_image"]:
-        fields.pop("strength", None)  # only valid beside an init_image
+        for name in ("strength", "mask", "extend"):  # only valid beside an init_image
+            fields.pop(name, None)
     return submit(fields | ({"seed": None} if vary else {}))
 
 
