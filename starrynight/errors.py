@@ -5,6 +5,8 @@ Interfaces catch by type: ``exit_code`` is the shell's, ``status`` is HTTP's.
 StarryError
 ├── BadRequest        the request is invalid: empty prompt, wrong size, steps out of range
 │   ├── UnknownName   no model, style, sampler or LoRA has this name (with the nearest names)
+│   ├── MissingField  a field that must be given is not there
+│   ├── UnknownField  no field has this name
 │   ├── QueueFull     as many jobs wait as may wait
 │   └── WrongSize     the size does not fit the model (with the nearest valid sizes)
 ├── BadFile           the file is missing, truncated, of the wrong type or unsafe
@@ -57,15 +59,16 @@ def reason(error: OSError) -> Text:
 
 
 class StarryError(Exception):
-    """The message in both languages, the shell's exit code and the HTTP status."""
+    """The message in both languages, the shell's exit code and the HTTP status. ``param``: the field at fault, if one is."""
 
     exit_code = 1
     status = 500
     retry_after: int | None = None  # seconds after which the same request may succeed
+    final = False  # whether the same request is known to fail again
 
-    def __init__(self, en: str, zh: str) -> None:
+    def __init__(self, en: str, zh: str, param: str | None = None) -> None:
         super().__init__(en)
-        self.en, self.zh = en, zh
+        self.en, self.zh, self.param = en, zh, param
 
     def message(self, lang: str) -> str:
         """The message in ``lang``; see ``Text.to``."""
@@ -74,6 +77,12 @@ class StarryError(Exception):
 
 class BadRequest(StarryError):
     exit_code, status = 2, 400
+
+
+# The kinds of things that a request's fields name.
+_FIELDS = {kind: kind for kind in ("model", "style", "sampler", "precision", "prediction")} | {
+    "LoRA": "loras"
+}
 
 
 class UnknownName(BadRequest):
@@ -102,10 +111,19 @@ class UnknownName(BadRequest):
         super().__init__(
             f"There is no {what_en} called “{name}”; {en}{' ' + hint_en if hint_en else ''}",
             f"没有名为“{name}”的{what_zh}；{zh}{hint_zh}",
+            _FIELDS.get(what_en),
         )
 
 
 class WrongSize(BadRequest):
+    pass
+
+
+class MissingField(BadRequest):
+    pass
+
+
+class UnknownField(BadRequest):
     pass
 
 

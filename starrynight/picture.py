@@ -200,6 +200,13 @@ def with_pixels(
     return _encode(pixels, format, quality, exif=_exif(text), packets=[packet] if packet else [])
 
 
+def enlarged(preview: bytes, width: int, height: int, format: str) -> bytes:  # noqa: A002
+    """A preview file of our own at the size of its picture, without metadata."""
+    with Image.open(io.BytesIO(preview)) as small:
+        large = small.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    return _encode(np.asarray(large), format)
+
+
 def format_of(path: str | os.PathLike[str]) -> str:
     """png, jpeg or webp, from the suffix. Raises ``BadRequest`` for another; callers ask before they paint."""
     suffix = Path(path).suffix.lower()

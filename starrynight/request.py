@@ -164,6 +164,7 @@ class PaintRequest:
                 raise BadRequest(
                     f"A request has no field “{excerpt(name)}”. Did you mean {', '.join(near)}?",
                     f"请求里没有“{excerpt(name)}”这一项。是不是：{'、'.join(near)}？",
+                    excerpt(name),
                 )
         return cls(**{"prompt": "", **values})
 
@@ -202,18 +203,22 @@ def _nearest(side: int, multiple: int, low: int, high: int) -> list[int]:
 def _checked(field: str, value: object, limit: int) -> str:
     if not isinstance(value, str):
         raise BadRequest(
-            f"{field} must be text, not {excerpt(value)}.", f"{field} 应当是文字，而不是 {excerpt(value)}。"
+            f"{field} must be text, not {excerpt(value)}.",
+            f"{field} 应当是文字，而不是 {excerpt(value)}。",
+            field,
         )
     if len(value) > limit:
         raise BadRequest(
             f"{field} has {len(value)} characters; the limit is {limit}. Shorten it.",
             f"{field} 长达 {len(value)} 个字符，上限为 {limit} 个；请缩短。",
+            field,
         )
     if found := UNPRINTABLE.search(value):
         code = f"U+{ord(found[0]):04X}"
         raise BadRequest(
             f"{field} contains an unprintable character ({code} at position {found.start()}); remove it.",
             f"{field} 含有不可打印的字符（{code}，位置 {found.start()}）；请删去它。",
+            field,
         )
     return value
 
@@ -227,7 +232,9 @@ def _text(field: str, value: object) -> str:
 
 def _prompt(value: object) -> str:
     if not (prompt := _text("prompt", value)):
-        raise BadRequest("The prompt is empty; describe the picture.", "提示词是空的；请写下想画什么。")
+        raise BadRequest(
+            "The prompt is empty; describe the picture.", "提示词是空的；请写下想画什么。", "prompt"
+        )
     return prompt
 
 
@@ -236,10 +243,14 @@ def _name(field: str, value: object) -> str:
     name = _checked(field, value, MAX_NAME)
     if not name.strip():
         raise BadRequest(
-            f"{field} is empty; give a name or leave it out.", f"{field} 是空的；请写明，或者不写这一项。"
+            f"{field} is empty; give a name or leave it out.",
+            f"{field} 是空的；请写明，或者不写这一项。",
+            field,
         )
     if "\n" in name or "\t" in name:
-        raise BadRequest(f"{field} must be one line without tabs.", f"{field} 应当是一行文字，不含制表符。")
+        raise BadRequest(
+            f"{field} must be one line without tabs.", f"{field} 应当是一行文字，不含制表符。", field
+        )
     return name
 
 
@@ -260,6 +271,7 @@ def _whole(field: str, value: object, low: int, high: int, error: type[BadReques
         raise error(
             f"{field} must be a whole number from {low} to {high}, not {excerpt(value)}.",
             f"{field} 应当是 {low} 到 {high} 之间的整数，而不是 {excerpt(value)}。",
+            field,
         )
     return int(value)
 
@@ -270,6 +282,7 @@ def _real(field: str, value: object, low: float, high: float) -> float:
         raise BadRequest(
             f"{field} must be a number from {low:g} to {high:g}, not {excerpt(value)}.",
             f"{field} 应当是 {low:g} 到 {high:g} 之间的数，而不是 {excerpt(value)}。",
+            field,
         )
     return float(value) + 0.0  # turns -0.0 into 0.0, so that both give one id
 
@@ -279,6 +292,7 @@ def _flag(field: str, value: object) -> bool:
         raise BadRequest(
             f"{field} must be true or false, not {excerpt(value)}.",
             f"{field} 应当是 true 或 false，而不是 {excerpt(value)}。",
+            field,
         )
     return value
 
@@ -355,11 +369,13 @@ def _strength(value: object, init_image: str | None) -> float:
         raise BadRequest(
             "strength must be above 0; at 0 the picture would not change.",
             "strength 必须大于 0：等于 0 时画面不会有任何改变。",
+            "strength",
         )
     if init_image is None and strength != STRENGTH:
         raise BadRequest(
             "strength applies to init_image only; give an init_image or leave strength out.",
             "strength 只对 init_image 起作用；请给出 init_image，或者不写 strength。",
+            "strength",
         )
     return strength
 
@@ -419,6 +435,7 @@ def _seed(value: object, count: int, field: str = "seed") -> int:
         raise BadRequest(
             f"{field} must be a whole number from 0 to {highest}, not {excerpt(value)}; leave it out for a random seed.",
             f"{field} 应当是 0 到 {highest} 之间的整数，而不是 {excerpt(value)}；不写它，就会随机抽取一个。",
+            field,
         )
     return int(value)
 
@@ -432,13 +449,21 @@ def _loras(values: object) -> tuple[Lora, ...]:
             raise BadRequest(
                 f"Each LoRA must be a name (or path) and a weight, not {excerpt(item)}.",
                 f"每个 LoRA 应当是一个名字（或路径）加一个权重，而不是 {excerpt(item)}。",
+                "loras",
             )
-        name = _name("LoRA", _path(item[0]))
-        text, denoiser = (_real(f"LoRA “{excerpt(name)}”", weight, -4, 4) for weight in (item[1], item[-1]))
+        try:
+            name = _name("LoRA", _path(item[0]))
+            text, denoiser = (
+                _real(f"LoRA “{excerpt(name)}”", weight, -4, 4) for weight in (item[1], item[-1])
+            )
+        except BadRequest as error:
+            error.param = "loras"
+            raise
         loras.append((name, text) if text == denoiser else (name, text, denoiser))
     if len(loras) > MAX_LORAS:
         raise BadRequest(
             f"{len(loras)} LoRAs are too many; the limit is {MAX_LORAS}.",
             f"{len(loras)} 个 LoRA 太多了；上限为 {MAX_LORAS} 个。",
+            "loras",
         )
     return tuple(loras)

@@ -19,8 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from starrynight import __version__, validation_messages
 from starrynight.api import annotations as annotation_routes
-from starrynight.api import error_response, jobs, lab, pictures, schema
+from starrynight.api import error_response, jobs, lab, openai, pictures, schema, schema_families
 from starrynight.api.bodies import Route
+from starrynight.api.error_forms import OPENAI, ROOTS
 from starrynight.api.health import Health
 from starrynight.api.limits import TOO_LARGE, TooLargeInJson
 from starrynight.api.metrics import MEDIA_TYPE, Metrics
@@ -53,15 +54,16 @@ def create_app(
     for router in (jobs.router, lab.router, annotation_routes.router, pictures.router, health_routes):
         app.include_router(router, prefix="/api", max_body_size=MAX_BODY)
     app.include_router(probes)
-    # Without this route the pages behind the application would answer an unknown /api path with HTML.
-    app.add_api_route("/api/{rest:path}", _no_route, methods=METHODS, include_in_schema=False)
+    app.include_router(openai.router, prefix=OPENAI.rstrip("/"), max_body_size=MAX_BODY)
+    for root in ROOTS:  # the pages behind the application would answer an unknown path with HTML
+        app.add_api_route(f"{root}{{rest:path}}", _no_route, methods=METHODS, include_in_schema=False)
     app.add_middleware(TooLargeInJson)
     app.add_exception_handler(StarryError, _on_starry_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_field)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
-    schema.complete(app.openapi())
+    schema.complete(app.openapi(), schema_families.components())
     return app
 
 
@@ -105,7 +107,7 @@ async def readyz(request: Request) -> dict[str, str]:
 def _no_route(request: Request, rest: str) -> None:
     """405 and what is allowed for a path that exists, else 404."""
     for path, methods in request.app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), f"/api/{rest}"):
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.scope["path"]):
             allowed = sorted({name.upper() for name in methods} | ({"HEAD"} if "get" in methods else set()))
             raise HTTPException(405, "Method not allowed", {"Allow": ", ".join(allowed)})
     raise HTTPException(404, "Not found")
@@ -115,8 +117,12 @@ def _respond(
     request: Request, error: StarryError, status: int | None = None, param: str | None = None
 ) -> JSONResponse:
     message = Text(error.en, error.zh)
-    answer = error_response(request, type(error).__name__, message, status or error.status, param)
-    if error.retry_after is not None:
+    answer = error_response(
+        request, type(error).__name__, message, status or error.status, param or error.param
+    )
+    if error.final:
+        answer.headers["X-Should-Retry"] = "false"  # OpenAI's clients send a request again after a 5xx
+    elif error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
 

@@ -186,6 +186,9 @@ async def uploading(request: Request) -> AsyncIterator[None]:
         state.uploading -= 1
 
 
+upload_place = contextlib.asynccontextmanager(uploading)
+
+
 @router.post(
     "/uploads", status_code=201, max_body_size=MAX_BYTES + (1 << 20), dependencies=[Depends(uploading)],
     responses=answers("Upload", 201) | errors(422), openapi_extra=body_of(UPLOADED),

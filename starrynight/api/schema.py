@@ -12,6 +12,7 @@ import typing
 from datetime import datetime
 from typing import Any
 
+from starrynight.api.error_forms import A1111, OPENAI
 from starrynight.gallery.annotations import MAX_COLLECTION, MAX_NOTE, MAX_TAG
 from starrynight.gallery.schema import Row
 from starrynight.jobs.job import STATE_GROUPS
@@ -43,6 +44,7 @@ ERRORS = {
     421: "The Host header names another server.",
     422: "A picture or its file is damaged, of the wrong type or unsafe.",
     429: "As many jobs wait as may wait, or this key has sent as many requests, or has as many jobs, as it may.",
+    499: "The job was cancelled by another caller.",
     500: "The server failed; its log says why.",
     501: "An optional package is not installed.",
     503: "Too many callers, or another program, hold what is needed.",
@@ -54,6 +56,7 @@ HEADERS = {
     429: {"Retry-After": "Seconds after which to try again."},
     503: {"Retry-After": "Seconds after which to try again."},
 }
+ERROR_FORMS = {OPENAI: "OpenAIError", A1111: "A1111Error"}  # others are answered as "Error"
 DESCRIPTION = (
     "Every error is an `Error` with its own status, in the language of `?lang=en`, `?lang=zh` or `Accept-Language`. "
     "A query parameter or a field of a body that a route does not name, or a parameter given twice, is a 400. "
@@ -70,6 +73,12 @@ def answers(schema: str | Schema, status: int = 200) -> Answers:
     """A JSON answer: the name of a component, or a schema."""
     body = ref(schema) if isinstance(schema, str) else schema
     return {status: {"description": "The answer.", "content": {"application/json": {"schema": body}}}}
+
+
+def event_of(schema: str) -> Schema:
+    """A server-sent event whose data are a component in JSON (OpenAPI 3.2, 4.14.4)."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": ref(schema)}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": data}}
 
 
 def files(*media_types: str, parts: bool = True) -> Answers:
@@ -112,8 +121,9 @@ LANGUAGE = {
 }  # fmt: skip
 
 
-def complete(document: Schema) -> Schema:
-    """Add to FastAPI's document what it does not know, and take out its 422, which is never answered here."""
+def complete(document: Schema, families: Schema) -> Schema:
+    """Add to FastAPI's document what it does not know, and take out its 422, which is never answered here. ``families``: the
+    objects of the other API families."""
     document["info"]["description"] = DESCRIPTION
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -122,7 +132,7 @@ def complete(document: Schema) -> Schema:
     for name, body in schemas.items():
         if name.startswith("Body_"):  # FastAPI's names of bodies whose fields are arguments of the route
             body["additionalProperties"] = False
-    schemas.update(_components())
+    schemas.update(_components() | families)
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path, methods in document["paths"].items():
         for operation in methods.values():
@@ -139,6 +149,10 @@ def _complete(path: str, operation: Schema) -> None:
     statuses = [*EVERYWHERE, *([404] if "{" in path else []), *([413] if "requestBody" in operation else [])]
     for status in statuses:
         found.setdefault(str(status), _error(status))
+    if form := next((name for root, name in ERROR_FORMS.items() if path.startswith(root)), None):
+        for status, answer in found.items():
+            if status >= "400" and "content" in answer:
+                answer["content"] = {"application/json": {"schema": ref(form)}}
     for media in [*_media(found), *_media({"body": operation.get("requestBody", {})})]:
         if "$ref" in media.get("schema", {}):  # FastAPI merges ours with what it has guessed
             media["schema"] = {"$ref": media["schema"]["$ref"]}
@@ -165,58 +179,58 @@ def _error(status: int) -> Schema:
 # The objects
 
 
-def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
     return {"type": "object", "properties": required | (optional or {}), "required": list(required), **more}
 
 
-def _maybe(schema: Schema) -> Schema:
+def maybe(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _list(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
+def items(each: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": each, **more}
 
 
 TEXT, WHOLE, NUMBER, YES = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
 TIME = {"type": "string", "format": "date-time"}
 _BOTH = {"en": TEXT, "zh": TEXT}
-_STORED_ERROR = _object({"type": TEXT, **_BOTH, "status": WHOLE})
+_STORED_ERROR = record({"type": TEXT, **_BOTH, "status": WHOLE})
 _UNPRINTABLE = (
     r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ufffe\uffff"  # text.UNPRINTABLE; \r is made \n
 )
 # Text that is more than spaces, and name in one line.
-_PROMPT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": r"\S"}
-_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": r"^[^\n\t]*\S[^\n\t]*$"}
+PROMPT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": r"\S"}
+NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": r"^[^\n\t]*\S[^\n\t]*$"}
 _OF_A_TYPE = {str: TEXT, int: WHOLE, float: NUMBER, bool: YES, datetime: TIME}
 
 
 def _components() -> dict[str, Schema]:
     job = _job()
     return {
-        "Error": _object({"error": _object(
-            {"message": TEXT, "type": TEXT, "param": _maybe(TEXT), "code": _maybe(TEXT), **_BOTH})}),
+        "Error": record({"error": record(
+            {"message": TEXT, "type": TEXT, "param": maybe(TEXT), "code": maybe(TEXT), **_BOTH})}),
         "PaintRequest": _paint_request(),
         "Job": job,
         "SubmittedJob": job | {
-            "properties": job["properties"] | {"warnings": _list(_object(_BOTH))},
+            "properties": job["properties"] | {"warnings": items(record(_BOTH))},
             "required": [*job["required"], "warnings"]},
-        "Prompt": _object(
-            {"prompt": _PROMPT}, {"model": _maybe(_NAME)}, additionalProperties=False),
-        "Reading": _object({
-            "model": TEXT, "vocabulary": YES, "styles": _list(TEXT),
-            "unknown": _list(_object({"word": TEXT, "suggestions": _list(TEXT)}))}),
-        "Jobs": _object({"jobs": _list(ref("Job"))}),
-        "Upload": _object({"init_image": TEXT, "width": WHOLE, "height": WHOLE}),
+        "Prompt": record(
+            {"prompt": PROMPT}, {"model": maybe(NAME)}, additionalProperties=False),
+        "Reading": record({
+            "model": TEXT, "vocabulary": YES, "styles": items(TEXT),
+            "unknown": items(record({"word": TEXT, "suggestions": items(TEXT)}))}),
+        "Jobs": record({"jobs": items(ref("Job"))}),
+        "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE}),
         "Picture": _picture(),
-        "Pictures": _object({"pictures": _list(ref("Picture")), "next": _maybe(TEXT)}),
-        "Layout": _object({"numbers": _list(WHOLE), "ratios": _list(NUMBER)}),
+        "Pictures": record({"pictures": items(ref("Picture")), "next": maybe(TEXT)}),
+        "Layout": record({"numbers": items(WHOLE), "ratios": items(NUMBER)}),
         "Recipe": {"type": "object", "description": "What the file says of itself, as its tool wrote it."},
         "Counts": {"type": "object", "additionalProperties": WHOLE},
-        "Probe": _object({"status": one_of("ok")}),
-        "Health": _object({
+        "Probe": record({"status": one_of("ok")}),
+        "Health": record({
             "status": one_of("ok", "degraded"), "version": TEXT, "worker": one_of("alive", "starting", "absent"),
             "jobs": ref("Counts"), "pictures": WHOLE, "seconds_old": NUMBER, "gallery": TEXT,
-            "problems": _list(_object({"kind": one_of(*PROBLEMS), **_BOTH}))}),
+            "problems": items(record({"kind": one_of(*PROBLEMS), **_BOTH}))}),
     }  # fmt: skip
 
 
@@ -224,16 +238,16 @@ def _paint_request() -> Schema:
     """The fields of ``PaintRequest`` as a caller over HTTP may give them; null is the model's default."""
     side = {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE}
     stored = {"type": "string", "pattern": "^(picture|upload):[0-9a-f]{4,32}$"}
-    weights = {"type": "array", "minItems": 2, "maxItems": 3, "prefixItems": [_NAME, NUMBER, NUMBER]}
+    weights = {"type": "array", "minItems": 2, "maxItems": 3, "prefixItems": [NAME, NUMBER, NUMBER]}
     optional = {
         "negative_prompt": {"type": "string", "maxLength": MAX_TEXT},
-        "style": _NAME, "model": _NAME, "sampler": _NAME, "width": side, "height": side,
+        "style": NAME, "model": NAME, "sampler": NAME, "width": side, "height": side,
         "steps": {"type": "integer", "minimum": 1, "maximum": 150},
         "guidance": {"type": "number", "minimum": 0, "maximum": 30},
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "count": {"type": "integer", "minimum": 1, "maximum": 64},
         "precision": one_of(*PRECISIONS), "prediction": one_of(*PREDICTIONS),
-        "loras": _list(weights, maxItems=MAX_LORAS), "lora_partial": YES,
+        "loras": items(weights, maxItems=MAX_LORAS), "lora_partial": YES,
         "init_image": stored, "mask": stored,
         "extend": {"type": "array", "minItems": 4, "maxItems": 4,
                    "items": {"type": "integer", "minimum": 0, "maximum": HIGHEST_SIZE}},
@@ -241,40 +255,40 @@ def _paint_request() -> Schema:
         "variation_seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     }  # fmt: skip
-    return _object(
-        {"prompt": _PROMPT}, {name: _maybe(s) for name, s in optional.items()}, additionalProperties=False
+    return record(
+        {"prompt": PROMPT}, {name: maybe(s) for name, s in optional.items()}, additionalProperties=False
     )
 
 
 def _job() -> Schema:
-    painted = _object({"index": WHOLE, "picture": _maybe(TEXT), "error": _maybe(_STORED_ERROR)})
-    return _object({
+    painted = record({"index": WHOLE, "picture": maybe(TEXT), "error": maybe(_STORED_ERROR)})
+    return record({
         "id": TEXT, "state": one_of(*STATES),
-        "request": _object({"prompt": TEXT}, description="The fields of POST /api/jobs, those left out filled in."),
-        "count": WHOLE, "picture": _maybe(WHOLE), "step": _maybe(WHOLE), "steps": _maybe(WHOLE),
-        "progress": {"type": "number", "minimum": 0, "maximum": 1}, "painted": _list(painted),
-        "position": _maybe(WHOLE), "seconds_left": _maybe(NUMBER), "attempts": WHOLE, "cancelling": YES,
-        "submitted_at": TIME, "started_at": _maybe(TIME), "ended_at": _maybe(TIME),
-        "error": _maybe(_STORED_ERROR), "revision": WHOLE,
+        "request": record({"prompt": TEXT}, description="The fields of POST /api/jobs, those left out filled in."),
+        "count": WHOLE, "picture": maybe(WHOLE), "step": maybe(WHOLE), "steps": maybe(WHOLE),
+        "progress": {"type": "number", "minimum": 0, "maximum": 1}, "painted": items(painted),
+        "position": maybe(WHOLE), "seconds_left": maybe(NUMBER), "attempts": WHOLE, "cancelling": YES,
+        "submitted_at": TIME, "started_at": maybe(TIME), "ended_at": maybe(TIME),
+        "error": maybe(_STORED_ERROR), "revision": WHOLE,
     })  # fmt: skip
 
 
 def _picture() -> Schema:
     hints = typing.get_type_hints(Row)
-    return _object({field.name: _of_type(hints[field.name]) for field in dataclasses.fields(Row)})
+    return record({field.name: _of_type(hints[field.name]) for field in dataclasses.fields(Row)})
 
 
 def _of_type(hint: Any) -> Schema:
     if isinstance(hint, types.UnionType):
         (kind,) = (one for one in hint.__args__ if one is not type(None))
-        return _maybe(_of_type(kind))
+        return maybe(_of_type(kind))
     if typing.get_origin(hint) is tuple:
-        return _list(_of_type(hint.__args__[0]))
+        return items(_of_type(hint.__args__[0]))
     return _OF_A_TYPE[hint]
 
 
 # ``json_schema_extra`` of the fields of annotations, which the gallery checks
 NOTE = {"maxLength": MAX_NOTE, "pattern": f"^[^{_UNPRINTABLE}]*$"}
-_NAMED = f"^[^{_UNPRINTABLE}]*[^{_UNPRINTABLE}\\s][^{_UNPRINTABLE}]*$"
-TAG_NAME = {"minLength": 1, "maxLength": MAX_TAG, "pattern": _NAMED}
-COLLECTION_NAME = {"minLength": 1, "maxLength": MAX_COLLECTION, "pattern": _NAMED}
+NAMED = f"^[^{_UNPRINTABLE}]*[^{_UNPRINTABLE}\\s][^{_UNPRINTABLE}]*$"
+TAG_NAME = {"minLength": 1, "maxLength": MAX_TAG, "pattern": NAMED}
+COLLECTION_NAME = {"minLength": 1, "maxLength": MAX_COLLECTION, "pattern": NAMED}

@@ -15,6 +15,7 @@ from starrynight.errors import BadRequest, MissingFile, UnknownName
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
 from starrynight.models import catalogue, places, weights
+from starrynight.models.catalogue import ModelSpec
 from starrynight.models.recognition import MODEL_KINDS
 from starrynight.painting import checking
 from starrynight.request import PaintRequest, take_lora_tags
@@ -35,7 +36,7 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
     """
     given = take_lora_tags({name: value for name, value in fields.items() if value is not None})
     if "model" in given:
-        _check_installed(given["model"])
+        installed(given["model"])
     if isinstance(loras := given.get("loras"), list | tuple):
         given["loras"] = tuple(tuple(lora) if isinstance(lora, list) else lora for lora in loras)
         for lora in given["loras"]:
@@ -64,7 +65,7 @@ def read_prompt(fields: JobRequest) -> dict[str, Any]:
             f"这里只读 prompt 与 model，没有 {others[0]}。",
         )
     if "model" in given:
-        _check_installed(given["model"])
+        installed(given["model"])
     request = PaintRequest.from_dict({"model": catalogue.default(), **given})
     model = catalogue.find(request.model)
     known = checking.vocabulary_of(model)
@@ -79,9 +80,9 @@ def read_prompt(fields: JobRequest) -> dict[str, Any]:
     }
 
 
-def _check_installed(name: object) -> None:
-    """The model is a name of the catalogue, or lies below STARRY_HOME/models or a place that the operator has named; and its
-    files are here.
+def installed(name: object) -> ModelSpec:
+    """The model, if it is a name of the catalogue, or lies below STARRY_HOME/models or a place that the operator has named;
+    and its files are here. Raises UnknownName, MissingFile.
     """
     known = isinstance(name, str) and (_is_named(name) or _is_below(name, settings().models))
     if not known or not isinstance(name, str):
@@ -91,7 +92,9 @@ def _check_installed(name: object) -> None:
         raise MissingFile(
             f"{model.en} is not on this machine; download it first: starry models pull {model.name}",
             f"这台机器上还没有 {model.zh}；请先下载：starry models pull {model.name}",
+            "model",
         )
+    return model
 
 
 def _is_below(name: str, folder: Path) -> bool:
@@ -121,7 +124,9 @@ def _check_lora_name(name: object) -> None:
         not re.search(r"[/\\]|^[.~]", name) or _is_below(name, settings().loras)
     )
     if not allowed:
-        raise BadRequest("Give a LoRA by its name here, not by a path.", "此处 LoRA 请用名字，不要用路径。")
+        raise BadRequest(
+            "Give a LoRA by its name here, not by a path.", "此处 LoRA 请用名字，不要用路径。", "loras"
+        )
 
 
 def _stored_picture(field: str, name: object, gallery: Gallery) -> Path:
@@ -136,4 +141,5 @@ def _stored_picture(field: str, name: object, gallery: Gallery) -> Path:
     raise BadRequest(
         f"{field} is picture:ID of the gallery or upload:ID of an upload.",
         f"{field} 应当是画廊里的 picture:ID，或上传得到的 upload:ID。",
+        field,
     )
