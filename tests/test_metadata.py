@@ -389,7 +389,7 @@ def test_a_forged_recipe_is_read_without_its_hostile_parts(name) -> None:
 
 def test_each_kind_of_file_has_its_message(tmp_path) -> None:
     cases: dict[str, tuple[type[StarryError], str]] = {
-        "svg": (BadFile, "is not a PNG, JPEG or WebP"),
+        "svg": (BadFile, "is an SVG drawing"),
         "gif": (BadFile, "is not a PNG, JPEG or WebP"),
         "half a header": (BadFile, "truncated or broken"),
         "60000 by 60000": (BadFile, "million pixels"),

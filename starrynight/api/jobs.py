@@ -23,12 +23,14 @@ from starrynight.jobs import validate
 from starrynight.jobs.job import STATE_GROUPS, Job
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.uploads import MAX_BYTES, Uploads
+from starrynight.metadata.pixels import notes
 from starrynight.request import PaintRequest
 from starrynight.storage import read_regular, storing
 
 router = APIRouter(route_class=Route)
 _FILE = {"type": "string", "format": "binary"}
-UPLOADED = dict.fromkeys(("image/png", "image/jpeg", "image/webp", "image/avif", "image/tiff"), _FILE) | {
+PICTURES = ("png", "jpeg", "webp", "avif", "tiff", "gif", "bmp", "jp2", "heic")
+UPLOADED = {f"image/{kind}": _FILE for kind in PICTURES} | {
     "multipart/form-data": {
         "type": "object",
         "properties": {"file": _FILE},
@@ -194,7 +196,7 @@ upload_place = contextlib.asynccontextmanager(uploading)
     responses=answers("Upload", 201) | errors(422), openapi_extra=body_of(UPLOADED),
 )  # fmt: skip
 async def upload(request: Request) -> dict[str, Any]:
-    """The body is the picture, or a form with ``file``. Only its pixels are kept."""
+    """The body is the picture, or a form with ``file``. Only its pixels are kept; ``warnings``: what of them is not, {en, zh}."""
     if request.headers.get("content-type", "").startswith("multipart/"):
         async with request.form(max_files=1, max_fields=0) as form:
             file = form.get("file")
@@ -204,7 +206,8 @@ async def upload(request: Request) -> dict[str, Any]:
     else:
         data = await request.body()
     name, width, height = await DECODERS.run(Uploads().save, data)
-    return {"init_image": f"{validate.UPLOAD}{name}", "width": width, "height": height}
+    warnings = [{"en": en, "zh": zh} for en, zh in await DECODERS.run(notes, data)]
+    return {"init_image": f"{validate.UPLOAD}{name}", "width": width, "height": height, "warnings": warnings}
 
 
 @router.get(

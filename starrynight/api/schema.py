@@ -220,7 +220,7 @@ def _components() -> dict[str, Schema]:
             "model": TEXT, "vocabulary": YES, "styles": items(TEXT),
             "unknown": items(record({"word": TEXT, "suggestions": items(TEXT)}))}),
         "Jobs": record({"jobs": items(ref("Job"))}),
-        "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE}),
+        "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE, "warnings": items(record(_BOTH))}),
         "Picture": _picture(),
         "Pictures": record({"pictures": items(ref("Picture")), "next": maybe(TEXT)}),
         "Layout": record({"numbers": items(WHOLE), "ratios": items(NUMBER)}),

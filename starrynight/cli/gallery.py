@@ -391,7 +391,10 @@ def _print_import(imported: ImportResult, verbose: bool) -> None:
         for name, _ in imported.unread
     ]
     files = [(name, error.message(lang)) for name, error in imported.refused] + unread
-    for name, why in [*files, *((name, why.to(lang)) for name, why in imported.passed)]:
+    for name, why in [
+        *files,
+        *((name, why.to(lang)) for name, why in (*imported.converted, *imported.passed)),
+    ]:
         groups.setdefault(why, []).append(name)
     for why, names in groups.items():
         shown = names if verbose else names[:SHOWN]
@@ -413,6 +416,7 @@ def _import_report(imported: ImportResult) -> dict[str, object]:
         "refused": listed(imported.refused),
         "passed_over": listed(imported.passed),
         "recipe_unread": listed(imported.unread),
+        "converted": listed(imported.converted),
     }
 
 

@@ -21,7 +21,9 @@ from starrynight.gallery.find import find_pictures
 from starrynight.gallery.insert import ParsedFile, add_picture, known_picture, parse_file
 from starrynight.gallery.schema import Row
 from starrynight.i18n import Text
-from starrynight.metadata.files import read_bytes
+from starrynight.metadata.files import FORMATS, read_bytes
+from starrynight.metadata.kinds import begins_as
+from starrynight.metadata.pixels import as_png
 from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.storage import open_atomic, storing
 from starrynight.text import clean, printed_json
@@ -39,7 +41,8 @@ class ImportResult:
     """Each list holds a file's path below the folder, cleaned for display, and the reason.
 
     ``refused``: pictures that are not in the gallery. ``passed``: other files and folders that were not looked
-    into. ``unread``: pictures that hang without their recipe, which cannot be read.
+    into. ``unread``: pictures that hang without their recipe, which cannot be read. ``converted``:
+    pictures of other formats, which hang as PNG.
     """
 
     added: int
@@ -47,6 +50,7 @@ class ImportResult:
     refused: tuple[tuple[str, StarryError], ...]
     passed: tuple[tuple[str, Text], ...] = ()
     unread: tuple[tuple[str, StarryError], ...] = ()
+    converted: tuple[tuple[str, Text], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def import_pictures(
     added, already_present = 0, 0
     refused: list[tuple[str, StarryError]] = []
     unread: list[tuple[str, StarryError]] = []
+    converted: list[tuple[str, Text]] = []
     walk = find_pictures(source)
     progress = ProgressCounter(on_progress, len(walk.pictures))
     for path in walk.pictures:
@@ -71,6 +76,9 @@ def import_pictures(
         try:
             data = _read(path)
             # A StorageError of the gallery ends the import, because the next file would meet the same full disk.
+            if begins_as(data) not in FORMATS:
+                data, note = as_png(data)
+                converted.append((name, note))
             known = known_picture(database, files, data)
             parsed, made_at = (None, 0.0) if known else _parse(path, data, bare)
         except BadFile as error:
@@ -85,8 +93,10 @@ def import_pictures(
             if parsed is not None and parsed.unread:
                 unread.append((name, parsed.unread))
         progress.advance(Text(name, name))
+    no = {name for name, _ in refused}
+    hung = [(name, note) for name, note in converted if name not in no]
     passed = tuple((_display_name(path, source), why) for path, why in walk.passed)
-    return ImportResult(added, already_present, tuple(refused), passed, tuple(unread))
+    return ImportResult(added, already_present, tuple(refused), passed, tuple(unread), tuple(hung))
 
 
 def _can_read(path: Path) -> bool:

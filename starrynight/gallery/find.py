@@ -16,8 +16,26 @@ from starrynight.i18n import Text
 # Files with these names are opened as pictures, and refused with the reason if they are none that can be read.
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif"),
-    *(".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".jxl"),
+    *(
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".jxl",
+        ".jp2",
+        ".j2k",
+        ".qoi",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ),
+    *(".psd", ".exr", ".hdr", ".svg", ".dng", ".cr2", ".nef", ".arw", ".raf", ".orf", ".rw2"),
 )
+_BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix")
 HIDDEN = Text("hidden (its name begins with a dot)", "隐藏文件（名字以点开头）")
 LOOP = Text("a link to a folder that is read already", "指向已读文件夹的链接")
 DANGLING = Text("a link to nothing", "失效的链接")
@@ -106,9 +124,9 @@ def _passed_over(path: Path) -> Text | None:
         en, zh = reason(error)
         return Text(f"cannot be read: {en}", f"无法读取：{zh}")
     if (
-        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
+        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"qoif"))
         or head[8:] == b"WEBP"
-        or head[4:] in (b"ftypavif", b"ftypavis")
+        or head[4:] in _BRANDS
     ):
         return None
     shown = f"{suffix} " if suffix.isprintable() and len(suffix) < 12 else ""

@@ -43,7 +43,7 @@ class Uploads:
     def save(self, data: bytes) -> tuple[str, int, int]:
         """Store a picture and return its id, width and height in pixels.
 
-        Raises ``BadFile`` unless it is a whole PNG, JPEG or WebP within the limits, or ``StorageError``.
+        Raises ``BadFile`` unless it is a whole picture (``files.PIXEL_FORMATS``) within the limits, or ``StorageError``.
         """
         if len(data) > MAX_BYTES:
             raise BadFile(

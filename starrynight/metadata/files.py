@@ -15,14 +15,15 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import iTXt
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError, reason
-from starrynight.metadata import stealth, xmp
+from starrynight.metadata import kinds, stealth, xmp
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
-PIXEL_FORMATS = (*FORMATS, "TIFF")  # to begin a picture from; TIFF holds floats and print colours
+# To begin a picture from; TIFF holds floats and print colours. Of several frames or pages the first is read.
+PIXEL_FORMATS = (*FORMATS, "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "QOI", kinds.HEIF)
 MAX_FILE = 256 << 20  # bytes; 8192² × 3 colours, uncompressed, are 192 MB
 MAX_PIXELS = 80_000_000  # just above 8192²; 240 MB when decoded. Pillow itself warns above 89 million
 MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a few hundred
@@ -30,11 +31,8 @@ MAX_TEXT = 4 << 20  # characters of one text; a node of a ComfyUI graph takes a 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 
-_AVIF = (b"ftypavif", b"ftypavis")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
-_TIFF = (b"II*\0", b"MM\0*")
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
-_EXIF_TEXTS = (
+EXIF_TEXTS = (
     0x010E,
     0x010F,
     0x0110,
@@ -105,19 +103,19 @@ def open_picture(source: Source, formats: tuple[str, ...] = FORMATS) -> Image.Im
             f"{name} is a Git LFS pointer, not the picture; run `git lfs pull`.",
             f"{name} 只是 Git LFS 指针，不是图片；请运行 `git lfs pull`。",
         )
+    formats = kinds.readable(name, data, formats)
     try:
         with no_warnings():
             picture = Image.open(io.BytesIO(data), formats=formats)
+            kinds.check_frame(name, picture)
     except BROKEN as error:
         if isinstance(error, Image.DecompressionBombError):
             raise too_large(name) from error
-        if data.startswith(_MAGIC) or data[4:12] in _AVIF or ("TIFF" in formats and data.startswith(_TIFF)):
+        if kinds.begins_as(data) == "TIFF" in formats and isinstance(error, UnidentifiedImageError):
+            raise kinds.odd_tiff(name) from error
+        if kinds.begins_as(data) in formats:
             raise broken(name) from error
-        others = [one for one in formats if one not in ("PNG", "JPEG", "WEBP")]
-        raise BadFile(
-            f"{name} is not a PNG, JPEG or WebP picture, nor {' or '.join(others)}; convert it first.",
-            f"{name} 不是 {'、'.join(['PNG', 'JPEG', 'WebP', *others])} 图片；请先转换格式。",
-        ) from error
+        raise kinds.unknown(name, formats) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise too_large(name)
     return picture
@@ -166,7 +164,7 @@ def _read_exif(data: bytes, texts: Texts) -> None:
             exif = Image.Exif()
             exif.load(data)
             comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
-            plain = [exif.get(tag) for tag in _EXIF_TEXTS]
+            plain = [exif.get(tag) for tag in EXIF_TEXTS]
             # Fooocus writes its comment beside the Exif directory instead of into it.
             comment = exif.get(_USER_COMMENT) if comment is None else comment
     except BROKEN:

@@ -45,6 +45,11 @@ def converter(picture: Image.Image) -> Convert:
     return convert
 
 
+def with_alpha(picture: Image.Image) -> Image.Image:
+    """The whole picture as RGBA with straight alpha. Raises ValueError as ``converter``."""
+    return _eight_bits(picture, _scale(picture)).convert("RGBA")
+
+
 def _scale(picture: Image.Image) -> float:
     """What the value of white is divided by to make 255; 1 for modes of eight bits."""
     if picture.mode.startswith("I;16"):

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from starrynight.errors import BadFile
+from starrynight.i18n import Text
 from starrynight.metadata import modes
 from starrynight.metadata.files import (
     BROKEN,
+    EXIF_TEXTS,
+    FORMATS,
     MAX_PIXELS,
     PIXEL_FORMATS,
     Source,
@@ -61,9 +64,9 @@ def read_pixels(source: Source) -> np.ndarray:
     return np.array(read_image(source))
 
 
-def read_with_alpha(source: Source, flat: bool = False) -> np.ndarray:
+def read_with_alpha(source: Source, flat: bool = False, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     """As ``read_pixels``, or uint8 [H, W, 4] with straight alpha for a picture that has transparency, unless ``flat``."""
-    picture = open_picture(source)
+    picture = open_picture(source, formats)
     if flat or not picture.has_transparency_data:
         return read_pixels(source)
     name = "The picture" if isinstance(source, bytes) else str(source)
@@ -73,7 +76,7 @@ def read_with_alpha(source: Source, flat: bool = False) -> np.ndarray:
                 if isinstance(picture, PngImageFile):
                     _check_rows(picture)
                 ImageOps.exif_transpose(picture, in_place=True)
-                return np.array(picture.convert("RGBA"))
+                return np.array(modes.with_alpha(picture))
         except BROKEN as error:
             raise broken(name) from error
 
@@ -95,6 +98,57 @@ def read_image(source: Source, limits: Limits | None = None) -> Image.Image:
                 return _upright_rgb(picture, limits.fit)
         except BROKEN as error:
             raise broken(name) from error
+
+
+def as_png(source: Source) -> tuple[bytes, Text]:
+    """A picture of another format as the PNG that the gallery keeps, and what became of it. Its pixels and transparency stay, of
+    several frames the first; so do its descriptions, which may be a recipe.
+
+    Raises as ``read_pixels``.
+    """
+    picture = open_picture(source, PIXEL_FORMATS)
+    kind, frames = picture.format or "", _holds_frames(picture)
+    texts = PngInfo()
+    if isinstance(comment := picture.info.get("comment"), bytes):
+        texts.add_itxt("comment", comment.decode("utf-8", "replace"))
+    exif = Image.Exif()
+    for tag, value in picture.getexif().items():
+        if tag in EXIF_TEXTS and isinstance(value, str):
+            exif[tag] = value
+    written = io.BytesIO()
+    pixels = read_with_alpha(source, formats=PIXEL_FORMATS)
+    Image.fromarray(pixels).save(written, "PNG", pnginfo=texts, exif=exif.tobytes() if len(exif) else b"")
+    en = f"{kind}, kept as PNG" + (": the first of its frames" if frames else "")
+    zh = f"{kind}，转存为 PNG" + ("：取其首帧" if frames else "")
+    return written.getvalue(), Text(en, zh)
+
+
+def notes(source: Source) -> list[Text]:
+    """What is not read of a picture to start from: further frames, transparency. Raises as ``files.open_picture``."""
+    picture = open_picture(source, PIXEL_FORMATS)
+    found = []
+    if _holds_frames(picture):
+        found.append(
+            Text(
+                "The picture to start from holds several frames; the first is used.",
+                "起始图含有多帧，只用第一帧。",
+            )
+        )
+    if picture.has_transparency_data:
+        found.append(
+            Text(
+                "The transparent parts of the picture to start from are white.", "起始图的透明处按白色处理。"
+            )
+        )
+    return found
+
+
+def _holds_frames(picture: Image.Image) -> bool:
+    try:
+        with no_warnings():
+            return bool(getattr(picture, "is_animated", False))
+    except BROKEN:  # what follows the first frame is damaged
+        return True
 
 
 def _upright_rgb(picture: Image.Image, fit: int | None) -> Image.Image:

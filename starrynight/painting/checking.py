@@ -11,7 +11,8 @@ from typing import Any
 from starrynight import prompt_syntax
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text
-from starrynight.metadata.files import open_picture
+from starrynight.metadata import pixels
+from starrynight.metadata.files import PIXEL_FORMATS, open_picture
 from starrynight.models import habits, lora, vocabulary
 from starrynight.models.catalogue import ModelSpec
 from starrynight.models.vocabulary import Vocabulary
@@ -34,7 +35,7 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
     for name, *_ in request.loras:
         lora.find(name)
     if request.init_image is not None:
-        open_picture(request.init_image).close()
+        open_picture(request.init_image, PIXEL_FORMATS).close()
         check_mask(request)
         if int(request.steps * request.strength) < 1:
             raise BadRequest(
@@ -129,6 +130,8 @@ def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None)
     """What the model will ignore or do badly. With its tokenizer, the prompt's length is checked as well."""
     prompt = words_of(request, model, request.seed_of(0))[0].text
     found: list[tuple[str, str]] = [*model.habits.notes, *_notes_on_pictures(request, model)]
+    if request.init_image is not None:
+        found += pixels.notes(request.init_image)
     if (words := model.habits.trigger) and words.lower() not in prompt.lower():
         found.append((
             f"{model.en} was trained with the words “{excerpt(words)}”, which the prompt does not hold.",

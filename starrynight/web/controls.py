@@ -14,6 +14,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.jobs.uploads import Uploads
 from starrynight.jobs.validate import UPLOAD
+from starrynight.metadata.pixels import notes
 from starrynight.models import catalogue, sizes
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.checking import vocabulary_of
@@ -23,6 +24,7 @@ from starrynight.web import choices, components, prompt
 from starrynight.web.shared import LANGUAGES, language, style_names, t, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
+INIT_SUFFIXES = ["png", "jpg", "jpeg", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2", "heic", "heif"]
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
 MAX_STEPS, MAX_GUIDANCE = 50, 10.0  # what the sliders offer; a request may have more
 SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, where the model allows them
@@ -201,23 +203,26 @@ def model_menu(column: Any) -> None:
 def init_image() -> None:
     """An image to start from. It is decoded here, so that a broken file is reported at once."""
     dropped = st.file_uploader(
-        t("init"), ["png", "jpg", "jpeg", "webp"], key="dropped", help=t("init.help"), max_upload_size=32
+        t("init"), INIT_SUFFIXES, key="dropped", help=t("init.help"), max_upload_size=32
     )
     st.session_state.pop("init_image", None)
     if dropped is None:
         return
     try:
         name, _, _ = Uploads().save(dropped.getvalue())
+        unread = notes(dropped.getvalue())
     except StarryError as error:
         st.text(f"✦ {error.message(language())}")
         return
     st.session_state["init_image"] = f"{UPLOAD}{name}"
     left, right = st.columns([1, 3], gap="medium")
-    left.image(dropped.getvalue())
+    left.image(str(Uploads().path(name)))  # a browser shows no TIFF
     right.slider(
         t("strength"), 0.05, 1.0, step=0.05, key=initial("strength", 0.6), persist_state="session",
         help=t("strength.help"),
     )  # fmt: skip
+    for note in unread:
+        st.caption(note.to(language()))
 
 
 def loras() -> None:
