@@ -19,7 +19,7 @@ from starrynight.metadata import pixels, read_pixels, read_recipe
 from starrynight.metadata.files import PIXEL_FORMATS, open_picture
 from starrynight.models import catalogue
 from starrynight.painting import checking
-from starrynight.painting.painter import fit_init_image
+from starrynight.painting.canvas import fit_init_image
 from starrynight.request import PaintRequest
 
 pillow_heif = pytest.importorskip("pillow_heif")
