@@ -405,3 +405,14 @@ def test_a_refused_picture_of_a_quantised_file_names_its_format(states, folders,
         refused = painted(painter_of(model, plan))
         assert "F8_E4M3, F32, computed in bfloat16" in refused.error.en
         assert "F8_E4M3, F32，以 bfloat16 计算" in refused.error.zh
+
+
+@pytest.mark.parametrize("form", ["kijai", "int8", "Q8_0"])
+def test_a_fold_is_not_written_from_packed_weights(form, states, folders, tmp_path):
+    from starrynight.errors import Unfit
+    from starrynight.folding import export
+
+    model = local(write(tmp_path / "m.safetensors", states["zimage"], form), folders["zimage"])
+    with pytest.raises(Unfit, match=r"transformer .* is stored as"):
+        export.write(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from starrynight.cli.inspect import facts
 from starrynight.errors import BadFile, Unfit
 from starrynight.metadata.recipe import read_own
-from starrynight.models import assembly, catalogue, load, precision_plan, tensors, weights
+from starrynight.models import assembly, catalogue, load, precision_plan, stored, tensors, weights
 from starrynight.painting.painter import Painter
 
 HERE = Path(__file__).parent / "packed"
@@ -62,6 +62,15 @@ def test_a_missing_part_is_named(tmp_path, name):
             continue  # without its mark it is no longer that format: the ledger or ``refuse`` names what is left over
         with pytest.raises(Unfit, match="layer"):
             tensors.read(path, lambda _: torch.float32)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_the_stored_format_names_the_library_and_counts_the_numbers(name):
+    file = weights.of_file(HERE / f"{name}.safetensors")
+    library, _, kind = name.removesuffix("-nested").partition("-")
+    said = f"{library} {kind}" if library == "bitsandbytes" else library
+    assert stored.stored_format([file]).startswith(f"{said} (")
+    assert file.parameters == 2 * 6 * 64  # of the weight, and of what its library makes of it
 
 
 def test_quantos_four_bits_are_refused_by_name():

@@ -25,6 +25,7 @@ from starrynight.i18n import Text, is_chinese
 from starrynight.models import weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import load, networks
+from starrynight.models.stored import are_plain, stored_format
 from starrynight.models.weights import is_variant, weight_files
 from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.epsilons import names_epsilon
@@ -113,6 +114,7 @@ def write(model: LocalModel, out: Path, on_progress: OnProgress | None = None) -
             f"{model.spec.en} is {model.spec.base} with other parts; fold {model.spec.base} instead.",
             f"{model.spec.zh} 是换了部件的 {model.spec.base}；请改为折叠 {model.spec.base}。",
         )
+    _check_stored(model)
     sources = _sources(model)
     _check_free_space(out, sources)
     partial = out.with_name(out.name + ".partial")
@@ -248,6 +250,24 @@ def _sources(model: LocalModel) -> list[Path]:
         return [model.path]
     parts = weights.components(weights.read_json(model.path / "model_index.json"))
     return [path for name in parts for path in weight_files(model.path / name)]
+
+
+def _check_stored(model: LocalModel) -> None:
+    """Raises Unfit where the weights are not plain numbers of one file each: a fold multiplies what is stored."""
+    for component, files in model.files.items():
+        stored = stored_format(files)
+        if not are_plain(files):
+            raise Unfit(
+                f"The {component} of {model.spec.en} is stored as {stored}, whose numbers a written fold cannot change; fold the "
+                "model's bfloat16 or float16 file, or paint this one with --precision float16-folded.",
+                f"{model.spec.zh} 的 {component} 以 {stored} 存储，写出的折叠无法改动其数值；请折叠该模型的 bfloat16 或 float16 "
+                "文件，或直接以 --precision float16-folded 作画。",
+            )
+    if not model.is_folder and model.path.name.endswith(weights.INDEX):
+        raise Unfit(
+            f"“{model.path.name}” lists shards; a written fold takes a single file or a diffusers folder.",
+            f"“{model.path.name}”是分片清单；写出折叠需要单个文件或 diffusers 文件夹。",
+        )
 
 
 def _check_free_space(out: Path, sources: list[Path]) -> None:

@@ -10,6 +10,9 @@ places         → folders of other programs, searched by name
 menu           → the models and LoRAs that can be chosen here
 download       → fetch a model from a hub, its mirror, or ModelScope
 network        → proxies, and network faults in words
+stored         → how a component's weights are stored, by their headers (no torch)
+tensors        → the tensors of weight files as the numbers they mean (with ``packed`` and ``gguf``)
+kept           → layers whose weights stay packed in memory
 precision_plan → the number format of each component on this machine
 load           → a pipeline under a precision plan
 library_errors → what a library raises meanwhile, as one of our errors

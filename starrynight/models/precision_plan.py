@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from starrynight.models.catalogue import LocalModel, role_of
-from starrynight.models.weights import WeightFile, is_quantised, stored_format
+from starrynight.models.stored import is_quantised, stored_format
+from starrynight.models.weights import WeightFile
 from starrynight.numerics import precision
 from starrynight.numerics.precision import PackedWeights, PrecisionPlan
 from starrynight.settings import settings

@@ -6,16 +6,14 @@ Loads no weights and imports no torch.
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile, reason
-from starrynight.models import gguf, quantisation
+from starrynight.models import gguf, quantisation, stored
 from starrynight.numerics.precision import fold_holds
 
 # Suffixes of pickled formats, and the first bytes of a pickle (protocols 2 to 5) and a zip (torch.save).
@@ -32,17 +30,6 @@ INDEX = ".safetensors.index.json"
 
 # Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
-
-_PLAIN = ("BF16", "F16", "F32", "F64")
-_WHOLE = ("I64", "I32", "BOOL")  # index buffers
-_EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
-
-# Names of tensors that are no numbers of a model but belong to its quantised weights (``tensors``, ``packed``).
-_FOUR_BITS = ".quant_state.bitsandbytes__"
-_COMPANION = re.compile(
-    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format|comfy_quant|weight_scale(_inv)?|scale_weight"
-    r"|scale_input|input_scale|output_scale)$|\.quant_state\.|scaled_fp8$|_weight_(scale|zero_point)$|\._scale$"
-)
 
 # The header entry in which a written fold describes itself (``numerics.fold.HEADER``, which needs torch to import).
 FOLD_HEADER = "starry_fold"
@@ -232,20 +219,6 @@ def _part(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> WeightF
     return replace(_summary(path, own), prefix=prefix, unused=unused)
 
 
-def stored_format(files: Iterable[WeightFile]) -> str:
-    """How a component's weights are stored, by the names in their headers: "BF16", "F8_E4M3, F32", "GGUF Q4_K, F32"."""
-    files = list(files)
-    container = "GGUF " if any(gguf.is_gguf(file.path) for file in files) else ""
-    # quantised formats first, plain floats last
-    names = sorted({name for file in files for name in file.dtypes}, key=lambda n: (n in _PLAIN, n))
-    return container + ", ".join(names)
-
-
-def is_quantised(files: Iterable[WeightFile]) -> bool:
-    """Whether a component's weights are stored in 8 bits or fewer, or in another form than plain floats."""
-    return bool({name for file in files for name in file.dtypes} - {*_PLAIN, *_WHOLE})
-
-
 def of_folder(folder: Path, but: Container[str] = ()) -> dict[str, tuple[WeightFile, ...]]:
     """The weight files of each component of a diffusers folder, without those in ``but``.
 
@@ -288,39 +261,18 @@ def of_checkpoint(path: Path, parts: Mapping[str, str]) -> dict[str, tuple[Weigh
 
 def _summary(path: Path, entries: Mapping[str, Any]) -> WeightFile:
     tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-    packed = {name: entry for name, entry in tensors.items() if _can_stay_packed(name, tensors)}
+    packed = {name: entry for name, entry in tensors.items() if stored.can_stay_packed(name, tensors)}
     return WeightFile(
         path,
         frozenset(entry["dtype"] for entry in tensors.values()),
-        _numbers(tensors),
+        stored.numbers(tensors),
         entries.get("__metadata__", {}).get(FOLD_HEADER, ""),
         names=tuple(tensors),
         packed=(
-            _numbers(packed),
+            stored.numbers(packed),
             sum(stop - start for start, stop in (e["data_offsets"] for e in packed.values())),
         ),
     )
-
-
-def _numbers(tensors: Mapping[str, Any]) -> int:
-    """How many numbers the tensors mean, without scales; bitsandbytes stores two in a byte."""
-    four_bits = {name.partition(_FOUR_BITS)[0] for name in tensors if _FOUR_BITS in name}
-    return sum(
-        prod(entry["shape"]) * (2 if name in four_bits else 1)
-        for name, entry in tensors.items()
-        if not _COMPANION.search(name)
-    )
-
-
-def _can_stay_packed(name: str, tensors: Mapping[str, Any]) -> bool:
-    """Whether a weight is in a format that layers multiply out themselves: float8, scaled or not, ComfyUI's int8, GGUF."""
-    dtype, shape = tensors[name]["dtype"], tensors[name]["shape"]
-    eight = (
-        name.endswith(".weight")
-        and dtype in _EIGHT_BITS
-        and name.removesuffix("weight") + "SCB" not in tensors
-    )
-    return len(shape) > 1 and (eight or dtype in gguf.ON_DEVICE)
 
 
 def fold_is_proved(fold: str) -> bool:

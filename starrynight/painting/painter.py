@@ -24,7 +24,7 @@ from starrynight.models.catalogue import LocalModel
 from starrynight.models.fit import Fit
 from starrynight.models.library_errors import library_errors, out_of_memory
 from starrynight.models.load import call_arguments, denoiser, denoiser_name, load, networks, quiet_networks
-from starrynight.models.weights import stored_format
+from starrynight.models.stored import stored_format
 from starrynight.numerics.device import named
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
