@@ -1,6 +1,6 @@
 """How a component's weights are stored: the name of the format, how many numbers it means, and which of them may stay packed.
 
-Reads what headers say (``weights.header``, ``weights.WeightFile``); imports no torch.
+Reads what headers say (``weights.header``); imports no torch.
 """
 
 from __future__ import annotations
@@ -8,12 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from starrynight.models import gguf
 
-if TYPE_CHECKING:
-    from starrynight.models.weights import WeightFile
+
+class Summary(Protocol):
+    """What is read here of a ``weights.WeightFile``."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def dtypes(self) -> frozenset[str]: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
 
 _PLAIN = ("BF16", "F16", "F32", "F64")
 _WHOLE = ("I64", "I32", "BOOL")  # index buffers
@@ -34,7 +44,7 @@ _COMPANION = re.compile(
 )
 
 
-def stored_format(files: Iterable[WeightFile]) -> str:
+def stored_format(files: Iterable[Summary]) -> str:
     """How a component's weights are stored, by the names in their headers: "BF16", "F8_E4M3, F32", "GGUF Q4_K, F32",
     "bitsandbytes nf4 (U8, F32)".
     """
@@ -47,12 +57,12 @@ def stored_format(files: Iterable[WeightFile]) -> str:
     return f"{library} ({dtypes})" if library else container + dtypes
 
 
-def is_quantised(files: Iterable[WeightFile]) -> bool:
+def is_quantised(files: Iterable[Summary]) -> bool:
     """Whether a component's weights are stored in 8 bits or fewer, or in another form than plain floats."""
     return bool({name for file in files for name in file.dtypes} - {*_PLAIN, *_WHOLE})
 
 
-def are_plain(files: Iterable[WeightFile]) -> bool:
+def are_plain(files: Iterable[Summary]) -> bool:
     """Whether every tensor is stored in the floats that it means, float8 without scales among them."""
     floats = {*_PLAIN, *_WHOLE, "F8_E4M3", "F8_E5M2"}
     return all(
