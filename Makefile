@@ -29,6 +29,7 @@ test: $(BIN)/.testing tools
 
 # Slow proofs: 1000 pictures of the wide twin in three formats, an hour or more; goes on where it was stopped.
 prove: $(BIN)/.testing
+	@$(BIN)/python benchmarks/numerics_adversaries.py
 	@$(BIN)/python benchmarks/numerics_twin.py --out proof.jsonl
 
 check: $(BIN)/.testing

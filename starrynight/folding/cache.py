@@ -65,7 +65,8 @@ class Folds:
     """A plan for the whole pipeline, names prefixed by component; the samples it was made from; its certificate.
 
     ``certificate``: format → relative error and PSNR in dB against float32, the worst of the held-out pictures (null where
-    numbers broke or float32 did not fit into memory), and "finite": folded float16 painted all of them.
+    numbers broke or float32 did not fit into memory), "finite": folded float16 painted all of them, and "step": what
+    ``numerics.step`` found (ops compared, error of the outputs, first op that changed, exact).
     """
 
     plan: FoldPlan
@@ -78,8 +79,10 @@ class Folds:
 
     @property
     def exact(self) -> bool:
-        """Whether folded float32 painted the original's pictures; true too where float32 did not fit into memory."""
-        measured = self.certificate.get("float32-folded")
+        """Whether no op of the traced step changed and folded float32 painted the original's pictures, if it fit into memory."""
+        step, measured = self.certificate.get("step"), self.certificate.get("float32-folded")
+        if step is not None and not step["exact"]:
+            return False
         return measured is None or (measured["error"] is not None and measured["error"] <= UNCHANGED)
 
     def usable(self, component: str) -> bool:
@@ -177,6 +180,18 @@ class CalibrationCache:
                 return tree_unflatten(leaves, treespec_loads(file.metadata()["nesting"]))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, NotImplementedError):
             return None
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A record by ``store_record``; None if there is none that can be read."""
+        try:
+            found = json.loads((self.folder / f"{name}.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def store_record(self, name: str, record: dict[str, Any]) -> None:
+        """Numbers and texts."""
+        write_cache(self.folder / f"{name}.json", json.dumps(record).encode())
 
     def remove(self, pattern: str = "*") -> None:
         """Remove files that are not needed any more; all of them and the folder by default."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,7 @@ from starrynight.numerics.device import exact_float32, free_bytes
 from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan, solve_folds
+from starrynight.numerics.step import compare_step
 from starrynight.numerics.trace import Trace, trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.storage import write_cache
@@ -244,14 +246,16 @@ def certify(
     exact: Sequence[str] = (),
     device: torch.device = CPU,
 ) -> dict[str, Any]:
-    """Paint the held-out pictures in every format on ``device`` and compare them with float32.
+    """Paint the held-out pictures in every format on ``device`` and compare them with float32, after every op of one step.
 
     ``exact``: components that stay in float32 when the others are folded. Where float32 does not fit into memory, the
-    certificate says only whether folded float16 stayed finite.
+    certificate says of the pictures only whether folded float16 stayed finite.
     """
     pictures: dict[str, list[torch.Tensor]] = {}
     place = () if device.type == "cpu" else (device.type,)  # pictures of two devices are not compared
     cache = calibration_cache("proof", folds_path(model).stem, plan.to_json(), tuple(exact), *place)
+    step = cache.record("step") or _compare_step(model, plan, counter, device)
+    cache.store_record("step", step)
     for name in CERTIFIED:
         if name.startswith("float32") and not _float32_fits(model, device):
             continue
@@ -263,13 +267,33 @@ def certify(
             pictures[name] = _paint_held_out(model, name, loader, cache, counter)
     cache.remove()
     finite = all(bool(picture.isfinite().all()) for picture in pictures["float16-folded"])
-    found: dict[str, Any] = {"pictures": len(_held_out(model)), "finite": finite}
+    found: dict[str, Any] = {"pictures": len(_held_out(model)), "finite": finite, "step": step}
     if reference := pictures.pop("float32", None):
         for name, painted in pictures.items():
             error = relative_error(painted, reference)
             found[name] = {"error": error if math.isfinite(error) else None, "decibels": decibels(error),
                            "psnr": _worst_psnr(painted, reference)}  # fmt: skip
     return found
+
+
+def _compare_step(
+    model: LocalModel, plan: FoldPlan, counter: ProgressCounter, device: torch.device
+) -> dict[str, Any]:
+    """A held-out picture in one step, in float32, before and after folding, compared op by op (``numerics.step``).
+
+    The weights are loaded in bfloat16 and converted where they are used, so that a model of any size is compared.
+    """
+    counter.announce(Text("comparing every op of one step", "逐个算子比较一步"))
+    pipeline = load(model, uniform(model, "bfloat16", device)).to(device)
+    sample = replace(_held_out(model)[0], steps=1)
+    with exact_float32():
+        found = compare_step(networks(pipeline), plan, lambda: _image(pipeline, model, sample))
+    return {
+        "ops": found.ops,
+        "error": found.error if math.isfinite(found.error) else None,
+        "changed": found.changed,
+        "exact": found.exact,
+    }
 
 
 def _load_on(device: torch.device, model: LocalModel, formats: PrecisionPlan, plan: FoldPlan | None) -> Any:
@@ -332,7 +356,12 @@ def paint(
     pipeline: Any, model: LocalModel, sample: CalibrationSample, after_step: Callable[[], None] | None = None
 ) -> torch.Tensor:
     """One picture as float32 [1, 3, H, W], without a guard."""
+    return _image(pipeline, model, sample, after_step)
 
+
+def _image(
+    pipeline: Any, model: LocalModel, sample: CalibrationSample, after_step: Callable[[], None] | None = None
+) -> torch.Tensor:
     def on_step_end(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
         if after_step is not None:
             after_step()

@@ -187,13 +187,21 @@ def plan_for_checkpoint(
         )
     folds = Folds(plan, samples, calibrate.certify(model, plan, counter, kept, device))
     if not folds.exact:
+        what = _what_changed(folds.certificate)
         raise Unfit(
-            f"Folding would change what {model.spec.en} paints (its float32 differs by "
-            f"{folds.certificate['float32-folded']['error']}), so nothing is written; use it in bfloat16 or float32.",
-            f"折叠会改变 {model.spec.zh} 的画面（float32 相差 {folds.certificate['float32-folded']['error']}），因此不写出；"
-            "请以 bfloat16 或 float32 使用。",
+            f"Folding would change what {model.spec.en} paints ({what.en}), so nothing is written; use it in bfloat16 or float32.",
+            f"折叠会改变 {model.spec.zh} 的画面（{what.zh}），因此不写出；请以 bfloat16 或 float32 使用。",
         )
     return folds, kept
+
+
+def _what_changed(certificate: Mapping[str, Any]) -> Text:
+    """Where folded float32 first differs, or by how much."""
+    step = certificate.get("step") or {}
+    if step.get("changed"):
+        return Text(f"its float32 differs from {step['changed']} on", f"float32 自 {step['changed']} 起不同")
+    error = (certificate.get("float32-folded") or step).get("error")
+    return Text(f"its float32 differs by {error}", f"float32 相差 {error}")
 
 
 def _trace_all(

@@ -287,12 +287,15 @@ def certificate_holds(certificate: Mapping[str, Any]) -> bool:
     """Whether a pipeline's fold certificate holds, in the sense of ``precision.fold_holds``.
 
     Judged by the errors that it records, not by its own "holds": files written before 2026-11-27 say so of
-    every fold that stayed finite, and one whose float32 was not run has no errors.
+    every fold that stayed finite, and one whose float32 was not run has no errors. Nor does one hold whose traced step
+    changed; older ones have none.
     """
     try:
+        if not certificate.get("step", {"exact": True})["exact"]:
+            return False
         errors = [certificate[name]["error"] for name in ("float32-folded", "float16-folded", "bfloat16")]
         return bool(certificate["finite"]) and fold_holds(*errors)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return False
 
 

@@ -1,7 +1,7 @@
 """Certify a fold on held-out inputs: float32 unchanged, float16 finite and nearer to float32 than bfloat16.
 
-Runs the model four times over the inputs: float32, folded float32, folded float16 and bfloat16. float16 is
-emulated, so that any machine can certify for a GPU.
+Runs the model four times over the inputs: float32, folded float32, folded float16 and bfloat16; and compares every op of
+one input in float32 before and after folding (``step``). float16 is emulated, so that any machine can certify for a GPU.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.modules import tensors_in
 from starrynight.numerics.precision import fold_holds
 from starrynight.numerics.solve import FoldPlan
+from starrynight.numerics.step import compare_step
 
 Exercise = Callable[[nn.Module, int], object]
 
@@ -30,7 +31,8 @@ class Certificate:
     """The largest relative errors ‖x − r‖ / ‖r‖ over the held-out inputs, r in float32; NaN where a result is
     not finite.
 
-    ``folds``, ``epsilons`` and ``islands`` count what the plan changes.
+    ``folds``, ``epsilons`` and ``islands`` count what the plan changes. ``step_ops``: results of the traced float32 step that
+    were compared with the original's; ``changed``: the first that is not a power of two times it, "" if there is none.
     """
 
     inputs: int
@@ -40,11 +42,13 @@ class Certificate:
     folds: int
     epsilons: int
     islands: int
+    step_ops: int = 0
+    changed: str = ""
 
     @property
     def holds(self) -> bool:
-        """See ``precision.fold_holds``."""
-        return fold_holds(self.folded_float32, self.folded_float16, self.bfloat16)
+        """See ``precision.fold_holds``; and no op of the traced step changed."""
+        return not self.changed and fold_holds(self.folded_float32, self.folded_float16, self.bfloat16)
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ``holds`` and the errors in dB, for a header or a report. A non-finite error becomes None."""
@@ -61,7 +65,11 @@ class Certificate:
     def message(self, lang: str) -> str:
         """One paragraph in the reader's language."""
         float16, bfloat16 = decibels(self.folded_float16), decibels(self.bfloat16)
-        if self.folded_float32 == 0:
+        if self.changed:
+            same = Text(
+                f"another function (first at {self.changed})", f"不是同一函数（自 {self.changed} 起）"
+            )
+        elif self.folded_float32 == 0:
             same = Text("bit for bit the original", "逐位相同")
         else:
             same = Text(
@@ -104,6 +112,8 @@ def certify_folds(
     output. Memory: one copy of the module at a time beside the original.
     """
     reference = outputs(module, exercise, held_out)
+    twin = copy.deepcopy(module)
+    step = compare_step(twin, plan, lambda: exercise(twin, held_out[0]))
     return Certificate(
         inputs=len(held_out),
         folded_float32=relative_error(outputs(_folded(module, plan), exercise, held_out), reference),
@@ -114,6 +124,8 @@ def certify_folds(
         folds=len(plan.parameters),
         epsilons=len(plan.epsilons),
         islands=len(plan.islands),
+        step_ops=step.ops,
+        changed=step.changed,
     )
 
 

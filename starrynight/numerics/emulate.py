@@ -61,7 +61,7 @@ class Emulation(TorchDispatchMode):
     def refresh(self, weights: nn.Module) -> None:
         """Keep float32 copies of the module's current weights and drop those of earlier ones."""
         current: dict[int, _Kept] = {}
-        for tensor in filter(_is_narrow, (*weights.parameters(), *weights.buffers())):
+        for tensor in filter(is_narrow, (*weights.parameters(), *weights.buffers())):
             key = tensor.untyped_storage()._cdata
             kept = self._wide.get(key)
             if key not in current and not tensor.is_meta:
@@ -71,16 +71,16 @@ class Emulation(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        narrow = [t for t in tree_leaves((args, kwargs)) if _is_narrow(t)]
+        narrow = [t for t in tree_leaves((args, kwargs)) if is_narrow(t)]
         name = func._schema.name.removeprefix("aten::")
-        if not narrow or _is_view(func) or name in CASTS:
+        if not narrow or is_view(func) or name in CASTS:
             return func(*args, **kwargs)
         if name in MOVES and not any(t.dtype in FLOAT8 for t in narrow):
             return func(*args, **kwargs)
         return self._compute(func, args, kwargs)
 
     def _compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        target = _result_dtype(args, kwargs)
+        target = self._target(args, kwargs)
         wide_args, wide_kwargs = tree_map(self._widen, (args, kwargs))
         if func._schema.name.removeprefix("aten::") in ROOTS:
             wide_args, wide_kwargs = tree_map(_double, (wide_args, wide_kwargs))
@@ -94,8 +94,12 @@ class Emulation(TorchDispatchMode):
         originals = {id(computed): original for original, computed in written}
         return tree_map(lambda value: originals.get(id(value), _round(value, target)), result)
 
+    def _target(self, args: tuple, kwargs: dict) -> torch.dtype | None:
+        """The format that an op's results are rounded to; None: they stay as they were computed."""
+        return _result_dtype(args, kwargs)
+
     def _widen(self, value: Any) -> Any:
-        if not _is_narrow(value):
+        if not is_narrow(value):
             return value
         kept = self._wide.get(value.untyped_storage()._cdata)
         if kept is None or kept.version != _version(value):  # written outside this mode since
@@ -198,10 +202,11 @@ def _written(
             )
 
 
-def _is_narrow(value: Any) -> bool:
+def is_narrow(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype in NARROW
 
 
-def _is_view(func: Any) -> bool:
+def is_view(func: Any) -> bool:
+    """Whether the op's outputs share the memory of an input that it does not write."""
     returns = [r.alias_info for r in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in returns)

@@ -108,12 +108,16 @@ class _Epsilon(float):
         return float.__pos__(self)
 
 
+# A comparison with 0 has the same answer at every scale.
+_ORDERS = frozenset(("__lt__", "__le__", "__gt__", "__ge__"))
+
+
 def _reporting(name: str) -> Callable[..., Any]:
     compute = getattr(float, name)
 
     def method(self: _Epsilon, *others: Any) -> Any:
         result = compute(self, *others)
-        if result is not NotImplemented:
+        if result is not NotImplemented and not (name in _ORDERS and others[0] == 0):
             self.report()
         return result
 
@@ -121,5 +125,5 @@ def _reporting(name: str) -> Callable[..., Any]:
 
 
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "radd", "rsub", "rmul", "rtruediv", "rfloordiv",
-              "rmod", "rpow", "neg", "abs", "round", "trunc", "int"):  # fmt: skip
+              "rmod", "rpow", "neg", "abs", "round", "trunc", "int", "lt", "le", "gt", "ge"):  # fmt: skip
     setattr(_Epsilon, f"__{_name}__", _reporting(f"__{_name}__"))

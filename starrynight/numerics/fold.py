@@ -214,7 +214,7 @@ def write_folded(
     ``prefix``: the component's name in the plan. ``dtype``: None keeps every tensor's own. ``rows``: for a
     file in another layout, tensor name → power of each row, used instead of the plan; a tensor without an
     entry is copied byte for byte. ``header_plan``: the plan for the header, if it differs from ``plan``.
-    ``on_tensor(name)`` is called after each tensor.
+    ``on_tensor(name)`` is called after each tensor. Raises ``Unfit`` if the certificate says that folding changes the function.
 
     Holds one tensor in memory at a time; the target appears only when complete. Raises ``Unfit`` for a plan with
     offsets, which a checkpoint cannot carry, ``BadFile`` if the source cannot be read and ``StorageError`` if the
@@ -227,6 +227,7 @@ def write_folded(
             f"检查点无法承载 {stored[0]} 的折叠（模块会给它加上 {plan.offsets[stored[0]]:g}）；"
             "请以 constraints=CheckpointConstraints() 求解，或在内存中折叠。",
         )
+    _refuse_changed(source.name, certificate or {})
     record = {
         "plan": json.loads((header_plan or plan).to_json()),
         "certificate": dict(certificate or {}),
@@ -260,6 +261,17 @@ def write_folded(
             f"无法写入 {target}（{zh}）；请腾出空间或换一个文件夹，再次运行会从中断处继续。",
         ) from error
     partial.replace(target)
+
+
+def _refuse_changed(name: str, certificate: Mapping[str, Any]) -> None:
+    """Of ``certify.Certificate`` or of a pipeline (``folding.cache.Folds``)."""
+    changed = certificate.get("changed") or (certificate.get("step") or {}).get("changed")
+    if changed:
+        raise Unfit(
+            f"Folding would change {name}: its float32 differs from {changed} on, so nothing is written. "
+            "Use the original in bfloat16 or float32.",
+            f"折叠会改变 {name}：float32 自 {changed} 起不同，因此不写出。请以 bfloat16 或 float32 使用原模型。",
+        )
 
 
 def _stream(

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from starrynight.errors import Unfit
+
 Modules = nn.Module | Mapping[str, nn.Module]
 
 
@@ -182,3 +184,14 @@ def unregistered_tensors(modules: Modules) -> Iterator[tuple[str, Tensor]]:
 
 
 _REGISTERS = frozenset(("_parameters", "_buffers", "_modules"))
+
+
+def refuse_scripts(modules: Modules) -> None:
+    """Raise ``Unfit`` for TorchScript: its modules take no hooks, and its executor hides ops."""
+    for name, module in named_modules(modules):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise Unfit(
+                f"{name or 'The model'} is a TorchScript module, whose ops cannot all be seen, so the model is not folded. "
+                "Use the Python module that it was made from, or bfloat16.",
+                f"{name or '该模型'} 是 TorchScript 模块，无法看到其全部算子，因此不折叠。请使用生成它的 Python 模块，或 bfloat16。",
+            )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,16 @@ SAMPLE, QUANTILE = 2048, 0.1
 def key_of(tensor: Tensor) -> int:
     """Identifies a tensor's storage, which all its views share."""
     return tensor.untyped_storage()._cdata
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """Whether the tensor's numbers lie in one piece of memory: not for sparse, nested and oneDNN tensors, nor inside ``vmap``."""
+    try:
+        return (
+            tensor.layout is torch.strided and not tensor.is_nested and tensor.untyped_storage() is not None
+        )
+    except (NotImplementedError, RuntimeError):
+        return False
 
 
 class Storages:
@@ -44,7 +55,7 @@ class Storages:
         return self._entries[key][1]
 
     def get(self, tensor: Tensor) -> int | None:
-        entry = self._entries.get(key_of(tensor))
+        entry = self._entries.get(key_of(tensor)) if has_storage(tensor) else None
         return entry[1] if entry else None
 
     def peak(self, tensor: Tensor) -> float:
@@ -117,6 +128,16 @@ def reading_without_ops(seen: Callable[[Tensor], None]) -> Iterator[None]:
                 delattr(Tensor, name)
             else:
                 setattr(Tensor, name, original)
+
+
+@contextmanager
+def every_op_seen() -> Iterator[None]:
+    """Run compiled and scripted functions op by op, so that a dispatch mode sees what a fused kernel would hide."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.jit.optimized_execution(False))
+        if "torch._dynamo" in sys.modules:  # importing it takes seconds, and nothing is compiled without it
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from starrynight.numerics import rules
 from starrynight.numerics.dtypes import HALVES
 from starrynight.numerics.effective import reading_past_attributes
+from starrynight.numerics.emulate import is_view
 from starrynight.numerics.epsilons import WatchedEpsilons
 from starrynight.numerics.exponents import PINNED, Exponents
 from starrynight.numerics.modules import (
@@ -34,6 +35,7 @@ from starrynight.numerics.modules import (
     memory_groups,
     named_tensors,
     own_tensors,
+    refuse_scripts,
     tensors_in,
     unregistered_tensors,
     watching,
@@ -41,6 +43,8 @@ from starrynight.numerics.modules import (
 from starrynight.numerics.rules import Call
 from starrynight.numerics.storages import (
     Storages,
+    every_op_seen,
+    has_storage,
     idle_modules,
     key_of,
     peak_and_quantile,
@@ -222,8 +226,10 @@ class Tracer(TorchDispatchMode):
     @contextmanager
     def hooks(self) -> Iterator[None]:
         """Track the running module within this context."""
+        refuse_scripts(self._modules)
         self._add_parameters()
         with (
+            every_op_seen(),
             watching(self._modules, self._enter_module, self._leave_module),
             self._epsilons.watched(),
             reading_without_ops(lambda tensor: self.trace.exponents.pin(self._exponent(tensor))),
@@ -273,7 +279,7 @@ class Tracer(TorchDispatchMode):
     def _enter_module(self, name: str, module: nn.Module, inputs: Any) -> None:
         for own, tensor in own_tensors(module).items():
             self._parameter_exponent(join(name, own), tensor)
-        entering = list(tensors_in(inputs))
+        entering = list(filter(has_storage, tensors_in(inputs)))
         for tensor in entering:
             if self._storages.get(tensor) is None:  # known from now on as an input, which is no constant
                 self._storages.put(tensor, PINNED)
@@ -291,7 +297,7 @@ class Tracer(TorchDispatchMode):
 
     def _leave_module(self, name: str, module: nn.Module, output: Any) -> None:
         frame = self._frames.pop()
-        results = list(tensors_in(output))
+        results = list(filter(has_storage, tensors_in(output)))
         self._cross(self.trace.outputs.setdefault(name, {}), results)
         self._meet(name, results)
         if self._frames:
@@ -343,11 +349,13 @@ class Tracer(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         known = {id(t): self._exponent(t) for t in tensors_in((args, kwargs)) if _is_real(t)}
         result = func(*args, **kwargs)
-        if _is_view(func):
+        if not all(map(has_storage, tensors_in((args, kwargs, result)))):
+            self._pin_hidden(known)  # numbers that go where no exponent can follow
+        if is_view(func):
             self._view(func, known, result)
             return result
         call = Call(self, func, args, kwargs, known)
-        call.outputs = [t for t in tensors_in(result) if _is_real(t)]
+        call.outputs = [t for t in tensors_in(result) if _is_real(t) and has_storage(t)]
         self._claimed.clear()
         self._read = {e for t in tensors_in(call.arguments) if (e := self._stored.get(t)) is not None}
         if self._frames:
@@ -356,6 +364,10 @@ class Tracer(TorchDispatchMode):
             self._record_outside(call)
         self._fix_epsilons(call)
         return result
+
+    def _pin_hidden(self, known: dict[int, int]) -> None:
+        self.trace.used.update(known.values())
+        self.trace.exponents.pin(*known.values())
 
     def _view(self, func: Any, known: dict[int, int], result: Any) -> None:
         """A view has its storage's exponent. Bits read as another type have no scale."""
@@ -504,12 +516,6 @@ class Tracer(TorchDispatchMode):
 
 def _is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _is_view(func: Any) -> bool:
-    """Outputs share the memory of an input that is not written."""
-    returns = [r.alias_info for r in func._schema.returns]
-    return any(alias is not None and not alias.is_write for alias in returns)
 
 
 def _listed(boundaries: Mapping[str, Mapping[int, float]]) -> dict[str, list[tuple[int, float]]]:
