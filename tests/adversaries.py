@@ -1601,6 +1601,21 @@ model(
     build=lambda s: setattr(s, "p", nn.Parameter(torch.ones(WIDTH) * 9e4)),
 )
 model(
+    "untaken_parameter_list",
+    lambda s, x: s.norm(s.up(x) + s.list[int(s.flag)]),
+    build=lambda s: setattr(
+        s, "list", nn.ParameterList([nn.Parameter(torch.ones(WIDTH) * 9e4 * k) for k in (1, -3)])
+    ),
+)
+model(
+    "untaken_method",
+    lambda s, x: s.norm(s.method(s, s.up(x)) if s.flag else s.up(x)),
+    build=lambda s: (
+        setattr(s, "p", nn.Parameter(torch.ones(WIDTH) * 9e4)),
+        setattr(s, "method", lambda m, y: y + m.p),
+    ),
+)
+model(
     "untaken_head",
     lambda s, x: s.head(x) if s.flag else s.norm(s.up(x)),
     build=lambda s: (

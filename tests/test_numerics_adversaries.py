@@ -22,7 +22,7 @@ from starrynight.numerics.solve import FoldPlan
 from starrynight.numerics.step import compare_step
 
 # Every eighth, and those that once changed or were not traced.
-ONCE = ("eps_compared", "vmap_linear", "nested", "sparse", "mkldnn", "scripted_child", "untaken_parameter", "compiled_child",
+ONCE = ("eps_compared", "vmap_linear", "nested", "sparse", "mkldnn", "scripted_child", "untaken_parameter", "untaken_parameter_list", "untaken_method", "compiled_child",
         "pad_circular", "buffer_replaced", "cached_once")  # fmt: skip
 
 

@@ -81,28 +81,10 @@ KINDS: dict[str, Callable[[Layer, Tensor, Tensor], Tensor]] = {
 }
 
 
-def used(layer: Layer) -> Layer:
-    """The layer without the tensors that its kind does not use: they would pin what its forward meets."""
-    met = set()
-
-    class Watched(Layer):
-        def __getattr__(self, name: str) -> object:
-            met.add(name)
-            return super().__getattr__(name)
-
-    twin = copy.deepcopy(layer)
-    twin.__class__ = Watched
-    twin(torch.ones(4, WIDTH), torch.ones(4, WIDTH))
-    for name in ("weight", "scale", "bias", "table"):
-        if name not in met:
-            delattr(layer, name)
-    return layer
-
-
 class Network(nn.Module):
     def __init__(self, drawn: list[tuple[str, int, int, int]]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(used(Layer(kind, power)) for kind, power, _, _ in drawn)
+        self.layers = nn.ModuleList(Layer(kind, power) for kind, power, _, _ in drawn)
         self.sources = [(a, b) for _, _, a, b in drawn]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +112,7 @@ def network(drawn: list[tuple[str, int, int, int]]) -> tuple[nn.Module, Callable
     torch.manual_seed(len(drawn))
     module = Network(drawn)
     x = torch.randn(4, WIDTH).bfloat16()
-    return module, lambda m: m(x.to(next(m.parameters(), x).dtype))
+    return module, lambda m: m(x.to(next(m.parameters()).dtype))
 
 
 @torch.no_grad()

