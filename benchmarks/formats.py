@@ -5,7 +5,8 @@
 Z-Image is Firefly, trained; Flux and SDXL are tiny and random, so their pictures say only that the numbers arrive. Each file
 is painted twice: computed in bfloat16, and in float32 from a file of the same numbers multiplied out. Two seeds, two steps for
 the tiny models, eight for Firefly; the worse PSNR of the two counts. "of the plain model": float32 from the quantised
-numbers against float32 from the numbers before quantising, which is the price of the format itself.
+numbers against float32 from the numbers before quantising, which is the price of the format itself. "In memory": bytes of the
+denoiser multiplied out to bfloat16, and kept packed; "same": whether the kept one paints the same pictures, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -24,13 +26,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import test_ledger
 import test_loading
-import test_packed
 import tiny
 
 from starrynight.errors import StarryError
+from starrynight.fitting import blocks
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.models.catalogue import SHIPPED
 from starrynight.numerics.certify import psnr
+from starrynight.painting import offload
 from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 
@@ -41,7 +44,8 @@ SCALED = {
     "fp8 scaled (comfy_quant)": "comfy",
     "int8 (comfy_quant)": "int8",
 }
-GGUF = ("Q8_0", "Q5_0", "Q4_0")  # those that the gguf package writes itself
+GGUF = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q5_0", "Q4_0")  # quantised as ``starry fit`` does
+K_BLOCK, BLOCK = 256, 32  # numbers that rows must fill; a matrix that does not fill a K type's is in Q8_0
 
 
 def matrices(state: State, change: Callable[[Tensor], Tensor]) -> State:
@@ -63,7 +67,31 @@ def written(state: State, folder: Path) -> Iterator[tuple[str, Path, State]]:
         yield name, save(stored, folder / f"{scheme}.safetensors"), meant
     for kind in GGUF:
         path = folder / f"{kind}.gguf"
-        yield f"GGUF {kind}", path, test_packed.write_gguf(path, state, kind)
+        if not kind.endswith("_K") or any(t.dim() == 2 and t.shape[1] % K_BLOCK == 0 for t in state.values()):
+            yield f"GGUF {kind}", path, write_gguf(path, state, kind)
+
+
+def write_gguf(path: Path, state: State, kind: str) -> State:
+    """Matrices whose rows fill blocks in ``kind``, the rest in float32; returns the numbers meant."""
+    writer, meant = gguf.GGUFWriter(path, "lumina2"), {}
+    for name, tensor in state.items():
+        own = (
+            kind
+            if (tensor.dim() == 2 and tensor.shape[1] % K_BLOCK == 0) or not kind.endswith("_K")
+            else "Q8_0"
+        )
+        if tensor.dim() == 2 and tensor.shape[1] % BLOCK == 0:
+            data = blocks.quantise(tensor, own).numpy()
+            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[own])
+            meant[name] = torch.from_numpy(gguf.quants.dequantize(data, gguf.GGMLQuantizationType[own]))
+        else:
+            writer.add_tensor(name, np.ascontiguousarray(tensor.float().numpy()))
+            meant[name] = tensor.float()
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return meant
 
 
 def is_whole(state: State) -> bool:
@@ -79,10 +107,13 @@ def save(state: State, path: Path) -> Path:
     return path
 
 
-def pictures(path: Path, base: Path, precision: str, steps: int) -> list[np.ndarray]:
+def pictures(
+    path: Path, base: Path, precision: str, steps: int, budget: int | None = None
+) -> tuple[list[np.ndarray], int]:
+    """Two pictures, and the bytes of the denoiser in memory. With a ``budget`` of one byte, weights stay packed."""
     spec = dataclasses.replace(catalogue.find(str(path), base=str(base)), smallest=64, largest=1024)
     model = catalogue.resolve(spec)
-    plan = precision_plan.choose(model, "cpu", precision)
+    plan = precision_plan.choose(model, "cpu", precision, budget)
     painter = Painter(load.load(model, plan), model, plan, torch.device("cpu"), "resident")
     side = 256 if base == SHIPPED else 64
     request = PaintRequest(
@@ -94,7 +125,8 @@ def pictures(path: Path, base: Path, precision: str, steps: int) -> list[np.ndar
         count=2,
         guidance=2.0,
     )
-    return [tiny.pixels_of(result) for result in painter.paint(request)]
+    size = offload.sizes(painter.pipeline)[load.denoiser_name(painter.pipeline)]
+    return [tiny.pixels_of(result) for result in painter.paint(request)], size
 
 
 def worst(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
@@ -113,27 +145,34 @@ def families(folder: Path) -> Iterator[tuple[str, Path, State, int]]:
     yield "SDXL (tiny)", folder / "sdxl", test_loading.sgm_layout(tiny.sdxl(64)), 2
 
 
+def row(path: Path, base: Path, steps: int, reference: list[np.ndarray], exact: list[np.ndarray]) -> str:
+    """Loads, bytes in memory, the two figures of one file."""
+    try:
+        computed, wide = pictures(path, base, "bfloat16", steps)
+        kept, narrow = pictures(path, base, "bfloat16", steps, budget=1)
+    except StarryError as error:
+        return f"refused: {type(error).__name__} | | | |"
+    same = all(map(np.array_equal, computed, kept))
+    memory = (
+        f"{wide:,} → {narrow:,}, {'same' if same else 'ANOTHER PICTURE'}" if narrow != wide else f"{wide:,}"
+    )
+    return f"yes | {memory} | {worst(computed, reference):.1f} dB | {worst(reference, exact):.1f} dB |"
+
+
 def main() -> None:
-    print("| family | format | bytes | bfloat16 against float32 of its numbers | of the plain model |")
-    print("|---|---|--:|--:|--:|")
+    print(
+        "| family | format | bytes | loads | in memory | bfloat16 against float32 of its numbers | of the plain model |"
+    )
+    print("|---|---|--:|---|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as place:
         for family, base, state, steps in families(Path(place)):
-            exact = pictures(save(state, Path(place) / "plain.safetensors"), base, "float32", steps)
+            exact, _ = pictures(save(state, Path(place) / "plain.safetensors"), base, "float32", steps)
             for name, path, meant in written(state, Path(place)):
-                reference = pictures(save(meant, Path(place) / "meant.safetensors"), base, "float32", steps)
-                try:
-                    computed = worst(pictures(path, base, "bfloat16", steps), reference)
-                except StarryError as error:
-                    print(
-                        f"| {family} | {name} | {path.stat().st_size:,} | refused: {type(error).__name__} | |",
-                        flush=True,
-                    )
-                    continue
-                cost = worst(reference, exact)
-                print(
-                    f"| {family} | {name} | {path.stat().st_size:,} | {computed:.1f} dB | {cost:.1f} dB |",
-                    flush=True,
+                reference, _ = pictures(
+                    save(meant, Path(place) / "meant.safetensors"), base, "float32", steps
                 )
+                said = row(path, base, steps, reference, exact)
+                print(f"| {family} | {name} | {path.stat().st_size:,} | {said}", flush=True)
 
 
 if __name__ == "__main__":

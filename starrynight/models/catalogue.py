@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from starrynight.models import (
     sizes,
     weights,
 )
+from starrynight.models.complete import completed
 from starrynight.models.fingerprint import fingerprint
 from starrynight.models.habits import SILENT, Habits
 from starrynight.models.recognition import MODEL_KINDS, NETWORKS
@@ -35,7 +36,6 @@ from starrynight.settings import settings
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "firefly"
 KIND = ("model", "模型")
-DEFAULT_TOKENS = 512  # that pipelines read of a prompt unless told otherwise
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -114,6 +114,19 @@ class LocalModel:
     @property
     def is_folder(self) -> bool:
         return self.layout is None
+
+    @property
+    def borrowed(self) -> list[str]:
+        """The networks that an all-in-one file lacks and its base brings."""
+        whole = self.layout is not None and len(set(self.parts.values())) == 1 and len(self.parts) > 1
+        return (
+            [name for name, files in self.files.items() if files and name not in self.parts] if whole else []
+        )
+
+    @property
+    def lender(self) -> str:
+        """The base that brings them."""
+        return self.spec.base or (self.layout and self.layout.completed_by) or self.folder.name
 
     @property
     def lone_transformer(self) -> bool:
@@ -268,16 +281,20 @@ def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
     else:
         files = weights.of_checkpoint(spec.path, single_file.CHECKPOINT_PARTS)
         own = dict.fromkeys(files, spec.path)
+        usual = find(layout.completed_by).path if layout.completed_by else None
+        folder, files = completed(spec.path, layout.family, folder, usual, files)
     return LocalModel(
         spec, folder, layout, str(weights.read_json(folder / "model_index.json").get("_class_name", "")), files, own,
-        _counted(files), _safe_in_float16(files, own), _fingerprint(spec, under),
+        _counted(files), _safe_in_float16(files, own), _fingerprint(spec, under, [folder / name for name in files if files[name] and name not in own]),
     )  # fmt: skip
 
 
-def _fingerprint(spec: ModelSpec, under: Path | None) -> str:
+def _fingerprint(spec: ModelSpec, under: Path | None, borrowed: Sequence[Path]) -> str:
     """Over the files that are used. A lone transformer's is over the whole of its base, as it always was."""
-    if under is None or set(spec.parts) <= {"transformer"}:
-        return fingerprint(spec.path, *([under] if under else []))
+    if under is None:
+        return fingerprint(spec.path, *([] if spec.path.is_dir() else borrowed))
+    if set(spec.parts) <= {"transformer"}:
+        return fingerprint(spec.path, under)
     index = weights.components(weights.read_json(under / "model_index.json"))
     return fingerprint(
         *dict.fromkeys(spec.parts.values()), *(under / name for name in index if name not in spec.parts)
@@ -411,10 +428,10 @@ def _as_found(model: ModelSpec) -> ModelSpec:
             known if known is not model else replace(model, **habits.settings_of_folder(folder, model.name))
         )
     scheduler = config_or_empty(folder / "scheduler" / "scheduler_config.json")
-    multiple = _multiple(folder) or model.multiple
+    multiple = sizes.multiple(folder) or model.multiple
     flow = model.flow if model.habits.prediction or not scheduler else _flows(scheduler)
     own = model.habits if model.path.is_file() else habits.of_folder(folder, flow)
-    words, sides = _reach(folder)
+    words, sides = sizes.reach(folder)
     largest = min(model.largest, sides * multiple)
     trained = sizes.read(folder, multiple, model.smallest, largest) if folder == model.path else None
     return replace(
@@ -427,23 +444,6 @@ def _as_found(model: ModelSpec) -> ModelSpec:
         largest=largest,
         max_tokens=min(model.max_tokens or words, words) if words else model.max_tokens,
     )
-
-
-def _reach(folder: Path) -> tuple[int, int]:
-    """How many words, and how many patches along a side, the transformer has positions for; 0 and many: not limited.
-
-    Z-Image and Lumina keep a table of positions for (words, rows, columns). Words are padded to 32s, the picture follows.
-    """
-    lengths = config_or_empty(folder / "transformer" / "config.json").get("axes_lens")
-    if not (isinstance(lengths, list) and len(lengths) == 3 and all(isinstance(n, int) for n in lengths)):
-        return 0, HIGHEST_SIZE
-    return min((lengths[0] - 2) // 32 * 32, DEFAULT_TOKENS), min(lengths[1:])
-
-
-def _multiple(folder: Path) -> int | None:
-    """Pixels a side must be a multiple of: the autoencoder's reduction, twice that under a patching transformer."""
-    reduction = habits.reduction(folder)
-    return None if reduction is None else reduction * (2 if (folder / "transformer").is_dir() else 1)
 
 
 def _flows(scheduler: dict[str, Any]) -> bool:

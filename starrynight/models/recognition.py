@@ -269,7 +269,7 @@ def not_a_model(found: FileKind, known: Sequence[str]) -> Unfit:
         case "text_encoder" | "vae":
             option = f"--{found.kind.replace('_', '-')}"
             return Unfit(
-                f"“{name}” is a {en}, not a whole model; put a model together with it: starry models add NAME "
+                f"“{name}” is {en}, not a whole model; put a model together with it: starry models add NAME "
                 f"--transformer FILE {option} {name}.",
                 f"“{name}”是{zh}，不是完整的模型；可用它拼装模型：starry models add 名字 --transformer 文件 {option} {name}。",
             )
@@ -279,12 +279,22 @@ def not_a_model(found: FileKind, known: Sequence[str]) -> Unfit:
                 "model's diffusers folder instead.",
                 f"“{name}”不是可单文件加载的架构（{'、'.join(known)}）；请改用该模型的 diffusers 文件夹。",
             )
+    if found.denoiser and found.denoiser.kind == "unet":
+        own = found.denoiser.family
+        base, note = ("sdxl", Text("", "")) if own == "Stable Diffusion XL" else (
+            "FOLDER", Text(f" (a diffusers folder of {own})", f"（{own} 的 diffusers 文件夹）"))  # fmt: skip
+        return Unfit(
+            f"“{name}” is {en}, not a whole model; lay it over a base that brings the rest: starry models add NAME "
+            f"--transformer {name} --base {base}{note.en}.",
+            f"“{name}”是{zh}，不是完整的模型；请以底座补全其余部分：starry models add 名字 --transformer {name} --base "
+            f"{base}{note.zh}。",
+        )
     if found.denoiser:
         return Unfit(
-            f"“{name}” is a {en}; from a single file load {', '.join(known)}. Use the model's diffusers folder instead.",
+            f"“{name}” is {en}; from a single file load {', '.join(known)}. Use the model's diffusers folder instead.",
             f"“{name}”是 {zh}；可单文件加载的有 {'、'.join(known)}。请改用该模型的 diffusers 文件夹。",
         )
     return Unfit(
-        f"“{name}” is a {en}, not a model to paint with; name a model of `starry models`, a folder or a file.",
+        f"“{name}” is {en}, not a model to paint with; name a model of `starry models`, a folder or a file.",
         f"“{name}”是{zh}，不是可以作画的模型；请给出 `starry models` 里的名字、文件夹或文件。",
     )

@@ -33,7 +33,8 @@ class Layout:
 
     ``base``: the catalogue model whose pipeline a lone transformer replaces the transformer of. A whole
     checkpoint has none and takes its configurations from ``folder``. ``like``: the catalogue model with the
-    same defaults; ``size``, ``steps`` and ``guidance`` override them.
+    same defaults; ``size``, ``steps`` and ``guidance`` override them. ``completed_by``: the catalogue model that brings the
+    networks that a whole checkpoint lacks.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Layout:
     size: int = 1024
     steps: int | None = None
     guidance: float | None = None
+    completed_by: str | None = None
 
     @property
     def family(self) -> str:
@@ -59,7 +61,7 @@ LAYOUTS = (
     Layout("Flux transformer", ("single_transformer_blocks.0.", "context_embedder."),
            like="flux-schnell", base="flux-schnell"),
     Layout("Stable Diffusion XL", ("conditioner.embedders.1.model.", "model.diffusion_model.input_blocks."),
-           like="sdxl", folder=HERE / "sdxl"),
+           like="sdxl", folder=HERE / "sdxl", completed_by="sdxl"),
     Layout("Stable Diffusion 1", ("cond_stage_model.transformer.", "model.diffusion_model.input_blocks."),
            like="sdxl", folder=HERE / "sd15", size=512, guidance=7.5),
 )  # fmt: skip

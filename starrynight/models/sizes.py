@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from starrynight.models import habits
 from starrynight.models.weights import config_or_empty
+from starrynight.request import HIGHEST_SIZE
 from starrynight.storage import write_atomic
 
 FILE = "sizes.json"
+DEFAULT_TOKENS = 512  # that pipelines read of a prompt unless told otherwise
 STEP = 128  # pixels between two lengths of the longer side that are offered
 # Two sizes are of one format if their ratios of width to height differ by less than this factor: 341.3 pixels become 336.
 SAME_FORMAT = 1.07
@@ -130,6 +133,23 @@ def ratio_of(text: str) -> float | None:
     found = RATIO.fullmatch(text.strip())
     ratio = int(found[1]) / int(found[2]) if found else 0.0
     return ratio if found and 1 / 4 <= ratio <= 4 else None
+
+
+def reach(folder: Path) -> tuple[int, int]:
+    """How many words, and how many patches along a side, the transformer has positions for; 0 and many: not limited.
+
+    Z-Image and Lumina keep a table of positions for (words, rows, columns). Words are padded to 32s, the picture follows.
+    """
+    lengths = config_or_empty(folder / "transformer" / "config.json").get("axes_lens")
+    if not (isinstance(lengths, list) and len(lengths) == 3 and all(isinstance(n, int) for n in lengths)):
+        return 0, HIGHEST_SIZE
+    return min((lengths[0] - 2) // 32 * 32, DEFAULT_TOKENS), min(lengths[1:])
+
+
+def multiple(folder: Path) -> int | None:
+    """Pixels a side must be a multiple of: the autoencoder's reduction, twice that under a patching transformer."""
+    reduction = habits.reduction(folder)
+    return None if reduction is None else reduction * (2 if (folder / "transformer").is_dir() else 1)
 
 
 def _size(value: Any) -> Size | None:

@@ -18,7 +18,7 @@ import torch
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
-from starrynight.models import catalogue, download, lora, precision_plan
+from starrynight.models import catalogue, complete, download, lora, precision_plan
 from starrynight.models.adapter_merge import add_merges
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.fit import Fit
@@ -138,11 +138,22 @@ class Painter:
             "fingerprint": self.model.fingerprint,
             "stored": {name: stored_format(files) for name, files in self.model.files.items() if files},
             "tensors": self.pipeline.ledgers.to_dict(),
-        }
+        } | (
+            {"borrowed": dict.fromkeys(self.model.borrowed, self.model.lender)} if self.model.borrowed else {}
+        )
 
     def warnings(self, request: PaintRequest) -> list[tuple[str, str]]:
-        """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer."""
-        return checking.warnings_for(request, self.model.spec, longest_tokenizer(self.pipeline))
+        """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer; and what an all-in-one
+        file lacks.
+        """
+        model, found = (
+            self.model,
+            checking.warnings_for(request, self.model.spec, longest_tokenizer(self.pipeline)),
+        )
+        return [
+            *found,
+            *([complete.note(model.path, model.lender, model.borrowed)] if model.borrowed else []),
+        ]
 
     def paint(
         self,
