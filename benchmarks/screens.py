@@ -75,11 +75,11 @@ def studio(visitor: Visitor) -> None:
 def gallery(visitor: Visitor) -> None:
     """The wall, then one picture of it in the viewer."""
     page = visitor.go("?room=gallery")
-    page.locator(".wall .picture a").nth(12).wait_for()
+    page.locator(".wall .picture a").nth(8).wait_for()
     page.wait_for_timeout(3000)
     save(visitor, "web-gallery")
     page.locator(".wall .picture a").nth(3).click()
-    page.locator("dialog .numbers p").first.wait_for()
+    page.locator("dialog dl").wait_for()
     page.wait_for_timeout(2500)
     save(visitor, "web-picture")
 

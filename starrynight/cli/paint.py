@@ -15,6 +15,7 @@ import typer
 from starrynight.cli.terminal import DEVICE, MODEL_HELP, ProgressBar, app, help_page
 from starrynight.errors import BadRequest, Cancelled
 from starrynight.i18n import t
+from starrynight.painting.styles import styles
 from starrynight.text import excerpt
 from starrynight.verdict import OUTCOME_NAMES
 
@@ -57,9 +58,11 @@ HELP = help_page(
 )
 
 
+_STYLES = [(key, f"{key} {style.name['zh']}") for key, style in styles().items()]
 STYLE = typer.Option(
-    None, "--style", "-s", help=t("A style: oil, ink, monet …", "风格：oil 油画、ink 水墨、monet 莫奈……")
-)
+    None, "--style", "-s",
+    help=t(f"A style: {', '.join(en for en, _ in _STYLES)}.", f"风格：{'、'.join(zh for _, zh in _STYLES)}。"),
+)  # fmt: skip
 SEED = typer.Option(
     None,
     help=t("The same seed gives the same picture; random by default.", "同一种子，同一幅画；不给则随机。"),

@@ -71,7 +71,7 @@ def ranges(
     if out is not None:
         check_writable(out)
     found = catalogue.resolve(download.fetch(catalogue.find(model)))
-    with ProgressBar(t(f"measuring {found.spec.en}", f"测量 {found.spec.zh}")) as on_progress:
+    with ProgressBar(t(f"measuring {found.spec.en}", f"测量 {found.spec.zh}"), lines=True) as on_progress:
         device = calibrate.device_for(found, torch_device(kind()))
         measured = layer_ranges(calibrate.observe(found, on_progress=on_progress, device=device))
     summary = t(*float16_summary(measured))
@@ -81,8 +81,8 @@ def ranges(
         payload = {"model": found.spec.name, "layers": [layer.to_dict() for layer in measured]}
         print(printed_json(payload, indent=1))
         return
-    _print_table(measured, everything)
     print(summary)
+    _print_table(measured, everything)
     if out is not None:
         print(f"✦ {out}")
 
@@ -164,7 +164,7 @@ def fold(
     from starrynight.models import catalogue, download
 
     found = catalogue.resolve(download.fetch(catalogue.find(model)))
-    with ProgressBar(t(f"folding {found.spec.en}", f"折叠 {found.spec.zh}")) as on_progress:
+    with ProgressBar(t(f"folding {found.spec.en}", f"折叠 {found.spec.zh}"), lines=True) as on_progress:
         written = export.write(found, out, on_progress)
     if as_json:
         payload = {

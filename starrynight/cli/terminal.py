@@ -7,6 +7,7 @@ rich.
 from __future__ import annotations
 
 import sys
+import time
 from typing import Self, TextIO
 
 import typer
@@ -28,6 +29,8 @@ app = CommandGroup(
         "璀璨星河：一行诗，一幅画。中文英文皆可，绝不给你一张黑图。",
     ),
 )
+
+LINE_SECONDS = 10.0  # between two lines of progress in a pipe or a file
 
 
 def _device(name: str | None) -> str | None:
@@ -93,12 +96,13 @@ def print_error(error: StarryError) -> int:
 
 
 class ProgressBar:
-    """A progress bar on stderr, drawn only if stderr is a terminal. Calling it is an ``OnProgress``.
+    """A progress bar on stderr, drawn if stderr is a terminal. Calling it is an ``OnProgress``.
 
-    ``timed``: estimate the time left from the speed so far.
+    ``timed``: estimate the time left from the speed so far. ``lines``: where stderr is no terminal, write a line at the
+    beginning and then at most every ``LINE_SECONDS``.
     """
 
-    def __init__(self, title: str, timed: bool = True) -> None:
+    def __init__(self, title: str, timed: bool = True, lines: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -111,6 +115,7 @@ class ProgressBar:
         )
         self._bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
         self._task = self._bar.add_task(title, total=None, message="")
+        self._title, self._lines, self._written = title, lines and not stderr.is_terminal, float("-inf")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -125,6 +130,9 @@ class ProgressBar:
 
     def update(self, done: int, total: int | None, *, title: str | None = None, message: str = "") -> None:
         self._bar.update(self._task, completed=done, total=total, description=title, message=message)
+        if self._lines and time.monotonic() - self._written >= LINE_SECONDS:
+            self._written = time.monotonic()
+            print(f"{title or self._title}: {message}", file=sys.stderr, flush=True)
 
     def print(self, line: str, file: TextIO) -> None:
         """Print one line above the bar."""

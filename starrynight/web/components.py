@@ -30,10 +30,11 @@ def _register(name: str, *helpers: str, triggers: tuple[str, ...] = ()) -> Calla
 
 
 cards = _register("cards")
+draft = _register("draft", "address", triggers=("draft",))
 easel = _register("easel", triggers=("ended", "open", "vary", "retried"))
 formats = _register("formats", "compare")
 hints = _register("hints", triggers=("prompt", "example"))
 masthead = _register("masthead", triggers=("page", "language"))
 plots = _register("plots")
 queue = _register("queue", triggers=("watch",))
-wall = _register("wall", "address", "grid", "selection", "compare", "viewer", triggers=("action",))
+wall = _register("wall", "address", "grid", "selection", "compare", "zoom", "viewer", triggers=("action",))

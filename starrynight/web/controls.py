@@ -1,4 +1,4 @@
-"""The studio's form: style cards, sliders, seed and count, and an expander with everything else.
+"""The studio's form: style cards, sliders, seed, and an expander with everything else.
 
 Each widget keeps its value in the session under its own key. ``read_form`` returns the values as the fields
 of a ``PaintRequest``; ``fill_form`` sets them from one.
@@ -111,12 +111,14 @@ def sliders() -> None:
         if st.session_state.get("shape", "square") not in shapes:
             st.session_state["shape"] = "square"
         size_slider(left, model)
-        right.segmented_control(
+        right.slider(t("count"), 1, MAX_PICTURES, key=initial("count", 1), **keep)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="shapes"):
+        st.segmented_control(
             t("shape"), shapes, key=initial("shape", "square"),
             format_func=lambda name: t(f"shape.{name}"), required=True, wrap=True, **keep,
         )  # fmt: skip
         width, height = form_size(model)
-        right.caption(f"{width} × {height}")
+        st.caption(f"{width} × {height}", width="content")
 
 
 def shapes_of(model: ModelSpec) -> list[str]:
@@ -145,7 +147,7 @@ def size_range(model: ModelSpec) -> tuple[int, int, int]:
     return max(model.smallest, SMALLEST), min(model.largest, LARGEST), max(model.multiple, STEP)
 
 
-def seed_and_count() -> None:
+def seed_row() -> None:
     if "seed_next" in st.session_state:  # a widget's value may only be set before it is drawn
         st.session_state["seed"] = st.session_state.pop("seed_next")
     st.session_state.setdefault("seed", str(random_seed()))
@@ -158,7 +160,6 @@ def seed_and_count() -> None:
             help=t("seed.random.help"),
         )  # fmt: skip
         st.toggle(t("seed.lock"), key="locked", persist_state="session", help=t("seed.lock.help"))
-        st.slider(t("count"), 1, MAX_PICTURES, key=initial("count", 1), persist_state="session")
 
 
 def draw_seed() -> None:

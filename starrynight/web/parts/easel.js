@@ -21,14 +21,31 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const watcher = new JobWatcher(root, data, setTriggerValue, key);
   watchers.set(root, watcher);
   watcher.start();
+  if (watcher.live) bringIntoView(root);
   return watcher.close;
 }
+
+const SETTLING_MS = [0, 120, 400, 1000, 2000]; // while Streamlit draws what stands above the easel
+
+// Where the prompt stands above the easel, the painting begins out of sight. Bring it into view, until the visitor moves.
+const bringIntoView = (root) => {
+  let moved = false;
+  const stop = () => { moved = true; };
+  for (const kind of ["wheel", "touchstart", "pointerdown", "keydown"]) addEventListener(kind, stop, { once: true, capture: true, passive: true });
+  for (const pause of SETTLING_MS) {
+    setTimeout(() => {
+      const { top, bottom } = root.querySelector(".slots")?.getBoundingClientRect() ?? {};
+      if (!moved && (top < 0 || bottom > innerHeight)) root.scrollIntoView({ block: "start" });
+    }, pause);
+  }
+};
 
 class JobWatcher {
   constructor(root, data, emit, key) {
     Object.assign(this, { root, emit, key, words: data.words, lang: data.lang, styles: data.styles, jobs: data.jobs });
     this.jobs.forEach((job) => this.setReadyTime(job));
-    this.close = () => { this.source?.close(); this.closed = true; };
+    this.title = document.title.replace(/^\d+ % · /, "");
+    this.close = () => { this.source?.close(); this.closed = true; document.title = this.title; };
     root.setAttribute("aria-label", t(this.words, "easel.label"));
     this.build();
   }
@@ -62,8 +79,8 @@ class JobWatcher {
     const stars = el("div", { className: "stars on" });
     const images = [el("img", { alt: "" }), el("img", { alt: "" })];
     const canvas = el("a", { className: "canvas", style: { "aspect-ratio": `${width} / ${height}` } }, stars, ...images);
-    const caption = el("figcaption", {}, this.jobs.length > 1 && style ? el("b", {}, this.styles[style] ?? style) : "");
-    const alone = this.jobs.length === 1 && job.count === 1;
+    const alone = this.jobs.length === 1 && job.count === 1; // its caption is there from the beginning, so that nothing moves
+    const caption = el("figcaption", {}, ...(alone ? [el("span", { className: "prompt" }, safeText(job.request.prompt)), el("span", { className: "facts" })] : this.jobs.length > 1 && style ? [el("b", {}, this.styles[style] ?? style)] : []));
     const node = el("figure", {}, el("div", { className: alone ? "frame lit" : "frame" }, canvas), caption);
     return { key: `${job.id}/${index}`, node, canvas, stars, images, caption, shown: 0, job };
   }
@@ -136,21 +153,17 @@ class JobWatcher {
     image.alt = name;
     slot.canvas.href = `/?picture=${picture}`;
     slot.canvas.onclick = (event) => { event.preventDefault(); this.emit("open", picture); };
-    if (this.slots.size === 1) slot.caption.replaceChildren(el("span", { className: "prompt" }, safeText(job.request.prompt)), this.facts(job, slot));
-    this.facts(job, slot, picture);
+    this.facts(slot, picture);
   }
 
   // Below the picture: its style and seed if it is alone, and a mark if something was wrong with its numbers.
-  facts(job, slot, picture) {
-    slot.facts ??= el("span", {});
-    if (picture) {
-      fetchJson(`/api/pictures/${picture}`).then((row) => {
-        const alone = this.slots.size === 1 ? [this.styles[row.style], t(this.words, "fact.seed", { seed: row.seed })] : [];
-        slot.facts.textContent = [...alone, row.mark && markText(this.words, row.mark)].filter(Boolean).join(" · ");
-        if (this.slots.size > 1) slot.caption.append(slot.facts);
-      }).catch(() => {});
-    }
-    return slot.facts;
+  facts(slot, picture) {
+    fetchJson(`/api/pictures/${picture}`).then((row) => {
+      const place = slot.caption.querySelector(".facts"); // of a picture that is alone
+      const facts = place ? [this.styles[row.style], t(this.words, "fact.seed", { seed: row.seed })] : [];
+      const text = [...facts, row.mark && markText(this.words, row.mark)].filter(Boolean).join(" · ");
+      if (place) place.textContent = text; else if (text) slot.caption.append(el("span", {}, text));
+    }).catch(() => {});
   }
 
   showRefusal(slot, error) {
@@ -163,7 +176,8 @@ class JobWatcher {
     const done = this.jobs.reduce((sum, job) => sum + (job.state === "done" ? 1 : job.progress ?? 0), 0) / (this.jobs.length || 1);
     const current = active[0];
     const preparing = current?.state === "painting" && !current.step && !done;
-    this.progress.hidden = !active.length;
+    this.progress.classList.toggle("over", !active.length);
+    document.title = active.length ? `${Math.round(done * 100)} % · ${this.title}` : this.title;
     this.progress.classList.toggle("unknown", Boolean(preparing));
     if (!preparing) this.bar.style.width = `${(done * 100).toFixed(1)}%`;
     this.progress.setAttribute("aria-valuenow", Math.round(done * 100));
@@ -185,7 +199,15 @@ class JobWatcher {
     if (preparing) return t(words, "easel.preparing");
     const left = Math.max(...active.map((job) => job.ready_at ?? 0)) - performance.now() / 1000;
     const step = current.step ? t(words, "easel.step", { step: current.step, steps: current.steps }) : t(words, "easel.preparing");
-    return left >= 1 ? `${step} · ${this.duration(left)}` : step;
+    return [this.which(current), step, left >= 1 && this.duration(left)].filter(Boolean).join(" · ");
+  }
+
+  // Which of several pictures is being painted.
+  which(job) {
+    const of = this.slots.size;
+    if (of < 2) return "";
+    const before = this.jobs.slice(0, this.jobs.indexOf(job)).reduce((sum, one) => sum + one.count, 0);
+    return t(this.words, "easel.picture", { n: before + (job.picture ?? 0) + 1, of });
   }
 
   duration(seconds) {

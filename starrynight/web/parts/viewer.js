@@ -3,6 +3,16 @@
 const DOWNLOADS = ["png", "jpeg", "webp"];
 const FACTORS = [2, 4]; // painting/upscale.py
 
+// What the guard and the painter remark, as it stands in a recipe (English), and the words for it.
+const REMARKS = { crop: /^crop (\d+)x(\d+)→(\d+)x(\d+)$/, unseen: /^not looked at: (.+)$/, colour: /^every pixel has the colour \((.+)\)$/ };
+const remark = (words, line) => {
+  for (const [name, form] of Object.entries(REMARKS)) {
+    const [, a, b, c, d] = form.exec(line) ?? [];
+    if (a) return t(words, `remark.${name}`, { a, b, c, d });
+  }
+  return line;
+};
+
 class Viewer {
   // wall: provides the neighbours and applies changes. go(kind, value): asks the page to leave for the studio.
   constructor(parent, wall, { words, lang, styles }, go) {
@@ -58,7 +68,8 @@ class Viewer {
   onKey(event) {
     if (event.target.matches("input, textarea, select")) return;
     const act = { ArrowRight: () => this.step(1), ArrowLeft: () => this.step(-1), s: () => this.star(), Delete: () => this.moveToTrash() }[event.key];
-    if (act && !event.ctrlKey && !event.metaKey && !this.compared) { event.preventDefault(); act(); }
+    if (event.ctrlKey || event.metaKey || this.compared) return;
+    if (act) { event.preventDefault(); act(); } else if (this.zoom?.key(event.key)) event.preventDefault();
   }
 
   async step(step) {
@@ -73,8 +84,10 @@ class Viewer {
     const { row, words } = this;
     const stepButton = (step, name, symbol) => el("button", { className: `step ${name}`, type: "button", hidden: !this.wall.grid.has(row, step), onclick: () => this.step(step), aria: { label: t(words, `viewer.${name}`) } }, symbol);
     const image = el("img", { src: `/api/pictures/${row.id}/file`, alt: this.name(row) });
+    const canvas = el("div", { className: "canvas" }, image);
+    this.zoom = new Zoom(canvas, image, words);
     const stage = el("div", { className: "stage", style: { "--ratio": row.width / row.height } },
-      el("div", { className: "frame lit" }, el("div", { className: "canvas" }, image)), stepButton(-1, "previous", "‹"), stepButton(1, "next", "›"));
+      el("div", { className: "frame lit" }, canvas), this.zoom.bar, stepButton(-1, "previous", "‹"), stepButton(1, "next", "›"));
     image.onerror = () => stage.replaceChildren(el("p", {}, t(words, "viewer.broken")));
     const view = el("div", { className: "view" }, stage, this.details());
     this.dialog.replaceChildren(view);
@@ -207,8 +220,9 @@ class Viewer {
     const fits = (Array.isArray(recipe.loras) ? recipe.loras : []).map((fit) => this.fitted(fit)).filter(Boolean);
     const checked = this.row.precision ? [el("p", {}, t(this.words, `verdict.${this.row.verdict}`))] : []; // painted here
     this.numbers.replaceChildren(...checked, ...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))), ...fits.map((line) => el("p", {}, safeText(line))));
+    const place = this.row.mark ? this.reasons : this.numbers; // beside the mark that they explain, or with the rest
     this.reasons.hidden = !this.row.mark || !reasons.length;
-    this.reasons.replaceChildren(...reasons.map((line) => el("div", {}, safeText(line))));
+    place.append(...reasons.map((line) => el("p", {}, safeText(remark(this.words, line)))));
   }
 
   // How many layers of a LoRA fitted (models/fit.py); null for an entry of another form, such as another tool's.

@@ -245,9 +245,9 @@ class Wall {
   showTotal() {
     const n = this.grid.size, { words, state } = this;
     if (this.strip) { this.root.hidden = !n; return; }
-    const button = (key, act) => el("button", { type: "button", dataset: { act: key }, onclick: act }, t(words, `wall.${key}`));
-    const clear = Object.keys(state).length > 0 && button("clear", () => this.clearFilters());
-    const empty = state.trashed && n > 0 && button("empty", () => this.emptyTrash(n));
+    const choice = (key, act) => el("button", { type: "button", dataset: { act: key }, onclick: act }, t(words, `wall.${key}`));
+    const clear = Object.keys(state).length > 0 && choice("clear", () => this.clearFilters());
+    const empty = state.trashed && n > 0 && choice("empty", () => this.emptyTrash(n));
     this.count.replaceChildren(el("span", {}, counted(words, state.like ? "wall.similar" : state.trashed ? "wall.trashed" : "wall.count", n)), ...[clear, empty].filter(Boolean));
     this.notice.hidden = n > 0;
     const key = state.trashed ? "wall.trash.empty" : Object.keys(state).length ? "wall.none" : "wall.blank";

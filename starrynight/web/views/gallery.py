@@ -28,7 +28,16 @@ def wall(key: str, strip: bool = False) -> None:
             "lang": language(),
             "styles": style_names(),
             "words": words_for(
-                "wall", "viewer", "act.", "fact.", "verdict.", "mark.", "picture.", "compare", "offline"
+                "wall",
+                "viewer",
+                "act.",
+                "fact.",
+                "verdict.",
+                "mark.",
+                "remark.",
+                "picture.",
+                "compare",
+                "offline",
             ),
         },
     )

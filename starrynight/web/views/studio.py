@@ -14,7 +14,7 @@ from starrynight.errors import StarryError
 from starrynight.jobs.job import Job
 from starrynight.painting.styles import styles
 from starrynight.request import random_seed
-from starrynight.web import components, controls, prompt, shared
+from starrynight.web import components, controls, draft, prompt, shared
 from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
 
@@ -29,15 +29,17 @@ def show() -> None:
     watched = shared.jobs_in_address(st.query_params.get("job", ""))
     if watched and "prompt" not in st.session_state:  # a new visit to a job's address shows its settings
         controls.fill_form(watched[0].request.to_dict() | {"seed": None, "style": single_style(watched)})
-    if len(watched) > 1:  # a series takes the whole width
-        watch(watched)
-        left, right = st.columns([7, 5], gap="large")
-    else:
-        easel, left = st.columns([7, 5], gap="large")
-        right = left
-        with easel:
+    # theme.css places the three: beside each other, a series across the whole width, on a phone the prompt first.
+    with st.container(key="studio-series" if len(watched) > 1 else "studio"):
+        with st.container(key="words"):
+            describe()
+        with st.container(key="canvas"):
             watch(watched)
-    form(left, right)
+        with st.container(key="numbers"):
+            controls.sliders()
+            controls.seed_row()
+            controls.more_settings()
+    draft.keep()
     other_jobs(watched)
     wall(key="recent", strip=True)
 
@@ -60,30 +62,25 @@ def single_style(jobs: list[Job]) -> str | None:
     return jobs[0].request.style if len(jobs) == 1 else None
 
 
-def form(left: Any, right: Any) -> None:
-    """Prompt, style and buttons in one column; everything set by a number in the other (or below)."""
+def describe() -> None:
+    """The prompt, the styles and the buttons."""
     if "prompt_next" in st.session_state:  # a widget's value may only be set before it is drawn
         st.session_state["prompt"] = st.session_state.pop("prompt_next")
-    with left:
-        st.text_area(
-            t("prompt"), key="prompt", height=128, max_chars=4000,
-            placeholder=t("prompt.example", line=t("prompt.first")), label_visibility="collapsed",
-            persist_state="session",
+    st.text_area(
+        t("prompt"), key="prompt", height=128, max_chars=4000,
+        placeholder=t("prompt.example", line=t("prompt.first")), label_visibility="collapsed",
+        persist_state="session",
+    )  # fmt: skip
+    prompt.hints(controls.selected_model())
+    controls.style_cards()
+    with st.container(horizontal=True, vertical_alignment="bottom", key="buttons"):
+        st.button(
+            t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch",
+            on_click=submit, args=(False,),
         )  # fmt: skip
-        prompt.hints(controls.selected_model())
-        controls.style_cards()
-        with st.container(horizontal=True, vertical_alignment="bottom", key="buttons"):
-            st.button(
-                t("act.paint"), type="primary", key="paint", shortcut="Ctrl+Enter", width="stretch",
-                on_click=submit, args=(False,),
-            )  # fmt: skip
-            st.button(t("act.series"), key="series", help=t("act.series.help"), on_click=submit, args=(True,))
-        if error := st.session_state.pop("refused", None):
-            shared.show_error(error)
-    with right:
-        controls.sliders()
-        controls.seed_and_count()
-        controls.more_settings()
+        st.button(t("act.series"), key="series", help=t("act.series.help"), on_click=submit, args=(True,))
+    if error := st.session_state.pop("refused", None):
+        shared.show_error(error)
 
 
 def submit(series: bool) -> None:
@@ -96,6 +93,7 @@ def submit(series: bool) -> None:
     requests = [fields | {"style": style, "count": 1} for style in styles()] if series else [fields]
     try:
         st.session_state["submitted"] = [shared.submit(request).id for request in requests]
+        st.session_state["painted"] = fields["prompt"]
     except StarryError as error:
         st.session_state["refused"] = error
 
