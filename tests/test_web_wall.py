@@ -235,11 +235,22 @@ def test_similar_pictures_are_the_nearest_24_and_a_selection_does_not_leak_into_
     expect(page.locator(".selection-bar")).to_contain_text("0 chosen")
 
 
-def test_a_dead_link_is_answered_in_the_pages_language(browser, address) -> None:
-    for locale, answer in (("en-GB", "There is no picture"), ("zh-CN", "没有图片")):
-        sent = Visitor(browser, address, locale=locale)
-        page = sent.go("?picture=deadbeef")
-        expect(page.locator(".toast")).to_contain_text(answer)
-        expect(page).not_to_have_url(re.compile("picture="))
-        page.context.close()
-        assert all("404" in problem for problem in sent.problems)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize(
+    ("link", "place", "answers"),
+    [
+        ("?picture=deadbeef", ".toast", ("There is no picture", "没有图片")),
+        ("?compare=deadbeef.deadbee2&room=gallery", ".toast", ("There is no picture", "没有图片")),
+        ("?job=deadbeef", ".st-key-error", ("There is no job", "没有任务")),
+        ("?from=deadbeef", ".st-key-error", ("There is no picture", "没有图片")),
+        ("?room=cellar", "[data-testid=stText]", ("There is nothing at “cellar”", "“cellar”处什么也没有")),
+        ("nothing/here", "[data-testid=stText]", ("There is nothing at “/nothing/here”", "“/nothing/here”处什么也没有")),
+    ],
+)  # fmt: skip
+def test_a_dead_link_is_answered_in_the_pages_language(browser, address, link, place, answers, lang) -> None:
+    visitor = Visitor(browser, address, locale={"en": "en-GB", "zh": "zh-CN"}[lang])
+    visitor.page.goto(f"{address}/{link}")
+    expect(visitor.page.locator(place)).to_contain_text(answers[lang == "zh"])
+    visitor.page.locator("nav a").first.wait_for()
+    visitor.page.context.close()
+    assert all("404" in problem for problem in visitor.problems)

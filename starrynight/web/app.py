@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from starrynight.errors import StarryError
+from starrynight.text import excerpt
 from starrynight.web import components, shared
 from starrynight.web.shared import LANGUAGES, PAGE, language, t
 from starrynight.web.views import device, gallery, lab, studio
@@ -33,6 +34,8 @@ def main() -> None:
     st.html(HERE / "theme.css")
     name = current_page()
     masthead(name)
+    if lost := dead_link():
+        st.text(f"✦ {t('nav.lost', what=lost)}")
     with st.container(key=f"page-{name}"):
         show_page(name)
 
@@ -42,6 +45,12 @@ def current_page() -> str:
     if name in PAGES:
         return name
     return "gallery" if "picture" in st.query_params else "studio"
+
+
+def dead_link() -> str:
+    """The path (parts/masthead.js) or the page of the address that there is not; empty if the address is a good one."""
+    asked = st.query_params.get("lost") or st.query_params.get(PAGE, "")
+    return "" if asked in PAGES else excerpt(asked)
 
 
 def show_page(name: str) -> None:

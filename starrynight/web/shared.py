@@ -59,6 +59,11 @@ def t(key: str, **values: Any) -> str:
     return sentence.format(**values) if values else sentence
 
 
+def counted(key: str, n: int, **values: Any) -> str:
+    """The sentence of n things, in the key's singular where the language has one."""
+    return t(f"{key}.one" if n == 1 else key, n=f"{n:,}", **values)
+
+
 def translated(en: str, zh: str) -> str:
     return Text(en, zh).to(language())
 
@@ -129,13 +134,16 @@ def init_image_reference(path: object) -> str | None:
 
 
 def jobs_in_address(ids: str) -> list[Job]:
-    """The jobs in ``?job=``, separated by dots; unknown ones are left out."""
-    found = []
-    for name in ids.split(".")[:MAX_JOBS]:
+    """The jobs in ``?job=``, separated by dots; unknown ones are left out. Raises ``StarryError`` if none is left."""
+    found: list[Job] = []
+    unknown: StarryError | None = None
+    for name in ids.split(".")[:MAX_JOBS] if ids else ():
         try:
             found.append(queue().get(name))
-        except StarryError:
-            continue
+        except StarryError as error:
+            unknown = unknown or error
+    if unknown and not found:
+        raise unknown
     return found
 
 

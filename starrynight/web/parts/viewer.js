@@ -98,7 +98,7 @@ class Viewer {
     this.reasons = el("div", { className: "reasons", hidden: true });
     this.numbers = el("div", { className: "numbers" });
     this.recipe = el("pre");
-    const close = el("button", { className: "close", type: "button", onclick: () => this.close(), aria: { label: t(words, "viewer.close") } }, "✕");
+    const close = el("button", { className: "close", type: "button", autofocus: true, onclick: () => this.close(), aria: { label: t(words, "viewer.close") } }, "✕");
     return el("aside", { className: "details" }, close,
       el("h2", {}, safeText(row.prompt) || t(words, "viewer.untitled")),
       row.mark && el("div", { className: `verdict ${row.mark}` }, markText(words, row.mark)),
@@ -237,7 +237,7 @@ class Viewer {
     this.row = rows[0];
     this.compared = rows.map((row) => row.id).join(".");
     writeAddress({ compare: this.compared, picture: "" }, push);
-    const close = el("button", { className: "close", type: "button", onclick: () => this.close(), aria: { label: t(this.words, "viewer.close") } }, "✕");
+    const close = el("button", { className: "close", type: "button", autofocus: true, onclick: () => this.close(), aria: { label: t(this.words, "viewer.close") } }, "✕");
     const pair = comparison(rows.map((row) => ({ source: `/api/pictures/${row.id}/file`, name: this.name(row), tag: [this.styles[row.style] ?? row.style, row.precision, row.seed].filter(Boolean).join(" · ") })), this.words);
     this.dialog.replaceChildren(el("div", { className: "comparison", style: { "--ratio": rows[0].width / rows[0].height } }, close, pair));
     if (!this.dialog.open) this.dialog.showModal();

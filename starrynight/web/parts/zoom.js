@@ -9,7 +9,7 @@ class Zoom {
     const press = (key, symbol, act) => el("button", { className: "pill", type: "button", title: t(words, `viewer.${key}`), aria: { label: t(words, `viewer.${key}`) }, dataset: { zoom: key }, onclick: act }, symbol);
     this.level = el("output", {});
     this.bar = el("div", { className: "zoom", aria: { role: "group", label: t(words, "viewer.zoom") } },
-      press("smaller", "−", () => this.by(1 / STEP)), this.level, press("larger", "+", () => this.by(STEP)), press("actual", "1:1", () => this.to(this.actual)), press("fit", "⛶", () => this.to(1)));
+      press("smaller", "−", () => this.by(1 / STEP)), this.level, press("larger", "+", () => this.by(STEP)), press("actual", "1:1", () => this.to(this.actual)), press("fit", "□", () => this.to(1)));
     image.draggable = false;
     image.addEventListener("load", () => this.apply());
     canvas.onwheel = (event) => { event.preventDefault(); this.by(STEP ** (-event.deltaY / 100), event); };

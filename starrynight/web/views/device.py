@@ -18,7 +18,7 @@ from starrynight.models import catalogue
 from starrynight.settings import settings
 from starrynight.storage import disk_state
 from starrynight.web import shared
-from starrynight.web.shared import model_title, t, translated
+from starrynight.web.shared import counted, model_title, t, translated
 
 KINDS = ("cpu", "cuda", "rocm", "mps", "xpu")
 PARTS = ("text_encoder", "transformer", "unet", "vae", "vae_decode", "vae_encode")
@@ -113,7 +113,7 @@ def storage() -> str:
         sizes = [row.size for row in shared.gallery().search(limit=SAMPLE).rows]
     except StarryError as error:
         return f"<p>{escape(error.message(shared.language()))}</p>"
-    sentence = t("device.storage.free", n=f"{pictures:,}", gb=f"{free / 1e9:,.0f}")
+    sentence = counted("device.storage.free", pictures, gb=f"{free / 1e9:,.0f}")
     if sizes:
         sentence += t("device.storage.more", more=f"{free * len(sizes) // sum(sizes):,}")
     warning = "" if writable else f'<p class="bad">{escape(t("device.storage.readonly"))}</p>'

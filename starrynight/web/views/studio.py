@@ -26,7 +26,11 @@ def show() -> None:
         del st.session_state["submitted"]
     controls.restore_options()
     load_picture()
-    watched = shared.jobs_in_address(st.query_params.get("job", ""))
+    try:
+        watched = shared.jobs_in_address(st.query_params.get("job", ""))
+    except StarryError as error:
+        watched = []
+        shared.show_error(error)
     if watched and "prompt" not in st.session_state:  # a new visit to a job's address shows its settings
         controls.fill_form(watched[0].request.to_dict() | {"seed": None, "style": single_style(watched)})
     # theme.css places the three: beside each other, a series across the whole width, on a phone the prompt first.
@@ -49,12 +53,12 @@ def load_picture() -> None:
     picture = st.query_params.get("from")
     if not picture or st.session_state.get("loaded_picture") == picture:
         return
-    st.session_state["loaded_picture"] = picture
     try:
         row = shared.gallery().get(picture)
     except StarryError as error:
         shared.show_error(error)
         return
+    st.session_state["loaded_picture"] = picture
     controls.fill_form({"style": row.style} | shared.request_of(row))
 
 
