@@ -18,6 +18,7 @@ from starrynight.errors import HubUnreachable, MissingFile
 from starrynight.gallery.store import Gallery
 from starrynight.models import catalogue, download
 from starrynight.numerics.ranges import LayerRange, float16_summary
+from starrynight.painting.styles import styles
 
 # Part of the message for each wrong command line, in English and in Chinese.
 WRONG = {
@@ -108,6 +109,7 @@ def test_help_pages_are_in_the_language_of_the_terminal(tmp_path: Path) -> None:
         assert "…" not in zh.replace("……", ""), f"something is cut at 80 columns: {zh}"
     ((en, _), (bare, code)) = run_lines(tmp_path, "en", [["paint", "-h"], []])
     assert "Usage: starry paint" in en
+    assert not [key for key in styles() if key not in en], "the styles are named"
     assert ("Usage: starry" in bare, code) == (True, "0")
 
 

@@ -68,3 +68,15 @@ def test_the_command_measures_a_model_and_writes_the_plot(tmp_path: Path) -> Non
     assert f"✗ 无法写入 {nowhere}：已经存在。请换一个路径。\n" == wrong.stderr, (
         "reported before anything is measured"
     )
+
+
+def test_the_command_says_its_conclusion_first_and_its_progress_in_a_pipe(tmp_path: Path) -> None:
+    model = tiny.save("zimage", tmp_path / "mine")
+    environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
+    starry = Path(sys.executable).with_name("starry")
+    done = subprocess.run([starry, "ranges", model], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert "float16" in first
+    assert "headroom" in first
+    assert done.stderr.startswith("measuring mine: ")

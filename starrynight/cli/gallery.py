@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli.terminal import JSON, ProgressBar, app, help_page
+from starrynight.cli.terminal import JSON, ProgressBar, app, help_page, plural
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import BadFile, BadRequest, StarryError
 from starrynight.i18n import Text, t
@@ -162,12 +162,12 @@ def verify() -> None:
                 "  搜索索引已损坏；`starry gallery rebuild` 会重建。"))  # fmt: skip
     if not report.ok:
         raise BadFile(
-            f"{report.pictures} pictures: {len(report.missing)} missing, {len(report.corrupt)} changed, "
+            f"{plural(report.pictures, 'picture')}: {len(report.missing)} missing, {len(report.corrupt)} changed, "
             f"{len(report.orphans)} not in the database. `starry gallery rebuild` repairs what it can.",
             f"{report.pictures} 幅画：缺失 {len(report.missing)}，被改动 {len(report.corrupt)}，"
             f"数据库里没有 {len(report.orphans)}。`starry gallery rebuild` 会修复能修复的。",
         )
-    print(t(f"✦ {report.pictures} pictures, all intact", f"✦ {report.pictures} 幅画，全部完好"))
+    print(t(f"✦ {plural(report.pictures, 'picture')}, all intact", f"✦ {report.pictures} 幅画，全部完好"))
 
 
 @gallery_app.command(
@@ -183,7 +183,7 @@ def rebuild() -> None:
     with ProgressBar(t("reading", "正在读取")) as bar:
         rebuilt = Gallery.repair(on_progress=_count_only(bar))
     _print_refused(rebuilt.refused)
-    print(t(f"✦ {rebuilt.updated} pictures read again, {rebuilt.adopted} added, {len(rebuilt.refused)} refused",
+    print(t(f"✦ {plural(rebuilt.updated, 'picture')} read again, {rebuilt.adopted} added, {len(rebuilt.refused)} refused",
             f"✦ 重新读取 {rebuilt.updated} 幅，补上 {rebuilt.adopted} 幅，拒绝 {len(rebuilt.refused)} 幅"))  # fmt: skip
     if rebuilt.salvaged:
         _print_salvaged(rebuilt.salvaged)
@@ -261,7 +261,7 @@ def export(
             exported = store.export(query, out, _count_only(bar), settings().lang)
     for name in exported.unreadable:
         print(f"  {name}: {t('its file cannot be read', '文件无法读取')}")
-    print(t(f"✦ {exported.pictures} pictures → {out}", f"✦ {exported.pictures} 幅画 → {out}"))
+    print(t(f"✦ {plural(exported.pictures, 'picture')} → {out}", f"✦ {exported.pictures} 幅画 → {out}"))
     if exported.unreadable:
         raise typer.Exit(BadFile.exit_code)
 
@@ -337,7 +337,7 @@ def empty(
 def _confirmed(count: int) -> bool:
     """Ask at a terminal; in a pipe the answer is no."""
     return sys.stdin.isatty() and typer.confirm(
-        t(f"Delete up to {count} pictures for good?", f"最多永久删除 {count} 幅画，确定吗？")
+        t(f"Delete up to {plural(count, 'picture')} for good?", f"最多永久删除 {count} 幅画，确定吗？")
     )
 
 
@@ -365,8 +365,8 @@ def _print_refused(refused: Iterable[tuple[str, StarryError]]) -> None:
 def _print_salvaged(found: Salvaged) -> None:
     """What came out of the broken database, and what did not."""
     jobs, waiting = sum(found.jobs.values()), found.jobs.get("waiting", 0) + found.jobs.get("painting", 0)
-    print(t(f"  The broken database is kept as {found.path}. From it came {jobs} jobs ({waiting} to be painted) and "
-            f"the annotations of {found.annotated} pictures.",
+    print(t(f"  The broken database is kept as {found.path}. From it came {plural(jobs, 'job')} ({waiting} to be painted) and "
+            f"the annotations of {plural(found.annotated, 'picture')}.",
             f"  损坏的数据库留存为 {found.path}。从中取回了 {jobs} 个任务（{waiting} 个待画）和 {found.annotated} 幅画的标注。"))  # fmt: skip
     if found.lost_jobs:
         shown = ", ".join(found.lost_jobs[:LOST])

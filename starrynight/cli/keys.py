@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from starrynight.cli.terminal import JSON, app, help_page
+from starrynight.cli.terminal import JSON, app, help_page, plural
 from starrynight.cli.usage import CommandGroup
 from starrynight.i18n import t
 from starrynight.text import printed_json
@@ -77,7 +77,12 @@ def list_keys(json: bool = JSON) -> None:
     for key in found:
         count = jobs.get(key.id, 0)
         state = t("revoked", "已吊销") if key.revoked_at else t("in force", "有效")
-        facts = [state, f"{key.created_at:%Y-%m-%d}", _limits(key), t(f"{count} jobs", f"{count} 个任务")]
+        facts = [
+            state,
+            f"{key.created_at:%Y-%m-%d}",
+            _limits(key),
+            t(plural(count, "job"), f"{count} 个任务"),
+        ]
         print(f"{key.id}  {key.name:<20}  {' · '.join(facts)}")
     if not found:
         print(
@@ -99,5 +104,5 @@ def revoke(name: str = typer.Argument(help=t("Its id or name.", "编号或名字
 
 def _limits(key: Key) -> str:
     rate = t(f"{key.rate} requests a minute", f"每分钟 {key.rate} 次请求") if key.rate else None
-    queue = t(f"{key.queue} jobs at once", f"同时 {key.queue} 个任务") if key.queue else None
+    queue = t(f"{plural(key.queue, 'job')} at once", f"同时 {key.queue} 个任务") if key.queue else None
     return t(", ", "，").join(filter(None, [rate, queue])) or t("no limits", "无限制")

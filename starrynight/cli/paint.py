@@ -147,7 +147,7 @@ OUT = typer.Option(
     "-o",
     help=t(
         "Save to this file (.png .jpg .webp) or folder, not to the gallery.",
-        "文件（.png .jpg .webp）或文件夹；写在那里而不挂进画廊。",
+        "文件（.png .jpg .webp）或文件夹，而非画廊。",
     ),
 )
 

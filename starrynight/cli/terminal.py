@@ -89,6 +89,11 @@ def help_page(what: tuple[str, str], *examples: str | tuple[str, str, str]) -> s
     return "\n\n".join([t(*what), f"[bold]{heading}[/bold]", *lines])
 
 
+def plural(n: int, thing: str) -> str:
+    """One picture is "1 picture", two are "2 pictures": for English sentences."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def print_error(error: StarryError) -> int:
     """One message on stderr. Returns the error's exit code."""
     print(f"✗ {error.message(terminal_language())}", file=sys.stderr)
