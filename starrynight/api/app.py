@@ -18,10 +18,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from starrynight import __version__, validation_messages
+from starrynight.api import (
+    a1111,
+    error_response,
+    inspect,
+    jobs,
+    lab,
+    openai,
+    pictures,
+    schema,
+    schema_families,
+)
 from starrynight.api import annotations as annotation_routes
-from starrynight.api import error_response, jobs, lab, openai, pictures, schema, schema_families
 from starrynight.api.bodies import Route
-from starrynight.api.error_forms import OPENAI, ROOTS
+from starrynight.api.error_forms import A1111, OPENAI, ROOTS
 from starrynight.api.health import Health
 from starrynight.api.limits import TOO_LARGE, TooLargeInJson
 from starrynight.api.metrics import MEDIA_TYPE, Metrics
@@ -55,6 +65,8 @@ def create_app(
         app.include_router(router, prefix="/api", max_body_size=MAX_BODY)
     app.include_router(probes)
     app.include_router(openai.router, prefix=OPENAI.rstrip("/"), max_body_size=MAX_BODY)
+    app.include_router(inspect.router, prefix=OPENAI.rstrip("/"))
+    app.include_router(a1111.router, prefix=f"{A1111}v1", max_body_size=MAX_BODY)
     for root in ROOTS:  # the pages behind the application would answer an unknown path with HTML
         app.add_api_route(f"{root}{{rest:path}}", _no_route, methods=METHODS, include_in_schema=False)
     app.add_middleware(TooLargeInJson)

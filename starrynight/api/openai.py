@@ -105,8 +105,7 @@ class _Asked:
             )  # fmt: skip
         if "mask" in found:
             raise BadRequest(
-                "mask is not supported here: the whole picture is painted over; leave it out.",
-                "这里不支持 mask：整幅画都会重画；请不要给出。", "mask",
+                "mask is a file beside an image of /v1/images/edits.", "mask 是 /v1/images/edits 中随 image 一起发送的文件。", "mask"
             )  # fmt: skip
         self.stream = _flag("stream", found.get("stream", False))
         self.partials = _whole("partial_images", found.get("partial_images", 0), 0, MOST_PARTIALS)
@@ -182,12 +181,15 @@ async def generations(fields: Annotated[dict[str, Any], Body()], studio: StudioD
     openapi_extra=body_of({"multipart/form-data": ref("OpenAIEdit")}),
 )
 async def edits(request: Request, studio: StudioDep) -> Response:
-    """Paint over a picture: ``strength`` (0.6) is the share of the steps that are taken from it. ``size`` is that of the
+    """Paint over a picture, where ``mask`` is transparent if there is one: ``strength`` (0.6) is the share of the steps that are taken from it. ``size`` is that of the
     picture, rounded to what the model paints, unless it is given."""
     async with upload_place(request):
-        fields, image = await _form(request)
+        fields, image, mask = await _form(request)
         asked = _Asked(fields)
         name, width, height = await DECODERS.run(Uploads().save, image)
+        if mask is not None:
+            kept = await DECODERS.run(Uploads().save_mask, mask, True)
+            asked.fields["mask"] = f"{validate.UPLOAD}{kept}"
     asked.fields["init_image"] = f"{validate.UPLOAD}{name}"
     if asked.auto:
         spec = await FILES.run(validate.installed, asked.fields.get("model", catalogue.default()))
@@ -196,19 +198,22 @@ async def edits(request: Request, studio: StudioDep) -> Response:
     return await _paint(studio, asked, "image_edit")
 
 
-async def _form(request: Request) -> tuple[dict[str, Any], bytes]:
-    """The fields of a form, numbers and flags read from their texts, and its one picture."""
+async def _form(request: Request) -> tuple[dict[str, Any], bytes, bytes | None]:
+    """The fields of a form, numbers and flags read from their texts, its one picture, and its mask."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise BadRequest(
             "An edit is sent as multipart/form-data.", "修改图片的请求应以 multipart/form-data 发送。"
         )
     fields: dict[str, Any] = {}
     pictures: list[bytes] = []
+    mask: bytes | None = None
     async with request.form(max_files=4, max_fields=64) as form:
         for name, value in form.multi_items():
             plain = name.removesuffix("[]")
             if plain == "image" and isinstance(value, UploadFile):
                 pictures.append(await value.read())
+            elif plain == "mask" and isinstance(value, UploadFile):
+                mask = await value.read()
             elif isinstance(value, UploadFile):
                 fields[plain] = "a file"
             else:
@@ -218,7 +223,7 @@ async def _form(request: Request) -> tuple[dict[str, Any], bytes]:
             f"image is one picture here, not {len(pictures)}; send one file in the field image.",
             f"这里的 image 是一幅图片，而不是 {len(pictures)} 幅；请在 image 字段中发送一个文件。", "image",
         )  # fmt: skip
-    return fields, pictures[0]
+    return fields, pictures[0], mask
 
 
 def _read_text(name: str, text: str) -> Any:

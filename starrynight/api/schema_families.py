@@ -30,7 +30,7 @@ NOTES = items(
 
 
 def components() -> Schema:
-    return _openai()
+    return _openai() | _a1111() | _inspection()
 
 
 def _openai() -> Schema:
@@ -66,7 +66,7 @@ def _openai() -> Schema:
             {"prompt": "a lighthouse at dawn", "model": "firefly", "size": "256x256", "stream": True, "partial_images": 2,
              "seed": 7, "num_inference_steps": 12, "style": "ink"},
         ]),
-        "OpenAIEdit": record({"prompt": PROMPT, "image": BINARY}, edit),
+        "OpenAIEdit": record({"prompt": PROMPT, "image": BINARY}, edit | {"mask": BINARY}),
     }  # fmt: skip
 
 
@@ -91,3 +91,74 @@ def _painting() -> Schema:
         "lora": lora, "style": NAME, "precision": one_of(*PRECISIONS), "sampler": NAME,
     }  # fmt: skip
     return {name: maybe(schema) for name, schema in found.items()}
+
+
+def _a1111() -> Schema:
+    """https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/api/models.py"""
+    count = {"type": "integer", "minimum": 1, "maximum": 64}
+    painting: dict[str, Schema] = {
+        "negative_prompt": {"type": "string", "maxLength": MAX_TEXT},
+        "steps": {"type": "integer", "minimum": 1, "maximum": 150},
+        "cfg_scale": {"type": "number", "minimum": 0, "maximum": 30},
+        "width": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
+        "height": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
+        "seed": {"type": "integer", "minimum": -1, "maximum": 2**53}, "batch_size": count, "n_iter": count,
+        "sampler_name": TEXT, "scheduler": TEXT, "styles": items(NAME, maxItems=1), "send_images": YES,
+        "override_settings": record({}, {"sd_model_checkpoint": NAME}),
+    }  # fmt: skip
+    edit: dict[str, Schema] = {"denoising_strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "mask": BASE64,
+            "inpainting_mask_invert": one_of(0, 1)}  # fmt: skip
+    state = ("skipped", "interrupted", "stopping_generation"), ("job", "job_timestamp"), (
+        "job_count", "job_no", "sampling_step", "sampling_steps"
+    )  # fmt: skip
+    kinds = {name: kind for names, kind in zip(state, (YES, TEXT, WHOLE), strict=True) for name in names}
+    options: dict[str, Schema] = {
+        "sd_model_checkpoint": NAME, "sd_vae": TEXT, "CLIP_stop_at_last_layers": WHOLE, "samples_save": YES, "samples_format": TEXT
+    }  # fmt: skip
+    model = {
+        "title": TEXT,
+        "model_name": TEXT,
+        "hash": maybe(TEXT),
+        "sha256": maybe(TEXT),
+        "filename": TEXT,
+        "config": maybe(TEXT),
+    }
+    return {
+        "A1111Error": record({"error": TEXT, "detail": TEXT, "body": TEXT, "errors": TEXT, "param": maybe(TEXT), **BOTH}),
+        "A1111Request": record({"prompt": PROMPT}, {k: maybe(v) for k, v in painting.items()}, examples=[
+            {"prompt": "a lighthouse", "negative_prompt": "fog", "steps": 8, "cfg_scale": 2, "width": 512, "height": 512,
+             "sampler_name": "Euler", "seed": -1},
+        ]),
+        "A1111EditRequest": record(
+            {"prompt": PROMPT, "init_images": items(BASE64, minItems=1, maxItems=1)},
+            {k: maybe(v) for k, v in (painting | edit).items()},
+        ),
+        "A1111Pictures": record({
+            "images": items(BASE64), "parameters": {"type": "object"},
+            "info": {"type": "string", "contentMediaType": "application/json",
+                     "description": "A1111's: seed, all_seeds, width, height, infotexts …; and ours: warnings, pictures (ids)."},
+        }),
+        "A1111Progress": record({
+            "progress": NUMBER, "eta_relative": NUMBER, "state": record(kinds), "current_image": maybe(BASE64), "textinfo": maybe(TEXT),
+        }),
+        "A1111Options": record({}, options),
+        "A1111Model": record(model),
+        "A1111Named": record({"name": TEXT}),
+        "A1111Image": record({"image": BASE64}),
+        "A1111Info": record({"info": TEXT, "items": {"type": "object"}, "parameters": {"type": "object"}}),
+    }  # fmt: skip
+
+
+def _inspection() -> Schema:
+    colours = record({"palette": items(record({"colour": TEXT, "share": NUMBER})), "fields": items(TEXT)})
+    health = record(
+        {"finite": YES},
+        {"uniform": YES, "clipped": record({"black": NUMBER, "white": NUMBER}), "mean": NUMBER, "deviation": NUMBER},
+    )  # fmt: skip
+    facts = {
+        "format": TEXT, "width": WHOLE, "height": WHOLE, "mode": TEXT, "bytes": WHOLE, "sha256": TEXT,
+        "recipe": maybe({"type": "object", "description": "tool, prompt, seed …, and what the tool wrote as raw."}),
+        "recipe_error": maybe(record(BOTH)), "health": health, "colours": maybe(colours), "perceptual_hash": maybe(TEXT),
+    }  # fmt: skip
+    one = record({"name": TEXT, "error": maybe(record({"type": TEXT, **BOTH}))}, facts)
+    return {"Inspections": record({"pictures": items(one)})}

@@ -14,6 +14,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+from PIL import Image, ImageOps
 from sqlalchemy import select
 
 from starrynight.errors import BadFile, MissingFile
@@ -21,7 +23,8 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
 from starrynight.gallery.schema import recipes
 from starrynight.jobs.schema import jobs
-from starrynight.metadata.pixels import Limits, read_image
+from starrynight.metadata.files import open_picture
+from starrynight.metadata.pixels import Limits, read_image, read_with_alpha
 from starrynight.settings import settings
 from starrynight.storage import PART_SUFFIX, storing, write_atomic
 
@@ -45,12 +48,30 @@ class Uploads:
 
         Raises ``BadFile`` unless it is a whole picture (``files.PIXEL_FORMATS``) within the limits, or ``StorageError``.
         """
-        if len(data) > MAX_BYTES:
-            raise BadFile(
-                f"The picture is larger than {MAX_BYTES >> 20} MB; make it smaller first.",
-                f"图片超过 {MAX_BYTES >> 20} MB；请先缩小。",
-            )
-        image = read_image(data, LIMITS)
+        check_length(data)
+        return self._store(read_image(data, LIMITS))
+
+    def save_mask(self, data: bytes, by_alpha: bool = False, invert: bool = False) -> str:
+        """Store a mask, in which white is painted, and return its id. ``by_alpha``: what is transparent is painted, as OpenAI
+        has it; ``invert``: black is painted. Raises as ``save``, and ``BadFile`` for a mask without transparency.
+        """
+        check_length(data)
+        if not by_alpha:
+            grey = read_image(data, LIMITS).convert("L")
+        else:
+            opened = open_picture(data)
+            alone = opened.width * opened.height <= LIMITS.pixels
+            pixels = read_with_alpha(data) if alone else np.zeros((1, 1, 3), np.uint8)
+            if pixels.shape[-1] < 4:
+                raise BadFile(
+                    "The mask is transparent nowhere, or too large; make transparent what is to be painted.",
+                    "蒙版没有透明的部分，或者太大；请把要重画的部分变成透明。",
+                    "mask",
+                )
+            grey = Image.fromarray(255 - pixels[..., 3])
+        return self._store(ImageOps.invert(grey) if invert else grey)[0]
+
+    def _store(self, image: Image.Image) -> tuple[str, int, int]:
         out = io.BytesIO()
         image.save(out, "PNG")
         name = id_of(out.getvalue())
@@ -91,6 +112,15 @@ class Uploads:
             for path in found
             if path.name.endswith(leftovers) or (path.suffix == ".png" and _NAME.fullmatch(path.stem))
         ]
+
+
+def check_length(data: bytes) -> None:
+    """Raises ``BadFile`` for a file above ``MAX_BYTES``."""
+    if len(data) > MAX_BYTES:
+        raise BadFile(
+            f"The picture is larger than {MAX_BYTES >> 20} MB; make it smaller first.",
+            f"图片超过 {MAX_BYTES >> 20} MB；请先缩小。",
+        )
 
 
 def _referenced_names(database: Database) -> set[str]:
