@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from starrynight import studio
 from starrynight.cli import models as models_command
-from starrynight.cli.paint import parse_size
+from starrynight.cli.options import parse_size
 from starrynight.errors import BadRequest, MissingFile, UnknownName
 from starrynight.firefly.training import captions
 from starrynight.jobs import validate

@@ -20,6 +20,7 @@ from starrynight.errors import Cancelled
 COMMANDS = (
     "doctor",
     "gallery",
+    "grid",
     "inspect",
     "keys",
     "lab",

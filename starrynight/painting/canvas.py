@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from scipy.ndimage import distance_transform_edt
 
 from starrynight.errors import BadRequest
 from starrynight.metadata.files import PIXEL_FORMATS
@@ -39,6 +38,8 @@ class Canvas:
         """
         if self.mask is None:
             return painted
+        from scipy.ndimage import distance_transform_edt  # not for the commands that only check a request
+
         kept = np.asarray(self.picture, dtype=np.float32) / 255
         depth = distance_transform_edt(np.pad(self.mask > 0, 1, mode="edge"))[1:-1, 1:-1]
         share = (self.mask * np.clip(depth / FEATHER, 0, 1))[..., None].astype(np.float32)
