@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.errors import Unfit
+from starrynight.folding.calibrate import films_decoded_too
 from starrynight.numerics.certify import certify_folds
 from starrynight.numerics.effective import EffectiveWeight, effective_weights, set_effective_weights
 from starrynight.numerics.fold import compose, fold_and_cast, fold_modules, fold_tensor, only, write_folded
@@ -287,6 +288,40 @@ def test_weights_need_no_headroom_and_activations_keep_theirs() -> None:
     assert "up.weight" in plan.parameters
     assert plan.islands == ()
     assert plan.headroom_bits >= 3
+
+
+# -- layers between frames ---------------------------------------------------------------------------------------------------
+
+
+def film_decoder() -> nn.Module:
+    from diffusers import AutoencoderKLQwenImage
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage(
+        base_dim=16, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[True], latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4)  # fmt: skip
+    vae.decoder.conv_in.weight.data *= 2.0**24
+    return rounded(vae)
+
+
+def test_a_decoder_of_films_folds_though_pictures_have_one_frame() -> None:
+    def decode(vae: Any, seed: int, frames: int = 1) -> Tensor:
+        latents = torch.randn(1, 4, frames, 4, 4, generator=torch.Generator().manual_seed(seed))
+        return vae.decode(latents.bfloat16().to(vae.decoder.conv_in.weight.dtype)).sample
+
+    module = film_decoder()
+    half = copy.deepcopy(module).bfloat16()
+    alone = trace_modules(half, lambda: decode(half, 0))
+    assert solve_folds(alone).islands == ("decoder",), "a layer that never ran would see another scale"
+    with films_decoded_too(half):
+        plan = solve_folds(trace_modules(half, lambda: [decode(half, seed) for seed in range(2)]))
+    assert "decode" not in vars(half)
+    assert plan.islands == ()
+    certificate = certify_folds(
+        module, plan, lambda m, seed: decode(m, seed, 1 + 2 * (seed % 2)), range(10, 14)
+    )
+    assert certificate.folded_float32 == 0, "pictures and films"
+    assert certificate.folded_float16 <= certificate.bfloat16 / 4
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------------

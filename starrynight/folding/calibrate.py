@@ -7,7 +7,8 @@ cached (``cache``); every measurement on the way is cached as well, so that a ru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -222,13 +223,45 @@ def _trace_last(
         cache.store_trace(found, replay.given)
 
     def run() -> None:
-        with replay.playing():
+        with replay.playing(), films_decoded_too(getattr(pipeline, "vae", None)):
             cache.store("picture", paint(pipeline, model, samples[-1], after_step))
 
     trace_modules(networks(pipeline), run, into=found)
     cache.store_trace(found, None)
     cache.remove("answer-*")
     return found
+
+
+def takes_films(vae: Any) -> bool:
+    """Whether an autoencoder has convolutions over time, so that its inputs are [batch, channels, frames, height, width]."""
+    return any(parameter.dim() == 5 for parameter in vae.parameters())
+
+
+# Latents of a film that is decoded beside a picture: three frames (the layers between frames run from the second on), this wide.
+FRAMES, CORNER = 3, 16
+
+
+@contextmanager
+def films_decoded_too(vae: Any) -> Iterator[None]:
+    """Decode the corner of every picture once more as a short film. Else the layers between frames would never run, and
+    what such a layer meets cannot be folded (``solve.immovable``): the decoder of Wan and Qwen-Image would be an island.
+    """
+    if vae is None or not takes_films(vae):
+        yield
+        return
+    decode = vae.decode
+
+    def twice(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = decode(latents, *args, **kwargs)
+        if latents.dim() == 5 and latents.shape[2] == 1:
+            decode(latents[..., :CORNER, :CORNER].expand(-1, -1, FRAMES, -1, -1), *args, **kwargs)
+        return result
+
+    vae.decode = twice
+    try:
+        yield
+    finally:
+        del vae.decode
 
 
 # -- certifying ------------------------------------------------------------------------------------------------------

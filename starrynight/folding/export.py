@@ -222,9 +222,14 @@ def _trace_encoding(networks: dict[str, torch.nn.Module], picture: torch.Tensor,
     vae: Any = networks.get("vae")
     if vae is not None and hasattr(vae, "encode"):
         vae.to(torch.bfloat16)
-        trace_modules(
-            networks, lambda: vae.encode((2 * picture - 1).to(vae.device, torch.bfloat16)), into=found
-        )
+        pixels = (2 * picture - 1).to(vae.device, torch.bfloat16)
+        films = [pixels]
+        if calibrate.takes_films(
+            vae
+        ):  # a picture is a film of one frame; layers between frames run from the second on
+            corner = pixels[:, :, None, :64, :64]
+            films = [pixels[:, :, None], corner.expand(-1, -1, 2 * calibrate.FRAMES - 1, -1, -1)]
+        trace_modules(networks, lambda: [vae.encode(film) for film in films], into=found)
 
 
 def _constraints(
