@@ -132,6 +132,21 @@ def clip_vision() -> Family:
     return Family(build, lambda m, seed: m(noise(m, seed, 1, 3, 32, 32)), inside)
 
 
+def dinov2() -> Family:
+    """Every other run masks patches: the mask's token writes into the stream, which can be folded only with it."""
+
+    def exercise(m: Any, seed: int) -> object:
+        mask = None if seed % 2 else tokens(seed, 1, 16) > 60
+        return m(noise(m, seed, 1, 3, 32, 32), bool_masked_pos=mask).last_hidden_state
+
+    return Family(lambda: _built("Dinov2Model", {**PICTURE, "mlp_ratio": 2}), exercise, {
+        "stream": ("embeddings.patch_embeddings.projection",),
+        "feed-forward": ("encoder.layer.1.mlp.fc2",),
+        "attention": ("encoder.layer.0.attention.o_proj",),
+        "values": ("encoder.layer.1.attention.v_proj",),
+    })  # fmt: skip
+
+
 def whisper() -> Family:
     def build() -> nn.Module:
         from transformers import WhisperConfig
@@ -191,10 +206,7 @@ FAMILIES = {
     "SigLIP vision": lambda: picture(
         "SiglipVisionModel", {"stream": ("embeddings.patch_embedding",), **CLIP}, **PICTURE, intermediate_size=128),
     "CLIP vision": clip_vision,
-    "DINOv2": lambda: picture("Dinov2Model", {
-        "stream": ("embeddings.patch_embeddings.projection",), "feed-forward": ("encoder.layer.1.mlp.fc2",),
-        "attention": ("encoder.layer.0.attention.o_proj",), "values": ("encoder.layer.1.attention.v_proj",),
-    }, **PICTURE, mlp_ratio=2),
+    "DINOv2": dinov2,
     "ViT": lambda: picture("ViTModel", {"stream": ("embeddings.patch_embeddings.projection",)}, **PICTURE, intermediate_size=128),
     "Whisper encoder": whisper,
 }  # fmt: skip
