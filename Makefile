@@ -12,7 +12,7 @@ TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
-.PHONY: paint open lab test prove check audit hashes format tools clean
+.PHONY: paint open serve lab test wheel prove check audit hashes format tools clean
 
 paint: $(BIN)/.painting
 	@$(BIN)/starry paint "$$PROMPT"
@@ -20,12 +20,22 @@ paint: $(BIN)/.painting
 open: $(BIN)/.painting
 	@$(BIN)/starry open
 
+# The service without a browser; docs/service.md.
+serve: $(BIN)/.painting
+	@$(BIN)/starry serve
+
 # A small full report of what each number format costs; docs/lab.md tells the rest.
 lab: $(BIN)/.painting
 	@$(BIN)/starry lab run --quick
 
 test: $(BIN)/.testing tools
 	@$(BIN)/python -m pytest
+
+# Minutes: the wheel in a new virtual environment, as the Dockerfile installs it, and a painting from an empty folder.
+wheel: $(BIN)/.testing
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(BIN)/python -m hatchling build -t wheel -d "$$folder" \
+	  && sh docker/install.sh "$$folder"/*.whl "$$folder/venv" constraints.txt $(TORCH) && mkdir "$$folder/empty" \
+	  && cd "$$folder/empty" && STARRY_HOME="$$folder/home" ../venv/bin/starry paint "$$PROMPT"
 
 # Slow proofs: 1000 pictures of the wide twin in three formats, an hour or more; goes on where it was stopped.
 prove: $(BIN)/.testing

@@ -125,6 +125,7 @@ class Service:
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("✦ ").strip()
         self.memory: list[tuple[float, float, float]] = []  # seconds, MB of the server, MB of its worker
+        self.cpu: dict[int, float] = {}  # process → seconds of CPU time when it was looked at last
         self._began, self._closing = time.monotonic(), threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -135,10 +136,9 @@ class Service:
     def _watch(self) -> None:
         while not self._closing.wait(EACH):
             with contextlib.suppress(psutil.Error):
-                worker = self.worker
-                held = [
-                    one.memory_info().rss / 1e6 for one in (psutil.Process(self.process.pid), worker) if one
-                ]
+                watched = [one for one in (psutil.Process(self.process.pid), self.worker) if one]
+                self.cpu |= {one.pid: sum(one.cpu_times()[:2]) for one in watched}
+                held = [one.memory_info().rss / 1e6 for one in watched]
                 self.memory.append(
                     (time.monotonic() - self._began, held[0], held[1] if len(held) > 1 else 0.0)
                 )
@@ -183,6 +183,11 @@ def report(service: Service, record: Record, seconds: float) -> None:
         print(
             f"from submitting to the file: p50 {statistics.median(times):.1f} s, p99 {times[int(len(times) * 0.99)]:.1f} s"
         )
+    server = service.cpu.get(service.process.pid, 0.0)
+    workers, count = sum(service.cpu.values()) - server, max(1, len(times))
+    print(
+        f"CPU seconds a picture: server {server / count:.3f}, workers {workers / count:.3f}, their loading included"
+    )
     for name, column in (("server", 1), ("worker", 2)):
         quarter = max(1, len(service.memory) // 4)
         values = [row[column] for row in service.memory]
