@@ -125,7 +125,7 @@ class FallbackAttempt:
 @dataclass(frozen=True)
 class Verdict:
     """``outcome``: "hang" (every number was finite; no more is known), "refuse", "unchecked", or "uniform" (one colour in
-    every pixel). ``reasons``: messages. ``attempts``: all
+    every pixel). ``reasons``: messages in English, ``reasons_zh`` the same in Chinese. ``attempts``: all
     fallbacks tried, in order. ``clamps``: how many numbers the libraries' own clamps changed, by "module op";
     None: not counted.
     """
@@ -134,11 +134,13 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     attempts: tuple[FallbackAttempt, ...] = ()
     clamps: Mapping[str, int] | None = field(default=None, hash=False)
+    reasons_zh: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"a verdict is one of {OUTCOMES}, not {self.outcome!r}")
         object.__setattr__(self, "reasons", tuple(self.reasons))
+        object.__setattr__(self, "reasons_zh", tuple(self.reasons_zh))
         object.__setattr__(self, "attempts", tuple(self.attempts))
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +148,8 @@ class Verdict:
         left out.
         """
         payload: dict[str, Any] = {"outcome": self.outcome, "reasons": list(self.reasons)}
+        if self.reasons_zh:
+            payload["reasons_zh"] = list(self.reasons_zh)
         if self.attempts:
             payload["rungs"] = [attempt.to_dict() for attempt in self.attempts]
         if self.clamps is not None:
@@ -156,7 +160,8 @@ class Verdict:
     def from_dict(cls, payload: Mapping[str, Any]) -> Verdict:
         """The inverse of ``to_dict``. Raises ValueError, TypeError or KeyError for other values."""
         attempts = tuple(FallbackAttempt.from_dict(attempt) for attempt in payload.get("rungs", ()))
-        return cls(payload["outcome"], tuple(payload.get("reasons", ())), attempts, payload.get("clamps"))
+        return cls(payload["outcome"], tuple(payload.get("reasons", ())), attempts, payload.get("clamps"),
+                   tuple(payload.get("reasons_zh", ())))  # fmt: skip
 
     def recoveries(self, lang: str) -> list[str]:
         """One line for each recovered fault: where it arose, and the fallback that recovered."""
@@ -165,6 +170,21 @@ class Verdict:
             for attempt in self.attempts
             if attempt.recovered
         ]
+
+
+def split(reasons: Iterable[Text]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """``Verdict.reasons`` and ``Verdict.reasons_zh``."""
+    found = tuple(reasons)
+    return tuple(one.en for one in found), tuple(one.zh for one in found)
+
+
+def reasons_in(payload: Mapping[str, Any], lang: str) -> list[str]:
+    """The reasons of a recipe's verdict in ``lang``; in English where it has no other, as those written before 2026-12."""
+    english, chinese = (
+        [str(one) for one in found] if isinstance(found := payload.get(key), list | tuple) else []
+        for key in ("reasons", "reasons_zh")
+    )
+    return chinese if is_chinese(lang) and len(chinese) == len(english) else english
 
 
 def names_of(attempts: Iterable[FallbackAttempt], lang: str) -> str:

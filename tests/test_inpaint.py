@@ -146,7 +146,7 @@ def test_a_larger_picture_and_its_mask_are_cropped_alike(tmp_path, first):
     mask[:, 128:] = 255
     Image.fromarray(mask).save(tmp_path / "half.png")
     canvas = canvas_of(asked("x", init_image=str(wide), mask=str(tmp_path / "half.png")))
-    assert canvas.remarks == ("crop 256x128→64x64",)
+    assert [note.en for note in canvas.remarks] == ["crop 256x128→64x64"]
     assert canvas.mask[:, :30].max() == 0
     assert canvas.mask[:, 34:].min() == 1
 

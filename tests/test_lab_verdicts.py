@@ -314,6 +314,34 @@ def test_a_broken_picture_in_bfloat16_refutes_the_claim() -> None:
         assert "Firefly 3 of 100" in found.explanation.en
 
 
+def test_a_picture_of_one_colour_is_broken() -> None:
+    made = MadeUpRun()
+    for format_, uniform in (("float16", 3), ("bfloat16", 0), ("float32", 0)):
+        for at in range(40):
+            found = {"refused": at == 39 and format_ == "float16", "uniform": at < uniform, "step": None, "stage": "picture",
+                     "module": "", "why": None}  # fmt: skip
+            made.add("refusals", found, "firefly", format_, at)
+    black, where = made.finding("C5"), made.finding("C9")
+    assert black.figures["firefly"]["float16"].startswith("4/40: ")
+    assert black.figures["firefly"]["float16"].endswith("(3 uniform)")
+    assert black.figures["firefly"]["bfloat16"].startswith("0/40: ")
+    assert "uniform" in where.figures["firefly"]["float16"]
+    made = MadeUpRun()
+    for format_ in ("float16", "bfloat16"):
+        for at in range(40):
+            found = {
+                "refused": False,
+                "uniform": format_ == "bfloat16",
+                "step": None,
+                "stage": "",
+                "module": "",
+                "why": None,
+            }
+            made.add("refusals", found, "firefly", format_, at)
+    assert made.finding("C5").outcome == REFUTED
+    assert "Firefly 40 of 40" in made.finding("C5").explanation.en
+
+
 def test_pictures_broken_in_folded_float16_are_counted() -> None:
     made = refusals(100, peak=1e7)
     assert "In folded float16" not in made.finding("C5").explanation.en

@@ -15,7 +15,7 @@ from starrynight.painting.results import of_pixels
 from starrynight.prompt_syntax import choose
 from starrynight.request import PaintRequest
 from starrynight.studio import as_picture
-from starrynight.verdict import OUTCOME_NAMES, OUTCOMES, Verdict
+from starrynight.verdict import OUTCOME_NAMES, OUTCOMES, Verdict, reasons_in
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,14 @@ def test_markup_leaves_a_prompt_that_no_weights_reach_and_is_told(folders):
     for word in ("(masterpiece:1.3)", "BREAK", "__colour__"):
         assert word in told
         assert any(word in en and word in zh for en, zh in warnings)
+    chinese = outcome.verdict.reasons_zh
+    assert len(chinese) == len(outcome.verdict.reasons)
+    assert all(any("\u4e00" <= letter <= "\u9fff" for letter in line) for line in chinese)
+    kept = outcome.verdict.to_dict()
+    assert kept["reasons"] == list(outcome.verdict.reasons)  # the key of old stays as it was
+    assert reasons_in(kept, "zh") == list(chinese)
+    assert reasons_in({"reasons": kept["reasons"]}, "zh") == kept["reasons"]
+    assert [reasons_in({"reasons": odd}, "zh") for odd in (None, 5, "abc", {})] == [[], [], [], []]
 
 
 def test_a_choice_is_the_seeds_alone_or_in_a_batch_and_both_texts_are_kept(folders):
@@ -117,6 +125,7 @@ def test_a_picture_of_one_colour_is_uniform_and_kept(folders, level):
     (outcome,) = painter.paint(request)
     assert outcome.verdict.outcome == "uniform"
     assert "colour" in outcome.verdict.reasons[-1]
+    assert "颜色" in outcome.verdict.reasons_zh[-1]
     picture = as_picture(outcome, request, painter)
     assert Verdict.from_dict(picture.recipe["verdict"]) == outcome.verdict == picture.verdict
 

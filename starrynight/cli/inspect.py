@@ -11,7 +11,7 @@ from starrynight.cli.terminal import app, help_page
 from starrynight.i18n import t
 from starrynight.settings import settings
 from starrynight.text import printed_json, without_bidi
-from starrynight.verdict import OUTCOME_NAMES, Verdict
+from starrynight.verdict import OUTCOME_NAMES, Verdict, reasons_in
 
 HELP = help_page(
     (
@@ -90,7 +90,7 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     rows += _tensors(raw.get("model"))
     outcome = str(verdict.get("outcome"))
     name = t(*OUTCOME_NAMES[outcome]) if outcome in OUTCOME_NAMES else outcome
-    reasons = "; ".join(map(str, verdict.get("reasons") or ()))
+    reasons = "; ".join(reasons_in(verdict, settings().lang))
     rows.append((t("verdict", "检查"), name + (f" ({reasons})" if reasons else "")))
     rows += _fits(raw)
     return [*rows, *((t("recovered", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starrynight.i18n import Text
 from starrynight.lab import formats, stats, table
-from starrynight.lab.experiments.refusals import refused
+from starrynight.lab.experiments.refusals import broken
 from starrynight.lab.findings import EMPTY, Rows, format_number, join_sentences, name_of, name_zh
 from starrynight.lab.plan import REFERENCE
 from starrynight.lab.run import ExperimentRun, number
@@ -94,19 +94,19 @@ def _cost(rows: Rows, model: str, format_: str) -> Text:
     """One sentence on a format: the share of broken pictures, the distance from float32's, the time; empty if it was not
     measured.
     """
-    broken = refused(rows, model, format_)
-    if not broken.count:
+    share = broken(rows, model, format_)
+    if not share.count:
         return EMPTY
-    hits, high = round(broken.value * broken.count), f"{100 * broken.high:.2g}"
-    if hits == broken.count:
+    hits, high = round(share.value * share.count), f"{100 * share.high:.2g}"
+    if hits == share.count:
         return Text(f"{format_}: all of {hits} pictures broke.", f"{format_}：{hits} 幅画全部损坏。")
     error = rows.median("colour", "mean", model, format_).value
     psnr = rows.median("likeness", "psnr", model, format_).value
     seen = Text("visible", "看得出") if error >= VISIBLE else Text("not visible side by side", "并排也看不出")
     duration = _duration(rows, model, format_)
     return Text(
-        f"{format_}: {hits} of {broken.count} pictures broke (95 %: below {high} in 100), ΔE {format_number(error, 2)} ({seen.en}), {format_number(psnr)} dB{duration.en}.",
-        f"{format_}：{broken.count} 幅中 {hits} 幅损坏（95%：每百幅不超过 {high}），ΔE {format_number(error, 2)}（{seen.zh}），{format_number(psnr)} dB{duration.zh}。",
+        f"{format_}: {hits} of {share.count} pictures broke (95 %: below {high} in 100), ΔE {format_number(error, 2)} ({seen.en}), {format_number(psnr)} dB{duration.en}.",
+        f"{format_}：{share.count} 幅中 {hits} 幅损坏（95%：每百幅不超过 {high}），ΔE {format_number(error, 2)}（{seen.zh}），{format_number(psnr)} dB{duration.zh}。",
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from starrynight.errors import BadRequest
+from starrynight.i18n import Text
 from starrynight.metadata.files import PIXEL_FORMATS
 from starrynight.metadata.pixels import read_pixels, read_with_alpha
 from starrynight.request import PaintRequest
@@ -29,7 +30,7 @@ class Canvas:
 
     picture: Image.Image
     mask: np.ndarray | None = None
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Text, ...] = ()
 
     def over(self, painted: np.ndarray) -> np.ndarray:
         """``painted`` (float32 [H, W, 3] in 0..1) where the mask paints, the first picture elsewhere, exactly.
@@ -71,7 +72,7 @@ def canvas_of(request: PaintRequest) -> Canvas | None:
     return Canvas(grown, np.pad(mask, sides, constant_values=1.0), remarks)
 
 
-def fit_init_image(path: str | Path, width: int, height: int) -> tuple[Image.Image, str | None]:
+def fit_init_image(path: str | Path, width: int, height: int) -> tuple[Image.Image, Text | None]:
     """An RGB picture of exactly ``width`` × ``height``, and how it was fitted ("crop 400x300→256x256"), if it was.
 
     The picture covers the frame and is cropped evenly around its middle. Raises MissingFile or BadFile.
@@ -79,7 +80,8 @@ def fit_init_image(path: str | Path, width: int, height: int) -> tuple[Image.Ima
     picture = Image.fromarray(read_pixels(path))
     if picture.size == (width, height):
         return picture, None
-    note = f"crop {picture.width}x{picture.height}→{width}x{height}"
+    sizes = f"{picture.width}x{picture.height}→{width}x{height}"
+    note = Text(f"crop {sizes}", f"裁剪 {sizes}")
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS), note
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from starrynight.errors import BrokenNumbers, OutOfMemory
+from starrynight.i18n import Text
 from starrynight.models.library_errors import out_of_memory
 from starrynight.models.load import forget_format, networks, note_format
 from starrynight.numerics.dtypes import cast
@@ -29,7 +30,7 @@ from starrynight.numerics.finite import ClampCounter, locate_fault
 from starrynight.painting import fallback, schedulers
 from starrynight.painting.fallback import FALLBACKS, Component
 from starrynight.painting.flags import Flags, Look, find
-from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, names_of
+from starrynight.verdict import OUT_OF_MEMORY, STAGES, FallbackAttempt, Fault, Verdict, names_of, split
 
 # Networks of a pipeline that produce none of the picture's numbers.
 AUXILIARY_NETWORKS = ("safety_checker", "image_encoder")
@@ -143,12 +144,15 @@ class Guard:
             stages |= {"encoder", "decoder"} if from_picture else {"decoder"}
         return frozenset(stages)
 
-    def verdict(self, expected: frozenset[str], remarks: tuple[str, ...] = ()) -> Verdict:
+    def verdict(self, expected: frozenset[str], remarks: tuple[Text, ...] = ()) -> Verdict:
         """Of the picture just finished: "unchecked" if the guard never saw one of the ``expected`` stages."""
         unseen = sorted(expected - self.seen)
-        reasons = (*remarks, *(f"not looked at: {stage}" for stage in unseen))
+        skipped = (
+            Text(f"not looked at: {one}", f"未检查：{STAGES.get(one, Text(one, one)).zh}") for one in unseen
+        )
+        en, zh = split((*remarks, *skipped))
         clamps = dict(sorted(self.clamps.items())) if self.count_clamps else None
-        return Verdict("unchecked" if unseen else "hang", reasons, tuple(self.attempts), clamps)
+        return Verdict("unchecked" if unseen else "hang", en, tuple(self.attempts), clamps, zh)
 
     # -- where it is attached ----------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import torch
 
 from starrynight.errors import BadRequest, BrokenNumbers, Unfit
 from starrynight.folding import calibrate
+from starrynight.i18n import Text
 from starrynight.models import catalogue, complete, download, lora, precision_plan
 from starrynight.models.adapter_merge import add_merges
 from starrynight.models.catalogue import LocalModel
@@ -269,13 +270,13 @@ class Painter:
         read: tuple[Words, Words],
         seed: int,
         canvas: Canvas | None,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+    ) -> tuple[dict[str, Any], tuple[Text, ...]]:
         """The pipeline's arguments for one picture but its generator, and remarks for its recipe."""
         image = canvas.picture if canvas else None
         remarks = canvas.remarks if canvas else ()
         prompt, negative = read
         trained = checking.notes_on_training(request, self.model.spec, seed)
-        remarks += tuple(note.en for note in (*prompt.notes, *negative.notes, *trained))
+        remarks += (*prompt.notes, *negative.notes, *trained)
         words = call_arguments(
             pipeline,
             prompt=prompt.text,

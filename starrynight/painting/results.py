@@ -62,15 +62,23 @@ class Step:
         return self.look()
 
 
+def only_colour(pixels: np.ndarray) -> np.ndarray | None:
+    """The 8-bit colour of every pixel of a picture (float32 [H, W, 3] in 0..1); None if they differ."""
+    levels = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8).reshape(-1, pixels.shape[-1])
+    return None if (levels != levels[0]).any() else levels[0]
+
+
 def of_pixels(verdict: Verdict, pixels: np.ndarray) -> Verdict:
     """``verdict``, or "uniform" where every pixel of the picture (float32 [H, W, 3] in 0..1) has one 8-bit colour.
 
     Finite numbers can paint nothing: a decoder without weights, a black or white result. Such a picture is kept and shown.
     """
-    levels = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8).reshape(-1, pixels.shape[-1])
-    if (levels != levels[0]).any():
+    if (levels := only_colour(pixels)) is None:
         return verdict
-    colour = ", ".join(str(level) for level in levels[0])
+    colour = ", ".join(str(level) for level in levels)
     return replace(
-        verdict, outcome="uniform", reasons=(*verdict.reasons, f"every pixel has the colour ({colour})")
+        verdict,
+        outcome="uniform",
+        reasons=(*verdict.reasons, f"every pixel has the colour ({colour})"),
+        reasons_zh=(*verdict.reasons_zh, f"每个像素的颜色都是（{colour}）"),
     )

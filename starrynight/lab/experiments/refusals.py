@@ -1,5 +1,5 @@
-"""Experiment on refused pictures: how many break (C5), and at which step (C9). A picture breaks when its numbers become
-NaN or Inf; the lab paints without fallbacks, so the guard refuses every such picture.
+"""Experiment on broken pictures: how many break (C5), and at which step (C9). A picture breaks when its numbers become
+NaN or Inf; the lab paints without fallbacks, so the guard refuses every such picture. One of a single colour is broken too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ ByModel = dict[str, Estimate]
 
 
 def measure(bench: Bench, point: Point) -> dict[str, Any]:
-    """Whether the guard refused the picture; at which stage, step (from 0) and module, and its message."""
+    """Whether the guard refused the picture; at which stage, step (from 0) and module, and its message. Whether it has one
+    colour in every pixel.
+    """
+    from starrynight.painting.results import only_colour
+
     painting = bench.painting(point)
     return {
         "refused": painting.pixels is None,
+        "uniform": painting.pixels is not None and only_colour(painting.pixels) is not None,
         "stage": painting.stage,
         "step": painting.step,
         "module": painting.module,
@@ -52,10 +57,18 @@ def judge(rows: Rows) -> list[Finding]:
     return [_judge_black(rows), _judge_fallbacks(rows)]
 
 
-def refused(rows: Rows, model: str, format_: str) -> Estimate:
-    """The share of refused pictures."""
-    found = [result["refused"] for result in rows.results("refusals", model, format_)]
+def broken(rows: Rows, model: str, format_: str) -> Estimate:
+    """The share of broken pictures: refused, or uniform."""
+    found = [result["refused"] or _is_uniform(result) for result in rows.results("refusals", model, format_)]
     return stats.rate(sum(found), len(found))
+
+
+def _is_uniform(result: dict[str, Any]) -> bool:
+    return bool(result.get("uniform"))  # runs before 2026-12 do not have it
+
+
+def _uniform(rows: Rows, model: str, format_: str) -> int:
+    return sum(map(_is_uniform, rows.results("refusals", model, format_)))
 
 
 def _count(estimate: Estimate) -> int:
@@ -64,16 +77,17 @@ def _count(estimate: Estimate) -> int:
 
 def _judge_black(rows: Rows) -> Finding:
     def figure(model: str, format_: str) -> str:
-        share = refused(rows, model, format_)
-        return f"{_count(share)}/{share.count}: {format_percent(share)}" if share.count else ""
+        share, one_colour = broken(rows, model, format_), _uniform(rows, model, format_)
+        note = f" ({one_colour} uniform)" if one_colour else ""
+        return f"{_count(share)}/{share.count}: {format_percent(share)}{note}" if share.count else ""
 
-    float16, bfloat16 = ({m: refused(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
+    float16, bfloat16 = ({m: broken(rows, m, f) for m in rows.models} for f in ("float16", "bfloat16"))
     holds = any(0 < e.value < 1 and e.contains(CLAIMED_BLACK) for e in float16.values())
     cause, enough = _explain_by_range(rows, float16), _explain_sample_size(float16, CLAIMED_BLACK)
     why = [
         Text(
-            "Refused pictures and their share with its 95 % interval (one-sided for none or all). The guard refuses a picture with NaN or Inf; fallbacks are off here.",
-            "被拒绝的画及其比例，附 95% 区间（全无或全有时为单侧）。出现 NaN 或 Inf 的画会被拒绝；此处不作补救。",
+            "Broken pictures and their share with its 95 % interval (one-sided for none or all). The guard refuses a picture with NaN or Inf, and one of a single colour counts as broken; fallbacks are off here.",
+            "损坏的画及其比例，附 95% 区间（全无或全有时为单侧）。出现 NaN 或 Inf 的画会被拒绝，纯色的画也算损坏；此处不作补救。",
         ),
         enough,
         cause,
@@ -156,7 +170,7 @@ def _explain_folding(rows: Rows) -> Text:
     """How many pictures break in folded float16, for the models that break without folding."""
     en, zh = [], []
     for model in rows.models:
-        plain, folded = (refused(rows, model, f) for f in ("float16", "float16-folded"))
+        plain, folded = (broken(rows, model, f) for f in ("float16", "float16-folded"))
         if plain.value > 0 and folded.count:
             en.append(f"{_count(folded)} of {folded.count} pictures ({name_of(model)})")
             zh.append(f"{name_zh(model)} {folded.count} 幅中有 {_count(folded)} 幅损坏")
@@ -175,6 +189,7 @@ def _judge_fallbacks(rows: Rows) -> Finding:
         if not found:
             return ""
         places = sorted({_place(result) for result in found if result["refused"]})
+        places += ["uniform"] if _uniform(rows, model, format_) else []
         return format_percent(share(model, format_)) + (f" ({', '.join(places)})" if places else "")
 
     float16, bfloat16 = ({m: share(m, f) for m in rows.models} for f in ("float16", "bfloat16"))
@@ -194,13 +209,13 @@ def _judge_fallbacks(rows: Rows) -> Finding:
 
 def _explain_steps(rows: Rows) -> Text:
     """At which steps the pictures that broke in float16 broke."""
-    broken = [result for result in rows.results("refusals", format_="float16") if result["refused"]]
-    late, first = (sum(r["step"] in steps for r in broken) for steps in (SECOND_OR_THIRD, (0,)))
-    if not broken:
+    found = [result for result in rows.results("refusals", format_="float16") if result["refused"]]
+    late, first = (sum(r["step"] in steps for r in found) for steps in (SECOND_OR_THIRD, (0,)))
+    if not found:
         return Text("In float16 no picture broke at any step.", "float16 下没有一幅画在任何一步损坏。")
-    en = f"Of the {len(broken)} pictures that broke in float16, {late or 'none'} broke at steps 2–3 and {first} at step 1"
-    zh = f"float16 下损坏的 {len(broken)} 幅画中，{late} 幅在第 2–3 步损坏，{first} 幅在第 1 步损坏"
-    if first == len(broken):
+    en = f"Of the {len(found)} pictures that broke in float16, {late or 'none'} broke at steps 2–3 and {first} at step 1"
+    zh = f"float16 下损坏的 {len(found)} 幅画中，{late} 幅在第 2–3 步损坏，{first} 幅在第 1 步损坏"
+    if first == len(found):
         return Text(
             f"{en}: an overflow occurs the first time the layer runs.",
             f"{zh}：会溢出的层在第一次运行时就溢出。",

@@ -211,7 +211,8 @@ class Viewer {
     const recipe = await fetchJson(`/api/pictures/${id}/recipe`).catch(() => null);
     if (!recipe || this.row?.id !== id) return;
     this.recipe.textContent = JSON.stringify(recipe, null, 2);
-    const reasons = (recipe.verdict?.reasons ?? []).filter((reason) => typeof reason === "string");
+    const [english, chinese] = ["reasons", "reasons_zh"].map((key) => (Array.isArray(recipe.verdict?.[key]) ? recipe.verdict[key] : []));
+    const reasons = (this.lang === "zh" && chinese.length === english.length ? chinese : english).filter((reason) => typeof reason === "string");
     const plan = new Map(); // format and reason → the components that share them
     for (const [part, choice] of Object.entries(recipe.plan ?? {})) {
       const why = `${choice?.format ?? ""} — ${choice?.[this.lang === "zh" ? "reason_zh" : "reason_en"] ?? ""}`;
