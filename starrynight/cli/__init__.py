@@ -19,6 +19,7 @@ from starrynight.errors import Cancelled
 # Each module registers its command, or its group of commands.
 COMMANDS = (
     "doctor",
+    "fit",
     "gallery",
     "grid",
     "inspect",

@@ -87,6 +87,7 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
         if isinstance(choice, dict)
     ]
     rows += _stored(raw.get("model"), plan)
+    rows += _fitted(raw.get("model"))
     rows += _tensors(raw.get("model"))
     outcome = str(verdict.get("outcome"))
     name = t(*OUTCOME_NAMES[outcome]) if outcome in OUTCOME_NAMES else outcome
@@ -111,6 +112,15 @@ def _stored(model: object, plan: dict[str, Any]) -> list[tuple[str, str]]:
             computing += t(", kept packed in memory", "，在内存中保持原格式")
         rows.append((f"{t('weights', '权重')} · {name}", f"{stored}{computing}"))
     return rows
+
+
+def _fitted(model: object) -> list[tuple[str, str]]:
+    """How ``starry fit`` stored a component; nothing from a file of another shape."""
+    from starrynight.models import fitted
+
+    found = model.get("fitted") if isinstance(model, dict) else None
+    notes = {name: fitted.of_entries(entries) for name, entries in found.items()} if isinstance(found, dict) else {}  # fmt: skip
+    return [(f"{t('fit', '适配')} · {name}", t(*note.message)) for name, note in notes.items() if note]
 
 
 def _tensors(model: object) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.errors import Unfit
-from starrynight.models import convert, tensors
+from starrynight.models import convert, tensors, weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import denoiser, denoiser_name
 from starrynight.models.single_file import COMFY_PREFIX
@@ -78,13 +78,13 @@ class DenoiserLayout:
         return whole
 
     @contextmanager
-    def replaced(self, network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """The network with the tensors of the file's names in ``weights``; its own numbers come back afterwards."""
+    def replaced(self, network: nn.Module, instead: Mapping[str, Tensor]) -> Iterator[None]:
+        """The network with the tensors of the file's names in ``instead``; its own numbers come back afterwards."""
         state = dict(network.state_dict(keep_vars=True))
-        kept = {piece[0]: state[piece[0]].detach().clone() for name in weights for piece in self.rows[name]}
+        kept = {piece[0]: state[piece[0]].detach().clone() for name in instead for piece in self.rows[name]}
         try:
             with torch.no_grad():
-                for name, weight in weights.items():
+                for name, weight in instead.items():
                     for parameter, theirs, ours in self.rows[name]:
                         to = state[parameter]
                         values = weight[ours.to(weight.device)].to(to.device, to.dtype)
@@ -97,8 +97,25 @@ class DenoiserLayout:
 
 
 def of_model(model: LocalModel, pipeline: Any) -> DenoiserLayout:
-    """The layout of a loaded model's denoiser. Raises Unfit for a class that no table knows the architecture of."""
-    network, component = denoiser(pipeline), denoiser_name(pipeline)
+    """The layout of a loaded model's denoiser. Raises as ``of_network``."""
+    return of_network(model, denoiser(pipeline), denoiser_name(pipeline))
+
+
+def of_files(model: LocalModel) -> DenoiserLayout:
+    """The layout of a model's denoiser from its configuration and headers, without its weights. Raises as ``of_network``."""
+    import diffusers
+
+    index = weights.components(weights.read_json(model.folder / "model_index.json"))
+    component = next((name for name in ("transformer", "unet") if name in index), None)
+    if component is None:
+        raise Unfit(f"{model.spec.en} has neither a transformer nor a unet.", f"{model.spec.zh} 没有 transformer 或 unet。")  # fmt: skip
+    names = [name for file in model.files[component] for name in file.names]
+    network = convert.empty(getattr(diffusers, index[component][1]), model.folder / component, names)
+    return of_network(model, network, component)
+
+
+def of_network(model: LocalModel, network: nn.Module, component: str) -> DenoiserLayout:
+    """The layout of a denoiser, perhaps on the meta device. Raises Unfit for a class whose architecture no table knows."""
     kind = type(network).__name__
     architecture = ARCHITECTURES.get(kind) or _of_unet(kind, network)
     if architecture is None:
@@ -143,12 +160,10 @@ def _layout(
 
 def _of_file(path: Any, network: nn.Module) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
     """Names and rows of a single file's tensors, without ComfyUI's prefix, through the way that fills the network."""
-    from starrynight.models.weights import header
-
     companions = tensors.COMPANIONS
     stored = {
         name.removeprefix(COMFY_PREFIX): torch.empty(entry["shape"], device="meta")
-        for name, entry in header(path).items()
+        for name, entry in weights.header(path).items()
         if name != "__metadata__" and name.rpartition(".")[2] not in companions
     }
     found = convert.rows_of(network, stored)

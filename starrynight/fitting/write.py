@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from starrynight.errors import BadRequest
 from starrynight.fitting.blocks import PLAIN, quantise
+from starrynight.fitting.formats import FLOAT8
 from starrynight.fitting.layout import SMALL, DenoiserLayout
 from starrynight.i18n import Text
 from starrynight.models import gguf
@@ -36,9 +37,11 @@ def stored_as(shape: tuple[int, ...]) -> str:
 
 
 def bytes_of(shape: tuple[int, ...], kind: str) -> int:
-    """Bytes of a tensor in a type of GGUF. Its rows must fill the type's blocks."""
+    """Bytes of a tensor in a type of GGUF, or in float8. Its rows must fill the type's blocks."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+    if kind == FLOAT8:
+        return prod(shape)
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     return prod(shape) // block * size
 

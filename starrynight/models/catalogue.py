@@ -13,6 +13,7 @@ from typing import Any
 
 from starrynight.errors import BadFile, MissingFile, StarryError, UnknownName
 from starrynight.models import (
+    fitted,
     habits,
     parts,
     places,
@@ -372,6 +373,8 @@ def _local(path: Path, base: str | None) -> ModelSpec:
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
         return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
     layout = single_file.recognise(path)
+    if base is None and (spec := _fitted(path)) is not None:
+        return spec
     usual = find(layout.like)
     under = base or layout.base
     spec = replace(
@@ -383,6 +386,19 @@ def _local(path: Path, base: str | None) -> ModelSpec:
     header = weights.header(path)
     says = replace(habits.of_file(header, usual.flow, layout.name), pipeline=_pipeline_of(layout, spec))
     return replace(spec, **habits.settings_of_file(header, says, spec.smallest, spec.largest))
+
+
+def _fitted(path: Path) -> ModelSpec | None:
+    """A denoiser that ``starry fit`` wrote, over the model that it was made of, with that model's settings; None for others."""
+    name = fitted.base_of(path, weights.header(path).get("__metadata__", {}))
+    if name is None or not (Path(name).is_absolute() or name.lower() in names() or HUB_ID.fullmatch(name)):
+        return None
+    base = find(name)
+    component = "unet" if (base.path / "unet").is_dir() else "transformer"
+    return replace(
+        base, name=str(path), en=path.stem, zh=path.stem, hub=None, modelscope=None, path=path, base=base.name,
+        parts={component: path}, bytes=path.stat().st_size,
+    )  # fmt: skip
 
 
 def _pipeline_of(layout: Layout, spec: ModelSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from starrynight.i18n import Text
@@ -47,12 +48,29 @@ def read(metadata: Mapping[str, str]) -> Fitted | None:
     return of_text(metadata.get(KEY, ""))
 
 
+def base_of(path: Path, metadata: Mapping[str, str]) -> str | None:
+    """The model that a file with such metadata was made of: a diffusers folder where it lies from the file, else a name."""
+    note = read(metadata)
+    if note is None or not note.base:
+        return None
+    beside = path.parent / note.base
+    return str(beside.resolve()) if (beside / "model_index.json").is_file() else note.base
+
+
 def of_text(text: str) -> Fitted | None:
+    """As ``of_entries``, of JSON text."""
     try:
-        entries = json.loads(text)
+        return of_entries(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def of_entries(entries: Any) -> Fitted | None:
+    """What ``Fitted.to_dict`` gave; None for anything else. Keys of other versions are ignored."""
+    try:
         known = {entry.name: entries[entry.name] for entry in fields(Fitted) if entry.name in entries}
         found = Fitted(**known)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (TypeError, KeyError):
         return None
     numbers = (found.bits, found.predicted, *(n for n in (found.measured, found.worst) if n is not None))
     right = all(isinstance(number, int | float) for number in numbers)

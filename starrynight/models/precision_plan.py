@@ -46,7 +46,8 @@ def decide(model: LocalModel, here: precision.Device, asked: str, budget: int | 
         packed=_by_role(model, _packed),
     )
     allowed = here if budget is None else replace(here, memory=max(1, budget))
-    return precision.keep_packed(allowed, profile, precision.choose(here, profile, asked))
+    chosen = precision.keep_packed(allowed, profile, precision.choose(here, profile, asked))
+    return _with_fits(chosen, model)
 
 
 T = TypeVar("T")
@@ -67,6 +68,20 @@ def _quantised(files: list[WeightFile]) -> str | None:
 def _packed(files: list[WeightFile]) -> PackedWeights | None:
     numbers, size = (sum(file.packed[place] for file in files) for place in (0, 1))
     return PackedWeights(numbers, size) if numbers else None
+
+
+def _with_fits(plan: PrecisionPlan, model: LocalModel) -> PrecisionPlan:
+    """The plan, whose reasons tell which components ``starry fit`` stored, and how well."""
+    notes = {role(name): file.fitted.message for name, files in model.files.items() for file in files if file.fitted}  # fmt: skip
+    fitted = [
+        replace(
+            choice, reason_en=f"{choice.reason_en}; {notes[choice.component].en}",
+            reason_zh=f"{choice.reason_zh}；{notes[choice.component].zh}",
+        )
+        for choice in plan
+        if choice.component in notes
+    ]  # fmt: skip
+    return plan.replaced(*fitted)
 
 
 def machine(device: str) -> precision.Device:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile, reason
-from starrynight.models import gguf, quantisation, stored
+from starrynight.models import fitted, gguf, quantisation, stored
+from starrynight.models.fitted import Fitted
 from starrynight.numerics.precision import fold_holds
 
 # Suffixes of pickled formats, and the first bytes of a pickle (protocols 2 to 5) and a zip (torch.save).
@@ -192,7 +193,7 @@ class WeightFile:
     ``dtypes`` are safetensors' names ("F16", "BF16", …). ``fold`` is the JSON text of the ``starry_fold``
     entry, or "". ``prefix``: what the names of the component's tensors begin with. ``unused``: the prefixes of networks in the
     same file that the model takes from elsewhere. ``names``: of its tensors. ``packed``: numbers and bytes of the weights that
-    layers can keep as they are stored (``kept``).
+    layers can keep as they are stored (``kept``). ``fitted``: what ``starry fit`` noted in it.
     """
 
     path: Path
@@ -203,6 +204,7 @@ class WeightFile:
     unused: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     packed: tuple[int, int] = (0, 0)
+    fitted: Fitted | None = None
 
 
 def of_file(path: Path, prefix: str = "", unused: tuple[str, ...] = ()) -> WeightFile:
@@ -272,6 +274,7 @@ def _summary(path: Path, entries: Mapping[str, Any]) -> WeightFile:
             stored.numbers(packed),
             sum(stop - start for start, stop in (e["data_offsets"] for e in packed.values())),
         ),
+        fitted=fitted.read(entries.get("__metadata__", {})),
     )
 
 

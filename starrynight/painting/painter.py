@@ -139,6 +139,7 @@ class Painter:
             "fingerprint": self.model.fingerprint,
             "stored": {name: stored_format(files) for name, files in self.model.files.items() if files},
             "tensors": self.pipeline.ledgers.to_dict(),
+            **({"fitted": notes} if (notes := _fitted(self.model)) else {}),
         } | (
             {"borrowed": dict.fromkeys(self.model.borrowed, self.model.lender)} if self.model.borrowed else {}
         )
@@ -336,6 +337,13 @@ class Painter:
         self.pipeline.folds = fallback.updated(before, difference, part)
         fresh = networks(load(self.model, self.plan, folds.plan))
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
+
+
+def _fitted(model: LocalModel) -> dict[str, dict[str, Any]]:
+    """Component → what ``starry fit`` noted in its file."""
+    return {
+        name: file.fitted.to_dict() for name, files in model.files.items() for file in files if file.fitted
+    }
 
 
 class Blanked(BadRequest):

@@ -1,0 +1,76 @@
+"""What a fit is worth: pictures of Firefly with layers in mixed types against float32, beside uniform types and the hand rule.
+
+    python benchmarks/fit.py [prompts] [side] [file.json]
+
+Sensitivities come from STARRY_HOME/cache, or are measured first (minutes). Every picture's error is stored there too, so a
+run that was killed goes on. Printed: bits a weight, predicted PSNR, and the mean and the worst of the held-out pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from starrynight.fitting import formats, layout, measure, programme, table
+from starrynight.folding import calibrate
+from starrynight.folding.cache import CalibrationSample
+from starrynight.models import catalogue
+from starrynight.models.load import load
+from starrynight.progress import ProgressCounter
+
+PROMPTS = (
+    "a sunflower field at noon, oil painting",
+    "江雪，孤舟，水墨",
+    "a castle on a cliff at dusk, watercolour",
+    "春日樱花树下的小桥，吉卜力风格",
+    "a sailing boat in a storm, thick brush strokes",
+    "雪山下的湖，清晨，彩色铅笔",
+    "a city street at night, neon lights, cyberpunk",
+    "沙漠里的绿洲，黄昏，油画",
+    "a lighthouse by the sea under a full moon",
+    "竹林里的小屋，雨，水墨",
+    "rolling hills with a windmill, van gogh style",
+    "秋天的枫林与瀑布，浮世绘",
+)
+BITS = (4.2, 4.5, 5.0, 5.5, 6.5, 8.0, 8.5)
+
+
+def main(prompts: int = 12, side: int = 256, out: Path | None = None) -> None:
+    model = catalogue.resolve("firefly")
+    pipeline = load(model, calibrate.uniform(model, "float32"))
+    subject = measure.Subject(model, pipeline, layout.of_model(model, pipeline), {})
+    meter, path = measure.meter(subject), table.path_of(model)
+    found = table.stored(path) or measure.empty_table(subject, meter.how)
+    count = len(measure.measurements(found.signature))
+    measure.measure(subject, meter, found, path, ProgressCounter(None, count))
+    judge = measure.Judge(
+        subject,
+        [CalibrationSample(p, side, side, model.spec.steps, model.spec.guidance, 1000 + n) for n, p in enumerate(PROMPTS[:prompts])],
+        found,
+        path,
+    )  # fmt: skip
+    weights = sum(rows * columns for rows, columns in found.signature.values())
+    known = formats.references(found.signature, found.plain)
+    series = dict(known)
+    for bits in sorted(
+        {*BITS, *(found.bits(known[name]) for name in (formats.HAND, "Q6_K", "Q5_K", "Q4_K"))}
+    ):
+        chosen = programme.choose(found.options(), int(weights * bits / 8))
+        series[f"fit {bits:.2f}"] = {layer: option.kind for layer, option in chosen.items()}
+    rows = []
+    for name, assigned in series.items():
+        each = [table.decibels(error) for error in judge.errors(assigned)]
+        rows.append({"name": name, "bits": found.bits(assigned), "predicted": found.predicted(assigned),
+                     "mean": sum(each) / len(each), "worst": min(each)})  # fmt: skip
+        print("{name:12} {bits:6.3f} bits  predicted {predicted:5.1f}  mean {mean:5.1f}  worst {worst:5.1f} dB".format(**rows[-1]), flush=True)  # fmt: skip
+        if out is not None:
+            out.write_text(json.dumps({"side": side, "pictures": prompts, "rows": rows}, indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    given = sys.argv[1:]
+    main(*(int(n) for n in given[:2]), *(Path(name) for name in given[2:3]))

@@ -1,0 +1,189 @@
+"""``starry fit``: a format for each layer of a model, so that a card or a file holds the best picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from starrynight.cli.terminal import JSON, MODEL_HELP, ProgressBar, app, help_page
+from starrynight.errors import BadRequest
+from starrynight.i18n import t
+from starrynight.text import printed_json
+
+if TYPE_CHECKING:
+    from starrynight.fitting.fit import CurvePoint, FitResult
+    from starrynight.models.catalogue import LocalModel
+
+HELP = help_page(
+    (
+        """Choose a GGUF format for each layer, so that a card or a file of this size holds the best picture.
+
+Each layer is rounded alone and the change of small pictures is measured (minutes for a small model); an integer programme then spends the bytes where they show. The result is a GGUF file of the denoiser that ComfyUI-GGUF, stable-diffusion.cpp and diffusers read, and this program paints with. Stopped and run again, it continues.""",
+        """为每一层选择 GGUF 格式，使给定大小的显卡或文件能画出最好的画。
+
+先逐层舍入，测量小画面的变化（小模型需数分钟），再以整数规划把字节用在看得见的地方。结果是去噪网络的 GGUF 文件，ComfyUI-GGUF、stable-diffusion.cpp、diffusers 与本程序都能读取。中断后再次运行会接着做。""",
+    ),
+    "starry fit firefly --bits 5.5 -o firefly-5.5.gguf",
+    "starry fit z-image-turbo --memory 8GB -o z-8gb.gguf --report z-8gb",
+    "starry fit fine-tune.safetensors --file-size 4GB --like z-image-turbo -o small.gguf",
+    ("starry fit z-image-turbo --memory 8GB --dry-run", "says how long it will take", "先看需要多久"),
+)
+
+
+@app.command(help=HELP)
+def fit(
+    model: str = typer.Argument(help=MODEL_HELP),
+    memory: str | None = typer.Option(
+        None, "--memory", help=t("Bytes of the card, such as 8GB.", "显卡的内存，如 8GB。")
+    ),
+    bits: float | None = typer.Option(
+        None, "--bits", help=t("Bits a weight, such as 5.5.", "每个权重的位数，如 5.5。")
+    ),
+    file_size: str | None = typer.Option(
+        None, "--file-size", help=t("Bytes of the file, such as 6GB.", "文件的大小，如 6GB。")
+    ),
+    out: Path | None = typer.Option(
+        None,
+        "--out",
+        "-o",
+        help=t("The file (.gguf); by default NAME-BITS.gguf here.", "文件（.gguf）；不给则为此处的 名字-位数.gguf。"),
+    ),
+    like: str | None = typer.Option(
+        None,
+        "--like",
+        help=t(
+            "Take the sensitivities that were measured on this model of the same architecture.",
+            "借用在同架构的这个模型上测得的敏感度。",
+        ),
+    ),
+    pictures: int | None = typer.Option(
+        None,
+        "--pictures",
+        min=0,
+        max=4,
+        help=t(
+            "Held-out pictures to paint and compare; by default 2, of a large model 0.",
+            "画几幅未参与测量的画来对比；默认 2，大模型为 0。",
+        ),
+    ),
+    report: Path | None = typer.Option(
+        None,
+        "--report",
+        help=t(
+            "A new folder for the curve, and one scene in every format.", "写入曲线与各格式同一场景的新文件夹。"
+        ),
+    ),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help=t("Only say what it would do and how long it takes.", "只说明要做什么、需要多久。")
+    ),
+    as_json: bool = JSON,
+) -> None:  # fmt: skip
+    _check_out(out, report)
+    from starrynight.fitting import fit as fitting
+    from starrynight.folding import calibrate
+    from starrynight.models import catalogue, download
+    from starrynight.numerics.device import kind, torch_device
+    from starrynight.storage import check_writable
+
+    goal = fitting.goal(bits, file_size, memory)
+    found = catalogue.resolve(download.fetch(catalogue.find(model)))
+    other = catalogue.resolve(like) if like else None
+    where = calibrate.device_for(found, torch_device(kind()))
+    prepared = fitting.prepare(found, goal, other, where)
+    if dry_run:
+        _print_plan(prepared, as_json)
+        return
+    for path in (out, report):
+        if path is not None:
+            check_writable(path)
+    print(t(*prepared.message), file=_stderr())
+    count = pictures if pictures is not None else 0 if calibrate.is_large(found) else 2
+    with ProgressBar(t(f"fitting {found.spec.en}", f"适配 {found.spec.zh}")) as on_progress:
+        result = fitting.fit(
+            prepared, count, not calibrate.is_large(found) or bool(pictures), where, on_progress
+        )
+        path = out or Path(f"{_short(found)}-{result.chosen.bits:.1f}.gguf")
+        about = fitting.save(result, path, on_progress)
+        if report is not None:
+            from starrynight.fitting.report import write_report
+
+            write_report(result, report, on_progress)
+    if as_json:
+        print(printed_json({"file": str(path), "bytes": path.stat().st_size, **about.to_dict(), "layers": dict(result.formats), "curve": [point.to_dict() for point in result.curve]}))  # fmt: skip
+        return
+    print_curve(result.curve)
+    print(f"✦ {path} · {path.stat().st_size / 1e6:,.1f} MB · {t(*about.message)}")
+    print(_how_to_use(result, path))
+    if report is not None:
+        print(f"✦ {report / 'report.md'}")
+
+
+def _check_out(out: Path | None, report: Path | None) -> None:
+    """Before anything is measured. Raises BadRequest."""
+    if out is not None and out.suffix.lower() != ".gguf":
+        raise BadRequest(
+            f"The result is a GGUF file; name it {out.with_suffix('.gguf').name}.",
+            f"结果是 GGUF 文件；请命名为 {out.with_suffix('.gguf').name}。",
+        )
+    for path in (out, report):
+        if path is not None and path.exists():
+            raise BadRequest(f"“{path}” exists already; choose another name.", f"“{path}”已存在；请换一个名字。")  # fmt: skip
+
+
+def _stderr() -> Any:
+    import sys
+
+    return sys.stderr
+
+
+def _short(found: LocalModel) -> str:
+    """A file name for the model: its own, without a folder or a suffix."""
+    return Path(found.spec.name).stem or "model"
+
+
+def _print_plan(prepared: Any, as_json: bool) -> None:
+    if as_json:
+        payload = {
+            "layers": len(prepared.layout.layers), "bytes": prepared.budget, "measurements": prepared.measurements,
+            "seconds": round(prepared.seconds, 1),
+        }  # fmt: skip
+        print(json.dumps(payload))
+    else:
+        print(t(*prepared.message))
+
+
+def print_curve(curve: Sequence[CurvePoint]) -> None:
+    """Every point by its size, the fit itself first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="gold1")
+    for heading in (t("formats", "格式"), t("bits", "位"), "MB", t("predicted", "预计"), t("measured", "实测"), t("worst", "最差")):  # fmt: skip
+        table.add_column(heading, justify="left" if not table.columns else "right", no_wrap=True)
+    for point in (curve[0], *sorted(curve[1:], key=lambda point: point.bits)):
+        style = "gold1" if point.fit else ""
+        name = point.name.replace("hand rule", t("hand rule", "手工规则")).replace("fit", t("fit", "适配"))
+        cells = [f"{point.bits:.2f}", f"{point.bytes / 1e6:,.1f}", *(_decibels(v) for v in (point.predicted, point.measured, point.worst))]  # fmt: skip
+        table.add_row(f"[{style}]{name}[/]" if style else name, *cells)
+    Console(highlight=False).print(table)
+    print(t("PSNR against float32, in dB; the worst of the pictures.", "与 float32 相比的 PSNR（dB）；最差为各画中最低者。"))  # fmt: skip
+
+
+def _decibels(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _how_to_use(result: FitResult, path: Path) -> str:
+    if not result.subject.layout.makers:
+        return t(
+            "Its tensors have diffusers' names: diffusers reads it; ComfyUI-GGUF and stable-diffusion.cpp may not.",
+            "其张量采用 diffusers 的名称：diffusers 可读；ComfyUI-GGUF 与 stable-diffusion.cpp 未必能读。",
+        )
+    return t(
+        f"Paint with it: starry paint --model {path} …; or put it where ComfyUI-GGUF or stable-diffusion.cpp look.",
+        f"用它作画：starry paint --model {path} …；或放入 ComfyUI-GGUF、stable-diffusion.cpp 的模型文件夹。",
+    )

@@ -1,0 +1,323 @@
+"""Sensitivities: each layer rounded alone, and what that does to small pictures, or to the velocity of a large model.
+
+A small model paints short pictures, half the usual side. Of a large one (``calibrate.is_large``) one small picture is
+painted once; its denoiser's inputs at a few steps are kept, and the error of its outputs there is measured instead. Whole
+paintings with all layers rounded tell what such errors mean in a picture. Every measurement is stored at once, so that a killed run resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from starrynight.fitting import table as tables
+from starrynight.fitting.blocks import PLAIN, TYPES, quantise
+from starrynight.fitting.formats import FLOAT8, candidates, probes, uniform
+from starrynight.fitting.layout import DenoiserLayout
+from starrynight.fitting.table import Sensitivity
+from starrynight.folding import calibrate
+from starrynight.folding.cache import CalibrationSample
+from starrynight.i18n import Text
+from starrynight.models import gguf
+from starrynight.models.catalogue import LocalModel
+from starrynight.models.load import denoiser
+from starrynight.numerics.device import exact_float32
+from starrynight.progress import ProgressCounter
+
+# Numbers of a layer, whole rows, on which the error of its weights in every type is measured.
+SAMPLE = 1 << 19
+# Denoiser calls of the small picture at which a large model's velocity is compared, and the steps of that picture.
+CALLS, STEPS = 3, 4
+# Prompts of the sensitivities; those on which results are judged are others. Layers that read the words matter for few
+# prompts and then much: with two prompts Firefly's context refiner looked ninety times less sensitive than one held-out
+# prompt found it (docs/fit.md), so there are eight, of both languages and all kinds.
+PROMPTS = (
+    *calibrate.CALIBRATION,
+    "a red fox in a birch forest, watercolour",
+    "樱花树下的小路，吉卜力风格",
+    "portrait of an old fisherman, oil painting",
+    "极简，一轮红日",
+    "a bowl of oranges on a blue cloth, monet",
+    "雪山与极光，水彩",
+)
+
+
+def samples_of(model: LocalModel) -> tuple[CalibrationSample, ...]:
+    """The small pictures of the measurement: eight short ones of half the usual side, or one of a large model."""
+    spec, first = model.spec, calibrate.usual(model)[0]
+    if calibrate.is_large(model):
+        return (CalibrationSample(PROMPTS[0], first.width, first.height, min(STEPS, first.steps), first.guidance, 11),)  # fmt: skip
+    side = max(spec.smallest, first.width // 2 // spec.multiple * spec.multiple)
+    steps = min(first.steps, max(STEPS, min(first.steps // 2, 2 * STEPS)))
+    return tuple(
+        CalibrationSample(prompt, side, side, steps, first.guidance, 11 + number)
+        for number, prompt in enumerate(PROMPTS)
+    )
+
+
+def rounded(weights: Tensor, kind: str, importance: Tensor | None = None) -> Tensor:
+    """The numbers that a weight means after it was stored in a type of GGUF, or in float8; float32."""
+    if kind == FLOAT8:
+        scale = weights.float().abs().amax().clamp_min(1e-30) / torch.finfo(torch.float8_e4m3fn).max
+        return (weights.float() / scale).to(torch.float8_e4m3fn).float() * scale
+    if kind in PLAIN:
+        return weights.to(PLAIN[kind]).float()
+    data = quantise(weights, kind, None if importance is None else importance.to(weights.device))
+    return gguf.decode(data.reshape(-1), kind).reshape(weights.shape)
+
+
+@dataclass
+class Subject:
+    """A loaded pipeline, the layout of its denoiser's file, and how much the columns of each layer matter."""
+
+    model: LocalModel
+    pipeline: Any
+    layout: DenoiserLayout
+    importance: dict[str, Tensor]
+
+    @property
+    def network(self) -> nn.Module:
+        return denoiser(self.pipeline)
+
+    @contextmanager
+    def stored_as(self, formats: Mapping[str, str]) -> Iterator[None]:
+        """The network with layers as they come back from these types."""
+        with ExitStack() as stack:
+            for name, kind in formats.items():
+                weights = self.layout.weight(self.network, name)
+                values = rounded(weights, kind, self.importance.get(name))
+                stack.enter_context(self.layout.replaced(self.network, {name: values}))
+            yield
+
+    def paint(self, sample: CalibrationSample) -> Tensor:
+        with exact_float32():
+            return calibrate.paint(self.pipeline, self.model, sample).cpu()
+
+
+# -- what the columns of a layer are multiplied by -------------------------------------------------------------------
+
+
+@contextmanager
+def watching_inputs(subject: Subject) -> Iterator[None]:
+    """Fill ``subject.importance`` with the mean squares of the inputs of every layer, over what runs meanwhile."""
+    modules, sums = dict(subject.network.named_modules()), dict[str, tuple[Tensor, int]]()
+
+    def hook(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+            x = args[0].detach().float().reshape(-1, args[0].shape[-1])
+            total, count = sums.get(name, (torch.zeros(x.shape[-1], device=x.device), 0))
+            sums[name] = total + x.square().sum(0), count + len(x)
+
+        return note
+
+    hooks = []
+    for layer in subject.layout.layers:
+        module = modules[subject.layout.rows[layer][0][0].removesuffix(".weight")]
+        hooks.append(module.register_forward_pre_hook(hook(layer)))
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+    subject.importance = {name: total / max(count, 1) for name, (total, count) in sums.items()}
+
+
+# -- two measures of an error ----------------------------------------------------------------------------------------
+
+
+class Paintings:
+    """The mean square error of a few small pictures."""
+
+    how = "paintings"
+
+    def __init__(self, subject: Subject, samples: Iterable[CalibrationSample]) -> None:
+        self.subject, self.samples = subject, tuple(samples)
+        with watching_inputs(subject):
+            self.references = [subject.paint(sample) for sample in self.samples]
+
+    def error(self) -> float:
+        errors = [
+            float((self.subject.paint(sample) - reference).square().mean())
+            for sample, reference in zip(self.samples, self.references, strict=True)
+        ]
+        return sum(errors) / len(errors)
+
+    def painted(self, formats: Mapping[str, str]) -> float:
+        """The mean square error of whole pictures of the usual side under an assignment."""
+        samples = calibrate.usual(self.subject.model)
+        exact = [self.subject.paint(sample) for sample in samples]
+        with self.subject.stored_as(formats):
+            pairs = zip(samples, exact, strict=True)
+            errors = [float((self.subject.paint(s) - e).square().mean()) for s, e in pairs]
+        return sum(errors) / len(errors)
+
+
+class Velocity:
+    """The squared error of what the denoiser answers at a few steps of one small picture, relative to its square."""
+
+    how = "velocity"
+
+    def __init__(self, subject: Subject, samples: Iterable[CalibrationSample]) -> None:
+        self.subject, (self.sample, *_) = subject, tuple(samples)
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
+
+        def note(module: nn.Module, args: tuple[Any, ...], words: dict[str, Any], output: Any) -> None:
+            self.calls.append((args, words, _answers(output)))
+
+        hook = subject.network.register_forward_hook(note, with_kwargs=True)
+        try:
+            with watching_inputs(subject):
+                self.reference = subject.paint(self.sample)
+        finally:
+            hook.remove()
+        last = len(self.calls) - 1
+        self.calls = [self.calls[n] for n in sorted({last * k // max(CALLS - 1, 1) for k in range(CALLS)})]
+
+    @torch.no_grad()
+    def error(self) -> float:
+        found = 0.0
+        with exact_float32():
+            for args, words, meant in self.calls:
+                answers = _answers(self.subject.network(*args, **words))
+                wrong = sum(float((a - m).square().sum()) for a, m in zip(answers, meant, strict=True))
+                found += wrong / max(sum(float(m.square().sum()) for m in meant), 1e-30)
+        return found / len(self.calls)
+
+    def painted(self, formats: Mapping[str, str]) -> float:
+        """The mean square error of the whole picture under an assignment."""
+        with self.subject.stored_as(formats):
+            return float((self.subject.paint(self.sample) - self.reference).square().mean())
+
+
+def _answers(output: Any) -> list[Tensor]:
+    """The tensors of a denoiser's output, detached, in float32: a tuple, a list within one, or an object with ``sample``."""
+    if isinstance(output, Tensor):
+        return [output.detach().float()]
+    if isinstance(output, list | tuple):
+        return [answer for part in output for answer in _answers(part)]
+    return _answers(output.sample)
+
+
+def meter(subject: Subject) -> Paintings | Velocity:
+    """The measure for a model of this size. It paints the references, and watches the layers' inputs meanwhile."""
+    kind = Velocity if calibrate.is_large(subject.model) else Paintings
+    return kind(subject, samples_of(subject.model))
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def plain_kind(weights: Tensor) -> str:
+    """BF16 where the numbers are bfloat16's own or beyond float16, else F16, which is nearer."""
+    exact = torch.equal(weights.bfloat16().to(weights.dtype), weights)
+    return "BF16" if exact or float(weights.abs().max()) > torch.finfo(torch.float16).max else "F16"
+
+
+def weight_errors(weights: Tensor, plain: str, importance: Tensor | None) -> dict[str, float]:
+    """The squared error of the weights in every type, relative to their squares, columns weighted by ``importance``."""
+    rows = weights[: max(1, SAMPLE // weights.shape[1])].float()
+    factor = (
+        torch.ones(rows.shape[1], device=rows.device) if importance is None else importance.to(rows.device)
+    )
+    total = float((factor * rows.square()).sum())
+    return {
+        kind: float((factor * (rounded(rows, kind, importance) - rows).square()).sum()) / max(total, 1e-30)
+        for kind in (*candidates(tuple(weights.shape), plain), FLOAT8)
+    }
+
+
+def empty_table(subject: Subject, how: str) -> Sensitivity:
+    """A table without errors of pictures: shapes, and the errors of the weights."""
+    layout, network = subject.layout, subject.network
+    found = Sensitivity(subject.model.spec.name, subject.model.fingerprint, how, layout.signature, {})
+    for layer in layout.layers:
+        weights = layout.weight(network, layer)
+        found.plain[layer] = plain_kind(weights)
+        found.weights[layer] = weight_errors(weights, found.plain[layer], subject.importance.get(layer))
+    return found
+
+
+def measurements(signature: Mapping[str, Any], known: Sensitivity | None = None) -> list[tuple[str, str]]:
+    """(layer, type) that are still to be measured."""
+    done = known.errors if known else {}
+    return [(layer, kind) for layer, shape in signature.items() for kind in probes(shape) if kind not in done.get(layer, {})]  # fmt: skip
+
+
+def measure(
+    subject: Subject, measure: Paintings | Velocity, found: Sensitivity, path: Path, counter: ProgressCounter
+) -> Sensitivity:
+    """Measure what is missing in ``found`` and store it at ``path`` after every step."""
+    left = measurements(found.signature, found)
+    counter.advance(Text("measured before", "此前已测"), len(measurements(found.signature)) - len(left))
+    for layer, kind in left:
+        with subject.stored_as({layer: kind}):
+            found.errors.setdefault(layer, {})[kind] = measure.error()
+        tables.store(path, found)
+        counter.advance(Text(f"rounding {layer}", f"舍入 {layer}"))
+    if found.scale == 1.0:
+        found.scale = picture_scale(measure, found, counter)
+        tables.store(path, found)
+    return found
+
+
+def picture_scale(measure: Paintings | Velocity, found: Sensitivity, counter: ProgressCounter) -> float:
+    """From the sum of the layers' errors to that of a whole picture: the larger of two, all in four and in five bits."""
+    scales = []
+    for kind in ("Q4_0", "Q5_0"):
+        counter.announce(Text(f"a picture in {kind}", f"以 {kind} 作画"))
+        assigned = uniform(found.signature, kind, found.plain)
+        alone = sum(found.error(layer, each) for layer, each in assigned.items())
+        scales.append(measure.painted(assigned) / max(alone, 1e-30))
+    return max(scales)
+
+
+# -- pictures that judge ---------------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Held-out pictures in float32, painted once, and how far an assignment's are from them."""
+
+    def __init__(
+        self, subject: Subject, samples: Iterable[CalibrationSample], found: Sensitivity, path: Path
+    ) -> None:
+        self.subject, self.samples, self.found, self.path = subject, tuple(samples), found, path
+        self._references: dict[CalibrationSample, Tensor] = {}
+
+    def errors(self, formats: Mapping[str, str], each: Callable[[], None] = lambda: None) -> list[float]:
+        """The mean square error of each picture under an assignment; what was painted before is not painted again.
+
+        ``each`` is called after every picture.
+        """
+        keys = [tables.assignment_key(formats, sample) for sample in self.samples]
+        known = self.found.judged
+        missing = [n for n, key in enumerate(keys) if key not in known]
+        for number in missing:  # before the network is changed
+            sample = self.samples[number]
+            if sample not in self._references:
+                self._references[sample] = self.subject.paint(sample)
+        if missing:
+            with self.subject.stored_as(formats):
+                for number in missing:
+                    picture = self.subject.paint(self.samples[number])
+                    error = (picture - self._references[self.samples[number]]).square().mean()
+                    known[keys[number]] = float(error)
+                    tables.store(self.path, self.found)
+                    each()
+        return [known[key] for key in keys]
+
+
+def rounding_rates(kinds: Iterable[str] = TYPES) -> dict[str, float]:
+    """Seconds a weight that this machine takes to store it in each type and read it back, from a small sample."""
+    sample, found = torch.randn(64, 512), {}
+    for kind in kinds:
+        begin = time.perf_counter()
+        rounded(sample, kind)
+        found[kind] = (time.perf_counter() - begin) / sample.numel()
+    return found

@@ -1,0 +1,157 @@
+"""A model's sensitivities: by how much each layer, rounded alone, changes a picture. JSON under STARRY_HOME/cache.
+
+Two types of a layer are measured; the others are scaled by the error of the weights. A layer's error follows its weights'
+error as a power between the two that were measured, and in proportion beyond the finer one, where everything is linear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starrynight.errors import MissingFile, Unfit
+from starrynight.fitting.formats import candidates
+from starrynight.fitting.programme import Option
+from starrynight.fitting.write import bytes_of
+from starrynight.models.catalogue import LocalModel
+from starrynight.settings import settings
+from starrynight.storage import write_cache
+
+VERSION = 1
+# The exponent between two measured types stays within these: one is linear, and an error that saturates flattens.
+POWERS = (0.5, 2.0)
+
+
+@dataclass
+class Sensitivity:
+    """``signature``: layer → shape. ``plain``: layer → its type of 16 bits. ``errors``: layer → type → mean square error of
+    pictures. ``weights``: layer → type → squared error of the weights relative to their squares, columns weighted by
+    their inputs. ``scale``: from what was measured to pictures as they are judged. ``how``: "paintings" or "velocity".
+    ``judged``: assignment and picture (``assignment_key``) → the picture's mean square error.
+    """
+
+    model: str
+    fingerprint: str
+    how: str
+    signature: dict[str, list[int]]
+    plain: dict[str, str]
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    scale: float = 1.0
+    judged: dict[str, float] = field(default_factory=dict)
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Sensitivity:
+        """What ``to_json`` gave. Raises ValueError, KeyError or TypeError for anything else."""
+        found = cls(**json.loads(text))
+        if found.version != VERSION or not isinstance(found.signature, dict):
+            raise ValueError("version")
+        return found
+
+    def error(self, layer: str, kind: str) -> float:
+        """The mean square error that a layer in a type adds to a picture, by itself."""
+        return self.scale * self._measured_scale(layer, self.weights[layer][kind])
+
+    def _measured_scale(self, layer: str, weight: float) -> float:
+        known = sorted(
+            (self.weights[layer][kind], error) for kind, error in self.errors.get(layer, {}).items()
+        )
+        if not known or weight <= 0:
+            return 0.0
+        (fine, low), (coarse, high) = known[0], known[-1]
+        if weight <= fine or coarse <= fine or min(low, high) <= 0:
+            return low * weight / fine if fine > 0 else high
+        power = math.log(high / low) / math.log(coarse / fine)
+        return low * float((weight / fine) ** min(max(power, POWERS[0]), POWERS[1]))
+
+    def options(self) -> dict[str, list[Option]]:
+        """For the programme: every type of every layer."""
+        return {
+            layer: [Option(kind, bytes_of(tuple(shape), kind), self.error(layer, kind)) for kind in candidates(shape, self.plain[layer])]
+            for layer, shape in self.signature.items()
+        }  # fmt: skip
+
+    def predicted(self, formats: Mapping[str, str]) -> float:
+        """PSNR in dB of pictures with layers in these types."""
+        return decibels(sum(self.error(layer, kind) for layer, kind in formats.items()))
+
+    def bytes(self, formats: Mapping[str, str]) -> int:
+        return sum(bytes_of(tuple(self.signature[layer]), kind) for layer, kind in formats.items())
+
+    def bits(self, formats: Mapping[str, str]) -> float:
+        """Bits a weight of the layers."""
+        return 8 * self.bytes(formats) / sum(math.prod(shape) for shape in self.signature.values())
+
+    def borrowed(self, other: Sensitivity) -> None:
+        """Take the errors that were measured on ``other``, each scaled by this model's error of the same weights."""
+        for layer, measured in other.errors.items():
+            self.errors[layer] = {
+                kind: error * self.weights[layer][kind] / max(other.weights[layer][kind], 1e-30)
+                for kind, error in measured.items()
+            }
+        self.scale, self.how = other.scale, other.how
+
+
+def decibels(error: float) -> float:
+    """PSNR of a mean square error of pictures between 0 and 1; 99 where nothing differs."""
+    return 99.0 if error <= 10**-9.9 else -10 * math.log10(error)
+
+
+def assignment_key(formats: Mapping[str, str], *more: object) -> str:
+    text = json.dumps([sorted(formats.items()), *map(repr, more)])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+# -- where tables lie ------------------------------------------------------------------------------------------------
+
+
+def path_of(model: LocalModel) -> Path:
+    """Where the table of exactly these weights is kept."""
+    return settings().cache / "sensitivities" / f"{model.fingerprint[:32]}.json"
+
+
+def stored(path: Path, signature: Mapping[str, Any] | None = None) -> Sensitivity | None:
+    """The table at ``path``; None if there is none that can be read, or one of other layers than ``signature``."""
+    try:
+        found = Sensitivity.from_json(path.read_text("utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if signature is None or found.signature == dict(signature) else None
+
+
+def store(path: Path, table: Sensitivity) -> None:
+    write_cache(path, table.to_json().encode())
+
+
+def complete(table: Sensitivity | None) -> bool:
+    """Whether every layer that can be quantised was measured."""
+    from starrynight.fitting.formats import probes
+
+    return table is not None and all(
+        set(probes(shape)) <= set(table.errors.get(layer, ())) for layer, shape in table.signature.items()
+    )
+
+
+def like(name: str, path: Path, signature: Mapping[str, Any]) -> Sensitivity:
+    """The complete table at ``path``, of the model called ``name``. Raises MissingFile, Unfit for another architecture."""
+    table = stored(path)
+    if table is None or not complete(table):
+        raise MissingFile(
+            f"No sensitivities of {name} were measured here to the end; measure them first: starry fit {name} --bits 5.",
+            f"这里还没有测完 {name} 的敏感度；请先测量：starry fit {name} --bits 5。",
+        )
+    if table.signature != dict(signature):
+        raise Unfit(
+            f"{name} has another architecture, so its sensitivities say nothing about this model; leave --like out.",
+            f"{name} 的架构不同，其敏感度不适用于该模型；请去掉 --like。",
+        )
+    return table
