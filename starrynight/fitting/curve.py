@@ -108,7 +108,10 @@ def _legend(t: Callable[[str, str], str]) -> list[str]:
     marks = ((GOLD, 2.6, "none"), (GOLD, 5, "none"), (FIRE, 5, "none"), ("none", 3, PALE))
     parts = []
     for number, (text, (fill, r, stroke)) in enumerate(zip(LEGEND, marks, strict=True)):
-        at, level = WIDTH - RIGHT - 250, HEIGHT - BOTTOM - 20 - LINE * (len(LEGEND) - 1 - number) - 4
+        at, level = (
+            LEFT + 16,
+            TOP + 22 + LINE * number,
+        )  # better pictures take more bits: this corner is empty
         parts.append(f'<circle cx="{at}" cy="{level - 4}" r="{r}" fill="{fill}" stroke="{stroke}"/>')
         parts.append(_text(at + 12, level, t(*text), MOON, 12))
     return parts

@@ -27,7 +27,7 @@ from starrynight.storage import make_folder, storing, write_atomic
 PAGE, CURVE, SCENE, NUMBERS = "report.md", "curve.svg", "scene.png", "fit.json"
 # What the scene is painted in, the most bits first; the fit stands after float32.
 SCENES = (FLOAT8, "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0")
-CAPTION, GAP, COLUMNS = 40, 8, 4
+CAPTION, GAP, COLUMNS, NARROWEST = 40, 8, 4, 200
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def sheet(found: list[Scene]) -> bytes:
     height, width = found[0].picture.shape[-2:]
     columns = min(COLUMNS, len(found))
     rows = -(-len(found) // columns)
-    step = width + GAP, height + CAPTION + GAP
+    step = max(width, NARROWEST) + GAP, height + CAPTION + GAP
     canvas = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), "#0b1026")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     for number, scene in enumerate(found):
