@@ -24,7 +24,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from starrynight.api import error_response
-from starrynight.api.limits import KeyCheck, TooMany
+from starrynight.api.limits import KeyCheck
 from starrynight.errors import StarryError
 from starrynight.i18n import Text
 from starrynight.jobs.keys import PREFIX, Key, Keys
@@ -152,10 +152,8 @@ class AccessMiddleware:
         if access.keys is not None and sent.startswith(PREFIX):
             try:
                 key = await access.keys.find(sent)
-            except TooMany as error:
-                return _too_many(caller, error)
             except StarryError as error:
-                return error_response(caller, type(error).__name__, Text(error.en, error.zh), error.status)
+                return _refused(caller, error)
             if key is not None:
                 caller.scope.setdefault("state", {})["key"] = key
                 return None
@@ -240,9 +238,11 @@ def _unauthorized(caller: HTTPConnection, access: Access, message: Text) -> Resp
     return refusal
 
 
-def _too_many(caller: HTTPConnection, error: TooMany) -> Response:
-    refusal = error_response(caller, "TooMany", Text(error.en, error.zh), error.status)
-    refusal.headers["Retry-After"] = str(error.retry_after)
+def _refused(caller: HTTPConnection, error: StarryError) -> Response:
+    """Too many requests of a key, or a database that does not answer."""
+    refusal = error_response(caller, type(error).__name__, Text(error.en, error.zh), error.status)
+    if error.retry_after is not None:
+        refusal.headers["Retry-After"] = str(error.retry_after)
     return refusal
 
 

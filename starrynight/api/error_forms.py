@@ -19,6 +19,7 @@ _CODES = {
     "BadRequest": "invalid_value", "UnknownName": "invalid_value", "WrongSize": "invalid_size", "MissingField": "missing_required_parameter",
     "UnknownField": "unknown_parameter", "BadFile": "invalid_image", "MissingFile": "not_found",
     "Unauthorized": "invalid_api_key", "Forbidden": "forbidden", "QueueFull": "rate_limit_exceeded",
+    "TooMany": "rate_limit_exceeded",
     "StarryError": "server_error",
 }  # fmt: skip
 
