@@ -16,6 +16,7 @@ StarryError
 │   └── NoRecipe      a picture without a recipe
 ├── Unfit             a LoRA that fits no layer, a checkpoint of another architecture
 ├── HubUnreachable    the model is not on this machine and its hub does not answer
+├── RemoteError       another server that paints failed, or does not answer
 ├── MissingPackage    an optional package is not installed
 ├── StorageError      the disk is full, or the folder is not writable
 │   └── Busy          another program or too many callers hold what is needed; try again
@@ -158,6 +159,10 @@ class Unfit(StarryError):
 
 class HubUnreachable(StarryError):
     exit_code, status = 4, 503
+
+
+class RemoteError(StarryError):
+    exit_code, status = 4, 502
 
 
 class MissingPackage(StarryError):

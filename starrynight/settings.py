@@ -88,6 +88,11 @@ def _home(named: str | None) -> Path:
         raise NoHome(named or "~") from error
 
 
+def variable(name: str) -> str | None:
+    """An environment variable that an entry of the user's names, such as where a key is."""
+    return os.environ.get(name)
+
+
 def _paths(listed: str) -> tuple[Path, ...]:
     """The absolute paths in a list like PATH's, in order, each once."""
     paths = [os.path.abspath(os.path.expanduser(path)) for path in listed.split(os.pathsep) if path.strip()]

@@ -27,6 +27,7 @@ from starrynight.settings import settings
 
 if TYPE_CHECKING:
     from starrynight.painting.painter import Painter
+    from starrynight.painting.remote import RemotePainter
 
 REPAINTED = 1.0  # strength within a mask or around the first picture, where something new is to be painted
 VERSIONS = ("starry-night", "torch", "diffusers", "transformers")
@@ -61,7 +62,7 @@ class Studio:
     ):
         self.save, self.device, self.attention = save, device, attention
         self.on_folding, self.count_clamps = on_folding, count_clamps
-        self._painter: Painter | None = None
+        self._painter: Painter | RemotePainter | None = None
 
     def paint(
         self,
@@ -83,12 +84,18 @@ class Studio:
             picture = as_picture(outcome, request, painter)
             yield SavedPicture(picture, self.save(picture))
 
-    def ready(self, request: PaintRequest) -> Painter:
+    def ready(self, request: PaintRequest) -> Painter | RemotePainter:
         """The painter for this request's model and precision, loaded unless the last one will do."""
-        from starrynight.painting.painter import Painter
-
         if self._painter is None or not self._painter.serves(request, self.device, self.attention):
             self._painter = None  # free the old model before the new one needs the memory
+            spec = catalogue.find(request.model)
+            if spec.remote:
+                from starrynight.painting.remote import RemotePainter
+
+                self._painter = RemotePainter(spec)
+                return self._painter
+            from starrynight.painting.painter import Painter
+
             self._painter = Painter.ready(
                 request, device=self.device, attention=self.attention, on_folding=self.on_folding,
                 count_clamps=self.count_clamps,
@@ -153,7 +160,7 @@ def _of_first_picture(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter) -> Picture:
+def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter | RemotePainter) -> Picture:
     """Eight bits, with the recipe that paints it again."""
     recipe = make_recipe(
         request, index=image.index, prompt=image.prompt, negative_prompt=image.negative_prompt,

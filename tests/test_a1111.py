@@ -87,7 +87,9 @@ def test_what_had_no_effect_is_told(server: Server) -> None:
         "vae_tiling": 1,
         "override_settings": {"CLIP_stop_at_last_layers": 2},
     }
-    info = json.loads(server.ask("/sdapi/v1/txt2img", body).json["info"])
+    answer = server.ask("/sdapi/v1/txt2img", body)
+    assert answer.status == 200, answer.body
+    info = json.loads(answer.json["info"])
     told = " ".join(note["en"] for note in info["warnings"])
     for name in ("DDIM", "karras", "eta", "forge_preset", "CLIP_stop_at_last_layers", "save_images"):
         assert name in told

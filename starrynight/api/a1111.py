@@ -34,7 +34,7 @@ from starrynight.text import excerpt
 
 router = APIRouter(route_class=Route)
 MOST = 64  # pictures of a request
-PAINTED = answers("A1111Pictures") | errors(404, 422, 429, 499, 501)
+PAINTED = answers("A1111Pictures") | errors(404, 422, 429, 499, 501, 502)
 LARGE = 2 * MAX_BYTES * 4 // 3 + (1 << 20)  # two pictures in Base64
 
 SAMPLERS = {  # our samplers by A1111's names
@@ -300,7 +300,7 @@ def _current(studio: Studio, with_image: bool) -> tuple[Job | None, str | None]:
     return None, None
 
 
-@router.post("/interrupt", responses=answers({"type": "object"}))
+@router.post("/interrupt", responses=answers("A1111Nothing"))
 async def interrupt(studio: StudioDep) -> dict[str, Any]:
     """Cancel every job of this family; its callers get the pictures that are finished."""
     for job in list(_active(studio.request.app)):
@@ -315,7 +315,7 @@ def _here() -> list[catalogue.ModelSpec]:
     return [spec for spec in map(catalogue.find, catalogue.names()) if catalogue.is_here(spec)]
 
 
-@router.get("/sd-models", responses=answers({"type": "array", "items": ref("A1111Model")}))
+@router.get("/sd-models", responses=answers("A1111Models"))
 def sd_models() -> list[dict[str, Any]]:
     return [
         {
@@ -337,7 +337,7 @@ def options(request: Request) -> dict[str, Any]:
 
 
 @router.post(
-    "/options", responses=answers({"type": "object"}) | errors(404), openapi_extra=body_of({"application/json": ref("A1111Options")})
+    "/options", responses=answers("A1111Nothing") | errors(404), openapi_extra=body_of({"application/json": ref("A1111Options")})
 )  # fmt: skip
 def set_options(fields: Annotated[dict[str, Any], Body()], request: Request) -> dict[str, Any]:
     """Choose ``sd_model_checkpoint`` for all callers of this family until the server ends; the others cannot be changed."""
@@ -354,7 +354,7 @@ def set_options(fields: Annotated[dict[str, Any], Body()], request: Request) -> 
     return {}
 
 
-@router.get("/samplers", responses=answers({"type": "array", "items": ref("A1111Named")}))
+@router.get("/samplers", responses=answers("A1111Names"))
 def samplers(request: Request) -> list[dict[str, Any]]:
     """Those of the chosen model, by A1111's names where it has them."""
     names = {ours: theirs for theirs, ours in SAMPLERS.items()}
@@ -362,7 +362,7 @@ def samplers(request: Request) -> list[dict[str, Any]]:
     return [{"name": names.get(key, key), "aliases": [key], "options": {}} for key in schedulers.names(flow)]
 
 
-@router.get("/schedulers", responses=answers({"type": "array", "items": ref("A1111Named")}))
+@router.get("/schedulers", responses=answers("A1111Names"))
 def schedules() -> list[dict[str, Any]]:
     return [
         {"name": name, "label": name.title(), "aliases": None, "default_rho": -1.0, "need_inner_model": False}
@@ -370,12 +370,12 @@ def schedules() -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/loras", responses=answers({"type": "array", "items": ref("A1111Named")}))
+@router.get("/loras", responses=answers("A1111Names"))
 def loras() -> list[dict[str, Any]]:
     return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in lora.names()]
 
 
-@router.get("/prompt-styles", responses=answers({"type": "array", "items": ref("A1111Named")}))
+@router.get("/prompt-styles", responses=answers("A1111Names"))
 def prompt_styles() -> list[dict[str, Any]]:
     return [
         {
@@ -387,18 +387,18 @@ def prompt_styles() -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/upscalers", responses=answers({"type": "array", "items": ref("A1111Named")}))
+@router.get("/upscalers", responses=answers("A1111Names"))
 def upscalers() -> list[dict[str, Any]]:
     """For a second pass, which is not offered: A1111's “None” alone."""
     return [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 4}]
 
 
-@router.get("/latent-upscale-modes", responses=answers({"type": "array", "items": ref("A1111Named")}))
+@router.get("/latent-upscale-modes", responses=answers("A1111Names"))
 def latent_upscale_modes() -> list[dict[str, Any]]:
     return []
 
 
-@router.get("/sd-vae", responses=answers({"type": "array", "items": {"type": "object"}}))
+@router.get("/sd-vae", responses=answers("A1111Names"))
 def sd_vae() -> list[dict[str, Any]]:
     return []
 

@@ -11,7 +11,7 @@ from starrynight.api.bodies import Route
 from starrynight.api.jobs import upload_place
 from starrynight.api.pools import DECODERS
 from starrynight.api.schema import answers, body_of
-from starrynight.errors import BadFile, BadRequest, UnknownField
+from starrynight.errors import BadFile, BadRequest, MissingField, UnknownField
 from starrynight.gallery.inspection import inspect_picture
 from starrynight.jobs.uploads import MAX_BYTES, check_length
 from starrynight.text import excerpt
@@ -37,7 +37,9 @@ async def inspect(request: Request) -> dict[str, Any]:
     """The body is one picture, or a form with one or many files ``file``. A file that is no picture has an ``error``."""
     async with upload_place(request):
         if not request.headers.get("content-type", "").startswith("multipart/"):
-            return {"pictures": [await _inspected("", await request.body())]}
+            if not (data := await request.body()):
+                raise MissingField("The body is empty; send a picture.", "请求体是空的；请发送图片。", "file")
+            return {"pictures": [await _inspected("", data)]}
         async with request.form(max_files=MAX_FILES, max_fields=8) as form:
             for name, value in form.multi_items():
                 if not isinstance(value, UploadFile):

@@ -40,7 +40,7 @@ MOST, MOST_PARTIALS = 10, 3  # pictures of a request, partial pictures of one
 FORMATS = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 DALLE_STYLES = ("vivid", "natural")  # of a model that OpenAI has retired; clients still send them
 
-PAINTED = answers("OpenAIImages") | errors(404, 422, 429, 499, 501)
+PAINTED = answers("OpenAIImages") | errors(404, 422, 429, 499, 501, 502)
 PAINTED[200]["content"]["text/event-stream"] = {"itemSchema": event_of("OpenAIEvent")}
 
 # Our fields by theirs. The other fields are read by name below.

@@ -47,6 +47,7 @@ ERRORS = {
     499: "The job was cancelled by another caller.",
     500: "The server failed; its log says why.",
     501: "An optional package is not installed.",
+    502: "The server that paints this model failed, or does not answer.",
     503: "Too many callers, or another program, hold what is needed.",
     507: "The disk is full, or the gallery is damaged or cannot be written to.",
 }

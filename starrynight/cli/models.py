@@ -11,7 +11,7 @@ import typer
 
 from starrynight.cli.terminal import MODEL_HELP, ProgressBar, app, help_page
 from starrynight.cli.usage import CommandGroup
-from starrynight.errors import MissingFile
+from starrynight.errors import BadRequest, MissingFile
 from starrynight.i18n import Text, is_chinese, t
 from starrynight.settings import settings
 
@@ -96,6 +96,8 @@ def model_state(model: ModelSpec) -> str:
     """Whether the model is installed, and if not, what is missing."""
     from starrynight.models.catalogue import is_here
 
+    if model.remote:
+        return t(f"painted at {model.remote.host}", f"在 {model.remote.host} 作画")
     if is_here(model):
         return t("installed", "本机已有")
     if model.parts and not all(path.is_file() for path in model.parts.values()) and model.path.exists():
@@ -195,6 +197,11 @@ def words(model: str | None = typer.Argument(None, help=MODEL_HELP)) -> None:
         "starry models add mine --transformer z_image_turbo_bf16.safetensors --text-encoder qwen_3_4b.safetensors --vae "
         "ae.safetensors",
         "starry models add film --base flux-schnell --vae ae.safetensors",
+        (
+            "starry models add far --url https://host/v1 --key-env FAR_KEY",
+            "another server paints",
+            "由另一台服务器作画",
+        ),
     )
 )
 def add(
@@ -219,9 +226,40 @@ def add(
     overwrite: bool = typer.Option(
         False, "--overwrite", help=t("Replace a model of this name.", "覆盖同名模型。")
     ),
+    url: str | None = typer.Option(
+        None,
+        "--url",
+        help=t("A server with OpenAI's Images API, up to /v1.", "带 OpenAI 图像接口的服务器，写到 /v1。"),
+    ),
+    remote_model: str | None = typer.Option(
+        None, "--remote-model", help=t("The model's name there.", "模型在那里的名字。")
+    ),
+    key_env: str | None = typer.Option(
+        None, "--key-env", help=t("The variable that holds its key.", "存放密钥的环境变量。")
+    ),
+    key_file: Path | None = typer.Option(
+        None, "--key-file", help=t("The file that holds its key.", "存放密钥的文件。")
+    ),
+    size: int = typer.Option(
+        1024, "--size", min=64, max=4096, help=t("Its usual side, in pixels.", "常用边长（像素）。")
+    ),
 ) -> None:
     from starrynight.models import assembly, catalogue, download
+    from starrynight.models.remote import Remote
 
+    if url is not None:
+        if transformer or text_encoder or vae or base:
+            raise BadRequest(
+                "A model is at --url or made of files, not both.",
+                "模型要么在 --url，要么由文件拼装，不能兼有。",
+            )
+        kept = str(key_file.expanduser().absolute()) if key_file else None
+        far = Remote(url, remote_model, key_env, kept, size)
+        entry = assembly.add_remote(name, far, overwrite)
+        print(f"✦ {entry.name} → starry paint … -m {entry.name}")
+        return
+    if remote_model or key_env or key_file:
+        raise BadRequest("These options belong to --url.", "这些选项须与 --url 一起使用。")
     entry = assembly.add(name, transformer, text_encoder, vae, base, overwrite)
     for component, path in entry.parts.items():
         print(f"  {component}: {path}")

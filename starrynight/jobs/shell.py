@@ -321,7 +321,7 @@ def _read(connection: Connection, message: Message) -> Picture | Refused | Told 
     """The value of a message; None for one of folding, and for the end without an error."""
     match message["kind"]:
         case "step":
-            return Step(message["picture"], message["step"], message["steps"], lambda: None, None)  # type: ignore[arg-type]
+            return Step(message["picture"], message["step"], message["steps"], lambda: None, None)
         case "picture":
             pixels = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(message["shape"])
             return Picture(pixels, message["recipe"], producer=settings().producer)

@@ -104,6 +104,7 @@ class Bench:
         latents: list[np.ndarray] = []
 
         def keep_latents(step: Step) -> None:
+            assert step.latents is not None  # the model is on this machine
             latents.append(step.latents.detach().float().cpu().numpy().copy())
 
         start = time.perf_counter()

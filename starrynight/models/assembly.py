@@ -10,6 +10,7 @@ from starrynight.errors import BadRequest, MissingFile, Unfit
 from starrynight.models import catalogue, gguf, parts, places, recognition, registry, single_file, weights
 from starrynight.models.recognition import MODEL_KINDS
 from starrynight.models.registry import Entry
+from starrynight.models.remote import Remote, checked
 
 
 def add(
@@ -27,9 +28,7 @@ def add(
     a file that does not belong where it was given.
     """
     registry.check_name(name)
-    if name.lower() in catalogue.table_names():
-        raise BadRequest(f"“{name}” is a model of the catalogue; choose another name.",
-                         f"“{name}”是目录里已有的模型；请换一个名字。")  # fmt: skip
+    _check_free(name)
     if not (denoiser or encoders or decoder):
         raise BadRequest("Name at least one file: --transformer, --text-encoder or --vae.",
                          "请至少给出一个文件：--transformer、--text-encoder 或 --vae。")  # fmt: skip
@@ -49,6 +48,21 @@ def add(
     entry = Entry(name, under.name, found)
     registry.write(entry, overwrite=overwrite)
     return entry
+
+
+def add_remote(name: str, remote: Remote, overwrite: bool = False) -> Entry:
+    """Keep a model that another server paints. Raises BadRequest for a name that is taken, or what ``remote.checked`` refuses."""
+    registry.check_name(name)
+    _check_free(name)
+    entry = Entry(name, "", {}, checked(remote))
+    registry.write(entry, overwrite=overwrite)
+    return entry
+
+
+def _check_free(name: str) -> None:
+    if name.lower() in catalogue.table_names():
+        raise BadRequest(f"“{name}” is a model of the catalogue; choose another name.",
+                         f"“{name}”是目录里已有的模型；请换一个名字。")  # fmt: skip
 
 
 def _base_of(network: Path | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import BadFile, MissingFile, StarryError, UnknownName
+from starrynight.errors import BadFile, MissingFile, StarryError, Unfit, UnknownName
 from starrynight.models import (
     fitted,
     habits,
@@ -29,6 +29,7 @@ from starrynight.models.fingerprint import fingerprint
 from starrynight.models.habits import SILENT, Habits
 from starrynight.models.recognition import MODEL_KINDS, NETWORKS
 from starrynight.models.registry import Entry
+from starrynight.models.remote import Remote
 from starrynight.models.single_file import Layout
 from starrynight.models.sizes import TrainedSizes
 from starrynight.models.weights import PICKLED, WeightFile, config_or_empty, fold_is_proved
@@ -49,7 +50,7 @@ class ModelSpec:
     to ``largest``. ``languages`` are those the text encoder reads; empty if unknown. ``guided`` is False where a distilled
     model ignores guidance; ``negatives`` is False where it was not trained on negative prompts, so that styles leave
     theirs out. ``habits``: what its files say (``models.habits``); ``trained``: the sizes that they name, if they do. ``flow`` separates flow matching from noise prediction. ``float32_vae``: the makers decode in float32.
-    ``bytes`` is the approximate download.
+    ``bytes`` is the approximate download. ``remote``: the server that paints it; nothing of it is on this machine.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelSpec:
     bytes: int = 0
     habits: Habits = SILENT
     trained: TrainedSizes | None = None
+    remote: Remote | None = None
 
     @property
     def width(self) -> int:
@@ -265,6 +267,11 @@ def resolve(model: ModelSpec | str, base: str | None = None) -> LocalModel:
     damaged.
     """
     spec = find(model, base) if isinstance(model, str) else model
+    if spec.remote:
+        raise Unfit(
+            f"“{spec.name}” is painted at {spec.remote.host}; this works with models on this machine.",
+            f"“{spec.name}”在 {spec.remote.host} 作画；此功能只适用于本机上的模型。",
+        )
     for path in (*spec.parts.values(), spec.path):
         if not path.exists():
             raise MissingFile(f"There is no file or folder “{path}”.", f"找不到文件或文件夹“{path}”。")
@@ -423,6 +430,11 @@ def _inside(path: Path, base: str) -> dict[str, Path]:
 
 def _registered(entry: Entry) -> ModelSpec:
     """The row of a model put together from files: what its denoiser's file says of itself, else its base's habits."""
+    if far := entry.remote:
+        return ModelSpec(
+            name=entry.name, en=f"{entry.name}, painted at {far.host}", zh=f"{entry.name}，在 {far.host} 作画", remote=far,
+            path=registry.path_of(entry.name), size=far.size, steps=far.steps, guidance=far.guidance, multiple=1, negatives=False,
+        )  # fmt: skip
     base = find(entry.base)
     path = next((entry.parts[kind] for kind in MODEL_KINDS if kind in entry.parts), base.path)
     usual = _local(path, entry.base) if path.is_file() and single_file.is_known(path) else base

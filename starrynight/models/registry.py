@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starrynight.errors import BadFile, BadRequest, UnknownName
-from starrynight.models import weights
+from starrynight.models import remote, weights
+from starrynight.models.remote import Remote
 from starrynight.settings import settings
 from starrynight.storage import storing, write_atomic
 
@@ -25,12 +27,13 @@ _FILES = (".safetensors", ".gguf", ".json", *weights.PICKLED)
 @dataclass(frozen=True)
 class Entry:
     """``base``: the model whose small files, and whatever ``parts`` do not replace, are used. ``parts``: component →
-    file.
+    file. ``remote``: instead of both, the server that paints.
     """
 
     name: str
     base: str
     parts: Mapping[str, Path]
+    remote: Remote | None = None
 
     def missing(self) -> list[Path]:
         """The files that are no longer where they were."""
@@ -58,6 +61,8 @@ def read(name: str) -> Entry | None:
         found = weights.read_json(path)
     except BadFile:
         found = {}
+    if found.get("starry_model") == VERSION and (elsewhere := remote.read(found.get("remote"))):
+        return Entry(stem, "", {}, elsewhere)
     base, parts = found.get("base"), found.get("parts")
     right = found.get("starry_model") == VERSION and isinstance(base, str)
     if not (right and isinstance(parts, dict) and _are_paths(parts)):
@@ -79,11 +84,13 @@ def write(entry: Entry, *, overwrite: bool) -> Path:
             f"已有名为“{taken}”的模型；请换一个名字，或用 --overwrite 覆盖。",
         )
     path = path_of(taken or entry.name)
-    content = {
+    content: dict[str, Any] = {
         "starry_model": VERSION,
         "base": entry.base,
         "parts": {component: str(file) for component, file in entry.parts.items()},
     }
+    if entry.remote:
+        content = {"starry_model": VERSION, "remote": entry.remote.to_dict()}
     with storing(path):
         return write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1).encode(), overwrite=True)
 

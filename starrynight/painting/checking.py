@@ -25,6 +25,8 @@ from starrynight.text import excerpt
 
 def check(request: PaintRequest, model: ModelSpec) -> None:
     """Raises BadRequest (WrongSize; UnknownName for a style, sampler or LoRA) or BadFile (a LoRA, the init image)."""
+    if model.remote:
+        _check_remote(request, model)
     model = as_asked(request, model)
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
     words_of(request, model, request.seed_of(0))
@@ -41,6 +43,21 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
             raise BadRequest(
                 f"Strength {request.strength:g} of {request.steps} steps leaves none to take; raise either.",
                 f"强度 {request.strength:g} 配 {request.steps} 步，一步也不剩；请提高其一。",
+            )
+
+
+def _check_remote(request: PaintRequest, model: ModelSpec) -> None:
+    """Raises BadRequest for what only models on this machine do."""
+    given = {
+        "precision": request.precision != "auto", "sampler": request.sampler, "prediction": request.prediction,
+        "loras": request.loras, "mask": request.mask, "extend": request.extend, "variation": request.variation,
+    }  # fmt: skip
+    for name, value in given.items():
+        if value:
+            raise BadRequest(
+                f"{name} applies to models on this machine, and {model.en}; leave it out.",
+                f"{name} 只适用于本机上的模型，而 {model.zh}；请不要给出。",
+                name,
             )
 
 

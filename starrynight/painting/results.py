@@ -48,14 +48,14 @@ class Refused:
 class Step:
     """A step just taken: picture ``picture`` of the batch, step ``step`` of ``steps``, all from 0.
 
-    ``latents`` are the pipeline's own tensor, for measurements; it must not be written to.
+    ``step`` is -1 while another server paints, which does not tell. ``latents`` are the pipeline's own tensor, for measurements; it must not be written to.
     """
 
     picture: int
     step: int
     steps: int
     look: Callable[[], np.ndarray | None]
-    latents: torch.Tensor
+    latents: torch.Tensor | None
 
     def preview(self) -> np.ndarray | None:
         """uint8 [h, w, 3], small and cheap; None for a family whose latents are not a plane."""
