@@ -191,6 +191,46 @@ def test_turbo_is_known_by_its_makers_name_and_a_known_hub_id_by_its_row(tmp_pat
     )
 
 
+CLASSES = {
+    "StableDiffusionPipeline": (50, 7.5, 77),
+    "StableDiffusionXLPipeline": (30, 5.0, 77),
+    "SanaPipeline": (20, 4.5, 300),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_hub_id_that_is_not_here_has_the_habits_of_a_cached_index(tmp_path, monkeypatch, name):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--someone--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "snapshots" / "abc" / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    spec = catalogue.find("someone/model")
+    assert (spec.steps, spec.guidance, spec.max_tokens) == CLASSES[name]
+    assert spec.habits.pipeline == name
+    assert spec.habits.notes == ()
+
+
+def test_of_a_hub_id_alone_it_is_said_that_nothing_is_known(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    spec = catalogue.find("someone/model")
+    request = ask(spec.name, sampler="ddim", prediction="v_prediction")
+    checking.check(request, spec)  # neither can be refused before its files are here
+    checking.check(ask(spec.name, sampler="heun"), spec)
+    with pytest.raises(BadRequest):
+        checking.check(ask(spec.name, sampler="nonsense"), spec)
+    ((en, zh),) = checking.warnings_for(request, spec)
+    for figure in ("8", "2", "1024×1024", "someone/model --small"):
+        assert figure in en
+        assert figure in zh
+    assert catalogue.find("stabilityai/sd-turbo").habits.notes == ()  # a row of the table is known
+
+
 def test_a_folders_size_is_its_denoisers(tmp_path):
     folder = tiny.save("sd", tmp_path / "model")
     tiny.rewrite_json(folder / "unet" / "config.json", sample_size=256)

@@ -448,7 +448,7 @@ def test_the_first_picture_is_upright_and_covers_the_frame(tmp_path):
     assert note is None
     assert upright.getpixel((10, 5))[2] > 200  # blue on top
     wide, note = fit_init_image(path, 20, 20)
-    assert note == "crop 20x40→20x20"
+    assert note == ("crop 20x40→20x20", "裁剪 20x40→20x20")
     assert wide.size == (20, 20)
 
 

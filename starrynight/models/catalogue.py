@@ -444,11 +444,19 @@ def _registered(entry: Entry) -> ModelSpec:
     )  # fmt: skip
 
 
+def _not_here(model: ModelSpec) -> ModelSpec:
+    """A model whose files are not here: a row of the table, or a hub id of which little is known."""
+    if model.hub is None or any(model.hub in (row.hub, row.modelscope) for row in MODELS):
+        return replace(model, habits=Habits(own_flow=model.flow))
+    known = habits.before_download(model.hub, model.steps, model.guidance, model.size)
+    return replace(model, multiple=8, **known)
+
+
 def _as_found(model: ModelSpec) -> ModelSpec:
     """The row corrected by what the model's own folder says, where the folder is here."""
     folder = find(model.base).path if model.base else model.path
     if not (folder / "model_index.json").is_file():
-        return model if model.path.is_file() else replace(model, habits=Habits(own_flow=model.flow))
+        return model if model.path.is_file() else _not_here(model)
     if model.name not in names() and model.base is None:
         called = config_or_empty(folder / "model_index.json").get("_name_or_path")
         known = _like(model.hub or called, model)

@@ -48,7 +48,8 @@ class Habits:
 
     ``conflict``: the file contradicts itself in a way that only ``--prediction`` decides. ``notes``: what else it says.
     ``pipeline``: the pipeline class, if known. ``own_flow``: whether the architecture was made for flow matching.
-    ``takes_negatives``: False where the pipeline ignores a negative prompt.
+    ``takes_negatives``: False where the pipeline ignores a negative prompt. ``unknown``: only a hub id is known, so nothing can
+    be refused for what the model is.
     """
 
     prediction: str | None = None
@@ -60,6 +61,7 @@ class Habits:
     pipeline: str = ""
     own_flow: bool = True
     takes_negatives: bool = True
+    unknown: bool = False
 
     @property
     def weighted(self) -> bool:
@@ -299,6 +301,26 @@ def of_folder(folder: Path, flow: bool) -> Habits:
     return Habits(pipeline=pipeline, own_flow=flow, takes_negatives=negatives, notes=notes)
 
 
+def before_download(hub: str, steps: int, guidance: float, size: int) -> dict[str, Any]:
+    """The fields of a ModelSpec of which only the hub id is known: what a model_index.json in huggingface_hub's cache says, else
+    none but a note with the settings that are taken otherwise. ``size``: pixels a side.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(hub, "model_index.json")
+    if isinstance(cached, str):
+        folder = Path(cached).parent
+        return settings_of_folder(folder, hub) | {"habits": replace(of_folder(folder, True), unknown=True)}
+    note = Text(
+        f"Nothing is known of {hub} before its download; where the request does not say otherwise, it takes {steps} steps, "
+        f"guidance {guidance:g} and {size}×{size} pixels. "
+        f"starry models pull {hub} --small fetches what it says of itself.",
+        f"下载之前对 {hub} 一无所知；请求没有写明的，采用 {steps} 步、引导 {guidance:g}、{size}×{size} 像素。"
+        f"starry models pull {hub} --small 可取来它对自身的说明。",
+    )
+    return {"habits": Habits(unknown=True, notes=(note,))}
+
+
 def native_size(folder: Path) -> int | None:
     """The side in pixels that the denoiser was trained on: its ``sample_size`` times the autoencoder's reduction."""
     for name in ("unet", "transformer"):
@@ -324,6 +346,8 @@ def asked(habits: Habits, prediction: str | None, name: Text) -> Habits:
     Raises BadFile for a file that contradicts itself if the request does not decide, and BadRequest for a prediction that
     means nothing for the model ``name``.
     """
+    if habits.unknown:  # judged again once its files are here
+        return habits
     if prediction is None:
         if habits.conflict:
             raise BadFile(

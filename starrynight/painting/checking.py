@@ -31,7 +31,10 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
     check_size(request.width, request.height, model.multiple, model.smallest, model.largest)
     words_of(request, model, request.seed_of(0))
     if request.sampler is not None:
-        class_name, _ = schedulers.find(request.sampler, model.flow)
+        flow = (
+            model.flow if not model.habits.unknown else schedulers.key_of(request.sampler) in schedulers.FLOW
+        )
+        class_name, _ = schedulers.find(request.sampler, flow)
         sampler = schedulers.key_of(request.sampler)
         habits.check_sampler(model.habits, sampler, class_name, Text(model.en, model.zh))
     for name, *_ in request.loras:
