@@ -85,7 +85,7 @@ def test_what_had_no_effect_is_told(server: Server) -> None:
         "steps": 1,
         "seed": 5,
         "eta": 0.5,
-        "vae_tiling": 1,
+        "forge_preset": "flux",
         "override_settings": {"CLIP_stop_at_last_layers": 2},
     }
     answer = server.ask("/sdapi/v1/txt2img", body)
