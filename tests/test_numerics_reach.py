@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from exactness import verdict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from starrynight.numerics.effective import EffectiveWeight, effective_weights, s
 from starrynight.numerics.fold import compose, fold_and_cast, fold_modules, fold_tensor, only, write_folded
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, solve_folds
 from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.painting import fallback
 
 WIDTH = 16
 
@@ -129,6 +131,13 @@ def test_a_weight_that_is_also_read_otherwise_keeps_its_scale(kind: str) -> None
         assert torch.equal(call(folded, seed), call(module, seed))
 
 
+@pytest.mark.parametrize("kind", [*SUMS, *OTHERS])
+def test_sums_are_exact_op_by_op_under_any_plan(kind: str) -> None:
+    found = verdict(lambda: rounded(Encoder((SUMS | OTHERS)[kind])), call)
+    assert found.kind == "same", found.reason
+    assert found.folds
+
+
 def test_a_tied_weight_is_summed_once_and_other_names_of_its_memory_are_refused() -> None:
     class Tied(Encoder):
         def __init__(self) -> None:
@@ -207,6 +216,25 @@ def test_a_folded_sum_in_float16_is_rounded_once() -> None:
     fold_and_cast(part, prefixed, torch.float16, "a")
     assert torch.equal(dict(part.named_parameters())["after.weight"], wanted)
     assert call(part, 11).isfinite().all()
+
+
+@pytest.mark.parametrize("sum_before", [True, False])
+def test_a_replanned_component_has_the_sums_of_its_new_plan(sum_before: bool) -> None:
+    module = rounded(Encoder())
+    plans = [solve_folds(traced(module)), FoldPlan()][:: 1 if sum_before else -1]
+    before, after = (
+        FoldPlan(*({f"a.{n}": p for n, p in each.items()} for each in (plan.parameters, plan.epsilons)),
+                 offsets={f"a.{n}": p for n, p in plan.offsets.items()})
+        for plan in plans
+    )  # fmt: skip
+    old, new = copy.deepcopy(module), copy.deepcopy(module)
+    fold_modules({"a": old}, before)
+    fold_modules({"a": new}, after)
+    part = fallback.Component("a", {"a": old})
+    changed = fallback.difference(before, after, part)
+    part.refold(changed, {f"a.{name}": tensor for name, tensor in new.named_parameters()})
+    assert torch.equal(call(old, 11), call(module, 11))
+    assert fallback.updated(before, changed, part) == after
 
 
 def test_a_checkpoint_carries_no_sum(tmp_path: Path) -> None:
