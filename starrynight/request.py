@@ -37,6 +37,7 @@ STRENGTH = 0.6
 # Fields that a request names only when they are given, with their defaults.
 YOUNGER: dict[str, Any] = {
     "prediction": None, "lora_partial": False, "mask": None, "extend": None, "variation": 0.0, "variation_seed": None,
+    "verify": False,
 }  # fmt: skip
 SIDES = ("left", "top", "right", "bottom")  # of ``extend``
 
@@ -63,8 +64,9 @@ class PaintRequest:
     denoising schedule that is applied to ``init_image``. ``mask`` is a picture of its size: white is painted, black is kept.
     ``extend`` = (left, top, right, bottom) pixels are painted around ``init_image``, within ``width`` × ``height``. A missing
     seed is drawn once, here. ``variation`` in [0, 1] mixes the noise of ``variation_seed`` into each picture's own; 0 changes
-    nothing. ``lora_partial`` applies LoRAs of which under half of the layers fit. Raises ``BadRequest`` (or its
-    ``WrongSize``, ``UnknownName``) with the field and its valid values.
+    nothing. ``lora_partial`` applies LoRAs of which under half of the layers fit. ``verify`` computes the denoiser's first
+    prediction in float32 too and tells how far the chosen format is from it; the picture is the same. Raises
+    ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the field and its valid values.
     """
 
     prompt: str
@@ -88,6 +90,7 @@ class PaintRequest:
     extend: tuple[int, int, int, int] | None = None
     variation: float = 0.0
     variation_seed: int | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         checked = {
@@ -109,6 +112,7 @@ class PaintRequest:
             "seed": _seed(self.seed, count),
             "loras": _loras(self.loras),
             "lora_partial": _flag("lora_partial", self.lora_partial),
+            "verify": _flag("verify", self.verify),
             "extend": _extend(self.extend, width, height),
             "variation": (variation := _real("variation", self.variation, 0, 1)),
             "variation_seed": _variation_seed(self.variation_seed, variation),

@@ -123,11 +123,35 @@ class FallbackAttempt:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """The denoiser's first prediction in its own ``format`` and in float32, from the same inputs and weights.
+
+    ``error``: ‖x − r‖ / ‖r‖, r in float32; None where float32 did not fit into memory or a result is not finite.
+    """
+
+    format: str
+    error: float | None = None
+
+    def message(self, lang: str) -> str:
+        """“step 1 in bfloat16 is 0.42 % from float32”."""
+        if self.error is None:
+            return Text(
+                f"step 1 in {self.format} could not be compared with float32 (not enough memory, or not finite)",
+                f"第 1 步（{self.format}）无法与 float32 比较（内存不足或数值失效）",
+            ).to(lang)
+        share = f"{100 * self.error:.2g} %"
+        return Text(
+            f"step 1 in {self.format} is {share} from float32",
+            f"第 1 步（{self.format}）与 float32 相差 {share}",
+        ).to(lang)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """``outcome``: "hang" (every number was finite; no more is known), "refuse", "unchecked", or "uniform" (one colour in
     every pixel). ``reasons``: messages in English, ``reasons_zh`` the same in Chinese. ``attempts``: all
     fallbacks tried, in order. ``clamps``: how many numbers the libraries' own clamps changed, by "module op";
-    None: not counted.
+    None: not counted. ``verified``: one prediction beside float32, where the request asked for it.
     """
 
     outcome: str = "unchecked"
@@ -135,6 +159,7 @@ class Verdict:
     attempts: tuple[FallbackAttempt, ...] = ()
     clamps: Mapping[str, int] | None = field(default=None, hash=False)
     reasons_zh: tuple[str, ...] = ()
+    verified: Verified | None = None
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -154,6 +179,8 @@ class Verdict:
             payload["rungs"] = [attempt.to_dict() for attempt in self.attempts]
         if self.clamps is not None:
             payload["clamps"] = dict(self.clamps)
+        if self.verified is not None:
+            payload["verified"] = asdict(self.verified)
         return payload
 
     @classmethod
@@ -162,6 +189,9 @@ class Verdict:
         attempts = tuple(FallbackAttempt.from_dict(attempt) for attempt in payload.get("rungs", ()))
         return cls(payload["outcome"], tuple(payload.get("reasons", ())), attempts, payload.get("clamps"),
                    tuple(payload.get("reasons_zh", ())))  # fmt: skip
+        verified = Verified(**payload["verified"]) if payload.get("verified") else None
+        reasons = tuple(payload.get("reasons", ()))
+        return cls(payload["outcome"], reasons, attempts, payload.get("clamps"), verified)
 
     def recoveries(self, lang: str) -> list[str]:
         """One line for each recovered fault: where it arose, and the fallback that recovered."""

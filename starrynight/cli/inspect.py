@@ -12,6 +12,8 @@ from starrynight.i18n import t
 from starrynight.settings import settings
 from starrynight.text import printed_json, without_bidi
 from starrynight.verdict import OUTCOME_NAMES, Verdict, reasons_in
+from starrynight.text import excerpt, printed_json, without_bidi
+from starrynight.verdict import OUTCOME_NAMES, Verdict, Verified
 
 HELP = help_page(
     (
@@ -94,7 +96,12 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     reasons = "; ".join(reasons_in(verdict, settings().lang))
     rows.append((t("verdict", "检查"), name + (f" ({reasons})" if reasons else "")))
     rows += _fits(raw)
-    return [*rows, *((t("recovered", "修复"), line) for line in _recoveries(verdict)), *_clamped(verdict)]
+    return [
+        *rows,
+        *((t("recovered", "修复"), line) for line in _recoveries(verdict)),
+        *_clamped(verdict),
+        *_verified(verdict),
+    ]
 
 
 def _stored(model: object, plan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -155,6 +162,15 @@ def _recoveries(verdict: dict[str, Any]) -> list[str]:
         return Verdict.from_dict(verdict).recoveries(t("en", "zh"))
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
+
+
+def _verified(verdict: dict[str, Any]) -> list[tuple[str, str]]:
+    found = verdict.get("verified")
+    if not isinstance(found, dict) or not isinstance(found.get("format"), str):
+        return []
+    error = found.get("error")
+    one = Verified(excerpt(found["format"]), float(error) if isinstance(error, int | float) else None)
+    return [(t("verified", "验证"), t(one.message("en"), one.message("zh")))]
 
 
 def _clamped(verdict: dict[str, Any]) -> list[tuple[str, str]]:

@@ -87,6 +87,14 @@ CLAMPS = typer.Option(
         "Count the values that the libraries' own clamps change (slower).", "统计各库自行截断的数（较慢）。"
     ),
 )
+VERIFY = typer.Option(
+    False,
+    "--verify",
+    help=t(
+        "Compute one step in float32 too and tell the format's error.",
+        "另以 float32 计算一步，并给出所选格式的误差。",
+    ),
+)
 UPSCALE = typer.Option(None, help=t("Upscale each picture by 2 or 4.", "把每幅画放大 2 或 4 倍。"))
 HERE = typer.Option(
     False,
@@ -131,6 +139,7 @@ def paint(
     ),
     device: str | None = DEVICE,
     clamps: bool = CLAMPS,
+    verify: bool = VERIFY,
     upscale: int | None = UPSCALE,
     out: Path | None = OUT,
     overwrite: bool = typer.Option(
@@ -147,7 +156,7 @@ def paint(
         lora_partial=lora_partial or None,
         negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
         prediction=prediction, mask=str(mask) if mask else None, extend=parse_extend(extend), variation=variation,
-        variation_seed=variation_seed,
+        variation_seed=variation_seed, verify=verify or None,
     )  # fmt: skip
     hang = _destination(out, request.count, overwrite)
     if upscale is not None:
@@ -373,6 +382,8 @@ def picture_line(saved: SavedPicture) -> str:
     if verdict.clamps is not None:
         count = sum(verdict.clamps.values())
         notes.append(t(f"{count} values clamped", f"有 {count} 个数被截断"))
+    if verdict.verified is not None:
+        notes.append(t(verdict.verified.message("en"), verdict.verified.message("zh")))
     facts = [f"{t('seed', '种子')} {recipe['seed']}", f"{main['format']}{t(': ', '：')}{reason}", *notes]
     return f"✦ {saved.place}  {' · '.join(facts)}"
 

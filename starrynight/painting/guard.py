@@ -11,6 +11,7 @@ once, and from there every stage is checked before the next. The verdict is the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,12 +26,15 @@ from starrynight.errors import BrokenNumbers, OutOfMemory
 from starrynight.i18n import Text
 from starrynight.models.library_errors import out_of_memory
 from starrynight.models.load import forget_format, networks, note_format
+from starrynight.numerics.device import exact_float32
 from starrynight.numerics.dtypes import cast
 from starrynight.numerics.finite import ClampCounter, locate_fault
+from starrynight.numerics.modules import tensors_in
 from starrynight.painting import fallback, schedulers
 from starrynight.painting.fallback import FALLBACKS, Component
 from starrynight.painting.flags import Flags, Look, find
 from starrynight.verdict import OUT_OF_MEMORY, STAGES, FallbackAttempt, Fault, Verdict, names_of, split
+from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, Verified, names_of
 
 # Networks of a pipeline that produce none of the picture's numbers.
 AUXILIARY_NETWORKS = ("safety_checker", "image_encoder")
@@ -71,6 +75,8 @@ class Guard:
         self.attempts: list[FallbackAttempt] = []
         self.seen: set[str] = set()
         self.clamps: Counter[str] = Counter()
+        self.verify = False  # whether to compute the first prediction in float32 too
+        self.verified: Verified | None = None
         self._told = 0  # steps of the picture that ``after_step`` was called for
         self._begin(self.late)
 
@@ -92,6 +98,7 @@ class Guard:
         Whatever a fallback changed for the picture is undone at its end.
         """
         self.attempts, self.seen, self.clamps, self._told = [], set(), Counter(), 0
+        self.verified = None
         self._begin(self.late)
         note_format(self._network)
         try:
@@ -153,6 +160,8 @@ class Guard:
         en, zh = split((*remarks, *skipped))
         clamps = dict(sorted(self.clamps.items())) if self.count_clamps else None
         return Verdict("unchecked" if unseen else "hang", en, tuple(self.attempts), clamps, zh)
+        outcome = "unchecked" if unseen else "hang"
+        return Verdict(outcome, reasons, tuple(self.attempts), clamps, self.verified)
 
     # -- where it is attached ----------------------------------------------------------------------------------------
 
@@ -255,6 +264,8 @@ class Guard:
             return None
         self.seen.add("prediction")
         run = partial(module, *args, **kwargs)
+        if self.verify and self.verified is None:
+            self.verified = self._beside_float32(run, output)
         if self._flags is not None:
             self._outputs.append(output)
             self._look(output, "prediction")
@@ -262,6 +273,26 @@ class Guard:
         if self.count_clamps:
             output = self._count_clamps(self.denoiser, run)
         return cast(self._recovered("prediction", self.step, self.denoiser, run, output), torch.float32)
+
+    def _beside_float32(self, run: Callable[[], Any], output: Any) -> Verified:
+        """The first prediction again with the same inputs and weights, in float32; the weights are restored bit for bit."""
+        held = self.denoiser.half()
+        if held is None:
+            return Verified("float32", 0.0)
+        twin = Component(self.denoiser.name, self.denoiser.networks, self.denoiser.stores)
+        error: float | None = None
+        with self._hooks_off(), exact_float32():
+            try:
+                twin.recast(torch.float32)
+                note_format(self._network)
+                error = _relative_error(output, run())
+            except (RuntimeError, MemoryError, OutOfMemory) as failure:
+                if out_of_memory(failure) is None:
+                    raise
+            finally:
+                twin.restore()
+                note_format(self._network)
+        return Verified(str(held)[6:], error if error is not None and math.isfinite(error) else None)
 
     def _checked(self, stage: str, part: Component, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
@@ -374,6 +405,14 @@ class Guard:
             if module:
                 self.clamps[f"{module} {op}"] += count
         return value
+
+
+def _relative_error(value: Any, reference: Any) -> float:
+    """‖x − r‖ / ‖r‖ over all numbers of two outputs."""
+    pairs = list(zip(tensors_in(value), tensors_in(reference), strict=True))
+    different = sum(float((x.double() - r.double()).square().sum()) for x, r in pairs)
+    whole = sum(float(r.double().square().sum()) for _, r in pairs)
+    return math.sqrt(different / whole) if whole else math.sqrt(different)
 
 
 def _try(run: Callable[[], Any], stage: str, step: int | None) -> tuple[Any, Fault | None]:

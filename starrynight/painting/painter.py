@@ -170,6 +170,7 @@ class Painter:
         """
         request = request.without_tags()
         checking.check(request, self.model.spec)
+        self.guard.verify = request.verify
         place = partial(offload.place, self.pipeline, self.device, self.arrangement)
         with (
             lora.applied(
