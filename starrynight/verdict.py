@@ -187,11 +187,9 @@ class Verdict:
     def from_dict(cls, payload: Mapping[str, Any]) -> Verdict:
         """The inverse of ``to_dict``. Raises ValueError, TypeError or KeyError for other values."""
         attempts = tuple(FallbackAttempt.from_dict(attempt) for attempt in payload.get("rungs", ()))
-        return cls(payload["outcome"], tuple(payload.get("reasons", ())), attempts, payload.get("clamps"),
-                   tuple(payload.get("reasons_zh", ())))  # fmt: skip
         verified = Verified(**payload["verified"]) if payload.get("verified") else None
-        reasons = tuple(payload.get("reasons", ()))
-        return cls(payload["outcome"], reasons, attempts, payload.get("clamps"), verified)
+        return cls(payload["outcome"], tuple(payload.get("reasons", ())), attempts, payload.get("clamps"),
+                   tuple(payload.get("reasons_zh", ())), verified)  # fmt: skip
 
     def recoveries(self, lang: str) -> list[str]:
         """One line for each recovered fault: where it arose, and the fallback that recovered."""

@@ -10,10 +10,8 @@ import typer
 from starrynight.cli.terminal import app, help_page
 from starrynight.i18n import t
 from starrynight.settings import settings
-from starrynight.text import printed_json, without_bidi
-from starrynight.verdict import OUTCOME_NAMES, Verdict, reasons_in
 from starrynight.text import excerpt, printed_json, without_bidi
-from starrynight.verdict import OUTCOME_NAMES, Verdict, Verified
+from starrynight.verdict import OUTCOME_NAMES, Verdict, Verified, reasons_in
 
 HELP = help_page(
     (

@@ -33,8 +33,16 @@ from starrynight.numerics.modules import tensors_in
 from starrynight.painting import fallback, schedulers
 from starrynight.painting.fallback import FALLBACKS, Component
 from starrynight.painting.flags import Flags, Look, find
-from starrynight.verdict import OUT_OF_MEMORY, STAGES, FallbackAttempt, Fault, Verdict, names_of, split
-from starrynight.verdict import OUT_OF_MEMORY, FallbackAttempt, Fault, Verdict, Verified, names_of
+from starrynight.verdict import (
+    OUT_OF_MEMORY,
+    STAGES,
+    FallbackAttempt,
+    Fault,
+    Verdict,
+    Verified,
+    names_of,
+    split,
+)
 
 # Networks of a pipeline that produce none of the picture's numbers.
 AUXILIARY_NETWORKS = ("safety_checker", "image_encoder")
@@ -159,9 +167,8 @@ class Guard:
         )
         en, zh = split((*remarks, *skipped))
         clamps = dict(sorted(self.clamps.items())) if self.count_clamps else None
-        return Verdict("unchecked" if unseen else "hang", en, tuple(self.attempts), clamps, zh)
         outcome = "unchecked" if unseen else "hang"
-        return Verdict(outcome, reasons, tuple(self.attempts), clamps, self.verified)
+        return Verdict(outcome, en, tuple(self.attempts), clamps, zh, self.verified)
 
     # -- where it is attached ----------------------------------------------------------------------------------------
 
