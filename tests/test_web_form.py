@@ -166,3 +166,78 @@ def test_the_forms_size_fits_the_model(shape: str, size: int) -> None:
     for side in sizes.of_format(model, controls.SHAPES[shape], size):
         assert model.smallest <= side <= model.largest
         assert side % model.multiple == 0
+
+
+def pressed_page() -> None:
+    import streamlit as st
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+    from starrynight.web.shared import uncut
+
+    def cut() -> None:
+        raise RuntimeError("another event has arrived")
+
+    def press() -> None:
+        st.session_state["pressed"] = st.session_state.get("pressed", 0) + 1
+
+    session = get_script_run_ctx().session_state
+    look = session._yield_callback
+    object.__setattr__(session, "_yield_callback", cut)  # what Streamlit does once another event has arrived
+    try:
+        press()
+    except RuntimeError:
+        plain = "cut"
+    uncut(press)()
+    try:
+        st.session_state["pressed"]
+    except RuntimeError:
+        after = "cut"
+    object.__setattr__(session, "_yield_callback", look)
+    st.text(f"{plain} {after} {st.session_state['pressed']}")
+
+
+def test_a_press_is_not_cut_off_by_a_later_event(home: Path) -> None:
+    page = AppTest.from_function(pressed_page).run(timeout=60)
+    assert not page.exception
+    assert page.text[0].value == "cut cut 1"
+
+
+def draft_page() -> None:
+    import streamlit as st
+
+    from starrynight.web import controls, draft
+
+    if kept := st.session_state.pop("kept", None):
+        draft.restore(kept[0])
+    st.text_area("prompt", key="prompt")
+    controls.sliders()
+    controls.seed_row()
+    st.session_state["form"] = draft.form()
+
+
+@pytest.mark.parametrize(
+    "kept", ["a line", 7, ["x"], {}, {"prompt": 7, "count": "many", "seed": ["x"], "steps": {}, "style": "oyl", "model": [1]},
+             {"count": 10**9, "steps": -(10**9), "seed": "9" * 400, "width": 10**12, "height": -1}],
+)  # fmt: skip
+def test_a_draft_from_a_browser_may_be_anything(home: Path, kept: object) -> None:
+    page = AppTest.from_function(draft_page)
+    page.session_state["kept"] = [kept]
+    page.run(timeout=60)
+    assert not page.exception
+    assert 1 <= page.session_state["form"]["count"] <= controls.MAX_PICTURES
+    assert 1 <= page.session_state["form"]["steps"] <= controls.MAX_STEPS
+
+
+def test_a_draft_comes_back_as_it_was_kept(home: Path) -> None:
+    kept = {
+        "prompt": "an unfinished li", "negative_prompt": "fog", "style": "", "model": "firefly", "width": 384, "height": 256,
+        "steps": 12, "guidance": 3.5, "seed": "4711", "locked": False, "count": 3, "precision": "float32", "prediction": "auto",
+    }  # fmt: skip
+    page = AppTest.from_function(draft_page)
+    page.session_state["kept"] = [kept]
+    page.run(timeout=60)
+    assert not page.exception
+    assert page.text_area(key="prompt").value == "an unfinished li"
+    assert {name: page.session_state["form"][name] for name in ("steps", "guidance", "seed", "locked", "count", "precision")} == {
+        name: kept[name] for name in ("steps", "guidance", "seed", "locked", "count", "precision")
+    }  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnected
 
 from starrynight.api import error_response
 from starrynight.i18n import Text
@@ -28,7 +30,11 @@ class DroppedFiles:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "PUT" or not scope["path"].startswith(UPLOADS):
-            return await self.pages(scope, receive, send)
+            with contextlib.suppress(
+                WebSocketDisconnected
+            ):  # a visitor who leaves in the middle of a message
+                await self.pages(scope, receive, send)
+            return None
         session = scope["path"].removeprefix(UPLOADS).partition("/")[0]
         held = _held()
         if (

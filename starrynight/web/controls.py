@@ -21,7 +21,7 @@ from starrynight.painting.checking import vocabulary_of
 from starrynight.painting.styles import key_of, styles
 from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, PREDICTIONS, random_seed
 from starrynight.web import choices, components, prompt
-from starrynight.web.shared import LANGUAGES, language, style_names, t, words
+from starrynight.web.shared import LANGUAGES, language, style_names, t, uncut, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
 INIT_SUFFIXES = ["png", "jpg", "jpeg", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2", "heic", "heif"]
@@ -92,6 +92,7 @@ def style_cards() -> None:
     st.session_state["style"] = chosen
 
 
+@uncut
 def store_style() -> None:
     st.session_state["style_next"] = st.session_state["cards"].style
 
@@ -162,6 +163,7 @@ def seed_row() -> None:
         st.toggle(t("seed.lock"), key="locked", persist_state="session", help=t("seed.lock.help"))
 
 
+@uncut
 def draw_seed() -> None:
     st.session_state["seed"] = str(random_seed())
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from starrynight.request import MAX_TEXT
 from starrynight.web import components, controls
+from starrynight.web.shared import uncut
 
 SEED_DIGITS = 19
 
@@ -20,7 +21,7 @@ def keep() -> None:
     components.draft(
         key="draft",
         data={"form": form(), "painted": st.session_state.get("painted", "")},
-        on_draft_change=lambda: restore(st.session_state["draft"].draft),
+        on_draft_change=uncut(lambda: restore(st.session_state["draft"].draft)),
     )
 
 

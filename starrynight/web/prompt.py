@@ -13,7 +13,7 @@ from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting.checking import vocabulary_of
 from starrynight.request import MAX_TEXT
 from starrynight.web import components
-from starrynight.web.shared import language, model_title, t, words, words_for
+from starrynight.web.shared import language, model_title, t, uncut, words, words_for
 
 # Lines to begin with, by their words' key, each with the style that suits it. Those are shown that hold no word which the
 # model does not know.
@@ -39,9 +39,9 @@ def hints(model: ModelSpec) -> None:
                 for key, line in lines.items()
             ],
         },
-        on_prompt_change=lambda: _write_prompt(st.session_state["hints"].prompt),
-        on_example_change=lambda: _choose_example(st.session_state["hints"].example, model),
-        on_named_change=lambda: follow_prompt(st.session_state["hints"].named),
+        on_prompt_change=uncut(lambda: _write_prompt(st.session_state["hints"].prompt)),
+        on_example_change=uncut(lambda: _choose_example(st.session_state["hints"].example, model)),
+        on_named_change=uncut(lambda: follow_prompt(st.session_state["hints"].named)),
     )  # fmt: skip
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from starrynight.errors import StarryError
 from starrynight.gallery.schema import Row
@@ -148,6 +150,32 @@ def jobs_in_address(ids: str) -> list[Job]:
 
 
 # Navigation and errors
+
+
+def uncut(callback: Callable[..., None]) -> Callable[..., None]:
+    """A widget's callback that no later event of the page cuts off.
+
+    Once another event has arrived, Streamlit stops the thread of the earlier one at its next access to the session, within
+    a callback too, and a press is lost. ``SafeSessionState`` looks for later events in ``_yield_callback``; during the
+    callback it does not.
+    """
+
+    @wraps(callback)
+    def whole(*values: Any) -> None:
+        context = get_script_run_ctx()
+        session = context.session_state if context else None
+        look = getattr(session, "_yield_callback", None)
+        if look is None:
+            return callback(*values)
+        object.__setattr__(
+            session, "_yield_callback", lambda: None
+        )  # it passes on what is set in the usual way
+        try:
+            callback(*values)
+        finally:
+            object.__setattr__(session, "_yield_callback", look)
+
+    return whole
 
 
 def open_page(name: str, **query: str) -> NoReturn:

@@ -87,6 +87,7 @@ def describe() -> None:
         shared.show_error(error)
 
 
+@shared.uncut
 def submit(series: bool) -> None:
     """Queue the form's request, or with ``series`` one picture in every style; ``show`` then watches them.
 
