@@ -35,7 +35,7 @@ PROMPTS = (
     "rolling hills with a windmill, van gogh style",
     "秋天的枫林与瀑布，浮世绘",
 )
-BITS = (4.2, 4.5, 5.0, 5.5, 6.5, 8.0, 8.5)
+BITS = (6.5, 8.5, 5.5, 5.0, 8.0, 4.2)
 
 
 def main(prompts: int = 12, side: int = 256, out: Path | None = None) -> None:
@@ -55,9 +55,8 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None) -> None:
     weights = sum(rows * columns for rows, columns in found.signature.values())
     known = formats.references(found.signature, found.plain)
     series = dict(known)
-    for bits in sorted(
-        {*BITS, *(found.bits(known[name]) for name in (formats.HAND, "Q6_K", "Q5_K", "Q4_K"))}
-    ):
+    same = (formats.HAND, "Q6_K", "Q4_0")  # at their bytes, too
+    for bits in dict.fromkeys([*(found.bits(known[name]) for name in same), *BITS]):
         chosen = programme.choose(found.options(), int(weights * bits / 8))
         series[f"fit {bits:.2f}"] = {layer: option.kind for layer, option in chosen.items()}
     rows = []

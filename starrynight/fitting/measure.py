@@ -268,14 +268,15 @@ def measure(
 
 
 def picture_scale(measure: Paintings | Velocity, found: Sensitivity, counter: ProgressCounter) -> float:
-    """From the sum of the layers' errors to that of a whole picture: the larger of two, all in four and in five bits, at least 1."""
+    """From the sum of the layers' errors to that of a whole picture: the larger of two, all in four and in five bits."""
     scales = []
     for kind in ("Q4_0", "Q5_0"):
         counter.announce(Text(f"a picture in {kind}", f"以 {kind} 作画"))
         assigned = uniform(found.signature, kind, found.plain)
         alone = sum(found.error(layer, each) for layer, each in assigned.items())
         scales.append(measure.painted(assigned) / max(alone, 1e-30))
-    return max(1.0, *scales)  # never below the sum: a layer may matter more in other pictures
+    # errors of pictures never below their sum: a layer may matter more in other pictures
+    return max(1.0 if isinstance(measure, Paintings) else 0.0, *scales)
 
 
 # -- pictures that judge ---------------------------------------------------------------------------------------------
