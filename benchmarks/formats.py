@@ -1,6 +1,7 @@
 """What each weight format costs: format × family, loaded from a file that is written here, against float32.
 
     python benchmarks/formats.py            prints the table of docs/models.md
+    python benchmarks/formats.py Q4_K       only the formats whose name holds a word
 
 Z-Image is Firefly, trained; Flux and SDXL are tiny and random, so their pictures say only that the numbers arrive. Each file
 is painted twice: computed in bfloat16, and in float32 from a file of the same numbers multiplied out. Two seeds, two steps for
@@ -65,10 +66,25 @@ def written(state: State, folder: Path) -> Iterator[tuple[str, Path, State]]:
             for n, t in stored.items()
         }
         yield name, save(stored, folder / f"{scheme}.safetensors"), meant
+    stored, meant = bitsandbytes(state)
+    yield "bitsandbytes int8", save(stored, folder / "bnb.safetensors"), meant
     for kind in GGUF:
         path = folder / f"{kind}.gguf"
         if not kind.endswith("_K") or any(t.dim() == 2 and t.shape[1] % K_BLOCK == 0 for t in state.values()):
             yield f"GGUF {kind}", path, write_gguf(path, state, kind)
+
+
+def bitsandbytes(state: State) -> tuple[State, State]:
+    """Its int8: one scale a row."""
+    stored, meant = {}, {}
+    for name, tensor in state.items():
+        stored[name], meant[name] = tensor.bfloat16(), tensor.bfloat16().float()
+        if is_linear(name, tensor):
+            scale = tensor.float().abs().amax(1).clamp_min(1e-6)
+            stored[name] = (tensor / scale[:, None] * 127).round().to(torch.int8)
+            stored[name.removesuffix("weight") + "SCB"] = scale
+            meant[name] = stored[name].float() * (scale / 127)[:, None]
+    return stored, meant
 
 
 def write_gguf(path: Path, state: State, kind: str) -> State:
@@ -168,6 +184,8 @@ def main() -> None:
         for family, base, state, steps in families(Path(place)):
             exact, _ = pictures(save(state, Path(place) / "plain.safetensors"), base, "float32", steps)
             for name, path, meant in written(state, Path(place)):
+                if sys.argv[1:] and not any(word in name for word in sys.argv[1:]):
+                    continue
                 reference, _ = pictures(
                     save(meant, Path(place) / "meant.safetensors"), base, "float32", steps
                 )

@@ -334,6 +334,38 @@ def test_whole_numbers_in_place_of_weights_are_refused(dtype, states, folders, t
         loaded(written(tmp_path / "m.safetensors", state), folders["zimage"])
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool, torch.complex64])
+@pytest.mark.parametrize(
+    "name", ["layers.0.feed_forward.w1.weight", "x_pad_token", "all_x_embedder.2-1.bias"]
+)
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_numbers_that_are_no_floats_are_refused_wherever_they_are(
+    name, dtype, folder, states, folders, tmp_path
+):
+    file = states["zimage-diffusers"] | {name: states["zimage-diffusers"][name].to(dtype)}
+    path = tmp_path / "m.safetensors"
+    if folder:
+        base = Path(shutil.copytree(folders["zimage"], tmp_path / "m"))
+        path = loading.weights(base)
+    written(path, file, {"format": "pt"})
+    with pytest.raises(Unfit) as caught:
+        load_folder(base) if folder else loaded(path, folders["zimage"])
+    assert name in caught.value.en
+    assert name in caught.value.zh
+    assert "Error(s)" not in caught.value.en
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.bool])
+def test_a_scale_belongs_to_float8_or_int8(dtype, states, folders, tmp_path):
+    stored, _ = scaled(states["zimage"], "kijai")
+    name = next(name for name in stored if name.endswith("scale_weight")).replace("scale_weight", "weight")
+    with pytest.raises(Unfit, match="is not in 8 bits"):
+        loaded(
+            written(tmp_path / "m.safetensors", stored | {name: stored[name].float().to(dtype)}),
+            folders["zimage"],
+        )
+
+
 # -- a property: the numbers meant, or an error that names a tensor ----------------------------------------------------
 
 

@@ -35,8 +35,8 @@ SWITCHES: dict[str, dict[str, tuple[str, ...]]] = {
 @dataclass(frozen=True)
 class Converted:
     """``state``: the network's own names → tensors. ``sources``: names of the stored tensors that they were made of.
-    ``missing``: parameters and persistent buffers that nothing fills. ``misfits``: those whose shape differs. ``packed``: the
-    network's names → weights that its layers keep packed.
+    ``missing``: parameters and persistent buffers that nothing fills. ``misfits``: those whose shape differs, or that are
+    whole numbers in place of floats. ``packed``: the network's names → weights that its layers keep packed.
     """
 
     state: dict[str, Tensor]
@@ -97,7 +97,7 @@ def convert(
         state,
         _sources(shapes, rows.values()),
         tuple(name for name in expected if name not in found and not _is_tied(network, name, found)),
-        tuple(name for name, tensor in state.items() if tensor.shape != expected[name].shape),
+        tuple(name for name, tensor in state.items() if not _fits(tensor, expected[name])),
         kept,
     )
 
@@ -124,6 +124,10 @@ def _best_way(network: nn.Module, stored: Mapping[str, Tensor]) -> Any | None:
         if fits > most:
             best, most = way, fits
     return best
+
+
+def _fits(tensor: Tensor, parameter: Tensor) -> bool:
+    return tensor.shape == parameter.shape and tensor.is_floating_point() >= parameter.is_floating_point()
 
 
 def _kept(

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from starrynight.models import gguf
 
-EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2", "int8")  # names of torch; every other kind is a GGUF type
 CHUNK = 2**22  # numbers decoded at a time, so that no layer exists in float32 as a whole
 
 
@@ -27,11 +26,11 @@ CHUNK = 2**22  # numbers decoded at a time, so that no layer exists in float32 a
 class PackedWeight:
     """A weight of ``shape`` as its file stores it, one row after another.
 
-    ``data``: uint8 [rows, bytes of a row] of the ``kind``: a name in ``EIGHT_BITS`` or a GGUF type. ``scale``: None, or
+    ``data``: uint8 [rows, bytes of a row] of the ``kind``: one of torch's formats of 8 bits, or a GGUF type. ``scale``: None, or
     float32 [1 or rows, 1 or blocks of ``block`` columns], factors of the numbers.
     """
 
-    kind: str
+    kind: torch.dtype | str
     shape: torch.Size
     data: Tensor
     scale: Tensor | None = None
@@ -62,9 +61,9 @@ class PackedWeight:
 
     def _decoded(self, part: slice) -> Tensor:
         data = self.data[part]
-        if self.kind not in EIGHT_BITS:
+        if isinstance(self.kind, str):
             return gguf.decode(data.reshape(-1), self.kind).reshape(len(data), self.columns)
-        wide = data.view(getattr(torch, self.kind)).float()
+        wide = data.view(self.kind).float()
         if self.scale is None:
             return wide
         scale = self.scale if len(self.scale) == 1 else self.scale[part]
@@ -77,7 +76,7 @@ def eight_bits(weight: Tensor, scale: Tensor | None = None, block: int = 1) -> P
     """A tensor of 8-bit numbers as a packed weight; see there for ``scale``."""
     rows = weight.shape[0] if weight.dim() else 1
     data = weight.contiguous().view(torch.uint8).reshape(rows, prod(weight.shape[1:]))
-    return PackedWeight(str(weight.dtype)[6:], weight.shape, data, scale, block)
+    return PackedWeight(weight.dtype, weight.shape, data, scale, block)
 
 
 # -- layers ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from starrynight.models.kept import KeptLayer, count_kept
 from starrynight.models.ledger import MARKERS, Ledgers
 from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
+from starrynight.models.stored import holds_integers
 from starrynight.models.tensors import StoredTensors
 from starrynight.models.weights import WeightFile, is_variant
 from starrynight.numerics.device import add_up_in_float32
@@ -258,11 +259,14 @@ def _filled(
         raise _lacks(path, folder.name, found.missing)
     if found.misfits:
         name = found.misfits[0]
-        shapes = f"{list(found.state[name].shape)} / {list(network.state_dict()[name].shape)}"
+        own, wanted = (
+            f"{str(tensor.dtype)[6:]} {list(tensor.shape)}"
+            for tensor in (found.state[name], network.state_dict()[name])
+        )
         raise _not_for(
             path,
-            f"{folder.name}.{name} has another shape ({shapes})",
-            f"{folder.name}.{name} 的形状不同（{shapes}）",
+            f"{folder.name}.{name} is {own} where it takes {wanted}",
+            f"{folder.name}.{name} 为 {own}，而它需要 {wanted}",
         )
     with library_errors(path):
         return fill(network, found.state, dtype, found.packed), found.sources
@@ -291,7 +295,7 @@ def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: L
     """
     dtype = spec.reading(folder.name, files)
     stored = [name for file in files for name in file.names]
-    if spec.keeps(folder.name) or tensors.is_scaled(stored):
+    if spec.keeps(folder.name) or tensors.is_scaled(stored) or holds_integers(files):
         network, used = _scaled(folder, kind, files, dtype, spec.keeps(folder.name))
     else:
         network, used = _from_pretrained(folder, kind, files, dtype, stored)

@@ -85,7 +85,7 @@ def _eight_bits(name: str, stored: MutableMapping[str, Tensor], served: dict[str
         raise ValueError("its columns are reordered for one generation of cards (weight_format)")
     if stored[weight].dtype != torch.int8:
         raise ValueError(f"{weight} is not in 8 bits")
-    stored[weight] = stored[weight].float() * (stored[name].float() / 127).unsqueeze(1)
+    stored[weight] = stored[weight].float() * (_factor(stored, name) / 127).unsqueeze(1)
     served.update(dict.fromkeys([name, *([layout] if layout in stored else [])], weight))
 
 
@@ -102,8 +102,14 @@ def _affine(
     data = stored[name].float()
     if zero in stored:
         data = data - _spread(stored[zero], data.shape)
-    stored[weight] = data * _spread(stored[scale], data.shape)
+    stored[weight] = data * _spread(_factor(stored, scale), data.shape)
     served.update(dict.fromkeys([name, scale, *([zero] if zero in stored else [])], weight))
+
+
+def _factor(stored: Mapping[str, Tensor], name: str) -> Tensor:
+    if not stored[name].is_floating_point():
+        raise ValueError(f"{name} is a whole number")
+    return stored[name].float()
 
 
 def _spread(blocks: Tensor, shape: torch.Size) -> Tensor:
@@ -121,7 +127,7 @@ def _spread(blocks: Tensor, shape: torch.Size) -> Tensor:
 def _bytes(name: str, stored: MutableMapping[str, Tensor], served: dict[str, str]) -> None:
     weight = name.removesuffix("._data")
     scale, stem = weight + "._scale", weight.removesuffix("weight")
-    stored[weight] = stored[name].float() * _spread(stored[scale], stored[name].shape)
+    stored[weight] = stored[name].float() * _spread(_factor(stored, scale), stored[name].shape)
     ranges = [stem + mark for mark in ("input_scale", "output_scale") if stem + mark in stored]
     served.update(dict.fromkeys([name, scale, *ranges], weight))
 

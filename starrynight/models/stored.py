@@ -62,6 +62,11 @@ def is_quantised(files: Iterable[Summary]) -> bool:
     return bool({name for file in files for name in file.dtypes} - {*_PLAIN, *_WHOLE})
 
 
+def holds_integers(files: Iterable[Summary]) -> bool:
+    """Whether a component stores whole numbers that are no index buffers: libraries would cast them to floats."""
+    return any(file.dtypes & {"I8", "U8", "I16", "U16", "I32", "U32", "BOOL"} for file in files)
+
+
 def are_plain(files: Iterable[Summary]) -> bool:
     """Whether every tensor is stored in the floats that it means, float8 without scales among them."""
     floats = {*_PLAIN, *_WHOLE, "F8_E4M3", "F8_E5M2"}

@@ -88,6 +88,8 @@ def read(
             stored[weight] = stored[weight].to(dtype_of(weight))
     read = multiply_out(place, stored, dtype_of, keep)
     for name, tensor in read.meant.items():
+        if tensor.is_complex():
+            raise _unclear(place, name, "its numbers are complex", "为复数")
         if name.endswith(".weight") and not tensor.is_floating_point():
             raise _unclear(place, name, "it is a whole number and has no scale", "为整数且缺少缩放系数")
     # a weight that torchao or quanto stores in parts has no tensor of its own name in the file
@@ -153,7 +155,7 @@ def _check_scaled(
         raise _unclear(path, name, f"there is no {weight} to scale", f"没有对应的 {weight}")
     if weight in scaled:
         raise _unclear(path, name, f"{weight} has another scale besides", f"{weight} 还有另一个缩放系数")
-    if stored[weight].dtype.itemsize > 1:
+    if not is_float8(stored[weight]) and stored[weight].dtype != torch.int8:
         raise _unclear(path, name, f"{weight} is not in 8 bits", f"{weight} 不是 8 位")
 
 
@@ -193,6 +195,8 @@ def scale(path: Path, name: str, weight: Tensor, factor: Tensor) -> PackedWeight
 
     Raises Unfit for any other shape of ``factor``.
     """
+    if not factor.is_floating_point():
+        raise _unclear(path, name, "its scale is a whole number", "缩放系数为整数")
     factor = factor.float()
     if factor.numel() == 1:
         return eight_bits(weight, factor.reshape(1, 1))
