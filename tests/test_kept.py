@@ -5,6 +5,7 @@ fallback and LoRA; and the precision plan keeps them so where memory asks for it
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -416,3 +417,23 @@ def test_a_fold_is_not_written_from_packed_weights(form, states, folders, tmp_pa
     with pytest.raises(Unfit, match=r"transformer .* is stored as"):
         export.write(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_labs_rows_and_its_advice_name_the_stored_format(states, folders, tmp_path):
+    from starrynight.lab import advice, formats
+    from starrynight.lab.plan import ExperimentPlan, Point
+    from starrynight.lab.run import ExperimentRun
+
+    folder = Path(shutil.copytree(folders["zimage"], tmp_path / "m"))
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    save_file(test_ledger.scaled(states["zimage-diffusers"], "kijai")[0], file, {"format": "pt"})
+    stored = formats.stored(str(folder))
+    assert stored == {"transformer": "F8_E4M3, F32"}
+    run = ExperimentRun.create(tmp_path / "run", ExperimentPlan(models=(str(folder),)))
+    run.add(Point("facts", str(folder), "bfloat16"), {}, 1.0, 1.0, 0.0, stored)
+    run.add(Point("facts", "firefly", "bfloat16"), {}, 1.0, 1.0, 0.0, formats.stored("firefly"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [row.get("stored") for row in rows] == [stored, None]
+    said = advice.advise(str(folder))
+    assert "transformer: F8_E4M3, F32, computed in" in said.en
+    assert "transformer：F8_E4M3, F32，计算用" in said.zh

@@ -57,10 +57,19 @@ def _weights(model: LocalModel, plan: PrecisionPlan) -> Text:
     counts, main = model.parameters, next(iter(plan)).dtype
     dtypes = {part: precision_plan.dtype_name(plan, part) for part in counts}
     size = sum(count * BYTES[dtypes[part]] for part, count in counts.items()) / 2**20
+    kept = {choice.component for choice in plan if choice.kept}
     whole = 4 * sum(counts.values()) / 2**20
     others = {part: dtype for part, dtype in dtypes.items() if dtype != main}
     en = ", ".join(f"{part} in {dtype}" for part, dtype in others.items())
     zh = "、".join(f"{part} 为 {dtype}" for part, dtype in others.items())
+    for part, stored in precision_plan.quantised(model).items():
+        computed = (
+            Text("kept packed, computed in", "保持原格式，计算用")
+            if part in kept
+            else Text("computed in", "计算用")
+        )
+        en += f"{', ' if en else ''}{part}: {stored}, {computed.en} {dtypes[part]}"
+        zh += f"{'、' if zh else ''}{part}：{stored}，{computed.zh} {dtypes[part]}"
     return Text(
         f"Its weights take {size:.3g} MB; float32 would take {whole:.3g} MB{f' ({en})' if en else ''}.",
         f"权重占 {size:.3g} MB，用 float32 则为 {whole:.3g} MB{f'（{zh}）' if zh else ''}。",

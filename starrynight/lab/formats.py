@@ -8,9 +8,10 @@ decoder stay bfloat16.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from starrynight.lab.plan import WIDE
@@ -148,6 +149,15 @@ def cast_arguments(value: Any, dtype: Any) -> Any:
     if isinstance(value, dict):
         return {k: cast_arguments(v, dtype) for k, v in value.items()}
     return type(value)(cast_arguments(v, dtype) for v in value) if isinstance(value, list | tuple) else value
+
+
+@cache
+def stored(model: str) -> Mapping[str, str]:
+    """Component → the format of the model's files, where it is a quantised one: "GGUF Q4_K, F32"."""
+    from starrynight.models import precision_plan
+    from starrynight.models.catalogue import resolve
+
+    return precision_plan.quantised(resolve(catalogue_name(model)))
 
 
 def catalogue_name(model: str) -> str:

@@ -2,7 +2,8 @@
 
     plan.json        what to measure
     machine.json     the machine and library versions it was measured with
-    results.jsonl    {"key", "experiment", "model", "format", "prompt", "seed", "seconds", "cpu", "at", "result"} a line
+    results.jsonl    {"key", "experiment", "model", "format", "prompt", "seed", "seconds", "cpu", "at", "result"} a line;
+                     of a quantised model also "stored", {component: format of its files}
     pictures/        8-bit PNG, lossless
     raw/             float pixels and latents of each painting, until everything is measured
     report.html · report.md · report.json
@@ -112,10 +113,20 @@ class ExperimentRun:
         except OSError:
             return False
 
-    def add(self, point: Point, result: dict[str, Any], seconds: float, cpu: float, at: float) -> None:
-        """Append a row and sync it. ``seconds``, ``cpu``: wall and CPU time it took; ``at``: Unix time. Raises StorageError."""
+    def add(
+        self,
+        point: Point,
+        result: dict[str, Any],
+        seconds: float,
+        cpu: float,
+        at: float,
+        stored: Mapping[str, str] | None = None,
+    ) -> None:
+        """Append a row and sync it. ``seconds``, ``cpu``: wall and CPU time it took; ``at``: Unix time. ``stored``: component →
+        the quantised format of the model's files. Raises StorageError.
+        """
         measured = {"seconds": round(seconds, 3), "cpu": round(cpu, 3), "at": round(at, 1), "result": result}
-        row = {"key": point.key, **asdict(point), **measured}
+        row = {"key": point.key, **asdict(point), **measured} | ({"stored": dict(stored)} if stored else {})
         line = json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n"
         with storing(self.folder / RESULTS), (self.folder / RESULTS).open("ab") as file:
             file.write(line.encode())

@@ -37,6 +37,7 @@ def measure(
 
     Raises what loading a model raises. A point that does not fit its model or the memory gets a row with "failed".
     """
+    from starrynight.lab import formats
     from starrynight.lab.bench import Bench
 
     with run.measuring():
@@ -55,7 +56,15 @@ def measure(
                 result = EXPERIMENTS[point.experiment].measure(bench, point)
             except (OutOfMemory, Unfit) as error:
                 result = {"failed": [error.en, error.zh]}
-            run.add(point, result, time.perf_counter() - start, time.process_time() - cpu, time.time())
+            seconds, burnt = time.perf_counter() - start, time.process_time() - cpu
+            run.add(
+                point,
+                result,
+                seconds,
+                burnt,
+                time.time(),
+                formats.stored(point.model) if point.model else None,
+            )
         shutil.rmtree(run.folder / "raw", ignore_errors=True)  # every number is in the rows now
     if on_progress is not None:
         on_progress(progress(run, None, wanted))

@@ -24,7 +24,7 @@ from starrynight.models.kept import KeptLayer, count_kept
 from starrynight.models.ledger import MARKERS, Ledgers
 from starrynight.models.library_errors import library_errors, translated
 from starrynight.models.precision_plan import dtype_name, role
-from starrynight.models.stored import holds_integers
+from starrynight.models.stored import holds_other_numbers
 from starrynight.models.tensors import StoredTensors
 from starrynight.models.weights import WeightFile, is_variant
 from starrynight.numerics.device import add_up_in_float32
@@ -295,7 +295,7 @@ def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: L
     """
     dtype = spec.reading(folder.name, files)
     stored = [name for file in files for name in file.names]
-    if spec.keeps(folder.name) or tensors.is_scaled(stored) or holds_integers(files):
+    if spec.keeps(folder.name) or tensors.is_scaled(stored) or holds_other_numbers(files):
         network, used = _scaled(folder, kind, files, dtype, spec.keeps(folder.name))
     else:
         network, used = _from_pretrained(folder, kind, files, dtype, stored)

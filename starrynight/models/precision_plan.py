@@ -42,12 +42,17 @@ def decide(model: LocalModel, here: precision.Device, asked: str, budget: int | 
         folded=frozenset(model.parameters) - safe if wanted else frozenset(),
         float16_safe=safe,
         float32_vae=model.spec.float32_vae,
-        stored=_by_role(model, _quantised),
+        stored=quantised(model),
         packed=_by_role(model, _packed),
     )
     allowed = here if budget is None else replace(here, memory=max(1, budget))
     chosen = precision.keep_packed(allowed, profile, precision.choose(here, profile, asked))
     return _with_fits(chosen, model)
+
+
+def quantised(model: LocalModel) -> dict[str, str]:
+    """Component → the format of its files, where that is a quantised one; all text encoders are one."""
+    return _by_role(model, _quantised)
 
 
 T = TypeVar("T")

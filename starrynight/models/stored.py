@@ -62,9 +62,9 @@ def is_quantised(files: Iterable[Summary]) -> bool:
     return bool({name for file in files for name in file.dtypes} - {*_PLAIN, *_WHOLE})
 
 
-def holds_integers(files: Iterable[Summary]) -> bool:
-    """Whether a component stores whole numbers that are no index buffers: libraries would cast them to floats."""
-    return any(file.dtypes & {"I8", "U8", "I16", "U16", "I32", "U32", "BOOL"} for file in files)
+def holds_other_numbers(files: Iterable[Summary]) -> bool:
+    """Whether a component stores whole or complex numbers that are no index buffers: libraries would cast them to floats."""
+    return any(file.dtypes & {"I8", "U8", "I16", "U16", "I32", "U32", "BOOL", "C64"} for file in files)
 
 
 def are_plain(files: Iterable[Summary]) -> bool:
