@@ -216,7 +216,7 @@ def _components() -> dict[str, Schema]:
             "properties": job["properties"] | {"warnings": items(record(_BOTH))},
             "required": [*job["required"], "warnings"]},
         "Prompt": record(
-            {"prompt": PROMPT}, {"model": maybe(NAME)}, additionalProperties=False),
+            {"prompt": PROMPT}, {"model": maybe(NAME)}, additionalProperties=False, examples=[{"prompt": "a tractor at dusk"}]),
         "Reading": record({
             "model": TEXT, "vocabulary": YES, "styles": items(TEXT),
             "unknown": items(record({"word": TEXT, "suggestions": items(TEXT)}))}),
@@ -257,7 +257,13 @@ def _paint_request() -> Schema:
         "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     }  # fmt: skip
     return record(
-        {"prompt": PROMPT}, {name: maybe(s) for name, s in optional.items()}, additionalProperties=False
+        {"prompt": PROMPT},
+        {name: maybe(s) for name, s in optional.items()},
+        additionalProperties=False,
+        examples=[
+            {"prompt": "江雪，孤舟", "style": "ink", "count": 4},
+            {"prompt": "a lighthouse at dawn", "width": 512, "seed": 7},
+        ],
     )
 
 
