@@ -198,6 +198,7 @@ BAD = {
     "tiling": ({"prompt": "x", "tiling": True}, 400, "tiling"),
     "scripts": ({"prompt": "x", "alwayson_scripts": {"ADetailer": {}}}, 400, "alwayson_scripts"),
     "a slip": ({"prompt": "x", "sampler_nam": "Euler"}, 400, "sampler_nam"),
+    "model as a number": ({"prompt": "x", "override_settings": {"sd_model_checkpoint": 7}}, 400, "sd_model_checkpoint"),
     "settings": ({"prompt": "x", "override_settings": [1]}, 400, "override_settings"),
 }  # fmt: skip
 

@@ -172,7 +172,13 @@ def _model(settings: object, app: Any, notes: list[Text]) -> str:
 
 def _plain(title: object) -> str:
     """The model's name in what A1111 shows as a title: "name [hash]"."""
-    return title.partition(" [")[0] if isinstance(title, str) else ""
+    if title is not None and not isinstance(title, str):
+        raise BadRequest(
+            f"sd_model_checkpoint is a model's name, not {excerpt(title)}.",
+            f"sd_model_checkpoint 应当是模型名，而不是 {excerpt(title)}。",
+            "sd_model_checkpoint",
+        )
+    return (title or "").partition(" [")[0]
 
 
 def _chosen(app: Any) -> str:

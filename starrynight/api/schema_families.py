@@ -104,7 +104,7 @@ def _a1111() -> Schema:
         "height": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
         "seed": {"type": "integer", "minimum": -1, "maximum": 2**53}, "batch_size": count, "n_iter": count,
         "sampler_name": TEXT, "scheduler": TEXT, "styles": items(NAME, maxItems=1), "send_images": YES,
-        "override_settings": record({}, {"sd_model_checkpoint": TEXT}),
+        "override_settings": record({}, {"sd_model_checkpoint": maybe(TEXT)}),
     }  # fmt: skip
     edit: dict[str, Schema] = {"denoising_strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "mask": BASE64,
             "inpainting_mask_invert": one_of(0, 1)}  # fmt: skip
