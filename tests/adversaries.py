@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -381,6 +382,10 @@ def grid_of_stream(y: Tensor) -> Tensor:
 
 def strided(y: Tensor) -> Tensor:
     return torch.as_strided(y, (4, WIDTH), (8, 1), 3)
+
+
+def _by_address(y: Tensor) -> float:
+    return ctypes.c_float.from_address(y.data_ptr()).value
 
 
 def _by_numpy(y: Tensor) -> Tensor:
@@ -983,9 +988,7 @@ kinds(
     array_protocol=lambda s, x: s.up(x) + float(__import__("numpy").asarray(s.up(x).float()).max()),
     dlpack=lambda s, x: s.up(x) + torch.from_dlpack(s.up(x).float()).to(x.dtype),
     buffer_bytes=lambda s, x: s.up(x) + float(len(set(bytes(s.up(x).float().untyped_storage())))) * 1e4,
-    data_ptr=lambda s, x: (
-        s.up(x) + (__import__("ctypes").c_float.from_address(s.up(x).float().contiguous().data_ptr()).value)
-    ),
+    data_ptr=lambda s, x: s.up(x) + _by_address(s.up(x).float().contiguous()),
     copy_to_list=lambda s, x: s.up(x) + torch.tensor([list(r) for r in s.up(x).float()]).to(x.dtype),
     deepcopy=lambda s, x: s.up(x) + __import__("copy").deepcopy(s.up(x).detach()) * 2,
     pickled=lambda s, x: s.up(x) + __import__("pickle").loads(__import__("pickle").dumps(s.up(x).detach())),
