@@ -113,6 +113,7 @@ def _read(given: Mapping[str, Any], known: tuple[str, ...], app: Any) -> tuple[d
     for name, why in REFUSED.items():
         if found.get(name):
             raise BadRequest(f"{name}: {why.en}; leave it out.", f"{name}：{why.zh}；请不要给出。", name)
+    _check_kinds(found)
     same = ("prompt", "negative_prompt", "steps", "width", "height")
     asked = {name: found[name] for name in same if name in found}
     asked["prompt"] = found.get("prompt", "")
@@ -134,6 +135,22 @@ def _read(given: Mapping[str, Any], known: tuple[str, ...], app: Any) -> tuple[d
     if sampler := _sampler(found, validate.installed(asked["model"]), notes):
         asked["sampler"] = sampler
     return asked, notes
+
+
+def _check_kinds(found: Mapping[str, Any]) -> None:
+    """Raises BadRequest for a value of another type among those that are read here and not by ``PaintRequest``."""
+    kinds: dict[str, type] = {
+        "send_images": bool,
+        "scheduler": str,
+        "sampler_name": str,
+        "inpainting_mask_invert": int,
+    }
+    for name, kind in kinds.items():
+        value = found.get(name)
+        if value is not None and (not isinstance(value, kind) or (kind is int and value not in (0, 1))):
+            raise BadRequest(
+                f"{name} is not valid: {excerpt(value)}.", f"{name} 无效：{excerpt(value)}。", name
+            )
 
 
 def _count(name: str, value: object) -> int:
