@@ -129,7 +129,7 @@ def _read(given: Mapping[str, Any], known: tuple[str, ...], app: Any) -> tuple[d
         asked |= {"variation_seed": found["subseed"]} if found.get("subseed", -1) != -1 else {}
     counts = [_count(name, found.get(name, 1)) for name in ("batch_size", "n_iter")]
     asked["count"] = _count("batch_size", counts[0] * counts[1])
-    if style := _style(found.get("styles")):
+    if (style := _style(found.get("styles"))) not in (None, ""):
         asked["style"] = style
     asked["model"] = _model(found.get("override_settings", {}), app, notes)
     if sampler := _sampler(found, validate.installed(asked["model"]), notes):

@@ -103,7 +103,7 @@ def _a1111() -> Schema:
         "width": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
         "height": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
         "seed": {"type": "integer", "minimum": -1, "maximum": 2**53}, "batch_size": count, "n_iter": count,
-        "sampler_name": TEXT, "scheduler": TEXT, "styles": items(NAME, maxItems=1), "send_images": YES,
+        "sampler_name": TEXT, "scheduler": TEXT, "styles": items(TEXT, maxItems=1), "send_images": YES,
         "override_settings": record({}, {"sd_model_checkpoint": maybe(TEXT)}),
     }  # fmt: skip
     edit: dict[str, Schema] = {"denoising_strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "mask": BASE64,
