@@ -163,7 +163,11 @@ def _count(name: str, value: object) -> int:
 
 
 def _style(value: object) -> object:
-    if not isinstance(value, list | None) or len(value or ()) > 1:
+    if (
+        not isinstance(value, list | None)
+        or len(value or ()) > 1
+        or not all(isinstance(one, str) for one in value or ())
+    ):
         raise BadRequest("styles is a list of one style.", "styles 应当是只含一种风格的列表。", "styles")
     return value[0] if value else None
 
