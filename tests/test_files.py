@@ -25,7 +25,7 @@ from test_loading import (
 )
 
 from starrynight.errors import BadFile, BadRequest, MissingFile, PickledFile, StarryError, Unfit, UnknownName
-from starrynight.jobs.validate import _check_installed
+from starrynight.jobs.validate import installed
 from starrynight.models import assembly, catalogue, download, lora, places, recognition, registry
 from starrynight.request import PaintRequest
 
@@ -201,7 +201,7 @@ def test_split_files_paint_what_their_folder_paints(zimage, mine, home):
     assert set(entry.parts) == {"transformer", "text_encoder", "vae"}
     assert "mine" in catalogue.names()
     assert catalogue.is_here(catalogue.find("MINE"))
-    _check_installed("mine")
+    installed("mine")
     settings = {"width": 64, "height": 64, "guidance": 0.0}
     expected = picture(mine / "assembled", **settings)
     assert same(picture("mine", **settings), expected)
@@ -479,7 +479,7 @@ def test_files_of_another_program_are_found_by_name(comfy, mine, zimage, home, t
         assert catalogue.resolve(name).path.name == "z_image_turbo_bf16.safetensors"
     assert lora.find("glow").name == "Glow.safetensors"
     assert lora.find("deep/Glow.safetensors").name == "Glow.safetensors"
-    _check_installed("z_image_turbo_bf16")
+    installed("z_image_turbo_bf16")
     assert sorted(path.as_posix() for path in comfy.rglob("*")) == before
     if how == "kept":
         places.remove(str(place))

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 HELP = help_page(
     (
-        "Paint one prompt over two axes, and lay the pictures on one labelled sheet. A grid that was stopped goes on.",
-        "让同一行诗沿两个坐标轴作画，汇成一张带标注的总览图；中断之后可以接着画。",
+        "Paint one prompt over two axes, on one labelled sheet.",
+        "一行诗，沿两个坐标轴作画，汇成一张总览图。",
     ),
     'starry grid "a quiet village at night" --x style=oil,ink,monet --y seed=1..3 -o village',
     'starry grid "江雪，孤舟" --x steps=4,8,16 --y guidance=1,2,4 -o river',
