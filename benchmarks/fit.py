@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from starrynight.fitting import formats, layout, measure, programme, table
+from starrynight.fitting import formats, layout, measure, table
 from starrynight.folding import calibrate
 from starrynight.folding.cache import CalibrationSample
 from starrynight.models import catalogue
@@ -54,15 +54,14 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None) -> None:
     )  # fmt: skip
     weights = sum(rows * columns for rows, columns in found.signature.values())
     known = formats.references(found.signature, found.plain)
-    series = dict(known)
+    series = {name: (each, found.predicted(each)) for name, each in known.items()}
     same = (formats.HAND, "Q6_K", "Q4_0")  # at their bytes, too
     for bits in dict.fromkeys([*(found.bits(known[name]) for name in same), *BITS]):
-        chosen = programme.choose(found.options(), int(weights * bits / 8))
-        series[f"fit {bits:.2f}"] = {layer: option.kind for layer, option in chosen.items()}
+        series[f"fit {bits:.2f}"] = found.best(int(weights * bits / 8))
     rows = []
-    for name, assigned in series.items():
+    for name, (assigned, predicted) in series.items():
         each = [table.decibels(error) for error in judge.errors(assigned)]
-        rows.append({"name": name, "bits": found.bits(assigned), "predicted": found.predicted(assigned),
+        rows.append({"name": name, "bits": found.bits(assigned), "predicted": predicted,
                      "mean": sum(each) / len(each), "worst": min(each)})  # fmt: skip
         print("{name:12} {bits:6.3f} bits  predicted {predicted:5.1f}  mean {mean:5.1f}  worst {worst:5.1f} dB".format(**rows[-1]), flush=True)  # fmt: skip
         if out is not None:

@@ -277,37 +277,37 @@ def fit(
     counter.announce(Text("loading the model", "加载模型"))
     subject = _subject(model, own, device)
     found = _sensitivities(prepared, subject, counter)
-    taken = programme.choose(found.options(), prepared.budget)
-    chosen = {layer: option.kind for layer, option in taken.items()}
+    chosen, predicted = found.best(prepared.budget)
     references = formats.references(own.signature, found.plain)
     path = table.path_of(model)  # borrowed errors are not stored as this model's own
     judge = Judge(subject, held_out(model, pictures), found, path.with_suffix(".like.json") if prepared.borrowed else path)  # fmt: skip
 
-    def point(name: str, assigned: Mapping[str, str], fitted: bool, paint: bool) -> CurvePoint:
+    def point(
+        name: str, assigned: Mapping[str, str], predicted: float, fitted: bool, paint: bool
+    ) -> CurvePoint:
         message = Text(f"painting with {name}", f"以 {name} 作画")
         counter.announce(message)
         errors = judge.errors(assigned) if paint else []
         counter.advance(message, len(errors))
         each = [table.decibels(error) for error in errors]
         mean, worst = (sum(each) / len(each), min(each)) if each else (None, None)
-        return CurvePoint(name, fitted, found.bits(assigned), found.bytes(assigned), found.predicted(assigned), mean, worst)  # fmt: skip
+        return CurvePoint(name, fitted, found.bits(assigned), found.bytes(assigned), predicted, mean, worst)  # fmt: skip
 
-    curve = [point("fit", chosen, True, bool(pictures))]
-    curve += [point(name, each, False, compare and bool(pictures)) for name, each in references.items()]
-    curve += [point(f"fit {bits:g}", each, True, False) for bits, each in along(found)]
+    curve = [point("fit", chosen, predicted, True, bool(pictures))]
+    curve += [
+        point(name, each, found.predicted(each), False, compare and bool(pictures))
+        for name, each in references.items()
+    ]
+    curve += [point(f"fit {bits:g}", each, its, True, False) for bits, each, its in along(found)]
     return FitResult(subject, found, chosen, tuple(curve), pictures)
 
 
-def along(found: Sensitivity) -> list[tuple[float, dict[str, str]]]:
-    """The programme's choice at every size of the curve that the types allow."""
+def along(found: Sensitivity) -> list[tuple[float, dict[str, str], float]]:
+    """The choice at every size of the curve that the types allow: bits a weight, types, predicted PSNR."""
     options = found.options()
     count = sum(prod(shape) for shape in found.signature.values())
     least, most = programme.smallest(options), sum(max(o.bytes for o in own) for own in options.values())
-    return [
-        (bits, {layer: option.kind for layer, option in programme.choose(options, int(count * bits / 8)).items()})
-        for bits in CURVE
-        if least <= count * bits / 8 <= most
-    ]  # fmt: skip
+    return [(bits, *found.best(int(count * bits / 8))) for bits in CURVE if least <= count * bits / 8 <= most]
 
 
 def held_out(model: LocalModel, pictures: int) -> tuple[CalibrationSample, ...]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import MissingFile, Unfit
-from starrynight.fitting.formats import candidates
+from starrynight.fitting import programme
+from starrynight.fitting.formats import QUANTISED, candidates, uniform
 from starrynight.fitting.programme import Option
 from starrynight.fitting.write import bytes_of
 from starrynight.models.catalogue import LocalModel
@@ -25,6 +26,9 @@ from starrynight.storage import write_cache
 VERSION = 1
 # The exponent between two measured types stays within these: one is linear, and an error that saturates flattens.
 POWERS = (0.5, 2.0)
+# dB by which the programme's own choice is predicted too kindly, because it seeks what looks insensitive: up to 1.8 dB for
+# fits of 4.2 to 8.5 bits, never for uniform types (docs/fit.md, benchmarks/fit.py).
+SOUGHT_DB = 1.9
 
 
 @dataclass
@@ -81,8 +85,21 @@ class Sensitivity:
         }  # fmt: skip
 
     def predicted(self, formats: Mapping[str, str]) -> float:
-        """PSNR in dB of pictures with layers in these types."""
+        """PSNR in dB of pictures with layers in these types, which were not sought by the programme."""
         return decibels(sum(self.error(layer, kind) for layer, kind in formats.items()))
+
+    def best(self, budget: int) -> tuple[dict[str, str], float]:
+        """The types for the layers under ``budget`` bytes, and the predicted PSNR in dB. Raises Unfit if none fits.
+
+        The programme's choice, unless a uniform type of GGUF that fits is predicted no worse than it: see ``SOUGHT_DB``.
+        """
+        chosen = {layer: one.kind for layer, one in programme.choose(self.options(), budget).items()}
+        found = (chosen, self.predicted(chosen) - SOUGHT_DB)
+        for kind in QUANTISED:
+            each = uniform(self.signature, kind, self.plain)
+            if self.bytes(each) <= budget and (plain := self.predicted(each)) >= found[1]:
+                found = (each, plain)
+        return found
 
     def bytes(self, formats: Mapping[str, str]) -> int:
         return sum(bytes_of(tuple(self.signature[layer]), kind) for layer, kind in formats.items())
