@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import openai
 import pytest
 from hung import picture
@@ -135,6 +136,22 @@ def test_an_edit_begins_from_the_picture(server: Server, size: str, becomes: str
     assert "uploads" in recipe["init_image"]
 
 
+def test_an_edit_paints_where_the_mask_is_transparent_and_keeps_the_rest_to_the_bit(server: Server) -> None:
+    first = picture(size=128)
+    clear = np.full((128, 128, 4), 255, np.uint8)
+    clear[32:96, 48:112, 3] = 0
+    out = io.BytesIO()
+    Image.fromarray(clear).save(out, "PNG")
+    found = client(server.address).images.edit(
+        image=("a.png", first.encode()), mask=("mask.png", out.getvalue()), prompt="a snowy village", size="128x128",
+        extra_body={"num_inference_steps": 4},
+    )  # fmt: skip
+    after = np.array(Image.open(io.BytesIO(decoded(found.data[0]))))  # type: ignore[index]
+    kept = clear[..., 3] == 255
+    assert (after[kept] == first.pixels[kept]).all()
+    assert (after[~kept] != first.pixels[~kept]).any()
+
+
 def test_an_edit_streams(server: Server) -> None:
     events = list(client(server.address).images.edit(
         image=("a.png", picture(size=128).encode()), prompt="a snowy village", size="128x128", stream=True,
@@ -229,7 +246,7 @@ EDITS = {
     "no picture": ({"prompt": "x"}, {"other": [b"a"]}, "missing_required_parameter", "image"),
     "two pictures": ({"prompt": "x"}, {"image[]": [b"a", b"b"]}, "invalid_value", "image"),
     "no such thing": ({"prompt": "x"}, {"image": [b"GIF89a"]}, "invalid_image", None),
-    "mask": ({"prompt": "x"}, {"image": [b"a"], "mask": [b"b"]}, "invalid_value", "mask"),
+    "mask that is no picture": ({"prompt": "x"}, {"image": [picture().encode()], "mask": [b"b"]}, "invalid_image", None),
     "n": ({"prompt": "x", "n": "many"}, {"image": [b"a"]}, "invalid_value", "n"),
     "strength": ({"prompt": "x", "strength": "0"}, {"image": [picture().encode()]}, "invalid_value", "strength"),
     "model by path": ({"prompt": "x", "model": "/etc"}, {"image": [picture().encode()]}, "model_not_found", "model"),

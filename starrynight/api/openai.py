@@ -181,8 +181,10 @@ async def generations(fields: Annotated[dict[str, Any], Body()], studio: StudioD
     openapi_extra=body_of({"multipart/form-data": ref("OpenAIEdit")}),
 )
 async def edits(request: Request, studio: StudioDep) -> Response:
-    """Paint over a picture, where ``mask`` is transparent if there is one: ``strength`` (0.6) is the share of the steps that are taken from it. ``size`` is that of the
-    picture, rounded to what the model paints, unless it is given."""
+    """Paint over a picture, only where ``mask`` is transparent if there is one. ``strength`` is the share of the steps that
+    are taken from it: 0.6, or 1 with a mask. ``size`` is that of the picture, rounded to what the model paints, unless it
+    is given.
+    """
     async with upload_place(request):
         fields, image, mask = await _form(request)
         asked = _Asked(fields)
