@@ -130,7 +130,7 @@ def test_every_refusal_has_its_status_and_says_why(gallery: Gallery, case: str, 
         assert (answer.status, kind_of(answer)) == (status, kind), answer.body
         said = answer.json if isinstance(answer.json["error"], str) else answer.error
         assert said.get("message", said.get("detail")) == said[lang]
-        assert not any(text.rsplit("-", 1)[1].encode() in answer.body for text in texts.values())
+        assert not any(text[-20:].encode() in answer.body for text in texts.values())
         assert ("www-authenticate" in answer.headers) == (status == 401)
         for way in (bearer, basic):
             assert ask(address, "/api/jobs", **way(texts["good"])).json == {"jobs": []}

@@ -257,7 +257,10 @@ def form_page() -> None:
     from starrynight.web import controls
     from starrynight.web.views import studio
 
-    studio.form(st.container(), st.container())
+    studio.describe()
+    controls.sliders()
+    controls.seed_row()
+    controls.more_settings()
     st.session_state["read"] = controls.read_form()
 
 

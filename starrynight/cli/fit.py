@@ -151,7 +151,7 @@ def _print_plan(prepared: Any, as_json: bool) -> None:
             "layers": len(prepared.layout.layers), "bytes": prepared.budget, "measurements": prepared.measurements,
             "seconds": round(prepared.seconds, 1),
         }  # fmt: skip
-        print(json.dumps(payload))
+        print(json.dumps(payload, allow_nan=False))
     else:
         print(t(*prepared.message))
 
