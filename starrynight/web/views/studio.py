@@ -6,6 +6,7 @@ or another visitor needs to watch.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import streamlit as st
@@ -18,12 +19,11 @@ from starrynight.web import components, controls, draft, prompt, shared
 from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
 
+FOLLOW_SECONDS = 5.0  # in which an address that the browser sent late is taken for the one before a press
+
 
 def show() -> None:
-    if submitted := ".".join(st.session_state.get("submitted", ())):
-        if st.query_params.get("job") != submitted:  # asked for again if this run is cut off
-            shared.open_page("studio", job=submitted)
-        del st.session_state["submitted"]
+    follow_submitted()
     controls.restore_options()
     load_picture()
     try:
@@ -46,6 +46,22 @@ def show() -> None:
     draft.keep()
     other_jobs(watched)
     wall(key="recent", strip=True)
+
+
+def follow_submitted() -> None:
+    """Write the jobs that were just queued into the address.
+
+    An event that the browser sends before it has the new address brings the old one back, after the new one was written.
+    So for some seconds the old address leads to the new jobs again; any other one is where the visitor went.
+    """
+    if (found := st.session_state.get("submitted")) is None:
+        return
+    jobs, left, until = found
+    here = st.query_params.get("job", "")
+    if here == left != jobs and time.monotonic() < until:
+        shared.open_page("studio", job=jobs)
+    if here != jobs or time.monotonic() >= until:
+        del st.session_state["submitted"]
 
 
 def load_picture() -> None:
@@ -97,7 +113,12 @@ def submit(series: bool) -> None:
     fields = controls.read_form()
     requests = [fields | {"style": style, "count": 1} for style in styles()] if series else [fields]
     try:
-        st.session_state["submitted"] = [shared.submit(request).id for request in requests]
+        jobs = ".".join([shared.submit(request).id for request in requests])
+        st.session_state["submitted"] = (
+            jobs,
+            st.query_params.get("job", ""),
+            time.monotonic() + FOLLOW_SECONDS,
+        )
         st.session_state["painted"] = fields["prompt"]
     except StarryError as error:
         st.session_state["refused"] = error
