@@ -92,10 +92,13 @@ def test_no_address_is_a_server_error(here: str) -> None:
                 asked += 1
                 assert answer.status < 500, (address, answer.body)
                 if answer.status >= 400:
-                    assert answer.error["message"] == answer.error["zh"], address
+                    said = answer.json if isinstance(answer.json["error"], str) else answer.error  # A1111's form
+                    assert said.get("message", said.get("detail")) == said["zh"], address
     assert asked > 300
 
 
+# They answer with the picture, and no worker runs here: tests/test_openai.py and tests/test_a1111.py send them such bodies.
+PAINT_AND_WAIT = ("/v1/images/generations", "/v1/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/img2img")
 BODIES = {
     "nested 100000 deep": b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "a number of 5000 digits": b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
@@ -130,6 +133,8 @@ def test_no_body_is_a_server_error(here: str, hung: str, case: str) -> None:
     schema = ask(here, "/api/openapi.json").json
     body = BODIES[case].replace(b'"ab"', b'"' + hung.encode() + b'"')
     for path, methods in schema["paths"].items():
+        if path in PAINT_AND_WAIT:
+            continue
         for method in {"post", "put"} & set(methods):
             address = re.sub(r"\{\w+\}", hung, path)
             for sent in (body, only_fields(body, fields_of(schema, methods[method]))):

@@ -102,7 +102,7 @@ def _a1111() -> Schema:
         "cfg_scale": {"type": "number", "minimum": 0, "maximum": 30},
         "width": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
         "height": {"type": "integer", "minimum": LOWEST_SIZE, "maximum": HIGHEST_SIZE},
-        "seed": {"type": "integer", "minimum": -1, "maximum": 2**53}, "batch_size": count, "n_iter": count,
+        "seed": {"type": "integer", "minimum": -1, "maximum": MAX_SEED}, "batch_size": count, "n_iter": count,
         "sampler_name": TEXT, "scheduler": TEXT, "styles": items(TEXT, maxItems=1), "send_images": YES,
         "override_settings": record({}, {"sd_model_checkpoint": maybe(TEXT)}),
     }  # fmt: skip
