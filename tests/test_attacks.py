@@ -92,7 +92,9 @@ def test_no_address_is_a_server_error(here: str) -> None:
                 asked += 1
                 assert answer.status < 500, (address, answer.body)
                 if answer.status >= 400:
-                    said = answer.json if isinstance(answer.json["error"], str) else answer.error  # A1111's form
+                    said = (
+                        answer.json if isinstance(answer.json["error"], str) else answer.error
+                    )  # A1111's form
                     assert said.get("message", said.get("detail")) == said["zh"], address
     assert asked > 300
 
