@@ -17,8 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import pytest
 import uvicorn
 
+from starrynight.api import app as api
+from starrynight.api.access import Access, AccessMiddleware
+from starrynight.gallery.store import Gallery
+from starrynight.jobs.queue import Queue
 from starrynight.serve.connections import Config, Limits
 from starrynight.serve.connections import Server as UvicornServer
 from starrynight.serve.connections import listening as listening_socket
@@ -65,6 +70,22 @@ def events(address: str, job: str) -> Iterator[tuple[str, Any]]:
                 name = line[7:].decode().strip()
             elif line.startswith(b"data: "):
                 yield name, json.loads(line[6:])
+
+
+@contextlib.contextmanager
+def gallery_in(home: Path) -> Iterator[Gallery]:
+    """The gallery of ``home``, which is STARRY_HOME meanwhile."""
+    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as gallery:
+        patch.setenv("STARRY_HOME", str(home))
+        yield gallery
+
+
+@contextlib.contextmanager
+def without_worker(gallery: Gallery, access: Access | None = None) -> Iterator[str]:
+    """The HTTP application behind its access rules, by default those of loopback; yields its address."""
+    app = api.create_app(gallery, Queue(gallery), lambda: True)
+    with listening(AccessMiddleware(app, access or Access.of("127.0.0.1", None))) as address:
+        yield address
 
 
 @contextlib.contextmanager

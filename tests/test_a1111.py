@@ -13,12 +13,8 @@ import numpy as np
 import pytest
 from hung import picture
 from PIL import Image
-from served import Server, ask, listening, until
+from served import Server, ask, gallery_in, until, without_worker
 
-from starrynight.api import app as api
-from starrynight.api.access import Access, AccessMiddleware
-from starrynight.gallery.store import Gallery
-from starrynight.jobs.queue import Queue
 from starrynight.metadata import read_pixels, read_recipe
 
 SMALL = {"width": 128, "height": 128}
@@ -46,12 +42,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server without a worker."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as gallery:
-        patch.setenv("STARRY_HOME", str(home))
-        app = api.create_app(gallery, Queue(gallery), lambda: True)
-        with listening(AccessMiddleware(app, Access.of("127.0.0.1", None))) as address:
-            yield address
+    with gallery_in(tmp_path_factory.mktemp("home")) as gallery, without_worker(gallery) as address:
+        yield address
 
 
 def in_base64(data: bytes) -> str:

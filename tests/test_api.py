@@ -13,7 +13,7 @@ import pytest
 from attacks.pictures import itxt, png
 from hung import picture
 from PIL import Image
-from served import Server, ask, events, listening
+from served import Server, ask, events, gallery_in, listening
 
 from starrynight.api import app as api
 from starrynight.api.access import Access, AccessMiddleware
@@ -27,9 +27,7 @@ SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as opened:
-        patch.setenv("STARRY_HOME", str(home))
+    with gallery_in(tmp_path_factory.mktemp("home")) as opened:
         yield opened
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from attacks.weights import HEADERS, INDEXES, SOUND
 from hung import picture
-from served import ask, listening
+from served import ask, gallery_in, listening, without_worker
 
 from starrynight.api import app as api
 from starrynight.api.access import Access, AccessMiddleware
@@ -48,15 +48,9 @@ def test_an_index_cannot_name_files_elsewhere(tmp_path: Path, case: str) -> None
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as gallery:
-        patch.setenv("STARRY_HOME", str(home))
+    with gallery_in(tmp_path_factory.mktemp("home")) as gallery:
         gallery.add(picture())
-        with listening(
-            AccessMiddleware(
-                api.create_app(gallery, Queue(gallery), lambda: True), Access.of("127.0.0.1", None)
-            )
-        ) as address:
+        with without_worker(gallery) as address:
             yield address
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adversaries import WIDTH, given_input
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from starrynight.numerics.modules import tensors_in
 from starrynight.numerics.solve import FoldPlan, Infeasible, solve_folds
 from starrynight.numerics.trace import Trace, trace_modules
 
-WIDTH = 16
 Middle = Callable[["Net", Tensor], Tensor]
 
 
@@ -47,11 +47,6 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.middle(self, x)))
-
-
-def given_input(module: nn.Module, seed: int) -> Tensor:
-    x = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(seed))
-    return x.to(next(module.parameters()).dtype)
 
 
 def call(module: Any, seed: int) -> Any:

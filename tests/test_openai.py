@@ -16,15 +16,13 @@ import openai
 import pytest
 from hung import picture
 from PIL import Image
-from served import Server, ask, listening, until
+from served import Server, ask, gallery_in, until, without_worker
 
-from starrynight.api import app as api
-from starrynight.api.access import Access, AccessMiddleware
+from starrynight.api.access import Access
 from starrynight.errors import BrokenNumbers
 from starrynight.gallery.store import Gallery
 from starrynight.jobs import queue as queues
 from starrynight.jobs.leases import Lease
-from starrynight.jobs.queue import Queue
 from starrynight.metadata import read_recipe
 
 
@@ -42,17 +40,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, Gallery(home / "gallery") as opened:
-        patch.setenv("STARRY_HOME", str(home))
+    with gallery_in(tmp_path_factory.mktemp("home")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def idle(gallery: Gallery) -> Iterator[str]:
     """A server without a worker."""
-    app = api.create_app(gallery, Queue(gallery), lambda: True)
-    with listening(AccessMiddleware(app, Access.of("127.0.0.1", None))) as address:
+    with without_worker(gallery) as address:
         yield address
 
 
@@ -310,8 +305,7 @@ def test_a_refused_picture_is_an_error_that_is_not_asked_again(
 
 
 def test_a_wrong_or_missing_key(gallery: Gallery) -> None:
-    app = api.create_app(gallery, Queue(gallery), lambda: True)
-    with listening(AccessMiddleware(app, Access.of("127.0.0.1", "sesame"))) as address:
+    with without_worker(gallery, Access.of("127.0.0.1", "sesame")) as address:
         with pytest.raises(openai.AuthenticationError) as raised:
             client(address).models.list()
         assert (raised.value.code, raised.value.type) == ("invalid_api_key", "invalid_request_error")

@@ -18,18 +18,17 @@ from typing import Any
 
 import pytest
 from hung import picture
-from served import Server, ask, events, listening, until
+from served import Server, ask, events, until, without_worker
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets import Subprotocol
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket
 
-from starrynight.api import app as api
 from starrynight.api import feed
 from starrynight.api import health as health_module
 from starrynight.api import jobs as job_routes
-from starrynight.api.access import Access, AccessMiddleware
+from starrynight.api.access import Access
 from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
@@ -45,13 +44,6 @@ def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gallery
     monkeypatch.setenv("STARRY_HOME", str(tmp_path))
     with Gallery(lock_timeout=0.3) as opened:
         yield opened
-
-
-@contextlib.contextmanager
-def serving(gallery: Gallery, access: Access | None = None) -> Iterator[str]:
-    app = api.create_app(gallery, Queue(gallery), lambda: True)
-    with listening(AccessMiddleware(app, access or Access.of("127.0.0.1", None))) as address:
-        yield address
 
 
 @contextlib.contextmanager
@@ -72,7 +64,7 @@ def problems(address: str) -> set[str]:
 
 def test_writers_that_wait_for_a_lock_stop_neither_health_nor_readers(gallery: Gallery) -> None:
     gallery.add(picture())
-    with serving(gallery) as here, ThreadPoolExecutor(50) as callers:
+    with without_worker(gallery) as here, ThreadPoolExecutor(50) as callers:
         assert ask(here, "/api/health").json["problems"] == []
         with locked(gallery):
             posts = [callers.submit(ask, here, "/api/jobs", {"prompt": "x"}) for _ in range(50)]
@@ -99,7 +91,7 @@ def test_health_answers_while_a_disk_hangs(gallery: Gallery, monkeypatch: pytest
 
     monkeypatch.setattr(gallery, "count", hanging_count)
     monkeypatch.setattr(health_module, "SLOW", 0.3)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         assert ask(here, "/api/health").json["status"] == "ok"
         hangs.set()
         until(lambda: "database" in problems(here))
@@ -112,7 +104,7 @@ def test_health_tells_a_full_disk_and_a_queue_that_stands_still(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = Queue(gallery)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         monkeypatch.setattr(health_module, "STILL_WITHOUT_WORKER", 0.1)
         assert problems(here) == set()
         job = queue.submit(job_request())
@@ -133,7 +125,7 @@ def test_health_tells_a_full_disk_and_a_queue_that_stands_still(
 
 def test_health_tells_an_absent_worker(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_module, "WORKER_ABSENT", 0.1)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         until(lambda: problems(here) == {"worker"})
         assert ask(here, "/api/health").json["worker"] == "absent"
         held = Lease(gallery.database, "here/cpu")
@@ -152,7 +144,7 @@ def job_request():
 
 def test_a_full_queue_is_429_with_retry_after(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("starrynight.jobs.queue.MAX_WAITING", 1)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         assert ask(here, "/api/jobs", {"prompt": "x"}).status == 201
         refused = ask(here, "/api/jobs", {"prompt": "x"})
     assert (refused.status, refused.error["type"], refused.headers["retry-after"]) == (429, "QueueFull", "60")
@@ -160,7 +152,7 @@ def test_a_full_queue_is_429_with_retry_after(gallery: Gallery, monkeypatch: pyt
 
 def test_uploads_beyond_those_at_once_are_503(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_routes, "MAX_UPLOADS", 1)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         port = int(here.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as held:
             held.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nhalf")
@@ -175,7 +167,7 @@ def test_one_poller_feeds_all_event_streams(gallery: Gallery, monkeypatch: pytes
     reads, changed = [], Queue.changed
     monkeypatch.setattr(Queue, "changed", lambda self, seen: reads.append(seen) or changed(self, seen))
     monkeypatch.setattr(feed, "MAX_STREAMS", 30)
-    with serving(gallery) as here, ThreadPoolExecutor(30) as readers:
+    with without_worker(gallery) as here, ThreadPoolExecutor(30) as readers:
         streams = [readers.submit(lambda: list(events(here, job))) for _ in range(30)]
         until(lambda: ask(here, f"/api/jobs/{job}/events", method="HEAD").status == 503)
         refused = ask(here, f"/api/jobs/{job}/events")
@@ -208,7 +200,7 @@ COOKIES = {
 
 @pytest.mark.parametrize("case", COOKIES)
 def test_no_foreign_cookie_locks_us_out(gallery: Gallery, case: str) -> None:
-    with serving(gallery, Access.of("0.0.0.0", "sesame", port=1)) as here:
+    with without_worker(gallery, Access.of("0.0.0.0", "sesame", port=1)) as here:
         ours = 'starry_token_1="sesame"' if case == "in quotes" else "starry_token_1=sesame"
         assert ask(here, "/api/health", Cookie=COOKIES[case].format(ours)).status == 200
         assert ask(here, "/api/health", Cookie=COOKIES[case].format("starry_token_1=sesam")).status == 401
@@ -219,7 +211,7 @@ def test_no_foreign_cookie_locks_us_out(gallery: Gallery, case: str) -> None:
 def test_the_token_in_all_its_forms(gallery: Gallery) -> None:
     access = Access.of("127.0.0.1", "sesame", port=1, gallery="abc")  # --token on loopback
     access.codes.add("once")
-    with serving(gallery, access) as here:
+    with without_worker(gallery, access) as here:
         for right in ("Bearer sesame", "bearer sesame", "BEARER  sesame"):
             assert ask(here, "/api/health", Authorization=right).status == 200
         for wrong in ("sesame", "Basic sesame", "Bearer", "Bearer sesame2", "Bearersesame"):
@@ -243,7 +235,7 @@ FOREIGN = [
 def test_a_page_elsewhere_can_link_here_but_change_nothing(
     gallery: Gallery, method: str, site: str, mode: str, status: int
 ) -> None:
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         path = (
             "/api/jobs/x/cancel" if method == "POST" else "/api/trash" if method == "DELETE" else "/api/jobs"
         )
@@ -254,7 +246,7 @@ def test_a_page_elsewhere_can_link_here_but_change_nothing(
 def test_a_head_is_a_get_without_its_body(gallery: Gallery) -> None:
     row = gallery.add(picture())
     job = Queue(gallery).submit(job_request()).id
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         for path in (
             "/api/health",
             "/api/nothing",
@@ -304,7 +296,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_body_is_json_in_utf_8(gallery: Gallery, encoding: str) -> None:
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         answer = ask(
             here, "/api/jobs", '{"prompt": "星夜"}'.encode(encoding), Content_Type="application/json"
         )
@@ -318,8 +310,8 @@ def test_a_body_is_json_in_utf_8(gallery: Gallery, encoding: str) -> None:
 def test_two_servers_of_a_host_keep_their_visitors(gallery: Gallery) -> None:
     """A browser sends the cookies of all ports of a host to each of them."""
     with (
-        serving(gallery, Access.of("0.0.0.0", "one", port=1)) as first,
-        serving(gallery, Access.of("0.0.0.0", "two", port=2)) as second,
+        without_worker(gallery, Access.of("0.0.0.0", "one", port=1)) as first,
+        without_worker(gallery, Access.of("0.0.0.0", "two", port=2)) as second,
     ):
         jar = [ask(here, f"/?token={token}").headers["set-cookie"].split(";")[0]
                for here, token in ((first, "one"), (second, "two"))]  # fmt: skip
@@ -335,7 +327,7 @@ def test_odd_inputs_are_errors_of_the_caller(gallery: Gallery, tmp_path: Path, c
     sent = json.dumps(body).encode() if isinstance(body, dict) else body
     if sent is not None:
         sent = sent.replace(b"{home}", str(tmp_path).encode())
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         answer = ask(here, path, sent, Content_Type="application/json")
         assert (answer.status, answer.error["zh"] != "") == (status, True), answer.body[:300]
 
@@ -379,7 +371,7 @@ def test_our_own_studio_is_recognised_without_a_proxy(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch, token: str | None
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with serving(gallery, Access.of("127.0.0.1", token, gallery=gallery.identity)) as here:
+    with without_worker(gallery, Access.of("127.0.0.1", token, gallery=gallery.identity)) as here:
         port = int(here.rsplit(":", 1)[1])
         assert is_running("127.0.0.1", port, gallery_identity())
         assert not is_running("127.0.0.1", port, gallery_identity("/elsewhere"))
@@ -423,7 +415,7 @@ def test_only_a_picture_is_served_as_one(gallery: Gallery, tmp_path: Path, what:
         elsewhere.mkdir()
         if path != upload or what != "a linked folder":
             in_place_of(path, what, elsewhere)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         for path in (
             f"/api/pictures/{row.id}/file",
             f"/api/pictures/{row.id}/download",
@@ -445,7 +437,7 @@ def test_a_lab_run_of_odd_files_is_answered(gallery: Gallery, tmp_path: Path, na
     (run / name).write_text('[1]\n{"no": "key"}\n')
     if what != "a row that is none":
         in_place_of(run / name, what, tmp_path)
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         answer = ask(here, "/api/lab/20260101-000000/report")
         assert answer.status in (200, 404, 422, 507), answer.body[:500]
         assert ask(here, "/lab").status < 500
@@ -456,7 +448,7 @@ def test_a_lab_run_of_odd_files_is_answered(gallery: Gallery, tmp_path: Path, na
 def test_a_file_is_immutable_only_while_it_matches_its_name(gallery: Gallery) -> None:
     row, changed = gallery.add(picture()), gallery.add(picture(seed=2))
     Path(gallery.path(changed)).write_bytes(picture(seed=3).encode())
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         for kind in ("file", "thumb", "thumb", "download"):
             good, bad = (ask(here, f"/api/pictures/{one.id}/{kind}") for one in (row, changed))
             assert (good.status, bad.status) == (200, 200)
@@ -478,7 +470,7 @@ RANGES = {
 def test_a_part_of_a_file_and_a_file_known_already(gallery: Gallery, wanted: str) -> None:
     row = gallery.add(picture())
     data, path, (status, part) = gallery.read(row), f"/api/pictures/{row.id}/file", RANGES[wanted]
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         answer = ask(here, path, Range=wanted)
         assert answer.status == status
         if part is not None:
@@ -524,7 +516,7 @@ def test_a_damaged_database_is_read_and_said_and_not_written_to(gallery: Gallery
         file.seek((root - 1) * size)
         file.write(b"\xa5" * size)
     assert not gallery.database.check()
-    with serving(gallery) as here:
+    with without_worker(gallery) as here:
         until(lambda: problems(here) == {"damaged"})
         assert len(ask(here, "/api/pictures").json["pictures"]) == 1
         assert ask(here, "/api/jobs", {"prompt": "x"}).error["type"] == "BrokenDatabase"
@@ -534,7 +526,7 @@ def test_readers_and_submitters_at_once_lose_nothing(gallery: Gallery) -> None:
     row = gallery.add(picture())
     paths = ["/api/pictures?text=%E6%98%9F%E5%A4%9C", f"/api/pictures?like={row.id}", f"/api/pictures/{row.id}/file",
              "/api/facets", "/api/jobs", f"/api/pictures/{row.id}/thumb", "/api/health"]  # fmt: skip
-    with serving(gallery) as here, ThreadPoolExecutor(40) as callers:
+    with without_worker(gallery) as here, ThreadPoolExecutor(40) as callers:
         reads = [callers.submit(ask, here, path) for path in paths * 20]
         posts = [callers.submit(ask, here, "/api/jobs", {"prompt": f"job {n}"}) for n in range(100)]
         assert {read.result().status for read in reads} == {200}
