@@ -52,3 +52,20 @@ def positions(side: int, dtype: torch.dtype, count: int = 3) -> Tensor:
     grid = torch.arange(side * side).float()
     rows = [grid * 0, grid // side, grid % side, *[grid * 0] * (count - 3)]
     return torch.stack(rows, dim=1).to(dtype)
+
+
+# What is amplified in blocks of two streams and blocks of one, as Flux and its descendants name them.
+FLUX_PLACES = {
+    "stream": ("x_embedder", "context_embedder"),
+    "feed-forward": ("transformer_blocks.0.ff.net.2", "transformer_blocks.0.ff_context.net.2"),
+    "attention": ("transformer_blocks.1.attn.to_out.0",),
+    "single block": ("single_transformer_blocks.0.proj_out",),
+    "values": ("transformer_blocks.0.attn.to_v", "transformer_blocks.0.attn.add_v_proj"),
+}
+# As CogView4 and CogVideoX name them.
+COG_PLACES = {
+    "stream": ("patch_embed.proj", "patch_embed.text_proj"),
+    "feed-forward": ("transformer_blocks.0.ff.net.2",),
+    "attention": ("transformer_blocks.1.attn1.to_out.0",),
+    "values": ("transformer_blocks.0.attn1.to_v",),
+}

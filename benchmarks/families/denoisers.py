@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from families.common import Family, moment, noise
+from families.common import FLUX_PLACES, Family, moment, noise, positions
 
 
 def zimage() -> Family:
@@ -87,19 +87,12 @@ def flux() -> Family:
             joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8), guidance_embeds=True)  # fmt: skip
 
     def exercise(m: nn.Module, seed: int) -> object:
-        now, ids = moment(m, seed), torch.arange(16).float()
-        image_ids = torch.stack([ids * 0, ids // 4, ids % 4], dim=1).to(now.dtype)
+        now = moment(m, seed)
         return m(hidden_states=noise(m, seed, 1, 16, 4), encoder_hidden_states=noise(m, seed + 1, 1, 6, 32),
                  pooled_projections=noise(m, seed + 2, 1, 32), timestep=now, guidance=now,
-                 img_ids=image_ids, txt_ids=torch.zeros(6, 3, dtype=now.dtype)).sample  # fmt: skip
+                 img_ids=positions(4, now.dtype), txt_ids=torch.zeros(6, 3, dtype=now.dtype)).sample  # fmt: skip
 
-    return Family(build, exercise, {
-        "stream": ("x_embedder", "context_embedder"),
-        "feed-forward": ("transformer_blocks.0.ff.net.2", "transformer_blocks.0.ff_context.net.2"),
-        "attention": ("transformer_blocks.1.attn.to_out.0",),
-        "single block": ("single_transformer_blocks.0.proj_out",),
-        "values": ("transformer_blocks.0.attn.to_v", "transformer_blocks.0.attn.add_v_proj"),
-    })  # fmt: skip
+    return Family(build, exercise, FLUX_PLACES)
 
 
 def sd3() -> Family:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from families.common import Family, moment, noise, positions, step
+from families.common import COG_PLACES, FLUX_PLACES, Family, moment, noise, positions, step
 
 
 def chroma() -> Family:
@@ -24,13 +24,7 @@ def chroma() -> Family:
         return m(hidden_states=noise(m, seed, 1, 16, 4), encoder_hidden_states=noise(m, seed + 1, 1, 6, 32), timestep=now,
                  img_ids=positions(4, now.dtype), txt_ids=torch.zeros(6, 3, dtype=now.dtype)).sample  # fmt: skip
 
-    return Family(build, exercise, {
-        "stream": ("x_embedder", "context_embedder"),
-        "feed-forward": ("transformer_blocks.0.ff.net.2", "transformer_blocks.0.ff_context.net.2"),
-        "attention": ("transformer_blocks.1.attn.to_out.0",),
-        "single block": ("single_transformer_blocks.0.proj_out",),
-        "values": ("transformer_blocks.0.attn.to_v", "transformer_blocks.0.attn.add_v_proj"),
-    })  # fmt: skip
+    return Family(build, exercise, FLUX_PLACES)
 
 
 def hidream() -> Family:
@@ -71,12 +65,7 @@ def cogview4() -> Family:
         return m(noise(m, seed, 1, 4, 16, 16), noise(m, seed + 1, 1, 6, 32), torch.tensor([100 + seed]), size, size,
                  size * 0).sample  # fmt: skip
 
-    return Family(build, exercise, {
-        "stream": ("patch_embed.proj", "patch_embed.text_proj"),
-        "feed-forward": ("transformer_blocks.0.ff.net.2",),
-        "attention": ("transformer_blocks.1.attn1.to_out.0",),
-        "values": ("transformer_blocks.0.attn1.to_v",),
-    })  # fmt: skip
+    return Family(build, exercise, COG_PLACES)
 
 
 def flux2() -> Family:

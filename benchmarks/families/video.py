@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from families.common import Family, noise, step
+from families.common import COG_PLACES, Family, noise, step
 
 
 def wan() -> Family:
@@ -66,12 +66,7 @@ def cogvideox() -> Family:
             noise(m, seed, 1, 2, 4, 8, 8), noise(m, seed + 1, 1, 6, 32), torch.tensor([100 + seed])
         ).sample
 
-    return Family(build, exercise, {
-        "stream": ("patch_embed.proj", "patch_embed.text_proj"),
-        "feed-forward": ("transformer_blocks.0.ff.net.2",),
-        "attention": ("transformer_blocks.1.attn1.to_out.0",),
-        "values": ("transformer_blocks.0.attn1.to_v",),
-    })  # fmt: skip
+    return Family(build, exercise, COG_PLACES)
 
 
 def hunyuan_video() -> Family:
