@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from starrynight.text import printed_json
 if TYPE_CHECKING:
     from starrynight.fitting.fit import CurvePoint, FitResult
     from starrynight.models.catalogue import LocalModel
+    from starrynight.models.fitted import Fitted
 
 HELP = help_page(
     (
@@ -34,54 +35,64 @@ Each layer is rounded alone and the change of small pictures is measured (minute
 )
 
 
+MEMORY = typer.Option(None, "--memory", help=t("Bytes of the card, such as 8GB.", "显卡的内存，如 8GB。"))
+BITS = typer.Option(None, "--bits", help=t("Bits a weight, such as 5.5.", "每个权重的位数，如 5.5。"))
+FILE_SIZE = typer.Option(
+    None, "--file-size", help=t("Bytes of the file, such as 6GB.", "文件的大小，如 6GB。")
+)
+OUT = typer.Option(
+    None,
+    "--out",
+    "-o",
+    help=t(
+        "The file (.gguf); by default NAME-BITS.gguf here.", "文件（.gguf）；不给则为此处的 名字-位数.gguf。"
+    ),
+)
+LIKE = typer.Option(
+    None,
+    "--like",
+    help=t(
+        "Take the sensitivities that were measured on this model of the same architecture.",
+        "借用在同架构的这个模型上测得的敏感度。",
+    ),
+)
+PICTURES = typer.Option(
+    None,
+    "--pictures",
+    min=0,
+    max=4,
+    help=t(
+        "Held-out pictures to paint and compare; by default 2, of a large model 0.",
+        "画几幅未参与测量的画来对比；默认 2，大模型为 0。",
+    ),
+)
+REPORT = typer.Option(
+    None,
+    "--report",
+    help=t(
+        "A new folder for the curve, and one scene in every format.", "写入曲线与各格式同一场景的新文件夹。"
+    ),
+)
+DRY_RUN = typer.Option(
+    False,
+    "--dry-run",
+    help=t("Only say what it would do and how long it takes.", "只说明要做什么、需要多久。"),
+)
+
+
 @app.command(help=HELP)
 def fit(
     model: str = typer.Argument(help=MODEL_HELP),
-    memory: str | None = typer.Option(
-        None, "--memory", help=t("Bytes of the card, such as 8GB.", "显卡的内存，如 8GB。")
-    ),
-    bits: float | None = typer.Option(
-        None, "--bits", help=t("Bits a weight, such as 5.5.", "每个权重的位数，如 5.5。")
-    ),
-    file_size: str | None = typer.Option(
-        None, "--file-size", help=t("Bytes of the file, such as 6GB.", "文件的大小，如 6GB。")
-    ),
-    out: Path | None = typer.Option(
-        None,
-        "--out",
-        "-o",
-        help=t("The file (.gguf); by default NAME-BITS.gguf here.", "文件（.gguf）；不给则为此处的 名字-位数.gguf。"),
-    ),
-    like: str | None = typer.Option(
-        None,
-        "--like",
-        help=t(
-            "Take the sensitivities that were measured on this model of the same architecture.",
-            "借用在同架构的这个模型上测得的敏感度。",
-        ),
-    ),
-    pictures: int | None = typer.Option(
-        None,
-        "--pictures",
-        min=0,
-        max=4,
-        help=t(
-            "Held-out pictures to paint and compare; by default 2, of a large model 0.",
-            "画几幅未参与测量的画来对比；默认 2，大模型为 0。",
-        ),
-    ),
-    report: Path | None = typer.Option(
-        None,
-        "--report",
-        help=t(
-            "A new folder for the curve, and one scene in every format.", "写入曲线与各格式同一场景的新文件夹。"
-        ),
-    ),
-    dry_run: bool = typer.Option(
-        False, "--dry-run", help=t("Only say what it would do and how long it takes.", "只说明要做什么、需要多久。")
-    ),
+    memory: str | None = MEMORY,
+    bits: float | None = BITS,
+    file_size: str | None = FILE_SIZE,
+    out: Path | None = OUT,
+    like: str | None = LIKE,
+    pictures: int | None = PICTURES,
+    report: Path | None = REPORT,
+    dry_run: bool = DRY_RUN,
     as_json: bool = JSON,
-) -> None:  # fmt: skip
+) -> None:
     _check_out(out, report)
     from starrynight.fitting import fit as fitting
     from starrynight.folding import calibrate
@@ -100,18 +111,21 @@ def fit(
     for path in (out, report):
         if path is not None:
             check_writable(path)
-    print(t(*prepared.message), file=_stderr())
-    count = pictures if pictures is not None else 0 if calibrate.is_large(found) else 2
+    print(t(*prepared.message), file=sys.stderr)
+    large = calibrate.is_large(found)
+    count = pictures if pictures is not None else 0 if large else 2
     with ProgressBar(t(f"fitting {found.spec.en}", f"适配 {found.spec.zh}")) as on_progress:
-        result = fitting.fit(
-            prepared, count, not calibrate.is_large(found) or bool(pictures), where, on_progress
-        )
+        result = fitting.fit(prepared, count, not large or bool(pictures), where, on_progress)
         path = out or Path(f"{_short(found)}-{result.chosen.bits:.1f}.gguf")
         about = fitting.save(result, path, on_progress)
         if report is not None:
             from starrynight.fitting.report import write_report
 
             write_report(result, report, on_progress)
+    _print_result(result, about, path, report, as_json)
+
+
+def _print_result(result: FitResult, about: Fitted, path: Path, report: Path | None, as_json: bool) -> None:
     if as_json:
         print(printed_json({"file": str(path), "bytes": path.stat().st_size, **about.to_dict(), "layers": dict(result.formats), "curve": [point.to_dict() for point in result.curve]}))  # fmt: skip
         return
@@ -134,12 +148,6 @@ def _check_out(out: Path | None, report: Path | None) -> None:
             raise BadRequest(f"“{path}” exists already; choose another name.", f"“{path}”已存在；请换一个名字。")  # fmt: skip
 
 
-def _stderr() -> Any:
-    import sys
-
-    return sys.stderr
-
-
 def _short(found: LocalModel) -> str:
     """A file name for the model: its own, without a folder or a suffix."""
     return Path(found.spec.name).stem or "model"
@@ -151,7 +159,7 @@ def _print_plan(prepared: Any, as_json: bool) -> None:
             "layers": len(prepared.layout.layers), "bytes": prepared.budget, "measurements": prepared.measurements,
             "seconds": round(prepared.seconds, 1),
         }  # fmt: skip
-        print(json.dumps(payload, allow_nan=False))
+        print(printed_json(payload))
     else:
         print(t(*prepared.message))
 
