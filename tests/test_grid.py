@@ -8,6 +8,7 @@ import tiny
 from PIL import Image
 
 from starrynight.errors import BadRequest, UnknownName
+from starrynight.gallery.files import OutputPath
 from starrynight.lab import grid
 from starrynight.metadata import read_recipe
 from starrynight.studio import Studio
@@ -38,7 +39,7 @@ def plan(model, folder, x, y=None, **more):
 def paint(one, stop=None):
     """Paint up to ``stop`` cells; how many steps were taken."""
     steps = []
-    for number, _ in enumerate(one.paint(lambda save: Studio(save, "cpu"), steps.append), 1):
+    for number, _ in enumerate(one.paint(Studio(OutputPath(one.folder), "cpu"), steps.append), 1):
         if number == stop:
             break
     return len(steps)

@@ -93,6 +93,7 @@ def grid(
 
 def _paint(plan: grids.Grid, device: str | None) -> None:
     from starrynight import studio
+    from starrynight.gallery.files import OutputPath
     from starrynight.painting.results import Refused, Step
 
     refused, done = [], 0
@@ -104,7 +105,7 @@ def _paint(plan: grids.Grid, device: str | None) -> None:
                 message=t(f"picture {done + 1} of {len(plan.cells)}", f"第 {done + 1}/{len(plan.cells)} 幅"),
             )  # fmt: skip
 
-        for cell, outcome in plan.paint(lambda save: studio.Studio(save, device), on_step):
+        for cell, outcome in plan.paint(studio.Studio(OutputPath(plan.folder), device), on_step):
             done += 1
             if isinstance(outcome, Refused):
                 refused.append(outcome)

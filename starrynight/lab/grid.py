@@ -23,7 +23,6 @@ from starrynight.i18n import Text, t
 from starrynight.metadata import read_recipe
 from starrynight.metadata.pixels import read_pixels
 from starrynight.painting.results import Refused, Step
-from starrynight.picture import Picture
 from starrynight.request import Lora, PaintRequest, random_seed
 from starrynight.storage import storing, write_atomic
 from starrynight.studio import Studio, make_request
@@ -38,11 +37,8 @@ FIELDS: dict[str, type] = {
 MAX_PICTURES = 400
 SHEET = "sheet.png"
 NONE = "none"  # the value of an axis of names that leaves the field out
-CELL, GAP, TEXT = (
-    384,
-    8,
-    20,
-)  # pixels: longest side of a picture in the sheet, space between, height of letters
+# Pixels: longest side of a picture in the sheet, space between, height of letters.
+CELL, GAP, TEXT = 384, 8, 20
 
 
 @dataclass(frozen=True)
@@ -126,23 +122,20 @@ class Grid:
         )
 
     def paint(
-        self,
-        studio: Callable[[Callable[[Picture], Path]], Studio],
-        on_step: Callable[[Step], None] | None = None,
+        self, studio: Studio, on_step: Callable[[Step], None] | None = None
     ) -> Iterator[tuple[Cell, Path | Refused]]:
-        """Every cell and its picture, or why it was refused. ``studio`` makes a Studio that saves as it is told.
+        """Every cell and its picture, or why it was refused. ``studio`` then saves into the grid's folder.
 
         Cells of one precision are painted one after another, because loading is slow. A picture that is there already is
         not painted again.
         """
-        saving: list[Path] = []
-        painter = studio(lambda picture: OutputPath(saving[-1], overwrite=True)(picture))
         for cell in sorted(self.cells, key=lambda cell: cell.request.precision):
-            saving.append(cell.path(self.folder))
+            path = cell.path(self.folder)
             if cell.is_painted(self.folder):
-                yield cell, saving[-1]
+                yield cell, path
                 continue
-            for outcome in painter.paint(cell.request, on_step):
+            studio.save = OutputPath(path, overwrite=True)
+            for outcome in studio.paint(cell.request, on_step):
                 yield cell, outcome if isinstance(outcome, Refused) else outcome.place
 
     def save_sheet(self) -> Path:
