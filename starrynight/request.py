@@ -393,10 +393,8 @@ def _needs_picture(init_image: str | None, **fields: object) -> None:
             )
 
 
-def _extend(value: object, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) in pixels, of which at least one is above 0 and some of the first picture remains."""
-    if value is None:
-        return None
+def read_sides(value: object) -> tuple[int, int, int, int]:
+    """``extend``: (left, top, right, bottom) in pixels, of which at least one is above 0. Raises BadRequest or WrongSize."""
     if not isinstance(value, list | tuple) or len(value) != len(SIDES):
         raise BadRequest(
             f"extend is four whole numbers of pixels ({', '.join(SIDES)}), not {excerpt(value)}.",
@@ -410,6 +408,14 @@ def _extend(value: object, width: int, height: int) -> tuple[int, int, int, int]
         raise BadRequest(
             "extend adds nothing; give at least one side.", "extend 没有扩展任何一边；请至少给出一边。"
         )
+    return left, top, right, bottom
+
+
+def _extend(value: object, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """As ``read_sides``, with room for some of the first picture within ``width`` × ``height``; None is None."""
+    if value is None:
+        return None
+    left, top, right, bottom = read_sides(value)
     if width - left - right < 1 or height - top - bottom < 1:
         raise WrongSize(
             f"Extended by {left} + {right} × {top} + {bottom} pixels, a picture of {width}×{height} has no room for the first "

@@ -22,7 +22,7 @@ from starrynight.painting import checking, styles
 from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.picture import Picture, make_recipe
 from starrynight.progress import OnProgress
-from starrynight.request import PaintRequest, take_lora_tags
+from starrynight.request import PaintRequest, read_sides, take_lora_tags
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ def _of_first_picture(given: Mapping[str, Any]) -> dict[str, Any]:
     """The size and strength that suit a mask or an extension, which paint within the first picture or around it."""
     if given.get("init_image") is None or not {"mask", "extend"} & given.keys():
         return {}
-    left, top, right, bottom = PaintRequest.from_dict({"prompt": "-", "width": 4096, "height": 4096} | {
-        name: given[name] for name in ("init_image", "extend") if name in given
-    }).extend or (0, 0, 0, 0)  # fmt: skip
-    picture = read_image(given["init_image"])
+    left, top, right, bottom = read_sides(given["extend"]) if "extend" in given else (0, 0, 0, 0)
+    path = PaintRequest.from_dict({"prompt": "-", "init_image": given["init_image"]}).init_image
+    assert path is not None
+    picture = read_image(path)
     return {
         "width": picture.width + left + right,
         "height": picture.height + top + bottom,
