@@ -29,8 +29,8 @@ class Blend:
         self._pipeline, self._mask = pipeline, torch.from_numpy(np.ascontiguousarray(mask))
         self._add_noise: Callable[[Tensor], Tensor] | None = None  # of a timestep [1], to the first picture
         self._clean: Tensor | None = None  # the first picture's latents, not packed
-        self._next = 0  # place of the next step in the scheduler's timesteps
-        self._begun = False
+        self._painted: Tensor | None = None  # the mask in the shape of the latents
+        self._next: int | None = None  # place of the next step in the scheduler's timesteps
 
     def attach_to_scheduler(self, scheduler: Any) -> None:
         """To a fresh scheduler, after everything else that wraps its ``step``."""
@@ -68,14 +68,13 @@ class Blend:
                 f"{name} 不给原图加噪，无法保留蒙版之外的部分；请不要使用蒙版。",
             )
         times = scheduler.timesteps
-        if not self._begun:
-            self._begun, self._next = True, _place(times, timestep)
-        self._next += 1
+        if self._painted is None:
+            self._painted = mask_like(self._mask, latents).to(latents)
+        self._next = 1 + (_place(times, timestep) if self._next is None else self._next)
         known = self._clean
         if self._next < len(times):
             known = self._add_noise(times[self._next : self._next + 1].to(known.device))
-        painted = mask_like(self._mask, latents).to(latents)
-        return torch.lerp(self._packed(known, latents).to(latents), latents, painted)
+        return torch.lerp(self._packed(known, latents).to(latents), latents, self._painted)
 
     def _packed(self, known: Tensor, latents: Tensor) -> Tensor:
         """``known`` as the pipeline packs its latents: Flux and Qwen-Image make tokens of 2 × 2 cells."""

@@ -148,14 +148,9 @@ class Painter:
         """As ``checking.warnings_for``, with the prompt's length counted by the model's own tokenizer; and what an all-in-one
         file lacks.
         """
-        model, found = (
-            self.model,
-            checking.warnings_for(request, self.model.spec, longest_tokenizer(self.pipeline)),
-        )
-        return [
-            *found,
-            *([complete.note(model.path, model.lender, model.borrowed)] if model.borrowed else []),
-        ]
+        model = self.model
+        found = checking.warnings_for(request, model.spec, longest_tokenizer(self.pipeline))
+        return [*found, complete.note(model.path, model.lender, model.borrowed)] if model.borrowed else found
 
     def paint(
         self,
@@ -182,11 +177,12 @@ class Painter:
             ) as self.fits,
             self._pipeline_for(request) as pipeline,
         ):
+            canvas = canvas_of(request)
             for index in range(request.count):
                 if index in skip:
                     continue
                 try:
-                    yield self._paint_one(pipeline, request, index, on_step)
+                    yield self._paint_one(pipeline, request, index, canvas, on_step)
                 except (BrokenNumbers, Blanked) as error:
                     verdict = Verdict("refuse", (error.en,), tuple(self.guard.attempts))
                     yield Refused(index, request.seed_of(index), error, verdict)
@@ -219,11 +215,11 @@ class Painter:
         return sibling
 
     def _paint_one(
-        self, pipeline: Any, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
-    ) -> GeneratedImage:
+        self, pipeline: Any, request: PaintRequest, index: int, canvas: Canvas | None,
+        on_step: Callable[[Step], None] | None,
+    ) -> GeneratedImage:  # fmt: skip
         seed = request.seed_of(index)
         read = checking.words_of(request, self.model.spec, seed)
-        canvas = canvas_of(request)
         words, remarks = self._call(pipeline, request, read, seed, canvas)
         raised: list[BaseException] = []  # by on_step: no fault of the model's
 
