@@ -1,9 +1,9 @@
 """What a fit is worth: pictures of Firefly with layers in mixed types against float32, beside uniform types and the hand rule.
 
-    python benchmarks/fit.py [prompts] [side] [file.json]
+    python benchmarks/fit.py [prompts] [side] [file.json] [curve.svg]
 
 Sensitivities come from STARRY_HOME/cache, or are measured first (minutes). Every picture's error is stored there too, so a
-run that was killed goes on. Printed: bits a weight, predicted PSNR, and the mean and the worst of the held-out pictures.
+run that was killed goes on. "sought" is the programme's own choice where a uniform type was taken instead. Printed: bits a weight, predicted PSNR, and the mean and the worst of the held-out pictures.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import torch
 
-from starrynight.fitting import formats, layout, measure, table
+from starrynight.fitting import curve, formats, layout, measure, programme, table
+from starrynight.fitting.fit import CurvePoint
 from starrynight.folding import calibrate
 from starrynight.folding.cache import CalibrationSample
+from starrynight.i18n import Text
 from starrynight.models import catalogue
 from starrynight.models.load import load
 from starrynight.progress import ProgressCounter
@@ -38,7 +40,7 @@ PROMPTS = (
 BITS = (6.5, 8.5, 5.5, 5.0, 8.0, 4.2)
 
 
-def main(prompts: int = 12, side: int = 256, out: Path | None = None) -> None:
+def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: Path | None = None) -> None:
     model = catalogue.resolve("firefly")
     pipeline = load(model, calibrate.uniform(model, "float32"))
     subject = measure.Subject(model, pipeline, layout.of_model(model, pipeline), {})
@@ -57,18 +59,28 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None) -> None:
     series = {name: (each, found.predicted(each)) for name, each in known.items()}
     same = (formats.HAND, "Q6_K", "Q4_0")  # at their bytes, too
     for bits in dict.fromkeys([*(found.bits(known[name]) for name in same), *BITS]):
-        series[f"fit {bits:.2f}"] = found.best(int(weights * bits / 8))
-    rows = []
+        budget = int(weights * bits / 8)
+        series[f"fit {bits:.2f}"] = found.best(budget)
+        sought = {layer: option.kind for layer, option in programme.choose(found.options(), budget).items()}
+        if sought != series[f"fit {bits:.2f}"][0]:
+            series[f"sought {bits:.2f}"] = (sought, found.predicted(sought) - table.SOUGHT_DB)
+    points: list[CurvePoint] = []
     for name, (assigned, predicted) in series.items():
         each = [table.decibels(error) for error in judge.errors(assigned)]
-        rows.append({"name": name, "bits": found.bits(assigned), "predicted": predicted,
-                     "mean": sum(each) / len(each), "worst": min(each)})  # fmt: skip
-        print("{name:12} {bits:6.3f} bits  predicted {predicted:5.1f}  mean {mean:5.1f}  worst {worst:5.1f} dB".format(**rows[-1]), flush=True)  # fmt: skip
-        if out is not None:
-            out.write_text(json.dumps({"side": side, "pictures": prompts, "rows": rows}, indent=1), "utf-8")
+        points.append(CurvePoint(name, name.startswith("fit"), found.bits(assigned), found.bytes(assigned), predicted, sum(each) / len(each), min(each)))  # fmt: skip
+        print("{name:12} {bits:6.3f} bits  predicted {predicted:5.1f}  mean {measured:5.1f}  worst {worst:5.1f} dB".format(**vars(points[-1])), flush=True)  # fmt: skip
+    if out is not None:
+        rows = [point.to_dict() for point in points]
+        out.write_text(json.dumps({"side": side, "pictures": prompts, "rows": rows}, indent=1), "utf-8")
+    if drawing is not None:
+        title = Text("Firefly: the fit and the usual formats", "萤火：适配与常用格式")
+        note = Text(f"{prompts} held-out prompts at {side}×{side}, PSNR against float32",
+                    f"{prompts} 条未参与测量的提示词，{side}×{side}，与 float32 相比的 PSNR")  # fmt: skip
+        shown = [point for point in points if not point.name.startswith("sought")]
+        drawing.write_text(curve.draw(shown, title, note, lambda en, zh: en), "utf-8")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     given = sys.argv[1:]
-    main(*(int(n) for n in given[:2]), *(Path(name) for name in given[2:3]))
+    main(*(int(n) for n in given[:2]), *(Path(name) for name in given[2:4]))
