@@ -37,7 +37,7 @@ from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor
 from starrynight.jobs.uploads import Uploads
 from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
-from starrynight.serve.dropped import DroppedFiles
+from starrynight.serve.pages import DeadLinks, DroppedFiles
 from starrynight.serve.process import prepare
 
 PORT = 8470
@@ -151,7 +151,7 @@ def build(gallery: Gallery, supervisor: Supervisor, access: Access, with_pages: 
 
     app = api.create_app(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
     if pages:
-        app.mount("/", DroppedFiles(pages))
+        app.mount("/", DroppedFiles(DeadLinks(pages)))
     return RequestLog(AccessMiddleware(app, access), app.state.metrics)
 
 

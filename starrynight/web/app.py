@@ -48,7 +48,7 @@ def current_page() -> str:
 
 
 def dead_link() -> str:
-    """The path (parts/masthead.js) or the page of the address that there is not; empty if the address is a good one."""
+    """The path (serve/pages.py) or the page of the address that there is not; empty if the address is a good one."""
     asked = st.query_params.get("lost") or st.query_params.get(PAGE, "")
     return "" if asked in PAGES else excerpt(asked)
 

@@ -3,6 +3,7 @@
 
 const DRAFT = "starry/draft", PROMPTS = "starry/prompts", MOST = 100, PAUSE_MS = 150;
 let restored = false; // once in every visit: Streamlit keeps the form while the page stays open
+const walked = { at: undefined, own: "" }; // the earlier prompt in the box, and what was typed before; no redrawing ends it
 
 // Storage may be forbidden or full; then nothing is kept.
 const load = (storage, key) => { try { return JSON.parse(storage().getItem(key)); } catch { return null; } };
@@ -41,8 +42,10 @@ class Keeper {
   update({ form, painted }, emit) {
     this.form = form;
     const prompts = load(local, PROMPTS) ?? [];
-    if (painted && painted !== prompts.at(-1)) save(local, PROMPTS, [...prompts.filter((text) => text !== painted), painted].slice(-MOST));
-    this.at = undefined;
+    if (painted && painted !== prompts.at(-1)) {
+      save(local, PROMPTS, [...prompts.filter((text) => text !== painted), painted].slice(-MOST));
+      walked.at = undefined;
+    }
     const draft = restored ? null : load(session, DRAFT);
     restored = true;
     if (draft?.place === place()) emit("draft", draft.form);
@@ -59,16 +62,16 @@ class Keeper {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (!step || event.isComposing || event.shiftKey || event.ctrlKey || event.altKey || event.metaKey) return;
     const prompts = load(local, PROMPTS) ?? [], { box } = this;
-    const walking = this.at !== undefined && box.value === prompts[this.at];
+    const walking = walked.at !== undefined && box.value === prompts[walked.at];
     const edge = step < 0 ? box.selectionStart === 0 && box.selectionEnd === 0 : false;
     if (!walking && !edge) return;
-    if (!walking) { this.own = box.value; this.at = prompts.length; }
-    let at = this.at + step;
-    while (prompts[at] === this.own && at >= 0) at += step; // it stands there already
-    if (at < 0 || this.at >= prompts.length && step > 0) return;
+    if (!walking) { walked.own = box.value; walked.at = prompts.length; }
+    let at = walked.at + step;
+    while (prompts[at] === walked.own && at >= 0) at += step; // it stands there already
+    if (at < 0 || walked.at >= prompts.length && step > 0) return;
     event.preventDefault();
-    this.at = at < prompts.length ? at : undefined;
-    this.write(prompts[at] ?? this.own);
+    walked.at = at < prompts.length ? at : undefined;
+    this.write(prompts[at] ?? walked.own);
   }
 
   // As if it was typed, so that Streamlit's box and the hints below it know of it.

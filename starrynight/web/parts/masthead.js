@@ -2,8 +2,6 @@
 // ordinary click keeps the session.
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  // Streamlit answers every path with the same page, whose address is "/"; what a dead link asked for is said there.
-  if (location.pathname !== "/") { location.replace(`/?${new URLSearchParams({ lost: location.pathname, lang: data.lang })}`); return; }
   let root = parentElement.querySelector("header");
   if (!root) {
     root = el("header", { className: "masthead" });

@@ -1,12 +1,18 @@
-"""A limit for the files that visitors drop onto the pages. Streamlit keeps each in memory until its visitor leaves."""
+"""What stands in front of Streamlit's pages: a limit for the files that visitors drop, and an answer to dead links.
+
+Streamlit keeps each dropped file in memory until its visitor leaves, and answers every path with the page of ``/``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Any
+from urllib.parse import urlencode
 
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnected
 
 from starrynight.api import error_response
@@ -50,6 +56,33 @@ class DroppedFiles:
             return await self.pages(scope, receive, send)
         finally:
             self.receiving -= 1
+
+
+class DeadLinks:
+    """The pages behind this redirect: any other path that would be answered with a page leads to ``/?lost=`` the path.
+
+    Below a path of two parts Streamlit's page would look for its own scripts, and stay empty.
+    """
+
+    def __init__(self, pages: ASGIApp) -> None:
+        self.pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == "/":
+            return await self.pages(scope, receive, send)
+        elsewhere = False
+
+        async def send_or_redirect(message: Message) -> None:
+            nonlocal elsewhere
+            if message["type"] == "http.response.start":
+                is_page = Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
+                if elsewhere := message["status"] == 200 and is_page:
+                    to = RedirectResponse(f"/?{urlencode({'lost': scope['path']})}", 303)
+                    await to(scope, receive, send)
+            if not elsewhere:
+                await send(message)
+
+        return await self.pages(scope, receive, send_or_redirect)
 
 
 def _held() -> dict[str, int]:
