@@ -130,8 +130,12 @@ def test_a_run_killed_ten_times_loses_and_repeats_no_measurement(
     killed: tuple[ExperimentRun, list[bytes]],
 ) -> None:
     run, seen = killed
-    keys = [row["key"] for row in read_rows(run.folder / RESULTS)]
-    assert len(keys) == len(set(keys))
+    rows = read_rows(run.folder / RESULTS)
+    kept = [
+        row["key"] for row in rows if "busy" not in row["result"]
+    ]  # a timing that was not kept is taken again
+    assert len(kept) == len(set(kept))
+    keys = [row["key"] for row in rows]
     assert set(keys) == {point.key for point in points(run.plan)}
     final = _results(run.folder)
     for results in seen:
@@ -220,7 +224,7 @@ def test_every_claim_has_a_verdict_with_numbers(killed: tuple[ExperimentRun, lis
     assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"]
     for row in rows:
         figures = [text for by_format in row["figures"].values() for text in by_format.values()]
-        assert figures, row["id"]
+        assert figures or "Too busy to tell" in row["why"]["en"], row["id"]
         assert all(any(c.isdigit() for c in text) for text in figures), row
         assert row["why"]["en"] != row["why"]["zh"]
         assert row["id"] == "X2" or any(c.isdigit() for c in row["gist"]["en"]), row  # the answer in one line

@@ -431,6 +431,14 @@ def test_the_plan_does_not_change_with_how_busy_the_machine_is(zimage, home, mon
 
     precision_plan._probed.cache_clear()
     model = catalogue.resolve(str(zimage))
+    busy = device.MatmulRates({"float32": 1.0, "bfloat16": 9.0}, waited=0.5)
+    monkeypatch.setattr(device, "matmul_rates", lambda _: busy)
+    assert precision_plan.machine("cpu").busy
+    assert not (home / "cache" / "rates.json").exists()  # what a busy machine measured is not kept
+    precision_plan._probed.cache_clear()
+    monkeypatch.setattr(
+        device, "matmul_rates", lambda _: device.MatmulRates({"float32": 9.0, "bfloat16": 1.0}, waited=0.0)
+    )
     first = precision_plan.choose(model, "cpu", "auto")
     (key,) = json.loads((home / "cache" / "rates.json").read_text())
     assert torch.__version__ in key
@@ -439,7 +447,9 @@ def test_the_plan_does_not_change_with_how_busy_the_machine_is(zimage, home, mon
     assert precision_plan.choose(model, "cpu", "auto") == first
     precision_plan._probed.cache_clear()
     (home / "cache" / "rates.json").write_text('{"an older torch": {}}')
-    monkeypatch.setattr(device, "matmul_rates", lambda _: {"float32": 1.0, "bfloat16": 9.0})
+    monkeypatch.setattr(
+        device, "matmul_rates", lambda _: device.MatmulRates({"float32": 1.0, "bfloat16": 9.0}, 0.0)
+    )
     assert precision_plan.choose(model, "cpu", "auto")["transformer"].dtype == "bfloat16"
     precision_plan._probed.cache_clear()
 

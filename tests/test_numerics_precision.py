@@ -127,7 +127,8 @@ def test_probe_measures_this_machine_quickly() -> None:
 
     start = time.process_time()
     here = device.probe("cpu")
-    assert time.process_time() - start < 5  # CPU seconds, so that a busy machine does not count
+    assert time.process_time() - start < 10  # CPU seconds, so that a busy machine does not count
     assert here.memory > GB
     assert here.rates["float32"] > 0.1
+    assert 0 <= here.waited <= 1
     assert choose(here, ZIMAGE)["transformer"].format in ("float32", "bfloat16")

@@ -113,11 +113,15 @@ def _print_machine(console: Console, device: Device) -> None:
 
 def _print_rates(console: Console, device: Device) -> None:
     """One bar for each format, as long as its measured speed compared with the fastest."""
+    from starrynight.numerics.timing import too_busy
+
     if not device.rates:
         return
     console.print(
         f"\n[gold1]{t('Matrix products, measured now (GFLOP/s)', '矩阵乘法，刚刚实测（GFLOP/s）')}[/]"
     )
+    if device.busy:
+        console.print(f"  {t(*too_busy(device.waited))}", style="indian_red1", markup=False)
     fastest = max(device.rates.values())
     for name, rate in device.rates.items():
         bar = "█" * max(1, round(32 * rate / fastest))

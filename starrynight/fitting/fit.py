@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from starrynight.models.catalogue import LocalModel
 from starrynight.models.fitted import Fitted
 from starrynight.models.load import load
 from starrynight.numerics.device import free_bytes
+from starrynight.numerics.timing import BUSY, Timings, best_of
 from starrynight.painting.offload import STEPPING
 from starrynight.progress import OnProgress, ProgressCounter
 
@@ -52,6 +52,7 @@ UNITS = {
 }
 # Words that a pipeline reads beside the patches of a small picture: an upper guess, for the time it takes.
 WORDS = 128
+PRODUCT = 768  # side of the matrices whose product is timed
 
 
 # -- what is asked for -----------------------------------------------------------------------------------------------
@@ -135,13 +136,16 @@ def least_bytes(own: DenoiserLayout) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """``measurements`` that are left, and the ``seconds`` that they take on this machine at its measured rates."""
+    """``measurements`` that are left, and the ``seconds`` that they take on this machine at its best measured rates. ``waited``: the
+    share of the time that other programs took meanwhile.
+    """
 
     model: LocalModel
     layout: DenoiserLayout
     budget: int
     measurements: int
     seconds: float
+    waited: float
     borrowed: Sensitivity | None
 
     @property
@@ -153,9 +157,15 @@ class Prepared:
         if not self.measurements:
             return Text(f"{made.en}; their sensitivities are known.", f"{made.zh}；敏感度已知。")
         time_en, time_zh = duration(self.seconds)
+        busy = Text("", "")
+        if self.waited > BUSY:
+            busy = Text(
+                f", and longer while other programs take {self.waited:.0%} of its time as now",
+                f"；此刻其他程序占去 {self.waited:.0%} 的时间，照此会更久",
+            )
         return Text(
-            f"{made.en}; {self.measurements} measurements, about {time_en} on this machine.",
-            f"{made.zh}；需测量 {self.measurements} 次，在本机约需 {time_zh}。",
+            f"{made.en}; {self.measurements} measurements, about {time_en} on this machine{busy.en}.",
+            f"{made.zh}；需测量 {self.measurements} 次，在本机约需 {time_zh}{busy.zh}。",
         )
 
 
@@ -174,19 +184,21 @@ def prepare(model: LocalModel, goal: Goal, like: LocalModel | None, device: torc
     other = table.like(like.spec.name, table.path_of(like), own.signature) if like else None
     known = table.stored(table.path_of(model), own.signature)
     left = 0 if other else len(measure.measurements(own.signature, known))
-    return Prepared(model, own, budget, left, _seconds(model, own, left, device), other)
+    return Prepared(model, own, budget, left, *_seconds(model, own, left, device), other)
 
 
-def _seconds(model: LocalModel, own: DenoiserLayout, left: int, device: torch.device) -> float:
-    """From the rates of a product and of rounding, measured now."""
+def _seconds(model: LocalModel, own: DenoiserLayout, left: int, device: torch.device) -> tuple[float, float]:
+    """From the rates of a product and of rounding, measured now; and the share of the time that other programs took."""
     if not left:
-        return 0.0
+        return 0.0, 0.0
     weights = sum(prod(shape) for shape in own.signature.values())
     products = 2 * weights * tokens(model) * passes(model)  # every weight meets every token: an upper bound
     shapes, rates = own.signature.values(), measure.rounding_rates()
     rounding = sum(prod(shape) * rates[kind] for shape in shapes for kind in formats.probes(shape))
     measured = sum(len(formats.probes(shape)) for shape in shapes)
-    return left * (products / product_rate(device) + rounding / max(measured, 1))
+    product = time_product(device)
+    rate = 2 * PRODUCT**3 / product.seconds[""]  # operations a second
+    return left * (products / rate + rounding / max(measured, 1)), product.waited
 
 
 def tokens(model: LocalModel) -> int:
@@ -202,15 +214,10 @@ def passes(model: LocalModel) -> int:
     return sum(s.steps * (2 if s.guidance > 1 else 1) for s in measure.samples_of(model))
 
 
-def product_rate(device: torch.device, size: int = 768) -> float:
-    """Floating-point operations a second of a float32 product here: the best of a few."""
-    a = torch.randn(size, size, device=device)
-    best = 0.0
-    for _ in range(4):
-        begin = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
-    return best
+def time_product(device: torch.device) -> Timings:
+    """Seconds of a float32 product of two matrices [PRODUCT, PRODUCT]."""
+    a = torch.randn(PRODUCT, PRODUCT, device=device)
+    return best_of({"": lambda: (a @ a)[0, 0].item()}, rounds=4)
 
 
 # -- the work --------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ paintings with all layers rounded tell what such errors mean in a picture. Every
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from starrynight.models import gguf
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import denoiser
 from starrynight.numerics.device import exact_float32
+from starrynight.numerics.timing import best_of
 from starrynight.progress import ProgressCounter
 
 # Numbers of a layer, whole rows, on which the error of its weights in every type is measured.
@@ -316,9 +317,6 @@ class Judge:
 
 def rounding_rates(kinds: Iterable[str] = TYPES) -> dict[str, float]:
     """Seconds a weight that this machine takes to store it in each type and read it back, from a small sample."""
-    sample, found = torch.randn(64, 512), {}
-    for kind in kinds:
-        begin = time.perf_counter()
-        rounded(sample, kind)
-        found[kind] = (time.perf_counter() - begin) / sample.numel()
-    return found
+    sample = torch.randn(64, 512)
+    best = best_of({kind: partial(rounded, sample, kind) for kind in kinds}, rounds=2)
+    return {kind: seconds / sample.numel() for kind, seconds in best.seconds.items()}

@@ -16,6 +16,7 @@ from starrynight.models.stored import is_quantised, stored_format
 from starrynight.models.weights import WeightFile
 from starrynight.numerics import precision
 from starrynight.numerics.precision import PackedWeights, PrecisionPlan
+from starrynight.numerics.timing import BUSY
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
@@ -103,8 +104,8 @@ def stores(device: str) -> frozenset[str]:
 
 @cache
 def _probed(kind: str | None) -> precision.Device:
-    """This machine. A CPU's rates are measured once and stored under STARRY_HOME/cache: a busy machine would measure
-    others, and the same request must choose the same format every day.
+    """This machine. A CPU's rates are measured once and stored under STARRY_HOME/cache, because the same request must choose the
+    same format every day; rates that other programs disturbed are not stored.
     """
     from starrynight.numerics import device as hardware
 
@@ -117,7 +118,10 @@ def _probed(kind: str | None) -> precision.Device:
     key = f"torch {torch.__version__}, {here.name}, {torch.get_num_threads()} threads"
     known = _read_rates(kept)
     if key not in known:
-        known[key] = hardware.matmul_rates(hardware.torch_device("cpu"))
+        rates, waited = hardware.matmul_rates(hardware.torch_device("cpu"))
+        if waited > BUSY:  # serves this process alone: the next one measures again
+            return replace(here, rates=rates, waited=waited)
+        known[key] = rates
         write_cache(kept, json.dumps(known, indent=1).encode())
     return replace(here, rates=known[key])
 

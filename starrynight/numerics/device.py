@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from starrynight.errors import BadRequest
 from starrynight.numerics.precision import Device, parse_device
+from starrynight.numerics.timing import Timings, best_of
 from starrynight.text import excerpt
 
 # A product is timed at the first size that takes this long; smaller ones measure the threads'
-# synchronisation. The formats take turns, so that other work on the machine slows all of them alike, and the
-# median round counts.
+# synchronisation.
 SECONDS_A_PRODUCT = 0.01
-ROUNDS = 7
 MEASURED = ("float32", "bfloat16", "float16")
 
 
@@ -101,26 +100,39 @@ def free_bytes(device: torch.device) -> int | None:
 def probe(back_end: str | None = None, measure: bool = True) -> Device:
     """Describe this machine through ``back_end``, or its best one.
 
-    Measuring takes under 1.5 s on a CPU; with ``measure=False`` the rates are empty.
+    Measuring takes under 1.5 s on an idle CPU; with ``measure=False`` the rates are empty.
     """
     back_end = back_end or kind()
-    rates = matmul_rates(torch_device(back_end)) if measure else {}
-    return Device(kind=back_end, rates=rates, **_facts(back_end))
+    rates, waited = matmul_rates(torch_device(back_end)) if measure else ({}, 0.0)
+    return Device(kind=back_end, rates=rates, waited=waited, **_facts(back_end))
 
 
-def matmul_rates(device: torch.device) -> dict[str, float]:
-    """Format name → GFLOP/s of a square matrix product; formats that raise are left out."""
+class MatmulRates(NamedTuple):
+    """``rates``: format name → GFLOP/s of a square matrix product; ``waited``: the share of the time that other programs took,
+    and above ``timing.BUSY`` the rates are no facts.
+    """
+
+    rates: dict[str, float]
+    waited: float
+
+
+def matmul_rates(device: torch.device) -> MatmulRates:
+    """Best of several products in each format, in turn; formats that raise are left out."""
     operands = {}
     for name in MEASURED:
         try:
             operands[name] = _operand(device, getattr(torch, name))
         except (RuntimeError, TypeError):  # the back end lacks the format (mps before macOS 14: bfloat16)
             continue
-    times: dict[str, list[float]] = {name: [] for name in operands}
-    for _ in range(ROUNDS):
-        for name, operand in operands.items():
-            times[name].append(_seconds(operand))
-    return {name: 2 * len(x) ** 3 / statistics.median(times[name]) / 1e9 for name, x in operands.items()}
+    found = time_products(operands)
+    return MatmulRates(
+        {name: 2 * len(x) ** 3 / found.seconds[name] / 1e9 for name, x in operands.items()}, found.waited
+    )
+
+
+def time_products(operands: Mapping[str, torch.Tensor]) -> Timings:
+    """Seconds of the square of each matrix, by name."""
+    return best_of({name: partial(_square, x) for name, x in operands.items()})
 
 
 def _operand(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -128,18 +140,17 @@ def _operand(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     size = 128
     while True:
         operand = torch.ones(size, size, dtype=dtype, device=device)
-        quickest = min(_seconds(operand) for _ in range(2))  # the first run warms up
+        _square(operand)  # the first run warms up
+        quickest = best_of({"": partial(_square, operand)}, rounds=2).seconds[""]
         if quickest > SECONDS_A_PRODUCT or size >= 8192:
             return operand
         size *= 2
 
 
-def _seconds(operand: torch.Tensor) -> float:
-    start = time.perf_counter()
+def _square(operand: torch.Tensor) -> None:
     operand @ operand
     if operand.device.type != "cpu":
         torch.accelerator.synchronize()
-    return time.perf_counter() - start
 
 
 def _facts(kind: str) -> dict:

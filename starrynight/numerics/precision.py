@@ -13,6 +13,7 @@ from typing import Any
 
 from starrynight.errors import BadRequest, UnknownName
 from starrynight.i18n import Text
+from starrynight.numerics.timing import BUSY
 from starrynight.text import excerpt
 
 FORMATS = ("float32", "bfloat16", "float16", "float16-folded")
@@ -79,7 +80,8 @@ class Device:
     """A machine's arithmetic. ``kind`` is cpu, cuda, rocm, mps or xpu.
 
     ``capability``: CUDA's (major, minor). ``arch``: ROCm's gfx name. ``system``: the macOS version on mps.
-    ``memory``: in bytes, 0 if unknown. ``rates``: format name → measured GFLOP/s of a matrix product.
+    ``memory``: in bytes, 0 if unknown. ``rates``: format name → measured GFLOP/s of a matrix product. ``waited``: the share of
+    that measurement's time that other programs took (``timing.BUSY``: from where the rates are no facts).
     """
 
     kind: str
@@ -89,6 +91,12 @@ class Device:
     system: tuple[int, ...] = ()
     memory: int = 0
     rates: Mapping[str, float] = field(default_factory=dict)
+    waited: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine was too busy for its rates to be facts."""
+        return self.waited > BUSY
 
     @property
     def broken_float16(self) -> bool:

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from starrynight.numerics.device import named
+from starrynight.numerics.timing import best_of
 
 # Coefficients of Muon's quintic Newton-Schulz iteration (Jordan 2024,
 # https://kellerjordan.github.io/posts/muon/): five iterations bring every singular value of the momentum near
@@ -45,22 +47,20 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def fastest_dtype(device: torch.device, seconds: float = 0.3) -> torch.dtype:
+def fastest_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on a GPU, and where this processor multiplies matrices over 1.3 times as fast in it (measured);
     else float32.
     """
     if device.type != "cpu":
         return torch.bfloat16
-    rates = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(1024, 256, dtype=dtype), torch.ones(256, 768, dtype=dtype)
-        a @ b
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
-            a @ b
-            count += 1
-        rates.append(count / (time.perf_counter() - start))
-    return torch.bfloat16 if rates[1] > 1.3 * rates[0] else torch.float32
+    operands = {
+        dtype: (torch.ones(1024, 256, dtype=dtype), torch.ones(256, 768, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    # The best of many in turn: other work on the machine slows both alike, and the choice lasts for the whole training.
+    calls = {str(dtype): partial(torch.matmul, *pair) for dtype, pair in operands.items()}
+    best = best_of(calls, rounds=100).seconds
+    return torch.bfloat16 if best["torch.float32"] > 1.3 * best["torch.bfloat16"] else torch.float32
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:

@@ -14,6 +14,7 @@ from starrynight.i18n import Text
 from starrynight.lab import formats, stats
 from starrynight.lab.findings import (
     HARDWARE,
+    UNDECIDED,
     Finding,
     Row,
     Rows,
@@ -29,6 +30,7 @@ from starrynight.lab.findings import (
 from starrynight.lab.plan import REFERENCE, Point
 from starrynight.lab.run import number
 from starrynight.lab.stats import Estimate
+from starrynight.numerics.timing import BUSY, CoreWait, too_busy
 
 if TYPE_CHECKING:
     from starrynight.lab.bench import Bench
@@ -134,11 +136,19 @@ def _compare_format(format_: str, misses: list[Text]) -> Text:
     )
 
 
+def _too_busy(claim: str, result: Row) -> list[Finding]:
+    """The verdict on a timing that other programs disturbed, or []. The runner measures it again when the run goes on."""
+    if "busy" not in result:
+        return []
+    why = too_busy(number(result["busy"]))
+    return [Finding(claim, UNDECIDED, {}, why, why)]
+
+
 # -- matrix products -------------------------------------------------------------------------------------------------
 
 
 def measure_products(_bench: Bench, _point: Point) -> dict[str, Any]:
-    """``rates``: GFLOP/s by format, medians of interleaved runs. ``old_card``: the format that ``precision.choose``
+    """``rates``: GFLOP/s by format, the best of interleaved runs. ``old_card``: the format that ``precision.choose``
     gives each component on a GTX 1080 Ti; ``native`` and ``stores``: what that card computes in and stores.
     """
     from starrynight.numerics import device, precision
@@ -147,10 +157,13 @@ def measure_products(_bench: Bench, _point: Point) -> dict[str, Any]:
     record = device.probe(measure=False)
     card = precision.Device("cuda", f"NVIDIA GeForce {CARD}", capability=(6, 1), memory=11 * 2**30)
     model = precision.ModelProfile("ZImagePipeline", {"transformer": 1, "text_encoder": 1, "vae": 1})
+    rates, waited = device.matmul_rates(here)
+    if waited > BUSY:
+        return {"busy": waited}
     return {
         "device": record.name or record.kind,
         "kind": record.kind,
-        "rates": device.matmul_rates(here),
+        "rates": rates,
         "native": sorted(card.native),
         "stores": sorted(card.stores),
         "old_card": {choice.component: choice.format for choice in precision.choose(card, model)},
@@ -161,6 +174,8 @@ def judge_products(rows: Rows) -> list[Finding]:
     found = rows.result("products", "", "")
     if not found:
         return []
+    if busy := _too_busy("C18", found):
+        return busy
     rates = {f: number(v) for f, v in found["rates"].items()}
     relative = {f: format_number(v / rates["float32"]) for f, v in rates.items()}
     figures = {"": {f: f"{format_number(v)} GFLOP/s (×{relative[f]})" for f, v in rates.items()}}
@@ -187,25 +202,29 @@ def judge_products(rows: Rows) -> list[Finding]:
 
 def measure_speed(bench: Bench, point: Point) -> dict[str, Any]:
     """Wall and CPU seconds of a whole picture. The formats take turns, so that other load slows all of them alike; the
-    first round is a warm-up. A format whose picture breaks is left out.
+    first round is a warm-up. A format whose picture breaks is left out. Only ``busy`` (``timing``) where other programs took
+    too much of the time.
     """
     request = bench.request(point.model)
     painters = {f: bench.painter(point.model, f) for f in bench.plan.formats if f != "float8"}
     times: dict[str, dict[str, list[float]]] = {f: {"wall": [], "cpu": []} for f in painters}
     broken = set()
-    for turn in range(bench.plan.repeats + 1):
-        for format_, painter in painters.items():
-            if format_ in broken:
-                continue
-            wall, cpu = time.perf_counter(), time.process_time()
-            try:
-                formats.paint(painter, request, lambda step: None)
-            except BrokenNumbers:
-                broken.add(format_)
-                continue
-            if turn:
-                times[format_]["wall"].append(time.perf_counter() - wall)
-                times[format_]["cpu"].append(time.process_time() - cpu)
+    with CoreWait() as wait:
+        for turn in range(bench.plan.repeats + 1):
+            for format_, painter in painters.items():
+                if format_ in broken:
+                    continue
+                wall, cpu = time.perf_counter(), time.process_time()
+                try:
+                    formats.paint(painter, request, lambda step: None)
+                except BrokenNumbers:
+                    broken.add(format_)
+                    continue
+                if turn:
+                    times[format_]["wall"].append(time.perf_counter() - wall)
+                    times[format_]["cpu"].append(time.process_time() - cpu)
+    if wait.share > BUSY:
+        return {"busy": wait.share}
     return {
         "times": {f: t for f, t in times.items() if f not in broken},
         "emulated": [f for f, painter in painters.items() if painter.emulated],
@@ -215,6 +234,8 @@ def measure_speed(bench: Bench, point: Point) -> dict[str, Any]:
 
 def judge_speed(rows: Rows) -> list[Finding]:
     first = rows.result("speed", rows.models[0], "")
+    if busy := _too_busy("C2", first):
+        return busy
     if not first or not {"bfloat16", "float16"} <= set(first["times"]):
         return []
 
@@ -263,7 +284,9 @@ def _ratio(seconds: dict[str, list[Any]], first: str, second: str) -> Estimate:
 
 
 def measure_loading(bench: Bench, point: Point) -> dict[str, Any]:
-    """Seconds to read the same weights into memory from one file per format; the files take turns, from a warm cache."""
+    """Seconds to read the same weights into memory from one file per format; the files take turns, from a warm cache. Only
+    ``busy`` where other programs took too much of the time.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -275,15 +298,16 @@ def measure_loading(bench: Bench, point: Point) -> dict[str, Any]:
         for format_, dtype in dtypes.items():
             save_file({n: t.to(dtype) for n, t in tensors.items()}, files[format_])
             found["bytes"][format_] = files[format_].stat().st_size
-        for turn in range(max(LEAST_READS, bench.plan.repeats) + 1):
-            for format_, file in files.items():
-                start = time.perf_counter()
-                # load_file maps; a clone reads every page.
-                loaded = [tensor.clone() for tensor in load_file(file).values()]
-                if turn:
-                    found["seconds"][format_].append(time.perf_counter() - start)
-                del loaded
-    return found
+        with CoreWait() as wait:
+            for turn in range(max(LEAST_READS, bench.plan.repeats) + 1):
+                for format_, file in files.items():
+                    start = time.perf_counter()
+                    # load_file maps; a clone reads every page.
+                    loaded = [tensor.clone() for tensor in load_file(file).values()]
+                    if turn:
+                        found["seconds"][format_].append(time.perf_counter() - start)
+                    del loaded
+    return {"busy": wait.share} if wait.share > BUSY else found
 
 
 def _weights(bench: Bench, model: str) -> dict[str, Any]:
@@ -301,6 +325,8 @@ def judge_loading(rows: Rows) -> list[Finding]:
     first = rows.result("loading", rows.models[0], "")
     if not first:
         return []
+    if busy := _too_busy("C13", first):
+        return busy
 
     def figure(model: str, format_: str) -> str:
         found = rows.result("loading", model, "")

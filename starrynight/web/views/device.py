@@ -15,6 +15,7 @@ import streamlit as st
 
 from starrynight.errors import StarryError
 from starrynight.models import catalogue
+from starrynight.numerics.timing import BUSY, too_busy
 from starrynight.settings import settings
 from starrynight.storage import disk_state
 from starrynight.web import shared
@@ -35,6 +36,8 @@ def show() -> None:
         except (subprocess.SubprocessError, ValueError):
             st.text(t("device.failed"))
             return
+    if report["device"]["waited"] > BUSY:
+        doctor.clear()  # the next look measures again
     with place:
         st.html(headline(report["device"]))
         left, right = st.columns(2, gap="large")
@@ -83,11 +86,14 @@ def speed(device: dict[str, Any]) -> str:
         f"<em>{rate:,.{0 if rate > 100 else 1}f}</em></div>"
         for name, rate in rates.items()
     )
-    if fastest == "float32":
+    if device["waited"] > BUSY:
+        sentence = translated(*too_busy(device["waited"]))
+    elif fastest == "float32":
         sentence = t("device.speed.float32")
     else:
         sentence = t("device.speed.fastest", name=fastest, times=f"{rates[fastest] / rates['float32']:.1f}")
-    return f'<p>{escape(sentence)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
+    mark = ' class="bad"' if device["waited"] > BUSY else ""
+    return f'<p{mark}>{escape(sentence)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
 
 
 def plan(report: dict[str, Any]) -> str:
