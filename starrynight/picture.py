@@ -23,7 +23,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from starrynight.errors import BadFile, BadRequest
 from starrynight.metadata import OURS, a1111, read_pixels, read_recipe, xmp
-from starrynight.metadata.files import EXTENSION_HEADER, XMP_HEADER, open_picture, read_texts, xmp_packet
+from starrynight.metadata.files import (
+    EXTENSION_HEADER,
+    PIXEL_FORMATS,
+    XMP_HEADER,
+    open_picture,
+    read_texts,
+    xmp_packet,
+)
 from starrynight.request import MAX_TEXT, PaintRequest
 from starrynight.storage import storing, write_atomic
 from starrynight.text import plain_json
@@ -188,9 +195,10 @@ def with_pixels(
     if recipe is not None and recipe.tool == OURS:
         return Picture(pixels[..., :3], recipe.raw | more).encode(format, quality=quality)
     # Another tool's picture keeps its XMP, with or without a label, and its A1111 text.
-    opened = open_picture(data)
+    opened = open_picture(data, PIXEL_FORMATS)
     found, packet = read_texts(opened, whole_file=True).found, xmp_packet(opened)
-    text = found.get("parameters") or found.get("UserComment") or ""
+    fields = ("parameters", "UserComment", *(("comment", "ImageDescription") if recipe else ()))
+    text = next((found[field] for field in fields if found.get(field)), "")
     if format == "png":
         texts = {"parameters": text, "XML:com.adobe.xmp": packet.decode("utf-8", "replace")}
         kept = {name: found[name] for name in ("prompt", "workflow") if more and name in found}  # ComfyUI's

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from starrynight.errors import BadFile
+from starrynight.cli import run
+from starrynight.errors import BadFile, NoRecipe
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.uploads import Uploads
@@ -27,6 +28,7 @@ pillow_heif.register_heif_opener(thumbnails=False)
 # Few colours, so that a palette holds them all.
 COLOURS = np.array([[250, 10, 40], [0, 255, 0], [12, 34, 56], [255, 255, 255]], np.uint8)
 PIXELS = COLOURS[np.arange(24 * 36).reshape(24, 36) % 7 % 4]
+BLOCKS = COLOURS.reshape(2, 2, 3).repeat(24, 0).repeat(36, 1)
 A1111 = "a quiet lake\nSteps: 8, Sampler: Euler, CFG scale: 2, Seed: 77, Size: 36x24"
 
 LOSSLESS = {
@@ -119,6 +121,59 @@ def test_what_a_file_says_of_itself_stays(gallery: Gallery, tmp_path: Path) -> N
     done = gallery.import_pictures(tmp_path / "a.tif", bare=False)
     assert done.added == 1
     assert json.loads(json.dumps(gallery.search(Query(text="lake")).rows[0].prompt)) == "a quiet lake"
+
+
+# Formats that hold a text, and how it is written into them.
+def _described() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E] = A1111
+    return exif
+
+
+TEXTS = {
+    "gif": {"comment": A1111.encode()}, "tif": {"exif": _described()}, "lzw.tif": {"exif": _described()},
+    "heic": {"exif": _described().tobytes()}, "jp2": {"comment": A1111},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_the_commands_read_what_import_takes(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``starry inspect`` finds the recipe or says that there is none; ``starry upscale`` keeps it, whatever it writes."""
+    path = tmp_path / f"one.{kind}"
+    path.write_bytes(encoded(kind, Image.fromarray(BLOCKS), **TEXTS.get(kind, {})))
+    if kind in TEXTS:
+        recipe = read_recipe(path)
+        assert (recipe.prompt, recipe.seed) == ("a quiet lake", 77)
+        run(["inspect", str(path)])
+        assert "a quiet lake" in capsys.readouterr().out
+    else:
+        with pytest.raises(NoRecipe):
+            run(["inspect", str(path)])
+    for suffix in ("png", "jpg", "webp"):
+        place = tmp_path / f"large.{suffix}"
+        run(["upscale", str(path), "-o", str(place)])
+        assert Image.open(place).size == (144, 96)
+        small = np.asarray(Image.open(place).convert("RGB").resize((72, 48), Image.Resampling.BOX)).astype(
+            int
+        )
+        assert np.abs(small - read_pixels(path)).mean() < 12
+        if kind in TEXTS:
+            assert read_recipe(place).seed == 77
+
+
+@pytest.mark.parametrize("kind", ["gif", "tif", "jp2", "qoi", "heic"])
+def test_transparency_stays_when_a_picture_is_made_larger(tmp_path: Path, kind: str) -> None:
+    alpha = np.zeros((24, 36, 1), np.uint8)
+    alpha[:, 18:] = 255
+    (tmp_path / f"half.{kind}").write_bytes(
+        encoded(kind, Image.fromarray(np.concatenate([PIXELS, alpha], axis=2)))
+    )
+    run(["upscale", str(tmp_path / f"half.{kind}")])
+    stored = np.asarray(Image.open(tmp_path / "half-x2.png").getchannel("A"))
+    assert (stored[:, :30] < 128).all()
+    assert (stored[:, 42:] > 128).all()
 
 
 FTYP = b"\0\0\0\x18ftyp"

@@ -26,7 +26,12 @@ HELP = help_page(
 
 @app.command(help=HELP)
 def inspect(
-    file: Path = typer.Argument(help=t("A PNG, JPEG, WebP or AVIF file.", "PNG、JPEG、WebP 或 AVIF 文件。")),
+    file: Path = typer.Argument(
+        help=t(
+            "A picture: PNG, JPEG, WebP, AVIF, TIFF, GIF, BMP …",
+            "图片：PNG、JPEG、WebP、AVIF、TIFF、GIF、BMP 等。",
+        )
+    ),
     as_json: bool = typer.Option(
         False, "--json", help=t("Print everything as JSON.", "以 JSON 输出全部内容。")
     ),

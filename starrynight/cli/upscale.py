@@ -25,7 +25,9 @@ HELP = help_page(
 
 @app.command(help=HELP)
 def upscale(
-    files: list[Path] = typer.Argument(help=t("PNG, JPEG or WebP files.", "PNG、JPEG 或 WebP 文件。")),
+    files: list[Path] = typer.Argument(
+        help=t("PNG, JPEG, WebP, TIFF, GIF, BMP … files.", "PNG、JPEG、WebP、TIFF、GIF、BMP 等文件。")
+    ),
     factor: int = typer.Option(2, "--factor", "-x", help=t("2 or 4.", "2 或 4。")),
     model: str = typer.Option("fast", "--model", "-m", help=t("fast or fine.", "fast（快）或 fine（精）。")),
     out: Path | None = typer.Option(

@@ -13,7 +13,7 @@ from typing import Any
 
 from starrynight.errors import BadFile, NoRecipe
 from starrynight.metadata import a1111, comfyui, objects
-from starrynight.metadata.files import Source, Texts, open_picture, read_texts
+from starrynight.metadata.files import PIXEL_FORMATS, Source, Texts, open_picture, read_texts
 from starrynight.metadata.pixels import read_pixels
 from starrynight.metadata.recipe import OURS, Recipe, read_own
 from starrynight.text import parse_json
@@ -81,13 +81,13 @@ _SHARED = (
 
 
 def read_recipe(source: Source) -> Recipe:
-    """The recipe in a PNG, JPEG, WebP or AVIF file (a path, or the file's bytes), from any of the tools.
+    """The recipe in a picture's file of ``files.PIXEL_FORMATS`` (a path, or the file's bytes), from any of the tools.
 
     A forged or broken text is skipped for the next one. A size the recipe does not state is the picture's
     own. Raises ``MissingFile``; ``BadFile`` if the file is not a picture or none of its texts can be read;
     ``NoRecipe`` if the picture carries none.
     """
-    picture = open_picture(source)
+    picture = open_picture(source, PIXEL_FORMATS)
     texts = Texts()
     # A PNG's texts may follow its pixels, and be hidden in them. These are decoded only if the texts before them
     # give no recipe.

@@ -1,7 +1,7 @@
 """Open an untrusted picture file, and read the texts in it that may be a recipe.
 
-PNG, JPEG, WebP and AVIF only (and what ``PIXEL_FORMATS`` adds for pixels), with limits on the size of the file, the
-number of pixels and the length of each text.
+The gallery keeps PNG, JPEG, WebP and AVIF; pixels and texts are read of ``PIXEL_FORMATS``. The size of the file, the number
+of pixels and the length of each text are limited.
 Every error of the decoder becomes a ``BadFile``. Does not interpret the texts. ``pixels.py`` decodes the pixels.
 """
 
@@ -22,7 +22,7 @@ from starrynight.errors import BadFile, LfsPointer, MissingFile, StorageError, r
 from starrynight.metadata import kinds, stealth, xmp
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
-# To begin a picture from; TIFF holds floats and print colours. Of several frames or pages the first is read.
+# What is read at all; TIFF holds floats and print colours. Of several frames or pages the first is read.
 PIXEL_FORMATS = (*FORMATS, "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "QOI", kinds.HEIF)
 MAX_FILE = 256 << 20  # bytes; 8192² × 3 colours, uncompressed, are 192 MB
 MAX_PIXELS = 80_000_000  # just above 8192²; 240 MB when decoded. Pillow itself warns above 89 million
@@ -135,8 +135,8 @@ def read_texts(picture: Image.Image, whole_file: bool = False) -> Texts:
             texts.add(name, value if isinstance(value, iTXt) else _utf8(value))
         elif name == "comment" and isinstance(value, bytes):
             texts.add("comment", value.decode("utf-8", "replace"))
-    if exif := picture.info.get("exif"):
-        _read_exif(exif, texts)
+    if picture.format == "TIFF" or picture.info.get("exif"):
+        _read_exif(picture, texts)
     for packet in _xmp_packets(picture):
         for name, value in xmp.read(packet).items():
             texts.add(name, value)
@@ -158,11 +158,15 @@ def no_warnings() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore")
 
 
-def _read_exif(data: bytes, texts: Texts) -> None:
+def _read_exif(picture: Image.Image, texts: Texts) -> None:
+    """The texts of a picture's EXIF; a TIFF's are tags of its own."""
     try:
         with no_warnings():
-            exif = Image.Exif()
-            exif.load(data)
+            if picture.format == "TIFF":
+                exif = picture.getexif()
+            else:
+                exif = Image.Exif()
+                exif.load(picture.info["exif"])
             comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
             plain = [exif.get(tag) for tag in EXIF_TEXTS]
             # Fooocus writes its comment beside the Exif directory instead of into it.

@@ -23,7 +23,6 @@ from starrynight.metadata import modes
 from starrynight.metadata.files import (
     BROKEN,
     EXIF_TEXTS,
-    FORMATS,
     MAX_PIXELS,
     PIXEL_FORMATS,
     Source,
@@ -64,9 +63,9 @@ def read_pixels(source: Source) -> np.ndarray:
     return np.array(read_image(source))
 
 
-def read_with_alpha(source: Source, flat: bool = False, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
+def read_with_alpha(source: Source, flat: bool = False) -> np.ndarray:
     """As ``read_pixels``, or uint8 [H, W, 4] with straight alpha for a picture that has transparency, unless ``flat``."""
-    picture = open_picture(source, formats)
+    picture = open_picture(source, PIXEL_FORMATS)
     if flat or not picture.has_transparency_data:
         return read_pixels(source)
     name = "The picture" if isinstance(source, bytes) else str(source)
@@ -116,7 +115,7 @@ def as_png(source: Source) -> tuple[bytes, Text]:
         if tag in EXIF_TEXTS and isinstance(value, str):
             exif[tag] = value
     written = io.BytesIO()
-    pixels = read_with_alpha(source, formats=PIXEL_FORMATS)
+    pixels = read_with_alpha(source)
     Image.fromarray(pixels).save(written, "PNG", pnginfo=texts, exif=exif.tobytes() if len(exif) else b"")
     en = f"{kind}, kept as PNG" + (": the first of its frames" if frames else "")
     zh = f"{kind}，转存为 PNG" + ("：取其首帧" if frames else "")

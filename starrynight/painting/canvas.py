@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text
-from starrynight.metadata.files import PIXEL_FORMATS
 from starrynight.metadata.pixels import read_pixels, read_with_alpha
 from starrynight.request import PaintRequest
 
@@ -89,7 +88,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     """float32 [H, W] in 0..1: 1 is painted. White is painted and black kept; in a picture with transparent pixels, what is
     transparent is painted, as in OpenAI's image edits. Raises MissingFile or BadFile.
     """
-    pixels = read_with_alpha(path, formats=PIXEL_FORMATS)
+    pixels = read_with_alpha(path)
     if pixels.shape[-1] == 4 and (pixels[..., 3] < 255).any():
         return 1 - pixels[..., 3].astype(np.float32) / 255
     return np.asarray(Image.fromarray(pixels[..., :3]).convert("L"), np.float32) / 255
