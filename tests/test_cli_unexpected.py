@@ -131,17 +131,36 @@ def test_what_names_no_device_is_refused_by_name(tmp_path: Path, name: str) -> N
         device.named(name)
 
 
-def test_a_device_that_is_not_here_is_refused_by_every_command(tmp_path: Path) -> None:
+def test_a_device_that_is_not_here_is_refused(tmp_path: Path) -> None:
     absent = "cuda:63"
     with pytest.raises(BadRequest, match="cuda:63 on this machine; it has: cpu"):
         device.named(absent)
     with pytest.raises(BadRequest, match="it has: cpu"):
         precision_plan.machine(absent)
-    done = starry(tmp_path, "paint", "x", "--device", absent)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert device.named("CPU:0") == device.named("cpu")
     refused = starry(tmp_path, "open", "--no-browser", "--device", "gpu")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["paint", "x"], 1),
+        (["grid", "x", "--x", "seed=1..2"], 2),  # the plan of the grid comes first
+        (["lab", "run", "--quick"], 1),
+        (["lab", "advise", "firefly"], 1),
+        (["open", "--no-browser", "--port", "0"], 1),
+        (["serve", "--no-pages", "--port", "0"], 1),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_every_command_refuses_a_device_that_is_not_here(
+    tmp_path: Path, words: list[str], lines: int
+) -> None:
+    done = starry(tmp_path, *words, "--device", "cuda:63")
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, lines, ""), done.stderr
+    assert "There is no cuda:63 on this machine; it has: cpu" in done.stderr
+    assert not any((tmp_path / name).exists() for name in ("lab", "grid"))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"places": 3}'])

@@ -10,6 +10,7 @@ from PIL import Image
 from starrynight.errors import BadRequest, UnknownName
 from starrynight.gallery.files import OutputPath
 from starrynight.lab import grid
+from starrynight.lab.axes import parse_axis
 from starrynight.metadata import read_recipe
 from starrynight.studio import Studio
 
@@ -33,7 +34,7 @@ def plan(model, folder, x, y=None, **more):
         "steps": 2,
         "precision": "float32",
     }
-    return grid.plan(fields | more, grid.parse_axis(x), grid.parse_axis(y) if y else None, folder)
+    return grid.plan(fields | more, parse_axis(x), parse_axis(y) if y else None, folder)
 
 
 def paint(one, stop=None):
@@ -57,7 +58,7 @@ def paint(one, stop=None):
     ],
 )
 def test_axes_are_read(text, values):
-    assert grid.parse_axis(text).values == values
+    assert parse_axis(text).values == values
 
 
 @pytest.mark.parametrize(
@@ -65,12 +66,12 @@ def test_axes_are_read(text, values):
 )
 def test_axes_that_name_no_values_are_refused(text):
     with pytest.raises(BadRequest, match="no axis"):
-        grid.parse_axis(text)
+        parse_axis(text)
 
 
 def test_fields_that_are_no_axis_are_refused_with_those_that_are():
     with pytest.raises(UnknownName, match="steps"):
-        grid.parse_axis("step=1,2")
+        parse_axis("step=1,2")
 
 
 @pytest.mark.parametrize(

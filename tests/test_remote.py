@@ -181,6 +181,26 @@ def test_odd_pictures_are_kept_and_told(far: Far) -> None:
     assert uniform.picture.recipe["verdict"]["outcome"] == "uniform"
 
 
+def test_what_became_of_the_first_picture_and_the_words_is_in_the_recipe(far: Far, tmp_path: Path) -> None:
+    alpha = Image.new("RGBA", (200, 100), (200, 40, 40, 0))
+    alpha.save(
+        tmp_path / "start.gif", save_all=True, append_images=[Image.new("RGBA", (200, 100), (0, 0, 255, 255))]
+    )
+    far.answer = lambda _: sent(picture(size=128).encode())
+    (found,) = paint(prompt="a (red:1.3) lake BREAK snow", init_image=str(tmp_path / "start.gif"))
+    verdict = found.picture.recipe["verdict"]
+    for words in (
+        "crop 200x100→128x128",
+        "several frames",
+        "transparent parts",
+        "takes no weights",
+        "“BREAK”",
+    ):
+        assert any(words in reason for reason in verdict["reasons"]), words
+    assert len(verdict["reasons_zh"]) == len(verdict["reasons"])
+    assert far.asked[0][0] == "/v1/images/edits"
+
+
 WRONG: dict[str, tuple[Answer, str]] = {
     "wrong key": ((401, b'{"error": {"message": "Incorrect API key: sk-very-secret."}}', {}), "401: Incorrect API key: ..."),
     "busy": ((429, b'{"error": {"message": "Rate limit"}}', {}), "429: Rate limit"),
@@ -223,6 +243,7 @@ def test_nobody_answers_and_a_key_that_is_not_there(far: Far, monkeypatch: pytes
 
 @pytest.mark.parametrize("fields", [
     {"precision": "float16"}, {"sampler": "euler"}, {"loras": (("x", 1.0),)}, {"prediction": "flow"}, {"variation": 0.5},
+    {"verify": True},
 ])  # fmt: skip
 def test_what_only_models_here_do_is_refused_by_name(far: Far, fields: dict[str, Any]) -> None:
     with pytest.raises(StarryError) as raised:
@@ -253,6 +274,10 @@ def test_the_command_line(far: Far, home: Path) -> None:
     assert starry(home, *args).returncode == BadRequest.exit_code  # the name is taken
     spec = catalogue.find("moon")
     assert spec.remote == Remote(far.url, key_env="FAR_KEY", size=256)
+    for option in (["--device", "cpu"], ["--attention", "xformers"], ["--clamps"], ["--verify"]):
+        refused = starry(home, "paint", "x", "-m", "moon", *option)
+        assert refused.returncode == BadRequest.exit_code
+        assert f"{option[0].strip('-')} applies to models on this machine" in refused.stderr
     listed = starry(home, "models").stdout
     assert spec.remote.host in listed
     assert KEY not in listed

@@ -27,6 +27,7 @@ from starrynight.cli.options import (
 )  # fmt: skip
 from starrynight.cli.terminal import DEVICE, ProgressBar, app, help_page
 from starrynight.i18n import t
+from starrynight.lab.axes import FIELDS, parse_axis
 
 if TYPE_CHECKING:
     from starrynight.lab import grid as grids
@@ -41,7 +42,7 @@ HELP = help_page(
     'starry grid "lily pond at dawn" --x precision=bfloat16,float32 --y seed=1..4 -o formats',
     'starry grid "a harbour" --lora moonlight --x lora=0,0.5,1 -o moonlight',
 )
-_AXES = "steps, guidance, seed, style, precision, sampler, strength, variation, lora"
+_AXES = ", ".join(FIELDS)
 X = typer.Option(
     help=t(
         f"The columns: AXIS=VALUE,VALUE…, also 1..4. An axis is one of {_AXES} (its weight).",
@@ -78,6 +79,8 @@ def grid(
     out: Path = OUT,
 ) -> None:
     from starrynight.lab import grid as grids
+    from starrynight.models import catalogue
+    from starrynight.painting import checking
 
     width, height = parse_size(size, model)
     fields = {
@@ -86,7 +89,8 @@ def grid(
         "negative_prompt": negative, "sampler": sampler, "init_image": str(init_image) if init_image else None,
         "strength": strength,
     }  # fmt: skip
-    plan = grids.plan(fields, grids.parse_axis(x), grids.parse_axis(y) if y else None, out)
+    plan = grids.plan(fields, parse_axis(x), parse_axis(y) if y else None, out)
+    checking.check_local(catalogue.find(plan.cells[0].request.model), device=device)
     print(plan.message(), file=sys.stderr)
     _paint(plan, device)
 

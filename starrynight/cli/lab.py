@@ -115,7 +115,9 @@ def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | 
     """Bring the run in ``out`` to its end, and print its verdicts. None is a new folder in STARRY_HOME."""
     from starrynight.lab import background, runner, table
     from starrynight.lab.run import ExperimentRun
+    from starrynight.numerics.device import named
 
+    named(device)  # before there is a folder
     folder = out or background.new_folder(table.home())
     experiment = ExperimentRun.start(folder, plan, quick)
     print(f"✦ {folder}")

@@ -161,7 +161,7 @@ def paint(
     hang = _destination(out, request.count, overwrite)
     if upscale is not None:
         hang = _upscaled(hang, request, upscale)
-    warned = _warn_before_loading(request)
+    warned = _warn_before_loading(request, device=device, attention=attention != "native", clamps=clamps)
     job = PaintJob(request, hang, device, attention, clamps, warned)
     with PaintProgress(request.count) as progress:
         refused = []
@@ -280,12 +280,16 @@ def _print_fits(fits: Iterable[tuple[str, str]], progress: PaintProgress) -> Non
         progress.print(f"LoRA {t(*fit)}", sys.stderr)
 
 
-def _warn_before_loading(request: PaintRequest) -> list[tuple[str, str]]:
-    """Print what can be warned of before the model is loaded. Returns the warnings (en, zh)."""
+def _warn_before_loading(request: PaintRequest, **local: object) -> list[tuple[str, str]]:
+    """Print what can be warned of before the model is loaded. Returns the warnings (en, zh). Raises BadRequest for options in
+    ``local`` where another server paints.
+    """
     from starrynight.models import catalogue
     from starrynight.painting import checking
 
-    warnings = checking.warnings_for(request, catalogue.find(request.model))
+    model = catalogue.find(request.model)
+    checking.check_local(model, **local)
+    warnings = checking.warnings_for(request, model)
     for warning in warnings:
         print(f"! {t(*warning)}", file=sys.stderr)
     return warnings

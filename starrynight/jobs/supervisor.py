@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from starrynight.errors import StorageError
+from starrynight.errors import BadRequest, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.leases import record_death, release_worker
@@ -26,6 +26,29 @@ MAX_PAUSE = 30.0  # seconds between two workers that die early; the pause double
 STORAGE_RETRY = 2.0  # seconds before a failed database write is tried again
 
 log = logging.getLogger("starrynight.supervisor")
+
+
+# Run in a process of its own, because the one that serves stays without torch.
+_LOOK = """
+import json, sys
+from starrynight.errors import BadRequest
+from starrynight.numerics.device import named
+try:
+    named(sys.argv[1])
+except BadRequest as error:
+    print(json.dumps([error.en, error.zh]))
+"""
+
+
+def check_device(name: str | None) -> None:
+    """Raises BadRequest for a device that is not on this machine. None, the best one, and "cpu" always are."""
+    if name in (None, "cpu"):
+        return
+    looked = subprocess.run(
+        [sys.executable, "-c", _LOOK, name], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if found := looked.stdout.strip():
+        raise BadRequest(*json.loads(found.splitlines()[-1]))
 
 
 class Supervisor:

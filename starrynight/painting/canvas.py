@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from starrynight.errors import BadRequest
 from starrynight.i18n import Text
-from starrynight.metadata.pixels import read_pixels, read_with_alpha
+from starrynight.metadata.pixels import notes, read_pixels, read_with_alpha
 from starrynight.request import PaintRequest
 
 # Pixels inside the mask over which the painted picture sets in: the side of a latent cell of every family of the catalogue.
@@ -61,7 +61,7 @@ def canvas_of(request: PaintRequest) -> Canvas | None:
     left, top, right, bottom = request.extend or (0, 0, 0, 0)
     frame = (request.width - left - right, request.height - top - bottom)
     picture, note = fit_init_image(request.init_image, *frame)
-    remarks = (note,) if note else ()
+    remarks = (*notes(request.init_image), *((note,) if note else ()))
     if request.mask is None and request.extend is None:
         return Canvas(picture, None, remarks)
     mask = np.zeros(frame[::-1], np.float32) if request.mask is None else _fitted_mask(request, frame)

@@ -50,13 +50,16 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
 
 
 def _check_remote(request: PaintRequest, model: ModelSpec) -> None:
-    """Raises BadRequest for what only models on this machine do."""
-    given = {
-        "precision": request.precision != "auto", "sampler": request.sampler, "prediction": request.prediction,
-        "loras": request.loras, "mask": request.mask, "extend": request.extend, "variation": request.variation,
-    }  # fmt: skip
+    check_local(
+        model, precision=request.precision != "auto", sampler=request.sampler, prediction=request.prediction,
+        loras=request.loras, mask=request.mask, extend=request.extend, variation=request.variation, verify=request.verify,
+    )  # fmt: skip
+
+
+def check_local(model: ModelSpec, **given: object) -> None:
+    """Raises BadRequest for what only models on this machine do, by its name, where it is given for a remote one."""
     for name, value in given.items():
-        if value:
+        if model.remote and value:
             raise BadRequest(
                 f"{name} applies to models on this machine, and {model.en}; leave it out.",
                 f"{name} 只适用于本机上的模型，而 {model.zh}；请不要给出。",

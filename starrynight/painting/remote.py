@@ -19,17 +19,18 @@ import numpy as np
 from PIL import Image
 
 from starrynight.errors import BadFile, RemoteError
+from starrynight.i18n import Text
 from starrynight.metadata.pixels import Limits, read_image
 from starrynight.models import catalogue
 from starrynight.models.catalogue import ModelSpec
 from starrynight.models.fit import Fit
 from starrynight.numerics.precision import PrecisionPlan
 from starrynight.painting import checking
-from starrynight.painting.canvas import fit_init_image
+from starrynight.painting.canvas import canvas_of
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
 from starrynight.request import PaintRequest
 from starrynight.text import clean, parse_json
-from starrynight.verdict import Verdict
+from starrynight.verdict import Verdict, split
 
 OPTIONAL = ("seed", "num_inference_steps", "guidance_scale", "strength", "response_format")
 LOOK_EVERY = 0.25  # seconds between two looks at whether the job was cancelled
@@ -79,10 +80,10 @@ class RemotePainter:
         } | ({"negative_prompt": negative.text} if negative.text else {}) | (
             {"model": self.remote.model} if self.remote.model else {}
         )  # fmt: skip
-        image = None
-        if request.init_image is not None:
+        image, canvas = None, canvas_of(request)
+        if canvas is not None:
             out = io.BytesIO()
-            fit_init_image(request.init_image, request.width, request.height)[0].save(out, "PNG")
+            canvas.picture.save(out, "PNG")
             image, fields["strength"] = out.getvalue(), request.strength
 
         def look() -> None:
@@ -90,16 +91,33 @@ class RemotePainter:
                 on_step(Step(index, -1, request.steps, lambda: None, None))
 
         pixels = self._decoded(self._ask(fields, image, look))
-        reasons = [f"painted at {self.remote.host}: only the decoded picture was checked"]
-        if left := sorted(self._refused - {"response_format"}):
-            reasons.append(f"{self.remote.host} does not take {', '.join(left)}")
-        height, width = pixels.shape[:2]
-        if (width, height) != (request.width, request.height):
-            reasons.append(f"{self.remote.host} sent {width}×{height} for {request.width}×{request.height}")
+        remarks = (
+            *(canvas.remarks if canvas else ()),
+            *prompt.notes,
+            *negative.notes,
+            *self._remarks(request, pixels),
+        )
+        en, zh = split(remarks)
         return GeneratedImage(
             pixels=pixels, index=index, seed=seed, prompt=prompt.text, negative_prompt=negative.text, sampler="remote",
-            verdict=of_pixels(Verdict("unchecked", tuple(reasons)), pixels),
+            verdict=of_pixels(Verdict("unchecked", en, reasons_zh=zh), pixels),
         )  # fmt: skip
+
+    def _remarks(self, request: PaintRequest, pixels: np.ndarray) -> Iterator[Text]:
+        """For the recipe: what is known of a picture, float32 [H, W, 3], that another server painted."""
+        host = self.remote.host
+        yield Text(
+            f"painted at {host}: only the decoded picture was checked",
+            f"在 {host} 作画：只检查了解码后的图片",
+        )
+        if left := sorted(self._refused - {"response_format"}):
+            yield Text(f"{host} does not take {', '.join(left)}", f"{host} 不接受 {'、'.join(left)}")
+        height, width = pixels.shape[:2]
+        if (width, height) != (request.width, request.height):
+            yield Text(
+                f"{host} sent {width}×{height} for {request.width}×{request.height}",
+                f"{host} 发来 {width}×{height}，而非 {request.width}×{request.height}",
+            )
 
     def _ask(self, fields: dict[str, Any], image: bytes | None, look: Callable[[], None]) -> Any:
         """The answer's JSON. Raises RemoteError with the server's own sentence."""

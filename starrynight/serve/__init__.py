@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import signal
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -34,7 +35,7 @@ from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.i18n import t
 from starrynight.jobs.keys import Keys
 from starrynight.jobs.queue import Queue
-from starrynight.jobs.supervisor import Supervisor
+from starrynight.jobs.supervisor import Supervisor, check_device
 from starrynight.jobs.uploads import Uploads
 from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
 from starrynight.serve.pages import DeadLinks, DroppedFiles
@@ -45,6 +46,11 @@ PAGES = Path(starrynight.__file__).parent / "web" / "app.py"
 CLEANUP_INTERVAL = 86_400.0  # seconds
 LOCK_TIMEOUT = (
     5.0  # seconds that a request waits for another program that writes; then it is answered with 503
+)
+
+RUNNING = (
+    "The studio is open here already, on the device that it was opened with; --device is not used.",
+    "画室已在这里打开，使用它打开时的设备；--device 不起作用。",
 )
 
 log = logging.getLogger("starrynight.serve")
@@ -68,9 +74,12 @@ class Options:
 
 
 def open_studio(options: Options, browser: bool = True) -> None:
-    """``starry open``: serve until Ctrl-C, and show it; if the studio is open here already, only show it."""
+    """``starry open``: serve until Ctrl-C, and show it; if the studio is open here already, only show it. Raises as ``serve``."""
     address = _address(options.host, options.port)
     if is_running(options.host, options.port, gallery_identity()):
+        check_device(options.device)
+        if options.device is not None:
+            print("! " + t(*RUNNING, options.lang), file=sys.stderr)
         show(address, address if browser else None)
     else:
         serve(options, browser)
@@ -78,8 +87,9 @@ def open_studio(options: Options, browser: bool = True) -> None:
 
 def serve(options: Options, browser: bool = False) -> None:
     """Serve until Ctrl-C or SIGTERM. Raises ``StorageError`` for a gallery that cannot be opened or a port that is taken,
-    and ``BadRequest`` where keys are required and there are none.
+    and ``BadRequest`` where keys are required and there are none, or the device is not here.
     """
+    check_device(options.device)
     wants_token = options.token or (options.host not in LOOPBACK and not options.require_key)
     token = secrets.token_urlsafe(24) if wants_token else None
     with (
