@@ -31,10 +31,13 @@ def _register(name: str, *helpers: str, triggers: tuple[str, ...] = ()) -> Calla
 
 cards = _register("cards")
 draft = _register("draft", "address", triggers=("draft",))
-easel = _register("easel", triggers=("ended", "open", "vary", "retried"))
+easel = _register("easel", "drop", triggers=("ended", "open", "vary", "retried", "start"))
 formats = _register("formats", "compare")
 hints = _register("hints", triggers=("prompt", "example"))
+origin = _register("origin", "drop", "brush", triggers=("change",))
 masthead = _register("masthead", triggers=("page", "language"))
 plots = _register("plots")
 queue = _register("queue", triggers=("watch",))
-wall = _register("wall", "address", "grid", "selection", "compare", "zoom", "viewer", triggers=("action",))
+wall = _register(
+    "wall", "address", "grid", "selection", "compare", "zoom", "drop", "brush", "viewer", triggers=("action",)
+)

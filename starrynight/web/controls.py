@@ -12,30 +12,18 @@ from typing import Any
 import streamlit as st
 
 from starrynight.errors import StarryError
-from starrynight.jobs.uploads import Uploads
-from starrynight.jobs.validate import UPLOAD
-from starrynight.metadata.pixels import notes
 from starrynight.models import catalogue, sizes
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.checking import vocabulary_of
 from starrynight.painting.styles import key_of, styles
 from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, PREDICTIONS, random_seed
-from starrynight.web import choices, components, prompt
-from starrynight.web.shared import LANGUAGES, language, style_names, t, uncut, words
+from starrynight.web import choices, components, origin, prompt
+from starrynight.web.shared import LANGUAGES, initial, language, style_names, t, uncut, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
-INIT_SUFFIXES = ["png", "jpg", "jpeg", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2", "heic", "heif"]
 MAX_PICTURES = 8  # per press of the button; the command line takes up to 64
 MAX_STEPS, MAX_GUIDANCE = 50, 10.0  # what the sliders offer; a request may have more
 SMALLEST, LARGEST, STEP = 128, 2048, 32  # pixels that the size slider offers, where the model allows them
-
-
-def initial(key: str, value: Any) -> str:
-    """Give a widget its first value; returns its key. A widget that has both a default and a value in the session makes
-    Streamlit print a warning with a stack trace, so no widget here has a default.
-    """
-    st.session_state.setdefault(key, value)
-    return key
 
 
 def selected_model() -> ModelSpec:
@@ -111,8 +99,14 @@ def sliders() -> None:
         shapes = shapes_of(model)
         if st.session_state.get("shape", "square") not in shapes:
             st.session_state["shape"] = "square"
-        size_slider(left, model)
+        if origin.is_partial():  # then the picture has the first one's size
+            initial(f"size/{model.name}", model.size)
+        else:
+            size_slider(left, model)
         right.slider(t("count"), 1, MAX_PICTURES, key=initial("count", 1), **keep)
+    if origin.is_partial():
+        initial("shape", "square")
+        return
     with st.container(horizontal=True, vertical_alignment="bottom", key="shapes"):
         st.segmented_control(
             t("shape"), shapes, key=initial("shape", "square"),
@@ -161,6 +155,18 @@ def seed_row() -> None:
             help=t("seed.random.help"),
         )  # fmt: skip
         st.toggle(t("seed.lock"), key="locked", persist_state="session", help=t("seed.lock.help"))
+    if st.session_state.get("locked"):
+        st.slider(
+            t("variation"), 0.0, 1.0, step=0.05, key=initial("variation", 0.0), persist_state="session",
+            help=t("variation.help"),
+        )  # fmt: skip
+
+
+def variation_field() -> dict[str, float]:
+    """How far the pictures go from the locked seed's own; nothing where it is drawn anew."""
+    state = st.session_state
+    variation = state.get("variation", 0.0) if state.get("locked") else 0.0
+    return {"variation": variation} if variation else {}
 
 
 @uncut
@@ -171,7 +177,7 @@ def draw_seed() -> None:
 def more_settings() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
     with st.expander(t("more"), key="more"):
-        init_image()
+        origin.uploader()
         loras()
         st.text_input(
             t("negative"), key="negative_prompt", max_chars=MAX_TEXT, help=t("negative.help"), **keep
@@ -201,31 +207,6 @@ def model_menu(column: Any) -> None:
         column.caption(t("model.left", count=found.left_out))
     if error:
         column.text(f"✦ {error.message(language())}")
-
-
-def init_image() -> None:
-    """An image to start from. It is decoded here, so that a broken file is reported at once."""
-    dropped = st.file_uploader(
-        t("init"), INIT_SUFFIXES, key="dropped", help=t("init.help"), max_upload_size=32
-    )
-    st.session_state.pop("init_image", None)
-    if dropped is None:
-        return
-    try:
-        name, _, _ = Uploads().save(dropped.getvalue())
-        unread = notes(dropped.getvalue())
-    except StarryError as error:
-        st.text(f"✦ {error.message(language())}")
-        return
-    st.session_state["init_image"] = f"{UPLOAD}{name}"
-    left, right = st.columns([1, 3], gap="medium")
-    left.image(str(Uploads().path(name)))  # a browser shows no TIFF
-    right.slider(
-        t("strength"), 0.05, 1.0, step=0.05, key=initial("strength", 0.6), persist_state="session",
-        help=t("strength.help"),
-    )  # fmt: skip
-    for note in unread:
-        st.caption(note.to(language()))
 
 
 def loras() -> None:
@@ -267,9 +248,8 @@ def read_form() -> dict[str, Any]:
         "loras": [[name, state[f"lora/{name}"]] for name in state.get("loras", [])],
         "lora_partial": bool(state.get("loras") and state.get("lora_partial")) or None,
         "prediction": None if model.habits.own_flow or chosen == "auto" else chosen,
-        "init_image": state.get("init_image"),
-        "strength": state.get("strength") if state.get("init_image") else None,
     }  # fmt: skip
+    fields |= origin.fields() | variation_field()
     if not state.get("locked"):
         state["seed_next"] = str(random_seed())
     return fields
@@ -298,6 +278,9 @@ def fill_form(fields: Mapping[str, Any]) -> None:
     for field, low, high, kind in (("steps", 1, MAX_STEPS, int), ("guidance", 0.0, MAX_GUIDANCE, float)):
         if isinstance(value := fields.get(field), int | float):
             state[f"{field}/{model.name}"] = kind(min(max(value, low), high))
+    variation = fields.get("variation")
+    state["variation"] = min(max(float(variation), 0.0), 1.0) if isinstance(variation, int | float) else 0.0
+    origin.fill(fields)
     if fields.get("precision") in PRECISIONS:
         state["precision"] = fields["precision"]
     prediction = fields.get("prediction")

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from starrynight.request import MAX_TEXT
-from starrynight.web import components, controls
+from starrynight.web import components, controls, origin
 from starrynight.web.shared import uncut
 
 SEED_DIGITS = 19
@@ -34,7 +34,8 @@ def form() -> dict[str, Any]:
         "width": width, "height": height, "steps": state[f"steps/{model.name}"],
         "guidance": state[f"guidance/{model.name}"], "seed": state["seed"], "locked": bool(state.get("locked")),
         "count": state["count"], "precision": state.get("precision", "auto"),
-        "prediction": state.get("prediction", "auto"),
+        "prediction": state.get("prediction", "auto"), "variation": state.get("variation", 0.0),
+        "strength": state.get("strength", origin.STRENGTH), **origin.draft(),
     }  # fmt: skip
 
 

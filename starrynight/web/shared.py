@@ -83,6 +83,14 @@ def model_title(model: ModelSpec) -> str:
     return translated(model.en, model.zh)
 
 
+def initial(key: str, value: Any) -> str:
+    """Give a widget its first value; returns its key. A widget that has both a default and a value in the session makes
+    Streamlit print a warning with a stack trace, so no widget here has a default.
+    """
+    st.session_state.setdefault(key, value)
+    return key
+
+
 # Gallery and queue
 
 

@@ -11,7 +11,7 @@ const save = (storage, key, value) => { try { storage().setItem(key, JSON.string
 const session = () => sessionStorage, local = () => localStorage;
 
 // What the form was filled from; a draft belongs to that.
-const place = () => { const { job, from } = readAddress(); return `${job ?? ""}/${from ?? ""}`; };
+const place = () => { const { job, from, start, mask, near } = readAddress(); return [job, from, start, mask, near].map((part) => part ?? "").join("/"); };
 
 const keepers = new WeakMap(); // root → its Keeper
 

@@ -50,6 +50,12 @@ class JobWatcher {
     this.build();
   }
 
+  // A picture that is dropped onto the easel is what the next painting begins from.
+  async take([file]) {
+    try { this.emit("start", await upload(file)); }
+    catch (failure) { this.status.textContent = errorMessage(failure, this.lang, this.words); this.status.classList.add("failed"); }
+  }
+
   // When a job will be ready, in seconds of performance.now(). Its estimate includes the jobs ahead of it in the queue, so
   // the last job's is the time left for all.
   setReadyTime(job) {
@@ -65,7 +71,9 @@ class JobWatcher {
     this.progress = el("div", { className: "progress", hidden: !slots.length, aria: { role: "progressbar", label: t(this.words, "easel.progress"), valuemin: 0, valuemax: 100 } }, this.bar);
     this.status = el("div", { className: "status", aria: { role: "status", live: "polite" } });
     this.actions = el("div", { className: "actions" });
-    this.root.replaceChildren(this.grid, this.progress, this.status, ...(slots.length ? [this.actions] : []));
+    const stage = el("div", {}, this.grid);
+    takeFiles(stage, t(this.words, "easel.drop"), (files) => this.take(files));
+    this.root.replaceChildren(stage, this.progress, this.status, ...(slots.length ? [this.actions] : []));
   }
 
   emptySlot() {

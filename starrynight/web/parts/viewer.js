@@ -16,7 +16,7 @@ const remark = (words, line) => {
 class Viewer {
   // wall: provides the neighbours and applies changes. go(kind, value): asks the page to leave for the studio.
   constructor(parent, wall, { words, lang, styles }, go) {
-    Object.assign(this, { wall, words, lang, styles, go });
+    Object.assign(this, { parent, wall, words, lang, styles, go });
     this.dialog = el("dialog", { aria: { label: t(words, "viewer.label") } });
     this.dialog.onclose = () => this.onClose();
     this.dialog.onkeydown = (event) => this.onKey(event);
@@ -113,13 +113,23 @@ class Viewer {
     return el("div", { className: "buttons" },
       this.button("repaint", () => this.go("repaint", { id: row.id, vary: false }), { className: "pill gold" }),
       this.button("vary", () => this.go("repaint", { id: row.id, vary: true })),
-      this.button("edit", () => this.go("edit", row.id)),
+      this.button("near", () => this.go("near", { id: row.id })),
+      this.button("edit", () => this.go("edit", { id: row.id })),
+      this.button("begin", () => this.go("begin", { id: row.id })),
+      this.button("inpaint", () => this.paintMask()),
       this.starButton(),
       ...(this.wall.strip ? [] : [
         this.button("similar", () => { this.close(); this.wall.findSimilar(row.id); }),
         this.button("compare", () => { this.close(); this.wall.selection.start(row); }),
       ]),
       this.button("trash", () => this.moveToTrash()));
+  }
+
+  // A mask over the picture; the studio then paints inside of it.
+  paintMask() {
+    const { row } = this;
+    this.brush ??= new Brush(this.parent, this, async (file) => { const mask = await upload(file); this.go("begin", { id: this.row.id, mask: mask.split(":")[1] }); });
+    this.brush.open(`/api/pictures/${row.id}/file`, this.name(row));
   }
 
   trashed() { return el("div", { className: "buttons" }, this.button("restore", () => { this.close(); this.wall.restore([this.row.id]); }, { className: "pill gold" })); }

@@ -30,6 +30,7 @@ def wall(key: str, strip: bool = False) -> None:
             "words": words_for(
                 "wall",
                 "viewer",
+                "brush",
                 "act.",
                 "fact.",
                 "verdict.",
@@ -46,12 +47,16 @@ def wall(key: str, strip: bool = False) -> None:
 
 
 def act(action: dict[str, Any]) -> None:
-    """``edit``: open the studio with this picture's settings. ``repaint``: queue its request again."""
-    if action["kind"] == "edit":
+    """``edit``: open the studio with this picture's settings; ``near``: to stay near it; ``begin``: to begin from it, inside a
+    mask if there is one. ``repaint``: queue its request again.
+    """
+    kind, value = action["kind"], action["value"]
+    if kind in ("edit", "near", "begin"):
         st.session_state.pop("loaded_picture", None)
-        shared.open_page("studio", **{"from": action["value"]})
+        more = {"start": value["id"], "mask": value.get("mask", "")} if kind == "begin" else {}
+        shared.open_page("studio", **{"from": value["id"], "near": "1" if kind == "near" else "", **more})
     try:
-        job = shared.repaint(action["value"]["id"], bool(action["value"]["vary"]))
+        job = shared.repaint(value["id"], bool(value["vary"]))
     except StarryError as error:
         shared.show_error(error)
         return

@@ -13,12 +13,14 @@ import streamlit as st
 
 from starrynight.errors import StarryError
 from starrynight.jobs.job import Job
+from starrynight.jobs.validate import PICTURE, UPLOAD
 from starrynight.painting.styles import styles
 from starrynight.request import random_seed
-from starrynight.web import components, controls, draft, prompt, shared
+from starrynight.web import components, controls, draft, origin, prompt, shared
 from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
 
+NEAR = 0.2  # of the noise of another seed: a picture that is recognised, and not the same
 FOLLOW_SECONDS = 5.0  # in which an address that the browser sent late is taken for the one before a press
 
 
@@ -40,6 +42,7 @@ def show() -> None:
         with st.container(key="canvas"):
             watch(watched)
         with st.container(key="numbers"):
+            origin.panel(controls.selected_model())
             controls.sliders()
             controls.seed_row()
             controls.more_settings()
@@ -65,17 +68,26 @@ def follow_submitted() -> None:
 
 
 def load_picture() -> None:
-    """``?from=PICTURE`` fills the form from that picture's recipe, once."""
-    picture = st.query_params.get("from")
-    if not picture or st.session_state.get("loaded_picture") == picture:
+    """``?from=PICTURE`` fills the form from that picture's recipe, once. With ``near`` the next one stays near it;
+    with ``start`` it begins from that picture instead, inside ``mask``, the id of an upload, if there is one.
+    """
+    query = st.query_params
+    picture = query.get("from")
+    asked = tuple(query.get(name) for name in ("from", "near", "start", "mask"))
+    if not picture or st.session_state.get("loaded_picture") == asked:
         return
     try:
         row = shared.gallery().get(picture)
     except StarryError as error:
         shared.show_error(error)
         return
-    st.session_state["loaded_picture"] = picture
+    st.session_state["loaded_picture"] = asked
     controls.fill_form({"style": row.style} | shared.request_of(row))
+    if "near" in query:
+        st.session_state["variation"] = NEAR
+    if start := query.get("start"):
+        origin.begin(f"{PICTURE}{start}", f"{UPLOAD}{query['mask']}" if "mask" in query else None)
+        st.session_state["locked"] = False  # its own noise would paint the same once more
 
 
 def single_style(jobs: list[Job]) -> str | None:
@@ -138,6 +150,9 @@ def watch(jobs: list[Job]) -> None:
         shared.open_page("gallery", picture=result.open)
     if result.vary:
         vary(result.vary)
+    if result.start:
+        origin.begin(origin.reference(result.start))
+        st.rerun()
 
 
 def other_jobs(watched: list[Job]) -> None:
