@@ -92,6 +92,8 @@ def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None
         "error": None,
     }
     # The next estimate uses the pace of the last job: 2 s per step and megapixel.
+    assert queue.seconds([request(count=2, steps=5, width=1000, height=1000)] * 2) == pytest.approx(40.0)
+    assert queue.seconds([request(model="another")]) is None
     following = queue.submit(request(count=3, steps=10, width=1000 // 8 * 8, height=1000))
     assert following.seconds_left == pytest.approx(3 * 10 * 2.0, rel=0.01)
     assert queue.submit(request()).seconds_left > following.seconds_left

@@ -266,7 +266,7 @@ def test_the_language_can_be_changed_and_follows_the_browser(visit, browser, add
     foreigner.leave()
 
 
-@pytest.mark.parametrize("name", ["studio", "gallery", "lab", "device"])
+@pytest.mark.parametrize("name", ["studio", "gallery", "grid", "lab", "device"])
 def test_pages_fit_a_telephone_and_pictures_have_alternative_texts(browser, address, name):
     visitor = Visitor(browser, address, width=390, height=844)
     page = visitor.go(f"?room={name}")

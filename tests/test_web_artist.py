@@ -203,3 +203,49 @@ def test_a_picture_stays_near_another_and_a_file_dropped_onto_the_easel_is_begun
     refused = visitor.problems.pop()  # Chromium reports the answer to the broken file
     assert "422" in refused
     visitor.leave()
+
+
+def test_a_grid_is_planned_painted_shown_and_its_sheet_hung(browser: Browser, address: str) -> None:
+    visitor = Visitor(browser, address, locale="en-GB")
+    page = visitor.go("?room=grid")
+    plan = page.locator(".st-key-grid-plan .plan")
+    expect(plan).to_contain_text("3 × 3: 9 pictures of")  # seeds 1..3 and three styles
+    page.get_by_label("What to paint").fill("a lighthouse at dusk")
+    page.get_by_role("slider", name="Size").press("Home")
+    page.get_by_role("textbox", name="Values: Seed").fill("1..50")
+    page.get_by_role("textbox", name="Values: Seed").press("Enter")
+    expect(page.locator(".st-key-error")).to_contain_text("150 pictures are too many; the limit is 36.")
+    expect(page.get_by_role("button", name="Paint the grid")).to_be_disabled()
+    choose(page, "Down", "Steps")
+    page.get_by_role("textbox", name="Values: Seed").fill("4,5")
+    page.get_by_role("textbox", name="Values: Seed").press("Enter")
+    page.get_by_role("textbox", name="Values: Steps").fill("1,2")
+    page.get_by_role("textbox", name="Values: Steps").press("Enter")
+    expect(plan).to_have_text(
+        re.compile(r"2 × 2: 4 pictures of (\d+) × \1, about \d+ s|2 × 2: .*; how long .*")
+    )
+    page.get_by_role("button", name="Paint the grid").click()
+    page.wait_for_url(re.compile("job="))
+    expect(page.locator(".table .head")).to_have_text(["Seed 4", "Seed 5", "Steps 1", "Steps 2"])
+    expect(page.locator(".sheet .status")).to_have_text("Every picture hangs in the gallery.")
+    expect(page.locator(".table img.on")).to_have_count(4)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the sheet").click()
+    drawn = Image.open(download.value.path())
+    with Gallery() as gallery:
+        rows = gallery.search(limit=4).rows
+        assert sorted((row.seed, row.steps) for row in rows) == [(4, 1), (4, 2), (5, 1), (5, 2)]
+        side = rows[0].width
+        assert drawn.width > 2 * min(side, 384)
+        page.reload()  # the address holds the grid
+        expect(page.locator(".table img.on")).to_have_count(4)
+        page.get_by_role("button", name="Hang the sheet").click()
+        expect(page.get_by_text("The sheet hangs in the gallery.")).to_be_visible()
+        hung = gallery.search(limit=1).rows[0]
+    assert (hung.width, hung.prompt) == (drawn.width, "a lighthouse at dusk")
+    visitor.leave()
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()

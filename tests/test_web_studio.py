@@ -224,7 +224,7 @@ def test_the_viewer_enlarges_under_the_pointer_and_shows_one_pixel_for_one(brows
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-@pytest.mark.parametrize("room", ["studio", "gallery", "lab", "device"])
+@pytest.mark.parametrize("room", ["studio", "gallery", "grid", "lab", "device"])
 def test_what_is_pressed_is_large_enough_and_what_is_read_is_clear(browser, address, room, lang) -> None:
     for smallest, more in ((24, {}), (44, PHONE)):
         visitor = Visitor(browser, address, **more)
@@ -232,6 +232,7 @@ def test_what_is_pressed_is_large_enough_and_what_is_read_is_clear(browser, addr
         ready = {
             "studio": ".easel .frame",
             "gallery": ".wall .picture img.on",
+            "grid": ".st-key-grid-plan .plan",
             "lab": ".st-key-lab-start",
             "device": ".section li",
         }

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from starrynight.errors import BadFile, BadRequest, StarryError, StorageError
 from starrynight.gallery import wall
 from starrynight.gallery.database import Database
-from starrynight.gallery.files import Files, slug
+from starrynight.gallery.files import Files, id_of, slug
 from starrynight.gallery.find import find_pictures
 from starrynight.gallery.insert import ParsedFile, add_picture, known_picture, parse_file
 from starrynight.gallery.schema import Row
@@ -51,6 +51,15 @@ class ImportResult:
     passed: tuple[tuple[str, Text], ...] = ()
     unread: tuple[tuple[str, StarryError], ...] = ()
     converted: tuple[tuple[str, Text], ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportedFile:
+    """``notes``: how it was converted, and that its recipe cannot be read."""
+
+    id: str
+    new: bool
+    notes: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,21 @@ def import_pictures(
     hung = [(name, note) for name, note in converted if name not in no]
     passed = tuple((_display_name(path, source), why) for path, why in walk.passed)
     return ImportResult(added, already_present, tuple(refused), passed, tuple(unread), tuple(hung))
+
+
+def import_file(database: Database, files: Files, data: bytes) -> ImportedFile:
+    """Add one picture's file. See ``Gallery.add_file``."""
+    notes = []
+    if begins_as(data) not in FORMATS:
+        data, note = as_png(data)
+        notes.append(note)
+    if known_picture(database, files, data):
+        return ImportedFile(id_of(data), False, tuple(notes))
+    parsed = parse_file(data)
+    if parsed.unread:
+        notes.append(Text(parsed.unread.en, parsed.unread.zh))
+    new = add_picture(database, files, data, parsed)
+    return ImportedFile(parsed.columns["id"], new, tuple(notes))
 
 
 def _can_read(path: Path) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import URL, Select, func, make_url, select
 from starrynight.gallery import exchange, integrity
 from starrynight.gallery.annotations import Annotations, ambiguous_id, unknown_picture
 from starrynight.gallery.database import BrokenDatabase, Database, set_aside
-from starrynight.gallery.exchange import ExportResult, ImportResult
+from starrynight.gallery.exchange import ExportResult, ImportedFile, ImportResult
 from starrynight.gallery.files import Files
 from starrynight.gallery.insert import AlsoWrite, add_picture, parse_file
 from starrynight.gallery.integrity import IntegrityReport, RebuildResult
@@ -117,6 +117,13 @@ class Gallery:
         parsed = parse_file(data, pixels=picture.pixels)
         add_picture(self.database, self.files, data, parsed, also=also)
         return self.get(parsed.columns["id"])
+
+    def add_file(self, data: bytes) -> ImportedFile:
+        """Add a picture's file as it is, of any tool and with or without a recipe; a format that the gallery does not keep
+        becomes a PNG. Raises ``BadFile`` for what is no whole picture, or ``StorageError``.
+        """
+        self.database.require_writable()
+        return exchange.import_file(self.database, self.files, data)
 
     def save(self, picture: Picture) -> Path:
         """Add a picture and return the path of its file: the callback that ``Studio`` takes."""

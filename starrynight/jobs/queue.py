@@ -55,7 +55,7 @@ class Queue:
             "request": request.canonical(),
             "model": request.model,
             "count": request.count,
-            "work": request.steps * request.width * request.height / 1e6,
+            "work": _work(request),
             "state": WAITING,
             "submitted_at": now_ms(),
             "key": key,
@@ -120,6 +120,16 @@ class Queue:
         with self.database.reading() as connection:
             grouped = select(jobs.c.state, func.count()).group_by(jobs.c.state)
             return dict(connection.execute(grouped).tuples().all())
+
+    def seconds(self, requests: Iterable[PaintRequest]) -> float | None:
+        """How long these would take, from earlier jobs of their models; None without one of each."""
+        asked = list(requests)
+        with self.database.reading() as connection:
+            paces = {name: _model_pace(connection, name) for name in {one.model for one in asked}}
+        times = [
+            None if (pace := paces[one.model]) is None else one.count * _work(one) * pace for one in asked
+        ]
+        return None if None in times else sum(time for time in times if time is not None)
 
     def preview(self, job: str) -> JobPreview | None:
         """The newest preview; None before the first step and after the job has ended."""
@@ -272,6 +282,11 @@ class _Schedule:
         pace = row.pace if row.pace is not None else self._paces[row.model]
         current = (row.step or 0) / row.steps if row.steps else 0.0
         return None if pace is None else max(0.0, row.left - current) * row.work * pace
+
+
+def _work(request: PaintRequest) -> float:
+    """Steps × megapixels of one picture."""
+    return request.steps * request.width * request.height / 1e6
 
 
 def _model_pace(connection: Connection, model: str) -> float | None:

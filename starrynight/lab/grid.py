@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from starrynight.errors import BadRequest, StarryError
 from starrynight.gallery.files import OutputPath
@@ -23,9 +24,11 @@ from starrynight.lab.axes import MAX_PICTURES, Axis
 from starrynight.metadata import read_recipe
 from starrynight.metadata.pixels import read_pixels
 from starrynight.painting.results import Refused, Step
+from starrynight.picture import RECIPE_VERSION
 from starrynight.request import Lora, PaintRequest, random_seed
 from starrynight.storage import storing, write_atomic
 from starrynight.studio import Studio, make_request
+from starrynight.text import plain_json
 
 SHEET = "sheet.png"
 # Pixels: longest side of a picture in the sheet, space between, height of letters.
@@ -107,34 +110,51 @@ def plan(fields: Mapping[str, Any], x: Axis, y: Axis | None, folder: Path) -> Gr
     """A grid of ``make_request(**fields)`` over the axes. A missing seed is drawn once for all of its pictures, or is that of
     the pictures in ``folder``.
 
-    Raises BadRequest for a grid that is too large or whose axes are one field, StorageError for a folder that cannot be
-    written to, and what ``make_request`` raises.
+    Raises StorageError for a folder that cannot be written to, and what ``cells`` raises.
     """
+    check(x, y)
+    OutputPath(folder, len(x.values) * (len(y.values) if y else 1)).check()
+    drawn = _seeds_in(folder)
+    known = {**fields, **{name: seed for name, seed in drawn.items() if fields.get(name) is None}}
+    return Grid(x, y, cells(known, x, y, make_request), folder)
+
+
+def check(x: Axis, y: Axis | None, most: int = MAX_PICTURES) -> None:
+    """Raises BadRequest for a grid of more than ``most`` pictures, or whose axes are one field."""
     if y is not None and y.field == x.field:
         raise BadRequest(
             f"Both axes are {x.field}; take two different ones.",
             f"两个坐标轴都是 {x.field}；请取不同的两个。",
         )
     count = len(x.values) * (len(y.values) if y else 1)
-    if count > MAX_PICTURES:
+    if count > most:
         raise BadRequest(
-            f"{count} pictures are too many; the limit is {MAX_PICTURES}.",
-            f"{count} 幅太多了；上限为 {MAX_PICTURES} 幅。",
+            f"{count} pictures are too many; the limit is {most}.",
+            f"{count} 幅太多了；上限为 {most} 幅。",
         )
-    OutputPath(folder, count).check()
-    known, drawn = {**fields, "count": 1}, _seeds_in(folder)
+
+
+def cells(
+    fields: Mapping[str, Any], x: Axis, y: Axis | None, make: Callable[..., PaintRequest]
+) -> tuple[Cell, ...]:
+    """The pictures of a grid, row by row. ``make(**fields)`` is a checked request; a missing seed is drawn once for all.
+
+    Raises what ``check`` and ``make`` raise, and BadRequest for an axis of LoRA weights without a LoRA.
+    """
+    check(x, y)
+    known = {**fields, "count": 1}
     for field in ("seed", "variation_seed"):
         if known.get(field) is None:
-            known[field] = drawn.get(field, random_seed())
-    cells = []
+            known[field] = random_seed()
+    found = []
     for row, down in enumerate(y.values if y else (None,)):
         for column, across in enumerate(x.values):
             asked = _with(known, x.field, across)
             asked = asked if y is None else _with(asked, y.field, down)
             if not asked.get("variation"):
                 del asked["variation_seed"]
-            cells.append(Cell(row, column, make_request(**asked)))
-    return Grid(x, y, tuple(cells), folder)
+            found.append(Cell(row, column, make(**asked)))
+    return tuple(found)
 
 
 def _seeds_in(folder: Path) -> dict[str, int]:
@@ -167,9 +187,11 @@ def _with(fields: Mapping[str, Any], field: str, value: Any) -> dict[str, Any]:
     return {**fields, "loras": ((loras[0][0], value), *rest) if value else rest or None}
 
 
-def sheet(painted: Mapping[tuple[int, int], Path | None], x: Axis, y: Axis | None) -> np.ndarray:
-    """The contact sheet, uint8 [H, W, 3]: columns ``x``, rows ``y``. A refused picture is a crossed frame."""
-    pictures = {at: _small(path) for at, path in painted.items() if path is not None}
+def sheet(painted: Mapping[tuple[int, int], Path | bytes | None], x: Axis, y: Axis | None) -> np.ndarray:
+    """The contact sheet, uint8 [H, W, 3]: columns ``x``, rows ``y``. ``painted``: picture files by row and column; one that
+    is missing is a crossed frame.
+    """
+    pictures = {at: _small(file) for at, file in painted.items() if file is not None}
     width = max((picture.width for picture in pictures.values()), default=CELL)
     height = max((picture.height for picture in pictures.values()), default=CELL)
     font = ImageFont.load_default(TEXT)
@@ -196,7 +218,22 @@ def sheet(painted: Mapping[tuple[int, int], Path | None], x: Axis, y: Axis | Non
     return np.array(page)
 
 
-def _small(path: Path) -> Image.Image:
-    picture = Image.fromarray(read_pixels(path))
+def sheet_file(
+    painted: Mapping[tuple[int, int], Path | bytes | None], x: Axis, y: Axis | None, prompt: str
+) -> bytes:
+    """The contact sheet as a PNG that says what it is: its prompt and axes, without a request to paint it again."""
+    out, about = io.BytesIO(), PngInfo()
+    recipe = {
+        "starry_night": RECIPE_VERSION,
+        "prompt": prompt,
+        "grid": [axis.labels() for axis in (x, y) if axis],
+    }
+    about.add_itxt("starry_night", plain_json(recipe))
+    Image.fromarray(sheet(painted, x, y)).save(out, "PNG", pnginfo=about)
+    return out.getvalue()
+
+
+def _small(file: Path | bytes) -> Image.Image:
+    picture = Image.fromarray(read_pixels(file))
     picture.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     return picture

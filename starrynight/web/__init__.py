@@ -1,1 +1,1 @@
-"""The browser interface: four pages drawn with Streamlit over the gallery, the job queue and the lab."""
+"""The browser interface: five pages drawn with Streamlit over the gallery, the job queue and the lab."""

@@ -1,4 +1,4 @@
-"""The script that Streamlit runs for every visitor: background, masthead and one of four pages.
+"""The script that Streamlit runs for every visitor: background, masthead and one of five pages.
 
 The address selects the page: ``?room=``, or what it shows (``?job=`` in the studio, ``?picture=`` in the
 gallery). Pages are not paths, because below a path Streamlit looks for its own files there and logs errors.
@@ -15,11 +15,11 @@ from starrynight.errors import StarryError
 from starrynight.text import excerpt
 from starrynight.web import components, shared
 from starrynight.web.shared import LANGUAGES, PAGE, language, t
-from starrynight.web.views import device, gallery, lab, studio
+from starrynight.web.views import device, gallery, grid, lab, studio
 
 log = logging.getLogger("starrynight.web")
 HERE = Path(__file__).parent
-PAGES = {"studio": studio, "gallery": gallery, "lab": lab, "device": device}
+PAGES = {"studio": studio, "gallery": gallery, "grid": grid, "lab": lab, "device": device}
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ origin = _register("origin", "drop", "brush", triggers=("change",))
 masthead = _register("masthead", triggers=("page", "language"))
 plots = _register("plots")
 queue = _register("queue", triggers=("watch",))
+sheet = _register("sheet", triggers=("ended",))
 wall = _register(
     "wall", "address", "grid", "selection", "compare", "zoom", "drop", "brush", "viewer", triggers=("action",)
 )

@@ -85,7 +85,8 @@ def store_style() -> None:
     st.session_state["style_next"] = st.session_state["cards"].style
 
 
-def sliders() -> None:
+def sliders(counts: bool = True) -> None:
+    """``counts``: with the number of pictures."""
     model = selected_model()
     keep: dict[str, Any] = {"persist_state": "session"}
     with st.container(key="sliders"):
@@ -103,7 +104,9 @@ def sliders() -> None:
             initial(f"size/{model.name}", model.size)
         else:
             size_slider(left, model)
-        right.slider(t("count"), 1, MAX_PICTURES, key=initial("count", 1), **keep)
+        count = initial("count", 1)
+        if counts:
+            right.slider(t("count"), 1, MAX_PICTURES, key=count, **keep)
     if origin.is_partial():
         initial("shape", "square")
         return
