@@ -32,3 +32,11 @@ def is_chinese(lang: str) -> bool:
 def t(en: str, zh: str, lang: str | None = None) -> str:
     """The message in ``lang``, or in the terminal's language if none is given."""
     return Text(en, zh).to(lang or terminal_language())
+
+
+def duration(seconds: float) -> Text:
+    """ "40 s", "12 min", "3.5 h"."""
+    for size, en, zh in ((3600, "h", "小时"), (60, "min", "分钟")):
+        if seconds >= 1.5 * size:
+            return Text(f"{seconds / size:.1f} {en}", f"{seconds / size:.1f} {zh}")
+    return Text(f"{max(1, round(seconds))} s", f"{max(1, round(seconds))} 秒")

@@ -31,7 +31,13 @@ REPORT = PICTURE | {
 )
 @FILES.route
 def report(run: str) -> Response:
-    data = _read(reports.latest(found(run)))
+    opened = found(run)
+    if run == table.EXAMPLE and opened.folder.parent != table.home():  # the package's folder may be read-only
+        from starrynight.lab.report import html
+
+        data = html.page(opened).encode()
+    else:
+        data = _read(reports.latest(opened))
     return Response(data, media_type="text/html; charset=utf-8", headers=REPORT)
 
 
@@ -50,8 +56,8 @@ def picture(run: str, name: str, request: Request) -> Response:
 
 
 def _read(path: Path) -> bytes:
-    """A file of a run; a link out of the lab's home is not followed."""
-    home = table.home()
+    """A file of a run; a link out of the lab's home, or out of the example's folder, is not followed."""
+    home = table.home() if path.is_relative_to(table.home()) else table.example().folder
     with storing(path):
         return read_regular(home, str(path.relative_to(home)))
 
@@ -59,6 +65,8 @@ def _read(path: Path) -> bytes:
 def found(name: str) -> ExperimentRun:
     """The run in folder ``name`` of the lab's home, which the name cannot leave. Raises ``MissingFile``."""
     folder: Path = table.home() / name
+    if name == table.EXAMPLE and not (folder / PLAN).is_file():
+        return table.example()
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".") or not (folder / PLAN).is_file():
         raise MissingFile(
             "There is no such lab run; see starry lab list.", "没有这次实验；见 starry lab list。"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,18 +133,37 @@ def _measure(out: Path | None, quick: bool, plan: dict[str, Any], device: str | 
                 progress.done, progress.total, title=title, message=f"{progress.done}/{progress.total}{left}"
             )
 
-        runner.measure(experiment, device, on_progress)
+        try:
+            runner.measure(experiment, device, on_progress)
+        except KeyboardInterrupt:
+            state = table.summarised(ExperimentRun.open(folder)).state()
+            bar.print(
+                t(
+                    f"{folder}: {state.en}. It goes on with: starry lab run -o {folder}",
+                    f"{folder}：{state.zh}。继续：starry lab run -o {folder}",
+                ),
+                sys.stderr,
+            )
+            raise
     _print_verdicts(experiment)
+    if runner.progress(experiment).busy:
+        state = table.summarised(experiment).state()
+        print(t(f"! {state.en}.", f"! {state.zh}。"), file=sys.stderr)
 
 
 def _print_verdicts(experiment: ExperimentRun) -> None:
-    """Print each claim with its verdict and the answer in a line, then the report's path."""
+    """Print the run's answer, then each claim with its verdict and gist, then the report's path."""
     from rich.console import Console
 
     from starrynight.lab import report as reports
     from starrynight.lab import table
+    from starrynight.lab.summary import SOURCE, summary
 
-    console, lang = Console(highlight=False), settings().lang
+    console, lang, answer = Console(highlight=False), settings().lang, summary(experiment)
+    console.print(answer.use.to(lang), style="gold1", markup=False)
+    if answer.cost.en:
+        console.print(answer.cost.to(lang), markup=False)
+    console.print(f"{SOURCE.to(lang)}\n", style="dim", markup=False)
     for row in table.table(experiment):
         console.print(f"[dim]{row['id']:<4}[/][{COLOURS.get(row['outcome'], 'gold1')}]●[/] ", end="")
         console.print(f"{row['title'][lang]}  ", markup=False, end="")
@@ -199,8 +219,7 @@ def list_runs(
             )
         )
     for one in known:
-        state = t("done", "完成") if one.done else f"{one.progress.done}/{one.progress.total}"
-        print(f"{one.folder}  {state}  {', '.join(one.models)}")
+        print(f"{one.folder}  {t(*one.state())}  {', '.join(one.models)}")
 
 
 @lab_app.command(

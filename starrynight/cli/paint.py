@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from starrynight.cli import batch
+from starrynight.cli.batch import PROMPTS
 from starrynight.cli.options import (
     EXTEND,
     GUIDANCE,
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from starrynight.painting.results import Refused, Step
     from starrynight.picture import Picture
     from starrynight.request import PaintRequest
-    from starrynight.studio import SavedPicture
+    from starrynight.studio import SavedPicture, Studio
 
 HELP = help_page(
     ("Paint a line of poetry.", "画一行诗。"),
@@ -73,6 +75,7 @@ HELP = help_page(
         'starry paint "a wide valley" --init-image hills.png --extend left=128,right=128',
         'starry paint "开阔的山谷" --init-image hills.png --extend left=128,right=128',
     ),
+    "starry paint --prompts lines.txt --style ink -n 2 -o pictures",
     t(
         'starry paint "a quiet harbour" --model z-image-turbo --lora moonlight:0.8',
         'starry paint "宁静的港湾" --model z-image-turbo --lora moonlight:0.8',
@@ -114,7 +117,8 @@ OUT = typer.Option(
 
 @app.command(help=HELP)
 def paint(
-    prompt: str = PROMPT,
+    prompt: str | None = PROMPT,
+    prompts: Path | None = PROMPTS,
     style: str | None = STYLE,
     seed: int | None = SEED,
     size: str | None = SIZE,
@@ -147,45 +151,57 @@ def paint(
     ),
     here: bool = HERE,
 ) -> None:
+    width, height = parse_size(size, model)
+    fields = {
+        "style": style, "seed": seed, "width": width, "height": height, "steps": steps, "guidance": guidance,
+        "count": count, "model": model, "precision": precision, "loras": tuple(map(parse_lora, lora)) or None,
+        "lora_partial": lora_partial or None,
+        "negative_prompt": negative, "sampler": sampler, "init_image": str(init_image) if init_image else None, "strength": strength,
+        "prediction": prediction, "mask": str(mask) if mask else None, "extend": parse_extend(extend), "variation": variation,
+        "variation_seed": variation_seed, "verify": verify or None,
+    }  # fmt: skip
+    requests = batch.requests(prompt, prompts, fields)
+    hang = batch.Saver(_destination(out, sum(one.count for one in requests), overwrite), requests, upscale)
+    batch.print_plan(requests, upscale or 1)
+    studios: list[Studio] = []
+    warned: list[tuple[str, str]] = []
+    for request in requests:
+        _warn_before_loading(request, warned, device=device, attention=attention != "native", clamps=clamps)
+    _paint([PaintJob(one, hang, device, attention, clamps, warned, studios) for one in requests], here)
+
+
+def _paint(jobs: list[PaintJob], here: bool) -> None:
+    """Paint the requests one after another, with one loaded model. Raises what ``studio.batch_error`` finds."""
     from starrynight import studio
 
-    width, height = parse_size(size, model)
-    request = studio.make_request(
-        prompt=prompt, style=style, seed=seed, width=width, height=height, steps=steps, guidance=guidance,
-        count=count, model=model, precision=precision, loras=tuple(map(parse_lora, lora)) or None,
-        lora_partial=lora_partial or None,
-        negative_prompt=negative, sampler=sampler, init_image=str(init_image) if init_image else None, strength=strength,
-        prediction=prediction, mask=str(mask) if mask else None, extend=parse_extend(extend), variation=variation,
-        variation_seed=variation_seed, verify=verify or None,
-    )  # fmt: skip
-    hang = _destination(out, request.count, overwrite)
-    if upscale is not None:
-        hang = _upscaled(hang, request, upscale)
-    warned = _warn_before_loading(request, device=device, attention=attention != "native", clamps=clamps)
-    job = PaintJob(request, hang, device, attention, clamps, warned)
-    with PaintProgress(request.count) as progress:
-        refused = []
-        for outcome in job.paint_here(progress) if here else job.paint(progress):
-            if isinstance(outcome, studio.SavedPicture):
-                progress.print(picture_line(outcome), sys.stdout)
-                continue
-            refused.append(outcome)
-            if request.count > 1:
-                progress.print(_refusal(outcome, request.count), sys.stderr)
-    if error := studio.batch_error(refused, request.count):
+    total, refused = sum(job.request.count for job in jobs), []
+    with PaintProgress(total) as progress:
+        for job in jobs:
+            for outcome in job.paint_here(progress) if here else job.paint(progress):
+                if isinstance(outcome, studio.SavedPicture):
+                    progress.print(picture_line(outcome), sys.stdout)
+                    continue
+                refused.append(outcome)
+                if total > 1:
+                    progress.print(_refusal(outcome, total, progress.before), sys.stderr)
+            progress.before = job.hang.before = progress.before + job.request.count
+    if error := studio.batch_error(refused, total):
         raise error
 
 
 @dataclass(frozen=True)
 class PaintJob:
-    """What is painted, how, and what ``hang`` saves. ``warned``: warnings that were printed already."""
+    """What is painted, how, and what ``hang`` saves. ``warned``: lines that were printed already; ``studios``: the one that painted
+    the requests before, with its loaded model.
+    """
 
     request: PaintRequest
-    hang: Callable[[Picture], Path]
+    hang: batch.Saver
     device: str | None
     attention: str
     clamps: bool
     warned: list[tuple[str, str]]
+    studios: list[Studio]
 
     def paint(self, progress: PaintProgress) -> Iterator[SavedPicture | Refused]:
         """By the worker of a running service, which has torch and perhaps the model loaded; what it does not paint, here."""
@@ -214,16 +230,19 @@ class PaintJob:
         from starrynight import studio
 
         request = self.request
-        painters = studio.Studio(
-            self.hang, self.device, self.attention, progress.on_folding, count_clamps=self.clamps
-        )
+        if not self.studios:
+            made = studio.Studio(
+                self.hang, self.device, self.attention, progress.on_folding, count_clamps=self.clamps
+            )
+            self.studios.append(made)
+        painters = self.studios[0]
         # The loaded model's tokenizer can warn of more, such as a prompt that is too long.
         self._warn(painters.ready(request).warnings(request), progress)
         fits: tuple[Any, ...] = ()
         for outcome in painters.paint(request, progress.on_step, finished):
             if not fits:  # known from the first picture on
                 fits = painters.ready(request).fits
-                _print_fits([fit.message() for fit in fits], progress)
+                self._print_fits([fit.message() for fit in fits], progress)
             yield outcome
 
     def _worker(self) -> shell.WarmPainter | None:
@@ -253,7 +272,7 @@ class PaintJob:
             for one in found:
                 if isinstance(one, Picture | Refused):
                     saved = SavedPicture(one, self.hang(one)) if isinstance(one, Picture) else one
-                    _print_fits(fits, progress)
+                    self._print_fits(fits, progress)
                     fits = []
                     yield saved
                 elif one.kind == "fits":
@@ -267,6 +286,12 @@ class PaintJob:
                 self.warned.append(warning)
                 progress.print(f"! {t(*warning)}", sys.stderr)
 
+    def _print_fits(self, fits: Iterable[tuple[str, str]], progress: PaintProgress) -> None:
+        for fit in fits:
+            if fit not in self.warned:
+                self.warned.append(fit)
+                progress.print(f"LoRA {t(*fit)}", sys.stderr)
+
 
 WAITS = (
     "The running service is painting something else and takes this next; --here does not wait.",
@@ -275,24 +300,19 @@ WAITS = (
 LOST = ("The running service has ended; painting goes on here.", "正在运行的服务已退出；改在本进程里继续画。")
 
 
-def _print_fits(fits: Iterable[tuple[str, str]], progress: PaintProgress) -> None:
-    for fit in fits:
-        progress.print(f"LoRA {t(*fit)}", sys.stderr)
-
-
-def _warn_before_loading(request: PaintRequest, **local: object) -> list[tuple[str, str]]:
-    """Print what can be warned of before the model is loaded. Returns the warnings (en, zh). Raises BadRequest for options in
-    ``local`` where another server paints.
+def _warn_before_loading(request: PaintRequest, warned: list[tuple[str, str]], **local: object) -> None:
+    """Print what can be warned of before the model is loaded, and add it to ``warned``. Raises BadRequest for options in ``local``
+    where another server paints.
     """
     from starrynight.models import catalogue
     from starrynight.painting import checking
 
     model = catalogue.find(request.model)
     checking.check_local(model, **local)
-    warnings = checking.warnings_for(request, model)
-    for warning in warnings:
-        print(f"! {t(*warning)}", file=sys.stderr)
-    return warnings
+    for warning in checking.warnings_for(request, model):
+        if warning not in warned:
+            warned.append(warning)
+            print(f"! {t(*warning)}", file=sys.stderr)
 
 
 def _destination(out: Path | None, count: int, overwrite: bool) -> Callable[[Picture], Path]:
@@ -312,34 +332,16 @@ def _destination(out: Path | None, count: int, overwrite: bool) -> Callable[[Pic
     return folder
 
 
-def _upscaled(
-    save: Callable[[Picture], Path], request: PaintRequest, factor: int
-) -> Callable[[Picture], Path]:
-    """``save`` of the picture made larger. Raises what ``upscaler.check`` raises, before anything is painted."""
-    from dataclasses import replace
-
-    from starrynight.painting import upscale as upscaler
-
-    upscaler.check(request.width, request.height, factor)
-
-    def larger(picture: Picture) -> Path:
-        entry = {"upscaled": upscaler.recipe_entry(factor, "fast")}
-        pixels = upscaler.upscale(picture.pixels, factor)
-        return save(replace(picture, pixels=pixels, recipe=picture.recipe | entry))
-
-    return larger
-
-
 class PaintProgress(ProgressBar):
     """A bar over all steps of all pictures, which also remembers Ctrl-C.
 
     Python swallows a KeyboardInterrupt that is raised inside a destructor or a weak reference's callback. ``on_step``
-    therefore raises Cancelled if an interrupt came before it.
+    therefore raises Cancelled if an interrupt came before it. ``before``: pictures of the requests that are finished.
     """
 
     def __init__(self, count: int) -> None:
         super().__init__(t("loading the model", "正在载入模型"))
-        self.count, self.interrupted = count, False
+        self.count, self.before, self.interrupted = count, 0, False
 
     def __enter__(self) -> PaintProgress:
         self._handler = signal.signal(signal.SIGINT, self._interrupt)
@@ -356,10 +358,11 @@ class PaintProgress(ProgressBar):
     def on_step(self, step: Step) -> None:
         if self.interrupted:
             raise Cancelled
+        at = self.before + step.picture
         self.update(
-            step.picture * step.steps + step.step + 1,
+            at * step.steps + step.step + 1,
             self.count * step.steps,
-            title=t(f"picture {step.picture + 1}/{self.count}", f"第 {step.picture + 1}/{self.count} 幅"),
+            title=t(f"picture {at + 1}/{self.count}", f"第 {at + 1}/{self.count} 幅"),
             message=t(f"step {step.step + 1}/{step.steps}", f"第 {step.step + 1}/{step.steps} 步"),
         )
 
@@ -392,9 +395,9 @@ def picture_line(saved: SavedPicture) -> str:
     return f"✦ {saved.place}  {' · '.join(facts)}"
 
 
-def _refusal(refused: Refused, count: int) -> str:
-    """Which picture is not saved, and why."""
-    number, seed = refused.index + 1, refused.seed
+def _refusal(refused: Refused, count: int, before: int) -> str:
+    """Which picture is not saved, and why. ``before``: pictures of earlier requests."""
+    number, seed = before + refused.index + 1, refused.seed
     return t(
         f"✗ picture {number} of {count} (seed {seed}): {refused.error.en}",
         f"✗ 第 {number}/{count} 幅（种子 {seed}）：{refused.error.zh}",

@@ -25,7 +25,7 @@ from starrynight.fitting.measure import Judge, Subject
 from starrynight.fitting.table import Sensitivity
 from starrynight.folding import calibrate
 from starrynight.folding.cache import CalibrationCache, CalibrationSample
-from starrynight.i18n import Text
+from starrynight.i18n import Text, duration
 from starrynight.models import catalogue
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.fitted import Fitted
@@ -167,14 +167,6 @@ class Prepared:
             f"{made.en}; {self.measurements} measurements, about {time_en} on this machine{busy.en}.",
             f"{made.zh}；需测量 {self.measurements} 次，在本机约需 {time_zh}{busy.zh}。",
         )
-
-
-def duration(seconds: float) -> Text:
-    """ "40 s", "12 min", "3.5 h"."""
-    for size, en, zh in ((3600, "h", "小时"), (60, "min", "分钟")):
-        if seconds >= 1.5 * size:
-            return Text(f"{seconds / size:.1f} {en}", f"{seconds / size:.1f} {zh}")
-    return Text(f"{max(1, round(seconds))} s", f"{max(1, round(seconds))} 秒")
 
 
 def prepare(model: LocalModel, goal: Goal, like: LocalModel | None, device: torch.device) -> Prepared:

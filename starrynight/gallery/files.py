@@ -229,10 +229,12 @@ class OutputPath:
         """The path of picture ``index`` when ``out`` names a file."""
         return self.out if self.count == 1 else self.out.with_stem(f"{self.out.stem}-{index + 1}")
 
-    def __call__(self, picture: Picture) -> Path:
-        """Write the picture and return its path. Raises ``StorageError``."""
+    def __call__(self, picture: Picture, before: int = 0) -> Path:
+        """Write the picture and return its path. ``before``: pictures of earlier requests, where files are numbered.
+        Raises ``StorageError``.
+        """
         recipe = picture.recipe
         if self.names_a_file():
-            return picture.write(self.file(recipe["index"]), overwrite=self.overwrite)
+            return picture.write(self.file(before + recipe["index"]), overwrite=self.overwrite)
         path = self.out / f"{slug(recipe['request']['prompt'])}-{recipe['seed']}-{picture.id[:8]}.png"
         return path if path.exists() else picture.write(path)

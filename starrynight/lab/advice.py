@@ -91,7 +91,7 @@ def _measured(run: ExperimentRun, model: str, format_: str) -> list[Text]:
         f"Measured here on {day} ({run.folder.name}) against float32, same seeds:",
         f"{day} 在本机测得（{run.folder.name}），与同种子的 float32 相比：",
     )
-    costs = {one: cost for one in rows.others if (cost := _cost(rows, model, one)).en}
+    costs = {one: found for one in rows.others if (found := cost(rows, model, one)).en}
     recommended = costs.pop(format_, Text(f"{format_} was not measured.", f"{format_} 没有测过。"))
     if format_ == REFERENCE:
         recommended = Text("It is the reference itself.", "它就是参照。")
@@ -99,7 +99,7 @@ def _measured(run: ExperimentRun, model: str, format_: str) -> list[Text]:
     return [source, recommended, *others]
 
 
-def _cost(rows: Rows, model: str, format_: str) -> Text:
+def cost(rows: Rows, model: str, format_: str) -> Text:
     """One sentence on a format: the share of broken pictures, the distance from float32's, the time; empty if it was not
     measured.
     """

@@ -20,23 +20,56 @@ from starrynight.lab.run import PLAN, ExperimentRun
 from starrynight.lab.runner import RunProgress, progress
 from starrynight.settings import settings
 
+EXAMPLE = "example"
+
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run on this machine: its folder, its models, and how far it is."""
+    """A run on this machine: its folder, its models, how far it is, and whether a process measures it now."""
 
     folder: Path
     models: tuple[str, ...]
     progress: RunProgress
+    measuring: bool = False
 
     @property
     def done(self) -> bool:
         return self.progress.done == self.progress.total
 
+    def state(self) -> Text:
+        """ "done", "stopped at 14 of 149", or "measuring: 14 of 149", with what is left of the work."""
+        found = self.progress
+        if self.done and not found.busy:
+            return Text("done", "完成")
+        if self.done:
+            return Text(
+                f"done; the machine was too busy for {found.busy} {'timing' if found.busy == 1 else 'timings'}, resume to take them",
+                f"完成；机器太忙，有 {found.busy} 项计时未留，可接着测",
+            )
+        minutes = None if found.left is None else max(1, round(found.left / 60))
+        left = (
+            Text("", "")
+            if minutes is None
+            else Text(f"; about {minutes} min of work left", f"；还需约 {minutes} 分钟")
+        )
+        at = Text(f"{found.done} of {found.total}", f"{found.done}/{found.total}")
+        if self.measuring:
+            return Text(f"measuring: {at.en}{left.en}", f"测量中：{at.zh}{left.zh}")
+        return Text(f"stopped at {at.en}{left.en}", f"停在 {at.zh}{left.zh}")
+
 
 def home() -> Path:
     """The folder of runs that are given no other."""
     return settings().home / "lab"
+
+
+def example() -> ExperimentRun:
+    """A small finished run that ships with the package, to look at before the first of one's own."""
+    return ExperimentRun.open(Path(__file__).with_name(EXAMPLE))
+
+
+def summarised(run: ExperimentRun) -> RunSummary:
+    return RunSummary(run.folder, run.plan.models, progress(run), run.is_busy())
 
 
 def runs(folder: Path | None = None) -> list[RunSummary]:
@@ -45,7 +78,7 @@ def runs(folder: Path | None = None) -> list[RunSummary]:
     for plan in sorted((folder or home()).glob(f"*/{PLAN}"), reverse=True):
         with suppress(StarryError):
             run = ExperimentRun.open(plan.parent)
-            found.append(RunSummary(run.folder, run.plan.models, progress(run)))
+            found.append(summarised(run))
     return found
 
 

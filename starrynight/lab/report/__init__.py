@@ -12,6 +12,7 @@ from typing import Any
 from starrynight.lab import table
 from starrynight.lab.findings import name_of, name_zh
 from starrynight.lab.run import RESULTS, ExperimentRun, plain
+from starrynight.lab.summary import SOURCE, summary
 
 PAGE = "report.html"
 MARKS = {"reproduced": "✓", "not reproduced": "✗", "needs hardware": "◌", "undecided": "?", "measured": "·"}
@@ -39,18 +40,27 @@ def write(run: ExperimentRun) -> None:
 
 
 def as_data(run: ExperimentRun) -> dict[str, Any]:
-    """The plan, the machine, the verdicts and every row."""
+    """The answer, the plan, the machine, the verdicts and every row."""
     rows = [{k: v for k, v in row.items() if k != "key"} for row in run.rows.values()]
-    return {"plan": run.plan.to_dict(), "machine": run.machine(), "table": table.table(run), "rows": rows}
+    answer = summary(run)
+    told = {"use": answer.use._asdict(), "cost": answer.cost._asdict(), "claims": SOURCE._asdict()}
+    return {
+        "answer": told,
+        "plan": run.plan.to_dict(),
+        "machine": run.machine(),
+        "table": table.table(run),
+        "rows": rows,
+    }
 
 
 def markdown(run: ExperimentRun) -> str:
     """The table for a README, Chinese first and English below, each with where and how it was measured."""
-    rows = table.table(run)
+    rows, answer = table.table(run), summary(run)
+    zh, en = (f"{answer.use.to(lang)} {answer.cost.to(lang)}".strip() for lang in ("zh", "en"))
     return "\n".join([
-        "# 精度实验室 · The precision lab", "",
-        _setting(run, "zh"), "", *_table(rows, "zh"), "",
-        _setting(run, "en"), "", *_table(rows, "en"), "",
+        "# 精度实验室 · The precision lab", "", zh, "", en, "",
+        SOURCE.zh, "", _setting(run, "zh"), "", *_table(rows, "zh"), "",
+        SOURCE.en, "", _setting(run, "en"), "", *_table(rows, "en"), "",
     ])  # fmt: skip
 
 

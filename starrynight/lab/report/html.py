@@ -25,6 +25,7 @@ from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
 from starrynight.lab.plan import BY_ID, COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import ExperimentRun
+from starrynight.lab.summary import SOURCE, Summary, summary
 from starrynight.text import finite
 
 # outcome → its class in page.css
@@ -60,11 +61,14 @@ def page(run: ExperimentRun) -> str:
     """The whole page as HTML text."""
     here = files("starrynight.lab.report")
     frame = here.joinpath("page.html").read_text("utf-8")
-    shown = [one.to_dict() for one in comparisons(run)]
+    answer, shown = summary(run), [one.to_dict() for one in comparisons(run)]
     parts = {
         "style": here.joinpath("page.css").read_text("utf-8"),
         "script": here.joinpath("page.js").read_text("utf-8"),
         "scenes": json.dumps(finite(shown), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        "answer": _answer(answer),
+        "pair": "" if answer.pair is None else _two(answer.pair),
+        "source": both(*SOURCE),
         "setting": _setup(run),
         "score": _tally(run),
         "formats": _formats(run),
@@ -83,6 +87,26 @@ def both(en: str, zh: str) -> str:
     if en == zh:
         return escape(en)
     return f'<span lang="en">{escape(en)}</span><span lang="zh">{escape(zh)}</span>'
+
+
+def _answer(answer: Summary) -> str:
+    """Which format to use, then what it costs."""
+    cost = f"<p>{both(*answer.cost)}</p>" if answer.cost.en else ""
+    return f'<p class="use">{both(*answer.use)}</p>{cost}'
+
+
+def _two(pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    """The pair of pictures of the answer, side by side."""
+    figures = []
+    for picture in pair:
+        if (pixels := _read(picture["path"])) is None:
+            return ""
+        name = escape(f"{picture['text']}, {picture['format']}")
+        caption = f"<b>{picture['format']}</b> {both(*FORMAT_NOTES[picture['format']])}"
+        figures.append(
+            f'<figure><img src="{uri(pixels)}" alt="{name}"><figcaption>{caption}</figcaption></figure>'
+        )
+    return f'<div class="two">{"".join(figures)}</div>'
 
 
 def _setup(run: ExperimentRun) -> str:

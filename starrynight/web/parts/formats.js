@@ -4,9 +4,9 @@ const choices = new WeakMap(); // root → what the visitor chose
 
 export default function ({ data, parentElement }) {
   const root = parentElement.querySelector(".formats") ?? parentElement.appendChild(el("div", { className: "formats" }));
-  const { pictures, words } = data;
+  const { pictures, words, first } = data;
   const distinct = (key, among = pictures) => [...new Map(among.map((one) => [one[key], one])).values()];
-  const choice = choices.get(root) ?? { model: pictures[0].model, left: "float32", right: null, group: pictures[0].group };
+  const choice = choices.get(root) ?? { left: "float32", right: null, model: pictures[0].model, group: pictures[0].group, ...first };
   choices.set(root, choice);
   const render = () => {
     const ofModel = pictures.filter((one) => one.model === choice.model);

@@ -18,7 +18,9 @@ from starrynight.lab import background, table
 from starrynight.lab.findings import Rows, name_of, name_zh
 from starrynight.lab.report.plots import Plot, plots
 from starrynight.lab.run import PLAN, RESULTS, ExperimentRun
+from starrynight.lab.summary import SOURCE, Summary, summary
 from starrynight.painting.styles import styles
+from starrynight.text import excerpt
 from starrynight.web import components, shared
 from starrynight.web.shared import language, t, translated, words_for
 
@@ -41,20 +43,34 @@ def show() -> None:
         offer_first_run()
         return
     run = select_run(runs)
-    if not run.done:
-        progress(run.folder)
-    results = run.folder / RESULTS
-    report = read_report(run.folder, results.stat().st_size if results.is_file() else 0)
+    size = results_size(run.folder)
+    if not run.done or run.progress.busy:
+        progress(run.folder, size)
+    show_report(run.folder, size)
+
+
+def show_report(folder: Path, size: int, title: str = "") -> None:
+    """The answer with its pictures first, then the claims, then the charts."""
+    report = read_report(folder, size)
+    answer(report.summary, title)
+    format_comparison(folder.name, report.pictures, report.summary)
+    st.html(f'<p class="dim">{escape(translated(*SOURCE))}</p>')
     outcome_counts(report.outcomes)
-    format_comparison(run.folder.name, report.pictures)
     verdicts(report.rows)
-    charts(run.folder.name, report.plots)
+    charts(folder.name, report.plots)
+
+
+def results_size(folder: Path) -> int:
+    """Bytes of the results file; it only ever grows."""
+    results = folder / RESULTS
+    return results.stat().st_size if results.is_file() else 0
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the page shows of a run, as ``lab.table`` returns it."""
+    """What the page shows of a run, as ``lab.table`` and ``lab.summary`` return it."""
 
+    summary: Summary
     outcomes: dict[str, int]
     rows: list[dict[str, Any]]
     pictures: list[dict[str, Any]]
@@ -63,9 +79,11 @@ class RunReport:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def read_report(folder: Path, size: int) -> RunReport:
-    """``size`` in bytes of the results file is part of the cache key: the file only ever grows."""
+    """``size`` in bytes of the results file is part of the cache key."""
     run = ExperimentRun.open(folder)
-    return RunReport(table.outcomes(run), table.table(run), table.pictures(run), plots(Rows(run)))
+    return RunReport(
+        summary(run), table.outcomes(run), table.table(run), table.pictures(run), plots(Rows(run))
+    )
 
 
 # Start, stop and choose a run
@@ -75,6 +93,8 @@ def offer_first_run() -> None:
     st.html(f'<p class="lead">{escape(t("lab.empty"))}</p>')
     if st.button(t("lab.start"), type="primary", key="lab-start"):
         start(background.new_folder(table.home()))
+    example = table.example()
+    show_report(example.folder, results_size(example.folder), t("lab.example"))
 
 
 @st.fragment(run_every=POLL_START)
@@ -98,35 +118,34 @@ def select_run(runs: list[table.RunSummary]) -> table.RunSummary:
     names = [run.folder.name for run in runs]
     asked = st.query_params.get("run", names[0])
     index = names.index(asked) if asked in names else 0
+    if asked not in names:
+        st.text(f"✦ {t('lab.unknown', run=excerpt(asked), newest=names[0])}")
     with st.container(horizontal=True, vertical_alignment="bottom", key="lab-runs"):
         chosen = st.selectbox(t("lab.run"), names, index, key=f"lab-run/{asked}", width=320)
         st.link_button(t("lab.report"), f"/api/lab/{chosen}/report")
         if st.button(t("lab.another"), key="lab-another", help=t("lab.another.help")):
             start(background.new_folder(table.home()))
-    if chosen != asked and chosen in names:
+    if chosen != asked and (asked in names or chosen != names[0]):
         shared.open_page("lab", run=chosen)
     return runs[names.index(chosen)]
 
 
 @st.fragment(run_every=POLL_RUN)
-def progress(folder: Path) -> None:
-    """How far a run is. The page itself shows new results on request and when the run ends."""
+def progress(folder: Path, shown: int) -> None:
+    """How far a run is. ``shown``: bytes of the results that the page shows; it is drawn anew when there are more."""
     run = ExperimentRun.open(folder)
-    found = table.progress(run)
-    if found.done == found.total:
+    if results_size(folder) != shown:
         st.rerun()
-    share = 100 * found.done / found.total
-    left = "" if found.left is None else t("lab.time", minutes=max(1, round(found.left / 60)))
-    sentence = t("lab.progress", done=found.done, total=found.total) + left
+    state = table.summarised(run)
+    share, sentence = 100 * state.progress.share, translated(*state.state())
+    sentence = f"{sentence[0].upper()}{sentence[1:]}"
     st.html(
         f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}"'
         ' aria-valuemin="0" aria-valuemax="100">'
         f'<i style="width:{share:.1f}%"></i></div><p class="dim">{escape(sentence)}</p>'
     )
     with st.container(horizontal=True, key="lab-progress"):
-        if st.button(t("lab.refresh"), key="lab-refresh"):
-            st.rerun()
-        if not run.is_busy():
+        if not state.measuring:
             if st.button(t("lab.resume"), key="lab-resume", help=t("lab.resume.help")):
                 background.start(folder)
         elif st.button(
@@ -137,6 +156,15 @@ def progress(folder: Path) -> None:
 
 
 # Results
+
+
+def answer(found: Summary, title: str) -> None:
+    """Two sentences: which format to use, and what it costs."""
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    cost = f"<p>{escape(translated(*found.cost))}</p>" if found.cost.en else ""
+    st.html(
+        f'<section class="section answer">{heading}<p class="use">{escape(translated(*found.use))}</p>{cost}</section>'
+    )
 
 
 def outcome_counts(counts: dict[str, int]) -> None:
@@ -158,14 +186,22 @@ def slug(outcome: str) -> str:
     return outcome.replace(" ", "-")
 
 
-def format_comparison(run: str, pictures: list[dict[str, Any]]) -> None:
-    """One picture in two formats, under a divider."""
+def format_comparison(run: str, pictures: list[dict[str, Any]], found: Summary) -> None:
+    """One picture in two formats, under a divider; at first the pair of the answer."""
     shown = [picture_payload(run, picture) for picture in pictures]
     if len({(picture["model"], picture["format"]) for picture in shown}) < 2:
         return
-    st.html(f'<section class="section"><h3>{escape(t("lab.formats"))}</h3></section>')
     words = words_for("compare", "lab.", "picture.")
-    components.formats(key=f"formats/{run}", data={"pictures": shown, "words": words})
+    first = None
+    if found.pair is not None:
+        left, right = (picture_payload(run, picture) for picture in found.pair)
+        first = {
+            "model": left["model"],
+            "group": left["group"],
+            "left": left["format"],
+            "right": right["format"],
+        }
+    components.formats(key=f"formats/{run}", data={"pictures": shown, "words": words, "first": first})
 
 
 def picture_payload(run: str, picture: dict[str, Any]) -> dict[str, Any]:
