@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
+import math
 import struct
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from starrynight.errors import BadFile, BadRequest, StarryError, Unfit
 from starrynight.i18n import Text
@@ -16,6 +20,7 @@ from starrynight.metadata.recipe import read_own
 from starrynight.models import catalogue, habits
 from starrynight.models.habits import Habits
 from starrynight.painting import checking, schedulers
+from starrynight.painting.painter import Painter
 from starrynight.picture import make_recipe
 from starrynight.request import PREDICTIONS, PaintRequest
 
@@ -377,3 +382,136 @@ def test_a_marked_file_paints_as_its_folder_with_that_schedule(tmp_path):
                                 generator=torch.Generator().manual_seed(1)).images  # fmt: skip
     assert torch.allclose(pixels["marked"], pixels["folder"], atol=1e-4)
     assert (pixels["marked"] - pixels["epsilon"]).abs().max() > 0.05
+
+
+# Flow on a U-Net, from the request to the pixels
+
+
+def flow_levels(count: int, strength: float = 1.0) -> list[float]:
+    """σ of ``count`` even steps from diffusers' first, a thousandth below 1, to 0; img2img takes the last of them."""
+    levels = [1 - 0.999 * step / count - 0.001 for step in range(count)]
+    return [*levels[count - int(count * strength) :], 0.0]
+
+
+def solve_flow(velocity, sample, levels):
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2) for α = 1 − σ. ``velocity(sample, σ)`` predicts noise − clean."""
+    before = previous = None
+    for now, then in itertools.pairwise(levels):
+        clean = sample - now * velocity(sample, now)
+        if then == 0:  # of first order, and lands on the prediction
+            return clean
+        step = math.log((1 - then) / then) - math.log((1 - now) / now)
+        better = clean if previous is None else clean + (clean - before) * step / (2 * previous)
+        sample = then / now * sample - (1 - then) * math.expm1(-step) * better
+        before, previous = clean, step
+    raise AssertionError
+
+
+def note_inputs(part, kept, *names):
+    """``kept`` gets the inputs of the first call of a network."""
+    hook = part.register_forward_pre_hook(
+        lambda _, args, kwargs: kept.append((*args, *(kwargs.get(name) for name in names))), with_kwargs=True
+    )
+    return hook.remove
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("sampler", [None, "dpmpp_2m"])
+def test_flow_on_a_unet_is_painted_as_its_equation_says(tmp_path, sampler, strength):
+    """The U-Net's outputs are velocities, and the picture is where DPM-Solver++ follows them; also from a first picture."""
+    folder = tiny.save("sd", tmp_path / "sd")
+    picture = tmp_path / "start.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(picture)
+    more = {} if strength == 1 else {"init_image": str(picture), "strength": strength}
+    request = PaintRequest(prompt="sea", model=str(folder), width=64, height=64, steps=6, guidance=3.0, seed=5, sampler=sampler,
+                           prediction="flow", precision="float32", **more)  # fmt: skip
+    painter = Painter.ready(request, device="cpu")
+    seen: list[tuple] = []
+    remove = note_inputs(painter.denoiser, seen, "encoder_hidden_states")
+    (outcome,) = painter.paint(request)
+    remove()
+    pixels = tiny.pixels_of(outcome)
+    assert outcome.sampler == "dpmpp_2m"
+    levels = flow_levels(6, strength)
+    assert [float(time) for _, time, _ in seen] == pytest.approx(
+        [1000 * level for level in levels[:-1]], abs=1
+    )
+    both, _, words = seen[0]
+    if (
+        strength < 1
+    ):  # the first picture under as much noise as its level says, not under that of noise prediction
+        vae = painter.pipeline.vae
+        with torch.no_grad():
+            clean = vae.encode(vae_input(picture)).latent_dist.mean * vae.config.scaling_factor
+        noise = (both[:1] - (1 - levels[0]) * clean) / levels[0]
+        assert 0.8 < float(noise.std()) < 1.2
+
+    def velocity(sample, level):
+        against, wanted = painter.denoiser(torch.cat([sample] * 2), int(1000 * level), words).sample.chunk(2)
+        return against + 3.0 * (wanted - against)
+
+    with torch.no_grad():
+        latents = solve_flow(velocity, both[:1], levels)
+        vae = painter.pipeline.vae
+        wanted = vae.decode(latents / vae.config.scaling_factor).sample[0] / 2 + 0.5
+    assert np.abs(wanted.clamp(0, 1).permute(1, 2, 0).numpy() - pixels).max() < 2e-3
+    noise_picture = tiny.pixels_of(next(iter(Painter.ready(request.replace(prediction="epsilon"), device="cpu").paint(
+        request.replace(prediction="epsilon")))))  # fmt: skip
+    assert np.abs(noise_picture - pixels).max() > 0.02
+
+
+def vae_input(path):
+    return torch.from_numpy(np.asarray(Image.open(path), np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize(
+    "said", [{"modelspec.predict_key": "flow"}, {"modelspec.prediction_type": "rectified_flow"}]
+)
+def test_a_file_that_says_flow_is_loaded_with_that_schedule(tmp_path, said):
+    from safetensors.torch import save_file
+    from test_loading import sgm_layout
+
+    from starrynight.models import precision_plan
+    from starrynight.models.load import load
+
+    save_file(sgm_layout(tiny.sdxl(64)), tmp_path / "flow.safetensors", metadata=said)
+    tiny.sdxl(64).save_pretrained(tmp_path / "base", safe_serialization=True)
+    spec = catalogue.find(str(tmp_path / "flow.safetensors"), str(tmp_path / "base"))
+    model = catalogue.resolve(checking.as_asked(PaintRequest(prompt="sea"), spec))
+    scheduler = load(model, precision_plan.choose(model, "cpu", "float32")).scheduler
+    assert schedulers.is_flow(scheduler)
+    assert scheduler.config.prediction_type == "flow_prediction"
+
+
+# Zero terminal SNR against diffusers
+
+# Samplers whose schedulers end at the noise of the first timestep, with every schedule.
+NOT_TO_ZERO = ("deis",)
+
+
+@pytest.mark.parametrize(
+    "own", ["EulerDiscreteScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"]
+)
+@pytest.mark.parametrize("name", [None, *sorted({*schedulers.NOISE} - {"dpmpp_2m_karras"})])
+def test_zero_terminal_snr_is_that_of_diffusers_in_every_sampler(name, own):
+    """Betas by diffusers' own ``rescale_zero_terminal_snr``, timesteps by “trailing” of arXiv 2305.08891 (table 2), from no signal
+    at all to no noise; whichever scheduler the model's folder brought.
+    """
+    import diffusers
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    warm = (
+        {"skip_prk_steps": True} if own == "PNDMScheduler" else {}
+    )  # as every Stable Diffusion folder has it
+    base = getattr(diffusers, own).from_config(noise_scheduler().config, **warm)
+    scheduler = schedulers.build(name, habits.apply(base, ZERO))
+    theirs = torch.cumprod(1 - rescale_zero_terminal_snr(base.betas.clone()), 0)
+    assert torch.allclose(scheduler.alphas_cumprod[:-1], theirs[:-1], rtol=1e-4, atol=1e-7)
+    assert float(scheduler.alphas_cumprod[-1]) in (0.0, pytest.approx(2**-24, rel=1e-3))
+    for count in (1, 4, 7, 30, 1000):
+        scheduler.set_timesteps(count)
+        found = list(dict.fromkeys(scheduler.timesteps.tolist()))  # Heun and PNDM visit some twice
+        assert found == [round(1000 - step * 1000 / count) - 1 for step in range(count)]
+        if hasattr(scheduler, "sigmas"):
+            assert float(scheduler.sigmas[0]) == pytest.approx(4096, rel=1e-4)
+            assert (float(scheduler.sigmas[-1]) == 0) == (name not in NOT_TO_ZERO)

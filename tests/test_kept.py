@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import test_ledger
 import test_packed
+import tiny
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,7 @@ from test_ledger import FP8, FP8_WIDE
 from torch import Tensor, nn
 
 from starrynight.cli.inspect import facts
+from starrynight.errors import BadRequest
 from starrynight.metadata.recipe import read_own
 from starrynight.models import catalogue, gguf, load, precision_plan
 from starrynight.models.kept import (
@@ -33,10 +35,11 @@ from starrynight.models.kept import (
     keep,
     multiplied_out,
 )
-from starrynight.numerics import precision
+from starrynight.numerics import packing, precision
 from starrynight.numerics.precision import Device, ModelProfile, PackedWeights, PrecisionPlan
 from starrynight.painting import fallback
 from starrynight.painting.painter import Painter
+from starrynight.picture import make_recipe
 from starrynight.request import PaintRequest
 from starrynight.verdict import Fault
 
@@ -339,8 +342,10 @@ def profile(quantised: bool = True, **more: Any) -> ModelProfile:
     return ModelProfile("ZImagePipeline", counts, **{**said, **more})
 
 
-def decided(device: Device, model: ModelProfile, asked: str = "auto") -> dict[str, bool]:
-    plan = precision.keep_packed(device, model, precision.choose(device, model, asked))
+def decided(
+    device: Device, model: ModelProfile, asked: str = "auto", wanted: bool = False
+) -> dict[str, bool]:
+    plan = packing.keep_packed(device, model, precision.choose(device, model, asked), wanted)
     return {choice.component: choice.kept for choice in plan}
 
 
@@ -366,8 +371,58 @@ def test_what_is_folded_or_emulated_or_no_smaller_is_multiplied_out():
     assert not any(decided(CARD, profile(quantised=False)).values())
 
 
+@pytest.mark.parametrize("memory", [0, 24, 512])
+def test_asked_for_they_stay_packed_however_much_memory_there_is(memory):
+    roomy = dataclasses.replace(CARD, memory=memory * 2**30)
+    assert decided(roomy, profile(), wanted=True) == {
+        "transformer": True, "text_encoder": False, "vae_decode": False, "vae_encode": False,
+    }  # fmt: skip
+    plan = packing.keep_packed(roomy, profile(), precision.choose(roomy, profile()), True)
+    assert "asked to be kept packed" in plan["transformer"].reason_en
+    assert "按要求" in plan["transformer"].reason_zh
+
+
+def test_asked_for_where_nothing_can_stay_packed_it_is_refused_with_the_reason():
+    folded = profile(folded=frozenset(("transformer",)))
+    slow = Device("cpu", memory=2**30, rates={"float32": 4.0, "float16": 1.0})
+    wide = profile(packed={"transformer": PackedWeights(10, 20)})
+    for device, model, asked, words in (
+        (CARD, profile(quantised=False), "auto", "No weights of this model"), (CARD, folded, "float16-folded", "float16-folded"),
+        (slow, profile(), "float16", "emulated"), (CARD, wide, "bfloat16", "no larger"),
+    ):  # fmt: skip
+        with pytest.raises(BadRequest, match=words) as caught:
+            decided(device, model, asked, wanted=True)
+        assert caught.value.param == "keep_packed"
+
+
+def test_a_request_that_asks_for_it_paints_the_same_picture_and_says_so(folders, tmp_path):
+    """Through ``Painter.ready``; recipe, command and id tell it, and a painter is not shared with a request that does not ask."""
+    folder = Path(shutil.copytree(folders["zimage"], tmp_path / "m"))
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    save_file(
+        {n: t.to(FP8) if t.dim() > 1 and n.endswith("weight") else t for n, t in load_file(file).items()},
+        file,
+    )
+    plain = PaintRequest(
+        prompt="a village", model=str(folder), width=64, height=64, steps=2, seed=3, precision="float32"
+    )
+    asked = plain.replace(keep_packed=True)
+    assert "keep_packed" not in plain.to_dict()
+    assert asked.id != plain.id
+    painters = {request: Painter.ready(request, device="cpu") for request in (plain, asked)}
+    assert not painters[plain].serves(asked, "cpu")
+    found = {request: tiny.pixels_of(*painter.paint(request)) for request, painter in painters.items()}
+    assert np.array_equal(found[plain], found[asked])
+    kept = {request: count_kept(load.denoiser(painter.pipeline)) for request, painter in painters.items()}
+    assert kept[plain] == 0 < kept[asked]
+    recipe = make_recipe(asked, plan=painters[asked].plan.to_dict())
+    assert recipe["plan"]["transformer"]["kept"] is True
+    assert "--keep-packed" in read_own(recipe).command()
+    assert PaintRequest.from_dict(read_own(recipe).request()).keep_packed
+
+
 def test_the_reason_says_so_in_both_languages_and_the_recipe_keeps_it():
-    plan = precision.keep_packed(CARD, profile(), precision.choose(CARD, profile()))
+    plan = packing.keep_packed(CARD, profile(), precision.choose(CARD, profile()))
     entry = plan.to_dict()["transformer"]
     assert entry["kept"] is True
     assert entry["stored"] == "GGUF Q4_K, F32"

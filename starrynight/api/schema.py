@@ -248,7 +248,7 @@ def _paint_request() -> Schema:
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "count": {"type": "integer", "minimum": 1, "maximum": 64},
         "precision": one_of(*PRECISIONS), "prediction": one_of(*PREDICTIONS),
-        "loras": items(weights, maxItems=MAX_LORAS), "lora_partial": YES, "verify": YES,
+        "loras": items(weights, maxItems=MAX_LORAS), "lora_partial": YES, "verify": YES, "keep_packed": YES,
         "init_image": stored, "mask": stored,
         "extend": {"type": "array", "minItems": 4, "maxItems": 4,
                    "items": {"type": "integer", "minimum": 0, "maximum": HIGHEST_SIZE}},

@@ -41,6 +41,11 @@ LORA_PARTIAL = typer.Option(
         "LoRA 的层不足一半匹配时也照用。",
     ),
 )
+KEEP_PACKED = typer.Option(
+    False,
+    "--keep-packed",
+    help=t("Keep weights of 8 bits or fewer packed in memory.", "8 位及更少的权重在内存中不展开。"),
+)
 SAMPLER = typer.Option(
     None, help=t("The scheduler; by default the model's own.", "采样器；不给则用模型自带的。")
 )

@@ -18,6 +18,7 @@ from starrynight.cli.options import (
     EXTEND,
     GUIDANCE,
     INIT_IMAGE,
+    KEEP_PACKED,
     LORA,
     LORA_PARTIAL,
     MASK,
@@ -127,6 +128,7 @@ def paint(
     count: int | None = typer.Option(None, "-n", "--count", help=t("How many pictures.", "画几幅。")),
     model: str | None = MODEL,
     precision: str | None = PRECISION,
+    keep_packed: bool = KEEP_PACKED,
     lora: list[str] = LORA,
     lora_partial: bool = LORA_PARTIAL,
     negative: str | None = NEGATIVE,
@@ -158,7 +160,7 @@ def paint(
         "lora_partial": lora_partial or None,
         "negative_prompt": negative, "sampler": sampler, "init_image": str(init_image) if init_image else None, "strength": strength,
         "prediction": prediction, "mask": str(mask) if mask else None, "extend": parse_extend(extend), "variation": variation,
-        "variation_seed": variation_seed, "verify": verify or None,
+        "variation_seed": variation_seed, "verify": verify or None, "keep_packed": keep_packed or None,
     }  # fmt: skip
     requests = batch.requests(prompt, prompts, fields)
     hang = batch.Saver(_destination(out, sum(one.count for one in requests), overwrite), requests, upscale)

@@ -97,6 +97,7 @@ class Recipe:
         ]
         words = ["starry", "paint", *(word for pair in options for word in _option(*pair))]
         words += ["--lora-partial"] if known.get("lora_partial") else []
+        words += ["--keep-packed"] if known.get("keep_packed") else []
         # "--" keeps a prompt that begins with a dash from being read as an option.
         return shlex.join([*words, *(["--"] if known["prompt"].startswith("-") else []), known["prompt"]])
 

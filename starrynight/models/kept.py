@@ -3,7 +3,7 @@
 A weight takes its stored bytes on the device, plus one layer at a time in the format that the component computes in. The
 numbers are those of a weight multiplied out on loading, bit for bit, because ``PackedWeight.numbers`` makes both. diffusers'
 own layers differ: its GGUF linear decodes in float16, and it has none for scaled float8. The precision plan decides
-(``precision.keep_packed``).
+(``packing.keep_packed``).
 """
 
 from __future__ import annotations

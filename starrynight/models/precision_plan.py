@@ -14,23 +14,31 @@ from typing import TypeVar
 from starrynight.models.catalogue import LocalModel, role_of
 from starrynight.models.stored import is_quantised, stored_format
 from starrynight.models.weights import WeightFile
-from starrynight.numerics import precision
+from starrynight.numerics import packing, precision
 from starrynight.numerics.precision import PackedWeights, PrecisionPlan
 from starrynight.numerics.timing import BUSY
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
 
-def choose(model: LocalModel, device: str | None, asked: str, budget: int | None = None) -> PrecisionPlan:
+def choose(
+    model: LocalModel, device: str | None, asked: str, budget: int | None = None, keep_packed: bool = False
+) -> PrecisionPlan:
     """The plan for ``model`` on ``device`` (None: the best back end here), of whose memory the weights may use what ``budget``
-    bytes allow (None: all of it). Raises BadRequest as ``precision.choose``.
+    bytes allow (None: all of it). Raises BadRequest as ``precision.choose`` and ``packing.keep_packed``.
     """
-    return decide(model, _probed(_kind(device)), asked, budget)
+    return decide(model, _probed(_kind(device)), asked, budget, keep_packed)
 
 
-def decide(model: LocalModel, here: precision.Device, asked: str, budget: int | None = None) -> PrecisionPlan:
+def decide(
+    model: LocalModel,
+    here: precision.Device,
+    asked: str,
+    budget: int | None = None,
+    keep_packed: bool = False,
+) -> PrecisionPlan:
     """The plan for ``model`` on a device of which everything is known. ``budget`` decides only whether weights stay packed,
-    which changes no number.
+    which changes no number; with ``keep_packed`` they do wherever they can.
 
     Folds can be made for any model (``folding``). They are offered where they are asked for, and where float16 is fast and
     bfloat16 does not exist.
@@ -47,7 +55,7 @@ def decide(model: LocalModel, here: precision.Device, asked: str, budget: int | 
         packed=_by_role(model, _packed),
     )
     allowed = here if budget is None else replace(here, memory=max(1, budget))
-    chosen = precision.keep_packed(allowed, profile, precision.choose(here, profile, asked))
+    chosen = packing.keep_packed(allowed, profile, precision.choose(here, profile, asked), keep_packed)
     return _with_fits(chosen, model)
 
 

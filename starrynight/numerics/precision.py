@@ -274,40 +274,6 @@ def choose(device: Device, model: ModelProfile, requested: str | Mapping[str, st
     ))  # fmt: skip
 
 
-def keep_packed(device: Device, model: ModelProfile, plan: PrecisionPlan) -> PrecisionPlan:
-    """``plan`` with the components marked whose weights stay packed, because the device's memory asks for it.
-
-    On an accelerator components are there one after another, so each must fit by itself; on a CPU all of them lie in memory
-    together. A fold changes weights, and emulation rounds them in an order of its own, so both need them multiplied out.
-    """
-    sizes = {model.roles[c.component]: _size(model, c) for c in plan if c.component != "vae_encode"}
-
-    def keeps(choice: Choice) -> bool:
-        component = model.roles[choice.component]
-        packed = model.packed.get(component)
-        if packed is None or component == "vae" or choice.folded or choice.emulated:
-            return False
-        needed = sum(sizes.values()) if device.kind == "cpu" else sizes[component]
-        smaller = packed.bytes < packed.parameters * BYTES[choice.format]
-        return smaller and bool(device.memory) and needed > WEIGHTS_SHARE * device.memory
-
-    return plan.replaced(*(
-        replace(
-            choice, kept=True,
-            reason_en=f"{choice.reason_en}; {_gigabytes(sizes[model.roles[choice.component]])} in {choice.dtype} are too much "
-                      f"for {_gigabytes(device.memory)}, so the weights stay as stored and each layer multiplies its own out",
-            reason_zh=f"{choice.reason_zh}；以 {choice.dtype} 存放需 {_gigabytes(sizes[model.roles[choice.component]])}，超出 "
-                      f"{_gigabytes(device.memory)} 内存的余量，故权重保持原存储格式，由各层在计算时还原",
-        )
-        for choice in plan if keeps(choice)
-    ))  # fmt: skip
-
-
-def _size(model: ModelProfile, choice: Choice) -> int:
-    """Bytes of a component's weights in the format of its choice."""
-    return model.parameters.get(model.roles[choice.component], 0) * BYTES[choice.format]
-
-
 def _with_emulation(device: Device, choice: Choice) -> Choice:
     """The choice, marked as emulated if the device's native float16 is slower."""
     if choice.dtype != "float16" or not device.emulates_float16:
@@ -413,8 +379,8 @@ def _smallest(device: Device, model: ModelProfile, role: str) -> Choice | None:
         return None
     for candidate in _trusted(model, role):
         if candidate.removesuffix("-folded") in device.stores:
-            return Choice(role, candidate, f"float32 does not fit into {_gigabytes(device.memory)}; {candidate} halves it",
-                          f"float32 放不进 {_gigabytes(device.memory)} 内存；{candidate} 只需一半")  # fmt: skip
+            return Choice(role, candidate, f"float32 does not fit into {gigabytes(device.memory)}; {candidate} halves it",
+                          f"float32 放不进 {gigabytes(device.memory)} 内存；{candidate} 只需一半")  # fmt: skip
     return None
 
 
@@ -448,5 +414,5 @@ def _label(device: Device) -> str:
     return device.name or device.arch or device.kind
 
 
-def _gigabytes(amount: int) -> str:
+def gigabytes(amount: int) -> str:
     return f"{amount / 2**30:.0f} GB" if amount >= 2**30 else f"{amount / 2**20:.0f} MB"

@@ -53,6 +53,7 @@ def _check_remote(request: PaintRequest, model: ModelSpec) -> None:
     check_local(
         model, precision=request.precision != "auto", sampler=request.sampler, prediction=request.prediction,
         loras=request.loras, mask=request.mask, extend=request.extend, variation=request.variation, verify=request.verify,
+        keep_packed=request.keep_packed,
     )  # fmt: skip
 
 

@@ -109,7 +109,9 @@ class Painter:
         where = named(device)
         with library_errors(spec.path):
             model = catalogue.resolve(spec)
-            plan = plan or precision_plan.choose(model, device, request.precision, memory_budget)
+            plan = plan or precision_plan.choose(
+                model, device, request.precision, memory_budget, request.keep_packed
+            )
             folding_on = calibrate.device_for(model, where, memory_budget)
             plan, folds = calibrate.prepare(model, plan, on_folding, folding_on)
             pipeline = load(model, plan, folds, folding_on)
@@ -348,7 +350,7 @@ class Blanked(BadRequest):
 
 
 def _key(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
-    return (request.model, request.prediction, request.precision, device, attention)
+    return (request.model, request.prediction, request.precision, request.keep_packed, device, attention)
 
 
 def _stamps(model: LocalModel) -> tuple[tuple[str, int, int], ...]:
