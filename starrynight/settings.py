@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import locale
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+SENSES = ("eyes", "embedder")  # each is set by STARRY_ and its name
 
 
 class NoHome(RuntimeError):
@@ -19,7 +22,8 @@ class NoHome(RuntimeError):
 class Settings:
     """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
     maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub. ``model_paths``:
-    folders that are searched for models and LoRAs as well.
+    folders that are searched for models and LoRAs as well. ``senses``: what each sense is set to, such as "off"; a sense that
+    is not set is not in it.
     """
 
     home: Path
@@ -27,6 +31,7 @@ class Settings:
     producer: str
     hub_endpoint: str | None
     model_paths: tuple[Path, ...] = ()
+    senses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def models(self) -> Path:
@@ -78,6 +83,7 @@ def settings() -> Settings:
         producer=os.environ.get("STARRY_PRODUCER", "Starry Night"),
         hub_endpoint=os.environ.get("HF_ENDPOINT"),
         model_paths=_paths(os.environ.get("STARRY_MODEL_PATHS", "")),
+        senses={name: value for name in SENSES if (value := os.environ.get(f"STARRY_{name.upper()}"))},
     )
 
 

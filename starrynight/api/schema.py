@@ -202,7 +202,7 @@ _UNPRINTABLE = (
 # Text that is more than spaces, and name in one line.
 PROMPT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": r"\S"}
 NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": r"^[^\n\t]*\S[^\n\t]*$"}
-_OF_A_TYPE = {str: TEXT, int: WHOLE, float: NUMBER, bool: YES, datetime: TIME}
+_OF_A_TYPE = {str: TEXT, int: WHOLE, float: NUMBER, bool: YES, datetime: TIME, dict[str, Any]: ref("Seen")}
 
 
 def _components() -> dict[str, Schema]:
@@ -223,6 +223,9 @@ def _components() -> dict[str, Schema]:
         "Jobs": record({"jobs": items(ref("Job"))}),
         "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE, "warnings": items(record(_BOTH))}),
         "Picture": _picture(),
+        "Seen": record({
+            "by": TEXT, "confidence": NUMBER, "missing": items(TEXT), **{name: record(_BOTH) for name in ("alt", "caption", "prompt")},
+            "facts": record({**{name: maybe(TEXT) for name in ("style", "hour", "weather", "kind")}, "things": items(TEXT)})}),
         "Pictures": record({"pictures": items(ref("Picture")), "next": maybe(TEXT)}),
         "Layout": record({"numbers": items(WHOLE), "ratios": items(NUMBER)}),
         "Recipe": {"type": "object", "description": "What the file says of itself, as its tool wrote it."},

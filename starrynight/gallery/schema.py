@@ -8,7 +8,7 @@ from the file's bytes, so it survives the loss of the database. Times are millis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,6 +109,15 @@ collected = Table(
     Index("collected_by_number", "number"),
 )  # fmt: skip
 
+descriptions = Table(
+    "descriptions", metadata,
+    _picture(primary_key=True),
+    Column("by", String(200), nullable=False),  # what saw the picture
+    Column("content", Text, nullable=False),  # JSON; see senses/describe.py
+    Column("vector_by", String(64)),  # the model whose vectors can be compared with this one
+    Column("vector", LargeBinary),  # float16
+)  # fmt: skip
+
 tombstones = Table(
     "tombstones", metadata,
     Column("id", String(32), primary_key=True),  # of a deleted picture whose file may still exist; see trash.py
@@ -122,6 +131,8 @@ class Row:
 
     ``mark``: what a visitor should know of its numbers: "refuse", "uniform", "unchecked" (painted here and not checked in
     full) or "recovered" (a fallback of the guard made them finite). None: nothing, or another tool painted it.
+
+    ``seen``: what a sense says of the picture, the object of ``senses.describe``; None until one has looked at it.
 
     ``made_at`` is the file's date for imported pictures, otherwise the time of adding, ``hung_at``. ``None``
     means that the file does not contain the value.
@@ -152,11 +163,12 @@ class Row:
     tags: tuple[str, ...] = ()
     collections: tuple[str, ...] = ()
     mark: str | None = None
+    seen: dict[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def columns(cls) -> list[str]:
         """The fields that are columns of ``pictures``, in order; ``number`` is the first."""
-        return [field.name for field in fields(cls) if field.name not in ("tags", "collections", "mark")]
+        return [one.name for one in fields(cls) if one.name not in ("tags", "collections", "mark", "seen")]
 
     @classmethod
     def from_values(
@@ -165,6 +177,7 @@ class Row:
         tags: tuple[str, ...],
         collections: tuple[str, ...],
         recovered: bool = False,
+        seen: dict[str, Any] | None = None,
     ) -> Row:
         """``values`` are in the order of ``columns``."""
         found = dict(zip(cls.columns(), values, strict=True))
@@ -176,7 +189,7 @@ class Row:
             found["verdict"] != "hang" and found["tool"] == OURS
         ):
             mark = found["verdict"]
-        return cls(**found, tags=tags, collections=collections, mark=mark)
+        return cls(**found, tags=tags, collections=collections, mark=mark, seen=seen)
 
 
 def from_milliseconds(milliseconds: int) -> datetime:

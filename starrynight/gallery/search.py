@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.gallery import similarity
 from starrynight.gallery.database import Database
+from starrynight.gallery.descriptions import VectorCache, contents
 from starrynight.gallery.schema import Row, collected, collections, pictures, recipes, tags, to_milliseconds
 from starrynight.gallery.tokens import query_phrases
 from starrynight.metadata import OURS
@@ -100,7 +101,7 @@ class Search:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._descriptors = DescriptorCache()
+        self._descriptors, self._vectors = DescriptorCache(), VectorCache()
 
     def page(self, query: Query, after: str | None = None, limit: int = 60) -> Page:
         """At most ``limit`` (1 … 500) rows after the cursor ``after``.
@@ -140,6 +141,19 @@ class Search:
         return Layout(
             [number for number, _, _ in found], [round(width / height, 3) for _, width, height in found]
         )
+
+    def by_meaning(self, query: Query, vector: np.ndarray, by: str, limit: int) -> list[tuple[Row, float]]:
+        """The pictures whose vectors of the model ``by`` have the largest cosines with ``vector``, float32 [D] of length 1,
+        among those that fulfil ``query``; with the cosines, the largest first.
+        """
+        with self.database.reading() as connection:
+            numbers, cosines = self._vectors.cosines(connection, vector, by)
+            kept = np.isin(numbers, _matching_numbers(connection, query))
+            numbers, cosines = numbers[kept], cosines[kept]
+            order = np.lexsort((-numbers, -cosines))[: max(1, min(limit, MAX_PAGE))]
+            found = fetch_rows(connection, ROWS.where(pictures.c.number.in_(numbers[order].tolist())))
+        rows = {row.number: row for row in found}
+        return [(rows[int(numbers[place])], float(cosines[place])) for place in order]
 
     def _page_by_number(self, connection: Connection, query: Query, after: str | None, limit: int) -> Page:
         source, number, where = find_matches(connection, query)
@@ -287,12 +301,14 @@ def fetch_rows(connection: Connection, statement: Select[Any]) -> tuple[Row, ...
     of_collections = _names(connection, named.where(collected.c.number.in_(numbers)))
     ours = [columns.number for columns in found if columns.tool == OURS]
     recovered = _recovered(connection, ours) if ours else set()
+    seen = contents(connection, numbers)
     return tuple(
         Row.from_values(
-            columns, of_tags.get(columns[0], ()), of_collections.get(columns[0], ()), columns[0] in recovered
+            columns, of_tags.get(columns[0], ()), of_collections.get(columns[0], ()), columns[0] in recovered,
+            seen.get(columns[0]),
         )
         for columns in found
-    )
+    )  # fmt: skip
 
 
 def _recovered(connection: Connection, numbers: list[int]) -> set[int]:

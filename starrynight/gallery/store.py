@@ -16,11 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import numpy as np
 from sqlalchemy import URL, Select, func, make_url, select
 
 from starrynight.gallery import exchange, integrity
 from starrynight.gallery.annotations import Annotations, ambiguous_id, unknown_picture
 from starrynight.gallery.database import BrokenDatabase, Database, set_aside
+from starrynight.gallery.descriptions import Descriptions
 from starrynight.gallery.exchange import ExportResult, ImportedFile, ImportResult
 from starrynight.gallery.files import Files
 from starrynight.gallery.insert import AlsoWrite, add_picture, parse_file
@@ -66,6 +68,7 @@ class Gallery:
         self.database = Database(url, lock_timeout)
         self.thumbs = Thumbs(folder / "thumbs")
         self.annotations = Annotations(self.database)
+        self.descriptions = Descriptions(self.database)
         self.trash = Trash(self.database, self.files, self.thumbs)
         self._search = Search(self.database)
 
@@ -172,6 +175,12 @@ class Gallery:
     def count(self, query: Query | str = "") -> int:
         """The number of results."""
         return self._search.count(_query(query))
+
+    def by_meaning(
+        self, vector: np.ndarray, by: str, query: Query | str = "", limit: int = 12
+    ) -> list[tuple[Row, float]]:
+        """The pictures nearest to a text's vector, with their cosines; see ``Search.by_meaning``."""
+        return self._search.by_meaning(_query(query), vector, by, limit)
 
     def layout(self, query: Query | str = "") -> Layout:
         """The numbers and aspect ratios of all results, in order."""

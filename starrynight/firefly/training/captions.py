@@ -37,7 +37,7 @@ _LIGHTS = ("moon", "crescent", "sun")
 # What people mention last: it is there in most pictures of a kind.
 _BACKGROUND = ("reflection", "clouds", "mountains", "trees", "swirls", "stars")
 # The subjects that a kind of scene is about, where its name is not the subject's.
-_MAIN: dict[str, tuple[str, ...]] = {
+MAIN: dict[str, tuple[str, ...]] = {
     "pond": ("pond", "lilies", "lotus"),
     "mountain": ("mountains",),
     "city": ("skyline",),
@@ -217,7 +217,7 @@ def _parts(scene: Scene, rng: Rng, language: str, boxes: Boxes | None) -> list[s
         names, lines = [name for name in order if name not in stated][:more], [line]
     figure = next((name for name in scene.subjects if name in FIGURES), None)
     missing = figure is not None and figure not in {*names, *stated}
-    if figure and missing and draw[1] < (0.97 if figure in _MAIN.get(scene.kind, ()) else 0.5):
+    if figure and missing and draw[1] < (0.97 if figure in MAIN.get(scene.kind, ()) else 0.5):
         names.insert(0, figure)
     phrases = _phrases(scene, rng, names, language, boxes)
     parts = phrases + lines if missing or draw[2] < 0.2 else lines + phrases
@@ -250,24 +250,27 @@ def _with_time(scene: Scene, rng: Rng, parts: list[str], stated: set[str], langu
 
 def _order(scene: Scene, rng: Rng) -> list[str]:
     """The subjects in the order in which people name them: mostly the main things first."""
-    main = _MAIN.get(scene.kind, (scene.kind,))
+    main = MAIN.get(scene.kind, (scene.kind,))
     weights = [max(_FIRST.get(name, 1.0), 3.0 if name in main else 0.0) for name in scene.subjects]
     keys = rng.exponential(size=len(weights)) / np.array(weights)
     return [scene.subjects[place] for place in np.argsort(keys)]
 
 
 def _line(scene: Scene, rng: Rng, language: str) -> tuple[str, set[str]]:
-    """A line whose facts all hold, and those facts. A line with more facts, or with the main subject, a person,
-    an animal or a landmark among them, is drawn more often.
+    return line(facts_of(scene), scene.kind, rng, language)
+
+
+def line(facts: frozenset[str] | set[str], kind: str, rng: Rng, language: str) -> tuple[str, set[str]]:
+    """A line whose facts (see ``facts_of``) all hold in a scene of a kind, and those facts. A line with more facts, or with
+    the main subject, a person, an animal or a landmark among them, is drawn more often.
     """
-    facts = facts_of(scene)
     fitting = [
         (set(needs.split()), lines)
         for needs, lines in PHRASES["line"][language]
         if facts.issuperset(needs.split())
     ]
-    fitting.append(({scene.kind}, PHRASES["kind"][language][scene.kind]))
-    main = {*_MAIN.get(scene.kind, (scene.kind,))}
+    fitting.append(({kind}, PHRASES["kind"][language][kind]))
+    main = {*MAIN.get(kind, (kind,))}
     weights = [
         len(needs) ** 2 * (5 if main & needs else 1) * (3 if needs & {*FIGURES, *_LANDMARKS} else 1)
         for needs, _ in fitting

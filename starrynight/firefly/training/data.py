@@ -44,14 +44,9 @@ def draw(
     """Draw a set of ``count`` pictures of ``size`` pixels a side, or as many as ``seconds`` allow, resuming
     where an earlier run stopped.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    array = folder / "pictures.npy"
-    if not array.exists():
-        unfinished = array.with_suffix(".part")
-        np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3)).flush()
-        unfinished.replace(array)
+    open_pictures(folder, count, size)
     blocks = range(-(-count // BLOCK))
-    missing = [block for block in blocks if not _block_path(folder, block).exists()]
+    missing = [block for block in blocks if not block_path(folder, block).exists()]
     deadline = time.time() + seconds
     # Spawned, not forked: a fork of a process whose other threads hold locks can deadlock.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -63,6 +58,17 @@ def draw(
             job.result()
             if time.time() < deadline and (done % 10 == 0 or done == len(jobs)):
                 print(f"{folder.name}: {done}/{len(jobs)} blocks", flush=True)
+
+
+def open_pictures(folder: Path, count: int, size: int) -> np.ndarray:
+    """The array of a set, uint8 [count, size, size, 3], to be written to; made if it is not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    array = folder / "pictures.npy"
+    if not array.exists():
+        unfinished = array.with_suffix(".part")
+        np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, size, size, 3)).flush()
+        unfinished.replace(array)
+    return np.load(array, mmap_mode="r+")
 
 
 def _draw_block(
@@ -83,10 +89,11 @@ def _draw_block(
         boxes: dict[str, Box] = {}
         pictures[index] = render(scene, pictures.shape[1], boxes)
         records.append(describe(scene, captions, boxes))
-    write_block(_block_path(folder, block), records)
+    write_block(block_path(folder, block), records)
 
 
-def _block_path(folder: Path, block: int) -> Path:
+def block_path(folder: Path, block: int) -> Path:
+    """The file of a block's records."""
     return folder / f"block-{block:05d}.jsonl"
 
 
@@ -142,7 +149,7 @@ class PictureSet:
     def refresh(self) -> range:
         """Read the blocks that were finished meanwhile. Returns the numbers of the new pictures."""
         first = len(self.records)
-        while (path := _block_path(self.folder, self._blocks)).exists():
+        while (path := block_path(self.folder, self._blocks)).exists():
             self.records += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
             self._blocks += 1
         return range(first, len(self.records))

@@ -1,0 +1,1 @@
+"""The senses: what a picture shows, and which pictures a sentence means."""

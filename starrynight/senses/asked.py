@@ -1,0 +1,70 @@
+"""What a prompt asks for, and which of it a picture does not show.
+
+A phrase that stands for one of several things (月亮: the full moon or the crescent) is answered by any of them; a line that
+names several (a village with a church) asks for each.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from starrynight.firefly.training import captions
+from starrynight.i18n import LANGUAGES
+from starrynight.models.wording import PhraseBook, stem, tokens
+from starrynight.senses.facts import THINGS
+from starrynight.senses.perceiver import Perceiver, Sight
+
+_EACH = "+"  # before a name that a line states beside others
+# Before a phrase these words ask that the thing is not there.
+_WITHOUT = frozenset({"no", "without", "无", "没有", "不要", "沒有"})
+
+
+def asked(prompt: str) -> tuple[frozenset[str], ...]:
+    """The things that a prompt asks for, in its order: sets of which one is wanted."""
+    words = tokens(_singular(prompt))
+    found: list[frozenset[str]] = []
+    for start, _, meaning in _book().find(words):
+        if _negated(words[:start]):
+            continue
+        either = frozenset(name for name in meaning if not name.startswith(_EACH))
+        found += [either] if either else [frozenset({name[1:]}) for name in sorted(meaning)]
+    return tuple(dict.fromkeys(one for one in found if one))
+
+
+def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:
+    """The things that a prompt asks for and that a picture surely does not show; none where the perceiver cannot tell."""
+    limits = perceiver.thresholds
+    if sight.confidence < limits.confidence:
+        return ()
+    seen = dict(zip(THINGS, map(float, sight.things), strict=True))
+    gone = [one for one in asked(prompt) if all(seen[name] < limits.absent[name] for name in one)]
+    return tuple(dict.fromkeys(next(name for name in THINGS if name in one) for one in gone))
+
+
+def _negated(before: tuple[str, ...]) -> bool:
+    return bool(before) and (before[-1] in _WITHOUT or "".join(before[-2:]) in _WITHOUT)
+
+
+def _singular(text: str) -> str:
+    """``text`` in lower case, its Latin words without the endings of plurals."""
+    return re.sub("[a-z]+", lambda word: stem(word.group()), text.lower())
+
+
+@cache
+def _book() -> PhraseBook:
+    """The phrases of things without plural endings, and the lines, whose things are marked with ``_EACH``; other phrases mean
+    nothing here.
+    """
+    entries: list[tuple[str, frozenset[str]]] = []
+    things = frozenset(THINGS)
+    for language in LANGUAGES:
+        for table, meaning in (("thing", True), ("counted", True), ("style", False), ("hour", False)):
+            for name, phrases in captions.PHRASES[table][language].items():
+                entries += [(phrase, frozenset({name} if meaning else ())) for phrase in phrases]
+    taken = {phrase for phrase, _ in entries}
+    for language in LANGUAGES:
+        for needs, lines in captions.PHRASES["line"][language]:
+            each = frozenset(_EACH + name for name in needs.split() if name in things)
+            entries += [(line, each) for line in lines if line not in taken]
+    return PhraseBook((_singular(phrase), meaning) for phrase, meaning in entries)

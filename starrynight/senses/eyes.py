@@ -1,0 +1,70 @@
+"""The eyes: what a picture shows, by the perceiver or by a model at an address, which falls back on the perceiver.
+
+Facts, what is missing and the vector for search are always the perceiver's; another model gives the sentences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from starrynight.errors import RemoteError
+from starrynight.gallery.descriptions import Seen
+from starrynight.i18n import Text
+from starrynight.senses import asked, perceiver, remote
+from starrynight.senses.choice import OFF, Choice, chosen
+from starrynight.senses.describe import Description, describe
+
+
+class Look(NamedTuple):
+    """``description``: the sentences; ``missing``: things that the prompt asks for and the picture surely does not show;
+    ``vector``: float32 [D] of the perceiver, for search; ``failed``: why the chosen model did not see it, if it did not.
+    """
+
+    description: Description
+    missing: tuple[str, ...]
+    vector: np.ndarray
+    vector_by: str
+    failed: Text | None = None
+
+    def seen(self) -> Seen:
+        """As the gallery stores it."""
+        content = self.description.to_dict() | {"missing": list(self.missing)}
+        return Seen(self.description.by, content, self.vector, self.vector_by)
+
+
+class Eyes:
+    """``choice``: which model writes the sentences. Raises MissingFile or BadFile without the perceiver's weights."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.remote, self.perceiver = choice.remote, perceiver.load()
+
+    @property
+    def name(self) -> str:
+        """What stands as ``by`` in what these eyes see."""
+        if self.remote is None:
+            return self.perceiver.name
+        return f"{self.remote.host}#{self.remote.model or ''}"
+
+    def look(self, pixels: np.ndarray, prompt: str = "") -> Look:
+        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt. Raises BadRequest or MissingFile for a key
+        that is named and not there.
+        """
+        sight = self.perceiver.see(pixels)
+        description, failed = describe(self.perceiver, sight), None
+        if self.remote is not None:
+            try:
+                alt, caption = remote.sentences(self.remote, pixels)
+                description = replace(description, by=self.name, alt=alt, caption=caption)
+            except RemoteError as error:
+                failed = Text(error.en, error.zh)
+        missing = asked.missing(prompt, self.perceiver, sight) if prompt else ()
+        return Look(description, missing, sight.vector, self.perceiver.name, failed)
+
+
+def eyes() -> Eyes | None:
+    """The eyes that STARRY_EYES chooses; None if they are off. Raises BadRequest, MissingFile or BadFile."""
+    choice = chosen("eyes")
+    return None if choice.kind == OFF else Eyes(choice)

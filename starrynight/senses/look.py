@@ -1,0 +1,68 @@
+"""Look at the pictures of a gallery and keep what was seen; find pictures by what a sentence means."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from starrynight.errors import StarryError
+from starrynight.gallery.schema import Row
+from starrynight.gallery.search import Query
+from starrynight.gallery.store import Gallery
+from starrynight.metadata import read_pixels
+from starrynight.senses import perceiver
+from starrynight.senses.choice import OFF, chosen
+from starrynight.senses.eyes import Eyes, Look
+
+# A text of which the perceiver has read fewer than this share of its words means nothing to it.
+KNOWN = 0.5
+# Pictures below this share of the text's facts, squared, are no answer: a third of three facts is 0.11.
+RELEVANT = 0.2
+
+log = logging.getLogger("starrynight.senses")
+
+
+class Match(NamedTuple):
+    """``shown``: how much of what the text states the picture shows, 0 to 1 (the expected square of the share)."""
+
+    row: Row
+    shown: float
+
+
+def look(gallery: Gallery, eyes: Eyes, row: Row, pixels: np.ndarray | None = None) -> Look:
+    """Look at a picture that hangs, and store what was seen. Raises what reading its file raises."""
+    found = eyes.look(read_pixels(gallery.read(row)) if pixels is None else pixels, row.prompt)
+    gallery.descriptions.write(row.id, found.seen())
+    return found
+
+
+def look_at_missing(gallery: Gallery, eyes: Eyes, limit: int) -> int:
+    """Look at up to ``limit`` pictures that ``eyes`` have not seen, the newest first; how many were looked at. A file that
+    cannot be read is logged and left.
+    """
+    ids = gallery.descriptions.missing(eyes.name, limit)
+    for picture in ids:
+        try:
+            look(gallery, eyes, gallery.get(picture))
+        except StarryError as error:
+            log.warning("%s: %s", picture, error)
+    return len(ids)
+
+
+def by_meaning(gallery: Gallery, query: Query, limit: int = 12) -> list[Match]:
+    """Pictures that show what ``query.text`` means, the most fitting first, under the query's other conditions; none where the
+    words say nothing to the perceiver, or where STARRY_EMBEDDER is off. Raises what ``Eyes`` raises.
+    """
+    if chosen("embedder").kind == OFF or not query.text.strip():
+        return []
+    model = perceiver.load()
+    reading = model.read(query.text)
+    if reading.known < KNOWN:
+        return []
+    found = gallery.by_meaning(reading.vector, model.name, replace(query, text=""), limit)
+    cosines = np.array([cosine for _, cosine in found], np.float32)
+    shown = model.shown(cosines)
+    return [Match(row, float(one)) for (row, _), one in zip(found, shown, strict=True) if one >= RELEVANT]

@@ -1,0 +1,205 @@
+"""The perceiver: what a painting shows, and how near a sentence is to it. Runs with numpy alone.
+
+``Perceiver.see`` reads a picture into probabilities and a unit vector, ``Perceiver.read`` a text into a vector of the same
+space. ``training.network`` is the same function in torch, and trains it; the weights are one safetensors file, whose header
+holds the names of the heads, the words, and the thresholds that ``training.calibrate`` found.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from starrynight.errors import BadFile, MissingFile
+from starrynight.senses.facts import CHOICES, PADDING, THINGS, UNKNOWN, Lexicon
+
+SHIPPED = Path(__file__).parents[1] / "weights" / "perceiver" / "perceiver.safetensors"
+FORMAT = "starry-night-perceiver-1"
+AREA, STRIDE = 128, 32  # a picture is read at about AREA² pixels, its sides multiples of the network's stride
+LONGEST_SIDE = 256
+GROUPS, EPSILON = 8, 1e-5  # of every GroupNorm
+
+
+@dataclass(frozen=True)
+class Sight:
+    """``choices``: the probabilities of each of facts.CHOICES by name, float32 [K]. ``things``: those of facts.THINGS,
+    float32 [T]. ``ours``: the probability that it is a painting of the kinds that the perceiver learnt. ``vector``: float32 [D]
+    of length 1.
+    """
+
+    choices: dict[str, np.ndarray]
+    things: np.ndarray
+    ours: float
+    vector: np.ndarray
+
+    @property
+    def confidence(self) -> float:
+        """How sure the perceiver is that it knows such pictures: ``ours`` times the best style's and kind's probabilities."""
+        return self.ours * float(self.choices["style"].max()) * float(self.choices["kind"].max())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """``vector``: float32 [D] of length 1. ``known``: the share of the text's words that the perceiver has read, 0 to 1."""
+
+    vector: np.ndarray
+    known: float
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """``confidence``: below it the perceiver cannot tell what a picture shows. ``choices``: below it a head says nothing.
+    ``claims``: from this probability on a thing is said to be there; ``absent``: below this one it is said not to be.
+    """
+
+    confidence: float
+    choices: dict[str, float]
+    claims: dict[str, float]
+    absent: dict[str, float]
+
+
+class Perceiver:
+    """``tensors``: float32 by name, as ``training.network.Network`` names them; ``header``: see ``load``."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], header: dict[str, Any], name: str) -> None:
+        self.tensors, self.header, self.name = tensors, header, name
+        self.lexicon = Lexicon(tuple(header["words"]))
+        self.thresholds = Thresholds(**header["thresholds"])
+
+    def see(self, pixels: np.ndarray) -> Sight:
+        """What a picture, uint8 [H, W, 3], shows."""
+        features = self._features(as_read(pixels))
+        logits = {name: self._linear(_HEADS[name], features) for name in CHOICES}
+        vector = self._linear("projection", features)
+        return Sight(
+            {name: _softmax(one) for name, one in logits.items()},
+            _sigmoid(self._linear("sight.subjects", features)),
+            float(_sigmoid(self._linear("ours", features))[0]),
+            vector / np.linalg.norm(vector),
+        )
+
+    def read(self, text: str) -> Reading:
+        """What a text means. A text without words has ``known`` 0."""
+        rows = self.lexicon.rows(text) or [PADDING]
+        there = np.array([row != PADDING for row in rows])[:, None]
+        states = self.tensors["texts.embedding.weight"][rows]
+        for layer in ("texts.first", "texts.second"):
+            states = _silu(self._convolve_words(layer, states)) * there
+        largest = states.max(0) if there.any() else np.full(states.shape[1], -1.0, np.float32)
+        features = np.concatenate([states.sum(0) / max(1, there.sum()), largest])
+        vector = self._linear("texts.projection", features)
+        known = sum(row > UNKNOWN for row in rows) / len(rows)
+        return Reading(vector / np.linalg.norm(vector), known)
+
+    def shown(self, cosines: np.ndarray) -> np.ndarray:
+        """How much pictures show of what a text states, float32 [N] from 0 to 1, by the cosines of their vectors with the
+        text's: the expected square of the share of its facts.
+        """
+        return _sigmoid(float(self.tensors["scale"]) * cosines + float(self.tensors["offset"]))
+
+    @cached_property
+    def _kernels(self) -> list[tuple[np.ndarray, str, str, int]]:
+        """The convolutions of the picture side: kernel [9 · in, out], their names and those of their norms, and strides."""
+        found = []
+        names = [(f"sight.body.{k}.0", f"sight.body.{k}.1", 2) for k in range(5)]
+        for name, norm, stride in [*names, ("sight.body.5", "sight.body.6", 1)]:
+            kernel = self.tensors[f"{name}.weight"].transpose(2, 3, 1, 0)
+            found.append((np.ascontiguousarray(kernel.reshape(-1, kernel.shape[-1])), name, norm, stride))
+        return found
+
+    def _features(self, states: np.ndarray) -> np.ndarray:
+        """Float32 [H, W, 3] in -1..1 to the mean and the maximum over the picture, [2 · F]."""
+        for kernel, name, norm, stride in self._kernels:
+            bordered = np.pad(states, ((1, 1), (1, 1), (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(bordered, (3, 3), (0, 1))[::stride, ::stride]
+            columns = windows.transpose(0, 1, 3, 4, 2).reshape(*windows.shape[:2], -1)
+            convolved = columns @ kernel + self.tensors[f"{name}.bias"]
+            states = _silu(
+                _group_norm(convolved, self.tensors[f"{norm}.weight"], self.tensors[f"{norm}.bias"])
+            )
+        flat = states.reshape(-1, states.shape[-1])
+        return np.concatenate([flat.mean(0), flat.max(0)])
+
+    def _convolve_words(self, name: str, states: np.ndarray) -> np.ndarray:
+        """A convolution of width 3 over words, [L, in] to [L, out]."""
+        kernel = self.tensors[f"{name}.weight"]
+        padded = np.pad(states, ((1, 1), (0, 0)))
+        return (
+            sum(padded[k : k + len(states)] @ kernel[:, :, k].T for k in range(3))
+            + self.tensors[f"{name}.bias"]
+        )
+
+    def _linear(self, name: str, features: np.ndarray) -> np.ndarray:
+        return self.tensors[f"{name}.weight"] @ features + self.tensors[f"{name}.bias"]
+
+
+# The layer of each head that chooses one of several names.
+_HEADS = {"style": "sight.style", "hour": "sight.hour", "weather": "weather", "kind": "kind"}
+
+
+def as_read(pixels: np.ndarray) -> np.ndarray:
+    """A picture at the size that it is read at, float32 [H, W, 3] in -1..1."""
+    height, width = pixels.shape[:2]
+    stretch = (height / width) ** 0.5
+    sides = [
+        int(np.clip(round(AREA * one / STRIDE) * STRIDE, STRIDE, LONGEST_SIDE))
+        for one in (1 / stretch, stretch)
+    ]
+    smaller = sides[0] <= width and sides[1] <= height
+    method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(pixels).resize((sides[0], sides[1]), method), np.float32) / 127.5 - 1.0
+
+
+def _group_norm(states: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    height, width, channels = states.shape
+    groups = states.reshape(height * width, GROUPS, channels // GROUPS)
+    mean = groups.mean((0, 2), keepdims=True)
+    deviation = np.sqrt(groups.var((0, 2), keepdims=True) + EPSILON)
+    return ((groups - mean) / deviation).reshape(states.shape) * weight + bias
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    return x * _sigmoid(x)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    powers = np.exp(x - x.max())
+    return powers / powers.sum()
+
+
+def load(path: Path = SHIPPED) -> Perceiver:
+    """The perceiver in a file. Raises MissingFile, or BadFile where it is damaged or made for other names."""
+    try:
+        return _load(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise MissingFile(
+            f"The perceiver's weights {path} are missing; install the package again.",
+            f"缺少感知模型的权重 {path}；请重新安装本软件包。",
+        ) from error
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise BadFile(
+            f"The perceiver's weights {path} cannot be read; install the package again.",
+            f"感知模型的权重 {path} 无法读取；请重新安装本软件包。",
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, _changed: int) -> Perceiver:
+    with safe_open(path, "np") as file:
+        header = json.loads(file.metadata()["perceiver"])
+        tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    names = {name: list(some) for name, some in CHOICES.items()} | {"things": list(THINGS)}
+    if header["format"] != FORMAT or header["names"] != names:
+        raise ValueError("made for other names")
+    return Perceiver(tensors, header, f"perceiver-{header['version']}")

@@ -1,0 +1,192 @@
+"""Measure the shipped form of the perceiver: its numpy forward, with its thresholds, on pictures that neither its training nor
+its thresholds have seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from starrynight.firefly.training import data
+from starrynight.metadata import read_pixels
+from starrynight.senses.describe import claims, described
+from starrynight.senses.facts import CHOICES, THINGS
+from starrynight.senses.perceiver import Perceiver, Sight, load
+from starrynight.senses.training.train import asked_of, facts_of, hot
+
+# Of scikit-image's pictures: what is a picture and no disparity map or cascade.
+_PHOTOGRAPHS = (".png", ".jpg", ".tif", ".gif")
+NOISE_SEEDS = range(40)
+
+
+def report(work: Path, weights: Path) -> dict[str, Any]:
+    """Everything measured, by set."""
+    perceiver = load(weights)
+    found: dict[str, Any] = {"weights": perceiver.name, "bytes": weights.stat().st_size}
+    for name in ("held-out", "painted"):
+        folder = work / name
+        if (folder / "pictures.npy").exists():
+            some = data.PictureSet(folder)
+            started = time.perf_counter()
+            sights = [perceiver.see(np.asarray(picture)) for picture in some.pictures]
+            found[name] = of_pictures(perceiver, sights, some.records) | {
+                "milliseconds_a_picture": round(
+                    1000 * (time.perf_counter() - started) / max(1, len(sights)), 1
+                )
+            }
+            found[name] |= retrieval(perceiver, sights, some.records)
+    found["not ours"] = {
+        "photographs": cannot_tell(perceiver, photographs()), "noise": cannot_tell(perceiver, noise())
+    }  # fmt: skip
+    return found
+
+
+def of_pictures(
+    perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Accuracy of the heads; recall of the things that are there ("asked" for, of painted pictures); the share of claims of
+    things that are not in the scene, and of alt texts with one; alt texts that are empty.
+
+    For painted pictures the scene is what was asked for, and Firefly adds things that nobody asked for, so the share of absent
+    claims is an upper bound.
+    """
+    found: dict[str, Any] = {"pictures": len(records)}
+    for name, some in CHOICES.items():
+        counted = [
+            some[int(sight.choices[name].argmax())] == record["shows"][name]
+            for sight, record in zip(sights, records, strict=True)
+            if "asked" not in record or name == "kind" or record["shows"][name] in record["asked"]
+        ]
+        found[f"{name}_accuracy"] = share(counted)
+    facts = [claims(perceiver, sight) for sight in sights]
+    wanted = [set(record.get("asked", record["shows"]["subjects"])) & set(THINGS) for record in records]
+    there = [set(record["shows"]["subjects"]) for record in records]
+    found["things_named"] = share(
+        [name in one.things for one, all_ in zip(facts, wanted, strict=True) for name in all_]
+    )
+    found["things_seen_at_half"] = share([
+        sight.things[THINGS.index(name)] > 0.5 for sight, all_ in zip(sights, wanted, strict=True) for name in all_
+    ])  # fmt: skip
+    found["claims_absent"] = share(
+        [name not in all_ for one, all_ in zip(facts, there, strict=True) for name in one.things]
+    )
+    found["texts_with_an_absent_claim"] = share(
+        [bool(set(one.things) - all_) for one, all_ in zip(facts, there, strict=True)]
+    )
+    found["things_claimed_a_picture"] = round(float(np.mean([len(one.things) for one in facts])), 2)
+    found["cannot_tell"] = share([not one for one in facts])
+    texts = [described(one, "", 1.0).alt for one in facts if one]
+    found["empty_texts"] = share([not (text.en and text.zh) for text in texts])
+    found["said_missing_and_there"] = share([
+        sight.things[THINGS.index(name)] < perceiver.thresholds.absent[name]
+        for sight, all_ in zip(sights, wanted, strict=True) for name in all_
+    ])  # fmt: skip
+    return found
+
+
+def retrieval(
+    perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """A caption of each picture as a query over all: whether its own picture is first or among ten, and nDCG@10 with the squared
+    share of the caption's facts as the gain, in Chinese and in English.
+    """
+    vectors = np.stack([sight.vector for sight in sights])
+    facts = np.stack([hot(facts_of(record["shows"])) for record in records])
+    found: dict[str, list[tuple[bool, bool, float]]] = {"zh": [], "en": []}
+    for row, record in enumerate(records):
+        for language, text in _one_of_each(record["captions"]).items():
+            scores = vectors @ perceiver.read(text).vector
+            asked = hot(asked_of(text, record["shows"]))
+            gains = (facts @ asked / asked.sum()) ** 2
+            rank = int((scores > scores[row]).sum())
+            found[language].append((rank < 1, rank < 10, ndcg(scores, gains)))
+    return {
+        f"retrieval_{language}": {
+            "queries": len(some), "first": share([one[0] for one in some]), "in_ten": share([one[1] for one in some]),
+            "ndcg_10": round(float(np.mean([one[2] for one in some])), 3),
+        }
+        for language, some in found.items() if some
+    }  # fmt: skip
+
+
+def ndcg(scores: np.ndarray, gains: np.ndarray, count: int = 10) -> float:
+    """Normalised discounted cumulative gain of the first ``count`` (Järvelin & Kekäläinen 2002)."""
+    discounts = 1 / np.log2(np.arange(min(count, len(gains))) + 2)
+    best = (np.sort(gains)[::-1][:count] * discounts).sum()
+    order = np.argsort(-scores, kind="stable")[:count]
+    return float((gains[order] * discounts).sum() / best) if best else 1.0
+
+
+def _one_of_each(texts: Sequence[str]) -> dict[str, str]:
+    """The first text in each language."""
+    found: dict[str, str] = {}
+    for text in texts:
+        found.setdefault("zh" if any("\u4e00" <= sign <= "\u9fff" for sign in text) else "en", text)
+    return found
+
+
+def cannot_tell(perceiver: Perceiver, pictures: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How many pictures nothing is said of, and those of which something is."""
+    told = [name for name, pixels in pictures.items() if claims(perceiver, perceiver.see(pixels))]
+    return {
+        "pictures": len(pictures),
+        "cannot_tell": share([name not in told for name in pictures]),
+        "told": told,
+    }
+
+
+def photographs() -> dict[str, np.ndarray]:
+    """The pictures that scikit-image carries, mostly photographs and micrographs, uint8 [H, W, 3] by name."""
+    import skimage
+
+    found = {}
+    for path in sorted((Path(skimage.__file__).parent / "data").iterdir()):
+        if path.suffix in _PHOTOGRAPHS:
+            found[path.name] = read_pixels(path)
+    return found
+
+
+def noise(side: int = 256) -> dict[str, np.ndarray]:
+    """White noise, blocks of it, grey, ramps, in turn."""
+    found = {}
+    for seed in NOISE_SEEDS:
+        rng = np.random.default_rng(seed)
+        kind = ("white", "blocks", "grey", "ramp")[seed % 4]
+        if kind == "grey":
+            made = np.full((side, side, 3), rng.integers(0, 256), np.uint8)
+        elif kind == "ramp":
+            made = np.linspace(0, 255, side * side * 3).reshape(side, side, 3).astype(np.uint8)
+            made = np.rot90(made, seed // 4 % 4)
+        else:
+            block = 1 if kind == "white" else 2 ** int(rng.integers(2, 6))
+            cells = rng.integers(0, 256, (side // block, side // block, 3), dtype=np.uint8)
+            made = cells.repeat(block, 0).repeat(block, 1)
+        found[f"{kind}-{seed}"] = np.ascontiguousarray(made)
+    return found
+
+
+def share(some: Sequence[Any]) -> float:
+    """The share that is true, to four digits; 0 of none."""
+    return round(float(np.mean([bool(one) for one in some])), 4) if len(some) else 0.0
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as a Markdown table."""
+    columns = [name for name in ("held-out", "painted") if name in report]
+    lines = [f"| {report['weights']} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for key, value in report[columns[0]].items():
+        if isinstance(value, dict):
+            for inner in value:
+                cells = [str(report[name].get(key, {}).get(inner, "")) for name in columns]
+                lines.append(f"| {key} {inner} | " + " | ".join(cells) + " |")
+        else:
+            lines.append(f"| {key} | " + " | ".join(str(report[name][key]) for name in columns) + " |")
+    for key, value in report["not ours"].items():
+        lines.append(
+            f"\n{key}: cannot tell {value['cannot_tell']:.0%} of {value['pictures']}; told: {', '.join(value['told'])}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""The verbs of ``python -m starrynight.senses VERB --work FOLDER ...``, which train the perceiver.
+
+``draw`` draws the sets, ``paint`` paints Firefly's, ``train`` trains, ``write`` writes the weights with their thresholds, and
+``evaluate`` measures them. ``recipes/perceiver.sh`` runs them all. Each resumes where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from starrynight.errors import StarryError
+from starrynight.senses.perceiver import SHIPPED
+from starrynight.settings import settings
+
+# First seeds of the drawn sets, apart from each other and from those of Firefly's pictures.
+FIRST_SEEDS = {"training": 1_000_000, "calibration": 7_000_000, "held-out": 9_000_000}
+SIDE = 256  # pixels along a side of drawn and painted pictures
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draw a set of pictures, or as many of it as --seconds allow."""
+    from starrynight.firefly.training import data
+
+    first = FIRST_SEEDS[options.set]
+    data.draw(
+        options.work / options.set,
+        options.pictures,
+        first,
+        SIDE,
+        workers=options.workers,
+        seconds=options.seconds,
+    )
+
+
+def paint(options: argparse.Namespace) -> None:
+    """Paint held-out prompts with Firefly, for the evaluation."""
+    from starrynight.senses.training import painted
+
+    _threads(options)
+    painted.paint(options.work / "painted", options.pictures, SIDE, options.seconds)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the perceiver on the set "training" for --seconds in all; the set may still be drawn."""
+    from starrynight.senses.training import train as training
+
+    _threads(options)
+    training.train(options.work, options.seconds)
+
+
+def write(options: argparse.Namespace) -> None:
+    """Write the weights, with thresholds from the set "calibration"."""
+    from starrynight.senses.training import calibrate
+
+    _threads(options)
+    perceiver = calibrate.write(options.work, options.out)
+    print(json.dumps({"what": "written", "name": perceiver.name, "bytes": options.out.stat().st_size}))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure saved weights on held-out drawings, on Firefly's paintings and on pictures that are none of ours."""
+    from starrynight.senses.training import evaluate as evaluation
+
+    report = evaluation.report(options.work, options.weights)
+    options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    print(evaluation.table(report))
+
+
+def _threads(options: argparse.Namespace) -> None:
+    import torch
+
+    torch.set_num_threads(options.threads)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line: one subparser for each verb."""
+    parser = argparse.ArgumentParser(
+        prog="python -m starrynight.senses", description=__doc__, allow_abbrev=False
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(job: Any, *flags: tuple[str, Any]) -> None:
+        sub = verbs.add_parser(job.__name__, help=job.__doc__, allow_abbrev=False)
+        sub.add_argument("--work", type=Path, default=settings().home / "training-perceiver")
+        for flag, default in flags:
+            sub.add_argument(
+                flag, type=type(default) if not isinstance(default, Path) else Path, default=default
+            )
+        sub.set_defaults(job=job)
+
+    seconds, threads = ("--seconds", math.inf), ("--threads", 1)
+    verb(draw, ("--set", "training"), ("--pictures", 16_800), ("--workers", 1), seconds)
+    verb(paint, ("--pictures", 240), seconds, threads)
+    verb(train, ("--seconds", 3000.0), threads)
+    verb(write, ("--out", Path("perceiver.safetensors")), threads)
+    verb(evaluate, ("--weights", SHIPPED), ("--out", Path("perceiver-evaluation.json")))
+    return parser
+
+
+def main() -> None:
+    options = arguments().parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    try:
+        options.job(options)
+    except StarryError as error:
+        sys.exit(f"✗ {error.message(settings().lang)}")
