@@ -209,7 +209,8 @@ def test_nan_in_every_picture_exits_with_6_and_writes_no_file(home: Path, tmp_pa
     words = ["paint", "x", "-m", broken, "--size", "64", "--steps", "1", "-n", "2", "--seed", "4"]
     done = starry(home, *words)
     assert done.returncode == 6
-    first, second, total = done.stderr.splitlines()
+    told, first, second, total = done.stderr.splitlines()
+    assert told.startswith("2 pictures, 64×64: ")
     assert "picture 1 of 2 (seed 4)" in first
     assert "decoder" in first
     assert "seed 5" in second

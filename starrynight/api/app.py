@@ -24,6 +24,7 @@ from starrynight.api import (
     inspect,
     jobs,
     lab,
+    loras,
     openai,
     pictures,
     schema,
@@ -61,7 +62,14 @@ def create_app(
     )  # fmt: skip
     app.state.gallery, app.state.queue, app.state.uploading = gallery, queue, 0
     app.state.health, app.state.metrics = Health(gallery, queue, worker_alive), Metrics()
-    for router in (jobs.router, lab.router, annotation_routes.router, pictures.router, health_routes):
+    for router in (
+        jobs.router,
+        lab.router,
+        loras.router,
+        annotation_routes.router,
+        pictures.router,
+        health_routes,
+    ):
         app.include_router(router, prefix="/api", max_body_size=MAX_BODY)
     app.include_router(probes)
     app.include_router(openai.router, prefix=OPENAI.rstrip("/"), max_body_size=MAX_BODY)

@@ -222,6 +222,8 @@ def _components() -> dict[str, Schema]:
             "unknown": items(record({"word": TEXT, "suggestions": items(TEXT)}))}),
         "Jobs": record({"jobs": items(ref("Job"))}),
         "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE, "warnings": items(record(_BOTH))}),
+        "Loras": items(record({"name": TEXT, "preview": maybe(TEXT)})),
+        "LoraKept": record({"name": TEXT}),
         "Picture": _picture(),
         "Seen": record({
             "by": TEXT, "confidence": NUMBER, "missing": items(TEXT), **{name: record(_BOTH) for name in ("alt", "caption", "prompt")},

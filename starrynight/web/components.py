@@ -29,7 +29,8 @@ def _register(name: str, *helpers: str, triggers: tuple[str, ...] = ()) -> Calla
     return partial(component, **callbacks)
 
 
-cards = _register("cards")
+cards = _register("cards", "pictures")
+loras = _register("loras", "pictures", triggers=("toggle",))
 draft = _register("draft", "address", triggers=("draft",))
 easel = _register("easel", "drop", triggers=("ended", "open", "vary", "retried", "start"))
 formats = _register("formats", "compare")

@@ -16,8 +16,10 @@ from starrynight.models import catalogue, sizes
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.checking import vocabulary_of
 from starrynight.painting.styles import key_of, styles
-from starrynight.request import MAX_LORAS, MAX_TEXT, PRECISIONS, PREDICTIONS, random_seed
-from starrynight.web import choices, components, origin, prompt
+from starrynight.request import MAX_TEXT, PRECISIONS, PREDICTIONS, random_seed
+from starrynight.settings import settings
+from starrynight.text import excerpt
+from starrynight.web import choices, components, lines, loras, origin, prompt
 from starrynight.web.shared import LANGUAGES, initial, language, style_names, t, uncut, words
 
 SHAPES = {"square": 1.0, "landscape": 3 / 2, "portrait": 2 / 3, "wide": 2.0}  # width / height
@@ -181,7 +183,8 @@ def more_settings() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
     with st.expander(t("more"), key="more"):
         origin.uploader()
-        loras()
+        lines.box()
+        loras.show()
         st.text_input(
             t("negative"), key="negative_prompt", max_chars=MAX_TEXT, help=t("negative.help"), **keep
         )
@@ -205,28 +208,14 @@ def model_menu(column: Any) -> None:
         t("model"), models, key="model", help=t("model.help"),
         format_func=lambda name: models[name].to(language()) if name in models else name, persist_state="session",
     )  # fmt: skip
+    if picture := loras.picture_of_model(selected_model().name):
+        column.image(picture, width=84)
+    column.caption(t("model.place", folder=excerpt(str(settings().models))))
     found, error = choices.of_places()
     if found.left_out:
         column.caption(t("model.left", count=found.left_out))
     if error:
         column.text(f"✦ {error.message(language())}")
-
-
-def loras() -> None:
-    titles = choices.loras()
-    if not titles:
-        st.caption(t("lora.none"))
-        return
-    for name in st.multiselect(
-        t("lora"), titles, key="loras", persist_state="session", max_selections=MAX_LORAS,
-        format_func=lambda name: titles.get(name, name),
-    ):  # fmt: skip
-        title = titles.get(name, name)
-        st.slider(title, -2.0, 2.0, step=0.05, key=initial(f"lora/{name}", 1.0), persist_state="session")
-    if st.session_state.get("loras"):
-        st.checkbox(
-            t("lora.partial"), key="lora_partial", persist_state="session", help=t("lora.partial.help")
-        )
 
 
 def read_form() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starrynight.jobs.job import Job
 from starrynight.jobs.validate import PICTURE, UPLOAD
 from starrynight.painting.styles import styles
 from starrynight.request import random_seed
-from starrynight.web import components, controls, draft, origin, prompt, shared
+from starrynight.web import components, controls, draft, lines, origin, prompt, shared
 from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
 
@@ -111,8 +111,23 @@ def describe() -> None:
             on_click=submit, args=(False,),
         )  # fmt: skip
         st.button(t("act.series"), key="series", help=t("act.series.help"), on_click=submit, args=(True,))
+    tell_plan()
     if error := st.session_state.pop("refused", None):
         shared.show_error(error)
+
+
+def tell_plan() -> None:
+    """What a press of the button paints, where it is more than one picture."""
+    state, model = st.session_state, controls.selected_model()
+    if f"size/{model.name}" not in state or f"steps/{model.name}" not in state:  # the form was not drawn yet
+        return
+    width, height = controls.form_size(model)
+    fields = {
+        "prompt": state.get("prompt") or "-", "model": model.name, "width": width, "height": height, "seed": 0,
+        "steps": state[f"steps/{model.name}"], "count": state.get("count", 1),
+    }  # fmt: skip
+    if sentence := lines.plan(fields):
+        st.caption(f"✦ {sentence}")
 
 
 @shared.uncut
@@ -123,8 +138,12 @@ def submit(series: bool) -> None:
     that were typed just before the press, and the press would be lost with it.
     """
     fields = controls.read_form()
-    requests = [fields | {"style": style, "count": 1} for style in styles()] if series else [fields]
     try:
+        requests = (
+            [fields | {"style": style, "count": 1} for style in styles()]
+            if series
+            else lines.requests(fields)
+        )
         jobs = ".".join([shared.submit(request).id for request in requests])
         st.session_state["submitted"] = (
             jobs,
