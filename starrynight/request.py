@@ -37,7 +37,7 @@ STRENGTH = 0.6
 # Fields that a request names only when they are given, with their defaults.
 YOUNGER: dict[str, Any] = {
     "prediction": None, "lora_partial": False, "mask": None, "extend": None, "variation": 0.0, "variation_seed": None,
-    "verify": False, "keep_packed": False,
+    "verify": False, "variety": 0.0, "keep_packed": False,
 }  # fmt: skip
 SIDES = ("left", "top", "right", "bottom")  # of ``extend``
 
@@ -64,6 +64,7 @@ class PaintRequest:
     denoising schedule that is applied to ``init_image``. ``mask`` is a picture of its size: white is painted, black is kept.
     ``extend`` = (left, top, right, bottom) pixels are painted around ``init_image``, within ``width`` × ``height``. A missing
     seed is drawn once, here. ``variation`` in [0, 1] mixes the noise of ``variation_seed`` into each picture's own; 0 changes
+    nothing. ``variety`` in [0, 1] noises the text in the first steps, so that seeds differ more; 0 changes
     nothing. ``lora_partial`` applies LoRAs of which under half of the layers fit. ``verify`` computes the denoiser's first
     prediction in float32 too and tells how far the chosen format is from it; the picture is the same. ``keep_packed`` keeps
     weights that are stored in 8 bits or fewer so in memory, even if they would fit multiplied out; the picture is the same. Raises
@@ -92,6 +93,7 @@ class PaintRequest:
     variation: float = 0.0
     variation_seed: int | None = None
     verify: bool = False
+    variety: float = 0.0
     keep_packed: bool = False
 
     def __post_init__(self) -> None:
@@ -115,6 +117,7 @@ class PaintRequest:
             "loras": _loras(self.loras),
             "lora_partial": _flag("lora_partial", self.lora_partial),
             "verify": _flag("verify", self.verify),
+            "variety": _real("variety", self.variety, 0, 1),
             "keep_packed": _flag("keep_packed", self.keep_packed),
             "extend": _extend(self.extend, width, height),
             "variation": (variation := _real("variation", self.variation, 0, 1)),

@@ -258,6 +258,7 @@ def _paint_request() -> Schema:
         "extend": {"type": "array", "minItems": 4, "maxItems": 4,
                    "items": {"type": "integer", "minimum": 0, "maximum": HIGHEST_SIZE}},
         "variation": {"type": "number", "minimum": 0, "maximum": 1},
+        "variety": {"type": "number", "minimum": 0, "maximum": 1},
         "variation_seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     }  # fmt: skip

@@ -78,6 +78,13 @@ VARIATION_SEED = typer.Option(
     None,
     help=t("The seed that --variation mixes in; random by default.", "--variation 混入的种子；不给则随机。"),
 )
+VARIETY = typer.Option(
+    None,
+    help=t(
+        "More variety between seeds, 0 to 1: noises the text in the first steps.",
+        "让不同种子的画更不相同，0 到 1：在最初几步给文字加噪。",
+    ),
+)
 PREDICTION = typer.Option(
     None,
     help=t(

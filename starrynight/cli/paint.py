@@ -35,6 +35,7 @@ from starrynight.cli.options import (
     STYLE,
     VARIATION,
     VARIATION_SEED,
+    VARIETY,
     parse_extend,
     parse_lora,
     parse_size,
@@ -139,6 +140,7 @@ def paint(
     extend: str | None = EXTEND,
     variation: float | None = VARIATION,
     variation_seed: int | None = VARIATION_SEED,
+    variety: float | None = VARIETY,
     prediction: str | None = PREDICTION,
     attention: str = typer.Option(
         "native", help=t("native (SDPA) or xformers.", "native（SDPA）或 xformers。")
@@ -160,7 +162,7 @@ def paint(
         "lora_partial": lora_partial or None,
         "negative_prompt": negative, "sampler": sampler, "init_image": str(init_image) if init_image else None, "strength": strength,
         "prediction": prediction, "mask": str(mask) if mask else None, "extend": parse_extend(extend), "variation": variation,
-        "variation_seed": variation_seed, "verify": verify or None, "keep_packed": keep_packed or None,
+        "variation_seed": variation_seed, "verify": verify or None, "variety": variety, "keep_packed": keep_packed or None,
     }  # fmt: skip
     requests = batch.requests(prompt, prompts, fields)
     hang = batch.Saver(_destination(out, sum(one.count for one in requests), overwrite), requests, upscale)

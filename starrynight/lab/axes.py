@@ -14,7 +14,7 @@ KIND = Text("axis", "坐标轴")
 # What an axis may be, with the type of its values. "lora" is the weight of the request's first LoRA.
 FIELDS: dict[str, type] = {
     "steps": int, "guidance": float, "seed": int, "style": str, "precision": str, "sampler": str,
-    "strength": float, "variation": float, "lora": float,
+    "strength": float, "variation": float, "variety": float, "lora": float,
 }  # fmt: skip
 MAX_PICTURES = 400
 NONE = "none"  # the value of an axis of names that leaves the field out

@@ -27,7 +27,7 @@ _DEFAULTS = PaintRequest(prompt="-", seed=0).to_dict() | YOUNGER
 _MODEL_DEPENDENT = ("model", "steps", "guidance", "seed")  # their defaults differ from model to model
 _OPTIONS = {name: "--" + name.removesuffix("_prompt").replace("_", "-") for name in (
     "model", "steps", "guidance", "seed", "negative_prompt", "style", "precision", "sampler", "init_image", "strength",
-    "prediction", "mask", "extend", "variation", "variation_seed",
+    "prediction", "mask", "extend", "variation", "variation_seed", "variety",
 )}  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def check(request: PaintRequest, model: ModelSpec) -> None:
 def _check_remote(request: PaintRequest, model: ModelSpec) -> None:
     check_local(
         model, precision=request.precision != "auto", sampler=request.sampler, prediction=request.prediction,
-        loras=request.loras, mask=request.mask, extend=request.extend, variation=request.variation, verify=request.verify,
+        loras=request.loras, mask=request.mask, extend=request.extend, variation=request.variation, variety=request.variety, verify=request.verify,
         keep_packed=request.keep_packed,
     )  # fmt: skip
 

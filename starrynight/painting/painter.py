@@ -37,6 +37,7 @@ from starrynight.painting.blending import Blend
 from starrynight.painting.canvas import Canvas, canvas_of
 from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
+from starrynight.painting.variety import Annealing, annealed
 from starrynight.progress import OnProgress
 from starrynight.prompt_syntax import Words
 from starrynight.request import PaintRequest
@@ -224,6 +225,10 @@ class Painter:
         read = checking.words_of(request, self.model.spec, seed)
         words, remarks = self._call(pipeline, request, read, seed, canvas)
         raised: list[BaseException] = []  # by on_step: no fault of the model's
+        annealing = None
+        if request.variety:
+            start = 1.0 if request.init_image is None else request.strength
+            annealing = Annealing(request.variety, seed, partial(_steps, pipeline), start)
 
         def after_step(*state: Any) -> None:
             if on_step is not None:
@@ -241,6 +246,8 @@ class Painter:
             self.guard.attach_to_scheduler(scheduler, after_step)
             if canvas is not None and canvas.mask is not None:
                 Blend(pipeline, canvas.mask).attach_to_scheduler(scheduler)
+            if annealing is not None:
+                annealing.attach_to_scheduler(scheduler)
             source = call_arguments(pipeline, generator=generator(seed))
             other = (
                 None if not request.variation else (generator(request.variation_seed or 0), request.variation)
@@ -249,7 +256,12 @@ class Painter:
                 return _pixels(pipeline(**words, **source), self.guard)
 
         self._sample = self._as_sample(request, words, seed)
-        with library_errors(self.model.path, raised), emphasis.applied(pipeline, *read):
+        name = Text(self.model.spec.en, self.model.spec.zh)
+        with (
+            library_errors(self.model.path, raised),
+            emphasis.applied(pipeline, *read),
+            annealed(denoiser(pipeline), annealing, name),
+        ):
             pixels = self.guard.watch(paint)
         pixels = pixels if canvas is None else canvas.over(pixels)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
@@ -312,8 +324,8 @@ class Painter:
     def _as_sample(
         self, request: PaintRequest, words: dict[str, Any], seed: int
     ) -> calibrate.CalibrationSample | None:
-        """The picture as a calibration sample; None for img2img and under a LoRA, which calibration cannot repeat."""
-        if request.loras or request.init_image is not None:
+        """The picture as a calibration sample; None for img2img, under a LoRA and with variety, which calibration cannot repeat."""
+        if request.loras or request.init_image is not None or request.variety:
             return None
         return calibrate.CalibrationSample(
             words["prompt"], request.width, request.height, request.steps, request.guidance, seed,

@@ -167,6 +167,12 @@ def seed_row() -> None:
         )  # fmt: skip
 
 
+def variety_field() -> dict[str, float]:
+    """How much more the seeds differ; nothing where it is 0."""
+    variety = st.session_state.get("variety", 0.0)
+    return {"variety": variety} if variety else {}
+
+
 def variation_field() -> dict[str, float]:
     """How far the pictures go from the locked seed's own; nothing where it is drawn anew."""
     state = st.session_state
@@ -183,6 +189,9 @@ def more_settings() -> None:
     keep: dict[str, Any] = {"persist_state": "session"}
     with st.expander(t("more"), key="more"):
         origin.uploader()
+        st.slider(
+            t("variety"), 0.0, 1.0, step=0.05, key=initial("variety", 0.0), help=t("variety.help"), **keep
+        )
         lines.box()
         loras.show()
         st.text_input(
@@ -241,7 +250,7 @@ def read_form() -> dict[str, Any]:
         "lora_partial": bool(state.get("loras") and state.get("lora_partial")) or None,
         "prediction": None if model.habits.own_flow or chosen == "auto" else chosen,
     }  # fmt: skip
-    fields |= origin.fields() | variation_field()
+    fields |= origin.fields() | variation_field() | variety_field()
     if not state.get("locked"):
         state["seed_next"] = str(random_seed())
     return fields
@@ -270,8 +279,9 @@ def fill_form(fields: Mapping[str, Any]) -> None:
     for field, low, high, kind in (("steps", 1, MAX_STEPS, int), ("guidance", 0.0, MAX_GUIDANCE, float)):
         if isinstance(value := fields.get(field), int | float):
             state[f"{field}/{model.name}"] = kind(min(max(value, low), high))
-    variation = fields.get("variation")
-    state["variation"] = min(max(float(variation), 0.0), 1.0) if isinstance(variation, int | float) else 0.0
+    for name in ("variation", "variety"):
+        share = fields.get(name)
+        state[name] = min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) else 0.0
     origin.fill(fields)
     if fields.get("precision") in PRECISIONS:
         state["precision"] = fields["precision"]

@@ -34,7 +34,7 @@ def form() -> dict[str, Any]:
         "width": width, "height": height, "steps": state[f"steps/{model.name}"],
         "guidance": state[f"guidance/{model.name}"], "seed": state["seed"], "locked": bool(state.get("locked")),
         "count": state["count"], "precision": state.get("precision", "auto"),
-        "prediction": state.get("prediction", "auto"), "variation": state.get("variation", 0.0),
+        "prediction": state.get("prediction", "auto"), "variation": state.get("variation", 0.0), "variety": state.get("variety", 0.0),
         "strength": state.get("strength", origin.STRENGTH), **origin.draft(),
     }  # fmt: skip
 

@@ -24,7 +24,7 @@ from starrynight.web.shared import counted, initial, language, style_names, t, u
 MOST = 36  # pictures of a grid on the page; `starry grid` takes up to 400
 VALUES = {  # what an axis begins with
     "steps": "2, 4, 8", "guidance": "1, 2, 4", "seed": "1..3", "sampler": "euler, heun", "strength": "0.3, 0.6, 0.9",
-    "variation": "0, 0.2, 0.4", "lora": "0, 0.5, 1",
+    "variation": "0, 0.2, 0.4", "variety": "0, 0.5, 1", "lora": "0, 0.5, 1",
 }  # fmt: skip
 NOTHING = "-"  # instead of the second axis
 
