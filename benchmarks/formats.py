@@ -1,22 +1,25 @@
 """What each weight format costs: format × family, loaded from a file that is written here, against float32.
 
     python benchmarks/formats.py            prints the table of docs/models.md
-    python benchmarks/formats.py Q4_K       only the formats whose name holds a word
+    python benchmarks/formats.py Q4_K       only the rows whose family and format hold a word
 
-Z-Image is Firefly, trained; Flux and SDXL are tiny and random, so their pictures say only that the numbers arrive. Each file
+Z-Image is Firefly, trained; the others are small and random, so their pictures say only that the numbers arrive. Every matrix
+of the wide Z-Image and of its text encoder has rows of a multiple of 256 numbers, so that K types are what they say. Each file
 is painted twice: computed in bfloat16, and in float32 from a file of the same numbers multiplied out. Two seeds, two steps for
 the tiny models, eight for Firefly; the worse PSNR of the two counts. "of the plain model": float32 from the quantised
 numbers against float32 from the numbers before quantising, which is the price of the format itself. "In memory": bytes of the
-denoiser multiplied out to bfloat16, and kept packed; "same": whether the kept one paints the same pictures, bit for bit.
+component multiplied out to bfloat16, and kept packed; "same": whether the kept one paints the same pictures, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -27,11 +30,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import test_ledger
 import test_loading
+import test_packed
 import tiny
 
 from starrynight.errors import StarryError
 from starrynight.fitting import blocks
-from starrynight.models import catalogue, load, precision_plan
+from starrynight.models import catalogue, load, precision_plan, registry
 from starrynight.models.catalogue import SHIPPED
 from starrynight.numerics.certify import psnr
 from starrynight.painting import offload
@@ -46,6 +50,11 @@ SCALED = {
     "int8 (comfy_quant)": "int8",
 }
 GGUF = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q5_0", "Q4_0")  # quantised as ``starry fit`` does
+OF_ENCODERS = (
+    "bfloat16",
+    "fp8 e4m3, plain",
+    "fp8 scaled (comfy_quant)",
+)  # and GGUF: what text encoders are published in
 K_BLOCK, BLOCK = 256, 32  # numbers that rows must fill; a matrix that does not fill a K type's is in Q8_0
 
 
@@ -70,8 +79,9 @@ def written(state: State, folder: Path) -> Iterator[tuple[str, Path, State]]:
     yield "bitsandbytes int8", save(stored, folder / "bnb.safetensors"), meant
     for kind in GGUF:
         path = folder / f"{kind}.gguf"
+        encoder = "layers.0.self_attn.q_proj.weight" in state
         if not kind.endswith("_K") or any(t.dim() == 2 and t.shape[1] % K_BLOCK == 0 for t in state.values()):
-            yield f"GGUF {kind}", path, write_gguf(path, state, kind)
+            yield f"GGUF {kind}", path, write_gguf(path, state, kind, "qwen3" if encoder else "lumina2")
 
 
 def bitsandbytes(state: State) -> tuple[State, State]:
@@ -87,10 +97,13 @@ def bitsandbytes(state: State) -> tuple[State, State]:
     return stored, meant
 
 
-def write_gguf(path: Path, state: State, kind: str) -> State:
-    """Matrices whose rows fill blocks in ``kind``, the rest in float32; returns the numbers meant."""
-    writer, meant = gguf.GGUFWriter(path, "lumina2"), {}
-    for name, tensor in state.items():
+def write_gguf(path: Path, state: State, kind: str, arch: str) -> State:
+    """Matrices whose rows fill blocks in ``kind``, the rest in float32; returns the numbers meant. A text encoder's tensors are
+    named as llama.cpp names them.
+    """
+    writer, meant = gguf.GGUFWriter(path, arch), {}
+    written_as = test_packed.llama_names(state, arch) if arch == "qwen3" else state
+    for (name, tensor), said in zip(state.items(), written_as, strict=True):
         own = (
             kind
             if (tensor.dim() == 2 and tensor.shape[1] % K_BLOCK == 0) or not kind.endswith("_K")
@@ -98,10 +111,10 @@ def write_gguf(path: Path, state: State, kind: str) -> State:
         )
         if tensor.dim() == 2 and tensor.shape[1] % BLOCK == 0:
             data = blocks.quantise(tensor, own).numpy()
-            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[own])
+            writer.add_tensor(said, data, raw_dtype=gguf.GGMLQuantizationType[own])
             meant[name] = torch.from_numpy(gguf.quants.dequantize(data, gguf.GGMLQuantizationType[own]))
         else:
-            writer.add_tensor(name, np.ascontiguousarray(tensor.float().numpy()))
+            writer.add_tensor(said, np.ascontiguousarray(tensor.float().numpy()))
             meant[name] = tensor.float()
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -124,11 +137,12 @@ def save(state: State, path: Path) -> Path:
 
 
 def pictures(
-    path: Path, base: Path, precision: str, steps: int, budget: int | None = None
+    path: Path, base: Path, part: str, precision: str, steps: int, budget: int | None = None
 ) -> tuple[list[np.ndarray], int]:
-    """Two pictures, and the bytes of the denoiser in memory. With a ``budget`` of one byte, weights stay packed."""
-    spec = dataclasses.replace(catalogue.find(str(path), base=str(base)), smallest=64, largest=1024)
-    model = catalogue.resolve(spec)
+    """Two pictures, and the bytes of the ``part`` in memory. With a ``budget`` of one byte, weights stay packed."""
+    registry.write(registry.Entry("measured", str(base), {part: path}), overwrite=True)
+    spec = catalogue.find("measured") if part == "text_encoder" else catalogue.find(str(path), base=str(base))
+    model = catalogue.resolve(dataclasses.replace(spec, smallest=64, largest=1024))
     plan = precision_plan.choose(model, "cpu", precision, budget)
     painter = Painter(load.load(model, plan), model, plan, torch.device("cpu"), "resident")
     side = 256 if base == SHIPPED else 64
@@ -141,7 +155,7 @@ def pictures(
         count=2,
         guidance=2.0,
     )
-    size = offload.sizes(painter.pipeline)[load.denoiser_name(painter.pipeline)]
+    size = offload.sizes(painter.pipeline)[part]
     return [tiny.pixels_of(result) for result in painter.paint(request)], size
 
 
@@ -150,22 +164,54 @@ def worst(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     return min(psnr(error) or 0.0 for error in errors)
 
 
-def families(folder: Path) -> Iterator[tuple[str, Path, State, int]]:
+def wide_zimage() -> Any:
+    """Z-Image whose matrices have rows of a multiple of 256 numbers, but for the 16 of a patch; its text encoder's too."""
+    from diffusers import ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    pipeline = tiny.zimage()
+    torch.manual_seed(0)
+    pipeline.transformer = ZImageTransformer2DModel(
+        in_channels=4, dim=768, n_layers=1, n_refiner_layers=1, n_heads=6, n_kv_heads=6, cap_feat_dim=256,
+        axes_dims=[32, 48, 48], axes_lens=[256, 32, 32], rope_theta=256.0, t_scale=1000.0, qk_norm=True,
+    )  # fmt: skip
+    for name in ("x_pad_token", "cap_pad_token"):
+        torch.nn.init.normal_(getattr(pipeline.transformer, name), std=0.02)
+    pipeline.text_encoder = Qwen3Model(Qwen3Config(
+        vocab_size=len(pipeline.tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2, head_dim=32,
+        num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=512,
+    ))  # fmt: skip
+    return pipeline
+
+
+def families(folder: Path) -> Iterator[tuple[str, Path, str, State, int]]:
     firefly = load.load(
         catalogue.resolve("firefly"), precision_plan.choose(catalogue.resolve("firefly"), "cpu", "float32")
     )
-    yield "Z-Image (Firefly)", SHIPPED, dict(firefly.transformer.state_dict()), 8
+    yield "Z-Image (Firefly)", SHIPPED, "transformer", dict(firefly.transformer.state_dict()), 8
     flux = tiny.save("flux", folder / "flux")
-    yield "Flux (tiny)", flux, dict(tiny.flux().transformer.state_dict()), 2
+    yield "Flux (tiny)", flux, "transformer", dict(tiny.flux().transformer.state_dict()), 2
     tiny.FAMILIES["sdxl"](64).save_pretrained(folder / "sdxl", safe_serialization=True)
-    yield "SDXL (tiny)", folder / "sdxl", test_loading.sgm_layout(tiny.sdxl(64)), 2
+    yield "SDXL (tiny)", folder / "sdxl", "unet", test_loading.sgm_layout(tiny.sdxl(64)), 2
+    wide = wide_zimage()
+    wide.save_pretrained(folder / "wide", safe_serialization=True)
+    yield "Z-Image (wide)", folder / "wide", "transformer", dict(wide.transformer.state_dict()), 2
+    yield (
+        "Qwen3 text encoder (wide)",
+        folder / "wide",
+        "text_encoder",
+        dict(wide.text_encoder.state_dict()),
+        2,
+    )
 
 
-def row(path: Path, base: Path, steps: int, reference: list[np.ndarray], exact: list[np.ndarray]) -> str:
+def row(
+    path: Path, base: Path, part: str, steps: int, reference: list[np.ndarray], exact: list[np.ndarray]
+) -> str:
     """Loads, bytes in memory, the two figures of one file."""
     try:
-        computed, wide = pictures(path, base, "bfloat16", steps)
-        kept, narrow = pictures(path, base, "bfloat16", steps, budget=1)
+        computed, wide = pictures(path, base, part, "bfloat16", steps)
+        kept, narrow = pictures(path, base, part, "bfloat16", steps, budget=1)
     except StarryError as error:
         return f"refused: {type(error).__name__} | | | |"
     same = all(map(np.array_equal, computed, kept))
@@ -181,15 +227,22 @@ def main() -> None:
     )
     print("|---|---|--:|---|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as place:
-        for family, base, state, steps in families(Path(place)):
-            exact, _ = pictures(save(state, Path(place) / "plain.safetensors"), base, "float32", steps)
+        os.environ["STARRY_HOME"] = str(Path(place) / "home")
+        for family, base, part, state, steps in families(Path(place)):
+            exact: list[np.ndarray] = []
             for name, path, meant in written(state, Path(place)):
-                if sys.argv[1:] and not any(word in name for word in sys.argv[1:]):
+                if sys.argv[1:] and not any(word in f"{family} {name}" for word in sys.argv[1:]):
                     continue
+                if part == "text_encoder" and name not in OF_ENCODERS and not name.startswith("GGUF"):
+                    continue
+                if not exact:
+                    exact, _ = pictures(
+                        save(state, Path(place) / "plain.safetensors"), base, part, "float32", steps
+                    )
                 reference, _ = pictures(
-                    save(meant, Path(place) / "meant.safetensors"), base, "float32", steps
+                    save(meant, Path(place) / "meant.safetensors"), base, part, "float32", steps
                 )
-                said = row(path, base, steps, reference, exact)
+                said = row(path, base, part, steps, reference, exact)
                 print(f"| {family} | {name} | {path.stat().st_size:,} | {said}", flush=True)
 
 

@@ -242,6 +242,77 @@ def test_a_transformer_file_is_laid_over_its_base(zimage, fine_tune, home, tmp_p
     assert (next(painter.paint(PaintRequest(**ASK, guidance=2.0))).pixels == expected).all()
 
 
+WRAPPED = (
+    "",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "model.",
+    "module.",
+    "_orig_mod.",
+    "net.",
+)
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_what_a_wrapper_puts_before_all_names_changes_nothing(zimage, home, tmp_path, prefix, layout):
+    copy(zimage, home / "models" / "z-image-turbo")
+    own = safetensors.torch.load_file(weights(zimage))
+    named = original_layout(own, "") if layout == "original" else own
+    path = tmp_path / "one.safetensors"
+    safetensors.torch.save_file({prefix + name: tensor.contiguous() for name, tensor in named.items()}, path)
+    model = catalogue.resolve(str(path))
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "float32"))
+    for name, tensor in pipeline.transformer.state_dict().items():
+        assert torch.equal(tensor, own[name]), name
+
+
+def in_shards(folder: Path, state: dict[str, torch.Tensor]) -> None:
+    for number, names in enumerate((list(state)[::2], list(state)[1::2]), 1):
+        safetensors.torch.save_file(
+            {name: state[name].contiguous() for name in names},
+            folder / f"m-0000{number}-of-00002.safetensors",
+        )
+    places = {name: f"m-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(state)}
+    (folder / "m.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+@pytest.mark.parametrize("held", ["a file", "shards", "a component"])
+def test_a_folder_with_one_weight_file_is_that_file(zimage, home, tmp_path, held):
+    copy(zimage, home / "models" / "z-image-turbo")
+    state = safetensors.torch.load_file(weights(zimage))
+    folder = tmp_path / "it"
+    if held == "a component":
+        shutil.copytree(zimage / "transformer", folder)
+    else:
+        folder.mkdir()
+        in_shards(folder, state) if held == "shards" else safetensors.torch.save_file(
+            original_layout(state, ""), folder / "z.safetensors"
+        )
+    model = catalogue.resolve(str(folder))
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "float32"))
+    for name, tensor in pipeline.transformer.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_a_folder_with_none_or_several_says_what_to_name(zimage, tmp_path):
+    state = safetensors.torch.load_file(weights(zimage))
+    for name, files_, words in (
+        ("none", {}, "holds no weight file; give"), ("several", {"a.safetensors": 1, "b.gguf": 1}, r"2 models \(a.safetensors, b.gguf\)"),
+        ("bare shards", None, "shards without their list; download"),
+    ):  # fmt: skip
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files_ or ():
+            (folder / file).write_bytes(b"x")
+        if files_ is None:
+            in_shards(folder, state)
+            (folder / "m.safetensors.index.json").unlink()
+        with pytest.raises(BadFile, match=words):
+            catalogue.find(str(folder))
+
+
 def test_kook_is_read_from_the_models_folder(zimage, fine_tune, home):
     copy(zimage, home / "models" / "z-image-turbo")
     assert not catalogue.is_here(catalogue.find("kook-zimage-turbo"))

@@ -509,3 +509,62 @@ def test_weights_for_text_encoder_and_denoiser(pipelines, tmp_path):
                 module.weight - before[name], torch.full_like(module.weight, factor), atol=1e-6
             )
     assert all(torch.equal(module.weight, before[name]) for name, module in layers.items())
+
+
+def test_a_quantised_lora_is_refused_by_the_tensors_name(pipelines, tmp_path):
+    """Whole numbers mean nothing without their scales."""
+    family, component, layer = LINEAR
+    module = pipelines[family].components[component].get_submodule(layer)
+    for dtype in (torch.int8, torch.uint8, torch.int32, torch.complex64):
+        parts = {n: (100 * part).to(dtype) for n, part in lora_parts(module.weight.detach()).items()}
+        path = tmp_path / "whole.safetensors"
+        save_file({f"{component}.{layer}.{name}": part for name, part in parts.items()}, path)
+        with (
+            pytest.raises(BadFile, match=rf"{layer}.lora_\w+.weight in {str(dtype)[6:]}"),
+            lora.applied(pipelines[family], [(str(path), 1.0)], "it"),
+        ):
+            pass
+
+
+NO_LORAS = {
+    "A1111's embedding": ({"emb_params": (2, 768)}, "a textual inversion, not a LoRA"),
+    "SDXL's embedding": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "a textual inversion, not a LoRA"),
+    "diffusers' embedding": ({"<cat>": (1, 768)}, "a textual inversion, not a LoRA"),
+    "old embedding": ({"string_to_param.*": (2, 768)}, "a textual inversion, not a LoRA"),
+    "ControlNet": ({"controlnet_blocks.0.weight": (4, 4), "transformer_blocks.0.attn.to_q.weight": (4, 4)}, "ControlNet, not a LoRA"),
+    "autoencoder": ({"decoder.conv_in.weight": (8, 4, 3, 3), "encoder.conv_in.weight": (8, 3, 3, 3), "decoder.mid_block.x": (1,)},
+                    "not a LoRA"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_LORAS)
+def test_a_file_that_is_no_lora_is_told_what_it_is(pipelines, tmp_path, kind):
+    shapes, words = NO_LORAS[kind]
+    path = tmp_path / "thing.safetensors"
+    save_file({name: torch.ones(*shape) for name, shape in shapes.items()}, path)
+    with (
+        pytest.raises(Unfit, match=words) as caught,
+        lora.applied(pipelines[LINEAR[0]], [(str(path), 1.0)], "it"),
+    ):
+        pass
+    assert "made for another model" not in caught.value.en
+
+
+@pytest.mark.parametrize("fault", ["a dimension more", "alpha of two numbers", "another width"])
+def test_layers_of_the_models_names_that_fit_none_are_told_so(pipelines, tmp_path, fault):
+    family, component, layer = LINEAR
+    module = pipelines[family].components[component].get_submodule(layer)
+    parts = lora_parts(module.weight.detach())
+    if fault == "a dimension more":
+        parts = {name: part[None] for name, part in parts.items()}
+    elif fault == "another width":
+        parts["lora_down.weight"] = draw(RANK, module.weight.shape[1] + 1)
+    else:
+        parts["alpha"] = torch.ones(2)
+    path = tmp_path / "odd.safetensors"
+    save_file({f"{component}.{layer}.{name}": part.contiguous() for name, part in parts.items()}, path)
+    with (
+        pytest.raises(Unfit, match="by name, but their parts or shapes"),
+        lora.applied(pipelines[family], [(str(path), 1.0)], "it"),
+    ):
+        pass

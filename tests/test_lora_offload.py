@@ -1,7 +1,8 @@
-"""A merged LoRA under both kinds of offloading and under emulated float16: the picture of a model whose file holds the sum."""
+"""A LoRA of every kind under both kinds of offloading and under emulated float16: the picture of a model whose file holds the sum."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from test_lora_kinds import KINDS
 from test_painter import _unnumber
 
 from starrynight.models import catalogue, load, precision_plan
@@ -20,35 +22,34 @@ from starrynight.request import PaintRequest
 
 LAYER = "layers.0.attention.to_q"
 CPU = torch.device("cpu")
+PLACES = {"model": ("model", False), "sequential": ("sequential", False), "emulated": ("resident", True)}
+# Largest difference of a pixel: kinds are computed in float32 and here in float64, which may round to another float16.
+ALIKE = {False: 2e-4, True: 4e-3}
+
+
+def weights_of(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    return file, load_file(file)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A tiny Z-Image; and the same with a difference added to one weight in its file. That weight is one of float16, so that
-    the sum is rounded once in both.
-    """
-    plain, summed = (tiny.save("zimage", tmp_path_factory.mktemp(name)) for name in ("plain", "summed"))
-    for folder, share in ((plain, 0.0), (summed, 1.0)):
-        (file,) = (folder / "transformer").glob("*.safetensors")
-        weights = load_file(file)
-        weight = weights[f"{LAYER}.weight"].half().float()
-        weights[f"{LAYER}.weight"] = weight + share * difference(weight.shape)
-        save_file(weights, file)
-    return plain, summed
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Z-Image, one weight of which is of float16, so that its sum with a LoRA is rounded once."""
+    place = tiny.save("zimage", tmp_path_factory.mktemp("plain"))
+    file, weights = weights_of(place)
+    weights[f"{LAYER}.weight"] = weights[f"{LAYER}.weight"].half().float()
+    save_file(weights, file)
+    return place
 
 
-def difference(shape: torch.Size) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+@pytest.fixture(scope="module")
+def painters(folder: Path) -> dict[str, Painter]:
+    return {name: painter_of(folder, *place) for name, place in PLACES.items()}
 
 
-@pytest.fixture
-def lora(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("STARRY_HOME", str(tmp_path))
-    (tmp_path / "loras").mkdir()
-    (file,) = (folders[0] / "transformer").glob("*.safetensors")
-    shape = load_file(file)[f"{LAYER}.weight"].shape
-    save_file({f"diffusion_model.{LAYER}.diff": difference(shape)}, tmp_path / "loras" / "sum.safetensors")
-    return "sum"
+@pytest.fixture(scope="module")
+def before(painters: dict[str, Painter]) -> dict[str, np.ndarray]:
+    return {name: one(painter) for name, painter in painters.items()}
 
 
 def painter_of(folder: Path, arrangement: str = "resident", emulated: bool = False) -> Painter:
@@ -77,16 +78,25 @@ def one(painter: Painter, loras: tuple[tuple[str, float], ...] = ()) -> np.ndarr
     return tiny.pixels_of(next(painter.paint(request)))
 
 
-@pytest.mark.parametrize(
-    ("arrangement", "emulated"), [("model", False), ("sequential", False), ("resident", True)]
-)
-def test_a_merged_lora_is_the_sum_in_the_file(
-    folders: tuple[Path, Path], lora: str, arrangement: str, emulated: bool
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lora_of_any_kind_is_the_sum_in_the_file(
+    folder: Path, painters: dict[str, Painter], before: dict[str, np.ndarray], kind: str, tmp_path: Path
 ) -> None:
-    plain, summed = folders
-    painter = painter_of(plain, arrangement, emulated)
-    before = one(painter)
-    worn = one(painter, ((lora, 1.0),))
-    assert np.abs(worn - one(painter_of(summed, emulated=emulated))).max() < 2e-5
-    assert np.abs(worn - before).max() > 1e-3
-    assert (one(painter) == before).all()  # taken off without a trace
+    summed = Path(shutil.copytree(folder, tmp_path / "summed"))
+    file, weights = weights_of(summed)
+    original = weights[f"{LAYER}.weight"]
+    parts, wanted = KINDS[kind](original)
+    save_file(
+        {f"transformer.{LAYER}.{name}": part for name, part in parts.items()}, tmp_path / "kind.safetensors"
+    )
+    exact = original.double() + wanted(
+        {name: part.double() for name, part in parts.items()}, original.double()
+    )
+    weights[f"{LAYER}.weight"] = exact.float()
+    save_file(weights, file)
+    of_sum = {emulated: one(painter_of(summed, emulated=emulated)) for emulated in ALIKE}
+    for name, (_, emulated) in PLACES.items():
+        applied = one(painters[name], ((str(tmp_path / "kind.safetensors"), 1.0),))
+        assert np.abs(applied - of_sum[emulated]).max() < ALIKE[emulated], name
+        assert np.abs(applied - before[name]).max() > 2 * ALIKE[emulated], name
+        assert (one(painters[name]) == before[name]).all(), name  # taken off without a trace

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.errors import Unfit
+from starrynight.i18n import Text
+from starrynight.models import recognition
 from starrynight.models.adapter_file import AdapterLayer, layers_of, read_layers
 from starrynight.models.adapter_kinds import bias_difference, kind_of, label_of, scale_of, weight_difference
 from starrynight.models.adapter_names import LayerNames, Piece
@@ -73,6 +75,8 @@ def read(pipeline: Any, path: Path, lora: Lora, model: str, partial_fit: bool = 
         tuple(sorted(Counter(label_of(layer) for layer, _ in placed).items())),
         sum(layer.is_zero for layer, _ in placed),
     )  # fmt: skip
+    if not fit.fit:
+        raise _fits_nothing(path, fit, model, any(names.find(layer.stem) for layer in left))
     _check(fit, left, model, partial_fit)
     return Adapter(path, fit.weights, tuple(placed), fit)
 
@@ -138,12 +142,6 @@ def _check(fit: Fit, left: Sequence[AdapterLayer], model: str, partial_fit: bool
             f"LoRA“{fit.file}”含有{refused.zh}，此处不支持（{fit.layers} 层中可用 {fit.fit} 层）；可用 --lora-partial "
             "略去该部分，或换一个版本。",
         )
-    if not fit.fit:
-        raise Unfit(
-            f"The LoRA “{fit.file}” fits no layer of {model}; it was made for another model. Its layers have names such as "
-            f"{fit.left[0]}.",
-            f"LoRA“{fit.file}”与 {model} 的任何一层都不匹配；它是为别的模型训练的。其层名如 {fit.left[0]}。",
-        )
     if 2 * fit.fit < fit.layers and not partial_fit:
         said = fit.message()
         raise Unfit(
@@ -151,6 +149,31 @@ def _check(fit: Fit, left: Sequence[AdapterLayer], model: str, partial_fit: bool
             "fits, add --lora-partial.",
             f"LoRA“{fit.file}”与 {model} 大多不匹配：{said.zh}。它多半是为别的模型训练的；若仍要使用匹配的部分，请加 --lora-partial。",
         )
+
+
+def _fits_nothing(path: Path, fit: Fit, model: str, named: bool) -> Unfit:
+    """Why no layer fits: the file is no LoRA, its layers have names of the model and other parts or shapes, or other names."""
+    found = recognition.of_file(path)
+    if found.kind not in ("lora", "unknown"):
+        en, zh = found.title
+        instead = {
+            "embedding": Text("textual inversions are not applied here; describe it in words", "此处不支持文本反转嵌入；请改用文字描述"),
+        }.get(found.kind, Text("give a LoRA, or load a model with --model", "请给出 LoRA；模型请用 --model 载入"))  # fmt: skip
+        return Unfit(
+            f"“{fit.file}” is {en}, not a LoRA; {instead.en}.",
+            f"“{fit.file}”是{zh}，不是 LoRA；{instead.zh}。",
+        )
+    if named:
+        return Unfit(
+            f"The LoRA “{fit.file}” has layers of {model} by name, but their parts or shapes fit none of them, such as "
+            f"{fit.left[0]}; it is damaged or made for another size of the model.",
+            f"LoRA“{fit.file}”的层名属于 {model}，但其内容或形状无一匹配，例如 {fit.left[0]}；它已损坏，或是为另一尺寸的模型训练的。",
+        )
+    return Unfit(
+        f"The LoRA “{fit.file}” fits no layer of {model}; it was made for another model. Its layers have names such as "
+        f"{fit.left[0]}.",
+        f"LoRA“{fit.file}”与 {model} 的任何一层都不匹配；它是为别的模型训练的。其层名如 {fit.left[0]}。",
+    )
 
 
 def _converted(pipeline: Any, layers: Mapping[str, AdapterLayer]) -> dict[str, AdapterLayer] | None:

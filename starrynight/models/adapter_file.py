@@ -96,7 +96,7 @@ class AdapterLayer:
 def read_layers(path: Path) -> dict[str, AdapterLayer]:
     """The layers of a LoRA file by the names that the file gives them.
 
-    Raises BadFile for a file without tensors, and for one with NaN or Inf, naming the tensor; and as ``weights.header``.
+    Raises BadFile for a file without tensors, and for one with NaN, Inf or whole numbers, naming the tensor; and as ``weights.header``.
     """
     entries = header(path)
     metadata = entries.pop("__metadata__", {})
@@ -114,6 +114,7 @@ def read_layers(path: Path) -> dict[str, AdapterLayer]:
             f"LoRA“{path.name}”里没有任何张量；请重新下载。",
         )
     _check_finite(path, tensors)
+    _check_floats(path, tensors)
     return layers_of(tensors, metadata)
 
 
@@ -162,6 +163,21 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             f"The LoRA “{path.name}” holds NaN or Inf in {broken[0]}{more}, so every picture with it would break; "
             "take another version of it.",
             f"LoRA“{path.name}”的 {broken[0]} 等 {len(broken)} 个张量含有 NaN 或 Inf，用它画什么都会坏；请换一个版本。",
+        )
+
+
+def _check_floats(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises BadFile for numbers that are no floats: a quantised LoRA, whose scales would be passed over."""
+    whole = [
+        name for name, tensor in tensors.items()
+        if not tensor.is_floating_point() and not name.endswith((".alpha", ".on_input")) and _split(name, set())[1]
+    ]  # fmt: skip
+    if whole:
+        kind = str(tensors[whole[0]].dtype)[6:]
+        raise BadFile(
+            f"The LoRA “{path.name}” holds {whole[0]} in {kind}, which is no float that can be added to a weight; take its "
+            "bfloat16, float16 or float32 version.",
+            f"LoRA“{path.name}”的 {whole[0]} 以 {kind} 存储，不是可加到权重上的浮点数；请改用它的 bfloat16、float16 或 float32 版本。",
         )
 
 

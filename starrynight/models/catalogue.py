@@ -364,10 +364,7 @@ def _like(source: object, unknown: ModelSpec) -> ModelSpec:
 
 def _local(path: Path, base: str | None) -> ModelSpec:
     if path.is_dir() and not (path / "model_index.json").is_file():
-        raise BadFile(
-            f"“{path}” holds no model_index.json, so it is not a diffusers model.",
-            f"“{path}”里没有 model_index.json，不是 diffusers 模型文件夹。",
-        )
+        path = recognition.only_file(path)
     listed = path.name.endswith(weights.INDEX)
     if path.is_file() and path.suffix.lower() not in recognition.SUFFIXES and not listed:
         quantisation.refuse_suffix(path)

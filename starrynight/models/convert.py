@@ -8,6 +8,7 @@ row numbers also tell which rows of a packed weight (``kept``) a parameter is: s
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -192,10 +193,19 @@ def _ways(network: nn.Module, expected: Mapping[str, Tensor], shapes: Mapping[st
         yield lambda state: {
             name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
         }
+    before = os.path.commonprefix(list(shapes)).rpartition(".")  # noqa: RUF071  (letters are compared)
+    lead = (
+        before[0] + before[1]
+    )  # converters know the makers' names, not what a wrapper put before all of them
     for converter in _converters(network, shapes):
-        with suppress(Exception):  # a converter meets a foreign layout with any error
-            converter(shapes)
-            yield converter
+        for given in dict.fromkeys(("", lead)):
+            with suppress(Exception):  # a converter meets a foreign layout with any error
+                converter(_without(given, shapes))
+                yield lambda state, converter=converter, given=given: converter(_without(given, state))
+
+
+def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def _converters(network: nn.Module, stored: Mapping[str, Tensor]) -> Iterator[Any]:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from starrynight.errors import Unfit
+from starrynight.errors import BadFile, Unfit
 from starrynight.i18n import Text
-from starrynight.models.weights import header
+from starrynight.models.weights import INDEX, header
+from starrynight.text import excerpt
 
 SUFFIXES = (".safetensors", ".gguf")
 MODEL_KINDS = ("transformer", "unet")
@@ -42,6 +43,9 @@ PREFIXES = re.compile(
     r"|cond_stage_model\.(?:transformer\.|model\.)?|conditioner\.embedders\.\d+\.(?:transformer\.|model\.)?"
     r"|(?:transformer|unet)\.(?!text_model\.|resblocks\.|wte\.)|text_encoder(?:_\d)?\."
 )
+
+# torch's DataParallel and compile, Lightning and the like, which stay in the names where a whole module was saved.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "dit.", "transformer.", "unet.")
 
 ADAPTER = re.compile(
     r"[._]lora[._](?:A|B|down|up|mid|magnitude)|\.(?:lokr_w|hada_w|hada_t|oft_blocks|oft_diag|dora_scale|a1\.weight|diff$|diff_b$)"
@@ -213,8 +217,16 @@ def of_shapes(path: Path, shapes: Mapping[str, Sequence[int]]) -> FileKind:
         groups.setdefault(prefix, {})[name.removeprefix(prefix)] = shape
     parts = [part for prefix, own in groups.items() if (part := _network(prefix, own))]
     if not parts:  # a prefix that means nothing here, such as that of CLIP's own "transformer."
-        parts = [_network("", shapes) or Part("unknown")]
+        parts = [_network("", shapes) or _wrapped(shapes) or Part("unknown")]
     return FileKind(path, tuple(parts))
+
+
+def _wrapped(shapes: Mapping[str, Sequence[int]]) -> Part | None:
+    """The network of a file whose names all begin with what a wrapper of the training put before them."""
+    prefix = next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in shapes)), None)
+    if prefix is None:
+        return None
+    return _network(prefix, {name.removeprefix(prefix): shape for name, shape in shapes.items()})
 
 
 def _network(prefix: str, shapes: Mapping[str, Sequence[int]]) -> Part | None:
@@ -241,6 +253,39 @@ def _unet(shapes: Mapping[str, Sequence[int]]) -> str:
         return "Stable Diffusion XL"
     words = next((shape for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), [0, 0])
     return "Stable Diffusion 2" if words[-1] == 1024 else "Stable Diffusion 1"
+
+
+def only_file(folder: Path) -> Path:
+    """The one weight file, or list of shards, in a folder that is no diffusers model. Raises BadFile where there is none or
+    there are several.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    lists = [file for file in files if file.name.endswith(INDEX)]
+    whole = [file for file in files if file.suffix.lower() in SUFFIXES and not SHARD.search(file.stem)]
+    shards = [file for file in files if SHARD.search(file.stem)]
+    if len(lists) + len(whole) == 1 and (lists or not shards):
+        return (lists + whole)[0]
+    found = lists + whole
+    if found:
+        names = ", ".join(excerpt(file.name) for file in found[:3]) + (", …" if len(found) > 3 else "")
+        why = Text(
+            f"and holds {len(found)} models ({names}); name one of them",
+            f"其中有 {len(found)} 个模型（{names}）；请指明其中之一",
+        )
+    elif shards:
+        why = Text(
+            f"and holds shards without their list; download their …{INDEX} too",
+            f"其中是缺少清单的分片；请一并下载 …{INDEX}",
+        )
+    else:
+        why = Text(
+            "and holds no weight file; give a folder or a file of a model",
+            "其中也没有权重文件；请给出模型的文件夹或文件",
+        )
+    raise BadFile(
+        f"“{folder}” holds no model_index.json, so it is not a diffusers model, {why.en}.",
+        f"“{folder}”里没有 model_index.json，不是 diffusers 模型文件夹，{why.zh}。",
+    )
 
 
 def check_is_file(path: Path) -> None:

@@ -29,7 +29,7 @@ CHECKPOINT_PARTS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """``marks``: prefixes of tensor names that must all occur (after ComfyUI's prefix, if ``base`` is set).
+    """``marks``: prefixes of tensor names that must all occur (after the network's prefix, if ``base`` is set).
 
     ``base``: the catalogue model whose pipeline a lone transformer replaces the transformer of. A whole
     checkpoint has none and takes its configurations from ``folder``. ``like``: the catalogue model with the
@@ -75,7 +75,8 @@ def recognise(path: Path) -> Layout:
     check_format(path, [path])
     shapes = recognition.shapes_of(path)
     keys, found = list(shapes), recognition.of_shapes(path, shapes)
-    bare = [key.removeprefix(COMFY_PREFIX) for key in keys]
+    prefix = found.denoiser.prefix if found.denoiser else COMFY_PREFIX
+    bare = [key.removeprefix(prefix) for key in keys]
     family = found.denoiser.family if found.denoiser else None
     for layout in LAYOUTS:
         names = bare if layout.base else keys
