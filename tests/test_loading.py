@@ -250,7 +250,6 @@ WRAPPED = (
     "model.",
     "module.",
     "_orig_mod.",
-    "net.",
 )
 
 

@@ -532,7 +532,7 @@ NO_LORAS = {
     "diffusers' embedding": ({"<cat>": (1, 768)}, "a textual inversion, not a LoRA"),
     "old embedding": ({"string_to_param.*": (2, 768)}, "a textual inversion, not a LoRA"),
     "ControlNet": ({"controlnet_blocks.0.weight": (4, 4), "transformer_blocks.0.attn.to_q.weight": (4, 4)}, "ControlNet, not a LoRA"),
-    "autoencoder": ({"decoder.conv_in.weight": (8, 4, 3, 3), "encoder.conv_in.weight": (8, 3, 3, 3), "decoder.mid_block.x": (1,)},
+    "autoencoder": ({"decoder.conv_in.weight": (8, 4, 3, 3), "encoder.conv_in.weight": (8, 3, 3, 3), "decoder.up_blocks.0.x": (1,)},
                     "not a LoRA"),
 }  # fmt: skip
 

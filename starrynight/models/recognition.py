@@ -45,7 +45,7 @@ PREFIXES = re.compile(
 )
 
 # torch's DataParallel and compile, Lightning and the like, which stay in the names where a whole module was saved.
-WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "dit.", "transformer.", "unet.")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "dit.", "transformer.", "unet.")
 
 ADAPTER = re.compile(
     r"[._]lora[._](?:A|B|down|up|mid|magnitude)|\.(?:lokr_w|hada_w|hada_t|oft_blocks|oft_diag|dora_scale|a1\.weight|diff$|diff_b$)"
@@ -185,6 +185,7 @@ _MARKS = tuple(
         ("vae", "AutoencoderKL", "decoder.conv_in. decoder.up_blocks."),
         ("embedding", "", "emb_params"),
         ("embedding", "", "clip_l clip_g"),
+        ("embedding", "", "string_to_param."),
         ("embedding", "", "<"),
     )
 )
