@@ -170,3 +170,23 @@ def test_a_list_is_painted_with_one_loaded_model(
     assert studios[0]._painter is painter
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert capsys.readouterr().out.count("✦") == 2
+
+
+def test_the_command_reads_a_list_and_wants_one_or_the_other(tmp_path: Path) -> None:
+    import os
+    import subprocess
+
+    def starry(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from starrynight.cli import main; main()", "paint", *words]
+        home = {"STARRY_HOME": str(tmp_path / "home"), "LANG": "en_US.UTF-8", "LC_ALL": "C.UTF-8"}
+        return subprocess.run(command, env=os.environ | home, input=given, capture_output=True, text=True)
+
+    neither = starry()
+    assert (neither.returncode, neither.stdout) == (2, "")
+    assert neither.stderr.count("\n") == 1
+    assert "--prompts" in neither.stderr
+    words = ["--prompts", "-", "--size", "128", "--steps", "1", "--here", "-o", str(tmp_path / "p.png")]
+    done = starry(*words, given="a moon\n# none\n江雪\n")
+    assert done.returncode == 0, done.stderr
+    assert "2 pictures of 2 prompts, 128×128" in done.stderr
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["p-1.png", "p-2.png"]

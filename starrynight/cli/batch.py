@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starrynight.picture import Picture
     from starrynight.request import PaintRequest
 
+PROMPT = typer.Argument(None, help=t("What to paint, in Chinese or English.", "要画什么，中文英文皆可。"))
 PROMPTS = typer.Option(
     None,
     "--prompts",
@@ -71,8 +72,8 @@ def requests(prompt: str | None, file: Path | None, fields: Mapping[str, Any]) -
     if file is None:
         if prompt is None:
             raise MissingField(
-                "Say what to paint, or name a list with --prompts FILE.",
-                "请写要画什么，或用 --prompts 文件 给出提示词列表。",
+                "PROMPT is missing; say what to paint, or name a list with --prompts FILE.",
+                "缺少 PROMPT；请写要画什么，或用 --prompts 给出提示词列表。",
             )
         return [studio.make_request(prompt=prompt, **fields)]
     if prompt is not None:

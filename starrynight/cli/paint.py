@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from starrynight.cli import batch
-from starrynight.cli.batch import PROMPTS
+from starrynight.cli.batch import PROMPT, PROMPTS
 from starrynight.cli.options import (
     EXTEND,
     GUIDANCE,
@@ -26,7 +26,6 @@ from starrynight.cli.options import (
     NEGATIVE,
     PRECISION,
     PREDICTION,
-    PROMPT,
     SAMPLER,
     SEED,
     SIZE,
