@@ -5,7 +5,8 @@ model reads: choices are made by the seed, tags leave, and what cannot be applie
 comes back unchanged.
 
 The syntax is that of AUTOMATIC1111's wiki ("Features: Attention/emphasis, Prompt editing, Extra networks"), of
-sd-dynamic-prompts ("SYNTAX.md"), of InvokeAI's compel and of ComfyUI (``embedding:``). Only ASCII brackets are syntax:
+sd-dynamic-prompts ("SYNTAX.md"), of InvokeAI's compel and of ComfyUI (``embedding:``). Tags of SwarmUI (<segment:face>), words of
+Regional Prompter (ADDCOL) and NovelAI's 1.5::word:: are found, and not applied. Only ASCII brackets are syntax:
 （星夜：1.3） is Chinese punctuation.
 """
 
@@ -21,7 +22,8 @@ from starrynight.text import excerpt
 
 BRACKET = 1.1  # the weight of (word); [word] has its reciprocal
 LEFT_OUT = ("break", "hypernet")
-PLAIN = ("choice", "schedule", "alternation", "braces", "wildcard", "embedding", "option", "and")
+PLAIN = ("choice", "schedule", "alternation", "braces", "wildcard", "embedding", "option", "and",
+         "swarm", "regional", "emphasis", "compel")  # fmt: skip
 DEEPEST = 8
 _COMMAS = (",", "，")
 _SEPARATORS = ",， \t\n"
@@ -29,17 +31,23 @@ CLOSING = {")": "(", "]": "[", "}": "{"}
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _COMPEL = re.compile(r"(?:(?P<number>\d{0,4}\.\d{1,4})|(?P<signs>\+{1,9}|-{1,9}))(?=[\s,;.!?)\]}|]|$)")
-_MANY = re.compile(r"(?P<low>\d+)(?:-(?P<high>\d+))?\$\$(?:(?P<joint>[^$|{}]*)\$\$)?")
+# {2$$…}, {1-3$$…}, {-2$$…} (1 to 2), {2-$$…} (2 to all), after the mark of a sampling that the seed replaces here
+_SAMPLING = re.compile(r"\s*[@~!](?=\S)")
+_MANY = re.compile(r"(?P<low>\d+)?(?P<to>-)?(?P<high>\d+)?\$\$(?:(?P<joint>[^$|{}]*)\$\$)?")
+_WHEN = re.compile(r":\s*[\d.]+(?:%|(?:\s*,\s*[\d.]+)+)\s*$")  # [a:b:50%], [a:b:0.3,0.7]
 _SHARE = re.compile(r"\s*(?P<share>\d+\.?\d*|\.\d+)::")
 _TOKEN = re.compile(
     r"""
     (?P<escape> \\[()\[\]{}] )
   | (?P<tag> <\s*(?P<tag_kind>lora|lyco|hypernet)\s*:(?P<tag_body>[^<>\n]*)> )
+  | (?P<swarm> <\s*[A-Za-z][\w-]*(?:\[[^\]<>\n]*\])?:(?!//)[^<>\n]*> )
+  | (?P<emphasis> (?<![\w:.])[+-]?(?:\d{1,3}(?:\.\d{0,4})?|\.\d{1,4})::(?!\d) | (?<=\s)::[+-]?\d+(?:\.\d+)?(?!\w) )
+  | (?P<compel> \)\.(?:blend|and|swap)\([^()\n]*\) | (?<![\w+])[^\W\d_]{2,}\+{2,9}(?!\w) )
   | (?P<embedding> (?<![\w-])embedding:[\w./\\-]*\w )
   | (?P<wildcard> (?<!\w)__(?!_)[\w*/.-]*?[\w*]__(?!\w) )
   | (?P<option> (?<!\S)--(?:ar|aspect|v|version|niji|style|stylize|s|chaos|c|q|quality|seed|no|iw|tile|weird|raw|sref|cref)
       (?!\S)(?:\s+[\d:.]+(?!\S))? )
-  | (?P<word> \b(?:BREAK|AND)\b )
+  | (?P<word> \b(?:BREAK|AND|ADDBASE|ADDCOL|ADDROW|ADDCOMM|COUPLE|MASK|AREA)\b )
   | (?P<bracket> [()\[\]{}] )
     """,
     re.VERBOSE,
@@ -55,7 +63,8 @@ class Construct:
     - "schedule": [from:to:0.5]; "alternation": [a|b].
     - "choice": {a|b}, with ``body`` between the braces; "braces": {word}, NovelAI's emphasis.
     - "wildcard": __name__; "embedding": embedding:name; "option": --ar 16:9.
-    - "break", "and": the words in capitals.
+    - "break", "and": the words in capitals. "regional": ADDCOL, COUPLE and the like.
+    - "swarm": <segment:face>; "emphasis": 1.5::, ::2; "compel": word++ without brackets, .blend(…).
     - "lora": <lora:name:0.8>, and "hypernet"; ``body`` is what follows the first colon.
     - "escape": a backslash before a bracket.
 
@@ -85,7 +94,10 @@ def find(text: str) -> list[Construct]:
         kind = token.lastgroup
         if kind == "word":
             if not shouted and not any(low < start < high for low, high in quoted):
-                found.append(Construct(token[0].lower(), start, end, token[0]))
+                word = token[0].lower()
+                found.append(
+                    Construct(word if word in ("break", "and") else "regional", start, end, token[0])
+                )
         elif kind == "tag":
             tag = "hypernet" if token["tag_kind"] == "hypernet" else "lora"
             found.append(Construct(tag, start, end, token[0], token["tag_body"], token.start("tag_body")))
@@ -124,7 +136,7 @@ def _group(text: str, start: int, end: int) -> Construct | None:
     elif text[start] == "[":
         if len(_split(body)) > 1:
             kind = "alternation"
-        elif _weighted(body):
+        elif _weighted(body) or _WHEN.search(body):
             kind = "schedule"
         else:
             kind, weight = "square", 1 / BRACKET
@@ -183,10 +195,11 @@ def choose(text: str, seed: int) -> str:
 
 
 def _chosen(body: str, draws: Iterator[float]) -> str:
+    body = _SAMPLING.sub("", body, count=1)
     head = _MANY.match(body)
     options = _split(body[head.end() :] if head else body)
-    low = int(head["low"]) if head else 1
-    high = int(head["high"] or low) if head else 1
+    low = int(head["low"] or 1) if head else 1
+    high = int(head["high"] or (len(options) if head["to"] else low)) if head else 1
     shares = [float(share["share"]) if (share := _SHARE.match(option)) else 1.0 for option in options]
     options = [_SHARE.sub("", option, count=1).strip() for option in options]
     many = min(low + int(next(draws) * (max(high, low) - low + 1)), len(options)) if head else 1

@@ -33,6 +33,26 @@ CONSTRUCTS = {
     "<lyco:a:1>, sea, <lora:b>, sky": (["lora", "lora"], "sea, sky", "sea, sky"),
     "sea<hypernet:x:1>sky": (["hypernet"], "sea sky", "sea sky"),
     r"miku \(vocaloid\)": (["escape", "escape"], "miku (vocaloid)", "miku (vocaloid)"),
+    "a lake <segment:face> <random:red,blue>": (
+        ["swarm", "swarm"],
+        "a lake <segment:face> <random:red,blue>",
+        "a lake <segment:face> <random:red,blue>",
+    ),
+    "<fromto[0.5]:a||b> <embed:x>": (
+        ["swarm", "swarm"],
+        "<fromto[0.5]:a||b> <embed:x>",
+        "<fromto[0.5]:a||b> <embed:x>",
+    ),
+    "sky ADDCOL sea ADDBASE": (["regional", "regional"], "sky ADDCOL sea ADDBASE", "sky ADDCOL sea ADDBASE"),
+    "a sky COUPLE a sea": (["regional"], "a sky COUPLE a sea", "a sky COUPLE a sea"),
+    "1.5::sea::, sky": (["emphasis"], "1.5::sea::, sky", "1.5::sea::, sky"),
+    "sea ::2 sky": (["emphasis"], "sea ::2 sky", "sea ::2 sky"),
+    "a sea++ at night": (["compel"], "a sea++ at night", "a sea++ at night"),
+    "[sea:sky:50%] [sea:sky:0.3,0.7]": (
+        ["schedule", "schedule"],
+        "[sea:sky:50%] [sea:sky:0.3,0.7]",
+        "[sea:sky:50%] [sea:sky:0.3,0.7]",
+    ),
     "雪 <lora:a:1>，海": (["lora"], "雪，海", "雪，海"),
 }
 
@@ -40,7 +60,7 @@ CONSTRUCTS = {
 PLAIN = [
     "a boat at 12:30", "（星夜：1.3），【海】", "｛红｜蓝｝", '{"subject": "a cat|dog", "count": 2}', "a < b > c", "x_y, __ , ___",
     "SALT AND PEPPER, BREAK", 'a sign that reads "BREAK"', "写着“AND”的牌子 x", "unclosed ( and [ and {", ":) :( ;)", "()", "[ ]",
-    "a -- b --old", "C:\\pictures", "snow\n\n\tand  two spaces ", "a|b", "1:2", "Mary and John", "breakfast at BREAKERS",
+    "a -- b --old", "C:\\pictures", "snow\n\n\tand  two spaces ", "a|b", "1:2", "Mary and John", "breakfast at BREAKERS", "see <https://example.org/a>", "3:2 and 16::9", "a ratio of 1::2", "x + y, C+",
 ]  # fmt: skip
 
 
@@ -144,3 +164,16 @@ def test_a_lora_tag_is_found_with_name_and_weight():
 )  # fmt: skip
 def test_a_hostile_prompt_is_read(written):
     assert isinstance(read(written, 1, weighted=True).text, str)
+
+
+@pytest.mark.parametrize(
+    ("written", "counts"),
+    [
+        ("{-2$$a|b|c}", {1, 2}), ("{2-$$a|b|c}", {2, 3}), ("{1-2$$a|b|c}", {1, 2}), ("{-$$a|b|c}", {1, 2, 3}), ("{2$$a|b|c}", {2}),
+        ("{@a|b}", {1}), ("{~a|b|c}", {1}), ("{!2$$a|b|c}", {2}),
+    ],
+)  # fmt: skip
+def test_open_bounds_and_marks_of_sampling_leave_no_letters(written, counts):
+    chosen = {choose(written, seed) for seed in range(60)}
+    assert {len(one.split(", ")) for one in chosen} == counts
+    assert {word for one in chosen for word in one.split(", ")} <= set("abc")
