@@ -226,7 +226,7 @@ def _components() -> dict[str, Schema]:
         "LoraKept": record({"name": TEXT}),
         "Picture": _picture(),
         "Seen": record({
-            "by": TEXT, "confidence": NUMBER, "missing": items(TEXT), **{name: record(_BOTH) for name in ("alt", "caption", "prompt")},
+            "by": TEXT, "confidence": NUMBER, "missing": items(TEXT), **{name: record(_BOTH) for name in ("alt", "caption", "prompt", "lacks")},
             "facts": record({**{name: maybe(TEXT) for name in ("style", "hour", "weather", "kind")}, "things": items(TEXT)})}),
         "Pictures": record({"pictures": items(ref("Picture")), "next": maybe(TEXT)}),
         "Layout": record({"numbers": items(WHOLE), "ratios": items(NUMBER)}),

@@ -18,6 +18,7 @@ from starrynight.errors import Cancelled
 
 # Each module registers its command, or its group of commands.
 COMMANDS = (
+    "describe",
     "doctor",
     "fit",
     "gallery",
@@ -29,6 +30,7 @@ COMMANDS = (
     "open",
     "paint",
     "ranges",
+    "senses",
     "serve",
     "upscale",
 )

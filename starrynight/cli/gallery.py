@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from starrynight.cli import seeing
 from starrynight.cli.terminal import JSON, ProgressBar, app, help_page, plural
 from starrynight.cli.usage import CommandGroup
 from starrynight.errors import BadFile, BadRequest, StarryError
@@ -132,11 +133,15 @@ def search(
             print(printed_json(found))
             return
         more = store.count(query) - len(rows)
+        like_rows = seeing.looks_like(store, query, rows) if like is None and colour is None else []
     _print_rows(rows)
     if not rows:
         print(t("No picture matches.", "没有找到这样的画。"))
     if more > 0:
         print(t(f"… and {more} more; -n raises the limit", f"……还有 {more} 幅，可用 -n 显示"))
+    if like_rows:
+        print(t("Looks like:", "看起来像："))
+        _print_rows(like_rows)
 
 
 @gallery_app.command(

@@ -6,13 +6,13 @@ import contextlib
 import signal
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from starrynight.cli import batch
+from starrynight.cli import batch, seeing
 from starrynight.cli.batch import PROMPT, PROMPTS
 from starrynight.cli.options import (
     EXTEND,
@@ -153,6 +153,7 @@ def paint(
         False, "--overwrite", help=t("Replace files of that name.", "覆盖同名文件。")
     ),
     here: bool = HERE,
+    until_seen: int | None = seeing.UNTIL_SEEN,
 ) -> None:
     width, height = parse_size(size, model)
     fields = {
@@ -164,32 +165,52 @@ def paint(
         "variation_seed": variation_seed, "verify": verify or None, "variety": variety, "keep_packed": keep_packed or None,
     }  # fmt: skip
     requests = batch.requests(prompt, prompts, fields)
+    seeing.check(until_seen, [one.count for one in requests])
     hang = batch.Saver(_destination(out, sum(one.count for one in requests), overwrite), requests, upscale)
     batch.print_plan(requests, upscale or 1)
     studios: list[Studio] = []
     warned: list[tuple[str, str]] = []
     for request in requests:
         _warn_before_loading(request, warned, device=device, attention=attention != "native", clamps=clamps)
-    _paint([PaintJob(one, hang, device, attention, clamps, warned, studios) for one in requests], here)
+    _paint(
+        [PaintJob(one, hang, device, attention, clamps, warned, studios) for one in requests],
+        here,
+        until_seen,
+    )
 
 
-def _paint(jobs: list[PaintJob], here: bool) -> None:
+def _paint(jobs: list[PaintJob], here: bool, tries: int | None = None) -> None:
     """Paint the requests one after another, with one loaded model. Raises what ``studio.batch_error`` finds."""
     from starrynight import studio
 
     total, refused = sum(job.request.count for job in jobs), []
+    watcher = seeing.Watcher()
     with PaintProgress(total) as progress:
         for job in jobs:
-            for outcome in job.paint_here(progress) if here else job.paint(progress):
+            for outcome in _outcomes(job, here, tries, watcher, progress):
                 if isinstance(outcome, studio.SavedPicture):
-                    progress.print(picture_line(outcome), sys.stdout)
+                    progress.print(picture_line(outcome, watcher.note(outcome.picture)), sys.stdout)
                     continue
                 refused.append(outcome)
                 if total > 1:
                     progress.print(_refusal(outcome, total, progress.before), sys.stderr)
-            progress.before = job.hang.before = progress.before + job.request.count
+            progress.before += job.request.count
+            if isinstance(job.hang, batch.Saver):
+                job.hang.before = progress.before
     if error := studio.batch_error(refused, total):
         raise error
+
+
+def _outcomes(
+    job: PaintJob, here: bool, tries: int | None, watcher: seeing.Watcher, progress: PaintProgress
+) -> Iterator[SavedPicture | Refused]:
+    def paint(request: PaintRequest, hang: Callable[[Picture], Path]) -> Iterator[SavedPicture | Refused]:
+        one = replace(job, request=request, hang=hang)
+        return one.paint_here(progress) if here else one.paint(progress)
+
+    if tries is not None:
+        return seeing.until_seen(job.request, tries, watcher, paint, job.hang)
+    return paint(job.request, job.hang)
 
 
 @dataclass(frozen=True)
@@ -199,7 +220,7 @@ class PaintJob:
     """
 
     request: PaintRequest
-    hang: batch.Saver
+    hang: Callable[[Picture], Path]
     device: str | None
     attention: str
     clamps: bool
@@ -375,8 +396,8 @@ class PaintProgress(ProgressBar):
         self.update(done, total, title=title, message=t(*message))
 
 
-def picture_line(saved: SavedPicture) -> str:
-    """Path, seed, number format with its reason, and what the guard did."""
+def picture_line(saved: SavedPicture, note: str = "") -> str:
+    """Path, seed, number format with its reason, what the guard did, and ``note``."""
     recipe = saved.picture.recipe
     main = (
         recipe["plan"].get("transformer") or recipe["plan"].get("unet") or next(iter(recipe["plan"].values()))
@@ -394,6 +415,7 @@ def picture_line(saved: SavedPicture) -> str:
         notes.append(t(f"{count} values clamped", f"有 {count} 个数被截断"))
     if verdict.verified is not None:
         notes.append(t(verdict.verified.message("en"), verdict.verified.message("zh")))
+    notes += [note] if note else []
     facts = [f"{t('seed', '种子')} {recipe['seed']}", f"{main['format']}{t(': ', '：')}{reason}", *notes]
     return f"✦ {saved.place}  {' · '.join(facts)}"
 

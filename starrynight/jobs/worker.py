@@ -30,6 +30,7 @@ from starrynight.errors import BrokenNumbers, StarryError, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
 from starrynight.jobs.shell import Desk, Visit
+from starrynight.jobs.sight import Watcher
 from starrynight.jobs.tallies import FALLBACKS, PICTURE_SECONDS, PICTURES, REFUSED, STEP_SECONDS, Tallies
 from starrynight.painting.results import Refused
 from starrynight.picture import Picture
@@ -55,7 +56,7 @@ class Worker:
     def __init__(self, gallery: Gallery, device: str | None, lease: Lease) -> None:
         self.gallery, self.device, self.lease = gallery, device, lease
         self.stop = threading.Event()
-        self.tallies, self.desk = Tallies(), Desk(device)
+        self.tallies, self.desk, self.watcher = Tallies(), Desk(device), Watcher(gallery)
         self.has_device = False
         self._studio: Studio | None = None
         self._job: ClaimedJob | None = None
@@ -87,7 +88,7 @@ class Worker:
                 self.paint(job)
             elif not self._preloaded:
                 self.preload()
-            else:
+            elif not self.watcher.look():
                 self.desk.busy = False
                 self.desk.arrived.wait(POLL_INTERVAL)
         self.desk.close()

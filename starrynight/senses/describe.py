@@ -112,6 +112,8 @@ def claims(perceiver: Perceiver, sight: Sight) -> Facts:
         chosen[name] = some[best] if sight.choices[name][best] >= limits.choices[name] else None
     order = np.argsort(-sight.things, kind="stable")
     things = tuple(THINGS[k] for k in order if sight.things[k] >= limits.claims[THINGS[k]])
+    if chosen["kind"] in _FIGURE_KINDS and not _FIGURES & set(things):
+        chosen["kind"] = None  # "an animal" claims what is nowhere seen
     return Facts(**chosen, things=things)
 
 
@@ -159,6 +161,11 @@ def prompt(facts: Facts, language: str) -> str:
 
 
 _WRITERS = {"alt": alt, "caption": caption, "prompt": prompt}
+
+
+def named(things: Iterable[str], language: str) -> str:
+    """Things as a sentence lists them."""
+    return joined([_called("thing", name, language) for name in things], language)
 
 
 def joined(names: list[str], language: str) -> str:

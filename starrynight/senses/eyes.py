@@ -6,7 +6,7 @@ Facts, what is missing and the vector for search are always the perceiver's; ano
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from starrynight.gallery.descriptions import Seen
 from starrynight.i18n import Text
 from starrynight.senses import asked, perceiver, remote
 from starrynight.senses.choice import OFF, Choice, chosen
-from starrynight.senses.describe import Description, describe
+from starrynight.senses.describe import Description, describe, named
+
+# What stands beside a description of a picture whose prompt was not compared with it.
+NOTHING_MISSING: dict[str, Any] = {"missing": [], "lacks": {"en": "", "zh": ""}}
 
 
 class Look(NamedTuple):
@@ -31,7 +34,8 @@ class Look(NamedTuple):
 
     def seen(self) -> Seen:
         """As the gallery stores it."""
-        content = self.description.to_dict() | {"missing": list(self.missing)}
+        lacks = Text(*(named(self.missing, language) for language in ("en", "zh")))._asdict()
+        content = self.description.to_dict() | {"missing": list(self.missing), "lacks": lacks}
         return Seen(self.description.by, content, self.vector, self.vector_by)
 
 

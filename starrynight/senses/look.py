@@ -9,13 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from starrynight.errors import StarryError
+from starrynight.gallery.descriptions import Seen
 from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
+from starrynight.i18n import Text
 from starrynight.metadata import read_pixels
 from starrynight.senses import perceiver
 from starrynight.senses.choice import OFF, chosen
-from starrynight.senses.eyes import Eyes, Look
+from starrynight.senses.describe import Description, Facts
+from starrynight.senses.eyes import NOTHING_MISSING, Eyes, Look
 
 # A text of which the perceiver has read fewer than this share of its words means nothing to it.
 KNOWN = 0.5
@@ -39,17 +42,23 @@ def look(gallery: Gallery, eyes: Eyes, row: Row, pixels: np.ndarray | None = Non
     return found
 
 
-def look_at_missing(gallery: Gallery, eyes: Eyes, limit: int) -> int:
-    """Look at up to ``limit`` pictures that ``eyes`` have not seen, the newest first; how many were looked at. A file that
-    cannot be read is logged and left.
+def look_at_missing(gallery: Gallery, eyes: Eyes, limit: int) -> tuple[int, Text | None]:
+    """Look at up to ``limit`` pictures that ``eyes`` have not seen, the newest first: how many were looked at, and why the chosen
+    model failed, which ends it. A file that cannot be read is logged, and kept as one of which nothing can be told.
     """
-    ids = gallery.descriptions.missing(eyes.name, limit)
-    for picture in ids:
+    done = 0
+    for picture in gallery.descriptions.missing(eyes.name, limit):
         try:
-            look(gallery, eyes, gallery.get(picture))
+            found = look(gallery, eyes, gallery.get(picture))
         except StarryError as error:
             log.warning("%s: %s", picture, error)
-    return len(ids)
+            nothing = Description(eyes.name, 0.0, Facts()).to_dict() | NOTHING_MISSING
+            gallery.descriptions.write(picture, Seen(eyes.name, nothing))
+        else:
+            if found.failed is not None:
+                return done, found.failed
+        done += 1
+    return done, None
 
 
 def by_meaning(gallery: Gallery, query: Query, limit: int = 12) -> list[Match]:

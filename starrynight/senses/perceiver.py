@@ -73,6 +73,11 @@ class Perceiver:
         self.lexicon = Lexicon(tuple(header["words"]))
         self.thresholds = Thresholds(**header["thresholds"])
 
+    @property
+    def megabytes(self) -> float:
+        """The memory of its weights."""
+        return sum(tensor.nbytes for tensor in self.tensors.values()) / 2**20
+
     def see(self, pixels: np.ndarray) -> Sight:
         """What a picture, uint8 [H, W, 3], shows."""
         features = self._features(as_read(pixels))

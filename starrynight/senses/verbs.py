@@ -66,7 +66,9 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure saved weights on held-out drawings, on Firefly's paintings and on pictures that are none of ours."""
     from starrynight.senses.training import evaluate as evaluation
 
-    report = evaluation.report(options.work, options.weights)
+    report = evaluation.report(
+        options.work, options.weights, options.sheet if options.sheet.exists() else None
+    )
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(evaluation.table(report))
 
@@ -98,7 +100,12 @@ def arguments() -> argparse.ArgumentParser:
     verb(paint, ("--pictures", 240), seconds, threads)
     verb(train, ("--seconds", 3000.0), threads)
     verb(write, ("--out", Path("perceiver.safetensors")), threads)
-    verb(evaluate, ("--weights", SHIPPED), ("--out", Path("perceiver-evaluation.json")))
+    verb(
+        evaluate,
+        ("--weights", SHIPPED),
+        ("--sheet", Path("docs/firefly-sheet.jpg")),
+        ("--out", Path("perceiver-evaluation.json")),
+    )
     return parser
 
 

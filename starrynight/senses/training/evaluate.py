@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from starrynight.firefly.training import data
+from starrynight.firefly.drawing.scene import STYLES
+from starrynight.firefly.training import captions, data
+from starrynight.firefly.training import evaluate as firefly
 from starrynight.metadata import read_pixels
 from starrynight.senses.describe import claims, described
 from starrynight.senses.facts import CHOICES, THINGS
@@ -20,11 +22,14 @@ from starrynight.senses.training.train import asked_of, facts_of, hot
 
 # Of scikit-image's pictures: what is a picture and no disparity map or cascade.
 _PHOTOGRAPHS = (".png", ".jpg", ".tif", ".gif")
+_UNREAD = ("multipage_rgb.tif",)  # planes of RGB, which no reader here takes
 NOISE_SEEDS = range(40)
 
 
-def report(work: Path, weights: Path) -> dict[str, Any]:
-    """Everything measured, by set."""
+def report(work: Path, weights: Path, sheet: Path | None = None) -> dict[str, Any]:
+    """Everything measured, by set: the drawn "held-out" and Firefly's "painted" in ``work``, as far as they are there; the contact
+    sheet of Firefly that ``python -m starrynight.firefly sheet`` wrote; and pictures that are none of ours.
+    """
     perceiver = load(weights)
     found: dict[str, Any] = {"weights": perceiver.name, "bytes": weights.stat().st_size}
     for name in ("held-out", "painted"):
@@ -39,6 +44,9 @@ def report(work: Path, weights: Path) -> dict[str, Any]:
                 )
             }
             found[name] |= retrieval(perceiver, sights, some.records)
+    if sheet is not None:
+        cells, records = sheet_cells(sheet)
+        found["sheet"] = of_pictures(perceiver, [perceiver.see(one) for one in cells], records)
     found["not ours"] = {
         "photographs": cannot_tell(perceiver, photographs()), "noise": cannot_tell(perceiver, noise())
     }  # fmt: skip
@@ -77,6 +85,9 @@ def of_pictures(
     found["texts_with_an_absent_claim"] = share(
         [bool(set(one.things) - all_) for one, all_ in zip(facts, there, strict=True)]
     )
+    found["claims_of_another_kind"] = share([
+        one.kind is not None and one.kind != record["shows"]["kind"] for one, record in zip(facts, records, strict=True)
+    ])  # fmt: skip
     found["things_claimed_a_picture"] = round(float(np.mean([len(one.things) for one in facts])), 2)
     found["cannot_tell"] = share([not one for one in facts])
     texts = [described(one, "", 1.0).alt for one in facts if one]
@@ -129,6 +140,38 @@ def _one_of_each(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+# What the rows of Firefly's contact sheet show: kind, hour (None: not asked for) and weather.
+_SHEET_ROWS = (
+    ("village", "night", "clear"), ("pond", None, "clear"), ("mountain", "dusk", "clear"), ("sea", "night", "clear"),
+    ("city", "night", "rain"), ("sunflowers", "noon", "clear"),
+)  # fmt: skip
+
+
+def sheet_cells(path: Path) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    """The pictures of Firefly's contact sheet, uint8 [H, W, 3], and records like those of painted pictures: styles by column in
+    the order of STYLES, and what the prompts name.
+    """
+    sheet, gap = read_pixels(path), 4  # firefly.training.evaluate.tile
+    cells, records = [], []
+    columns = len(firefly.SHEET_STYLES)
+    side = (sheet.shape[1] - gap) // columns - gap
+    for place, text in enumerate(firefly.sheet_prompts()):
+        row, column = divmod(place, columns)
+        top, left = gap + row * (side + gap), gap + column * (side + gap)
+        cells.append(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
+        kind, hour, weather = _SHEET_ROWS[row]
+        asked = set(captions.named_in(text)) | {STYLES[column], hour or ""}
+        shows = {"style": STYLES[column], "kind": kind, "hour": hour or "", "weather": weather}
+        records.append(
+            {
+                "shows": shows | {"subjects": sorted(asked & set(THINGS))},
+                "asked": sorted(asked),
+                "captions": [text],
+            }
+        )
+    return cells, records
+
+
 def cannot_tell(perceiver: Perceiver, pictures: dict[str, np.ndarray]) -> dict[str, Any]:
     """How many pictures nothing is said of, and those of which something is."""
     told = [name for name, pixels in pictures.items() if claims(perceiver, perceiver.see(pixels))]
@@ -145,7 +188,7 @@ def photographs() -> dict[str, np.ndarray]:
 
     found = {}
     for path in sorted((Path(skimage.__file__).parent / "data").iterdir()):
-        if path.suffix in _PHOTOGRAPHS:
+        if path.suffix in _PHOTOGRAPHS and path.name not in _UNREAD:
             found[path.name] = read_pixels(path)
     return found
 
@@ -176,7 +219,7 @@ def share(some: Sequence[Any]) -> float:
 
 def table(report: dict[str, Any]) -> str:
     """The report as a Markdown table."""
-    columns = [name for name in ("held-out", "painted") if name in report]
+    columns = [name for name in ("held-out", "painted", "sheet") if name in report]
     lines = [f"| {report['weights']} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for key, value in report[columns[0]].items():
         if isinstance(value, dict):
@@ -184,7 +227,9 @@ def table(report: dict[str, Any]) -> str:
                 cells = [str(report[name].get(key, {}).get(inner, "")) for name in columns]
                 lines.append(f"| {key} {inner} | " + " | ".join(cells) + " |")
         else:
-            lines.append(f"| {key} | " + " | ".join(str(report[name][key]) for name in columns) + " |")
+            lines.append(
+                f"| {key} | " + " | ".join(str(report[name].get(key, "")) for name in columns) + " |"
+            )
     for key, value in report["not ours"].items():
         lines.append(
             f"\n{key}: cannot tell {value['cannot_tell']:.0%} of {value['pictures']}; told: {', '.join(value['told'])}"

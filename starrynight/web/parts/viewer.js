@@ -77,7 +77,8 @@ class Viewer {
     if (next) this.open(next.id);
   }
 
-  name(row) { return t(this.words, "picture.alt", { prompt: safeText(row.prompt), style: this.styles[row.style] ?? row.style ?? "" }); }
+  // The alt text of a picture: what eyes have seen in it, or else its prompt.
+  name(row) { return safeText(row.seen?.alt[this.lang]) || t(this.words, "picture.alt", { prompt: safeText(row.prompt), style: this.styles[row.style] ?? row.style ?? "" }); }
 
   render() {
     this.compared = "";
@@ -101,7 +102,9 @@ class Viewer {
     const close = el("button", { className: "close", type: "button", autofocus: true, onclick: () => this.close(), aria: { label: t(words, "viewer.close") } }, "✕");
     return el("aside", { className: "details" }, close,
       el("h2", {}, safeText(row.prompt) || t(words, "viewer.untitled")),
+      row.seen?.caption[this.lang] && el("p", { className: "seen" }, safeText(row.seen.caption[this.lang])),
       row.mark && el("div", { className: `verdict ${row.mark}` }, markText(words, row.mark)),
+      row.seen?.lacks[this.lang] && el("div", { className: "verdict lacks" }, t(words, "viewer.lacks", { things: row.seen.lacks[this.lang] })),
       this.reasons, ...(row.trashed_at ? [this.trashed()] : [this.actions(), this.download()]), this.facts(), ...(row.trashed_at ? [] : [this.annotations()]),
       el("details", {}, el("summary", {}, t(words, "viewer.recipe")), this.numbers, this.recipe));
   }

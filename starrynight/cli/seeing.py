@@ -1,0 +1,122 @@
+"""What ``starry paint`` says of what it painted: what was asked for and is not seen; and ``--until-seen``, which tries again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from starrynight.errors import BadRequest, StarryError
+from starrynight.i18n import t
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from starrynight.gallery.schema import Row
+    from starrynight.gallery.search import Query
+    from starrynight.gallery.store import Gallery
+    from starrynight.painting.results import Refused
+    from starrynight.picture import Picture
+    from starrynight.request import PaintRequest
+    from starrynight.senses.eyes import Eyes
+    from starrynight.studio import SavedPicture
+
+    PaintOne = Callable[[PaintRequest, Callable[[Picture], Path]], Iterator[SavedPicture | Refused]]
+
+UNTIL_SEEN = typer.Option(
+    None,
+    "--until-seen",
+    min=1,
+    max=16,
+    help=t(
+        "Try up to this many seeds until everything asked for is seen; the best is kept.",
+        "最多换这么多个种子，直到看得见所要的东西；留下最好的一幅。",
+    ),
+)
+
+
+class Watcher:
+    """Looks at finished pictures with the perceiver; one that cannot is silent after one line."""
+
+    def __init__(self) -> None:
+        self._eyes: Eyes | None = None
+        self._ready = False
+
+    def eyes(self) -> Eyes | None:
+        """The perceiver; None if STARRY_EYES is off or it cannot be read, which is said once."""
+        if not self._ready:
+            from starrynight.senses.choice import BUILT_IN, OFF, Choice, chosen
+            from starrynight.senses.eyes import Eyes
+
+            self._ready = True
+            try:
+                self._eyes = None if chosen("eyes").kind == OFF else Eyes(Choice("eyes", BUILT_IN))
+            except StarryError as error:
+                print(f"! {t(error.en, error.zh)}", file=sys.stderr)
+        return self._eyes
+
+    def missing(self, picture: Picture) -> tuple[str, ...]:
+        """The things that were asked for and are surely not there."""
+        eyes = self.eyes()
+        return () if eyes is None else eyes.look(picture.pixels, picture.recipe["request"]["prompt"]).missing
+
+    def note(self, picture: Picture) -> str:
+        """What a line about a picture adds; "" if nothing is missing."""
+        from starrynight.senses.describe import named
+
+        missing = self.missing(picture)
+        things = t(named(missing, "en"), named(missing, "zh"))
+        return f"{t('asked for but not seen: ', '要了却没看见：')}{things}" if missing else ""
+
+
+def looks_like(gallery: Gallery, query: Query, found: Sequence[Row], limit: int = 8) -> list[Row]:
+    """Pictures that show what the words mean, without those that the words found; none where nothing can see."""
+    from starrynight.senses.look import by_meaning
+
+    if not query.text:
+        return []
+    try:
+        matches = by_meaning(gallery, query, limit + len(found))
+    except StarryError as error:
+        print(f"! {t(error.en, error.zh)}", file=sys.stderr)
+        return []
+    known = {row.id for row in found}
+    return [match.row for match in matches if match.row.id not in known][:limit]
+
+
+def check(until_seen: int | None, counts: list[int]) -> None:
+    """Raises BadRequest where several pictures of one prompt are asked for."""
+    if until_seen is not None and max(counts) > 1:
+        raise BadRequest(
+            "--until-seen tries seeds for one picture of a prompt; leave out -n.",
+            "--until-seen 为一幅画换种子；请不要同时给 -n。",
+        )
+
+
+def until_seen(
+    request: PaintRequest, tries: int, watcher: Watcher, paint: PaintOne, save: Callable[[Picture], Path]
+) -> Iterator[SavedPicture | Refused]:
+    """Paint a request of one picture with up to ``tries`` seeds, until nothing that it asks for is missing; only the picture that
+    lacks the least is saved. ``paint`` paints a request and saves with what it is given.
+    """
+    from starrynight.request import MAX_SEED
+    from starrynight.studio import SavedPicture
+
+    best: Picture | None = None
+    lacks, refused = sys.maxsize, None
+    for number in range(tries):
+        tried = request.replace(seed=(request.seed_of(0) + number) % (MAX_SEED + 1))
+        for outcome in paint(tried, lambda _: Path()):
+            if not isinstance(outcome, SavedPicture):
+                refused = outcome
+            elif (missing := len(watcher.missing(outcome.picture))) < lacks:
+                best, lacks = outcome.picture, missing
+        if lacks == 0:
+            break
+    if best is not None:
+        yield SavedPicture(best, save(best))
+    elif refused is not None:
+        yield refused

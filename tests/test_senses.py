@@ -1,0 +1,323 @@
+"""The senses: how they are chosen, models at an address and what becomes of their failures, folders, galleries, meaning."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hung import picture
+from PIL import Image
+from typer.testing import CliRunner
+
+from starrynight.cli import describe as _describe  # noqa: F401  registers its commands
+from starrynight.cli import senses as _senses  # noqa: F401
+from starrynight.cli.terminal import app
+from starrynight.errors import BadFile, BadRequest
+from starrynight.firefly.drawing.landscape import render
+from starrynight.firefly.drawing.scene import compose
+from starrynight.gallery.search import Query
+from starrynight.gallery.store import Gallery
+from starrynight.jobs.sight import Watcher
+from starrynight.picture import Picture, make_recipe
+from starrynight.request import PaintRequest
+from starrynight.senses import choice, look, remote
+from starrynight.senses.eyes import Eyes, eyes
+
+KEY = "sk-very-secret"
+SAID = {
+    "alt_en": "A boat.",
+    "alt_zh": "一条船。",
+    "caption_en": "A boat on the sea.",
+    "caption_zh": "海上一条船。",
+}
+Answer = tuple[int, bytes]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STARRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STARRY_LANG", "en")
+    monkeypatch.setenv(choice.KEY_ENV, KEY)
+    return tmp_path
+
+
+class Seer:
+    """A server with OpenAI's chat completions, whose answers are ``answers`` in turn, the last one again."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = [said(json.dumps(SAID))]
+        self.asked: list[tuple[dict[str, Any], str]] = []
+        seer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, data = seer.answers[min(len(seer.asked), len(seer.answers) - 1)]
+                seer.asked.append((body, self.headers["Authorization"] or ""))
+                self.send_response(abs(status))
+                self.send_header(
+                    "Content-Length", str(len(data) + (9 if status < 0 else 0))
+                )  # below 0: cut short
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+
+@pytest.fixture
+def seer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seer]:
+    server = Seer()
+    monkeypatch.setenv("STARRY_EYES", f"{server.url}#qwen3-vl")
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+
+
+def said(text: str) -> Answer:
+    return 200, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+
+
+def drawn(seed: int = 1, side: int = 160, **facts: Any) -> np.ndarray:
+    return np.asarray(render(compose(seed, **facts), side))
+
+
+def painted(prompt: str, pixels: np.ndarray, seed: int = 1) -> Picture:
+    return Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=seed)))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("", "perceiver"), ("perceiver", "perceiver"), (" OFF ", "off"), ("http://127.0.0.1:8101/v1#m", "remote"), ("https://a.example/v1", "remote")],
+)  # fmt: skip
+def test_a_setting_chooses_the_eyes(value: str, kind: str) -> None:
+    found = choice.parse("eyes", value)
+    assert found.kind == kind
+    assert found.leaves_this_machine == value.startswith("https")
+    if found.remote is not None:
+        assert found.remote.model == (value.partition("#")[2] or None)
+
+
+@pytest.mark.parametrize(
+    "value", ["model.gguf", ".", "qwen", "ftp://a/v1", "http://user:pass@a/v1", "http://", "http://a/v1?x=1"]
+)
+def test_other_settings_are_refused_with_the_next_step(value: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        choice.parse("eyes", value)
+    assert refused.value.en != refused.value.zh
+    assert "pass" not in str(refused.value).replace("password", "")
+    with pytest.raises(BadRequest):
+        choice.parse("embedder", value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(SAID),
+        f"```json\n{json.dumps(SAID)}\n```",
+        f"<think>a boat? {{no}}</think>{json.dumps(SAID)}",
+    ],
+)
+def test_a_model_at_an_address_writes_the_sentences_and_the_perceiver_the_facts(
+    seer: Seer, text: str
+) -> None:
+    seer.answers = [said(text)]
+    opened = eyes()
+    assert opened is not None
+    found = opened.look(drawn())
+    assert found.failed is None
+    assert (found.description.alt.en, found.description.caption.zh) == (SAID["alt_en"], SAID["caption_zh"])
+    assert found.description.by == opened.name == f"{seer.url[7:-3]}#qwen3-vl"
+    assert found.vector.shape == (96,)
+    body, key = seer.asked[0]
+    assert (key, body["model"], body["temperature"]) == (f"Bearer {KEY}", "qwen3-vl", 0)
+    assert body["messages"][0]["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+
+
+def test_plain_sentences_stand_in_both_languages(seer: Seer) -> None:
+    seer.answers = [said("A red boat.\n")]
+    found = Eyes(choice.chosen("eyes")).look(drawn())
+    assert set(found.description.alt) == {"A red boat."}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [(401, json.dumps({"error": {"message": f"wrong key {KEY}"}}).encode())],
+        [(429, b'{"error": "slow down"}')] * 2,
+        [(500, b"<html>")],
+        [(200, b"not json")],
+        [(200, b"[]")],
+        [(200, b'{"choices": []}')],
+        [said("")],
+        [said("<think>endless")],
+        [said('{"alt_en": 3}')],
+        [(-200, b'{"choices"')],
+        [(200, b" " * (remote.MAX_ANSWER + 1))],
+    ],
+    ids=["401", "429", "500", "nonsense", "list", "no choice", "empty", "only thoughts", "no text", "cut", "huge"],
+)  # fmt: skip
+def test_a_failing_model_falls_back_on_the_perceiver_and_says_so(seer: Seer, answers: list[Answer]) -> None:
+    seer.answers = answers
+    opened = Eyes(choice.chosen("eyes"))
+    found = opened.look(drawn())
+    assert found.failed is not None
+    assert seer.url[7:-3] in found.failed.en
+    assert seer.url[7:-3] in found.failed.zh
+    assert KEY not in found.failed.en + found.failed.zh
+    assert found.description.by == opened.perceiver.name
+
+
+def test_too_many_requests_are_tried_once_more(seer: Seer) -> None:
+    seer.answers = [(429, b"{}"), said(json.dumps(SAID))]
+    assert Eyes(choice.chosen("eyes")).look(drawn()).failed is None
+    assert len(seer.asked) == 2
+
+
+def test_a_server_that_is_not_there_or_too_slow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(remote, "ANSWER", 0.2)
+        slow = Eyes(choice.parse("eyes", f"http://{address}/v1")).look(drawn())
+    gone = Eyes(choice.parse("eyes", f"http://{address}/v1")).look(drawn())
+    for found in (slow, gone):
+        assert found.failed is not None
+        assert address in found.failed.en
+
+
+def test_describe_goes_over_a_folder_past_a_broken_file_and_continues(home: Path, seer: Seer) -> None:
+    folder = home / "pictures"
+    folder.mkdir()
+    for name, made in {
+        "a.png": Image.fromarray(drawn(3, 97)),
+        "b.webp": Image.fromarray(drawn(4)).convert("RGBA"),
+        "c.png": Image.fromarray(drawn(5)).convert("P"),
+        "d.png": Image.fromarray(np.full((40, 9), 30000, np.uint16)),
+    }.items():
+        made.save(folder / name)
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    found = CliRunner().invoke(app, ["describe", str(folder), "--json"])
+    assert isinstance(found.exception, BadFile)
+    lines = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [Path(line["path"]).name for line in lines] == ["a.png", "b.webp", "c.png", "d.png"]
+    assert all(line["caption"] == {"en": SAID["caption_en"], "zh": SAID["caption_zh"]} for line in lines)
+    assert "broken.png" in found.stderr
+    (notes,) = (home / "home" / "cache" / "described").iterdir()
+    notes.write_bytes(notes.read_bytes()[:-30])  # killed while it wrote the last
+    (folder / "broken.png").unlink()
+    again = CliRunner().invoke(app, ["describe", str(folder)])
+    assert again.exit_code == 0, again.exception
+    assert again.stdout.count(SAID["caption_en"]) == 4
+    assert len(seer.asked) == 5  # four, and the last anew
+
+
+def test_describe_without_eyes_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARRY_EYES", "off")
+    assert isinstance(CliRunner().invoke(app, ["describe", str(home)]).exception, BadRequest)
+    assert "off" in CliRunner().invoke(app, ["senses"]).stdout
+
+
+def test_a_worker_looks_at_every_picture_once_and_passes_a_lost_file(home: Path) -> None:
+    with Gallery(home / "gallery") as gallery:
+        shown = gallery.add(painted("a lake, a fox", drawn(11, kind="sunflowers", style="oil", hour="noon")))
+        noise = gallery.add(picture(seed=4))
+        lost = gallery.add(picture(seed=5))
+        Path(gallery.path(lost)).unlink()
+        watcher = Watcher(gallery)
+        assert [watcher.look() for _ in range(5)] == [True, True, True, False, False]
+        seen = gallery.get(shown.id).seen
+        assert seen is not None
+        assert seen["facts"]["kind"] == "sunflowers"
+        assert "sunflower" in seen["alt"]["en"].lower()
+        assert "向日葵" in seen["alt"]["zh"]
+        for row in (noise, lost):
+            told = gallery.get(row.id).seen
+            assert told is not None
+            assert told["alt"] == {"en": "", "zh": ""}
+
+
+def test_a_failing_model_lets_the_worker_rest(home: Path, seer: Seer) -> None:
+    seer.answers = [(500, b"{}")]
+    with Gallery(home / "gallery") as gallery:
+        row = gallery.add(painted("sunflowers", drawn(11, kind="sunflowers")))
+        watcher = Watcher(gallery)
+        assert [watcher.look() for _ in range(3)] == [False] * 3
+        assert len(seer.asked) == 1
+        assert gallery.get(row.id).seen is not None  # by the perceiver, until the model answers
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), [("金黄的向日葵", "sunflowers"), ("sunflower field", "sunflowers"), ("雨夜的都市", "city"), ("camels in the desert", "desert"), ("大漠", "desert")],
+)  # fmt: skip
+def test_pictures_are_found_by_meaning(hung: Gallery, words: str, kind: str) -> None:
+    found = look.by_meaning(hung, Query(text=words), limit=3)
+    assert found
+    assert found[0].row.prompt == kind
+    assert [one.shown for one in found] == sorted((one.shown for one in found), reverse=True)
+
+
+@pytest.mark.parametrize("words", ["", "zxqv", "quantum chromodynamics", "，。"])
+def test_words_that_mean_nothing_find_nothing(hung: Gallery, words: str) -> None:
+    assert look.by_meaning(hung, Query(text=words)) == []
+
+
+@pytest.fixture(scope="module")
+def hung(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+    """Ten scenes of different kinds, seen by the perceiver, whose prompt is the kind."""
+    with Gallery(tmp_path_factory.mktemp("hung")) as gallery:
+        opened = Eyes(choice.Choice("eyes", choice.BUILT_IN))
+        for seed, kind in enumerate(
+            ("sunflowers", "city", "desert", "pond", "sea", "snow", "bamboo", "village", "apsara", "gorge")
+        ):
+            hour = {"hour": "night", "weather": "rain"} if kind == "city" else {}
+            more = {"subjects": ("camel",)} if kind == "desert" else {}
+            pixels = drawn(20 + seed, kind=kind, style="oil" if seed % 2 else "watercolor", **hour, **more)
+            look.look(gallery, opened, gallery.add(painted(kind, pixels, seed)), pixels)
+        yield gallery
+
+
+def tries(
+    monkeypatch: pytest.MonkeyPatch, pixels: Callable[[int], np.ndarray], prompt: str, count: int
+) -> tuple[list[int], list[int]]:
+    """The seeds that ``--until-seen`` painted, and those that it saved, with ``pixels(seed)`` for a model."""
+    from starrynight.cli import seeing
+    from starrynight.studio import SavedPicture
+
+    made: list[int] = []
+    saved: list[int] = []
+
+    def paint(request: PaintRequest, save: Callable[[Picture], Path]) -> Iterator[SavedPicture]:
+        made.append(request.seed_of(0))
+        one = painted(prompt, pixels(len(made)), request.seed_of(0))
+        yield SavedPicture(one, save(one))
+
+    def keep(one: Picture) -> Path:
+        saved.append(one.recipe["seed"])
+        return Path("kept.png")
+
+    request = PaintRequest(prompt=prompt, seed=40)
+    (outcome,) = seeing.until_seen(request, count, seeing.Watcher(), paint, keep)
+    assert isinstance(outcome, SavedPicture)
+    assert outcome.place == Path("kept.png")
+    return made, saved
+
+
+def test_until_seen_stops_at_the_first_picture_that_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pixels(number: int) -> np.ndarray:
+        return drawn(
+            11, kind="sunflowers" if number == 3 else "city", hour="noon" if number == 3 else "night"
+        )
+
+    assert tries(monkeypatch, pixels, "sunflowers", 4) == ([40, 41, 42], [42])
+    assert tries(monkeypatch, lambda _: drawn(11, kind="city"), "sunflowers", 2) == ([40, 41], [40])
