@@ -57,14 +57,12 @@ def _tried(choice: Choice) -> list[str]:
 
 
 def _eyes(choice: Choice) -> list[str]:
-    import numpy as np
-
     from starrynight.firefly.drawing.landscape import render
     from starrynight.firefly.drawing.scene import compose
     from starrynight.senses.eyes import Eyes
 
     eyes = Eyes(choice)
-    look = eyes.look(np.asarray(render(compose(SAMPLE_SEED), SAMPLE_SIDE)))
+    look = eyes.look(render(compose(SAMPLE_SEED), SAMPLE_SIDE))
     said = t(*look.description.caption) or t("it cannot tell", "看不出来")
     lines = [f"{eyes.name} · {eyes.perceiver.megabytes:.1f} MB · {t('of a sample', '对样画')}: {said}"]
     if look.failed is not None:
