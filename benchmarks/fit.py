@@ -56,7 +56,7 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: P
     )  # fmt: skip
     weights = sum(rows * columns for rows, columns in found.signature.values())
     known = formats.references(found.signature, found.plain)
-    series = {name: (each, found.predicted(each)) for name, each in known.items()}
+    series = {name: (each, found.predicted(each, by_others=True)) for name, each in known.items()}
     same = (formats.HAND, "Q6_K", "Q4_0")  # at their bytes, too
     for bits in dict.fromkeys([*(found.bits(known[name]) for name in same), *BITS]):
         budget = int(weights * bits / 8)
@@ -66,7 +66,8 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: P
             series[f"sought {bits:.2f}"] = (sought, found.predicted(sought) - table.SOUGHT_DB)
     points: list[CurvePoint] = []
     for name, (assigned, predicted) in series.items():
-        each = [table.decibels(error) for error in judge.errors(assigned)]
+        how = measure.published if name in known else measure.rounded
+        each = [table.decibels(error) for error in judge.errors(assigned, how)]
         points.append(CurvePoint(name, name.startswith("fit"), found.bits(assigned), found.bytes(assigned), predicted, sum(each) / len(each), min(each)))  # fmt: skip
         print("{name:12} {bits:6.3f} bits  predicted {predicted:5.1f}  mean {measured:5.1f}  worst {worst:5.1f} dB".format(**vars(points[-1])), flush=True)  # fmt: skip
     if out is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import odd_modules  # noqa: F401  (enters its modules into the tables of adversaries)
 import torch
 from adversaries import CALIBRATION, HELD_OUT, MIDDLES, MODELS, WIDTH, Net, call, middle_net, spared
 from torch import Tensor, nn

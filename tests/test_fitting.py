@@ -115,6 +115,7 @@ def test_errors_of_any_size_are_weighed():
 def small_table() -> Sensitivity:
     found = Sensitivity("m", "f", "paintings", {"a": [4, 256]}, {"a": "BF16"})
     found.weights = {"a": {"BF16": 0.0, "Q8_0": 1e-5, "Q5_K": 1e-3, "Q4_0": 8e-3, "Q3_K": 4e-2}}
+    found.published = {"a": {"Q4_0": 1e-2}}
     found.errors = {"a": {"Q5_K": 1e-6, "Q3_K": 2e-4}}
     return found
 
@@ -127,6 +128,7 @@ def test_measured_types_keep_what_was_measured_and_others_lie_between():
     assert errors[2] == pytest.approx(1e-6)
     assert errors[4] == pytest.approx(2e-4)
     assert errors == sorted(errors)
+    assert errors[3] < found.error("a", "Q4_0", by_others=True) < errors[4]
     found.scale = 3
     assert found.error("a", "Q3_K") == pytest.approx(6e-4)
 
@@ -136,7 +138,7 @@ def test_a_table_comes_back_and_nonsense_is_none(tmp_path):
     table.store(path, small_table())
     assert table.stored(path) == small_table()
     assert table.stored(path, {"a": [4, 512]}) is None
-    for text in ("", "[]", "{}", '{"version": 99}', "[" * 9999, json.dumps({**json.loads(small_table().to_json()), "version": 2})):  # fmt: skip
+    for text in ("", "[]", "{}", '{"version": 99}', "[" * 9999, json.dumps({**json.loads(small_table().to_json()), "version": 1})):  # fmt: skip
         path.write_text(text)
         assert table.stored(path) is None
 
@@ -381,6 +383,7 @@ def test_the_command_writes_a_file_that_paints_and_tells_what_it_is(folder, resu
         ]
     )
     told = json.loads(capsys.readouterr().out)
+    assert told["unchanged"]["components"]
     assert told["formats"] and sum(told["formats"].values()) == len(told["layers"])  # noqa: PT018
     assert {point["name"] for point in told["curve"]} >= {"fit", "Q8_0", "Q4_0", "F8_E4M3", "hand rule"}
     assert {name.name for name in report.iterdir()} == {"report.md", "curve.svg", "scene.png", "fit.json"}
@@ -402,6 +405,28 @@ def test_the_command_writes_a_file_that_paints_and_tells_what_it_is(folder, resu
         for name, tensor in result.subject.network.state_dict().items():
             if tensor.dim() == 2:
                 torch.testing.assert_close(painter.denoiser.state_dict()[name], tensor, msg=name)
+
+
+def test_what_is_not_fitted_is_told_by_name(result, capsys):
+    """The text encoder and the decoder; of a U-Net its convolutions, too."""
+    from starrynight.cli.fit import _unchanged
+
+    assert set(result.unchanged["components"]) == {"text_encoder", "vae"}
+    assert not set(result.unchanged["tensors"]) & set(result.formats)
+    assert "Not fitted: " in _unchanged(result)
+    assert "text_encoder" in _unchanged(result)
+
+
+def test_the_convolutions_of_a_unet_are_told_by_name(tmp_path):
+    from starrynight.cli.fit import _unchanged
+    from starrynight.models.load import load
+
+    unet = catalogue.resolve(str(tiny.save("sd", tmp_path / "sd")))
+    pipeline = load(unet, calibrate.uniform(unet, "float32"))
+    subject = measure.Subject(unet, pipeline, layout.of_model(unet, pipeline), {})
+    found = fit.FitResult(subject, small_table(), {}, (), 0)
+    assert "down_blocks.0.resnets.0.conv1.weight" in found.unchanged["tensors"]
+    assert "stay in 16 bits (" in _unchanged(found)
 
 
 def test_the_command_says_what_it_would_do_and_writes_nothing(folder, tmp_path, capsys, monkeypatch):

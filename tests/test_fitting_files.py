@@ -9,7 +9,7 @@ import torch
 from accelerate import init_empty_weights
 
 from starrynight.errors import BadRequest
-from starrynight.fitting import blocks, layout, write
+from starrynight.fitting import blocks, layout, measure, write
 from starrynight.folding import calibrate
 from starrynight.models import catalogue, fitted, gguf, single_file
 from starrynight.models.load import denoiser, load
@@ -93,11 +93,89 @@ def test_columns_that_matter_are_nearer(kind):
 
 
 def test_large_tensors_are_searched_in_chunks(monkeypatch):
-    meant = normal(9, 512)
-    whole = {kind: blocks.quantise(meant, kind) for kind in KINDS}
+    meant, moments = normal(9, 512), products_of(inputs(600, 512))
+    whole = {kind: (blocks.quantise(meant, kind), blocks.quantise(meant, kind, moments)) for kind in KINDS}
     monkeypatch.setattr(blocks, "CHUNK", 1024)
     for kind in KINDS:
-        assert torch.equal(blocks.quantise(meant, kind), whole[kind])
+        assert torch.equal(blocks.quantise(meant, kind), whole[kind][0])
+        # products of other sizes round otherwise, so a code in a thousand may be the other neighbour
+        same = blocks.quantise(meant, kind, moments) == whole[kind][1]
+        assert same.float().mean() > 0.99
+
+
+# -- GPTQ ------------------------------------------------------------------------------------------------------------
+
+
+def inputs(count: int, columns: int) -> torch.Tensor:
+    """Inputs of a layer whose columns are of different size and go together."""
+    mixed = torch.randn(columns, columns, generator=torch.Generator().manual_seed(5)) / columns**0.5
+    size = torch.rand(columns, generator=torch.Generator().manual_seed(6)) ** 2
+    x = torch.randn(count, columns, generator=torch.Generator().manual_seed(count))
+    return x @ mixed * size + 0.1 * x
+
+
+def products_of(x: torch.Tensor) -> torch.Tensor:
+    return measure.products(x) / len(x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gptq_brings_the_layers_output_nearer_on_inputs_it_has_not_seen(kind):
+    meant, moments, x = normal(64, 512), products_of(inputs(3000, 512)), inputs(500, 512)
+
+    def error(given):
+        return ((read(blocks.quantise(meant, kind, given), kind) - meant) @ x.T).square().sum()
+
+    assert error(moments) < 0.9 * error(measure.mean_squares(moments))
+    assert error(moments) < 0.85 * error(None)
+    assert torch.equal(meant, normal(64, 512)), "the weights are not written into"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_that_have_nothing_to_do_with_each_other_take_the_nearest_codes(kind):
+    meant = normal(8, 512)
+    assert torch.equal(blocks.quantise(meant, kind, torch.eye(512)[None]), blocks.quantise(meant, kind))
+
+
+def test_each_column_is_rounded_after_the_best_answer_to_the_errors_before_it():
+    """Against the definition: with columns rounded up to j, the rest minimise the error of the output."""
+    meant, moments = normal(3, 32), products_of(inputs(400, 32))
+    h = moments[0].double() + blocks.DAMPING * moments[0].double().diagonal().mean() * torch.eye(32)
+    grid = blocks.TYPES["Q4_0"][1](meant, blocks._weights(moments.diagonal(dim1=1, dim2=2), 3))
+    done, rest = torch.zeros(3, 32, dtype=torch.float64), meant.double().clone()
+    for j in range(32):
+        own = slice(j, j + 1)
+        done[:, own] = grid.values(grid.codes(rest[:, own].float(), own), own).double()
+        lost = meant.double()[:, : j + 1] - done[:, : j + 1]
+        rest[:, j + 1 :] = meant.double()[:, j + 1 :] + lost @ h[: j + 1, j + 1 :] @ torch.linalg.inv(h[j + 1 :, j + 1 :])  # fmt: skip
+    found = read(blocks.quantise(meant, "Q4_0", moments), "Q4_0")
+    assert (found - done.float()).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [(384, 384), (1024, 1024), (3840, 768), (10240, 1024), (11008, 256), (2400, 800), (40, 0), (96, 96), (1184, 32)],
+)  # fmt: skip
+def test_runs_are_whole_blocks_and_bounded(columns, width):
+    assert measure.run_width(columns) == width
+    found = measure.products(torch.randn(5, columns))
+    assert found.shape == ((columns // width, width, width) if width else (columns,))
+    x = torch.randn(7, columns)
+    assert torch.allclose(measure.mean_squares(measure.products(x)), x.square().sum(0), rtol=1e-4)
+
+
+def test_runs_beside_each_other_are_rounded_apart():
+    meant, x = normal(8, 512), inputs(400, 512)
+    both = torch.stack([products_of(x[:, :256])[0], products_of(x[:, 256:])[0]])
+    halves = [measure.rounded(half.contiguous(), "Q4_K", moments[None]) for half, moments in zip(meant.split(256, 1), both, strict=True)]  # fmt: skip
+    assert (measure.rounded(meant, "Q4_K", both) == torch.cat(halves, 1)).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
+def test_what_others_publish_is_rounded_by_the_gguf_package(kind):
+    meant = normal(4, 64)
+    data = package.quants.quantize(meant.numpy(), package.GGMLQuantizationType[kind])
+    theirs = package.quants.dequantize(data, package.GGMLQuantizationType[kind])
+    assert torch.equal(measure.published(meant, kind), torch.from_numpy(theirs))
 
 
 # -- names and rows --------------------------------------------------------------------------------------------------

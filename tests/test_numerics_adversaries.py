@@ -23,7 +23,7 @@ from starrynight.numerics.step import compare_step
 
 # Every eighth, and those that once changed or were not traced.
 ONCE = ("eps_compared", "vmap_linear", "nested", "sparse", "mkldnn", "scripted_child", "untaken_parameter", "untaken_parameter_list", "untaken_method", "compiled_child",
-        "pad_circular", "buffer_replaced", "cached_once")  # fmt: skip
+        "pad_circular", "buffer_replaced", "cached_once", "ensemble_by_vmap", "masked_as_for_cudnn")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES[::8], *ONCE}))

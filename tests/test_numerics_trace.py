@@ -120,6 +120,53 @@ def test_masks_are_not_activations() -> None:
     assert solve_folds(found).islands == ()
 
 
+@pytest.mark.parametrize("number", [-65504.0, -10000.0, torch.finfo(torch.bfloat16).min, -torch.inf])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_mask_is_no_range_whatever_number_it_is_written_as(number: float, by_hand: bool) -> None:
+    """On a card PyTorch writes −65504 where cuDNN's attention takes a mask of truth values; each was an island."""
+
+    def attend(m: Formula, x: Tensor) -> Tensor:
+        mask = torch.where(torch.ones(4, 4, dtype=torch.bool).tril().logical_not(), number, torch.scalar_tensor(0.0, dtype=x.dtype))  # fmt: skip
+        values = (x @ m.a)[None]
+        if by_hand:
+            return ((x @ x.T + mask).softmax(-1) @ values[0]) @ m.b
+        return F.scaled_dot_product_attention(x[None], x[None], values, attn_mask=mask)[0] @ m.b
+
+    plan = solve_folds(traced(attend))
+    assert plan.islands == ()
+
+
+def test_a_large_number_that_is_no_mask_is_still_an_island() -> None:
+    for number in (65504.0, -60000.0, -9000.0):
+        assert solve_folds(traced(lambda m, x, n=number: x @ m.a + torch.full_like(x, n))).islands == ("",)
+
+
+def test_a_text_encoder_has_no_islands_by_the_masks_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(0)
+    config = Qwen3Config(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                         num_key_value_heads=2, head_dim=8)  # fmt: skip
+    encoder = Qwen3Model(config).eval().bfloat16()
+    attention, masks = F.scaled_dot_product_attention, []
+
+    def as_cudnn(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **words: object) -> Tensor:
+        if attn_mask is not None and attn_mask.dtype == torch.bool:  # ATen's convert_boolean_attn_mask_cudnn
+            masks.append(1)
+            attn_mask = torch.where(
+                attn_mask.logical_not(), -65504.0, torch.scalar_tensor(0.0, dtype=q.dtype)
+            )
+        return attention(q, k, v, attn_mask=attn_mask, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", as_cudnn)
+    given = torch.arange(12)[None], (torch.arange(12) < 9)[None]
+    found = trace_modules(
+        encoder, lambda: encoder(input_ids=given[0], attention_mask=given[1]).last_hidden_state
+    )
+    assert masks, "the encoder gives its attention a mask of truth values"
+    assert solve_folds(found).islands == ()
+
+
 @pytest.mark.parametrize("width", [64, 60, 3840])
 def test_the_low_quantile_samples_all_channels(width: int) -> None:
     """Evenly spaced samples would all be in the first channel where the width divides the spacing."""

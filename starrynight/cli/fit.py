@@ -127,10 +127,11 @@ def fit(
 
 def _print_result(result: FitResult, about: Fitted, path: Path, report: Path | None, as_json: bool) -> None:
     if as_json:
-        print(printed_json({"file": str(path), "bytes": path.stat().st_size, **about.to_dict(), "layers": dict(result.formats), "curve": [point.to_dict() for point in result.curve]}))  # fmt: skip
+        print(printed_json({"file": str(path), "bytes": path.stat().st_size, **about.to_dict(), "layers": dict(result.formats), "unchanged": result.unchanged, "curve": [point.to_dict() for point in result.curve]}))  # fmt: skip
         return
     print_curve(result.curve)
     print(f"✦ {path} · {path.stat().st_size / 1e6:,.1f} MB · {t(*about.message)}")
+    print(_unchanged(result))
     print(_how_to_use(result, path))
     if report is not None:
         print(f"✦ {report / 'report.md'}")
@@ -183,6 +184,19 @@ def print_curve(curve: Sequence[CurvePoint]) -> None:
 
 def _decibels(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+def _unchanged(result: FitResult) -> str:
+    """What was not fitted, by name."""
+    components, tensors = result.unchanged["components"], result.unchanged["tensors"]
+    found = t(f"Not fitted: {', '.join(components)}", f"未适配：{'、'.join(components)}")
+    if not tensors:
+        return found + t(".", "。")
+    some = ", ".join(tensors[:3]) + (", …" if len(tensors) > 3 else "")
+    return found + t(
+        f"; {len(tensors)} of the denoiser's tensors are no linear layers and stay in 16 bits ({some}).",
+        f"；去噪网络中有 {len(tensors)} 个张量不是线性层，保持 16 位（{some}）。",
+    )
 
 
 def _how_to_use(result: FitResult, path: Path) -> str:

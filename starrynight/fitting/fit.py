@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from starrynight.errors import BadRequest, Unfit
 from starrynight.fitting import formats, layout, measure, programme, table, write
@@ -247,6 +247,21 @@ class FitResult:
     def chosen(self) -> CurvePoint:
         return self.curve[0]
 
+    @property
+    def unchanged(self) -> dict[str, list[str]]:
+        """What is not fitted: the pipeline's other ``components``, and the denoiser's ``tensors`` that are no linear layers
+        (convolutions, tables) and larger than ``layout.SMALL``; those stay in 16 bits.
+        """
+        own, network = self.subject.layout, self.subject.network
+        parts = self.subject.pipeline.components.items()
+        others = [name for name, part in parts if isinstance(part, nn.Module) and part is not network]
+        fixed = [
+            name
+            for name, shape in own.shapes.items()
+            if name not in own.layers and write.stored_as(shape) == "F16"
+        ]
+        return {"components": others, "tensors": fixed}
+
     def about(self, base: str) -> Fitted:
         """For the file's metadata."""
         one = self.chosen
@@ -286,7 +301,7 @@ def fit(
     ) -> CurvePoint:
         message = Text(f"painting with {name}", f"以 {name} 作画")
         counter.announce(message)
-        errors = judge.errors(assigned) if paint else []
+        errors = judge.errors(assigned, measure.rounded if fitted else measure.published) if paint else []
         counter.advance(message, len(errors))
         each = [table.decibels(error) for error in errors]
         mean, worst = (sum(each) / len(each), min(each)) if each else (None, None)
@@ -294,7 +309,7 @@ def fit(
 
     curve = [point("fit", chosen, predicted, True, bool(pictures))]
     curve += [
-        point(name, each, found.predicted(each), False, compare and bool(pictures))
+        point(name, each, found.predicted(each, by_others=True), False, compare and bool(pictures))
         for name, each in references.items()
     ]
     curve += [point(f"fit {bits:g}", each, its, True, False) for bits, each, its in along(found)]
@@ -324,13 +339,15 @@ def _subject(model: LocalModel, own: DenoiserLayout, device: torch.device) -> Su
 
     free = free_bytes(device)
     available = psutil.virtual_memory().available if free is None else free
-    count = sum(model.parameters.values())
-    dtype = next((name for name, size in (("float32", 4), ("bfloat16", 2)) if 1.1 * size * count < available), None)  # fmt: skip
+    count, beside = sum(model.parameters.values()), measure.moment_bytes(own.signature)
+    needed = {name: 1.1 * size * count + beside for name, size in (("float32", 4), ("bfloat16", 2))}
+    dtype = next((name for name, size in needed.items() if size < available), None)
     if dtype is None:
+        least = min(needed.values()) / 1e9
         raise Unfit(
-            f"Measuring {model.spec.en} takes {2.2 * count / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; "
+            f"Measuring {model.spec.en} takes {least:.1f} GB of memory, and {available / 1e9:.1f} GB are free; "
             "run it on a larger machine.",
-            f"测量 {model.spec.zh} 需要 {2.2 * count / 1e9:.1f} GB 内存，而只剩 {available / 1e9:.1f} GB；请换更大的机器。",
+            f"测量 {model.spec.zh} 需要 {least:.1f} GB 内存，而只剩 {available / 1e9:.1f} GB；请换更大的机器。",
         )
     pipeline = load(model, calibrate.uniform(model, dtype, device)).to(device)
     return Subject(model, pipeline, own, {})
@@ -340,15 +357,15 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
     """The table of this model: the stored one, measured to its end, or with errors borrowed from another's."""
     path = table.path_of(prepared.model)
     found, inputs = table.stored(path, prepared.layout.signature), CalibrationCache(path.with_suffix(""))
-    importance = inputs.stored("inputs")
+    moments = inputs.stored("moments")
     total = len(measure.measurements(prepared.layout.signature))
-    if prepared.borrowed is None and found is not None and table.complete(found) and importance is not None:
-        subject.importance = importance
+    if prepared.borrowed is None and found is not None and table.complete(found) and moments is not None:
+        subject.moments = moments
         counter.advance(Text("sensitivities known", "敏感度已知"), total)
         return found
     counter.announce(Text("reference pictures", "参考画面"))
     meter = measure.meter(subject)
-    inputs.store("inputs", subject.importance)
+    inputs.store("moments", subject.moments)
     if prepared.borrowed is not None:
         found = measure.empty_table(subject, meter.how)
         found.borrowed(prepared.borrowed)
@@ -365,9 +382,8 @@ def save(result: FitResult, path: Path, on_progress: OnProgress | None = None) -
     """Write the denoiser to ``path``. Raises as ``write.write``."""
     about = result.about(base_of(result.subject.model, path))
     subject = result.subject
-    importance: dict[str, Tensor] = subject.importance
     write.write(
-        path, subject.network, subject.layout, result.formats, about.to_dict(), importance, on_progress
+        path, subject.network, subject.layout, result.formats, about.to_dict(), subject.moments, on_progress
     )
     return about
 

@@ -17,6 +17,8 @@ QUANTISED = ("Q8_0", "Q6_K", "Q5_1", "Q5_K", "Q5_0", "Q4_1", "Q4_K", "IQ4_NL", "
 INSTEAD = {"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0", "Q3_K": "IQ4_NL"}
 # The types that whole files are published in.
 UNIFORM = ("F8_E4M3", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0")
+# Those that the ``gguf`` package writes, with the scale of a block's largest number.
+LARGEST_ALONE = frozenset(("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"))
 # No type of GGUF: 8-bit floating point with one scale a tensor, as fp8 files of ComfyUI store it. For comparison only.
 FLOAT8 = "F8_E4M3"
 # The rule of published hand-made mixtures: what sets the scene keeps eight bits, the rest gets four.

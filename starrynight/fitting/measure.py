@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from starrynight.fitting import table as tables
 from starrynight.fitting.blocks import PLAIN, TYPES, quantise
-from starrynight.fitting.formats import FLOAT8, candidates, probes, uniform
+from starrynight.fitting.formats import FLOAT8, LARGEST_ALONE, candidates, probes, uniform
 from starrynight.fitting.layout import DenoiserLayout
 from starrynight.fitting.table import Sensitivity
 from starrynight.folding import calibrate
@@ -34,8 +34,12 @@ from starrynight.progress import ProgressCounter
 
 # Numbers of a layer, whole rows, on which the error of its weights in every type is measured.
 SAMPLE = 1 << 19
+# Columns of a layer whose inputs' products are kept together: 4 MB for every 1024 columns, 3 GB for six billion weights.
+RUN = 1024
 # Denoiser calls of the small picture at which a large model's velocity is compared, and the steps of that picture.
 CALLS, STEPS = 3, 4
+# What GPTQ may take off the sum of errors of paintings, 3 dB, however much less a few pictures show; what others store, nothing.
+LEAST_SCALE = 0.5
 # Prompts of the sensitivities; those on which results are judged are others. Layers that read the words matter for few
 # prompts and then much: with two prompts Firefly's context refiner looked ninety times less sensitive than one held-out
 # prompt found it (docs/fit.md), so there are eight, of both languages and all kinds.
@@ -63,37 +67,58 @@ def samples_of(model: LocalModel) -> tuple[CalibrationSample, ...]:
     )
 
 
-def rounded(weights: Tensor, kind: str, importance: Tensor | None = None) -> Tensor:
-    """The numbers that a weight means after it was stored in a type of GGUF, or in float8; float32."""
+def rounded(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
+    """The numbers that a weight means after it was stored in a type of GGUF, or in float8; float32. ``moments``: ``blocks.quantise``."""
     if kind == FLOAT8:
         scale = weights.float().abs().amax().clamp_min(1e-30) / torch.finfo(torch.float8_e4m3fn).max
         return (weights.float() / scale).to(torch.float8_e4m3fn).float() * scale
     if kind in PLAIN:
         return weights.to(PLAIN[kind]).float()
-    data = quantise(weights, kind, None if importance is None else importance.to(weights.device))
+    data = quantise(weights, kind, None if moments is None else moments.to(weights.device))
     return gguf.decode(data.reshape(-1), kind).reshape(weights.shape)
+
+
+def published(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
+    """As ``rounded``, as files are published: the ``gguf`` package's scales, and for the K types those of llama.cpp's search,
+    which it has none of; no inputs are looked at.
+    """
+    from gguf import GGMLQuantizationType as Kinds
+    from gguf import quants
+
+    if kind not in LARGEST_ALONE:
+        return rounded(weights, kind)
+    data = quants.quantize(weights.float().cpu().numpy(), Kinds[kind])
+    return torch.from_numpy(quants.dequantize(data, Kinds[kind])).to(weights.device)
+
+
+def nearest(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
+    """As ``rounded`` without GPTQ: errors count by column."""
+    return rounded(weights, kind, None if moments is None else mean_squares(moments))
+
+
+Rounding = Callable[[Tensor, str, Tensor | None], Tensor]
 
 
 @dataclass
 class Subject:
-    """A loaded pipeline, the layout of its denoiser's file, and how much the columns of each layer matter."""
+    """A loaded pipeline, the layout of its denoiser's file, and the second moments of the inputs of each layer."""
 
     model: LocalModel
     pipeline: Any
     layout: DenoiserLayout
-    importance: dict[str, Tensor]
+    moments: dict[str, Tensor]
 
     @property
     def network(self) -> nn.Module:
         return denoiser(self.pipeline)
 
     @contextmanager
-    def stored_as(self, formats: Mapping[str, str]) -> Iterator[None]:
+    def stored_as(self, formats: Mapping[str, str], how: Rounding = rounded) -> Iterator[None]:
         """The network with layers as they come back from these types."""
         with ExitStack() as stack:
             for name, kind in formats.items():
                 weights = self.layout.weight(self.network, name)
-                values = rounded(weights, kind, self.importance.get(name))
+                values = how(weights, kind, self.moments.get(name))
                 stack.enter_context(self.layout.replaced(self.network, {name: values}))
             yield
 
@@ -105,16 +130,44 @@ class Subject:
 # -- what the columns of a layer are multiplied by -------------------------------------------------------------------
 
 
+def run_width(columns: int) -> int:
+    """Columns of a run: whole blocks of 256, or of 32, at most ``RUN`` where there are such; 0 where rows fill no blocks."""
+    unit = next((block for block in (256, 32) if columns % block == 0), 0)
+    if not unit:
+        return 0
+    blocks = columns // unit
+    return unit * max(n for n in range(1, blocks + 1) if blocks % n == 0 and (n == 1 or n * unit <= RUN))
+
+
+def moment_bytes(signature: Mapping[str, Any]) -> int:
+    """Bytes of the moments of all layers."""
+    return 4 * sum(columns * max(1, run_width(columns)) for _, columns in signature.values())
+
+
+def mean_squares(moments: Tensor) -> Tensor:
+    """The mean squares [columns] of ``moments``."""
+    return moments if moments.dim() == 1 else moments.diagonal(dim1=1, dim2=2).reshape(-1)
+
+
+def products(x: Tensor) -> Tensor:
+    """Σ x xᵀ within runs of columns [runs, width, width] of inputs x [n, columns]; the squares alone without blocks."""
+    width = run_width(x.shape[1])
+    if not width:
+        return x.square().sum(0)
+    runs = x.reshape(len(x), -1, width).transpose(0, 1)
+    return runs.transpose(1, 2) @ runs
+
+
 @contextmanager
 def watching_inputs(subject: Subject) -> Iterator[None]:
-    """Fill ``subject.importance`` with the mean squares of the inputs of every layer, over what runs meanwhile."""
+    """Fill ``subject.moments`` with the mean products of the inputs of every layer, over what runs meanwhile."""
     modules, sums = dict(subject.network.named_modules()), dict[str, tuple[Tensor, int]]()
 
     def hook(name: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Any, ...]) -> None:
             x = args[0].detach().float().reshape(-1, args[0].shape[-1])
-            total, count = sums.get(name, (torch.zeros(x.shape[-1], device=x.device), 0))
-            sums[name] = total + x.square().sum(0), count + len(x)
+            total, count = sums.get(name, (0, 0))
+            sums[name] = total + products(x), count + len(x)
 
         return note
 
@@ -127,7 +180,7 @@ def watching_inputs(subject: Subject) -> Iterator[None]:
     finally:
         for each in hooks:
             each.remove()
-    subject.importance = {name: total / max(count, 1) for name, (total, count) in sums.items()}
+    subject.moments = {name: total / max(count, 1) for name, (total, count) in sums.items()}
 
 
 # -- two measures of an error ----------------------------------------------------------------------------------------
@@ -142,6 +195,8 @@ class Paintings:
         self.subject, self.samples = subject, tuple(samples)
         with watching_inputs(subject):
             self.references = [subject.paint(sample) for sample in self.samples]
+            for sample in calibrate.usual(subject.model):  # all noise levels that a usual picture passes
+                subject.paint(sample)
 
     def error(self) -> float:
         errors = [
@@ -150,11 +205,12 @@ class Paintings:
         ]
         return sum(errors) / len(errors)
 
-    def painted(self, formats: Mapping[str, str]) -> float:
-        """The mean square error of whole pictures of the usual side under an assignment."""
-        samples = calibrate.usual(self.subject.model)
+    def painted(self, formats: Mapping[str, str], how: Rounding) -> float:
+        """The mean square error of whole pictures of the usual side under an assignment, of other noise than was watched."""
+        first = calibrate.usual(self.subject.model)[0]
+        samples = [replace(first, prompt=prompt, seed=77 + n) for n, prompt in enumerate(PROMPTS[-3:])]
         exact = [self.subject.paint(sample) for sample in samples]
-        with self.subject.stored_as(formats):
+        with self.subject.stored_as(formats, how):
             pairs = zip(samples, exact, strict=True)
             errors = [float((self.subject.paint(s) - e).square().mean()) for s, e in pairs]
         return sum(errors) / len(errors)
@@ -191,9 +247,9 @@ class Velocity:
                 found += wrong / max(sum(float(m.square().sum()) for m in meant), 1e-30)
         return found / len(self.calls)
 
-    def painted(self, formats: Mapping[str, str]) -> float:
+    def painted(self, formats: Mapping[str, str], how: Rounding) -> float:
         """The mean square error of the whole picture under an assignment."""
-        with self.subject.stored_as(formats):
+        with self.subject.stored_as(formats, how):
             return float((self.subject.paint(self.sample) - self.reference).square().mean())
 
 
@@ -221,17 +277,13 @@ def plain_kind(weights: Tensor) -> str:
     return "BF16" if exact or float(weights.abs().max()) > torch.finfo(torch.float16).max else "F16"
 
 
-def weight_errors(weights: Tensor, plain: str, importance: Tensor | None) -> dict[str, float]:
-    """The squared error of the weights in every type, relative to their squares, columns weighted by ``importance``."""
+def weight_errors(weights: Tensor, kinds: Iterable[str], moments: Tensor | None, how: Rounding = nearest) -> dict[str, float]:  # fmt: skip
+    """The squared error of the weights in every type, relative to their squares, columns weighted by their inputs' squares."""
     rows = weights[: max(1, SAMPLE // weights.shape[1])].float()
-    factor = (
-        torch.ones(rows.shape[1], device=rows.device) if importance is None else importance.to(rows.device)
-    )
-    total = float((factor * rows.square()).sum())
-    return {
-        kind: float((factor * (rounded(rows, kind, importance) - rows).square()).sum()) / max(total, 1e-30)
-        for kind in (*candidates(tuple(weights.shape), plain), FLOAT8)
-    }
+    factor = torch.ones(rows.shape[1]) if moments is None else mean_squares(moments)
+    factor = factor.to(rows.device)
+    whole = max(float((factor * rows.square()).sum()), 1e-30)
+    return {kind: float((factor * (how(rows, kind, moments) - rows).square()).sum()) / whole for kind in kinds}  # fmt: skip
 
 
 def empty_table(subject: Subject, how: str) -> Sensitivity:
@@ -239,9 +291,11 @@ def empty_table(subject: Subject, how: str) -> Sensitivity:
     layout, network = subject.layout, subject.network
     found = Sensitivity(subject.model.spec.name, subject.model.fingerprint, how, layout.signature, {})
     for layer in layout.layers:
-        weights = layout.weight(network, layer)
+        weights, moments = layout.weight(network, layer), subject.moments.get(layer)
         found.plain[layer] = plain_kind(weights)
-        found.weights[layer] = weight_errors(weights, found.plain[layer], subject.importance.get(layer))
+        kinds = candidates(tuple(weights.shape), found.plain[layer])
+        found.weights[layer] = weight_errors(weights, kinds, moments)
+        found.published[layer] = weight_errors(weights, (*kinds, FLOAT8), moments, published)
     return found
 
 
@@ -258,26 +312,28 @@ def measure(
     left = measurements(found.signature, found)
     counter.advance(Text("measured before", "此前已测"), len(measurements(found.signature)) - len(left))
     for layer, kind in left:
-        with subject.stored_as({layer: kind}):
+        with subject.stored_as({layer: kind}, nearest):
             found.errors.setdefault(layer, {})[kind] = measure.error()
         tables.store(path, found)
         counter.advance(Text(f"rounding {layer}", f"舍入 {layer}"))
-    if found.scale == 1.0:
-        found.scale = picture_scale(measure, found, counter)
-        tables.store(path, found)
+    for own, how in (("scale", rounded), ("published_scale", published)):
+        if getattr(found, own) == 1.0:
+            setattr(found, own, picture_scale(measure, found, how, counter))
+            tables.store(path, found)
     return found
 
 
-def picture_scale(measure: Paintings | Velocity, found: Sensitivity, counter: ProgressCounter) -> float:
+def picture_scale(measure: Paintings | Velocity, found: Sensitivity, how: Rounding, counter: ProgressCounter) -> float:  # fmt: skip
     """From the sum of the layers' errors to that of a whole picture: the larger of two, all in four and in five bits."""
-    scales = []
+    least = (LEAST_SCALE if how is rounded else 1.0) if isinstance(measure, Paintings) else 0.0
+    scales = [least]
+    errors = found.weights if how is rounded else found.published
     for kind in ("Q4_0", "Q5_0"):
         counter.announce(Text(f"a picture in {kind}", f"以 {kind} 作画"))
         assigned = uniform(found.signature, kind, found.plain)
-        alone = sum(found.error(layer, each) for layer, each in assigned.items())
-        scales.append(measure.painted(assigned) / max(alone, 1e-30))
-    # errors of pictures never below their sum: a layer may matter more in other pictures
-    return max(1.0 if isinstance(measure, Paintings) else 0.0, *scales)
+        alone = sum(found.measured(layer, errors[layer][each]) for layer, each in assigned.items())
+        scales.append(measure.painted(assigned, how) / max(alone, 1e-30))
+    return max(scales)
 
 
 # -- pictures that judge ---------------------------------------------------------------------------------------------
@@ -292,12 +348,9 @@ class Judge:
         self.subject, self.samples, self.found, self.path = subject, tuple(samples), found, path
         self._references: dict[CalibrationSample, Tensor] = {}
 
-    def errors(self, formats: Mapping[str, str], each: Callable[[], None] = lambda: None) -> list[float]:
-        """The mean square error of each picture under an assignment; what was painted before is not painted again.
-
-        ``each`` is called after every picture.
-        """
-        keys = [tables.assignment_key(formats, sample) for sample in self.samples]
+    def errors(self, formats: Mapping[str, str], how: Rounding = rounded) -> list[float]:
+        """The mean square error of each picture under an assignment; what was painted before is not painted again."""
+        keys = [tables.assignment_key(formats, how.__name__, sample) for sample in self.samples]
         known = self.found.judged
         missing = [n for n, key in enumerate(keys) if key not in known]
         for number in missing:  # before the network is changed
@@ -305,13 +358,12 @@ class Judge:
             if sample not in self._references:
                 self._references[sample] = self.subject.paint(sample)
         if missing:
-            with self.subject.stored_as(formats):
+            with self.subject.stored_as(formats, how):
                 for number in missing:
                     picture = self.subject.paint(self.samples[number])
                     error = (picture - self._references[self.samples[number]]).square().mean()
                     known[keys[number]] = float(error)
                     tables.store(self.path, self.found)
-                    each()
         return [known[key] for key in keys]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from starrynight.fitting import curve, fit, formats, table, write
+from starrynight.fitting import curve, fit, formats, measure, table, write
 from starrynight.fitting.fit import FitResult
 from starrynight.fitting.formats import FLOAT8
 from starrynight.folding.cache import CalibrationSample
@@ -91,7 +91,7 @@ def scenes(result: FitResult, on_progress: OnProgress | None = None) -> list[Sce
 def _scene(
     result: FitResult, name: str, each: Mapping[str, str], sample: CalibrationSample, exact: Tensor
 ) -> Scene:
-    with result.subject.stored_as(each):
+    with result.subject.stored_as(each, measure.rounded if name == "fit" else measure.published):
         picture = result.subject.paint(sample)
     error = float((picture - exact).square().mean())
     count = result.table.bytes(each) + write.fixed_bytes(result.subject.layout)

@@ -2,6 +2,7 @@
 
 Two types of a layer are measured; the others are scaled by the error of the weights. A layer's error follows its weights'
 error as a power between the two that were measured, and in proportion beyond the finer one, where everything is linear.
+GPTQ stores weights whose error shows less; ``scale`` says by how much, from pictures painted with it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from starrynight.models.catalogue import LocalModel
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
-VERSION = 1
+VERSION = 2
 # The exponent between two measured types stays within these: one is linear, and an error that saturates flattens.
 POWERS = (0.5, 2.0)
 # dB by which the programme's own choice is predicted too kindly, because it seeks what looks insensitive: up to 1.8 dB for
@@ -34,8 +35,9 @@ SOUGHT_DB = 1.9
 @dataclass
 class Sensitivity:
     """``signature``: layer → shape. ``plain``: layer → its type of 16 bits. ``errors``: layer → type → mean square error of
-    pictures. ``weights``: layer → type → squared error of the weights relative to their squares, columns weighted by
-    their inputs. ``scale``: from what was measured to pictures as they are judged. ``how``: "paintings" or "velocity".
+    pictures. ``weights``, ``published``: layer → type → squared error of the weights relative to their squares, columns weighted
+    by their inputs, rounded to the nearest and as others store them. ``scale``, ``published_scale``: from what was measured to
+    pictures as they are judged, of weights as the fit and as others store them. ``how``: "paintings" or "velocity".
     ``judged``: assignment and picture (``assignment_key``) → the picture's mean square error.
     """
 
@@ -46,7 +48,9 @@ class Sensitivity:
     plain: dict[str, str]
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    published: dict[str, dict[str, float]] = field(default_factory=dict)
     scale: float = 1.0
+    published_scale: float = 1.0
     judged: dict[str, float] = field(default_factory=dict)
     version: int = VERSION
 
@@ -61,11 +65,14 @@ class Sensitivity:
             raise ValueError("version")
         return found
 
-    def error(self, layer: str, kind: str) -> float:
-        """The mean square error that a layer in a type adds to a picture, by itself."""
-        return self.scale * self._measured_scale(layer, self.weights[layer][kind])
+    def error(self, layer: str, kind: str, by_others: bool = False) -> float:
+        """The mean square error that a layer in a type adds to a picture, by itself; ``by_others``: stored as others do."""
+        if by_others:
+            return self.published_scale * self.measured(layer, self.published[layer][kind])
+        return self.scale * self.measured(layer, self.weights[layer][kind])
 
-    def _measured_scale(self, layer: str, weight: float) -> float:
+    def measured(self, layer: str, weight: float) -> float:
+        """The error of what was measured, for this error of the layer's weights."""
         known = sorted(
             (self.weights[layer][kind], error) for kind, error in self.errors.get(layer, {}).items()
         )
@@ -84,9 +91,9 @@ class Sensitivity:
             for layer, shape in self.signature.items()
         }  # fmt: skip
 
-    def predicted(self, formats: Mapping[str, str]) -> float:
+    def predicted(self, formats: Mapping[str, str], by_others: bool = False) -> float:
         """PSNR in dB of pictures with layers in these types, which were not sought by the programme."""
-        return decibels(sum(self.error(layer, kind) for layer, kind in formats.items()))
+        return decibels(sum(self.error(layer, kind, by_others) for layer, kind in formats.items()))
 
     def best(self, budget: int) -> tuple[dict[str, str], float]:
         """The types for the layers under ``budget`` bytes, and the predicted PSNR in dB. Raises Unfit if none fits.
@@ -115,7 +122,7 @@ class Sensitivity:
                 kind: error * self.weights[layer][kind] / max(other.weights[layer][kind], 1e-30)
                 for kind, error in measured.items()
             }
-        self.scale, self.how = other.scale, other.how
+        self.scale, self.published_scale, self.how = other.scale, other.published_scale, other.how
 
 
 def decibels(error: float) -> float:

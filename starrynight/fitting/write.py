@@ -62,12 +62,12 @@ def write(
     layout: DenoiserLayout,
     formats: Mapping[str, str],
     about: Mapping[str, Any],
-    importance: Mapping[str, Tensor] | None = None,
+    moments: Mapping[str, Tensor] | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
     """Write the network to ``path``, whole or not at all. ``formats``: layer → type. ``about``: for ``starry.fit``.
 
-    ``importance``: layer → how much each column matters (``blocks.quantise``). Raises BadRequest when ``path`` exists,
+    ``moments``: layer → second moments of its inputs (``blocks.quantise``). Raises BadRequest when ``path`` exists,
     StorageError when it cannot be written.
     """
     import gguf as package
@@ -91,7 +91,7 @@ def write(
         writer.write_ti_data_to_file()
         for name in layout.shapes:
             weights = layout.weight(network, name)
-            data = _encoded(weights, kinds[name], (importance or {}).get(name))
+            data = _encoded(weights, kinds[name], (moments or {}).get(name))
             writer.write_tensor_data(data.cpu().numpy())
             counter.advance(Text(f"writing {name}", f"写出 {name}"))
         writer.close()
@@ -111,7 +111,7 @@ def _dimensions(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], prod(shape[1:])) if len(shape) > DIMENSIONS else shape or (1,)
 
 
-def _encoded(weights: Tensor, kind: str, importance: Tensor | None) -> Tensor:
+def _encoded(weights: Tensor, kind: str, moments: Tensor | None) -> Tensor:
     if kind in PLAIN:
         return weights.to(PLAIN[kind]).contiguous().reshape(-1).view(torch.uint8)
-    return quantise(weights, kind, None if importance is None else importance.to(weights.device))
+    return quantise(weights, kind, None if moments is None else moments.to(weights.device))

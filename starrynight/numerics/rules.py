@@ -21,6 +21,9 @@ from starrynight.numerics.modules import tensors_in
 # format and are no activations. No activation is larger than this: in bfloat16 its product with another would
 # overflow.
 MASK = 2.0**100
+# Masks that float16 holds: its lowest number, which PyTorch also writes for cuDNN's attention
+# (``convert_boolean_attn_mask_cudnn``), and that of BERT and diffusers. They do not grow with the input.
+MASKS = (-65504.0, -10000.0)
 
 # A larger added constant counts as part of the model, like the 1 of "1 + scale", and not as an epsilon. An
 # exception is one that the module itself names an epsilon: in an already folded model it may have any size.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from starrynight.numerics.modules import Modules, named_modules, own_tensors
-from starrynight.numerics.rules import MASK
+from starrynight.numerics.rules import MASK, MASKS
 
 # The low quantile is taken from this many elements of a tensor; values below it may become subnormal in
 # float16.
@@ -196,9 +196,13 @@ def peak_and_quantile(tensor: Tensor) -> tuple[float, float]:
     if not tensor.numel() or tensor.is_complex():
         return 0.0, math.inf
     peak = torch.linalg.vector_norm(tensor, math.inf).item()
-    if peak > MASK:
+    lowest = [number for number in torch.tensor(MASKS, dtype=tensor.dtype).tolist() if peak == -number]
+    if peak > MASK or lowest:
         rest = tensor.abs()
-        peak = rest.masked_fill(rest > MASK, 0).amax().item()
+        mask = rest > MASK
+        for number in lowest:
+            mask |= tensor == number
+        peak = rest.masked_fill(mask, 0).amax().item()
     sample = tensor.reshape(-1)
     if len(sample) > 4 * SAMPLE:
         sample = sample[_sample_indices(len(sample)).to(tensor.device)]

@@ -283,7 +283,8 @@ class Tracer(TorchDispatchMode):
 
     def _enter_module(self, name: str, module: nn.Module, inputs: Any) -> None:
         for own, tensor in own_tensors(module).items():
-            self._parameter_exponent(join(name, own), tensor)
+            if has_storage(tensor):  # not a weight that ``vmap`` gives; what it is made of is pinned
+                self._parameter_exponent(join(name, own), tensor)
         entering = list(filter(has_storage, tensors_in(inputs)))
         for tensor in entering:
             if self._storages.get(tensor) is None:  # known from now on as an input, which is no constant
