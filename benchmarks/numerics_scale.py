@@ -18,8 +18,9 @@ import torch
 from numerics_families import moment, noise
 from torch import nn
 
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import solve_folds
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 
 
 def build(layers: int) -> nn.Module:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from starrynight.errors import Unfit
 from starrynight.numerics.fold import fold_modules
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.modules import tensors_in
 from starrynight.numerics.precision import UNCHANGED
 from starrynight.numerics.solve import (
@@ -26,7 +27,7 @@ from starrynight.numerics.solve import (
     solve_folds,
 )
 from starrynight.numerics.step import StepComparison, compare_step
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 
 Make, Run = Callable[[], nn.Module], Callable[[Any, int], Any]
 

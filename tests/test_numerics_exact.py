@@ -25,9 +25,10 @@ from starrynight.errors import Unfit
 from starrynight.numerics import solve as solving
 from starrynight.numerics.fold import fold_and_cast, fold_modules
 from starrynight.numerics.islands import cast_with_islands
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.modules import tensors_in
 from starrynight.numerics.solve import FoldPlan, Infeasible, solve_folds
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 
 Middle = Callable[["Net", Tensor], Tensor]
 

@@ -17,8 +17,9 @@ from starrynight.numerics.certify import certify_folds, float16_outputs, outputs
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.fold import fold_adapter, fold_modules, read_plan, write_folded
 from starrynight.numerics.islands import cast_with_islands
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Infeasible, solve_folds, widen
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 
 
 class RMSNorm(nn.Module):

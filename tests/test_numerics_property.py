@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.numerics.fold import fold_modules
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import FoldPlan, Infeasible, Range, as_plan, immovable, solve_exponents, widen
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 
 WIDTH = 8
 

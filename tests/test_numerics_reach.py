@@ -20,8 +20,9 @@ from starrynight.folding.calibrate import films_decoded_too
 from starrynight.numerics.certify import certify_folds
 from starrynight.numerics.effective import EffectiveWeight, effective_weights, set_effective_weights
 from starrynight.numerics.fold import compose, fold_and_cast, fold_modules, fold_tensor, only, write_folded
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, solve_folds
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 from starrynight.painting import fallback
 
 WIDTH = 16

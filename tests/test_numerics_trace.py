@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import solve_folds
-from starrynight.numerics.trace import Trace, peak_and_quantile, trace_modules
+from starrynight.numerics.trace import peak_and_quantile, trace_modules
 
 
 class Formula(nn.Module):

@@ -25,9 +25,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, tr
 
 from starrynight import numerics
 from starrynight.models.catalogue import LocalModel
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.precision import UNCHANGED
 from starrynight.numerics.solve import FoldPlan
-from starrynight.numerics.trace import Trace
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
@@ -39,6 +39,7 @@ SOURCES = (
     "modules.py",
     "storages.py",
     "trace.py",
+    "measured.py",
     "solve.py",
     "islands.py",
 )

@@ -31,11 +31,12 @@ from starrynight.models.load import call_arguments, denoiser, load, networks, qu
 from starrynight.numerics import precision
 from starrynight.numerics.certify import decibels, psnr, relative_error
 from starrynight.numerics.device import exact_float32, free_bytes
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.precision import Choice, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, generator
 from starrynight.numerics.solve import FoldPlan, solve_folds
 from starrynight.numerics.step import compare_step
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.storage import write_cache
 

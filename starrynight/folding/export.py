@@ -31,9 +31,10 @@ from starrynight.numerics.device import kind, torch_device
 from starrynight.numerics.epsilons import names_epsilon
 from starrynight.numerics.fold import compose, only, read_plan, write_folded
 from starrynight.numerics.islands import inside
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.modules import join, named_modules
 from starrynight.numerics.solve import CheckpointConstraints, FoldPlan, Infeasible, solve_folds
-from starrynight.numerics.trace import Trace, trace_modules
+from starrynight.numerics.trace import trace_modules
 from starrynight.progress import OnProgress, ProgressCounter
 from starrynight.storage import disk_state, make_folder
 

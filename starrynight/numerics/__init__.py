@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from starrynight.numerics.finite import find_fault, locate_fault
     from starrynight.numerics.fold import fold_modules, read_plan, write_folded
     from starrynight.numerics.islands import cast_with_islands
+    from starrynight.numerics.measured import Trace
     from starrynight.numerics.precision import PrecisionPlan
     from starrynight.numerics.ranges import layer_ranges, range_plot
     from starrynight.numerics.solve import FoldPlan, solve_folds
-    from starrynight.numerics.trace import Trace, trace_modules
+    from starrynight.numerics.trace import trace_modules
 
 __all__ = ["Certificate", "Emulation", "FoldPlan", "PrecisionPlan", "Trace", "cast_with_islands", "certify_folds",
            "emulate_module", "find_fault", "fold_modules", "layer_ranges", "locate_fault", "range_plot", "read_plan",
@@ -47,10 +48,11 @@ _HOMES = {
     "finite": ("find_fault", "locate_fault"),
     "fold": ("fold_modules", "read_plan", "write_folded"),
     "islands": ("cast_with_islands",),
+    "measured": ("Trace",),
     "precision": ("PrecisionPlan",),
     "ranges": ("layer_ranges", "range_plot"),
     "solve": ("FoldPlan", "solve_folds"),
-    "trace": ("Trace", "trace_modules"),
+    "trace": ("trace_modules",),
 }
 
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.numerics.dtypes import HALVES, cast
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.modules import is_container, join, replace_parts
-from starrynight.numerics.trace import Trace
 
 # log2 of the largest number of float16. Weights do not vary with the input, so they need no headroom.
 LARGEST_WEIGHT = math.log2(65504)

@@ -10,8 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from starrynight.i18n import Text
+from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import collect_ranges, immovable, solve_exponents
-from starrynight.numerics.trace import Trace
 
 # log2 of the largest finite number of each format.
 LIMITS = {"float8_e4m3": math.log2(448), "float8_e5m2": math.log2(57344), "float16": math.log2(65504),

@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 
 from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.islands import LARGEST_WEIGHT, find_islands, inside
-from starrynight.numerics.trace import Epsilon, Trace
+from starrynight.numerics.measured import Epsilon, Trace
 
 # log2 of the largest magnitude planned for. float16 ends at 65504 < 2^16; 2^13 leaves three bits of headroom
 # for inputs outside the calibration. With one bit (2^15) one of two held-out images of a Firefly run broke
