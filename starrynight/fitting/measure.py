@@ -38,8 +38,8 @@ SAMPLE = 1 << 19
 RUN = 1024
 # Denoiser calls of the small picture at which a large model's velocity is compared, and the steps of that picture.
 CALLS, STEPS = 3, 4
-# What GPTQ may take off the sum of errors of paintings, 3 dB, however much less a few pictures show; what others store, nothing.
-LEAST_SCALE = 0.5
+# By how much errors may be larger in other pictures than in the few that tell the scale: 1.8 dB, on the safe side.
+MARGIN = 1.5
 # Prompts of the sensitivities; those on which results are judged are others. Layers that read the words matter for few
 # prompts and then much: with two prompts Firefly's context refiner looked ninety times less sensitive than one held-out
 # prompt found it (docs/fit.md), so there are eight, of both languages and all kinds.
@@ -208,7 +208,9 @@ class Paintings:
     def painted(self, formats: Mapping[str, str], how: Rounding) -> float:
         """The mean square error of whole pictures of the usual side under an assignment, of other noise than was watched."""
         first = calibrate.usual(self.subject.model)[0]
-        samples = [replace(first, prompt=prompt, seed=77 + n) for n, prompt in enumerate(PROMPTS[-3:])]
+        samples = [
+            replace(first, prompt=prompt, seed=77 + n) for n, prompt in enumerate(PROMPTS[2:5] or PROMPTS)
+        ]
         exact = [self.subject.paint(sample) for sample in samples]
         with self.subject.stored_as(formats, how):
             pairs = zip(samples, exact, strict=True)
@@ -324,16 +326,15 @@ def measure(
 
 
 def picture_scale(measure: Paintings | Velocity, found: Sensitivity, how: Rounding, counter: ProgressCounter) -> float:  # fmt: skip
-    """From the sum of the layers' errors to that of a whole picture: the larger of two, all in four and in five bits."""
-    least = (LEAST_SCALE if how is rounded else 1.0) if isinstance(measure, Paintings) else 0.0
-    scales = [least]
+    """From the sum of the layers' errors to that of a whole picture: the larger of two, all in four and in five bits, and a margin."""
+    scales = []
     errors = found.weights if how is rounded else found.published
     for kind in ("Q4_0", "Q5_0"):
         counter.announce(Text(f"a picture in {kind}", f"以 {kind} 作画"))
         assigned = uniform(found.signature, kind, found.plain)
         alone = sum(found.measured(layer, errors[layer][each]) for layer, each in assigned.items())
         scales.append(measure.painted(assigned, how) / max(alone, 1e-30))
-    return max(scales)
+    return MARGIN * max(scales)
 
 
 # -- pictures that judge ---------------------------------------------------------------------------------------------
