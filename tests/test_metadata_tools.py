@@ -14,7 +14,7 @@ from attacks.pictures import chunk, itxt, png, saved, with_text
 from PIL import Image
 
 from starrynight.errors import NoRecipe
-from starrynight.metadata import Recipe, read_recipe
+from starrynight.metadata import Recipe, a1111, read_recipe
 from starrynight.text import parse_json, plain_json
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -279,3 +279,23 @@ def test_a_number_that_json_has_not_becomes_its_text(literal: str) -> None:
     parsed = parse_json(f'{{"a": [{literal}], "b": 1.5}}')
     assert parsed == {"a": [literal], "b": 1.5}
     assert json.loads(plain_json(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("written", "odd"),
+    [
+        ("Seed: 5", "Seed: 99999999999999999999999"), ("Seed: 5", "Seed: -1"), ("Steps: 20", "Steps: many"), ("CFG scale: 7", "CFG scale: nan"),
+        ("Size: 512x768", "Size: large"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_a1111_that_cannot_be_read_is_listed(written, odd):
+    text = "a lake\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 512x768, Model: x"
+    assert not a1111.read(text).left
+    found = a1111.read(text.replace(written, odd))
+    assert [note.en for note in found.left] == [odd]
+    assert found.prompt == "a lake"
+
+
+def test_a_size_of_a1111_is_read_with_any_cross():
+    found = a1111.read("a lake\nSteps: 20, Sampler: Euler, Seed: 5, Size: 512 × 768")
+    assert (found.width, found.height) == (512, 768)

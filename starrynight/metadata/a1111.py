@@ -119,12 +119,17 @@ def read(content: str, raw: Mapping[str, Any] | None = None) -> Recipe | None:
     prompt, loras = take_loras("\n".join(lines[:start]))
     width, height = _size(fields)
     guidance, left = _guidance(fields)
+    seed, steps = whole(fields.get("Seed")), whole(fields.get("Steps"))
+    understood = {"Seed": seed, "Steps": steps, "Size": width, "CFG scale": guidance}
+    left += left_over(
+        {key: fields[key] for key, value in understood.items() if value is None and fields.get(key)}
+    )
     return Recipe(
         tool=_tool(fields),
         prompt=prompt,
         negative_prompt=clean(negative),
-        seed=whole(fields.get("Seed")),
-        steps=whole(fields.get("Steps")),
+        seed=seed,
+        steps=steps,
         sampler=clean(fields.get("Sampler")) or None,
         guidance=guidance,
         width=width,
@@ -166,7 +171,7 @@ def _settings(line: str) -> dict[str, Any]:
 
 
 def _size(fields: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", clean(fields.get("Size")), re.ASCII)
+    size = re.fullmatch(r"(\d{1,6})\s*[x×]\s*(\d{1,6})", clean(fields.get("Size")), re.ASCII)
     if size:
         return int(size[1]), int(size[2])
     return whole(fields.get("Size-1")), whole(fields.get("Size-2"))
