@@ -39,7 +39,7 @@ def count(gallery: GalleryDep, query: QueryDep) -> dict[str, int]:
 @router.post("/stars", responses=errors(404))
 @WRITERS.route
 def star(pictures: Pictures, gallery: GalleryDep, starred: Yes = True) -> dict[str, bool]:
-    gallery.annotations.star(_checked(pictures), starred)
+    gallery.annotations.star(checked(pictures), starred)
     return {"starred": starred}
 
 
@@ -55,7 +55,7 @@ def note(
 @router.post("/tags", responses=errors(404))
 @WRITERS.route
 def tag(name: TagName, pictures: Pictures, gallery: GalleryDep, remove: Yes = False) -> dict[str, int]:
-    (gallery.annotations.untag if remove else gallery.annotations.tag)(_checked(pictures), name)
+    (gallery.annotations.untag if remove else gallery.annotations.tag)(checked(pictures), name)
     return gallery.annotations.all_tags()
 
 
@@ -64,7 +64,7 @@ def tag(name: TagName, pictures: Pictures, gallery: GalleryDep, remove: Yes = Fa
 def collect(
     name: CollectionName, pictures: Pictures, gallery: GalleryDep, remove: Yes = False
 ) -> dict[str, int]:
-    (gallery.annotations.uncollect if remove else gallery.annotations.collect)(name, _checked(pictures))
+    (gallery.annotations.uncollect if remove else gallery.annotations.collect)(name, checked(pictures))
     return gallery.annotations.all_collections()
 
 
@@ -72,14 +72,14 @@ def collect(
 @WRITERS.route
 def throw(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
     """Move pictures to the trash; ``restore`` brings them back within thirty days."""
-    gallery.trash.discard(_checked(pictures))
+    gallery.trash.discard(checked(pictures))
     return {"thrown": len(pictures)}
 
 
 @router.post("/trash/restore", responses=errors(404))
 @WRITERS.route
 def restore(pictures: Pictures, gallery: GalleryDep) -> dict[str, Any]:
-    gallery.trash.restore(_checked(pictures))
+    gallery.trash.restore(checked(pictures))
     return {"restored": len(pictures)}
 
 
@@ -90,7 +90,8 @@ def empty(gallery: GalleryDep) -> dict[str, int]:
     return {"gone": gallery.trash.empty()}
 
 
-def _checked(pictures: list[str]) -> list[str]:
+def checked(pictures: list[str]) -> list[str]:
+    """Raises BadRequest for too many."""
     if len(pictures) > MAX_PICTURES:
         raise BadRequest(f"At most {MAX_PICTURES} pictures at once.", f"一次最多 {MAX_PICTURES} 幅画。")
     return pictures

@@ -21,6 +21,7 @@ from starrynight import __version__, validation_messages
 from starrynight.api import (
     a1111,
     error_response,
+    exhibition,
     inspect,
     jobs,
     lab,
@@ -67,6 +68,7 @@ def create_app(
         lab.router,
         loras.router,
         annotation_routes.router,
+        exhibition.router,
         pictures.router,
         health_routes,
     ):

@@ -224,6 +224,7 @@ def _components() -> dict[str, Schema]:
         "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE, "warnings": items(record(_BOTH))}),
         "Loras": items(record({"name": TEXT, "preview": maybe(TEXT)})),
         "LoraKept": record({"name": TEXT}),
+        "Imported": record({"id": TEXT, "new": YES, "warnings": items(record(_BOTH))}),
         "Picture": _picture(),
         "Seen": record({
             "by": TEXT, "confidence": NUMBER, "missing": items(TEXT), **{name: record(_BOTH) for name in ("alt", "caption", "prompt", "lacks")},

@@ -22,6 +22,7 @@ COMMANDS = (
     "doctor",
     "fit",
     "gallery",
+    "exhibition",
     "grid",
     "inspect",
     "keys",

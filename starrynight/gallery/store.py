@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -250,6 +250,11 @@ class Gallery:
         rows = ((row, self.recipe(row.id)) for row in self.iter_rows(query))
         to = Path(to) if isinstance(to, str) else to
         return exchange.export_zip(self.files, rows, self.count(query), to, on_progress, lang)
+
+    def export_rows(self, rows: Sequence[Row], to: BinaryIO, lang: str = "en") -> ExportResult:
+        """``export`` of these pictures, in this order."""
+        pairs = ((row, self.recipe(row.id)) for row in rows)
+        return exchange.export_zip(self.files, pairs, len(rows), to, lang=lang)
 
 
 def gallery_identity(place: Path | str | None = None, files: Path | str | None = None) -> str:

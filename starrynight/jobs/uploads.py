@@ -23,7 +23,7 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.files import id_of
 from starrynight.gallery.schema import recipes
 from starrynight.jobs.schema import jobs
-from starrynight.metadata.files import open_picture
+from starrynight.metadata.files import PIXEL_FORMATS, open_picture
 from starrynight.metadata.pixels import Limits, read_image, read_with_alpha
 from starrynight.settings import settings
 from starrynight.storage import PART_SUFFIX, storing, write_atomic
@@ -120,6 +120,18 @@ def check_length(data: bytes) -> None:
         raise BadFile(
             f"The picture is larger than {MAX_BYTES >> 20} MB; make it smaller first.",
             f"图片超过 {MAX_BYTES >> 20} MB；请先缩小。",
+        )
+
+
+def check_picture(data: bytes) -> None:
+    """Raises ``BadFile`` for a file that is too large to be decoded beside others. Decodes nothing."""
+    check_length(data)
+    opened = open_picture(data, PIXEL_FORMATS)
+    if opened.width * opened.height > LIMITS.pixels or max(opened.size) > LIMITS.side:
+        raise BadFile(
+            f"The picture has {opened.width}×{opened.height} pixels, more than may be sent; make it smaller first, or import "
+            "it with `starry gallery import`.",
+            f"图片有 {opened.width}×{opened.height} 像素，超过网页允许的大小；请先缩小，或用 `starry gallery import` 导入。",
         )
 
 

@@ -38,6 +38,7 @@ from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisor, check_device
 from starrynight.jobs.uploads import Uploads
 from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
+from starrynight.serve.head import PageHead
 from starrynight.serve.pages import DeadLinks, DroppedFiles
 from starrynight.serve.process import prepare
 
@@ -161,7 +162,7 @@ def build(gallery: Gallery, supervisor: Supervisor, access: Access, with_pages: 
 
     app = api.create_app(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
     if pages:
-        app.mount("/", DroppedFiles(DeadLinks(pages)))
+        app.mount("/", PageHead(DroppedFiles(DeadLinks(pages)), gallery))
     return RequestLog(AccessMiddleware(app, access), app.state.metrics)
 
 

@@ -14,7 +14,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.text import excerpt
 from starrynight.web import components, shared
-from starrynight.web.shared import LANGUAGES, PAGE, language, t
+from starrynight.web.shared import LANGUAGES, PAGE, language, t, words_for
 from starrynight.web.views import device, gallery, grid, lab, studio
 
 log = logging.getLogger("starrynight.web")
@@ -77,6 +77,7 @@ def masthead(current: str) -> None:
             "current": current,
             "lang": lang,
             "label": t("nav.label"),
+            "words": words_for("keys"),
             "other": {"key": other, "name": LANGUAGES[other], "hint": t("nav.language")},
         },
     )

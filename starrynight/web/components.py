@@ -41,5 +41,15 @@ plots = _register("plots")
 queue = _register("queue", triggers=("watch",))
 sheet = _register("sheet", triggers=("ended",))
 wall = _register(
-    "wall", "address", "grid", "selection", "compare", "zoom", "drop", "brush", "viewer", triggers=("action",)
+    "wall",
+    "address",
+    "grid",
+    "selection",
+    "compare",
+    "zoom",
+    "drop",
+    "brush",
+    "show",
+    "viewer",
+    triggers=("action",),
 )

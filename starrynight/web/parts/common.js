@@ -35,11 +35,19 @@ const fetchJson = async (path, options = {}) => {
   return body;
 };
 
-const fetchFile = async (path) => {
-  const answer = await fetch(path, { credentials: "same-origin" });
+const fetchFile = async (path, json) => {
+  const sent = json === undefined ? {} : { method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" } };
+  const answer = await fetch(path, { credentials: "same-origin", ...sent });
   if (answer.ok) return answer.blob();
   const body = await answer.json().catch(() => null);
   throw Object.assign(new Error(body?.error?.message ?? answer.statusText), { error: body?.error ?? {} });
+};
+
+// Let the browser save a file that was fetched.
+const saveFile = (file, download) => {
+  const href = URL.createObjectURL(file);
+  el("a", { href, download }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
 };
 
 const errorMessage = (failure, lang, words) => {

@@ -17,9 +17,36 @@ export default function ({ data, parentElement, setTriggerValue }) {
     link(data.pages[0], {}, el("b", {}, "璀璨星河"), el("i", {}, "Starry Night")),
     el("nav", { aria: { label: data.label } }, ...links),
     el("button", { className: "language", type: "button", title: data.other.hint, lang: data.other.key, onclick: () => setTriggerValue("language", data.other.key) }, data.other.name));
+  keysOf(root, data);
   document.documentElement.lang = data.lang;
   focusPage();
 }
+
+// "?" shows the keys, anywhere but in a field that one types in.
+const KEYS = {
+  everywhere: { this: ["?"], close: ["Esc"] }, studio: { paint: ["Ctrl + Enter"], earlier: ["↑", "↓"] }, wall: { search: ["/"], ends: ["Home", "End"] },
+  viewer: { neighbours: ["←", "→"], star: ["S"], trash: ["Delete"], zoom: ["+", "−", "0", "1"] },
+  brush: { tools: ["B", "E"], size: ["[", "]"], undo: ["U", "I"] }, show: { neighbours: ["←", "→"], pause: ["Space"], captions: ["C"] },
+};
+const keyLists = new WeakMap(); // root → what ends its listening
+const keysOf = (root, { words }) => {
+  keyLists.get(root)?.();
+  const close = el("button", { className: "pill", type: "button", onclick: () => list.close() }, "✕");
+  const list = el("dialog", { className: "keys", aria: { label: t(words, "keys.title") } }, el("h2", {}, t(words, "keys.title")), close,
+    ...Object.entries(KEYS).map(([place, keys]) => el("section", {}, el("h3", {}, t(words, `keys.${place}`)), el("dl", {}, ...Object.entries(keys).flatMap(([act, names]) => [el("dt", {}, ...names.map((one) => el("kbd", {}, one))), el("dd", {}, t(words, `keys.${act}`))])))));
+  close.setAttribute("aria-label", t(words, "keys.close"));
+  list.onclick = (event) => event.target === list && list.close();
+  const open = () => list.open || list.showModal();
+  const pressed = (event) => {
+    const typing = event.composedPath()[0];
+    if (event.key !== "?" || event.ctrlKey || event.metaKey || typing.matches?.("input:not([type=range]), textarea, select, [contenteditable]")) return;
+    event.preventDefault();
+    open();
+  };
+  root.append(el("button", { className: "help", type: "button", title: t(words, "keys.open"), aria: { label: t(words, "keys.open") }, onclick: open }, "?"), list);
+  addEventListener("keydown", pressed, true);
+  keyLists.set(root, () => removeEventListener("keydown", pressed, true));
+};
 
 // Streamlit's page scrolls in an element that never has the focus, so that End, Home and the space bar would move nothing.
 const focusPage = () => {

@@ -39,13 +39,14 @@ class Selection {
     for (const card of wall.grid.shown) this.dress(card);
     this.bar.hidden = !this.on;
     if (!this.on) return;
-    const ids = [...this.rows.keys()], any = ids.length > 0;
+    const ids = [...this.rows.keys()], rows = [...this.rows.values()], any = ids.length > 0;
     const button = (key, usable, act, more = "") => el("button", { className: `pill ${more}`, type: "button", disabled: !usable, dataset: { act: key }, onclick: act }, t(words, `act.${key}`));
     const then = (act) => async () => { this.stop(); await act(); };
     const actions = wall.state.trashed
       ? [button("restore", any, then(() => wall.restore(ids)), "gold")]
-      : [button("compare", ids.length === 2, () => wall.viewer.compare([...this.rows.values()]), "gold"), button("star", any, then(() => wall.star(ids, true))),
-         button("collect", any, () => this.askCollection(ids)), button("trash", any, then(() => wall.moveToTrash(ids)))];
+      : [button("compare", ids.length === 2, () => wall.viewer.compare(rows), "gold"), button("star", any, then(() => wall.star(ids, true))),
+         button("collect", any, () => this.askCollection(ids)), button("exhibit", any, then(() => wall.exhibit(rows))),
+         button("zip", any, () => wall.saveMade("/api/zip", { pictures: ids }, "starry-night.zip")), button("catalogue", any, () => wall.saveMade("/api/catalogue", { pictures: ids }, "starry-night.pdf")), button("trash", any, then(() => wall.moveToTrash(ids)))];
     this.bar.replaceChildren(el("span", {}, t(words, "wall.selected", { n: ids.length })), ...actions, button("done", true, () => this.stop()));
   }
 

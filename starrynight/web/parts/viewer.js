@@ -2,6 +2,7 @@
 
 const DOWNLOADS = ["png", "jpeg", "webp"];
 const FACTORS = [2, 4]; // painting/upscale.py
+const DPI = 300; // exhibition/texts.py
 
 // What the guard and the painter remark, as it stands in a recipe (English), and the words for it.
 const REMARKS = { crop: /^crop (\d+)x(\d+)→(\d+)x(\d+)$/, unseen: /^not looked at: (.+)$/, colour: /^every pixel has the colour \((.+)\)$/ };
@@ -162,7 +163,43 @@ class Viewer {
   download() {
     const link = (kind) => el("a", { className: "pill", href: `/api/pictures/${this.row.id}/download?format=${kind}`, download: "", dataset: { format: kind } }, kind.toUpperCase());
     const failed = el("p", { hidden: true, aria: { role: "alert" } });
-    return el("div", {}, el("h3", {}, t(this.words, "viewer.download")), el("div", { className: "buttons" }, ...DOWNLOADS.map(link), ...FACTORS.map((factor) => this.larger(factor, failed))), failed);
+    return el("div", {}, el("h3", {}, t(this.words, "viewer.download")), el("div", { className: "buttons" }, ...DOWNLOADS.map(link), ...FACTORS.map((factor) => this.larger(factor, failed))), failed, this.printed(), this.sharing());
+  }
+
+  // How large the picture is on paper, as it is and enlarged.
+  printed() {
+    const size = (factor) => [this.row.width, this.row.height].map((side) => ((side * factor) / DPI * 2.54).toFixed(1)).join(" × ");
+    return el("p", { className: "print" }, t(this.words, "viewer.print", { a: size(1), b: size(2), c: size(4) }));
+  }
+
+  // A page that stands alone, a poster, and what the visitor's system shares with.
+  sharing() {
+    const { row, words } = this, lang = `lang=${this.lang}`;
+    const failed = el("p", { hidden: true, aria: { role: "alert" } });
+    const make = (key, path, name) => this.button(key, async (event) => {
+      const button = event.currentTarget;
+      button.disabled = true;
+      failed.hidden = true;
+      try { saveFile(await fetchFile(path), name); }
+      catch (failure) { failed.textContent = errorMessage(failure, this.lang, words); failed.hidden = false; }
+      button.disabled = false;
+    });
+    const name = `starry-${row.id.slice(0, 8)}`;
+    const share = navigator.canShare?.({ files: [new File([], "a.png", { type: "image/png" })] }) && this.button("share", () => this.share(failed));
+    return el("div", {}, el("h3", {}, t(words, "viewer.share")), el("div", { className: "buttons" }, ...[share, make("page", `/api/pictures/${row.id}/page?${lang}`, `${name}.html`), make("poster", `/api/pictures/${row.id}/poster?${lang}`, `${name}.pdf`)].filter(Boolean)), failed);
+  }
+
+  async share(failed) {
+    const { row } = this;
+    try {
+      const file = await fetchFile(`/api/pictures/${row.id}/file`);
+      const named = new File([file], `starry-${row.id.slice(0, 8)}.${row.format === "jpeg" ? "jpg" : row.format}`, { type: file.type });
+      await navigator.share({ files: [named], title: safeText(row.prompt) });
+    } catch (failure) {
+      if (failure.name === "AbortError") return; // the visitor closed the system's sheet
+      failed.textContent = errorMessage(failure, this.lang, this.words);
+      failed.hidden = false;
+    }
   }
 
   // The picture made larger on the server, saved as a file. It takes seconds, and fails where a package is missing.
@@ -173,9 +210,7 @@ class Viewer {
       failed.hidden = true;
       try {
         const file = await fetchFile(`/api/pictures/${row.id}/upscaled?factor=${factor}`);
-        const href = URL.createObjectURL(file);
-        el("a", { href, download: `starry-${row.id.slice(0, 8)}-x${factor}.${row.format === "jpeg" ? "jpg" : row.format}` }).click();
-        setTimeout(() => URL.revokeObjectURL(href), 60000);
+        saveFile(file, `starry-${row.id.slice(0, 8)}-x${factor}.${row.format === "jpeg" ? "jpg" : row.format}`);
       } catch (failure) {
         failed.textContent = errorMessage(failure, this.lang, this.words);
         failed.hidden = false;

@@ -4,6 +4,7 @@
 
 const walls = new WeakMap();
 const STRIP = 8, NEWEST = 8, NEAREST = 24, POLL_MS = 500, SETTLED_MS = 250;
+const MOST_PRINTED = 200; // exhibition/prints.py
 const FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
 const SEARCHED = [...FILTERS, "when", "text", "starred", "trashed", "like"]; // the parts of the address that the wall reads
 
@@ -43,8 +44,9 @@ class Wall {
     this.selection = new Selection(this);
     this.build();
     this.viewer = new Viewer(root, this, data, (kind, value) => { this.viewer.close(); this.emit("action", { kind, value, at: Date.now() }); });
+    this.slideshow = new Slideshow(root, { words: data.words, name: (row) => this.viewer.name(row), caption: (row) => [this.styles[row.style] ?? row.style, row.seed !== null && t(data.words, "fact.seed", { seed: row.seed })].filter(Boolean).join(" · ") });
     this.follow();
-    if (!this.strip) this.refreshFacets();
+    if (!this.strip) { this.refreshFacets(); takeFiles(root, t(data.words, "wall.drop"), (files) => this.hang(files)); }
     this.clock = setInterval(() => this.pollForNew(), POLL_MS);
     this.listen();
   }
@@ -245,10 +247,12 @@ class Wall {
   showTotal() {
     const n = this.grid.size, { words, state } = this;
     if (this.strip) { this.root.hidden = !n; return; }
-    const choice = (key, act) => el("button", { type: "button", dataset: { act: key }, onclick: act }, t(words, `wall.${key}`));
+    const choice = (key, act) => el("button", { type: "button", dataset: { act: key }, onclick: act }, t(words, `wall.${key}` in words ? `wall.${key}` : `act.${key}`));
+    const shown = n > 0 && !state.trashed && choice("exhibit", () => this.exhibit());
+    const printed = n > 0 && n <= MOST_PRINTED && !state.trashed && !state.like && choice("catalogue", () => this.saveMade(`/api/catalogue?${new URLSearchParams(this.query)}`, undefined, "starry-night.pdf"));
     const clear = Object.keys(state).length > 0 && choice("clear", () => this.clearFilters());
     const empty = state.trashed && n > 0 && choice("empty", () => this.emptyTrash(n));
-    this.count.replaceChildren(el("span", {}, counted(words, state.like ? "wall.similar" : state.trashed ? "wall.trashed" : "wall.count", n)), ...[clear, empty].filter(Boolean));
+    this.count.replaceChildren(el("span", {}, counted(words, state.like ? "wall.similar" : state.trashed ? "wall.trashed" : "wall.count", n)), ...[clear, empty, shown, printed].filter(Boolean));
     this.notice.hidden = n > 0;
     const key = state.trashed ? "wall.trash.empty" : Object.keys(state).length ? "wall.none" : "wall.blank";
     this.notice.replaceChildren(el("b", {}, t(words, key)), t(words, `${key}.hint`));
@@ -307,6 +311,39 @@ class Wall {
     this.toast(counted(this.words, "wall.restored", ids.length));
     await this.load(true);
     this.refreshFacets();
+  }
+
+  // Show pictures one after another: these, or all that the wall shows.
+  exhibit(rows) {
+    const { grid } = this;
+    if (rows) return this.slideshow.open(rows.length, async (at) => rows[at]);
+    const { numbers } = grid;
+    return this.slideshow.open(grid.size, async (at) => {
+      if (!grid.rows.has(numbers[at])) await grid.readAround(at);
+      return grid.rows.get(numbers[at]);
+    });
+  }
+
+  // Save a file that the server makes, which takes seconds.
+  async saveMade(path, json, name) {
+    this.toast(t(this.words, "wall.making"));
+    const language = `${path.includes("?") ? "&" : "?"}lang=${this.lang}`;
+    try { saveFile(await fetchFile(path + language, json), name); this.toasts.replaceChildren(); }
+    catch (failure) { this.toast(errorMessage(failure, this.lang, this.words)); }
+  }
+
+  // Hang files that were dropped onto the wall, with the recipes in them.
+  async hang(files) {
+    const hung = [];
+    let last = "";
+    for (const file of files) {
+      try { hung.push(await fetchJson("/api/pictures", { method: "POST", body: file, headers: { "Content-Type": file.type || "application/octet-stream" } })); }
+      catch (failure) { last = `${safeText(file.name)}: ${errorMessage(failure, this.lang, this.words)}`; }
+    }
+    const fresh = hung.filter((one) => one.new).length;
+    if (fresh) await this.load(true);
+    this.refreshFacets();
+    this.toast([fresh ? counted(this.words, "wall.hung", fresh) : hung.length ? t(this.words, "wall.there") : "", last].filter(Boolean).join(" · "));
   }
 
   emptyTrash(n) {

@@ -31,6 +31,7 @@ def wall(key: str, strip: bool = False) -> None:
                 "wall",
                 "viewer",
                 "brush",
+                "show",
                 "act.",
                 "fact.",
                 "verdict.",
