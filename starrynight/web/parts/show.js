@@ -19,12 +19,12 @@ class Slideshow {
   // count: how many there are. read(at): the row of number ``at``, a promise.
   open(count, read) {
     Object.assign(this, { count, read, at: -1, paused: false, turn: 0 });
-    const button = (key, symbol, act) => el("button", { className: "pill", type: "button", title: t(this.words, `show.${key}`), aria: { label: t(this.words, `show.${key}`) }, dataset: { show: key }, onclick: act }, symbol);
-    this.pauser = button("pause", "❙❙", () => this.pause());
+    const control = (key, symbol, act) => el("button", { className: "pill", type: "button", title: t(this.words, `show.${key}`), aria: { label: t(this.words, `show.${key}`) }, dataset: { show: key }, onclick: act }, symbol);
+    this.pauser = control("pause", "❙❙", () => this.pause());
     this.text = el("p", { className: "caption", aria: { role: "status", live: "polite" } });
     this.stage = el("div", { className: "slides" });
-    this.bar = el("div", { className: "controls" }, button("previous", "‹", () => this.step(-1)), this.pauser, button("next", "›", () => this.step(1)),
-      button("captions", "▭", () => this.dialog.classList.toggle("silent")), button("leave", "✕", () => this.dialog.close()));
+    this.bar = el("div", { className: "controls" }, control("previous", "‹", () => this.step(-1)), this.pauser, control("next", "›", () => this.step(1)),
+      control("captions", "▭", () => this.dialog.classList.toggle("silent")), control("leave", "✕", () => this.dialog.close()));
     this.dialog.replaceChildren(this.stage, this.text, this.bar);
     this.dialog.showModal();
     this.dialog.focus(); // not the first button, which the space bar would press
