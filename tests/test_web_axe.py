@@ -1,0 +1,70 @@
+"""axe-core finds nothing on any page, in Chinese at a desk and in English on a phone, at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import Visitor, chromium, served
+from playwright.sync_api import Browser, Page
+
+from starrynight.gallery.store import Gallery
+from starrynight.picture import Picture, Verdict, make_recipe
+from starrynight.request import PaintRequest
+
+READY = {  # what is there when a page is whole
+    "studio": ".st-key-paint button", "gallery": ".wall .picture", "lab": ".claims article", "device": ".section .bar",
+    "grid": ".st-key-page-grid textarea, .st-key-page-grid input",
+}  # fmt: skip
+# Of Streamlit itself, which no page of ours writes: no main landmark, no heading of the first level, and the role of its upload box.
+FRAME = ("landmark-one-main", "page-has-heading-one", "region", "presentation-role-conflict")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STARRY_HOME", str(home))
+        with Gallery() as gallery:
+            for seed in (1, 2):
+                pixels = np.random.default_rng(seed).integers(0, 255, (96, 96, 3), np.uint8)
+                request = PaintRequest(prompt="江雪，孤舟", style="ink", seed=seed)
+                gallery.add(Picture(pixels, make_recipe(request, verdict=Verdict("hang"))))
+        with served(home) as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+def findings(page: Page) -> list[str]:
+    """Each rule that is broken, with the elements that break it."""
+    options: dict[str, Any] = {"rules": {name: {"enabled": False} for name in FRAME}}
+    found = Axe().run(page, options=options).response["violations"]
+    return [
+        f"{one['id']}: {node['target']} {node['html'][:160]} {node['failureSummary'][:200]}"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("locale", "width"), [("zh-CN", 1280), ("en-GB", 390)])
+def test_axe_finds_nothing_on_any_page(browser: Browser, address: str, locale: str, width: int) -> None:
+    visitor = Visitor(browser, address, width=width, locale=locale)
+    wrong: dict[str, list[str]] = {}
+    for room, ready in READY.items():
+        page = visitor.go(f"?room={room}")
+        page.locator(ready).first.wait_for()
+        if room == "studio":
+            page.locator(".st-key-more summary").click()
+            page.locator(".st-key-lines textarea").wait_for()
+        if found := findings(page):
+            wrong[room] = found
+    assert wrong == {}
+    visitor.leave()
