@@ -313,6 +313,15 @@ def tries(
     return made, saved
 
 
+@pytest.mark.parametrize(("tried", "counts"), [(0, [1]), (17, [1]), (-1, [1]), (4, [1, 2])])
+def test_until_seen_refuses_other_numbers_and_several_pictures(tried: int, counts: list[int]) -> None:
+    from starrynight.cli import seeing
+
+    with pytest.raises(BadRequest):
+        seeing.check(tried, counts)
+    seeing.check(None, [5])
+
+
 def test_until_seen_stops_at_the_first_picture_that_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def pixels(number: int) -> np.ndarray:
         return drawn(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 models_app = CommandGroup(
     help=t(
         "List the models; `starry models pull NAME` downloads one, `starry models add NAME` puts one together from files.",
-        "有哪些模型；`starry models pull 名字` 下载一个，`starry models add 名字` 用已有的文件拼装一个。",
+        "有哪些模型；`starry models pull 名字` 下载，`starry models add` 用已有的文件拼装。",
     ),
     invoke_without_command=True,
 )

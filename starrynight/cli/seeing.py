@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
     PaintOne = Callable[[PaintRequest, Callable[[Picture], Path]], Iterator[SavedPicture | Refused]]
 
+MOST = 16  # seeds that are tried at most
 UNTIL_SEEN = typer.Option(
     None,
     "--until-seen",
-    min=1,
-    max=16,
     help=t(
         "Try up to this many seeds until everything asked for is seen; the best is kept.",
         "最多换这么多个种子，直到看得见所要的东西；留下最好的一幅。",
@@ -88,7 +87,12 @@ def looks_like(gallery: Gallery, query: Query, found: Sequence[Row], limit: int 
 
 
 def check(until_seen: int | None, counts: list[int]) -> None:
-    """Raises BadRequest where several pictures of one prompt are asked for."""
+    """Raises BadRequest where several pictures of one prompt are asked for, or a number of tries outside 1 to MOST."""
+    if until_seen is not None and not 1 <= until_seen <= MOST:
+        raise BadRequest(
+            f"--until-seen takes 1 to {MOST} tries, not {until_seen}.",
+            f"--until-seen 应为 1 到 {MOST} 次，而不是 {until_seen}。",
+        )
     if until_seen is not None and max(counts) > 1:
         raise BadRequest(
             "--until-seen tries seeds for one picture of a prompt; leave out -n.",
