@@ -32,7 +32,7 @@ UNTIL_SEEN = typer.Option(
     "--until-seen",
     help=t(
         "Try up to this many seeds until everything asked for is seen; the best is kept.",
-        "最多换这么多个种子，直到看得见所要的东西；留下最好的一幅。",
+        "最多换几个种子，直到看见所要的。",
     ),
 )
 
