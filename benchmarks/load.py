@@ -1,9 +1,9 @@
 """Many clients of one service for minutes: latency, pictures a second, memory, and whether every picture is there once.
 
-    python benchmarks/load.py [--clients 200] [--seconds 300] [--side 128] [--no-kill]
+    python benchmarks/load.py [--clients 200] [--seconds 300] [--side 128] [--no-kill] [--serve "--engine ray --workers 2"]
 
 Each client submits a job with a seed of its own, listens to its events until it ends, fetches the file and submits the
-next. In the middle the worker is killed. At the end every job must be done with one picture of its seed, and the
+next. In the middle a worker is killed, with its Ray actor if it has one. At the end every job must be done with one picture of its seed, and the
 gallery and its folder must hold exactly these.
 """
 
@@ -15,6 +15,7 @@ import http.client
 import itertools
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -112,36 +113,49 @@ class Client(threading.Thread):
 
 
 class Service:
-    """`starry serve` over ``home``, and the memory of its two processes over time."""
+    """`starry serve` over ``home`` with ``options``, and the memory of it and of its workers over time."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str) -> None:
         starry = Path(sys.executable).with_name("starry")
         environment = {**os.environ, "STARRY_HOME": str(home)}
         self.log = (home / "log").open("wb")
         self.process = subprocess.Popen(
-            [starry, "serve", "--no-pages", "--port", "0"], env=environment, stdout=subprocess.PIPE,
+            [starry, "serve", "--no-pages", "--port", "0", *options], env=environment, stdout=subprocess.PIPE,
             stderr=self.log, text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("✦ ").strip()
-        self.memory: list[tuple[float, float, float]] = []  # seconds, MB of the server, MB of its worker
+        self.memory: list[tuple[float, float, float]] = []  # seconds, MB of the server, MB of its workers
         self.cpu: dict[int, float] = {}  # process → seconds of CPU time when it was looked at last
         self._began, self._closing = time.monotonic(), threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
-    def worker(self) -> psutil.Process | None:
-        return next(iter(psutil.Process(self.process.pid).children()), None)
+    def workers(self) -> list[psutil.Process]:
+        found = []
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "starrynight.jobs.worker" in one.cmdline():
+                    found.append(one)
+        return found
+
+    def kill_worker(self) -> str:
+        """Kill a worker, and its Ray actor first; returns what was killed."""
+        worker = self.workers[0]
+        actor = worker.parent()
+        replica = actor is not None and actor.name().startswith("ray::")
+        if actor is not None and replica:
+            actor.kill()
+        worker.kill()
+        return "a replica with its worker" if replica else "a worker"
 
     def _watch(self) -> None:
         while not self._closing.wait(EACH):
             with contextlib.suppress(psutil.Error):
-                watched = [one for one in (psutil.Process(self.process.pid), self.worker) if one]
+                watched = [psutil.Process(self.process.pid), *self.workers]
                 self.cpu |= {one.pid: sum(one.cpu_times()[:2]) for one in watched}
                 held = [one.memory_info().rss / 1e6 for one in watched]
-                self.memory.append(
-                    (time.monotonic() - self._began, held[0], held[1] if len(held) > 1 else 0.0)
-                )
+                self.memory.append((time.monotonic() - self._began, held[0], sum(held[1:])))
 
     def close(self) -> None:
         self._closing.set()
@@ -188,7 +202,7 @@ def report(service: Service, record: Record, seconds: float) -> None:
     print(
         f"CPU seconds a picture: server {server / count:.3f}, workers {workers / count:.3f}, their loading included"
     )
-    for name, column in (("server", 1), ("worker", 2)):
+    for name, column in (("server", 1), ("workers", 2)):
         quarter = max(1, len(service.memory) // 4)
         values = [row[column] for row in service.memory]
         parts = [
@@ -205,13 +219,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--no-kill", action="store_true")
+    parser.add_argument("--serve", default="", help="options of starry serve, in one string")
     asked = parser.parse_args()
     print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {asked.clients} clients, {asked.seconds:.0f} s, {asked.side}²"
+        f"starry serve {asked.serve}: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {asked.clients} clients, {asked.seconds:.0f} s, {asked.side}²"
     )
     with tempfile.TemporaryDirectory() as folder:
         home, record = Path(folder), Record()
-        service = Service(home)
+        service = Service(home, *shlex.split(asked.serve))
         try:
             began, seeds = time.monotonic(), itertools.count(1)
             clients = [
@@ -222,11 +237,9 @@ def main() -> int:
                 client.start()
             if not asked.no_kill:
                 time.sleep(asked.seconds / 2)
-                if worker := service.worker:
-                    worker.kill()
-                    print(
-                        f"worker killed after {time.monotonic() - began:.0f} s, {len(record.latencies)} pictures"
-                    )
+                if service.workers:
+                    at, painted = time.monotonic() - began, len(record.latencies)
+                    print(f"killed {service.kill_worker()} after {at:.0f} s, {painted} pictures")
             for client in clients:
                 client.join(600)
             seconds = time.monotonic() - began

@@ -163,6 +163,7 @@ class HubUnreachable(StarryError):
 
 class RemoteError(StarryError):
     exit_code, status = 4, 502
+    lasting = False  # whether the next picture would meet it too
 
 
 class MissingPackage(StarryError):

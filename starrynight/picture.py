@@ -56,6 +56,7 @@ def make_recipe(
     verdict: Verdict | None = None,
     versions: Mapping[str, str] | None = None,
     loras: Sequence[Mapping[str, Any]] = (),
+    batch: int = 1,
 ) -> dict[str, Any]:
     """The recipe of picture ``index`` of ``request``, as JSON-compatible values.
 
@@ -63,6 +64,7 @@ def make_recipe(
     one used. ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``PrecisionPlan.to_dict()``, which is
     ``{component: {"format", "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with
     "starry-night". ``loras``: how each LoRA fitted (``Fit.to_dict``); the entry is there if there are any.
+    ``batch``: pictures painted by one call, whose rounding differs from that of a picture alone; there if above 1.
     """
     fits = {"loras": [dict(fit) for fit in loras]} if loras else {}
     return {
@@ -78,6 +80,7 @@ def make_recipe(
         "verdict": (verdict or Verdict()).to_dict(),
         "versions": dict(versions or {}),
         **fits,
+        **({"batch": batch} if batch > 1 else {}),
     }
 
 

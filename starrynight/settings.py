@@ -23,7 +23,8 @@ class Settings:
     """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
     maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub. ``model_paths``:
     folders that are searched for models and LoRAs as well. ``senses``: what each sense is set to, such as "off"; a sense that
-    is not set is not in it.
+    is not set is not in it. ``gallery``: its folder or the URL of its database, and
+    ``gallery_files``: where its pictures are, a folder or an fsspec URL; None: in ``home``.
     """
 
     home: Path
@@ -32,6 +33,8 @@ class Settings:
     hub_endpoint: str | None
     model_paths: tuple[Path, ...] = ()
     senses: Mapping[str, str] = field(default_factory=dict)
+    gallery: str | None = None
+    gallery_files: str | None = None
 
     @property
     def models(self) -> Path:
@@ -84,6 +87,8 @@ def settings() -> Settings:
         hub_endpoint=os.environ.get("HF_ENDPOINT"),
         model_paths=_paths(os.environ.get("STARRY_MODEL_PATHS", "")),
         senses={name: value for name in SENSES if (value := os.environ.get(f"STARRY_{name.upper()}"))},
+        gallery=os.environ.get("STARRY_GALLERY") or None,
+        gallery_files=os.environ.get("STARRY_GALLERY_FILES") or None,
     )
 
 
@@ -97,6 +102,16 @@ def _home(named: str | None) -> Path:
 def variable(name: str) -> str | None:
     """An environment variable that an entry of the user's names, such as where a key is."""
     return os.environ.get(name)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that is to be started, with ``more`` in it."""
+    return {**os.environ, **more}
+
+
+def set_for_libraries(**variables: str) -> None:
+    """What a library reads from the environment and takes by no other way."""
+    os.environ.update(variables)
 
 
 def _paths(listed: str) -> tuple[Path, ...]:

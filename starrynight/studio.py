@@ -84,6 +84,27 @@ class Studio:
             picture = as_picture(outcome, request, painter)
             yield SavedPicture(picture, self.save(picture))
 
+    def paint_together(
+        self, pictures: Sequence[tuple[PaintRequest, int]], on_step: Callable[[int, Step], None]
+    ) -> list[Picture] | None:
+        """Pictures (request, index) of one ``batching.shape``, painted as one batch and not saved; None where they must be
+        painted alone. See ``Painter.paint_together``.
+        """
+        pictures = [(request.without_tags(), index) for request, index in pictures]
+        painter = self.ready(pictures[0][0])
+        batch = getattr(painter, "paint_together", None)  # another server paints one picture a request
+        if batch is None or (images := batch(pictures, on_step)) is None:
+            return None
+        return [
+            as_picture(image, request, painter, batch=len(images))
+            for image, (request, _) in zip(images, pictures, strict=True)
+        ]
+
+    @property
+    def loaded_on(self) -> Any:
+        """The torch device where the model is that painted last; None without one, and for another server's."""
+        return getattr(self._painter, "device", None)
+
     def ready(self, request: PaintRequest) -> Painter | RemotePainter:
         """The painter for this request's model and precision, loaded unless the last one will do."""
         if self._painter is None or not self._painter.serves(request, self.device, self.attention):
@@ -160,12 +181,14 @@ def _of_first_picture(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def as_picture(image: GeneratedImage, request: PaintRequest, painter: Painter | RemotePainter) -> Picture:
-    """Eight bits, with the recipe that paints it again."""
+def as_picture(
+    image: GeneratedImage, request: PaintRequest, painter: Painter | RemotePainter, batch: int = 1
+) -> Picture:
+    """Eight bits, with the recipe that paints it again. ``batch``: pictures that were painted by the same call."""
     recipe = make_recipe(
         request, index=image.index, prompt=image.prompt, negative_prompt=image.negative_prompt,
         sampler=image.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=image.verdict,
-        versions=versions(), loras=[fit.to_dict() for fit in painter.fits],
+        versions=versions(), loras=[fit.to_dict() for fit in painter.fits], batch=batch,
     )  # fmt: skip
     return Picture(eight_bits(image.pixels), recipe, producer=settings().producer)
 

@@ -113,12 +113,13 @@ def running(app: Any, limits: Limits | None = None) -> Iterator[uvicorn.Server]:
 
 
 class Server:
-    """`starry open` and its worker, over the gallery of ``home``."""
+    """`starry open`, or another command, and its workers, over the gallery of ``home``."""
 
     def __init__(
         self,
         home: Path,
         *options: str,
+        command: tuple[str, ...] = ("open", "--no-browser"),
         descriptors: int | None = None,
         log: Path | None = None,
         **variables: str,
@@ -126,12 +127,11 @@ class Server:
         """``descriptors``: the limit of open files. ``log``: by default in ``home``. ``variables``: of its environment."""
         environment = {**os.environ, "STARRY_HOME": str(home), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
         limit = (descriptors, descriptors)
-        command = [str(STARRY), "open", "--no-browser", "--port", "0", *options]
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self.log = open(log or home / "server.log", "ab")  # noqa: SIM115 - closed by close()
         self.process = subprocess.Popen(
-            command,
+            [str(STARRY), *command, "--port", "0", *options],
             env=environment | variables,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -160,6 +160,16 @@ class Server:
     @property
     def worker(self) -> psutil.Process | None:
         return next(iter(psutil.Process(self.process.pid).children()), None)
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """All worker processes, also below Ray's."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "starrynight.jobs.worker" in process.cmdline():
+                    found.append(process)
+        return found
 
     def kill_worker(self) -> None:
         worker = until(lambda: self.worker)

@@ -136,6 +136,29 @@ def test_progress_and_interrupt(server: Server) -> None:
     assert server.ask("/sdapi/v1/progress").json["state"]["job_count"] == 0
 
 
+# What each client reads besides painting: Open WebUI's routers/images.py, SillyTavern's endpoints/stable-diffusion.js (LibreChat
+# reads nothing). SillyTavern also asks for Forge's sd-modules, and takes sd-vae where there are none.
+CALLS = {
+    "Open WebUI": ("options", "sd-models"),
+    "SillyTavern": ("options", "upscalers", "latent-upscale-modes", "sd-vae", "samplers", "schedulers", "sd-models", "progress"),
+}  # fmt: skip
+READ = {"upscalers": "name", "latent-upscale-modes": "name", "sd-vae": "model_name", "samplers": "name", "schedulers": "name",
+        "sd-models": "title"}  # fmt: skip
+
+
+@pytest.mark.parametrize("client", CALLS)
+def test_every_address_that_a_client_reads_answers_what_it_reads(idle: str, client: str) -> None:
+    for path in CALLS[client]:
+        answer = ask(idle, f"/sdapi/v1/{path}")
+        assert answer.status == 200, path
+        if path in READ:
+            assert all(isinstance(one[READ[path]], str) for one in answer.json), path
+    assert "sd_model_checkpoint" in ask(idle, "/sdapi/v1/options").json
+    progress = ask(idle, "/sdapi/v1/progress").json
+    assert (progress["progress"], progress["state"]["job_count"]) == (0.0, 0)  # what SillyTavern waits for
+    assert ask(idle, "/sdapi/v1/interrupt", b"", method="POST").status == 200
+
+
 def test_what_there_is(idle: str) -> None:
     models = ask(idle, "/sdapi/v1/sd-models").json
     assert [(model["title"], model["model_name"]) for model in models] == [("firefly", "firefly")]

@@ -26,6 +26,7 @@ from starrynight.metadata import read_recipe
 from starrynight.models import catalogue, registry
 from starrynight.models.assembly import add_remote
 from starrynight.models.remote import Remote, checked
+from starrynight.painting.results import Refused
 from starrynight.studio import Studio, make_request
 
 KEY = "sk-very-secret"
@@ -78,10 +79,19 @@ def far() -> Iterator[Far]:
     server.server.server_close()
 
 
-def paint(save: Callable[..., Any] = lambda found: Path("x"), **fields: Any) -> list[Any]:
+def outcomes(save: Callable[..., Any] = lambda found: Path("x"), **fields: Any) -> list[Any]:
     return list(
         Studio(save).paint(make_request(**({"prompt": "a lake", "model": "far", "seed": 3} | fields)))
     )
+
+
+def paint(**fields: Any) -> list[Any]:
+    """Raises the error of a refused picture."""
+    found = outcomes(**fields)
+    for one in found:
+        if isinstance(one, Refused):
+            raise one.error
+    return found
 
 
 def sent(data: bytes) -> Answer:
@@ -120,8 +130,9 @@ def test_a_second_starry_night_paints(tmp_path_factory: pytest.TempPathFactory, 
             list(Studio(lambda found: Path("x")).paint(endless, stop))
         until(lambda: server.ask("/api/jobs?state=all&limit=1").json["jobs"][0]["state"] == "cancelled")
         refused = make_request(prompt="x", model="far", width=100, height=100)
-        with pytest.raises(RemoteError, match="multiples of 16"):
-            list(Studio(lambda found: Path("x")).paint(refused))
+        (outcome,) = Studio(lambda found: Path("x")).paint(refused)
+        assert isinstance(outcome, Refused)
+        assert "multiples of 16" in outcome.error.en
         start = home / "start.png"
         start.write_bytes(picture(size=128).encode())
         edit = make_request(prompt="snow", model="far", init_image=str(start), strength=0.5, seed=2)
@@ -225,6 +236,30 @@ def test_what_goes_wrong_there_is_one_sentence(far: Far, case: str) -> None:
     assert words.replace("...", "***") in raised.value.en
     assert KEY not in raised.value.en + raised.value.zh
     assert "\n" not in raised.value.en
+    assert len(far.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal", [WRONG["a value"], WRONG["a page"], WRONG["no picture"], WRONG["no data"]]
+)
+def test_a_picture_that_is_refused_there_does_not_end_the_others(
+    far: Far, refusal: tuple[Answer, str]
+) -> None:
+    answer, words = refusal
+    far.answer = lambda fields: answer if fields["seed"] == 4 else sent(picture(size=128).encode())
+    first, second, third = outcomes(count=3)
+    assert isinstance(second, Refused)
+    assert (second.index, second.seed) == (1, 4)
+    assert words in second.error.en
+    assert second.verdict.reasons == (second.error.en,)
+    assert [first.index, third.index] == [0, 2]
+
+
+@pytest.mark.parametrize("case", ["wrong key", "busy", "a redirect"])
+def test_what_every_picture_would_meet_is_asked_once(far: Far, case: str) -> None:
+    far.answer = lambda _: WRONG[case][0]
+    with pytest.raises(RemoteError, match=WRONG[case][1][:3]):
+        outcomes(count=3)
     assert len(far.asked) == 1
 
 

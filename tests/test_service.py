@@ -29,8 +29,7 @@ from starrynight.jobs import tallies
 from starrynight.jobs.keys import Keys
 from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
-from starrynight.jobs.tallies import FALLBACKS, PICTURES, REFUSED, STEP_SECONDS, Tallies
-from starrynight.jobs.worker import count_picture
+from starrynight.jobs.tallies import FALLBACKS, PICTURES, REFUSED, STEP_SECONDS, Tallies, count_picture
 from starrynight.painting.results import Refused
 from starrynight.request import PaintRequest
 from starrynight.verdict import FallbackAttempt, Fault, Verdict
@@ -261,6 +260,7 @@ def test_metrics_are_what_happened(gallery: Gallery) -> None:
     counted.add(PICTURES, model="m")
     counted.write(gallery.database)  # another time: added, not replaced
     assert Lease(gallery.database, "here/cpu").acquire(memory=12345)
+    assert Lease(gallery.database, "here/cuda:1").acquire(memory=23456, card_memory=34567)
     with serving(gallery) as address:
         ask(address, "/api/jobs/nothing")
         answer = ask(address, "/metrics")
@@ -280,6 +280,9 @@ def test_metrics_are_what_happened(gallery: Gallery) -> None:
     assert value("starry_step_seconds_count", model="m") == 4
     assert value("starry_step_seconds_sum", model="m") == pytest.approx(400.345)
     assert value("starry_worker_memory_bytes", device="here/cpu") == 12345
+    assert value("starry_worker_memory_bytes", device="here/cuda:1") == 23456
+    cards = {labels: number for (name, labels), number in found.items() if name == "starry_card_memory_bytes"}
+    assert cards == {(("device", "here/cuda:1"),): 34567}  # none for a CPU
     assert value("process_resident_memory_bytes") > 10e6
     assert value("starry_http_requests_total", method="GET", route="/api/jobs/{job}", status="404") == 1
 

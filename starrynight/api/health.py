@@ -21,7 +21,7 @@ from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs import tallies
 from starrynight.jobs.job import ACTIVE
-from starrynight.jobs.leases import living_workers, worker_memory
+from starrynight.jobs.leases import WorkerMemory, living_workers, worker_memory
 from starrynight.jobs.queue import Queue
 from starrynight.settings import settings
 from starrynight.storage import disk_state
@@ -50,7 +50,7 @@ class Health:
         self._absent_since: float | None = None
         self._known = False
         self.tallies: list[tallies.Tally] = []  # what workers had counted at the last probe
-        self.memory: dict[str, int] = {}  # bytes of each living worker, by device
+        self.memory: list[WorkerMemory] = []
 
     async def read(self) -> dict[str, Any]:
         """The JSON object of /api/health; never waits for the database."""

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from starrynight.jobs.job import STATE_GROUPS
+from starrynight.jobs.leases import WorkerMemory
 from starrynight.jobs.tallies import (
     BOUNDS,
     FALLBACKS,
@@ -63,9 +64,11 @@ class Metrics:
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
-    def render(self, health: Mapping[str, Any], tallies: Sequence[Tally], memory: Mapping[str, int]) -> bytes:
-        """``health``: the object of /api/health; ``tallies``: what workers have counted; ``memory``: bytes of each
-        living worker, by device."""
+    def render(
+        self, health: Mapping[str, Any], tallies: Sequence[Tally], memory: Sequence[WorkerMemory]
+    ) -> bytes:
+        """``health``: the object of /api/health; ``tallies``: what workers have counted; ``memory``: of each
+        living worker."""
         facts = CollectorRegistry()
         facts.register(_Facts([*_gauges(health, memory), *_counters(tallies), *_histograms(tallies)]))
         return generate_latest(facts) + generate_latest(self.registry)
@@ -81,7 +84,7 @@ class _Facts:
         return self.metrics
 
 
-def _gauges(health: Mapping[str, Any], memory: Mapping[str, int]) -> Iterator[Metric]:
+def _gauges(health: Mapping[str, Any], memory: Sequence[WorkerMemory]) -> Iterator[Metric]:
     for name, text, value in (
         ("starry_ok", "1 if /api/health says ok.", health["status"] == "ok"),
         ("starry_pictures", "Pictures in the gallery.", health["pictures"]),
@@ -95,9 +98,16 @@ def _gauges(health: Mapping[str, Any], memory: Mapping[str, int]) -> Iterator[Me
     held = GaugeMetricFamily(
         "starry_worker_memory_bytes", "Bytes that a worker's process holds.", labels=["device"]
     )
-    for device, value in memory.items():
-        held.add_metric([device], value)
+    card = GaugeMetricFamily(
+        "starry_card_memory_bytes", "Bytes in use on a worker's card, by any program.", labels=["device"]
+    )
+    for worker in memory:
+        held.add_metric([worker.device], worker.held)
+        if worker.on_card is not None:
+            card.add_metric([worker.device], worker.on_card)
     yield held
+    if card.samples:
+        yield card
 
 
 def _counters(tallies: Sequence[Tally]) -> Iterator[Metric]:

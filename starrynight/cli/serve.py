@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import typer
 
 from starrynight.cli.open import HOST, PORT
@@ -17,7 +19,15 @@ HELP = help_page(
     "starry serve",
     ("starry keys make office --rate 60", "a key for programs elsewhere", "给别处的程序一个密钥"),
     ("starry serve --host 0.0.0.0 --no-pages", "callers send such a key", "调用者须发送密钥"),
+    ("starry serve --engine ray", "a painter for each GPU of a Ray cluster", "Ray 集群里每块 GPU 一个画师"),
 )
+
+
+class Engine(StrEnum):
+    """Where painters run."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 @app.command(help=HELP)
@@ -38,15 +48,55 @@ def serve(
         ),
     ),
     device: str | None = DEVICE,
+    engine: Engine = typer.Option(
+        Engine.LOCAL,
+        help=t(
+            "Where painters run: processes of this machine, or Ray's.", "画师在哪里运行：本机的进程，或 Ray。"
+        ),
+    ),
+    workers: int | None = typer.Option(
+        None,
+        min=1,
+        max=256,
+        help=t(
+            "Painters at once; by default one, with Ray one for each GPU or machine.",
+            "同时作画的画师数；默认一个，用 Ray 时每块 GPU 或每台机器一个。",
+        ),
+    ),
+    cores: int | None = typer.Option(
+        None,
+        min=1,
+        max=1024,
+        help=t("Cores for each painter; by default an equal share.", "每个画师的核心数；默认均分。"),
+    ),
+    batch: int = typer.Option(
+        1,
+        min=1,
+        max=16,
+        help=t(
+            "Pictures of one shape painted as one, at most, where that is measured to be faster; their rounding differs.",
+            "同样尺寸与设置的画最多几幅一起画（实测更快时才用）；舍入略有不同。",
+        ),
+    ),
+    ray_address: str | None = typer.Option(
+        None,
+        help=t(
+            "A running Ray cluster, host:port; by default RAY_ADDRESS, else one on this machine.",
+            "正在运行的 Ray 集群 host:port；默认 RAY_ADDRESS，否则在本机启动一个。",
+        ),
+    ),
 ) -> None:
     from starrynight.api.access import LOOPBACK
+    from starrynight.errors import BadRequest
     from starrynight.serve import Options
     from starrynight.serve import serve as run
 
+    if ray_address is not None and engine is not Engine.RAY:
+        raise BadRequest("--ray-address needs --engine ray.", "--ray-address 需要 --engine ray。")
     required = require_key or host not in LOOPBACK
     run(
         Options(
             host, port, device, settings().lang, require_key=required, pages=pages, json_logs=True,
-            names=tuple(allow_host),
+            names=tuple(allow_host), ray=engine is Engine.RAY, workers=workers, cores=cores, batch=batch, ray_address=ray_address,
         )
     )  # fmt: skip

@@ -40,9 +40,10 @@ from starrynight.storage import check_writable
 
 
 class Gallery:
-    """``place``: a folder, created if needed (by default ``gallery`` in STARRY_HOME), or the URL of a
-    database (``postgresql+psycopg://…``). ``files``: where the pictures are stored, a folder or an fsspec URL
-    (``s3://bucket/pictures``) with ``options`` for it; by default ``pictures`` beside the database.
+    """``place``: a folder, created if needed, or the URL of a database (``postgresql+psycopg://…``); by default that of
+    STARRY_GALLERY, else ``gallery`` in STARRY_HOME. ``files``: where the pictures are stored, a folder or an fsspec URL
+    (``s3://bucket/pictures``) with ``options`` for it; by default that of STARRY_GALLERY_FILES, if ``place`` is the default
+    too, else ``pictures`` beside the database.
 
     ``lock_timeout``: seconds that a writer waits for another, 30 by default.
 
@@ -58,6 +59,7 @@ class Gallery:
         lock_timeout: float | None = None,
         **options: Any,
     ) -> None:
+        place, files = _defaults(place, files)
         self.place, self.files_at = (
             _absolute(place),
             _absolute(files),
@@ -259,10 +261,19 @@ class Gallery:
 
 def gallery_identity(place: Path | str | None = None, files: Path | str | None = None) -> str:
     """16 hex digits that tell a gallery of this machine from others; nothing is opened."""
+    place, files = _defaults(place, files)
     url, folder = _locate(place)
     database = make_url(url).render_as_string(hide_password=True)
     text = "\0".join((socket.gethostname(), database, _absolute(files) or str(folder / "pictures")))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _defaults(
+    place: Path | str | None, files: Path | str | None
+) -> tuple[Path | str | None, Path | str | None]:
+    if place is None:
+        return settings().gallery, files or settings().gallery_files
+    return place, files
 
 
 def _absolute(place: Path | str | None) -> str | None:

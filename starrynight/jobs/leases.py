@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, text, update
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from starrynight.errors import BadRequest, Cancelled, StarryError
 from starrynight.gallery.database import Database
@@ -20,10 +21,11 @@ from starrynight.gallery.insert import insert_or_ignore
 from starrynight.i18n import Text
 from starrynight.jobs.job import CANCELLED, DONE, FAILED, PAINTING, SET_ASIDE, WAITING, error_payload
 from starrynight.jobs.queue import now_ms, update_job
-from starrynight.jobs.schema import jobs, painted, previews, workers
+from starrynight.jobs.schema import LEASE_MS, clock_ms, jobs, lease_runs, painted, previews, workers
+from starrynight.painting.batching import Shape, shape
 from starrynight.request import PaintRequest
 
-LEASE_MS = 20_000  # a worker that has not renewed for this long counts as dead; it renews every quarter of it
+LOOKED_AT = 200  # waiting jobs of a model among which those for a batch are looked for
 MAX_LOADING_DEATHS = 5  # before the first step; often a worker that was killed for another reason
 MAX_DEATHS = 2  # one death may be an accident; a job that killed two workers would kill the next one too
 
@@ -42,6 +44,15 @@ class ClaimedJob:
     finished: frozenset[int]
 
 
+class WorkerMemory(NamedTuple):
+    """``device``: "machine/cpu". Bytes: ``held`` by the worker's process; ``on_card`` in use on its card by any program, None
+    without one."""
+
+    device: str
+    held: int
+    on_card: int | None
+
+
 class Lease:
     """One worker's lease on ``device`` ("machine/cpu") and on the job it paints there."""
 
@@ -49,19 +60,24 @@ class Lease:
         self.database, self.device = database, device
         self.worker = worker or secrets.token_hex(8)
 
-    def acquire(self, memory: int | None = None) -> bool:
-        """Acquire or renew the lease on the device; False while another living worker has it. ``memory``: bytes that
-        this worker's process holds, for /metrics."""
+    def acquire(self, memory: int | None = None, card_memory: int | None = None) -> bool:
+        """Acquire or renew the lease on the device; False while another living worker has it. For /metrics: ``memory``, the
+        bytes that this worker's process holds, and ``card_memory``, those in use on its card."""
         with self.database.reading() as connection:
             here = workers.c.device == self.device
-            held_by_another = (here, workers.c.worker != self.worker, _runs(_clock_ms(connection)))
+            held_by_another = (here, workers.c.worker != self.worker, lease_runs(clock_ms(connection)))
             if connection.execute(select(workers.c.worker).where(*held_by_another)).scalar() is not None:
                 return False
         with self.database.writing() as connection:
-            now = _clock_ms(connection)
-            lease = {"worker": self.worker, "until": now + LEASE_MS, "memory": memory}
+            now = clock_ms(connection)
+            lease = {
+                "worker": self.worker,
+                "until": now + LEASE_MS,
+                "memory": memory,
+                "card_memory": card_memory,
+            }
             connection.execute(insert_or_ignore(connection, workers).values(device=self.device, **lease))
-            free = (workers.c.worker == self.worker) | ~_runs(now)
+            free = (workers.c.worker == self.worker) | ~lease_runs(now)
             return connection.execute(update(workers).where(here, free).values(**lease)).rowcount == 1
 
     def release(self) -> None:
@@ -72,7 +88,7 @@ class Lease:
     def claim(self) -> ClaimedJob | None:
         """Claim the next job; None if none waits. Jobs of dead workers are put back or set aside before."""
         with self.database.reading() as connection:  # an idle worker polls without taking the write lock
-            alive = exists().where(workers.c.worker == jobs.c.worker, _runs(_clock_ms(connection)))
+            alive = exists().where(workers.c.worker == jobs.c.worker, lease_runs(clock_ms(connection)))
             claimable = (jobs.c.state == WAITING) | ((jobs.c.state == PAINTING) & ~alive)
             if connection.execute(select(jobs.c.number).where(claimable).limit(1)).scalar() is None:
                 return None
@@ -84,17 +100,38 @@ class Lease:
             row = connection.execute(waiting.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
-            try:
-                request = PaintRequest.from_dict(json.loads(row.request))
-            except BadRequest as error:  # written by a version that allowed what this one does not
-                _end(connection, row.number, FAILED, error_payload(error))
-                return None
-            update_job(
-                connection, row.number, state=PAINTING, worker=self.worker, attempts=row.attempts + 1,
-                started_at=row.started_at or now_ms(), picture=None, step=0, steps=None,
-            )  # fmt: skip
-            done = connection.execute(select(painted.c.nth).where(painted.c.number == row.number)).scalars()
-            return ClaimedJob(row.number, row.id, request, frozenset(done))
+            return self._claimed(connection, row)
+
+    def claim_like(self, of: Shape, most: int) -> list[ClaimedJob]:
+        """Claim waiting jobs of one ``batching.shape``, in their order, until they have ``most`` pictures or more."""
+        found: list[ClaimedJob] = []
+        with self.database.writing() as connection:
+            alike = select(jobs).where(jobs.c.state == WAITING, jobs.c.model == of[0]).order_by(jobs.c.place)
+            rows = connection.execute(alike.limit(LOOKED_AT).with_for_update(skip_locked=True)).all()
+            for row in rows:
+                if most <= 0:
+                    break
+                with suppress(BadRequest):
+                    if shape(PaintRequest.from_dict(json.loads(row.request))) == of:
+                        job = self._claimed(connection, row)
+                        assert job is not None
+                        found.append(job)
+                        most -= job.request.count - len(job.finished)
+        return found
+
+    def _claimed(self, connection: Connection, row: Any) -> ClaimedJob | None:
+        """The waiting job of ``row``, this worker's from now on; None for one that this version refuses, which then failed."""
+        try:
+            request = PaintRequest.from_dict(json.loads(row.request))
+        except BadRequest as error:  # written by a version that allowed what this one does not
+            _end(connection, row.number, FAILED, error_payload(error))
+            return None
+        update_job(
+            connection, row.number, state=PAINTING, worker=self.worker, attempts=row.attempts + 1,
+            started_at=row.started_at or now_ms(), picture=None, step=0, steps=None,
+        )  # fmt: skip
+        done = connection.execute(select(painted.c.nth).where(painted.c.number == row.number)).scalars()
+        return ClaimedJob(row.number, row.id, request, frozenset(done))
 
     def report(self, job: ClaimedJob, image: bytes | None = None, **progress: object) -> None:
         """Store ``picture``, ``step``, ``steps`` or ``pace``, and a preview ``image`` (WebP).
@@ -162,36 +199,16 @@ class Lease:
 def living_workers(database: Database) -> int:
     """How many workers hold a lease that runs."""
     with database.reading() as connection:
-        count = select(func.count()).select_from(workers).where(_runs(_clock_ms(connection)))
+        count = select(func.count()).select_from(workers).where(lease_runs(clock_ms(connection)))
         return connection.execute(count).scalar_one()
 
 
-def worker_memory(database: Database) -> dict[str, int]:
-    """Device ("machine/cpu") → bytes that its living worker held when it renewed its lease last."""
+def worker_memory(database: Database) -> list[WorkerMemory]:
+    """Of each living worker, when it renewed its lease last."""
     with database.reading() as connection:
-        known = select(workers.c.device, workers.c.memory).where(
-            _runs(_clock_ms(connection)), workers.c.memory.is_not(None)
-        )
-        return dict(connection.execute(known).tuples().all())
-
-
-def _clock_ms(connection: Connection) -> int:
-    """Milliseconds on a clock that all workers share and that nobody sets.
-
-    SQLite's workers are on one machine: its time since it started, which goes on when the date is changed. Workers
-    of a Postgres database ask its server.
-    """
-    if connection.dialect.name == "sqlite":
-        return int(time.monotonic() * 1000)
-    return connection.execute(
-        text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-    ).scalar_one()
-
-
-def _runs(now: int) -> ColumnElement[bool]:
-    """Whether a lease runs at ``now``. One that ends later than a lease lasts was given on another clock: before
-    the machine started anew, or on another machine."""
-    return workers.c.until.between(now + 1, now + LEASE_MS)
+        columns = (workers.c.device, workers.c.memory, workers.c.card_memory)
+        known = select(*columns).where(lease_runs(clock_ms(connection)), workers.c.memory.is_not(None))
+        return [WorkerMemory(*row) for row in connection.execute(known.order_by(workers.c.device))]
 
 
 def _record_picture(connection: Connection, number: int, **values: object) -> None:

@@ -6,6 +6,7 @@ once. The worker's half (claim, report, end) is in leases.py.
 
 from __future__ import annotations
 
+import heapq
 import json
 import secrets
 import time
@@ -21,7 +22,7 @@ from starrynight.gallery.database import Database
 from starrynight.gallery.schema import from_milliseconds
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.job import ACTIVE, CANCELLED, ENDED, PAINTING, WAITING, Job, JobPicture, error_payload
-from starrynight.jobs.schema import jobs, painted, previews
+from starrynight.jobs.schema import clock_ms, jobs, lease_runs, painted, previews, workers
 from starrynight.request import MAX_TEXT, PaintRequest
 from starrynight.text import clean
 
@@ -259,7 +260,7 @@ class _Schedule:
 
     A job takes pictures left × work × pace: work is steps × megapixels of a picture, pace the measured
     seconds per unit of work of this job or of the last ended job of its model. A job without a pace has no
-    estimate, and neither have the jobs behind it.
+    estimate, and neither have the jobs behind it. Each job goes to the painter that is free first.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -270,13 +271,16 @@ class _Schedule:
         self._paces = {model: _model_pace(connection, model) for model in {row.model for row in rows}}
         self.position: dict[int, int] = {}
         self.seconds: dict[int, float | None] = {}
-        total: float | None = 0.0
+        living = select(func.count(workers.c.worker)).where(lease_runs(clock_ms(connection)))
+        free_at = [0.0] * max(1, connection.execute(living).scalar_one())
+        known = True
         for row in rows:
             if row.state == WAITING:
                 self.position[row.number] = len(self.position)
             seconds = self._job_seconds(row)
-            total = None if seconds is None or total is None else total + seconds
-            self.seconds[row.number] = None if total is None else round(total, 1)
+            known = known and seconds is not None
+            ends = heapq.heapreplace(free_at, free_at[0] + (seconds or 0.0)) + (seconds or 0.0)
+            self.seconds[row.number] = round(ends, 1) if known else None
 
     def _job_seconds(self, row: Any) -> float | None:
         pace = row.pace if row.pace is not None else self._paces[row.model]

@@ -7,9 +7,13 @@ The gallery's migrations create them (from step 0003 on). Times are milliseconds
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 
 from starrynight.gallery.schema import NUMBER, metadata
+
+LEASE_MS = 20_000  # a worker that has not renewed for this long counts as dead; it renews every quarter of it
 
 jobs = sa.Table(
     "jobs", metadata,
@@ -65,8 +69,9 @@ workers = sa.Table(
     "workers", metadata,
     sa.Column("device", sa.String(200), primary_key=True),  # machine and device; one worker for each
     sa.Column("worker", sa.String(32), nullable=False),
-    sa.Column("until", sa.BigInteger, nullable=False),  # when the lease ends, on the clock of leases.py
+    sa.Column("until", sa.BigInteger, nullable=False),  # when the lease ends, by ``clock_ms``
     sa.Column("memory", sa.BigInteger),  # bytes resident when the lease was renewed last
+    sa.Column("card_memory", sa.BigInteger),  # bytes in use on its card then, by any program; null on a CPU
 )  # fmt: skip
 
 keys = sa.Table(
@@ -86,3 +91,22 @@ tallies = sa.Table(
     sa.Column("labels", sa.Text, primary_key=True),  # a JSON object with sorted keys
     sa.Column("value", sa.Float, nullable=False),  # only ever added to
 )  # fmt: skip
+
+
+def clock_ms(connection: sa.Connection) -> int:
+    """Milliseconds on a clock that all workers share and that nobody sets.
+
+    SQLite's workers are on one machine: its time since it started, which goes on when the date is changed. Workers
+    of a Postgres database ask its server.
+    """
+    if connection.dialect.name == "sqlite":
+        return int(time.monotonic() * 1000)
+    return connection.execute(
+        sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+    ).scalar_one()
+
+
+def lease_runs(now: int) -> sa.ColumnElement[bool]:
+    """Whether a lease runs at ``now``. One that ends later than a lease lasts was given on another clock: before
+    the machine started anew, or on another machine."""
+    return workers.c.until.between(now + 1, now + LEASE_MS)

@@ -163,17 +163,18 @@ class Visit:
 
 
 class Desk:
-    """Where commands come to a worker: ``open`` begins to listen, ``take`` gives the next one."""
+    """Where commands come to a worker: ``open`` begins to listen, ``take`` gives the next one. One of a service's workers is
+    ``reachable``."""
 
-    def __init__(self, device: str | None) -> None:
-        self.device, self.busy = device, False
+    def __init__(self, device: str | None, reachable: bool = True) -> None:
+        self.device, self.reachable, self.busy = device, reachable, False
         self.arrived = threading.Event()
         self._visits: queue.SimpleQueue[Visit] = queue.SimpleQueue()
         self._listener: Listener | None = None
 
     def open(self) -> None:
         """Listen, once, in a thread. Where that is not possible commands paint by themselves."""
-        path = address(self.device)
+        path = address(self.device) if self.reachable else None
         if self._listener is not None or path is None:
             return
         try:

@@ -1,4 +1,5 @@
-"""``Supervisor``: keeps one worker process alive for a device, and records in the queue how each worker died.
+"""``Supervisor``: keeps one worker process alive, and records in the queue how each worker died. ``Supervisors``: several on
+this machine, which lease from one queue.
 
 Does not import torch.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -15,11 +17,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from starrynight.errors import BadRequest, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.jobs.leases import record_death, release_worker
+from starrynight.settings import environment
 
 STABLE_AFTER = 30.0  # seconds a worker must live for its successor to start without a pause
 MAX_PAUSE = 30.0  # seconds between two workers that die early; the pause doubles from 0.5 s
@@ -53,10 +57,18 @@ def check_device(name: str | None) -> None:
 
 class Supervisor:
     """A worker runs between ``start`` and ``stop``. ``device``: the painter's; None for the best one. ``json_logs``: the
-    worker logs as JSON lines."""
+    worker logs as JSON lines. ``cores``: threads that it computes with (None: torch decides). ``number``: from 0, among the
+    workers of one service; the first also paints for the shell. ``card``: which device of its kind it takes (None: the first).
+    ``own_group``: in a process group of its own, where whoever started us kills ours. ``batch``: pictures that a worker paints as one, at most.
+    """
 
-    def __init__(self, gallery: Gallery, device: str | None = None, json_logs: bool = False) -> None:
+    def __init__(
+        self, gallery: Gallery, device: str | None = None, json_logs: bool = False, *, cores: int | None = None,
+        number: int = 0, card: int | None = None, own_group: bool = False, batch: int = 1,
+    ) -> None:  # fmt: skip
         self.gallery, self.device, self.json_logs = gallery, device, json_logs
+        self.cores, self.number, self.card, self.own_group = cores, number, card, own_group
+        self.batch = batch
         self.process: subprocess.Popen[str] | None = None
         self.worker = ""
         self._stopping = threading.Event()
@@ -100,10 +112,18 @@ class Supervisor:
     def _spawn(self, worker: str) -> subprocess.Popen[str]:
         """Start a worker and send it a line of JSON for ``worker.main``. Its stdin stays open as long as we live."""
         command = [sys.executable, "-m", "starrynight.jobs.worker"]
-        self.process = process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        threads = {} if self.cores is None else {"OMP_NUM_THREADS": str(self.cores)}
+        self.process = process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            text=True,
+            env=environment(**threads),
+            start_new_session=self.own_group,
+        )
+        name = (self.device or "best") + (f"#{self.number}" if self.number else "")
         payload = {"place": self.gallery.place, "files": self.gallery.files_at, "device": self.device,
-                   "worker": worker, "json_logs": self.json_logs,
-                   "holds": f"{socket.gethostname()}/{self.device or 'best'}"}  # fmt: skip
+                   "worker": worker, "json_logs": self.json_logs, "card": self.card, "batch": self.batch,
+                   "for_shell": self.number == 0, "holds": f"{socket.gethostname()}/{name}"}  # fmt: skip
         with contextlib.suppress(OSError):  # the worker died already; the caller's wait() notices
             process.stdin.write(json.dumps(payload, allow_nan=False) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
@@ -117,6 +137,47 @@ class Supervisor:
             except StorageError as error:
                 log.warning("%s", error)
                 self._stopping.wait(STORAGE_RETRY)
+
+
+class Supervisors:
+    """``count`` workers on this machine, with an equal share of its cores each, or ``cores``; each takes a card of its own
+    where there are several."""
+
+    def __init__(
+        self, gallery: Gallery, device: str | None = None, json_logs: bool = False, *, count: int = 1,
+        cores: int | None = None, batch: int = 1,
+    ) -> None:  # fmt: skip
+        if cores is None and count > 1:
+            cores = max(1, usable_cores() // count)
+        self.each = [
+            Supervisor(
+                gallery,
+                device,
+                json_logs,
+                cores=cores,
+                number=number,
+                card=number if count > 1 else None,
+                batch=batch,
+            )
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        for one in self.each:
+            one.start()
+
+    def stop(self) -> None:
+        with ThreadPoolExecutor(len(self.each)) as pool:
+            list(pool.map(Supervisor.stop, self.each))
+
+    @property
+    def alive(self) -> bool:
+        return any(one.alive for one in self.each)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def exit_cause(code: int) -> Text:

@@ -9,15 +9,22 @@ from __future__ import annotations
 import bisect
 import json
 import threading
+import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from starrynight.errors import BrokenNumbers
 from starrynight.gallery.database import Database
 from starrynight.jobs.schema import tallies
+from starrynight.painting.results import Refused
 from starrynight.text import plain_json
+
+if TYPE_CHECKING:
+    from starrynight.painting.results import Step
+    from starrynight.studio import SavedPicture
 
 # Upper bounds in seconds: from a step of Firefly on a CPU to a large picture of many steps.
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -79,3 +86,40 @@ def read(database: Database) -> list[Tally]:
     with database.reading() as connection:
         rows = connection.execute(select(tallies).order_by(tallies.c.name, tallies.c.labels)).all()
     return [Tally(row.name, json.loads(row.labels), row.value) for row in rows]
+
+
+class Timer:
+    """Times the steps and pictures of one request, and counts them."""
+
+    def __init__(self, tallies: Tallies, model: str) -> None:
+        self.tallies, self.model = tallies, model
+        self._started = self._stepped = time.monotonic()
+
+    def step_taken(self, step: Step) -> None:
+        before, self._stepped = self._stepped, time.monotonic()
+        if step.step:  # the first of a picture also encodes the prompt
+            self.tallies.observe(STEP_SECONDS, self._stepped - before, model=self.model)
+
+    def picture_finished(self, outcome: SavedPicture | Refused, together: int = 1) -> float:
+        """The seconds since the picture before it, or since the request began; its share of a batch."""
+        now = time.monotonic()
+        seconds, self._started, self._stepped = (now - self._started) / together, now, now
+        count_picture(self.tallies, outcome, seconds, self.model)
+        return seconds
+
+
+def count_picture(tallies: Tallies, outcome: SavedPicture | Refused, seconds: float, model: str) -> None:
+    """Count a picture for /metrics: saved, or refused at a stage; and every fallback that was tried."""
+    if isinstance(outcome, Refused):
+        fault = outcome.error.fault if isinstance(outcome.error, BrokenNumbers) else None
+        tallies.add(REFUSED, stage=fault.stage if fault else "other", model=model)
+        verdict = outcome.verdict
+    else:
+        tallies.add(PICTURES, model=model)
+        tallies.observe(PICTURE_SECONDS, seconds, model=model)
+        verdict = outcome.picture.verdict
+    for attempt in verdict.attempts:
+        tallies.add(
+            FALLBACKS, fallback=attempt.name, stage=attempt.fault.stage,
+            recovered="yes" if attempt.recovered else "no",
+        )  # fmt: skip

@@ -26,14 +26,17 @@ import psutil
 from PIL import Image
 
 from starrynight import logs
-from starrynight.errors import BrokenNumbers, StarryError, StorageError
+from starrynight.errors import StarryError, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
 from starrynight.jobs.shell import Desk, Visit
 from starrynight.jobs.sight import Watcher
-from starrynight.jobs.tallies import FALLBACKS, PICTURE_SECONDS, PICTURES, REFUSED, STEP_SECONDS, Tallies
+from starrynight.jobs.tallies import Tallies, Timer
+from starrynight.jobs.together import Batch, clock_of
+from starrynight.painting.batching import Paces, shape
 from starrynight.painting.results import Refused
 from starrynight.picture import Picture
+from starrynight.settings import settings
 
 if TYPE_CHECKING:
     from starrynight.painting.results import Step
@@ -53,10 +56,23 @@ class WorkerStopped(BaseException):
 
 
 class Worker:
-    def __init__(self, gallery: Gallery, device: str | None, lease: Lease) -> None:
-        self.gallery, self.device, self.lease = gallery, device, lease
+    """``card``: which of several devices of a kind it takes. ``for_shell``: whether it paints for commands, too. ``batch``:
+    pictures painted as one, at most, where that is faster."""
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        device: str | None,
+        lease: Lease,
+        card: int | None = None,
+        for_shell: bool = True,
+        batch: int = 1,
+    ) -> None:
+        self.batch = batch
+        self._paces: Paces | None = None
+        self.gallery, self.device, self.lease, self.card = gallery, device, lease, card
         self.stop = threading.Event()
-        self.tallies, self.desk, self.watcher = Tallies(), Desk(device), Watcher(gallery)
+        self.tallies, self.desk, self.watcher = Tallies(), Desk(device, for_shell), Watcher(gallery)
         self.has_device = False
         self._studio: Studio | None = None
         self._job: ClaimedJob | None = None
@@ -69,7 +85,7 @@ class Worker:
         while not self.stop.is_set():
             try:
                 if not self.has_device:
-                    self.has_device = self.lease.acquire(resident())
+                    self.has_device = self.lease.acquire(resident(), self._card_memory())
                 if not self.has_device:
                     self.stop.wait(STANDBY_INTERVAL)
                     continue
@@ -99,7 +115,18 @@ class Worker:
         while not self.stop.wait(LEASE_MS / 4000):
             with contextlib.suppress(StorageError):
                 if self.has_device:
-                    self.has_device = self.lease.acquire(resident())
+                    self.has_device = self.lease.acquire(resident(), self._card_memory())
+
+    def _card_memory(self) -> int | None:
+        """Bytes in use on the card that a model was loaded onto; None on a CPU, and before."""
+        device = self._studio.loaded_on if self._studio is not None else None
+        if device is None:
+            return None
+        from starrynight.numerics.device import used_bytes
+
+        with contextlib.suppress(RuntimeError):  # a card that failed
+            return used_bytes(device)
+        return None
 
     def studio(self) -> Studio:
         if self._studio is None:
@@ -107,11 +134,11 @@ class Worker:
         return self._studio
 
     def _new_studio(self, count_clamps: bool = False) -> Studio:
+        from starrynight.numerics.device import one_of
         from starrynight.studio import Studio
 
-        return Studio(
-            self._save_picture, self.device, on_folding=self._report_folding, count_clamps=count_clamps
-        )
+        device = self.device if self.card is None else one_of(self.device, self.card)
+        return Studio(self._save_picture, device, on_folding=self._report_folding, count_clamps=count_clamps)
 
     def _import_painter(self) -> None:
         """Import torch and the rest before a job is claimed: a worker that dies meanwhile has nothing to do with it."""
@@ -134,6 +161,18 @@ class Worker:
         self.studio()
 
     def paint(self, job: ClaimedJob) -> None:
+        """Paint the unfinished pictures of a job, together with waiting jobs of its shape where that is faster."""
+        of = shape(job.request) if self.batch > 1 else None
+        if of is None:
+            return self.paint_alone(job)
+        self._paces = self._paces or self._new_paces(job)
+        size = self._paces.size(of, self.batch)
+        more = self.lease.claim_like(of, size - job.request.count + len(job.finished)) if size > 1 else []
+        if not more and job.request.count - len(job.finished) < 2:
+            return self.paint_alone(job)
+        return self._paint_batch(Batch(self, [job, *more], of, size, self._paces))
+
+    def paint_alone(self, job: ClaimedJob) -> None:
         """Paint the unfinished pictures of a job and record how it ended."""
         self._job = job
         ended = partial(self.lease.end, job)
@@ -152,14 +191,61 @@ class Worker:
             self._job = None
         self._until_stored(ended)
 
+    def _paint_batch(self, batch: Batch) -> None:
+        """Paint it; what it leaves, because it was stopped or failed, goes back to the queue or fails."""
+        error: StarryError | None = None
+        try:
+            batch.paint()
+        except WorkerStopped:
+            for job in batch.jobs.values():
+                self._until_stored(partial(self.lease.requeue, job))
+            return
+        except StarryError as raised:
+            error = raised
+        except Exception as raised:
+            log.exception("a batch of %d jobs", len(batch.jobs))
+            error = _unexpected(raised)
+        for job in list(batch.jobs.values()):
+            self.end(job, error)
+
+    def end(self, job: ClaimedJob, error: StarryError | None = None) -> None:
+        self._until_stored(partial(self.lease.end, job, error))
+
+    def reporter(self, job: ClaimedJob) -> StepReporter:
+        return StepReporter(self, job)
+
+    def save_for(self, job: ClaimedJob, picture: Picture) -> SavedPicture:
+        from starrynight.studio import SavedPicture
+
+        self._job = job
+        try:
+            return SavedPicture(picture, self._save_picture(picture))
+        finally:
+            self._job = None
+
+    def clock(self) -> Callable[[], float]:
+        return clock_of(self._device_type())
+
+    def _new_paces(self, job: ClaimedJob) -> Paces:
+        self.studio().ready(job.request)
+        return Paces(settings().cache / "batching.json", self._device_type())
+
+    def _device_type(self) -> str:
+        return str(self.studio().loaded_on or "remote")
+
     def _paint(self, job: ClaimedJob) -> None:
         studio = self.studio()
         studio.ready(job.request)
-        reporter = StepReporter(self, job)
+        reporter, of = StepReporter(self, job), shape(job.request) if self.batch > 1 else None
+        clock = self.clock()
+        began = clock()
         for outcome in studio.paint(job.request, reporter, job.finished):
             if isinstance(outcome, Refused):
                 self.lease.refuse_picture(job, outcome.index, outcome.error)
+            elif of is not None and self._paces is not None and not outcome.picture.verdict.attempts:
+                self._paces.note(of, 1, clock() - began)
             reporter.picture_finished(outcome)
+            began = clock()
 
     def paint_for(self, visit: Visit) -> None:
         """Paint for a command, which saves the pictures. Its paths are those of its own folder."""
@@ -264,51 +350,15 @@ class StepReporter:
             lease.report(self.job, image, picture=step.picture, step=step.step + 1, steps=step.steps)
         self.reported = time.monotonic()
 
-    def picture_finished(self, outcome: SavedPicture | Refused) -> None:
-        """Report the pace (seconds per step and megapixel), from which the queue estimates durations, and count."""
-        seconds, request = self.timer.picture_finished(outcome), self.job.request
+    def picture_finished(self, outcome: SavedPicture | Refused, together: int = 1) -> None:
+        """Report the pace (seconds per step and megapixel), from which the queue estimates durations, and count. ``together``:
+        pictures of its batch."""
+        seconds, request = self.timer.picture_finished(outcome, together), self.job.request
         work = request.steps * request.width * request.height / 1e6
         with contextlib.suppress(StorageError):
             self.worker.lease.report(self.job, pace=seconds / work)
         with contextlib.suppress(StorageError):
             self.worker.tallies.write(self.worker.gallery.database)
-
-
-class Timer:
-    """Times the steps and pictures of one request, and counts them."""
-
-    def __init__(self, tallies: Tallies, model: str) -> None:
-        self.tallies, self.model = tallies, model
-        self._started = self._stepped = time.monotonic()
-
-    def step_taken(self, step: Step) -> None:
-        before, self._stepped = self._stepped, time.monotonic()
-        if step.step:  # the first of a picture also encodes the prompt
-            self.tallies.observe(STEP_SECONDS, self._stepped - before, model=self.model)
-
-    def picture_finished(self, outcome: SavedPicture | Refused) -> float:
-        """The seconds since the picture before it, or since the request began."""
-        now = time.monotonic()
-        seconds, self._started, self._stepped = now - self._started, now, now
-        count_picture(self.tallies, outcome, seconds, self.model)
-        return seconds
-
-
-def count_picture(tallies: Tallies, outcome: SavedPicture | Refused, seconds: float, model: str) -> None:
-    """Count a picture for /metrics: saved, or refused at a stage; and every fallback that was tried."""
-    if isinstance(outcome, Refused):
-        fault = outcome.error.fault if isinstance(outcome.error, BrokenNumbers) else None
-        tallies.add(REFUSED, stage=fault.stage if fault else "other", model=model)
-        verdict = outcome.verdict
-    else:
-        tallies.add(PICTURES, model=model)
-        tallies.observe(PICTURE_SECONDS, seconds, model=model)
-        verdict = outcome.picture.verdict
-    for attempt in verdict.attempts:
-        tallies.add(
-            FALLBACKS, fallback=attempt.name, stage=attempt.fault.stage,
-            recovered="yes" if attempt.recovered else "no",
-        )  # fmt: skip
 
 
 def resident() -> int:
@@ -342,7 +392,9 @@ def main() -> int:
     try:
         with Gallery(payload["place"], payload["files"]) as gallery:
             lease = Lease(gallery.database, payload["holds"], payload["worker"])
-            worker = Worker(gallery, payload["device"], lease)
+            worker = Worker(
+                gallery, payload["device"], lease, payload["card"], payload["for_shell"], payload["batch"]
+            )
             signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
             threading.Thread(target=_exit_with_parent, args=(worker,), daemon=True).start()
             worker.run()

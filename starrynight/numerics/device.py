@@ -58,6 +58,16 @@ def named(name: str | None) -> torch.device:
     return torch.device(device.type, number) if ":" in name and back_end != "cpu" else device
 
 
+def one_of(name: str | None, number: int) -> str | None:
+    """The device for painter ``number`` of several: where ``name`` (None: the best here) is a kind that this machine has several
+    of, each painter takes one in turn. Raises what ``named`` raises.
+    """
+    if name is not None and ":" in name:
+        return name
+    cards = _devices().get(kind() if name is None else parse_device(name)[0], [])
+    return cards[number % len(cards)] if len(cards) > 1 else name
+
+
 def _devices() -> dict[str, list[str]]:
     """The devices of each back end that is here, by name. ROCm's also go by torch's name, "cuda"."""
     counts = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "xpu": torch.xpu.device_count()}
@@ -95,6 +105,14 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return None
+
+
+def used_bytes(device: torch.device) -> int | None:
+    """Bytes of a card that any program uses now; None for other devices."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 def probe(back_end: str | None = None, measure: bool = True) -> Device:

@@ -18,6 +18,10 @@ from torch.overrides import TorchFunctionMode
 from starrynight.numerics.dtypes import HALVES
 
 
+class SharedNoise(Exception):
+    """Noise for several pictures at once was to be drawn by no generator, so it would not depend on their seeds alone."""
+
+
 class Float32Noise(TorchFunctionMode):
     """A function mode that draws 16-bit normal noise in float32.
 
@@ -25,7 +29,8 @@ class Float32Noise(TorchFunctionMode):
     noise depends on what the process drew before. ``networks`` draw none: the mode is off while one of them runs, because
     under a mode every operation goes through Python, which took a third of a small model's picture on a card.
     ``mix`` = (other, share) turns the noise of calls that pass a generator towards the other generator's, by ``share`` of a
-    right angle: cos·a + sin·b of two independent normal draws is normal again, with the same variance.
+    right angle: cos·a + sin·b of two independent normal draws is normal again, with the same variance. ``shared``: the noise
+    is a batch's, and a call that passes no generator raises SharedNoise.
     """
 
     def __init__(
@@ -33,9 +38,10 @@ class Float32Noise(TorchFunctionMode):
         draw: torch.Generator | None = None,
         networks: Iterable[nn.Module] = (),
         mix: tuple[torch.Generator, float] | None = None,
+        shared: bool = False,
     ) -> None:
         super().__init__()
-        self.draw, self._networks, self.mix = draw, tuple(networks), mix
+        self.draw, self._networks, self.mix, self.shared = draw, tuple(networks), mix, shared
         self._hooks: list[Any] = []
         self._running = 0  # calls of ``networks`` in progress
 
@@ -67,6 +73,10 @@ class Float32Noise(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.shared and (
+            func is torch.randn_like or (func is torch.randn and kwargs.get("generator") is None)
+        ):
+            raise SharedNoise
         if self.draw is not None and func is torch.randn_like:
             like = args[0] if args else kwargs["input"]
             return torch.randn(like.shape, generator=self.draw).to(

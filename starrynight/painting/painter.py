@@ -6,7 +6,7 @@ from its signature. Rounding to eight bits, files and galleries come later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from starrynight.errors import BadRequest, BrokenNumbers, Unfit
+from starrynight.errors import BrokenNumbers, StarryError, Unfit
 from starrynight.folding import calibrate
 from starrynight.i18n import Text
 from starrynight.models import catalogue, complete, download, lora, precision_plan
@@ -29,15 +29,15 @@ from starrynight.models.stored import stored_format
 from starrynight.numerics.device import named
 from starrynight.numerics.modules import named_tensors
 from starrynight.numerics.precision import PrecisionPlan
-from starrynight.numerics.rng import Float32Noise, generator
+from starrynight.numerics.rng import Float32Noise, SharedNoise, generator
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as backends
-from starrynight.painting import checking, emphasis, fallback, guard, offload, schedulers
+from starrynight.painting import batching, checking, emphasis, fallback, guard, offload, schedulers
 from starrynight.painting.blending import Blend
 from starrynight.painting.canvas import Canvas, canvas_of
 from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
-from starrynight.painting.variety import Annealing, annealed
+from starrynight.painting.variety import annealed, annealing_of
 from starrynight.progress import OnProgress
 from starrynight.prompt_syntax import Words
 from starrynight.request import PaintRequest
@@ -186,7 +186,7 @@ class Painter:
                     continue
                 try:
                     yield self._paint_one(pipeline, request, index, canvas, on_step)
-                except (BrokenNumbers, Blanked) as error:
+                except (BrokenNumbers, batching.Blanked) as error:
                     verdict = Verdict("refuse", (error.en,), tuple(self.guard.attempts))
                     yield Refused(index, request.seed_of(index), error, verdict)
 
@@ -217,30 +217,67 @@ class Painter:
         self.guard.attach_to_prompt(sibling)
         return sibling
 
+    def paint_together(
+        self, pictures: Sequence[tuple[PaintRequest, int]], on_step: Callable[[int, Step], None]
+    ) -> list[GeneratedImage] | None:
+        """Pictures (request, index) of one ``batching.shape`` as one batch, each as alone to within the rounding of the
+        precision. ``on_step`` gets the place in ``pictures`` as well.
+
+        None where that cannot be (a broken number, too little memory, weighted words, noise at every step): they are then
+        painted alone, where fallbacks and verdict are each picture's own. Raises what ``on_step`` raises.
+        """
+        request = pictures[0][0]
+        self.guard.verify, recover = False, self.guard.recover
+        self.guard.recover = False
+        raised: list[BaseException] = []
+        try:
+            with (
+                lora.applied(self.pipeline, (), self.model.spec.en, None, False) as self.fits,
+                self._pipeline_for(request) as pipeline,
+            ):
+                return self._paint_batch(pipeline, pictures, None, on_step, raised)
+        except (StarryError, SharedNoise, batching.Unalike) as error:
+            if any(error is one for one in raised):
+                raise
+            return None
+        finally:
+            self.guard.recover = recover
+
     def _paint_one(
         self, pipeline: Any, request: PaintRequest, index: int, canvas: Canvas | None,
         on_step: Callable[[Step], None] | None,
     ) -> GeneratedImage:  # fmt: skip
-        seed = request.seed_of(index)
-        read = checking.words_of(request, self.model.spec, seed)
-        words, remarks = self._call(pipeline, request, read, seed, canvas)
-        raised: list[BaseException] = []  # by on_step: no fault of the model's
-        annealing = None
-        if request.variety:
-            start = 1.0 if request.init_image is None else request.strength
-            annealing = Annealing(request.variety, seed, partial(_steps, pipeline), start)
+        told = None if on_step is None else (lambda _, step: on_step(step))
+        (image,) = self._paint_batch(pipeline, [(request, index)], canvas, told, [])
+        return image
 
-        def after_step(*state: Any) -> None:
-            if on_step is not None:
-                now = self._step(pipeline, request, index, canvas, *state)
+    def _paint_batch(
+        self, pipeline: Any, pictures: Sequence[tuple[PaintRequest, int]], canvas: Canvas | None,
+        on_step: Callable[[int, Step], None] | None, raised: list[BaseException],
+    ) -> list[GeneratedImage]:  # fmt: skip
+        """``raised``: gets what ``on_step`` raises, which is no fault of the model's."""
+        request, _ = pictures[0]
+        seeds = [each.seed_of(index) for each, index in pictures]
+        read = [checking.words_of(each, self.model.spec, each.seed_of(index)) for each, index in pictures]
+        calls = [
+            self._call(pipeline, each, words, seed, canvas)
+            for (each, _), words, seed in zip(pictures, read, seeds, strict=True)
+        ]
+        annealing = annealing_of(request, seeds[0], partial(_steps, pipeline))
+        words = calls[0][0] if len(pictures) == 1 else batching.arguments([call for call, _ in calls], read)
+
+        def after_step(step: int, before: torch.Tensor, after: torch.Tensor, place: int | None) -> None:
+            for k, (each, index) in enumerate(pictures if on_step is not None else ()):
+                rows = (before, after) if len(pictures) == 1 else (before[k : k + 1], after[k : k + 1])
+                now = self._step(pipeline, each, index, canvas, step, *rows, place)
                 try:
-                    on_step(now)
+                    on_step(k, now)  # type: ignore[misc]
                 except BaseException as error:
                     if out_of_memory(error) is None:
                         raised.append(error)
                     raise
 
-        def paint() -> np.ndarray:
+        def paint() -> list[np.ndarray]:
             # fresh ones, because a stateful scheduler or generator would carry a picture over to the next
             pipeline.scheduler = scheduler = schedulers.build(None, pipeline.scheduler)
             self.guard.attach_to_scheduler(scheduler, after_step)
@@ -248,32 +285,45 @@ class Painter:
                 Blend(pipeline, canvas.mask).attach_to_scheduler(scheduler)
             if annealing is not None:
                 annealing.attach_to_scheduler(scheduler)
-            source = call_arguments(pipeline, generator=generator(seed))
-            other = (
-                None if not request.variation else (generator(request.variation_seed or 0), request.variation)
-            )
-            with Float32Noise(generator(seed, stream=1), quiet_networks(pipeline), other):
-                return _pixels(pipeline(**words, **source), self.guard)
+            drawn = [generator(seed) for seed in seeds]
+            source = call_arguments(pipeline, generator=drawn[0] if len(drawn) == 1 else drawn)
+            with self._noise(pipeline, request, seeds):
+                return batching.pixels_of(pipeline(**words, **source), self.guard)
 
-        self._sample = self._as_sample(request, words, seed)
+        self._sample = self._as_sample(request, words, seeds[0]) if len(pictures) == 1 else None
         name = Text(self.model.spec.en, self.model.spec.zh)
         with (
             library_errors(self.model.path, raised),
-            emphasis.applied(pipeline, *read),
+            emphasis.applied(pipeline, *read[0]),
             annealed(denoiser(pipeline), annealing, name),
         ):
-            pixels = self.guard.watch(paint)
-        pixels = pixels if canvas is None else canvas.over(pixels)
+            images = self.guard.watch(paint)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
+        return [
+            self._generated(
+                pipeline, index, seed, call, pixels if canvas is None else canvas.over(pixels), expected
+            )
+            for (_, index), seed, call, pixels in zip(pictures, seeds, calls, images, strict=True)
+        ]
+
+    @staticmethod
+    def _noise(pipeline: Any, request: PaintRequest, seeds: Sequence[int]) -> Float32Noise:
+        """Draws a picture's noise, or a batch's."""
+        if len(seeds) > 1:
+            return Float32Noise(networks=quiet_networks(pipeline), shared=True)
+        other = None if not request.variation else (generator(request.variation_seed or 0), request.variation)
+        return Float32Noise(generator(seeds[0], stream=1), quiet_networks(pipeline), other)
+
+    def _generated(
+        self, pipeline: Any, index: int, seed: int, call: tuple[dict[str, Any], tuple[Text, ...]], pixels: np.ndarray,
+        expected: frozenset[str],
+    ) -> GeneratedImage:  # fmt: skip
+        words, remarks = call
         return GeneratedImage(
-            pixels=pixels,
-            index=index,
-            seed=seed,
-            prompt=words["prompt"],
-            negative_prompt=words.get("negative_prompt") or "",
-            sampler=schedulers.name_of(pipeline.scheduler),
+            pixels=pixels, index=index, seed=seed, prompt=words["prompt"],
+            negative_prompt=words.get("negative_prompt") or "", sampler=schedulers.name_of(pipeline.scheduler),
             verdict=of_pixels(self.guard.verdict(expected, remarks), pixels),
-        )
+        )  # fmt: skip
 
     def _call(
         self,
@@ -357,10 +407,6 @@ def _fitted(model: LocalModel) -> dict[str, dict[str, Any]]:
     }
 
 
-class Blanked(BadRequest):
-    """The model's own safety checker blanked this picture."""
-
-
 def _key(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
     return (request.model, request.prediction, request.precision, request.keep_packed, device, attention)
 
@@ -400,14 +446,3 @@ def _float32_parameters(model: LocalModel, plan: PrecisionPlan, pipeline: Any) -
     }
     add_merges(pipeline, found)
     return found
-
-
-def _pixels(result: Any, watching: guard.Guard) -> np.ndarray:
-    """float32 [H, W, 3] in 0..1. A picture that the model's own safety checker has blanked is refused."""
-    if any(getattr(result, "nsfw_content_detected", None) or ()):
-        raise Blanked(
-            "The model's own safety checker blanked this picture; change the prompt or the seed.",
-            "模型自带的安全检查器抹去了这幅画；请修改提示词或种子。",
-        )
-    picture = watching.check_picture(result.images[0])
-    return picture.float().permute(1, 2, 0).cpu().contiguous().numpy()

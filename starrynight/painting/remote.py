@@ -36,6 +36,7 @@ OPTIONAL = ("seed", "num_inference_steps", "guidance_scale", "strength", "respon
 LOOK_EVERY = 0.25  # seconds between two looks at whether the job was cancelled
 CONNECT, ANSWER = 10.0, 3600.0  # seconds
 MAX_ANSWER = 96 << 20  # bytes
+LASTING = (401, 404, 405, 407, 429)  # of the whole server, not of one picture
 LIMITS = Limits(pixels=40_000_000, side=16_384)
 
 
@@ -63,11 +64,26 @@ class RemotePainter:
     def paint(
         self, request: PaintRequest, on_step: Callable[[Step], None] | None = None, skip: Collection[int] = ()
     ) -> Iterator[GeneratedImage | Refused]:
-        """As ``Painter.paint``. ``on_step`` is called while the server paints, with a step that is not known (-1)."""
+        """As ``Painter.paint``. ``on_step`` is called while the server paints, with a step that is not known (-1).
+
+        A picture that the server refuses or that cannot be decoded is returned as Refused. Raises RemoteError for what the
+        others would meet too: no answer, a wrong key or address, too many requests.
+        """
         checking.check(request, self.spec)
         for index in range(request.count):
-            if index not in skip:
+            if index in skip:
+                continue
+            try:
                 yield self._paint_one(request, index, on_step)
+            except RemoteError as error:
+                if error.lasting:
+                    raise
+                yield Refused(
+                    index,
+                    request.seed_of(index),
+                    error,
+                    Verdict("refuse", (error.en,), (), None, (error.zh,)),
+                )
 
     def _paint_one(
         self, request: PaintRequest, index: int, on_step: Callable[[Step], None] | None
@@ -143,8 +159,9 @@ class RemotePainter:
             if key := self.remote.key():
                 said = said.replace(key, "***")
             raise self._failed(
-                f"answered {status}: {said.rstrip('.')}", f"回答 {status}：{said.rstrip('.。')}"
-            )
+                f"answered {status}: {said.rstrip('.')}", f"回答 {status}：{said.rstrip('.。')}",
+                lasting=status in LASTING or 300 <= status < 400,
+            )  # fmt: skip
 
     async def _post(self, fields: dict[str, Any], image: bytes | None) -> tuple[int, bytes]:
         import httpx2 as httpx
@@ -177,7 +194,7 @@ class RemotePainter:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = type(error).__name__
             raise self._failed(
-                f"does not answer ({why}); is it running", f"没有响应（{why}）；它在运行吗"
+                f"does not answer ({why}); is it running", f"没有响应（{why}）；它在运行吗", lasting=True
             ) from error
 
     def _decoded(self, answer: Any) -> np.ndarray:
@@ -193,11 +210,13 @@ class RemotePainter:
             raise self._failed("sent a picture that cannot be decoded", "发来的图片无法解码") from error
         return np.asarray(image, np.float32) / 255.0
 
-    def _failed(self, en: str, zh: str) -> RemoteError:
-        return RemoteError(
+    def _failed(self, en: str, zh: str, lasting: bool = False) -> RemoteError:
+        error = RemoteError(
             f"{self.spec.name}, painted at {self.remote.host}, {en}.",
             f"{self.spec.name}（在 {self.remote.host} 作画）{zh}。",
         )
+        error.lasting = lasting
+        return error
 
 
 def _is_unknown(error: dict[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from starrynight.errors import Unfit
 from starrynight.i18n import Text
 from starrynight.numerics.rng import generator
+from starrynight.request import PaintRequest
 
 START, END = 0.6, 0.9  # τ₁, τ₂ at amount 1
 SCALE = 0.25  # s
@@ -100,6 +101,13 @@ class Annealing:
         drawn = torch.randn(y.shape, generator=generator(self.seed, stream=STREAM + self.step)).to(y.device)
         noised = self.gamma**0.5 * y + SCALE * (1 - self.gamma) ** 0.5 * deviation * drawn
         return ((noised - noised.mean()) / noised.std() * deviation + mean).to(text.dtype)
+
+
+def annealing_of(request: PaintRequest, seed: int, steps: Callable[[], int]) -> Annealing | None:
+    """Of the picture of ``seed``, which takes ``steps()``; None without variety."""
+    if not request.variety:
+        return None
+    return Annealing(request.variety, seed, steps, 1.0 if request.init_image is None else request.strength)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""``starry open`` and ``starry serve``: one process that serves pages and API at one address and supervises a worker.
+"""``starry open`` and ``starry serve``: one process that serves pages and API at one address, and whose engine paints.
 
 It composes what other packages provide: the API's application, Streamlit's pages behind it, access control in
-front of both, the supervisor, and a daily cleanup.
+front of both, the engine, and a daily cleanup.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import webbrowser
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from anyio import to_thread
 
@@ -35,7 +35,7 @@ from starrynight.gallery.store import Gallery, gallery_identity
 from starrynight.i18n import t
 from starrynight.jobs.keys import Keys
 from starrynight.jobs.queue import Queue
-from starrynight.jobs.supervisor import Supervisor, check_device
+from starrynight.jobs.supervisor import Supervisors, check_device
 from starrynight.jobs.uploads import Uploads
 from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
 from starrynight.serve.head import PageHead
@@ -61,7 +61,9 @@ log = logging.getLogger("starrynight.serve")
 class Options:
     """``lang``: of what is printed. ``token``: ask for a token on loopback too (a network always gets one, unless
     ``require_key``). ``require_key``: refuse callers without a key of ``starry keys make``. ``pages``: serve them.
-    ``json_logs``: log as JSON lines, with a line for each request. ``names``: further names in a Host header."""
+    ``json_logs``: log as JSON lines, with a line for each request. ``names``: further names in a Host header. ``ray``: paint
+    on Ray, at ``ray_address`` if there is one. ``workers``: painters, None for one (on Ray, for as many as there are GPUs or
+    machines); ``cores`` of each, None for an equal share; ``batch``: pictures that each paints as one, at most."""
 
     host: str = "127.0.0.1"
     port: int = PORT
@@ -72,6 +74,20 @@ class Options:
     pages: bool = True
     json_logs: bool = False
     names: tuple[str, ...] = ()
+    ray: bool = False
+    ray_address: str | None = None
+    workers: int | None = None
+    cores: int | None = None
+    batch: int = 1
+
+
+class Engine(Protocol):
+    """What paints the queue's jobs between ``start`` and ``stop``. ``alive``: whether a painter is there, as far as is known."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    @property
+    def alive(self) -> bool: ...
 
 
 def open_studio(options: Options, browser: bool = True) -> None:
@@ -90,7 +106,8 @@ def serve(options: Options, browser: bool = False) -> None:
     """Serve until Ctrl-C or SIGTERM. Raises ``StorageError`` for a gallery that cannot be opened or a port that is taken,
     and ``BadRequest`` where keys are required and there are none, or the device is not here.
     """
-    check_device(options.device)
+    if not options.ray:  # else it is a device of whichever machine Ray chooses
+        check_device(options.device)
     wants_token = options.token or (options.host not in LOOPBACK and not options.require_key)
     token = secrets.token_urlsafe(24) if wants_token else None
     with (
@@ -113,9 +130,9 @@ def serve(options: Options, browser: bool = False) -> None:
         access = Access.of(
             options.host, token, port, gallery.identity, keys, options.require_key, options.names
         )
-        supervisor = Supervisor(gallery, options.device, options.json_logs)
         config = Config(
-            build(gallery, supervisor, access, options.pages), Limits(connections=prepare(options.json_logs))
+            build(gallery, painters(gallery, options), access, options.pages),
+            Limits(connections=prepare(options.json_logs)),
         )
         opened = None
         if browser:  # what a process is called with, everybody on the machine can read: a code works once
@@ -141,10 +158,29 @@ def _end(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def build(gallery: Gallery, supervisor: Supervisor, access: Access, with_pages: bool = True) -> Any:
+def painters(gallery: Gallery, options: Options) -> Engine:
+    """Raises ``BadRequest`` where Ray is asked for and cannot give them."""
+    if not options.ray:
+        count = options.workers or 1
+        return Supervisors(
+            gallery, options.device, options.json_logs, count=count, cores=options.cores, batch=options.batch
+        )
+    from starrynight.jobs.cluster import Cluster
+
+    return Cluster(
+        gallery,
+        options.device,
+        count=options.workers,
+        cores=options.cores,
+        address=options.ray_address,
+        batch=options.batch,
+    )
+
+
+def build(gallery: Gallery, engine: Engine, access: Access, with_pages: bool = True) -> Any:
     """The API, with the pages mounted behind it, access control in front, and the log of requests around all.
 
-    The supervisor runs while the application does.
+    The engine runs while the application does.
     """
     pages = _pages() if with_pages else None
     pages_lifespan = pages.lifespan() if pages else contextlib.nullcontext
@@ -154,13 +190,13 @@ def build(gallery: Gallery, supervisor: Supervisor, access: Access, with_pages: 
         to_thread.current_default_thread_limiter().total_tokens = READERS
         async with pages_lifespan(app):
             if gallery.database.writable:
-                supervisor.start()
+                engine.start()
             try:
                 yield
             finally:
-                supervisor.stop()
+                engine.stop()
 
-    app = api.create_app(gallery, Queue(gallery), lambda: supervisor.alive, lifespan)
+    app = api.create_app(gallery, Queue(gallery), lambda: engine.alive, lifespan)
     if pages:
         app.mount("/", PageHead(DroppedFiles(DeadLinks(pages)), gallery))
     return RequestLog(AccessMiddleware(app, access), app.state.metrics)
