@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +19,12 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from starrynight.firefly import twin
 
     return twin.make(tmp_path_factory.mktemp("twin") / "firefly-wide")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium. For one module: while it runs, no other test of this process can start an event loop."""
+    from browser import chromium
+
+    with chromium() as started:
+        yield started

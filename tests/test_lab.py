@@ -314,19 +314,6 @@ def test_the_registry_covers_every_claim_once() -> None:
 
 # -- the report ------------------------------------------------------------------------------------------------------
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
 
 def opened(browser: Any, page: Path, width: int = 1280) -> tuple[Any, list[str]]:
     """An opened page, and its problems: console errors, exceptions, requests to anything but itself."""

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from browser import Visitor, chromium, served
+from browser import Visitor, served
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -66,12 +66,6 @@ def address(tmp_path_factory):
     with served(home) as served_at:
         yield served_at
     del os.environ["STARRY_HOME"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Visitor, chromium, served
+from browser import Visitor, served
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -51,12 +51,6 @@ def picture(home: Path) -> str:
 def address(home: Path, picture: str) -> Iterator[str]:
     with served(home) as served_at:
         yield served_at
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def paint(page: Page, button: str) -> np.ndarray:

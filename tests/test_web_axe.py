@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import Visitor, chromium, served
+from browser import Visitor, served
 from playwright.sync_api import Browser, Page
 
 from starrynight.gallery.store import Gallery
@@ -35,12 +35,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 gallery.add(Picture(pixels, make_recipe(request, verdict=Verdict("hang"))))
         with served(home) as found:
             yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 def findings(page: Page) -> list[str]:

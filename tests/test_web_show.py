@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
-from browser import Visitor, chromium, served
+from browser import Visitor, served
 from many import PROMPTS, fill
 from playwright.sync_api import Browser, expect
 from served import ask
@@ -46,12 +46,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def address(home: Path) -> Iterator[str]:
     with served(home) as served_at:
         yield served_at
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def test_a_collection_is_exhibited_and_printed(browser: Browser, address: str) -> None:

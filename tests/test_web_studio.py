@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Visitor, chromium, served
+from browser import Visitor, served
 from playwright.sync_api import Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
@@ -65,12 +65,6 @@ def home(tmp_path_factory):
 def address(home):
     with served(home) as served_at:
         yield served_at
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 def paint(page: Page, prompt: str, steps: str) -> str:

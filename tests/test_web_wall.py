@@ -10,7 +10,7 @@ import time
 
 import many
 import pytest
-from browser import Visitor, chromium, served
+from browser import Visitor, served
 from playwright.sync_api import Page, expect
 
 from starrynight.gallery.search import Query
@@ -39,12 +39,6 @@ def address(tmp_path_factory):
     with served(home) as served_at:
         yield served_at
     del os.environ["STARRY_HOME"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
