@@ -142,6 +142,9 @@ def _implied(facts: Facts) -> set[str]:
         ("荷塘月色", [{"lotus"}]),
         ("没有月亮的海", [{"sea"}]),
         ("a fox and a sunflower", [{"fox"}, {"sunflowers"}]),
+        ("向日葵花瓶", [{"sunflowers"}]),  # a sign within an unknown word is no thing
+        ("马路、船长、月饼", []),
+        ("长颈鹿和船", [{"boat"}]),
         ("van gogh style", []),
         ("", []),
     ],

@@ -11,6 +11,7 @@ from functools import cache
 
 from starrynight.firefly.training import captions
 from starrynight.i18n import LANGUAGES
+from starrynight.models.vocabulary import Vocabulary
 from starrynight.models.wording import PhraseBook, stem, tokens
 from starrynight.senses.facts import THINGS
 from starrynight.senses.perceiver import Perceiver, Sight
@@ -21,7 +22,13 @@ _WITHOUT = frozenset({"no", "without", "无", "没有", "不要", "沒有"})
 
 
 def asked(prompt: str) -> tuple[frozenset[str], ...]:
-    """The things that a prompt asks for, in its order: sets of which one is wanted."""
+    """The things that a prompt asks for, in its order: sets of which one is wanted.
+
+    A sign within a Chinese word that captions never use is no thing: 花瓶 asks for no 花, 马路 for no 马.
+    """
+    for word in _vocabulary().unknown(prompt):
+        if not word.isascii():
+            prompt = prompt.replace(word, " ")
     words = tokens(_singular(prompt))
     found: list[frozenset[str]] = []
     for start, _, meaning in _book().find(words):
@@ -49,6 +56,11 @@ def _negated(before: tuple[str, ...]) -> bool:
 def _singular(text: str) -> str:
     """``text`` in lower case, its Latin words without the endings of plurals."""
     return re.sub("[a-z]+", lambda word: stem(word.group()), text.lower())
+
+
+@cache
+def _vocabulary() -> Vocabulary:
+    return captions.vocabulary()
 
 
 @cache
