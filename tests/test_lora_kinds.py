@@ -300,7 +300,7 @@ def test_a_bias_on_a_layer_without_one_lives_for_the_request(pipelines, tmp_path
     assert module.bias is None
     pipeline.folds = FoldPlan(parameters={"transformer.layers.1.attention.to_q.weight": 1})
     with (
-        pytest.raises(Unfit, match="fits no layer"),
+        pytest.raises(Unfit, match="fit none of them"),
         lora.applied(pipeline, [(str(tmp_path / "b.safetensors"), 1.0)], "it"),
     ):
         pass

@@ -26,9 +26,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loras_page() -> None:
-    from starrynight.web import controls
+    from starrynight.web import loras
 
-    controls.loras()
+    loras.show()
 
 
 def test_a_lora_in_a_sub_folder_is_listed_as_the_command_line_and_the_api_find_it(home: Path) -> None:

@@ -104,7 +104,7 @@ def _line(path: Path, content: dict[str, Any]) -> str:
 
 
 def _json(path: Path, content: dict[str, Any]) -> str:
-    return json.dumps({"path": str(path), **content}, ensure_ascii=False)
+    return json.dumps({"path": str(path), **content}, ensure_ascii=False, allow_nan=False)
 
 
 @gallery_app.command(

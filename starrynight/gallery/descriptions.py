@@ -42,7 +42,7 @@ class Descriptions:
         """Store what was seen in the picture with this id, in place of what was; False if it hangs no longer."""
         vector = None if seen.vector is None else np.asarray(seen.vector, "<f2").tobytes()
         values = {
-            "by": seen.by, "content": json.dumps(seen.content, ensure_ascii=False), "vector_by": seen.vector_by,
+            "by": seen.by, "content": json.dumps(seen.content, ensure_ascii=False, allow_nan=False), "vector_by": seen.vector_by,
             "vector": vector,
         }  # fmt: skip
         with self.database.writing() as connection:

@@ -127,7 +127,7 @@ def _duration(rows: Rows, model: str, format_: str) -> Text:
     if format_ in found["emulated"]:
         return Text(", emulated here, so its time does not count", "，本机为仿真，其时间不作数")
     seconds = stats.median([number(v) for v in times[format_]["wall"]]).value
-    ratio = stats.ratio(*([number(v) for v in times[f]["cpu"]] for f in (REFERENCE, format_))).value
+    ratio = stats.ratio(*([number(v) for v in times[f]["wall"]] for f in (REFERENCE, format_))).value
     return Text(
         f", {format_number(seconds, 2)} s a picture, {format_number(ratio, 2)} × float32's time",
         f"，每幅 {format_number(seconds, 2)} 秒，为 float32 的 {format_number(ratio, 2)} 倍",

@@ -103,7 +103,9 @@ class PageHead:
 def _file(path: str) -> Response | None:
     """The manifest or an icon; None for another path."""
     if path == MANIFEST:
-        return Response(json.dumps(APP, ensure_ascii=False), media_type="application/manifest+json")
+        return Response(
+            json.dumps(APP, ensure_ascii=False, allow_nan=False), media_type="application/manifest+json"
+        )
     if path in [icon["src"] for icon in APP["icons"]]:
         return Response((ICONS / path.removeprefix("/")).read_bytes(), media_type="image/png")
     return None

@@ -32,11 +32,12 @@ const keyLists = new WeakMap(); // root → what ends its listening
 const keysOf = (root, { words }) => {
   keyLists.get(root)?.();
   const close = el("button", { className: "pill", type: "button", onclick: () => list.close() }, "✕");
-  const list = el("dialog", { className: "keys", aria: { label: t(words, "keys.title") } }, el("h2", {}, t(words, "keys.title")), close,
-    ...Object.entries(KEYS).map(([place, keys]) => el("section", {}, el("h3", {}, t(words, `keys.${place}`)), el("dl", {}, ...Object.entries(keys).flatMap(([act, names]) => [el("dt", {}, ...names.map((one) => el("kbd", {}, one))), el("dd", {}, t(words, `keys.${act}`))])))));
+  const list = el("dialog", { className: "keys", aria: { label: t(words, "keys.title") } });
+  const written = () => [el("h2", {}, t(words, "keys.title")), close, ...Object.entries(KEYS).map(([place, keys]) => el("section", {}, el("h3", {}, t(words, `keys.${place}`)), el("dl", {}, ...Object.entries(keys).flatMap(([act, names]) => [el("dt", {}, ...names.map((one) => el("kbd", {}, one))), el("dd", {}, t(words, `keys.${act}`))]))))];
   close.setAttribute("aria-label", t(words, "keys.close"));
+  list.onclose = () => list.replaceChildren(); // a closed list has no headings and no text
   list.onclick = (event) => event.target === list && list.close();
-  const open = () => list.open || list.showModal();
+  const open = () => list.open || (list.replaceChildren(...written()), list.showModal());
   const pressed = (event) => {
     const typing = event.composedPath()[0];
     if (event.key !== "?" || event.ctrlKey || event.metaKey || typing.matches?.("input:not([type=range]), textarea, select, [contenteditable]")) return;
