@@ -145,14 +145,20 @@ def progress(folder: Path, shown: int) -> None:
         f'<i style="width:{share:.1f}%"></i></div><p class="dim">{escape(sentence)}</p>'
     )
     with st.container(horizontal=True, key="lab-progress"):
+        # In callbacks, which run before this: when results came meanwhile, the page is drawn anew and no button is reached.
         if not state.measuring:
-            if st.button(t("lab.resume"), key="lab-resume", help=t("lab.resume.help")):
-                background.start(folder)
-        elif st.button(
-            t("lab.stop"), key="lab-stop", help=t("lab.stop.help"), disabled=background.stop_requested(folder)
-        ):
-            background.request_stop(folder)
-            st.rerun(scope="fragment")
+            st.button(
+                t("lab.resume"),
+                key="lab-resume",
+                help=t("lab.resume.help"),
+                on_click=background.start,
+                args=(folder,),
+            )
+        else:
+            st.button(
+                t("lab.stop"), key="lab-stop", help=t("lab.stop.help"), disabled=background.stop_requested(folder),
+                on_click=background.request_stop, args=(folder,),
+            )  # fmt: skip
 
 
 # Results
