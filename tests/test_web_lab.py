@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import Visitor, chromium, served
-from playwright.sync_api import expect
+from browser import Visitor, served
+from playwright.sync_api import Browser, expect
 
 from starrynight.lab import background, table
 from starrynight.lab.plan import ExperimentPlan
@@ -30,8 +30,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentRun:
     return ExperimentRun.create(tmp_path / "lab" / "small", plan)
 
 
-def test_a_run_is_started_watched_and_stopped_from_its_page(small: ExperimentRun, tmp_path: Path) -> None:
-    with served(tmp_path) as address, chromium() as browser:
+def test_a_run_is_started_watched_and_stopped_from_its_page(
+    browser: Browser, small: ExperimentRun, tmp_path: Path
+) -> None:
+    with served(tmp_path) as address:
         visitor = Visitor(browser, address)
         page = visitor.go("?room=lab&run=small")
         bar = page.get_by_role("progressbar")

@@ -23,6 +23,7 @@ from starrynight.exhibition import page as pages
 from starrynight.exhibition import prints
 from starrynight.gallery.files import slug
 from starrynight.gallery.schema import Row
+from starrynight.gallery.store import Gallery
 from starrynight.i18n import is_chinese
 from starrynight.jobs import uploads
 from starrynight.painting import upscale
@@ -65,10 +66,9 @@ async def add(request: Request, gallery: GalleryDep) -> dict[str, Any]:
 @DECODERS.route
 def page(picture: str, request: Request, gallery: GalleryDep) -> Response:
     """An HTML file that shows the picture, its recipe and its verdict without a server, in the language of ``lang``."""
-    row = gallery.get(picture)
-    check_format(gallery.read(row), row.format)
-    data = pages.single_file(prints.shown(gallery, row), _language(request))
-    return _attachment(data, "text/html; charset=utf-8", row, ".html", PAGE)
+    shown = _shown(gallery, picture)
+    data = pages.single_file(shown, _language(request))
+    return _attachment(data, "text/html; charset=utf-8", shown.row, ".html", PAGE)
 
 
 @router.get("/pictures/{picture}/poster", **PDF)
@@ -81,10 +81,9 @@ def poster(
     factor: Annotated[int | None, Query(json_schema_extra=one_of(1, *upscale.FACTORS))] = None,
 ) -> Response:
     """A PDF of one sheet, with the QR code of the recipe. ``factor``: enlarge so many times first; by default as 300 dpi ask."""
-    row = gallery.get(picture)
-    check_format(gallery.read(row), row.format)
-    made = prints.poster(prints.shown(gallery, row), paper, factor, _language(request))
-    return _attachment(made.data, "application/pdf", row, f"-{paper}.pdf", PICTURE)
+    shown = _shown(gallery, picture)
+    made = prints.poster(shown, paper, factor, _language(request))
+    return _attachment(made.data, "application/pdf", shown.row, f"-{paper}.pdf", PICTURE)
 
 
 @router.get("/catalogue", **PDF)
@@ -120,6 +119,13 @@ def zipped(pictures: Pictures, request: Request, gallery: GalleryDep) -> Respons
 
     named = {"Content-Disposition": 'attachment; filename="starry-night.zip"'}
     return StreamingResponse(sent(), media_type="application/zip", headers=PICTURE | CHECK_AGAIN | named)
+
+
+def _shown(gallery: Gallery, picture: str) -> prints.Shown:
+    """Raises as ``prints.shown``, and for a picture that is not here or whose file is of another format."""
+    shown = prints.shown(gallery, gallery.get(picture))
+    check_format(shown.data, shown.row.format)
+    return shown
 
 
 def _catalogue(request: Request, title: str, read: Callable[[], list[prints.Shown]]) -> Response:

@@ -37,8 +37,7 @@ async def keep_lora(name: str, request: Request) -> dict[str, str]:
     """The body is a .safetensors file; ``name`` ends in its suffix. It is checked to be whole and a LoRA; another file of that name is
     not replaced.
     """
-    lora_upload.checked_name(name)
     with lora_upload.receiving(name) as receiver:
         async for data in request.stream():
             await FILES.run(receiver.write, data)
-    return {"name": lora_upload.checked_name(name)}
+    return {"name": receiver.name}

@@ -15,8 +15,8 @@ from starrynight.errors import BadFile, BadRequest, RemoteError, StarryError
 from starrynight.i18n import t
 
 if TYPE_CHECKING:
+    from starrynight.senses.cache import DescriptionCache
     from starrynight.senses.eyes import Eyes
-    from starrynight.senses.notebook import Notebook
 
 HELP = help_page(
     (
@@ -38,21 +38,21 @@ def describe(
     as_json: bool = JSON,
 ) -> None:
     from starrynight.gallery.find import find_pictures
-    from starrynight.senses.notebook import Notebook
+    from starrynight.senses.cache import DescriptionCache
 
     eyes = _open_eyes()
     found = find_pictures(folder)
-    notebook, failed, told = Notebook(eyes.name, fresh=again), 0, set[str]()
+    known, failed, warned = DescriptionCache(eyes.name, fresh=again), 0, set[str]()
     with ProgressBar(t("looking", "正在看")) as bar:
         for done, path in enumerate(found.pictures, 1):
             try:
-                content, warning = _described(path, eyes, notebook)
+                content, warning = _described(path, eyes, known)
             except StarryError as error:
                 failed += 1
                 bar.print(f"✗ {path}: {error.message(t('en', 'zh'))}", sys.stderr)
                 continue
-            if warning and warning not in told:
-                told.add(warning)
+            if warning and warning not in warned:
+                warned.add(warning)
                 bar.print(f"! {warning}", sys.stderr)
             bar.print(_json(path, content) if as_json else _line(path, content), sys.stdout)
             bar(done, len(found.pictures))
@@ -78,14 +78,14 @@ def _open_eyes() -> Eyes:
     return opened
 
 
-def _described(path: Path, eyes: Eyes, notebook: Notebook) -> tuple[dict[str, Any], str]:
-    """What the notebook has of a file, or else what is seen now; and a warning where the chosen eyes failed."""
+def _described(path: Path, eyes: Eyes, known: DescriptionCache) -> tuple[dict[str, Any], str]:
+    """What the cache has of a file, or else what is seen now; and a warning where the chosen eyes failed."""
     from starrynight.metadata import read_pixels, read_recipe
     from starrynight.metadata.files import read_bytes
 
     _, data = read_bytes(path)
-    if (known := notebook.read(data)) is not None:
-        return known, ""
+    if (content := known.read(data)) is not None:
+        return content, ""
     try:
         prompt = read_recipe(data).prompt
     except StarryError:  # no recipe, or one that cannot be read
@@ -93,7 +93,7 @@ def _described(path: Path, eyes: Eyes, notebook: Notebook) -> tuple[dict[str, An
     look = eyes.look(read_pixels(data), prompt)
     content = look.seen().content
     if look.failed is None:
-        notebook.write(data, content)
+        known.write(data, content)
         return content, ""
     return content, t(f"{look.failed.en} The perceiver looks instead.", f"{look.failed.zh}改由感知模型来看。")
 

@@ -201,10 +201,15 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    options = arguments().parse_args()
+def run(verbs: argparse.ArgumentParser) -> None:
+    """Read the command line and run its verb; an error ends the process with one sentence."""
+    options = verbs.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     try:
         options.job(options)
     except StarryError as error:
         sys.exit(f"✗ {error.message(settings().lang)}")
+
+
+def main() -> None:
+    run(arguments())

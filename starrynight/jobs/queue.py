@@ -56,7 +56,7 @@ class Queue:
             "request": request.canonical(),
             "model": request.model,
             "count": request.count,
-            "work": _work(request),
+            "work": work_of(request),
             "state": WAITING,
             "submitted_at": now_ms(),
             "key": key,
@@ -128,7 +128,7 @@ class Queue:
         with self.database.reading() as connection:
             paces = {name: _model_pace(connection, name) for name in {one.model for one in asked}}
         times = [
-            None if (pace := paces[one.model]) is None else one.count * _work(one) * pace for one in asked
+            None if (pace := paces[one.model]) is None else one.count * work_of(one) * pace for one in asked
         ]
         return None if None in times else sum(time for time in times if time is not None)
 
@@ -288,7 +288,7 @@ class _Schedule:
         return None if pace is None else max(0.0, row.left - current) * row.work * pace
 
 
-def _work(request: PaintRequest) -> float:
+def work_of(request: PaintRequest) -> float:
     """Steps × megapixels of one picture."""
     return request.steps * request.width * request.height / 1e6
 

@@ -29,6 +29,7 @@ from starrynight import logs
 from starrynight.errors import StarryError, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
+from starrynight.jobs.queue import work_of
 from starrynight.jobs.shell import Desk, Visit
 from starrynight.jobs.sight import Watcher
 from starrynight.jobs.tallies import Tallies, Timer
@@ -353,10 +354,9 @@ class StepReporter:
     def picture_finished(self, outcome: SavedPicture | Refused, together: int = 1) -> None:
         """Report the pace (seconds per step and megapixel), from which the queue estimates durations, and count. ``together``:
         pictures of its batch."""
-        seconds, request = self.timer.picture_finished(outcome, together), self.job.request
-        work = request.steps * request.width * request.height / 1e6
+        seconds = self.timer.picture_finished(outcome, together)
         with contextlib.suppress(StorageError):
-            self.worker.lease.report(self.job, pace=seconds / work)
+            self.worker.lease.report(self.job, pace=seconds / work_of(self.job.request))
         with contextlib.suppress(StorageError):
             self.worker.tallies.write(self.worker.gallery.database)
 

@@ -7,7 +7,8 @@ format from the newest run on this machine that measured the model. No model is 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from starrynight.i18n import Text
 from starrynight.lab import formats, stats, table
@@ -119,6 +120,20 @@ def cost(rows: Rows, model: str, format_: str) -> Text:
     )
 
 
+def times_of(rows: Rows, model: str) -> dict[str, float]:
+    """Format → its time for a picture over float32's, in pairs; without formats that were emulated."""
+    found = rows.result("speed", model, "")
+    wall = {f: _wall(times) for f, times in found.get("times", {}).items()}
+    if REFERENCE not in wall:
+        return {}
+    return {f: stats.ratio(wall[REFERENCE], wall[f]).value for f in wall if f not in found["emulated"]}
+
+
+def _wall(times: Mapping[str, Any]) -> list[float]:
+    """Seconds of each picture."""
+    return [number(v) for v in times["wall"]]
+
+
 def _duration(rows: Rows, model: str, format_: str) -> Text:
     found = rows.result("speed", model, "")
     times = found.get("times", {})
@@ -126,8 +141,7 @@ def _duration(rows: Rows, model: str, format_: str) -> Text:
         return EMPTY
     if format_ in found["emulated"]:
         return Text(", emulated here, so its time does not count", "，本机为仿真，其时间不作数")
-    seconds = stats.median([number(v) for v in times[format_]["wall"]]).value
-    ratio = stats.ratio(*([number(v) for v in times[f]["wall"]] for f in (REFERENCE, format_))).value
+    seconds, ratio = stats.median(_wall(times[format_])).value, times_of(rows, model)[format_]
     return Text(
         f", {format_number(seconds, 2)} s a picture, {format_number(ratio, 2)} × float32's time",
         f"，每幅 {format_number(seconds, 2)} 秒，为 float32 的 {format_number(ratio, 2)} 倍",

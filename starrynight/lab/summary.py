@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from starrynight.i18n import Text
-from starrynight.lab import stats, table
-from starrynight.lab.advice import cost
+from starrynight.lab import table
+from starrynight.lab.advice import cost, times_of
 from starrynight.lab.experiments.refusals import broken
 from starrynight.lab.findings import Rows, format_number, name_of, name_zh
 from starrynight.lab.plan import REFERENCE
-from starrynight.lab.run import ExperimentRun, number
+from starrynight.lab.run import ExperimentRun
 
 FASTER = 0.95  # × float32's time, below which a format is worth its error
 ALIKE = 1.05  # × the shortest time: formats this near count as equally fast, and the more exact one is taken
@@ -44,7 +44,7 @@ def summary(run: ExperimentRun) -> Summary:
     sound = [f for f in rows.others if (share := broken(rows, model, f)).count and not share.value]
     if not sound:
         return Summary(*_without_choice(rows, model), _pair(run, model, rows.others))
-    times = _times(rows, model)
+    times = times_of(rows, model)
     fast = {f: times[f] for f in sound if f in times}
     nearest = max(sound, key=lambda f: _likeness(rows, model, f))
     quick = [f for f in fast if fast[f] < FASTER and fast[f] <= ALIKE * min(fast.values())]
@@ -65,17 +65,6 @@ def _without_choice(rows: Rows, model: str) -> tuple[Text, Text]:
         f"{name_zh(model)}在此请用 float32：其他格式都有画损坏。",
     )
     return use, cost(rows, model, broke[0])
-
-
-def _times(rows: Rows, model: str) -> dict[str, float]:
-    """Format → its time for a picture over float32's, in pairs; without formats that were emulated."""
-    found = rows.result("speed", model, "")
-    times = found.get("times", {})
-    if REFERENCE not in times:
-        return {}
-    wall = {f: [number(v) for v in one["wall"]] for f, one in times.items()}
-    native = [f for f in wall if f not in found["emulated"]]
-    return {f: stats.ratio(wall[REFERENCE], wall[f]).value for f in native}
 
 
 def _likeness(rows: Rows, model: str, format_: str) -> float:

@@ -53,10 +53,10 @@ def checked_name(name: str) -> str:
 
 
 class Receiver:
-    """Takes the bytes of one LoRA. Raises BadFile beyond ``MAX_BYTES``."""
+    """Takes the bytes of one LoRA, which requests will find by ``name``. Raises BadFile beyond ``MAX_BYTES``."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.size = file, 0
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self.name, self._file, self.size = name, file, 0
         self.hash = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
@@ -86,7 +86,7 @@ def receiving(name: str) -> Iterator[Receiver]:
         make_folder(part.parent)
         try:
             with part.open("xb") as file:
-                receiver = Receiver(file)
+                receiver = Receiver(stem, file)
                 yield receiver
             _keep(part, receiver.hash.hexdigest())
         finally:
@@ -97,7 +97,7 @@ def save(name: str, data: bytes) -> str:
     """Keep a whole LoRA and return the name by which a request finds it. Raises as ``receiving``."""
     with receiving(name) as receiver:
         receiver.write(data)
-    return checked_name(name)
+    return receiver.name
 
 
 def _keep(part: Path, digest: str) -> None:

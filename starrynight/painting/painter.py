@@ -247,8 +247,8 @@ class Painter:
         self, pipeline: Any, request: PaintRequest, index: int, canvas: Canvas | None,
         on_step: Callable[[Step], None] | None,
     ) -> GeneratedImage:  # fmt: skip
-        told = None if on_step is None else (lambda _, step: on_step(step))
-        (image,) = self._paint_batch(pipeline, [(request, index)], canvas, told, [])
+        report = None if on_step is None else (lambda _, step: on_step(step))
+        (image,) = self._paint_batch(pipeline, [(request, index)], canvas, report, [])
         return image
 
     def _paint_batch(

@@ -92,13 +92,11 @@ def described(facts: Facts, by: str, confidence: float) -> Description:
     """The sentences of ``facts``."""
     if not facts:
         return Description(by, confidence, Facts())
-    texts = [
-        {
-            name: Text(**{language: write(facts, language) for language in LANGUAGES})
-            for name, write in _WRITERS.items()
-        }
-    ]
-    return Description(by, confidence, facts, **texts[0])
+    texts = {
+        name: Text(**{language: write(facts, language) for language in LANGUAGES})
+        for name, write in _WRITERS.items()
+    }
+    return Description(by, confidence, facts, **texts)
 
 
 def claims(perceiver: Perceiver, sight: Sight) -> Facts:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
-from starrynight.errors import StarryError
+from starrynight.firefly.verbs import run
 from starrynight.senses.perceiver import SHIPPED
 from starrynight.settings import settings
 
@@ -110,9 +109,4 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = arguments().parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    try:
-        options.job(options)
-    except StarryError as error:
-        sys.exit(f"✗ {error.message(settings().lang)}")
+    run(arguments())

@@ -50,7 +50,7 @@ class PageHead:
             return await self.pages(scope, receive, send)
         if (answer := _file(scope["path"])) is not None:
             return await answer(scope, receive, send)
-        if scope["path"] != "/":
+        if scope["path"] != "/" or scope["method"] == "HEAD":
             return await self.pages(scope, receive, send)
         tags = (LINKS + await to_thread.run_sync(self._preview, HTTPConnection(scope))).encode()
         plain = [
@@ -78,8 +78,6 @@ class PageHead:
             await send({**start, "headers": headers.raw})
             await send({"type": "http.response.body", "body": body})
 
-        if scope["method"] == "HEAD":
-            return await self.pages(scope, receive, send)
         return await self.pages({**scope, "headers": plain}, receive, with_tags)
 
     def _preview(self, asked: HTTPConnection) -> str:

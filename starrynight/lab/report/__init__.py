@@ -43,9 +43,9 @@ def as_data(run: ExperimentRun) -> dict[str, Any]:
     """The answer, the plan, the machine, the verdicts and every row."""
     rows = [{k: v for k, v in row.items() if k != "key"} for row in run.rows.values()]
     answer = summary(run)
-    told = {"use": answer.use._asdict(), "cost": answer.cost._asdict(), "claims": SOURCE._asdict()}
+    said = {"use": answer.use._asdict(), "cost": answer.cost._asdict(), "claims": SOURCE._asdict()}
     return {
-        "answer": told,
+        "answer": said,
         "plan": run.plan.to_dict(),
         "machine": run.machine(),
         "table": table.table(run),

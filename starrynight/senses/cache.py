@@ -16,8 +16,8 @@ from starrynight.settings import settings
 from starrynight.storage import make_folder, storing
 
 
-class Notebook:
-    """The notes of the eyes called ``by``. ``fresh``: read none of them, and begin anew."""
+class DescriptionCache:
+    """What the eyes called ``by`` saw. ``fresh``: read nothing of it, and begin anew."""
 
     def __init__(self, by: str, fresh: bool = False) -> None:
         name = hashlib.sha256(by.encode()).hexdigest()[:16]
@@ -31,8 +31,8 @@ class Notebook:
 
     def _take(self, line: str) -> None:
         try:
-            note = json.loads(line)
-            self._known[note["id"]] = dict(note["content"])
+            entry = json.loads(line)
+            self._known[entry["id"]] = dict(entry["content"])
         except (ValueError, KeyError, TypeError):
             return
 
@@ -41,7 +41,7 @@ class Notebook:
         return self._known.get(id_of(data))
 
     def write(self, data: bytes, content: dict[str, Any]) -> None:
-        """Note what was seen. Raises StorageError."""
+        """Keep what was seen. Raises StorageError."""
         line = json.dumps({"id": id_of(data), "content": content}, ensure_ascii=False)
         with storing(self.path):
             make_folder(self.path.parent)
