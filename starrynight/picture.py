@@ -57,6 +57,7 @@ def make_recipe(
     versions: Mapping[str, str] | None = None,
     loras: Sequence[Mapping[str, Any]] = (),
     batch: int = 1,
+    wildcards: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The recipe of picture ``index`` of ``request``, as JSON-compatible values.
 
@@ -65,6 +66,7 @@ def make_recipe(
     ``{component: {"format", "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with
     "starry-night". ``loras``: how each LoRA fitted (``Fit.to_dict``); the entry is there if there are any.
     ``batch``: pictures painted by one call, whose rounding differs from that of a picture alone; there if above 1.
+    ``wildcards``: ``prompt_syntax.drawn_of``; there if any were drawn.
     """
     fits = {"loras": [dict(fit) for fit in loras]} if loras else {}
     return {
@@ -81,6 +83,7 @@ def make_recipe(
         "versions": dict(versions or {}),
         **fits,
         **({"batch": batch} if batch > 1 else {}),
+        **({"wildcards": dict(wildcards)} if wildcards else {}),
     }
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starrynight.i18n import Text
 from starrynight.text import excerpt
@@ -44,7 +45,7 @@ _TOKEN = re.compile(
   | (?P<emphasis> (?<![\w:.])[+-]?(?:\d{1,3}(?:\.\d{0,4})?|\.\d{1,4})::(?!\d) | (?<=\s)::[+-]?\d+(?:\.\d+)?(?!\w) )
   | (?P<compel> \)\.(?:blend|and|swap)\([^()\n]*\) | (?<![\w+])[^\W\d_]{2,}\+{2,9}(?!\w) )
   | (?P<embedding> (?<![\w-])embedding:[\w./\\-]*\w )
-  | (?P<wildcard> (?<!\w)__(?!_)[\w*/.-]*?[\w*]__(?!\w) )
+  | (?P<wildcard> (?<![A-Za-z0-9_])__[~@!]?(?P<wildcard_name>(?:[^\W_]|\*)(?:[\w*/. -]{0,98}?[\w*])??)__(?![A-Za-z0-9_]) )
   | (?P<option> (?<!\S)--(?:ar|aspect|v|version|niji|style|stylize|s|chaos|c|q|quality|seed|no|iw|tile|weird|raw|sref|cref)
       (?!\S)(?:\s+[\d:.]+(?!\S))? )
   | (?P<word> \b(?:BREAK|AND|ADDBASE|ADDCOL|ADDROW|ADDCOMM|COUPLE|MASK|AREA)\b )
@@ -101,6 +102,9 @@ def find(text: str) -> list[Construct]:
         elif kind == "tag":
             tag = "hypernet" if token["tag_kind"] == "hypernet" else "lora"
             found.append(Construct(tag, start, end, token[0], token["tag_body"], token.start("tag_body")))
+        elif kind == "wildcard":
+            name = token["wildcard_name"]
+            found.append(Construct(kind, start, end, token[0], name, token.start("wildcard_name")))
         elif kind != "bracket":
             found.append(Construct(str(kind), start, end, token[0]))
         elif token[0] in "([{":
@@ -176,6 +180,41 @@ def _split(body: str) -> list[str]:
     return [*parts, body[begin:]]
 
 
+@dataclass(frozen=True)
+class Filled:
+    """``text``: a prompt whose wildcards are lines of their files. ``drawn``: (name, line) of each, in the order of drawing."""
+
+    text: str
+    drawn: tuple[tuple[str, str], ...] = ()
+
+
+def fill(text: str, seed: int, lines_of: Callable[[str], Sequence[str]], longest: int) -> Filled:
+    """``text`` with every wildcard __name__ replaced by one of ``lines_of(name)``, in proportion to their shares (3::red).
+
+    A line may hold wildcards itself, to a depth of 8. One that has no lines stays as written. The picture's ``seed`` and the
+    wildcard's number, from 0, decide through SHA-256. Filling ends once the text is longer than ``longest``.
+    """
+    draws = _draws(seed, "wildcard")
+    drawn: list[tuple[str, str]] = []
+    for _ in range(DEEPEST):
+        pieces, at = [], 0
+        for one in find(text) if len(text) <= longest else ():
+            if one.kind == "wildcard" and (lines := lines_of(one.body)):
+                line = _option(lines, next(draws))
+                drawn.append((one.body, line))
+                pieces += [text[at : one.start], line]
+                at = one.end
+        if not pieces:
+            break
+        text = "".join([*pieces, text[at:]])
+    return Filled(text, tuple(drawn))
+
+
+def _option(lines: Sequence[str], draw: float) -> str:
+    shares = [float(share["share"]) if (share := _SHARE.match(line)) else 1.0 for line in lines]
+    return _SHARE.sub("", lines[_drawn(list(range(len(lines))), shares, draw)], count=1).strip()
+
+
 def choose(text: str, seed: int) -> str:
     """``text`` with every choice made: {a|b}, with shares {3::a|1::b}, several {2$$a|b|c}, joined {2$$ and $$a|b|c}.
 
@@ -222,11 +261,11 @@ def _drawn(numbers: list[int], shares: list[float], draw: float) -> int:
     return numbers[-1]
 
 
-def _draws(seed: int) -> Iterator[float]:
-    """Numbers in [0, 1) that depend on nothing but the seed."""
+def _draws(seed: int, what: str = "choice") -> Iterator[float]:
+    """Numbers in [0, 1) that depend on nothing but the seed and what they choose."""
     number = 0
     while True:
-        digest = hashlib.sha256(f"choice {seed} {number}".encode()).digest()
+        digest = hashlib.sha256(f"{what} {seed} {number}".encode()).digest()
         yield int.from_bytes(digest[:6], "big") / 2**48
         number += 1
 
@@ -235,12 +274,22 @@ def _draws(seed: int) -> Iterator[float]:
 class Words:
     """What a model reads: ``text``, and ``weights``, (start, end, factor) for the characters whose factor is not 1.
 
-    ``notes``: what was written and could not be applied.
+    ``notes``: what was written and could not be applied. ``filled``: the text whose wildcards were drawn before.
     """
 
     text: str
     weights: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[Text, ...] = ()
+    filled: Filled = Filled("")
+
+
+def drawn_of(prompt: Words, negative: Words) -> dict[str, Any] | None:
+    """For a recipe: ``drawn``, [name, line] of each wildcard of both prompts, and the two texts with them in place, from which
+    the same picture is painted when a file has changed; None where none were drawn.
+    """
+    if not (drawn := [list(one) for words in (prompt, negative) for one in words.filled.drawn]):
+        return None
+    return {"drawn": drawn, "prompt": prompt.filled.text, "negative_prompt": negative.filled.text}
 
 
 def read(text: str, seed: int, weighted: bool) -> Words:

@@ -188,7 +188,7 @@ def as_picture(
     recipe = make_recipe(
         request, index=image.index, prompt=image.prompt, negative_prompt=image.negative_prompt,
         sampler=image.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=image.verdict,
-        versions=versions(), loras=[fit.to_dict() for fit in painter.fits], batch=batch,
+        versions=versions(), loras=[fit.to_dict() for fit in painter.fits], batch=batch, wildcards=image.wildcards,
     )  # fmt: skip
     return Picture(eight_bits(image.pixels), recipe, producer=settings().producer)
 

@@ -59,8 +59,12 @@ class Watcher:
 
     def missing(self, picture: Picture) -> tuple[str, ...]:
         """The things that were asked for and are surely not there."""
-        eyes = self.eyes()
-        return () if eyes is None else eyes.look(picture.pixels, picture.recipe["request"]["prompt"]).missing
+        from starrynight.senses import asked
+
+        if (eyes := self.eyes()) is None:
+            return ()
+        prompt = asked.drawn(picture.request.prompt, picture.recipe)
+        return eyes.look(picture.pixels, prompt).missing
 
     def note(self, picture: Picture) -> str:
         """What a line about a picture adds; "" if nothing is missing."""

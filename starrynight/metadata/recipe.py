@@ -64,14 +64,18 @@ class Recipe:
         """
         return self.seed if self.seed is None or self.tool == OURS else self.seed % 2**32
 
-    def request(self) -> dict[str, Any]:
-        """The fields of a ``PaintRequest`` that paints this picture again.
+    def request(self, anew: bool = False) -> dict[str, Any]:
+        """The fields of a ``PaintRequest`` that paints this picture again; with ``anew`` wildcards are to be drawn again.
 
         From this package's files: every field. From other tools: only the fields that mean the same here
         (prompts, ``effective_seed``, steps, guidance, size) and are within this package's limits; their
         models, samplers and LoRAs have other names.
         """
         if self.tool == OURS and (own := _own_request(self.raw.get("request"))):
+            drawn = self.raw.get("wildcards")
+            if isinstance(drawn, Mapping) and not anew:  # their files may have changed
+                texts = {name: drawn[name] for name in ("prompt", "negative_prompt") if name in drawn}
+                own = _own_request(own | texts) or own
             return own | {"seed": own["seed"] if self.seed is None else self.seed, "count": 1}
         names = ("prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height")
         fields = {name: getattr(self, name) for name in names} | {"seed": self.effective_seed}

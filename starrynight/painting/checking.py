@@ -13,7 +13,7 @@ from starrynight.errors import BadRequest
 from starrynight.i18n import Text
 from starrynight.metadata import pixels
 from starrynight.metadata.files import PIXEL_FORMATS, open_picture
-from starrynight.models import habits, lora, vocabulary
+from starrynight.models import habits, lora, vocabulary, wildcards
 from starrynight.models.catalogue import ModelSpec
 from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting import schedulers, styles
@@ -79,10 +79,10 @@ def as_asked(request: PaintRequest, model: ModelSpec) -> ModelSpec:
 def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words, Words]:
     """What the model reads in the picture of ``seed``: the prompt with its style, and the negative prompt.
 
-    Raises BadRequest if a prompt holds nothing but tags.
+    Raises BadRequest if a prompt holds nothing but tags, and what ``wildcards.filled`` raises.
     """
     weighted = model.habits.weighted
-    prompt = prompt_syntax.read(request.prompt, seed, weighted)
+    prompt = _read(request.prompt, seed, weighted)
     if not prompt.text.strip():
         raise BadRequest(
             "The prompt holds nothing but tags; describe the picture.", "提示词里只有标签；请写下想画什么。"
@@ -90,11 +90,17 @@ def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words,
     styled, _ = styles.styled(prompt.text, request.style)
     shift, end = len(styles.prefix(prompt.text, request.style)), len(styled)
     weights = tuple((min(a + shift, end), min(b + shift, end), factor) for a, b, factor in prompt.weights)
-    negative = prompt_syntax.read(request.negative_prompt, seed, weighted)
+    negative = _read(request.negative_prompt, seed, weighted)
     _, from_style = styles.styled(prompt.text, request.style)
     parts = [negative.text, from_style if model.negatives else ""]
     against = replace(negative, text=", ".join(part for part in parts if part))
     return replace(prompt, text=styled, weights=weights), against
+
+
+def _read(text: str, seed: int, weighted: bool) -> Words:
+    filled = wildcards.filled(text, seed)
+    words = prompt_syntax.read(filled.text, seed, weighted)
+    return replace(words, filled=filled, notes=(*words.notes, *wildcards.notes(filled.text)))
 
 
 def _notes_on_pictures(request: PaintRequest, model: ModelSpec) -> list[tuple[str, str]]:
@@ -128,7 +134,7 @@ def notes_on_training(request: PaintRequest, model: ModelSpec, seed: int) -> tup
     """What the picture of ``seed`` asks for beyond what the model was trained on: words, and a size."""
     name = Text(*(full.split(mark)[0] for full, mark in ((model.en, ","), (model.zh, "，"))))
     found = []
-    prompt = prompt_syntax.read(request.prompt, seed, model.habits.weighted).text
+    prompt = _read(request.prompt, seed, model.habits.weighted).text
     if words := unknown_words(prompt, model):
         en = ", ".join(word + (f" (it knows: {', '.join(near)})" if near else "") for word, near in words)
         zh = "、".join(word + (f"（认识：{'、'.join(near)}）" if near else "") for word, near in words)

@@ -39,7 +39,7 @@ from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
 from starrynight.painting.variety import annealed, annealing_of
 from starrynight.progress import OnProgress
-from starrynight.prompt_syntax import Words
+from starrynight.prompt_syntax import Words, drawn_of
 from starrynight.request import PaintRequest
 from starrynight.verdict import Verdict
 
@@ -301,9 +301,17 @@ class Painter:
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return [
             self._generated(
-                pipeline, index, seed, call, pixels if canvas is None else canvas.over(pixels), expected
+                pipeline,
+                index,
+                seed,
+                call,
+                pixels if canvas is None else canvas.over(pixels),
+                expected,
+                drawn_of(*words),
             )
-            for (_, index), seed, call, pixels in zip(pictures, seeds, calls, images, strict=True)
+            for (_, index), seed, call, words, pixels in zip(
+                pictures, seeds, calls, read, images, strict=True
+            )
         ]
 
     @staticmethod
@@ -316,13 +324,13 @@ class Painter:
 
     def _generated(
         self, pipeline: Any, index: int, seed: int, call: tuple[dict[str, Any], tuple[Text, ...]], pixels: np.ndarray,
-        expected: frozenset[str],
+        expected: frozenset[str], wildcards: dict[str, Any] | None,
     ) -> GeneratedImage:  # fmt: skip
         words, remarks = call
         return GeneratedImage(
             pixels=pixels, index=index, seed=seed, prompt=words["prompt"],
             negative_prompt=words.get("negative_prompt") or "", sampler=schedulers.name_of(pipeline.scheduler),
-            verdict=of_pixels(self.guard.verdict(expected, remarks), pixels),
+            verdict=of_pixels(self.guard.verdict(expected, remarks), pixels), wildcards=wildcards,
         )  # fmt: skip
 
     def _call(

@@ -28,6 +28,7 @@ from starrynight.numerics.precision import PrecisionPlan
 from starrynight.painting import checking
 from starrynight.painting.canvas import canvas_of
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
+from starrynight.prompt_syntax import drawn_of
 from starrynight.request import PaintRequest
 from starrynight.text import clean, parse_json
 from starrynight.verdict import Verdict, split
@@ -116,7 +117,7 @@ class RemotePainter:
         en, zh = split(remarks)
         return GeneratedImage(
             pixels=pixels, index=index, seed=seed, prompt=prompt.text, negative_prompt=negative.text, sampler="remote",
-            verdict=of_pixels(Verdict("unchecked", en, reasons_zh=zh), pixels),
+            verdict=of_pixels(Verdict("unchecked", en, reasons_zh=zh), pixels), wildcards=drawn_of(prompt, negative),
         )  # fmt: skip
 
     def _remarks(self, request: PaintRequest, pixels: np.ndarray) -> Iterator[Text]:

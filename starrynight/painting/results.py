@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class GeneratedImage:
     negative_prompt: str
     sampler: str
     verdict: Verdict = field(default_factory=Verdict)
+    wildcards: dict[str, Any] | None = None  # prompt_syntax.drawn_of
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ names several (a village with a church) asks for each.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+from starrynight import prompt_syntax
 from starrynight.firefly.training import captions
 from starrynight.i18n import LANGUAGES
 from starrynight.models.vocabulary import Vocabulary
@@ -37,6 +40,14 @@ def asked(prompt: str) -> tuple[frozenset[str], ...]:
         either = frozenset(name for name in meaning if not name.startswith(_EACH))
         found += [either] if either else [frozenset({name[1:]}) for name in sorted(meaning)]
     return tuple(dict.fromkeys(one for one in found if one))
+
+
+def drawn(prompt: str, recipe: Mapping[str, Any]) -> str:
+    """``prompt`` as its picture was painted: the choices and wildcards of ``recipe`` (``make_recipe``) in place, without tags."""
+    wildcards, seed = recipe.get("wildcards"), recipe.get("seed")
+    if isinstance(wildcards, Mapping) and isinstance(wildcards.get("prompt"), str):
+        prompt = wildcards["prompt"]
+    return prompt_syntax.read(prompt, seed, weighted=False).text if isinstance(seed, int) else prompt
 
 
 def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:

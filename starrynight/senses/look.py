@@ -14,8 +14,8 @@ from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
-from starrynight.metadata import read_pixels
-from starrynight.senses import perceiver
+from starrynight.metadata import OURS, read_pixels
+from starrynight.senses import asked, perceiver
 from starrynight.senses.choice import OFF, chosen
 from starrynight.senses.describe import Description, Facts
 from starrynight.senses.eyes import NOTHING_MISSING, Eyes, Look
@@ -37,7 +37,8 @@ class Match(NamedTuple):
 
 def look(gallery: Gallery, eyes: Eyes, row: Row, pixels: np.ndarray | None = None) -> Look:
     """Look at a picture that hangs, and store what was seen. Raises what reading its file raises."""
-    found = eyes.look(read_pixels(gallery.read(row)) if pixels is None else pixels, row.prompt)
+    prompt = asked.drawn(row.prompt, gallery.recipe(row.id)) if row.tool == OURS else row.prompt
+    found = eyes.look(read_pixels(gallery.read(row)) if pixels is None else pixels, prompt)
     gallery.descriptions.write(row.id, found.seen())
     return found
 

@@ -111,7 +111,7 @@ def submit(fields: dict[str, Any]) -> Job:
     return queue().submit(validate_request(fields, gallery()))
 
 
-def request_of(row: Row) -> dict[str, Any]:
+def request_of(row: Row, anew: bool = False) -> dict[str, Any]:
     """The fields of the request that paints this picture again, from its recipe (``Recipe.request``).
 
     A picture of another tool gives its prompts and seed only: its steps, guidance and size suit another
@@ -120,12 +120,12 @@ def request_of(row: Row) -> dict[str, Any]:
     recipe = read_own(gallery().recipe(row.id)) or Recipe(
         tool=row.tool, prompt=row.prompt, negative_prompt=row.negative_prompt, seed=row.seed
     )
-    return {"prompt": row.prompt, "seed": None} | recipe.request()
+    return {"prompt": row.prompt, "seed": None} | recipe.request(anew)
 
 
 def repaint(picture: str, vary: bool) -> Job:
     """Queue a picture's request again: unchanged for the same bytes, or with ``vary`` for a new seed."""
-    fields = request_of(gallery().get(picture))
+    fields = request_of(gallery().get(picture), anew=vary)
     for name in ("init_image", "mask"):
         fields[name] = init_image_reference(fields.get(name))
     if not fields["init_image"]:
