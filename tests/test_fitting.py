@@ -19,7 +19,8 @@ from starrynight.fitting import fit, formats, layout, measure, programme, table,
 from starrynight.fitting.programme import Option
 from starrynight.fitting.table import Sensitivity
 from starrynight.folding import calibrate
-from starrynight.models import catalogue, gguf
+from starrynight.models import catalogue, gguf, precision_plan
+from starrynight.models.fitted import FILE
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -147,7 +148,7 @@ def test_every_row_length_has_its_types():
     assert formats.candidates([4, 512])[1:] == formats.QUANTISED
     assert set(formats.candidates([4, 96])) == {"BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "IQ4_NL", "Q4_0"}
     assert formats.candidates([4, 40], "F16") == ("F16",)
-    assert (formats.probes([4, 512]), formats.probes([4, 96]), formats.probes([4, 40])) == (("Q3_K", "Q5_K"), ("Q4_0", "Q5_0"), ())  # fmt: skip
+    assert (formats.probes([4, 512]), formats.probes([4, 96]), formats.probes([4, 40])) == (("Q3_K", "Q5_K"), ("Q4_0", "Q5_0"), ("INT8",))  # fmt: skip
 
 
 def test_the_hand_rule_keeps_what_is_named_so():
@@ -213,7 +214,8 @@ def test_the_fit_is_predicted_at_least_as_good_as_any_one_type_at_its_bytes(resu
     found = result.table
     for name, each in formats.references(found.signature, found.plain).items():
         if name != formats.FLOAT8:
-            taken = programme.choose(found.options(), found.bytes(each))
+            container = "folder" if name == "INT8" else "gguf"
+            taken = programme.choose(found.options(container), found.bytes(each))
             assert found.predicted({n: o.kind for n, o in taken.items()}) >= found.predicted(each) - 0.01, (
                 name
             )
@@ -323,9 +325,7 @@ def test_a_layout_of_six_billion_says_beforehand_how_long_it_takes(tmp_path, fol
     large = catalogue.resolve(str(target))
     prepared = fit.prepare(large, fit.Goal("memory", 8 * 10**9), None, CPU)
     assert sum(prod(s) for s in prepared.layout.signature.values()) > 6e9
-    assert prepared.measurements == 2 * len(
-        [s for s in prepared.layout.signature.values() if formats.probes(s)]
-    )
+    assert prepared.measurements == sum(1 + (s[1] % 32 == 0) for s in prepared.layout.signature.values())
     # at least the products of one pass for each measurement, at a rate no core reaches
     assert prepared.seconds > prepared.measurements * 2 * 6e9 * 256 / 1e14
     assert prepared.budget == 8 * 10**9 - 2_500_000_000 - write.fixed_bytes(prepared.layout)
@@ -404,6 +404,29 @@ def test_the_command_writes_a_file_that_paints_and_tells_what_it_is(folder, resu
         for name, tensor in result.subject.network.state_dict().items():
             if tensor.dim() == 2:
                 torch.testing.assert_close(painter.denoiser.state_dict()[name], tensor, msg=name)
+
+
+def test_the_command_writes_a_folder_that_paints_and_tells_what_it_is(folder, result, tmp_path, capsys):
+    from starrynight.painting.painter import Painter
+    from starrynight.studio import make_request
+
+    out = tmp_path / "z-8"
+    cli.run(["fit", str(folder), "--bits", "8", "--format", "folder", "-o", str(out), "--pictures", "0"])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "--keep-packed" in said
+    assert f"{(out / 'transformer' / FILE).stat().st_size / 1e6:,.1f} MB" in said
+    found = catalogue.resolve(str(out))
+    told = found.files["transformer"][0].fitted
+    assert "INT8" in told.formats
+    assert "I8" in precision_plan.quantised(found)["transformer"]
+    pictures = []
+    for keep in (False, True):
+        request = make_request(prompt="a lake", model=str(out), precision="float32", width=64, height=64, steps=2, seed=5, keep_packed=keep)  # fmt: skip
+        painter = Painter.ready(request)
+        assert painter.provenance["fitted"]["transformer"]["bits"] == told.bits
+        assert f"fit {told.bits:.2f} bits" in painter.plan["transformer"].reason_en
+        pictures += [outcome.pixels for outcome in painter.paint(request)]
+    assert (pictures[0] == pictures[1]).all()
 
 
 def test_what_is_not_fitted_is_told_by_name(result, capsys):

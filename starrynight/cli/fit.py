@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from starrynight.cli.terminal import JSON, MODEL_HELP, ProgressBar, app, help_page
-from starrynight.errors import BadRequest
+from starrynight.errors import BadRequest, UnknownName
 from starrynight.i18n import t
+from starrynight.models.fitted import CONTAINERS, FILE, FOLDER
+from starrynight.models.gguf import SUFFIX
 from starrynight.text import printed_json
 
 if TYPE_CHECKING:
@@ -21,15 +23,16 @@ if TYPE_CHECKING:
 
 HELP = help_page(
     (
-        """Choose a GGUF format for each layer, so that a card or a file of this size holds the best picture.
+        """Choose a format for each layer, so that a card or a file of this size holds the best picture.
 
-Each layer is rounded alone and the change of small pictures is measured (minutes for a small model); an integer programme then spends the bytes where they show. The result is a GGUF file of the denoiser that ComfyUI-GGUF, stable-diffusion.cpp and diffusers read, and this program paints with. Stopped and run again, it continues.""",
-        """为每一层选择 GGUF 格式，使给定大小的显卡或文件能画出最好的画。
+Each layer is rounded alone and the change of small pictures is measured (minutes for a small model); an integer programme then spends the bytes where they show. The result is a GGUF file of the denoiser that ComfyUI-GGUF, stable-diffusion.cpp and diffusers read, and this program paints with; or, with --format folder, a whole folder for this program, in which layers may also be int8 with a scale a row. Stopped and run again, it continues.""",
+        """为每一层选择格式，使给定大小的显卡或文件能画出最好的画。
 
-先逐层舍入，测量小画面的变化（小模型需数分钟），再以整数规划把字节用在看得见的地方。结果是去噪网络的 GGUF 文件，ComfyUI-GGUF、stable-diffusion.cpp、diffusers 与本程序都能读取。中断后再次运行会接着做。""",
+先逐层舍入，测量小画面的变化（小模型需数分钟），再以整数规划把字节用在看得见的地方。结果是去噪网络的 GGUF 文件，ComfyUI-GGUF、stable-diffusion.cpp、diffusers 与本程序都能读取；或以 --format folder 写出供本程序使用的整个文件夹，其中的层还可用每行一个缩放的 int8。中断后再次运行会接着做。""",
     ),
     "starry fit firefly --bits 5.5 -o firefly-5.5.gguf",
     "starry fit z-image-turbo --memory 8GB -o z-8gb.gguf --report z-8gb",
+    ("starry fit firefly --bits 8 --format folder -o firefly-8", "int8 among the formats", "格式中包括 int8"),
     "starry fit fine-tune.safetensors --file-size 4GB --like z-image-turbo -o small.gguf",
     ("starry fit z-image-turbo --memory 8GB --dry-run", "says how long it will take", "先看需要多久"),
 )
@@ -45,7 +48,8 @@ OUT = typer.Option(
     "--out",
     "-o",
     help=t(
-        "The file (.gguf); by default NAME-BITS.gguf here.", "文件（.gguf）；不给则为此处的 名字-位数.gguf。"
+        "The file (.gguf) or folder; by default NAME-BITS.gguf or NAME-BITS here.",
+        "文件（.gguf）或文件夹；不给则为此处的 名字-位数.gguf 或 名字-位数。",
     ),
 )
 LIKE = typer.Option(
@@ -73,6 +77,14 @@ REPORT = typer.Option(
         "A new folder for the curve, and one scene in every format.", "写入曲线与各格式同一场景的新文件夹。"
     ),
 )
+FORMAT = typer.Option(
+    "gguf",
+    "--format",
+    help=t(
+        "gguf: one file for other tools too; folder: the whole pipeline for this program, int8 among the formats.",
+        "gguf：单个文件，其他工具也能读；folder：供本程序使用的整个管线，格式中包括 int8。",
+    ),
+)
 DRY_RUN = typer.Option(
     False,
     "--dry-run",
@@ -90,10 +102,11 @@ def fit(
     like: str | None = LIKE,
     pictures: int | None = PICTURES,
     report: Path | None = REPORT,
+    format_: str = FORMAT,
     dry_run: bool = DRY_RUN,
     as_json: bool = JSON,
 ) -> None:
-    _check_out(out, report)
+    _check_out(out, report, format_)
     from starrynight.fitting import fit as fitting
     from starrynight.folding import calibrate
     from starrynight.models import catalogue, download
@@ -104,7 +117,7 @@ def fit(
     found = catalogue.resolve(download.fetch(catalogue.find(model)))
     other = catalogue.resolve(like) if like else None
     where = calibrate.device_for(found, torch_device(kind()))
-    prepared = fitting.prepare(found, goal, other, where)
+    prepared = fitting.prepare(found, goal, other, where, format_)
     if dry_run:
         _print_plan(prepared, as_json)
         return
@@ -116,7 +129,7 @@ def fit(
     count = pictures if pictures is not None else 0 if large else 2
     with ProgressBar(t(f"fitting {found.spec.en}", f"适配 {found.spec.zh}")) as on_progress:
         result = fitting.fit(prepared, count, not large or bool(pictures), where, on_progress)
-        path = out or Path(f"{_short(found)}-{result.chosen.bits:.1f}.gguf")
+        path = out or Path(f"{_short(found)}-{result.chosen.bits:.1f}{'' if format_ == FOLDER else SUFFIX}")
         about = fitting.save(result, path, on_progress)
         if report is not None:
             from starrynight.fitting.report import write_report
@@ -127,22 +140,35 @@ def fit(
 
 def _print_result(result: FitResult, about: Fitted, path: Path, report: Path | None, as_json: bool) -> None:
     if as_json:
-        print(printed_json({"file": str(path), "bytes": path.stat().st_size, **about.to_dict(), "layers": dict(result.formats), "unchanged": result.unchanged, "curve": [point.to_dict() for point in result.curve]}))  # fmt: skip
+        print(printed_json({"file": str(path), "bytes": _size(path), **about.to_dict(), "layers": dict(result.formats), "unchanged": result.unchanged, "curve": [point.to_dict() for point in result.curve]}))  # fmt: skip
         return
     print_curve(result.curve)
-    print(f"✦ {path} · {path.stat().st_size / 1e6:,.1f} MB · {t(*about.message)}")
+    print(f"✦ {path} · {_size(path) / 1e6:,.1f} MB · {t(*about.message)}")
     print(_unchanged(result))
     print(_how_to_use(result, path))
     if report is not None:
         print(f"✦ {report / 'report.md'}")
 
 
-def _check_out(out: Path | None, report: Path | None) -> None:
-    """Before anything is measured. Raises BadRequest."""
-    if out is not None and out.suffix.lower() != ".gguf":
+def _size(path: Path) -> int:
+    """Bytes of the denoiser that was written: of the file, or of its weights in the folder."""
+    return path.stat().st_size if path.is_file() else sum(p.stat().st_size for p in path.glob(f"*/{FILE}"))
+
+
+def _check_out(out: Path | None, report: Path | None, format_: str) -> None:
+    """Before anything is measured. Raises UnknownName, BadRequest."""
+    if format_ not in CONTAINERS:
+        raise UnknownName(("format", "格式"), format_, CONTAINERS)
+    is_file = out is not None and out.suffix.lower() == SUFFIX
+    if out is not None and format_ != FOLDER and not is_file:
         raise BadRequest(
-            f"The result is a GGUF file; name it {out.with_suffix('.gguf').name}.",
-            f"结果是 GGUF 文件；请命名为 {out.with_suffix('.gguf').name}。",
+            f"The result is a GGUF file; name it {out.with_suffix(SUFFIX).name}, or write a folder: --format folder.",
+            f"结果是 GGUF 文件；请命名为 {out.with_suffix(SUFFIX).name}，或写出文件夹：--format folder。",
+        )
+    if out is not None and format_ == FOLDER and is_file:
+        raise BadRequest(
+            f"The result is a folder; name it {out.stem}, or write a GGUF file: --format gguf.",
+            f"结果是文件夹；请命名为 {out.stem}，或写出 GGUF 文件：--format gguf。",
         )
     for path in (out, report):
         if path is not None and path.exists():
@@ -200,6 +226,11 @@ def _unchanged(result: FitResult) -> str:
 
 
 def _how_to_use(result: FitResult, path: Path) -> str:
+    if result.container == FOLDER:
+        return t(
+            f"Paint with it: starry paint --model {path} …; add --keep-packed to hold it so in memory. Other tools do not read it.",
+            f"用它作画：starry paint --model {path} …；加 --keep-packed 则在内存中也保持这些格式。其他工具不能读取。",
+        )
     if not result.subject.layout.makers:
         return t(
             "Its tensors have diffusers' names: diffusers reads it; ComfyUI-GGUF and stable-diffusion.cpp may not.",

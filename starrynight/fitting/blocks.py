@@ -11,6 +11,9 @@ codes    the nearest, or by GPTQ (arXiv 2210.17323) where the second moments H =
          after column is rounded, and what its error does to the layer's output is undone by the columns that are still
          free. That minimises the error of the output, tr((W − W') H (W − W')ᵀ), not of the weights.
 
+INT8 is no type of GGUF: 8-bit integers with one float32 scale a row, as ComfyUI's int8 files store them. Here a row is the four
+bytes of its scale, then its integers.
+
 Everything is torch, so that it runs where the model is.
 """
 
@@ -30,10 +33,11 @@ DAMPING = 0.01
 # IQ4_NL's sixteen values (``kvalues_iq4nl``): denser around zero, as weights are.
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+INT8, SCALE_BYTES = "INT8", 4
 
 
 def quantise(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
-    """``weights`` [rows, columns] in a type of GGUF, as uint8 [rows, bytes of a row].
+    """``weights`` [rows, columns] in a type of GGUF or in INT8, as uint8 [rows, bytes of a row].
 
     ``moments``: of the layer's inputs x. [columns], the mean of x²: errors count by column. [runs, width, width], the means of
     x xᵀ within runs of columns: GPTQ. Raises KeyError for a type that is not written, RuntimeError where rows do not fill
@@ -41,6 +45,8 @@ def quantise(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tenso
     """
     if kind in PLAIN:
         return weights.to(PLAIN[kind]).contiguous().view(torch.uint8).reshape(weights.shape[0], -1)
+    if kind == INT8:
+        return _int8(weights.float(), moments)
     block, grid, pack = TYPES[kind]
     if moments is not None and moments.dim() == 3:
         return _compensated(weights.float(), kind, moments)
@@ -74,6 +80,42 @@ def _compensated(weights: Tensor, kind: str, moments: Tensor) -> Tensor:
             packed.append(pack(own, _block_codes(own, x, factor, begin, end)).reshape(count, len(part), -1))
         rows.append(torch.cat(packed, 2).transpose(0, 1).reshape(len(part), -1))
     return torch.cat(rows)
+
+
+def _int8(weights: Tensor, moments: Tensor | None) -> Tensor:
+    """As ``quantise`` in INT8: a row's scale is searched over the whole row, the codes are the nearest or by GPTQ."""
+    rows = [_int8_rows(part, moments) for part in weights.split(max(1, CHUNK // weights.shape[1]))]
+    return torch.cat(rows)
+
+
+def _int8_rows(weights: Tensor, moments: Tensor | None) -> Tensor:
+    importance = torch.ones(1, 1, device=weights.device)
+    if moments is not None:
+        squares = moments if moments.dim() == 1 else moments.diagonal(dim1=1, dim2=2)
+        importance = _weights(squares.reshape(1, -1), 1)
+    scale = _symmetric(weights, importance, -127, 127).abs()
+    if moments is None or moments.dim() == 1:
+        codes = _grid(scale, -127, 127, block=weights.shape[1]).codes(weights)
+    else:
+        codes = _int8_compensated(weights, scale, moments)
+    integers = (codes.int() - 127).to(torch.int8).view(torch.uint8)
+    return torch.cat([_bytes(scale.float()), integers], 1)
+
+
+def _int8_compensated(weights: Tensor, scale: Tensor, moments: Tensor) -> Tensor:
+    """GPTQ's codes [rows, columns] for rows whose scales [rows, 1] are settled."""
+    count, width, _ = moments.shape
+    factor = _factor(moments)
+    x = weights.reshape(len(weights), count, width).transpose(0, 1).clone()  # [runs, rows, width]
+    grid = _grid(scale.repeat(count, 1), -127, 127)
+    parts = [_block_codes(grid, x, factor, begin, begin + 32) for begin in range(0, width, 32)]
+    return torch.cat(parts, 1).reshape(count, len(weights), width).transpose(0, 1).reshape(weights.shape)
+
+
+def int8_numbers(data: Tensor) -> Tensor:
+    """The numbers [rows, columns] that rows of INT8 mean, in float32."""
+    scale = data[:, :SCALE_BYTES].contiguous().view(torch.float32)
+    return data[:, SCALE_BYTES:].contiguous().view(torch.int8).float() * scale
 
 
 def _block_codes(grid: Grid, x: Tensor, factor: Tensor, begin: int, end: int) -> Tensor:

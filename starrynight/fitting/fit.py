@@ -1,7 +1,7 @@
 """``starry fit``: from a model and so many bytes to a format for each layer, a curve, and a file.
 
 ``prepare`` reads headers only and says what the work will take; ``fit`` measures, chooses and paints the held-out pictures;
-``save`` writes the GGUF. Whatever was measured before is not measured again.
+``save`` writes the GGUF or the folder. Whatever was measured before is not measured again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from starrynight.errors import BadRequest, Unfit
-from starrynight.fitting import formats, layout, measure, programme, table, write
+from starrynight.fitting import folder, formats, layout, measure, programme, table, write
 from starrynight.fitting.layout import DenoiserLayout
 from starrynight.fitting.measure import Judge, Subject
 from starrynight.fitting.table import Sensitivity
@@ -28,8 +28,8 @@ from starrynight.folding.cache import CalibrationCache, CalibrationSample
 from starrynight.i18n import Text, duration
 from starrynight.models import catalogue
 from starrynight.models.catalogue import LocalModel
-from starrynight.models.fitted import Fitted
-from starrynight.models.load import load
+from starrynight.models.fitted import FOLDER, GGUF, Fitted
+from starrynight.models.load import denoiser_name, load
 from starrynight.numerics.device import free_bytes
 from starrynight.numerics.timing import BUSY, Timings, best_of
 from starrynight.painting.offload import STEPPING
@@ -65,15 +65,15 @@ class Goal:
     kind: str
     value: float
 
-    def budget(self, own: DenoiserLayout) -> int:
+    def budget(self, own: DenoiserLayout, container: str = GGUF) -> int:
         """Bytes for the layers whose format is chosen. Raises Unfit where not even the fewest bits fit."""
         count = sum(prod(shape) for shape in own.signature.values())
-        beside = write.fixed_bytes(own)
+        beside = (write if container == GGUF else folder).fixed_bytes(own)
         if self.kind == "bits":
             budget = int(count * self.value / 8)
         else:
             budget = int(self.value) - beside - (STEPPING if self.kind == "memory" else 0)
-        if (least := least_bytes(own)) > budget:
+        if (least := least_bytes(own, container)) > budget:
             raise self._too_small(own, least, beside)
         return budget
 
@@ -123,10 +123,10 @@ def size_of(text: str) -> int:
     return int(float(found[1]) * UNITS[unit])
 
 
-def least_bytes(own: DenoiserLayout) -> int:
+def least_bytes(own: DenoiserLayout, container: str = GGUF) -> int:
     """Bytes of the layers with the fewest bits each."""
     return sum(
-        min(write.bytes_of(tuple(shape), kind) for kind in formats.candidates(shape))
+        min(write.bytes_of(tuple(shape), kind) for kind in formats.candidates(shape, container=container))
         for shape in own.signature.values()
     )
 
@@ -147,6 +147,7 @@ class Prepared:
     seconds: float
     waited: float
     borrowed: Sensitivity | None
+    container: str = GGUF
 
     @property
     def message(self) -> Text:
@@ -169,14 +170,20 @@ class Prepared:
         )
 
 
-def prepare(model: LocalModel, goal: Goal, like: LocalModel | None, device: torch.device) -> Prepared:
-    """Everything that can be said before the weights are loaded. Raises Unfit, and MissingFile where ``like`` has no table."""
+def prepare(
+    model: LocalModel, goal: Goal, like: LocalModel | None, device: torch.device, container: str = GGUF
+) -> Prepared:
+    """Everything that can be said before the weights are loaded. ``container``: of ``formats.CONTAINERS``. Raises Unfit, and
+    MissingFile where ``like`` has no table.
+    """
+    if container == FOLDER:
+        folder.check(model)
     own = layout.of_files(model)
-    budget = goal.budget(own)
+    budget = goal.budget(own, container)
     other = table.like(like.spec.name, table.path_of(like), own.signature) if like else None
     known = table.stored(table.path_of(model), own.signature)
     left = 0 if other else len(measure.measurements(own.signature, known))
-    return Prepared(model, own, budget, left, *_seconds(model, own, left, device), other)
+    return Prepared(model, own, budget, left, *_seconds(model, own, left, device), other, container)
 
 
 def _seconds(model: LocalModel, own: DenoiserLayout, left: int, device: torch.device) -> tuple[float, float]:
@@ -242,6 +249,7 @@ class FitResult:
     formats: Mapping[str, str]
     curve: tuple[CurvePoint, ...]
     pictures: int
+    container: str = GGUF
 
     @property
     def chosen(self) -> CurvePoint:
@@ -291,7 +299,7 @@ def fit(
     counter.announce(Text("loading the model", "加载模型"))
     subject = _subject(model, own, device)
     found = _sensitivities(prepared, subject, counter)
-    chosen, predicted = found.best(prepared.budget)
+    chosen, predicted = found.best(prepared.budget, prepared.container)
     references = formats.references(own.signature, found.plain)
     path = table.path_of(model)  # borrowed errors are not stored as this model's own
     judge = Judge(subject, held_out(model, pictures), found, path.with_suffix(".like.json") if prepared.borrowed else path)  # fmt: skip
@@ -312,16 +320,16 @@ def fit(
         point(name, each, found.predicted(each, by_others=True), False, compare and bool(pictures))
         for name, each in references.items()
     ]
-    curve += [point(f"fit {bits:g}", each, its, True, False) for bits, each, its in along(found)]
-    return FitResult(subject, found, chosen, tuple(curve), pictures)
+    curve += [point(f"fit {bits:g}", each, its, True, False) for bits, each, its in along(found, prepared.container)]  # fmt: skip
+    return FitResult(subject, found, chosen, tuple(curve), pictures, prepared.container)
 
 
-def along(found: Sensitivity) -> list[tuple[float, dict[str, str], float]]:
+def along(found: Sensitivity, container: str = GGUF) -> list[tuple[float, dict[str, str], float]]:
     """The choice at every size of the curve that the types allow: bits a weight, types, predicted PSNR."""
-    options = found.options()
+    options = found.options(container)
     count = sum(prod(shape) for shape in found.signature.values())
     least, most = programme.smallest(options), sum(max(o.bytes for o in own) for own in options.values())
-    return [(bits, *found.best(int(count * bits / 8))) for bits in CURVE if least <= count * bits / 8 <= most]
+    return [(bits, *found.best(int(count * bits / 8), container)) for bits in CURVE if least <= count * bits / 8 <= most]  # fmt: skip
 
 
 def held_out(model: LocalModel, pictures: int) -> tuple[CalibrationSample, ...]:
@@ -362,7 +370,7 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
     if prepared.borrowed is None and found is not None and table.complete(found) and moments is not None:
         subject.moments = moments
         counter.advance(Text("sensitivities known", "敏感度已知"), total)
-        return found
+        return measure.weighed(subject, found)
     counter.announce(Text("reference pictures", "参考画面"))
     meter = measure.meter(subject)
     inputs.store("moments", subject.moments)
@@ -371,7 +379,7 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
         found.borrowed(prepared.borrowed)
         counter.advance(Text("sensitivities borrowed", "借用敏感度"), total)
         return found
-    found = found or measure.empty_table(subject, meter.how)
+    found = measure.weighed(subject, found) if found else measure.empty_table(subject, meter.how)
     return measure.measure(subject, meter, found, path, counter)
 
 
@@ -379,9 +387,17 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
 
 
 def save(result: FitResult, path: Path, on_progress: OnProgress | None = None) -> Fitted:
-    """Write the denoiser to ``path``. Raises as ``write.write``."""
+    """Write the denoiser to the file ``path``, or the pipeline to the folder ``path``. Raises as ``write.write`` or
+    ``folder.write``.
+    """
     about = result.about(base_of(result.subject.model, path))
     subject = result.subject
+    if result.container == FOLDER:
+        component = denoiser_name(subject.pipeline)
+        folder.write(
+            path, subject.model, component, subject.network, subject.layout, result.formats, about.to_dict(), subject.moments, on_progress
+        )  # fmt: skip
+        return about
     write.write(
         path, subject.network, subject.layout, result.formats, about.to_dict(), subject.moments, on_progress
     )

@@ -1,7 +1,8 @@
-"""Which types of GGUF a layer may be stored in, and the assignments that a fit is compared with.
+"""Which types a layer may be stored in, and the assignments that a fit is compared with.
 
-The types are those that ComfyUI-GGUF, stable-diffusion.cpp and diffusers all read. The K types need rows of a multiple of
-256, the others of 32; a layer of other rows stays in 16 bits.
+The types of GGUF are those that ComfyUI-GGUF, stable-diffusion.cpp and diffusers all read. The K types need rows of a multiple
+of 256, the others of 32; a layer of other rows stays in 16 bits. A folder of our own may also hold INT8, whose rows may have any
+length and for which GGUF's readers have no type.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from starrynight.fitting.blocks import TYPES
+from starrynight.fitting.blocks import INT8, TYPES
+from starrynight.models.fitted import GGUF
 
 # From the most bits to the fewest.
 QUANTISED = ("Q8_0", "Q6_K", "Q5_1", "Q5_K", "Q5_0", "Q4_1", "Q4_K", "IQ4_NL", "Q4_0", "Q3_K")
 # What llama.cpp's quantiser takes where rows are no multiple of 256 (``llama-quant.cpp``).
 INSTEAD = {"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0", "Q3_K": "IQ4_NL"}
 # The types that whole files are published in.
-UNIFORM = ("F8_E4M3", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0")
+UNIFORM = ("F8_E4M3", INT8, "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0")
 # Those that the ``gguf`` package writes, with the scale of a block's largest number.
 LARGEST_ALONE = frozenset(("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"))
 # No type of GGUF: 8-bit floating point with one scale a tensor, as fp8 files of ComfyUI store it. For comparison only.
@@ -36,16 +38,21 @@ def fills(kind: str, shape: Sequence[int]) -> bool:
     return kind not in TYPES or shape[-1] % TYPES[kind][0] == 0
 
 
-def candidates(shape: Sequence[int], plain: str = "BF16") -> tuple[str, ...]:
+def quantised(container: str) -> tuple[str, ...]:
+    """The types below 16 bits that a container holds."""
+    return QUANTISED if container == GGUF else (QUANTISED[0], INT8, *QUANTISED[1:])
+
+
+def candidates(shape: Sequence[int], plain: str = "BF16", container: str = GGUF) -> tuple[str, ...]:
     """The types for a layer, from the most bits to the fewest; the first is 16 bits."""
-    return (plain, *(kind for kind in QUANTISED if fills(kind, shape)))
+    return (plain, *(kind for kind in quantised(container) if fills(kind, shape)))
 
 
 def probes(shape: Sequence[int]) -> tuple[str, ...]:
-    """The two types in which a layer is measured: the coarsest, and one of five bits. None for a layer of 16 bits."""
+    """The types in which a layer is measured: the coarsest, and one of five bits. Where its rows fill no blocks, INT8 alone."""
     kinds = candidates(shape)[1:]
     middle = next((kind for kind in ("Q5_K", "Q5_0") if kind in kinds), None)
-    return (kinds[-1], middle) if middle else ()
+    return (kinds[-1], middle) if middle else (INT8,)
 
 
 def uniform(shapes: Shapes, kind: str, plain: Plain) -> dict[str, str]:

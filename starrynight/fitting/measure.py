@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.fitting import table as tables
-from starrynight.fitting.blocks import PLAIN, TYPES, quantise
+from starrynight.fitting.blocks import INT8, PLAIN, TYPES, int8_numbers, quantise
 from starrynight.fitting.formats import FLOAT8, LARGEST_ALONE, candidates, probes, uniform
 from starrynight.fitting.layout import DenoiserLayout
 from starrynight.fitting.table import Sensitivity
@@ -27,6 +27,7 @@ from starrynight.folding.cache import CalibrationSample
 from starrynight.i18n import Text
 from starrynight.models import gguf
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.fitted import FOLDER
 from starrynight.models.load import denoiser
 from starrynight.numerics.device import exact_float32
 from starrynight.numerics.timing import best_of
@@ -68,20 +69,27 @@ def samples_of(model: LocalModel) -> tuple[CalibrationSample, ...]:
 
 
 def rounded(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
-    """The numbers that a weight means after it was stored in a type of GGUF, or in float8; float32. ``moments``: ``blocks.quantise``."""
+    """The numbers that a weight means after it was stored in a type of GGUF, in INT8 or in float8; float32. ``moments``:
+    ``blocks.quantise``.
+    """
     if kind == FLOAT8:
         scale = weights.float().abs().amax().clamp_min(1e-30) / torch.finfo(torch.float8_e4m3fn).max
         return (weights.float() / scale).to(torch.float8_e4m3fn).float() * scale
     if kind in PLAIN:
         return weights.to(PLAIN[kind]).float()
     data = quantise(weights, kind, None if moments is None else moments.to(weights.device))
+    if kind == INT8:
+        return int8_numbers(data)
     return gguf.decode(data.reshape(-1), kind).reshape(weights.shape)
 
 
 def published(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
-    """As ``rounded``, as files are published: the ``gguf`` package's scales, and for the K types those of llama.cpp's search,
-    which it has none of; no inputs are looked at.
+    """As ``rounded``, as files are published: the ``gguf`` package's scales, for the K types those of llama.cpp's search, which
+    it has none of, and for INT8 the largest number of each row; no inputs are looked at.
     """
+    if kind == INT8:
+        scale = (weights.float().abs().amax(1, keepdim=True) / 127).clamp_min(1e-30)
+        return (weights.float() / scale).round() * scale
     from gguf import GGMLQuantizationType as Kinds
     from gguf import quants
 
@@ -290,14 +298,20 @@ def weight_errors(weights: Tensor, kinds: Iterable[str], moments: Tensor | None,
 
 def empty_table(subject: Subject, how: str) -> Sensitivity:
     """A table without errors of pictures: shapes, and the errors of the weights."""
+    model, layout = subject.model, subject.layout
+    return weighed(subject, Sensitivity(model.spec.name, model.fingerprint, how, layout.signature, {}))
+
+
+def weighed(subject: Subject, found: Sensitivity) -> Sensitivity:
+    """``found`` with the errors of the weights in every type that it lacks; tables of before know fewer types."""
     layout, network = subject.layout, subject.network
-    found = Sensitivity(subject.model.spec.name, subject.model.fingerprint, how, layout.signature, {})
     for layer in layout.layers:
         weights, moments = layout.weight(network, layer), subject.moments.get(layer)
-        found.plain[layer] = plain_kind(weights)
-        kinds = candidates(tuple(weights.shape), found.plain[layer])
-        found.weights[layer] = weight_errors(weights, kinds, moments)
-        found.published[layer] = weight_errors(weights, (*kinds, FLOAT8), moments, published)
+        plain = found.plain.setdefault(layer, plain_kind(weights))
+        kinds = candidates(tuple(weights.shape), plain, FOLDER)
+        for errors, wanted, how in ((found.weights, kinds, nearest), (found.published, (*kinds, FLOAT8), published)):  # fmt: skip
+            known = errors.setdefault(layer, {})
+            known |= weight_errors(weights, [kind for kind in wanted if kind not in known], moments, how)
     return found
 
 
@@ -368,7 +382,7 @@ class Judge:
         return [known[key] for key in keys]
 
 
-def rounding_rates(kinds: Iterable[str] = TYPES) -> dict[str, float]:
+def rounding_rates(kinds: Iterable[str] = (*TYPES, INT8)) -> dict[str, float]:
     """Seconds a weight that this machine takes to store it in each type and read it back, from a small sample."""
     sample = torch.randn(64, 512)
     best = best_of({kind: partial(rounded, sample, kind) for kind in kinds}, rounds=2)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from starrynight.fitting import curve, fit, formats, measure, table, write
+from starrynight.fitting.blocks import INT8
 from starrynight.fitting.fit import FitResult
 from starrynight.fitting.formats import FLOAT8
 from starrynight.folding.cache import CalibrationSample
@@ -26,7 +27,7 @@ from starrynight.storage import make_folder, storing, write_atomic
 
 PAGE, CURVE, SCENE, NUMBERS = "report.md", "curve.svg", "scene.png", "fit.json"
 # What the scene is painted in, the most bits first; the fit stands after float32.
-SCENES = (FLOAT8, "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0")
+SCENES = (FLOAT8, INT8, "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0")
 CAPTION, GAP, COLUMNS, NARROWEST = 40, 8, 4, 200
 
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from starrynight.errors import MissingFile, Unfit
 from starrynight.fitting import programme
-from starrynight.fitting.formats import QUANTISED, candidates, uniform
+from starrynight.fitting.formats import candidates, quantised, uniform
 from starrynight.fitting.programme import Option
 from starrynight.fitting.write import bytes_of
 from starrynight.models.catalogue import LocalModel
+from starrynight.models.fitted import GGUF
 from starrynight.settings import settings
 from starrynight.storage import write_cache
 
@@ -84,10 +85,10 @@ class Sensitivity:
         power = math.log(high / low) / math.log(coarse / fine)
         return low * float((weight / fine) ** min(max(power, POWERS[0]), POWERS[1]))
 
-    def options(self) -> dict[str, list[Option]]:
-        """For the programme: every type of every layer."""
+    def options(self, container: str = GGUF) -> dict[str, list[Option]]:
+        """For the programme: every type of every layer that the container holds."""
         return {
-            layer: [Option(kind, bytes_of(tuple(shape), kind), self.error(layer, kind)) for kind in candidates(shape, self.plain[layer])]
+            layer: [Option(kind, bytes_of(tuple(shape), kind), self.error(layer, kind)) for kind in candidates(shape, self.plain[layer], container)]
             for layer, shape in self.signature.items()
         }  # fmt: skip
 
@@ -95,14 +96,15 @@ class Sensitivity:
         """PSNR in dB of pictures with layers in these types, which were not sought by the programme."""
         return decibels(sum(self.error(layer, kind, by_others) for layer, kind in formats.items()))
 
-    def best(self, budget: int) -> tuple[dict[str, str], float]:
+    def best(self, budget: int, container: str = GGUF) -> tuple[dict[str, str], float]:
         """The types for the layers under ``budget`` bytes, and the predicted PSNR in dB. Raises Unfit if none fits.
 
-        The programme's choice, unless a uniform type of GGUF that fits is predicted no worse than it: see ``SOUGHT_DB``.
+        The programme's choice, unless a uniform type that fits is predicted no worse than it: see ``SOUGHT_DB``.
         """
-        chosen = {layer: one.kind for layer, one in programme.choose(self.options(), budget).items()}
+        options = self.options(container)
+        chosen = {layer: one.kind for layer, one in programme.choose(options, budget).items()}
         found = (chosen, self.predicted(chosen) - SOUGHT_DB)
-        for kind in QUANTISED:
+        for kind in quantised(container):
             each = uniform(self.signature, kind, self.plain)
             if self.bytes(each) <= budget and (plain := self.predicted(each)) >= found[1]:
                 found = (each, plain)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from starrynight.errors import BadRequest
-from starrynight.fitting.blocks import PLAIN, quantise
+from starrynight.fitting.blocks import INT8, PLAIN, SCALE_BYTES, quantise
 from starrynight.fitting.formats import FLOAT8
 from starrynight.fitting.layout import SMALL, DenoiserLayout
 from starrynight.i18n import Text
@@ -37,11 +37,13 @@ def stored_as(shape: tuple[int, ...]) -> str:
 
 
 def bytes_of(shape: tuple[int, ...], kind: str) -> int:
-    """Bytes of a tensor in a type of GGUF, or in float8. Its rows must fill the type's blocks."""
+    """Bytes of a tensor in a type of GGUF, in INT8 or in float8. Its rows must fill the type's blocks."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if kind == FLOAT8:
         return prod(shape)
+    if kind == INT8:
+        return prod(shape) + SCALE_BYTES * shape[0]
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     return prod(shape) // block * size
 
@@ -75,7 +77,7 @@ def write(
     if path.exists():
         raise BadRequest(f"“{path}” exists already; name a new file.", f"“{path}”已存在；请换一个新文件名。")
     counter = ProgressCounter(on_progress, len(layout.shapes))
-    kinds = {name: formats.get(name) or _fixed(layout, network, name) for name in layout.shapes}
+    kinds = {name: formats.get(name) or fixed_kind(layout, network, name) for name in layout.shapes}
     with storing(path), open_atomic(path, overwrite=False) as part:
         writer = package.GGUFWriter(Path(part.file.name), layout.architecture)
         writer.add_quantization_version(package.GGML_QUANT_VERSION)
@@ -97,7 +99,7 @@ def write(
         writer.close()
 
 
-def _fixed(layout: DenoiserLayout, network: nn.Module, name: str) -> str:
+def fixed_kind(layout: DenoiserLayout, network: nn.Module, name: str) -> str:
     """As ``stored_as``, but numbers beyond float16 keep float32's range."""
     kind = stored_as(layout.shapes[name])
     beyond = (

@@ -375,7 +375,7 @@ def _local(path: Path, base: str | None) -> ModelSpec:
     if path.is_dir():
         native = config_or_empty(path / "vae" / "config.json").get("sample_size")
         size = max(native, LOWEST_SIZE) if isinstance(native, int) else 1024
-        return ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)
+        return _fitted_folder(path) or ModelSpec(name=str(path), en=path.name, zh=path.name, path=path, size=size)  # fmt: skip
     layout = single_file.recognise(path)
     if base is None and (spec := _fitted(path)) is not None:
         return spec
@@ -403,6 +403,18 @@ def _fitted(path: Path) -> ModelSpec | None:
         base, name=str(path), en=path.stem, zh=path.stem, hub=None, modelscope=None, path=path, base=base.name,
         parts={component: path}, bytes=path.stat().st_size,
     )  # fmt: skip
+
+
+def _fitted_folder(path: Path) -> ModelSpec | None:
+    """A folder that ``starry fit`` wrote of a model of the table, with that model's settings; None for others."""
+    for file in (path / "transformer" / fitted.FILE, path / "unet" / fitted.FILE):
+        note = fitted.read(weights.header(file).get("__metadata__", {})) if file.is_file() else None
+        if note is not None and note.base.lower() in names():
+            base = find(note.base)
+            return replace(
+                base, name=str(path), en=path.name, zh=path.name, hub=None, modelscope=None, path=path, base=None, parts={}, bytes=0
+            )  # fmt: skip
+    return None
 
 
 def _pipeline_of(layout: Layout, spec: ModelSpec) -> str:

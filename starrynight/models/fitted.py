@@ -1,4 +1,4 @@
-"""What ``starry fit`` notes in a GGUF file about itself: ``starry.fit``, JSON in one metadata entry. Imports no torch."""
+"""What ``starry fit`` notes in its files about itself: ``starry.fit``, JSON in one metadata entry. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any
 from starrynight.i18n import Text
 
 KEY = "starry.fit"
+# What a result is: one file of the denoiser, or a whole diffusers folder that this program reads.
+GGUF, FOLDER = "gguf", "folder"
+CONTAINERS = (GGUF, FOLDER)
+FILE = "fit.safetensors"  # the denoiser's weights in a folder that it wrote
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
-from starrynight.models import gguf
+from starrynight.models import gguf, mixed
 
 
 class Summary(Protocol):
@@ -63,8 +63,11 @@ def is_quantised(files: Iterable[Summary]) -> bool:
 
 
 def holds_other_numbers(files: Iterable[Summary]) -> bool:
-    """Whether a component stores whole or complex numbers that are no index buffers: libraries would cast them to floats."""
-    return any(file.dtypes & {"I8", "U8", "I16", "U16", "I32", "U32", "BOOL", "C64"} for file in files)
+    """Whether a component stores blocks, or whole or complex numbers that are no index buffers: libraries would cast them to
+    floats.
+    """
+    others = {"I8", "U8", "I16", "U16", "I32", "U32", "BOOL", "C64", *mixed.BLOCKS}
+    return any(file.dtypes & others for file in files)
 
 
 def are_plain(files: Iterable[Summary]) -> bool:

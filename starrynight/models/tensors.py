@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from starrynight.errors import Unfit
-from starrynight.models import gguf, packed
+from starrynight.models import gguf, mixed, packed
 from starrynight.models.kept import PackedWeight, eight_bits
 from starrynight.models.weights import header, shards
 
@@ -99,17 +99,28 @@ def read(
 def _of_file(
     path: Path, dtype_of: Callable[[str], torch.dtype], keep: Callable[[str], bool]
 ) -> tuple[dict[str, Tensor], dict[str, PackedWeight]]:
-    """The tensors of one file as safetensors stores them, or GGUF's numbers; and the GGUF blocks that stay packed."""
-    if not gguf.is_gguf(path):
-        return safetensors.torch.load_file(path), {}
-    found, blocks = {}, {}
-    for name, dtype, shape, data in gguf.stored(path):
+    """The tensors of one file as safetensors stores them, or the numbers of GGUF's blocks; and the blocks that stay packed."""
+    found: dict[str, Tensor] = {}
+    blocks: dict[str, PackedWeight] = {}
+    if gguf.is_gguf(path):
+        records = gguf.stored(path)
+    else:
+        found = safetensors.torch.load_file(path)
+        records = _blocks_in(path, found)
+    for name, dtype, shape, data in records:
         if dtype in gguf.ON_DEVICE and len(shape) > 1 and keep(name) and gguf.fills_rows(dtype, shape):
             blocks[name] = PackedWeight(dtype, torch.Size(shape), data.reshape(shape[0], -1))
         else:
             numbers = gguf.decode(data, dtype).reshape(shape)
             found[name] = numbers if dtype in gguf.PLAIN else numbers.to(dtype_of(name))
     return found, blocks
+
+
+def _blocks_in(path: Path, found: dict[str, Tensor]) -> Iterator[tuple[str, str, list[int], Tensor]]:
+    """Take the blocks out of a safetensors file's tensors (``mixed``), as ``gguf.stored`` gives them."""
+    for name, entry in header(path).items():
+        if entry.get("dtype") in mixed.BLOCKS:
+            yield name, entry["dtype"], entry["shape"], found.pop(name).reshape(-1)
 
 
 def is_scaled(names: Iterable[str]) -> bool:

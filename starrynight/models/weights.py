@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, LfsPointer, MissingFile, PickledFile, reason
-from starrynight.models import fitted, gguf, quantisation, stored
+from starrynight.models import fitted, gguf, mixed, quantisation, stored
 from starrynight.models.fitted import Fitted
 from starrynight.numerics.precision import fold_holds
 
@@ -89,7 +89,7 @@ def _header(path: Path) -> dict[str, Any]:
             f"it has {length:,} bytes, but its header declares {expected:,}",
             f"文件长 {length:,} 字节，而文件头声明 {expected:,} 字节",
         )
-    return read
+    return mixed.meant(path, read)
 
 
 def _merged(index: Path) -> dict[str, Any]:
