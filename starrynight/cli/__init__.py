@@ -23,6 +23,7 @@ COMMANDS = (
     "fit",
     "gallery",
     "exhibition",
+    "facets",
     "grid",
     "inspect",
     "keys",

@@ -90,6 +90,12 @@ class Vocabulary:
         found = sorted([*self._unknown_latin(prompt), *self._unknown_han(prompt)])
         return tuple(dict.fromkeys(word for _, word in found))
 
+    def unknown_at(self, text: str) -> Iterator[tuple[int, int]]:
+        """The start and end of each part of the Chinese in ``text`` that stays between known words."""
+        for run in HAN_RUN.finditer(text):
+            for start, end in unread(run.group(), self._han_words, self._han_signs):
+                yield run.start() + start, run.start() + end
+
     def suggestions(self, word: str, language: str, count: int = 3) -> tuple[str, ...]:
         """Up to ``count`` things or styles that the model knows and that are near ``word``, said in
         ``language`` ("zh" or "en"), the nearest first; often there are none.
@@ -135,9 +141,8 @@ class Vocabulary:
         return not {word, stem(word), word.removesuffix("y")}.isdisjoint(self._words | common("en"))
 
     def _unknown_han(self, prompt: str) -> Iterator[tuple[int, str]]:
-        for run in HAN_RUN.finditer(prompt):
-            for start, end in unread(run.group(), self._han_words, self._han_signs):
-                yield run.start() + start, run.group()[start:end]
+        for start, end in self.unknown_at(prompt):
+            yield start, prompt[start:end]
 
     def _misspelt(self, word: str) -> list[str]:
         """The names of the things and styles that are written almost like ``word`` (Latin ones with the same first

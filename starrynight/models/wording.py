@@ -58,6 +58,13 @@ class PhraseBook:
                 yield start, end, self._meanings[words[start:end]]
             start = end or start + 1
 
+    def everywhere(self, words: tuple[str, ...]) -> Iterator[tuple[int, int, frozenset[str]]]:
+        """As ``find``, but every phrase that there is, also those that overlap."""
+        for start, word in enumerate(words):
+            for end in range(start + 1, min(start + self._longest.get(word, 0), len(words)) + 1):
+                if words[start:end] in self._meanings:
+                    yield start, end, self._meanings[words[start:end]]
+
     def named(self, text: str) -> tuple[str, ...]:
         """Everything that the phrases of ``text`` mean, in its order there."""
         found = (name for _, _, meaning in self.find(tokens(text)) for name in sorted(meaning))

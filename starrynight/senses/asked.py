@@ -6,7 +6,6 @@ names several (a village with a church) asks for each.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -15,13 +14,12 @@ from starrynight import prompt_syntax
 from starrynight.firefly.training import captions
 from starrynight.i18n import LANGUAGES
 from starrynight.models.vocabulary import Vocabulary
-from starrynight.models.wording import PhraseBook, stem, tokens
+from starrynight.models.wording import PhraseBook
+from starrynight.senses.facets import negated, read, singular
 from starrynight.senses.facts import THINGS
 from starrynight.senses.perceiver import Perceiver, Sight
 
 _EACH = "+"  # before a name that a line states beside others
-# Before a phrase these words ask that the thing is not there.
-_WITHOUT = frozenset({"no", "without", "无", "没有", "不要", "沒有"})
 
 
 def asked(prompt: str) -> tuple[frozenset[str], ...]:
@@ -29,13 +27,10 @@ def asked(prompt: str) -> tuple[frozenset[str], ...]:
 
     A sign within a Chinese word that captions never use is no thing: 花瓶 asks for no 花, 马路 for no 马.
     """
-    for word in _vocabulary().unknown(prompt):
-        if not word.isascii():
-            prompt = prompt.replace(word, " ")
-    words = tokens(_singular(prompt))
+    words = read(prompt, _vocabulary()).words
     found: list[frozenset[str]] = []
     for start, _, meaning in _book().find(words):
-        if _negated(words[:start]):
+        if negated(words[:start]):
             continue
         either = frozenset(name for name in meaning if not name.startswith(_EACH))
         found += [either] if either else [frozenset({name[1:]}) for name in sorted(meaning)]
@@ -60,15 +55,6 @@ def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:
     return tuple(dict.fromkeys(next(name for name in THINGS if name in one) for one in gone))
 
 
-def _negated(before: tuple[str, ...]) -> bool:
-    return bool(before) and (before[-1] in _WITHOUT or "".join(before[-2:]) in _WITHOUT)
-
-
-def _singular(text: str) -> str:
-    """``text`` in lower case, its Latin words without the endings of plurals."""
-    return re.sub("[a-z]+", lambda word: stem(word.group()), text.lower())
-
-
 @cache
 def _vocabulary() -> Vocabulary:
     return captions.vocabulary()
@@ -90,4 +76,4 @@ def _book() -> PhraseBook:
         for needs, lines in captions.PHRASES["line"][language]:
             each = frozenset(_EACH + name for name in needs.split() if name in things)
             entries += [(line, each) for line in lines if line not in taken]
-    return PhraseBook((_singular(phrase), meaning) for phrase, meaning in entries)
+    return PhraseBook((singular(phrase), meaning) for phrase, meaning in entries)
