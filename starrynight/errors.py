@@ -18,6 +18,7 @@ StarryError
 ├── HubUnreachable    the model is not on this machine and its hub does not answer
 ├── RemoteError       another server that paints failed, or does not answer
 ├── MissingPackage    an optional package is not installed
+├── NoSense           a sense that is off, or the ears, which nobody has built in
 ├── StorageError      the disk is full, or the folder is not writable
 │   └── Busy          another program or too many callers hold what is needed; try again
 ├── BrokenNumbers     the guard found NaN or Inf and no fallback recovered
@@ -168,6 +169,10 @@ class RemoteError(StarryError):
 
 class MissingPackage(StarryError):
     exit_code, status = 4, 501
+
+
+class NoSense(StarryError):
+    exit_code, status = 4, 503
 
 
 class StorageError(StarryError):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SENSES = ("eyes", "embedder")  # each is set by STARRY_ and its name
+SENSES = ("eyes", "ears", "facets", "ranker", "embedder")  # each is set by STARRY_ and its name
 
 
 class NoHome(RuntimeError):
@@ -23,7 +23,7 @@ class Settings:
     """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
     maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub. ``model_paths``:
     folders that are searched for models and LoRAs as well. ``senses``: what each sense is set to, such as "off"; a sense that
-    is not set is not in it. ``gallery``: its folder or the URL of its database, and
+    is not set is not in it. ``llama_server``: the program that serves .gguf files; None: the one in PATH or in a package. ``gallery``: its folder or the URL of its database, and
     ``gallery_files``: where its pictures are, a folder or an fsspec URL; None: in ``home``.
     """
 
@@ -35,6 +35,7 @@ class Settings:
     senses: Mapping[str, str] = field(default_factory=dict)
     gallery: str | None = None
     gallery_files: str | None = None
+    llama_server: Path | None = None
 
     @property
     def models(self) -> Path:
@@ -89,6 +90,7 @@ def settings() -> Settings:
         senses={name: value for name in SENSES if (value := os.environ.get(f"STARRY_{name.upper()}"))},
         gallery=os.environ.get("STARRY_GALLERY") or None,
         gallery_files=os.environ.get("STARRY_GALLERY_FILES") or None,
+        llama_server=Path(named) if (named := os.environ.get("STARRY_LLAMA_SERVER")) else None,
     )
 
 

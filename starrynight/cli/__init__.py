@@ -25,6 +25,7 @@ COMMANDS = (
     "exhibition",
     "facets",
     "grid",
+    "hear",
     "inspect",
     "keys",
     "lab",

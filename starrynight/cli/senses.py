@@ -1,28 +1,33 @@
-"""``starry senses``: which senses there are, by which model, and what each says of a sample."""
+"""``starry senses``: which senses there are, by which model, the memory it takes, and what each says of a sample."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
 
 from starrynight.cli.terminal import app, help_page
 from starrynight.errors import StarryError
-from starrynight.i18n import t
+from starrynight.i18n import Text, t
 
 if TYPE_CHECKING:
     from starrynight.senses.choice import Choice
 
 HELP = help_page(
     (
-        "The senses: what sees the pictures, where it runs, and what it says of a sample.",
-        "感官：谁在看画，在哪里运行，对一张样画说了什么。",
+        "The senses: which model sees, hears, names, ranks and compares, the memory it needs, and what it says of a sample.",
+        "感官：谁在看、听、认词、排序、比较，需要多少内存，对样例说了什么。",
     ),
     "starry senses",
     "STARRY_EYES=http://127.0.0.1:8101/v1#qwen3-vl starry senses",
-    "STARRY_EYES=off starry senses",
+    "STARRY_EYES=Qwen3VL-8B-Q4_K_M.gguf+mmproj.gguf starry senses",
+    "STARRY_EARS=Qwen3-ASR-0.6B-hf starry senses",
 )
 SAMPLE_SEED, SAMPLE_SIDE = 7, 256
+SAMPLE_WORDS = "梵高风格的星夜，黄昏的小村"
+SAMPLE_QUERY, SAMPLE_DOCUMENTS = "星夜", ("sunflowers at noon", "a starry night over a village")
 
 
 @app.command(help=HELP)
@@ -31,32 +36,57 @@ def senses() -> None:
 
     failed: StarryError | None = None
     for name, purpose in SENSES.items():
+        print(f"{name}  {t(*purpose)}", flush=True)
         try:
-            lines = _tried(chosen(name))
+            choice = chosen(name)
+            for line in _described(choice):
+                print(f"  {line}", flush=True)
+            for line in _tried(choice) if choice.can else []:
+                print(f"  {line}", flush=True)
         except StarryError as error:
-            failed, lines = error, [t(error.en, error.zh)]
-        print(f"{name}  {t(*purpose)}")
-        for line in lines:
-            print(f"  {line}")
+            failed = error
+            print(f"  {t(error.en, error.zh)}")
     if failed is not None:
         raise typer.Exit(failed.exit_code)
 
 
-def _tried(choice: Choice) -> list[str]:
-    """What a chosen sense is, and what it answered."""
+def _described(choice: Choice) -> list[str]:
+    """What a sense is set to, where it runs and the memory it takes."""
+    from starrynight.senses import memory
     from starrynight.senses.choice import OFF
+    from starrynight.senses.hearing import HOW
 
     if choice.kind == OFF:
         return [t("off", "已关闭")]
-    where = (
-        [t("pictures are sent to another machine", "图片会发送到另一台机器")]
-        if choice.leaves_this_machine
-        else []
-    )
-    return [*where, *(_eyes(choice) if choice.sense == "eyes" else _embedder())]
+    if not choice.can:
+        return [t(*HOW)]
+    lines = [choice.name]
+    if choice.leaves_this_machine:
+        lines.append(t("what it is given is sent to another machine", "交给它的内容会发送到另一台机器"))
+    if (wanted := memory.needed(choice)) is not None:
+        import psutil
+
+        free = memory.gigabytes(psutil.virtual_memory().available)
+        size = memory.gigabytes(wanted)
+        lines.append(
+            t(f"needs about {size} of memory, {free} are free", f"约需 {size} 内存，现有 {free} 可用")
+        )
+    return lines
 
 
-def _eyes(choice: Choice) -> list[str]:
+def _tried(choice: Choice) -> list[str]:
+    """What it answered to a sample, and how long that took."""
+    began = time.monotonic()
+    said, failed = _SAMPLES[choice.sense](choice)
+    lines = [f"{said} · {time.monotonic() - began:.1f} s"]
+    if failed is not None:
+        lines.insert(
+            0, t(f"{failed.en} The built-in one answers instead.", f"{failed.zh}改由自带的模型回答。")
+        )
+    return lines
+
+
+def _eyes(choice: Choice) -> tuple[str, Text | None]:
     from starrynight.firefly.drawing.landscape import render
     from starrynight.firefly.drawing.scene import compose
     from starrynight.senses.eyes import Eyes
@@ -64,18 +94,47 @@ def _eyes(choice: Choice) -> list[str]:
     eyes = Eyes(choice)
     look = eyes.look(render(compose(SAMPLE_SEED), SAMPLE_SIDE))
     said = t(*look.description.caption) or t("it cannot tell", "看不出来")
-    lines = [f"{eyes.name} · {eyes.perceiver.megabytes:.1f} MB · {t('of a sample', '对样画')}: {said}"]
-    if look.failed is not None:
-        lines.insert(
-            0, t(f"{look.failed.en} The perceiver looks instead.", f"{look.failed.zh}改由感知模型来看。")
-        )
-    return lines
+    size = f" · {eyes.perceiver.megabytes:.1f} MB" if look.description.by == eyes.perceiver.name else ""
+    return f"{look.description.by}{size} · {t('of a sample', '对样画')}: {said}", look.failed
 
 
-def _embedder() -> list[str]:
-    from starrynight.senses import perceiver
+def _ears(choice: Choice) -> tuple[str, Text | None]:
+    import numpy as np
 
-    model = perceiver.load()
-    known = model.read("星夜下的村庄").known
-    sample = t("of its sample words it knows", "样句中认得的词占")
-    return [f"{model.name} · {sample} {known:.0%}"]
+    from starrynight.senses import hearing, sound
+
+    hum = np.sin(2 * np.pi * 220 * np.arange(sound.RATE) / sound.RATE).astype(np.float32) / 4
+    heard = hearing.transcribe(sound.Sound(hum), choice=choice)
+    return f"{t('of a second of a hum', '对一秒嗡声')}: {heard.text or t('no words', '没有话')}", None
+
+
+def _facets(choice: Choice) -> tuple[str, Text | None]:
+    return choice.name, None
+
+
+def _ranker(choice: Choice) -> tuple[str, Text | None]:
+    from starrynight.senses.ranking import rank
+
+    found = rank(SAMPLE_QUERY, SAMPLE_DOCUMENTS, choice)
+    order = " › ".join(f"{SAMPLE_DOCUMENTS[one.index]} {one.score:.2f}" for one in found.results)
+    return f"{found.by} · {SAMPLE_QUERY}: {order}", found.failed
+
+
+def _embedder(choice: Choice) -> tuple[str, Text | None]:
+    from starrynight.senses.embedding import embed
+
+    found = embed([SAMPLE_QUERY, *SAMPLE_DOCUMENTS], choice)
+    near = " · ".join(
+        f"{words} {float(found.vectors[0] @ vector):.2f}"
+        for words, vector in zip(SAMPLE_DOCUMENTS, found.vectors[1:], strict=True)
+    )
+    return f"{found.by} · {SAMPLE_QUERY} ~ {near}", found.failed
+
+
+_SAMPLES: dict[str, Callable[[Choice], tuple[str, Text | None]]] = {
+    "eyes": _eyes,
+    "ears": _ears,
+    "facets": _facets,
+    "ranker": _ranker,
+    "embedder": _embedder,
+}

@@ -92,11 +92,12 @@ def is_gguf(path: Path) -> bool:
         return path.suffix.lower() == SUFFIX or file.read(4) == MAGIC
 
 
-def header(path: Path) -> dict[str, Any]:
+def header(path: Path, any_type: bool = False) -> dict[str, Any]:
     """The header of a GGUF file: tensor name → {"dtype": "Q4_K", "shape": rows first, "data_offsets": bytes from the
     start of the file}, and "__metadata__": key → text, whole arrays of up to 64 numbers as "[1, 2]".
 
-    llama.cpp's names of text encoders are given as transformers' (``LLAMA_NAMES``).
+    llama.cpp's names of text encoders are given as transformers' (``LLAMA_NAMES``). ``any_type``: also of tensors that only
+    llama.cpp reads.
 
     Git LFS pointers and pickles are refused before, by ``weights.header``. Raises MissingFile; BadFile when the file is empty, cut short, contradicts itself or is not GGUF; Unfit for one part of
     a split file, a version or a type that is not read.
@@ -108,7 +109,7 @@ def header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         _refuse_foreign(path, data[:4])
         try:
-            read = _Parser(path, data).header()
+            read = _Parser(path, data, any_type).header()
         except (struct.error, UnicodeDecodeError, OverflowError) as error:
             raise _broken(
                 path, "its header is cut short or cannot be read", "文件头不完整或无法解析"
@@ -146,8 +147,8 @@ def _refuse_foreign(path: Path, opening: bytes) -> None:
 class _Parser:
     """One pass over a header. Reads beyond the end raise struct.error."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self.data, self.at = path, data, 4
+    def __init__(self, path: Path, data: mmap.mmap, any_type: bool = False) -> None:
+        self.path, self.data, self.at, self.any_type = path, data, 4, any_type
         self.metadata: dict[str, str] = {}
 
     def header(self) -> dict[str, Any]:
@@ -248,7 +249,7 @@ class _Parser:
         number, offset = self.number("I"), self.number("Q")
         known = number in GGMLQuantizationType.__members__.values()
         dtype = GGMLQuantizationType(number).name if known else f"number {number}"
-        if dtype not in READ:
+        if not known or (dtype not in READ and not self.any_type):
             raise Unfit(
                 f"“{self.path.name}” stores {name} in the GGUF type {dtype}, which is not read here; take a file in Q8_0, "
                 "Q6_K, Q5_K, Q4_K or BF16.",

@@ -1,8 +1,15 @@
-"""Which sense is used, by one setting for each: STARRY_EYES and so on.
+"""Which model is each sense, by one setting: STARRY_EYES, STARRY_EARS, STARRY_FACETS, STARRY_RANKER, STARRY_EMBEDDER.
 
-A setting is "perceiver" (the model in this package), "off", or the address of an API of OpenAI's shape with the model's name
-there, ``http://127.0.0.1:8101/v1#qwen3-vl``. Only such an address, set by hand, ever receives a picture; its key is read from
-the variable ``KEY_ENV`` where it is used. Local folders and .gguf files are refused by name until they can be loaded.
+A setting is one of
+
+- ``built-in``, the default, also by its own name: the perceiver, the lexicon; there are no ears built in;
+- a folder of safetensors, which transformers loads in a process of its own (``local``);
+- ``MODEL.gguf`` or ``MODEL.gguf+MMPROJ.gguf``, for which a llama-server is started on this machine (``llama``);
+- the address of an API of OpenAI's or Jina's shape with the model's name there, ``http://127.0.0.1:8101/v1#qwen3-vl``;
+- ``off``.
+
+Only such an address, set by hand, ever receives a picture, a voice or a word; its key is read from the variable ``KEY_ENV``
+where it is used. Reads settings and the names of files; loads nothing.
 """
 
 from __future__ import annotations
@@ -16,27 +23,57 @@ from starrynight.models.remote import Remote, checked
 from starrynight.settings import settings, variable
 from starrynight.text import excerpt
 
-BUILT_IN, OFF, REMOTE = "perceiver", "off", "remote"
+BUILT_IN, OFF, REMOTE, FOLDER, GGUF = "built-in", "off", "remote", "folder", "gguf"
 KEY_ENV = "STARRY_SENSES_KEY"
 # The senses and what each is for.
 SENSES: dict[str, Text] = {
     "eyes": Text("says what a picture shows", "说出画里有什么"),
+    "ears": Text("writes down what a voice says", "把说的话写成字"),
+    "facets": Text("finds style, hour, place and things in words", "从文字里找出风格、时间、地点和事物"),
+    "ranker": Text("puts search results in order", "给搜索结果排序"),
     "embedder": Text("finds pictures by meaning", "按意思找画"),
 }
+# What the built-in model of a sense is called; there are no ears.
+BUILT_IN_NAMES = {"eyes": "perceiver", "facets": "lexicon", "ranker": "perceiver", "embedder": "perceiver"}
+_SUFFIX = ".gguf"
+_WITH_PROJECTOR = (
+    "eyes",
+    "ears",
+)  # their .gguf is two files: the language model, and what reads pictures or sound for it
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``kind``: BUILT_IN, OFF or REMOTE; ``remote`` is None unless it is REMOTE."""
+    """``kind``: BUILT_IN, OFF, REMOTE, FOLDER or GGUF. ``remote``, ``folder`` and ``files`` (the model, then its mmproj) are
+    there for theirs only.
+    """
 
     sense: str
     kind: str
     remote: Remote | None = None
+    folder: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What stands as ``by`` beside what this model says; "" where there is none. The perceiver adds its version."""
+        if self.remote is not None:
+            return f"{self.remote.host}#{self.remote.model or ''}"
+        if self.folder is not None:
+            return self.folder.name
+        if self.files:
+            return self.files[0].name
+        return BUILT_IN_NAMES.get(self.sense, "") if self.kind == BUILT_IN else ""
 
     @property
     def leaves_this_machine(self) -> bool:
-        """Whether pictures or words are sent to another machine."""
+        """Whether pictures, voices or words are sent to another machine."""
         return self.remote is not None and not self.remote.is_loopback
+
+    @property
+    def can(self) -> bool:
+        """Whether there is such a sense at all: it is not off, and not the ears that nobody has built in."""
+        return self.kind != OFF and bool(self.name)
 
 
 def chosen(sense: str) -> Choice:
@@ -47,35 +84,64 @@ def chosen(sense: str) -> Choice:
 def parse(sense: str, value: str) -> Choice:
     """The choice that ``value`` names, by default the built-in model. Raises BadRequest."""
     value = value.strip()
-    if value.lower() in ("", BUILT_IN, OFF):
-        return Choice(sense, value.lower() or BUILT_IN)
+    if value.lower() in ("", BUILT_IN, BUILT_IN_NAMES.get(sense, BUILT_IN)):
+        return Choice(sense, BUILT_IN)
+    if value.lower() == OFF:
+        return Choice(sense, OFF)
+    if value.startswith(("http://", "https://")):
+        url, _, model = value.partition("#")
+        key = KEY_ENV if variable(KEY_ENV) else None
+        return Choice(sense, REMOTE, checked(Remote(url, model or None, key_env=key)))
+    if value.lower().endswith(_SUFFIX):
+        return Choice(sense, GGUF, files=_files(sense, value))
+    folder = _path(value)
+    if folder is not None and folder.is_dir():
+        if (folder / "config.json").is_file():
+            return Choice(sense, FOLDER, folder=folder.resolve())
+        raise _refused(sense, value, Text("a folder without config.json", "是没有 config.json 的文件夹"))
+    raise _refused(sense, value, Text("which names no sense", "不是任何可用的感官"))
+
+
+def _files(sense: str, value: str) -> tuple[Path, ...]:
+    """The model and, where a sense needs one, its mmproj: named after "+", or the only one in the model's folder."""
+    whole = _path(value)
+    at = -1 if whole is not None and whole.is_file() else value.lower().rfind(_SUFFIX + "+")
+    first, second = (value, "") if at < 0 else (value[: at + len(_SUFFIX)], value[at + len(_SUFFIX) + 1 :])
+    model = _path(first)
+    if model is None or not model.is_file():
+        raise _refused(sense, value, Text("but that file is not there", "但这个文件不存在"))
+    if second:
+        projector = _path(second)
+        if projector is not None and not projector.is_file():
+            projector = model.parent / second
+        if projector is None or not projector.is_file():
+            raise _refused(sense, value, Text("but the file after “+” is not there", "但“+”后面的文件不存在"))
+        return model.resolve(), projector.resolve()
+    if sense not in _WITH_PROJECTOR:
+        return (model.resolve(),)
+    beside = [one for one in model.parent.glob(f"*mmproj*{_SUFFIX}") if one != model]
+    if len(beside) != 1:
+        what = Text("without the mmproj file that reads pictures or sound for it; write MODEL.gguf+MMPROJ.gguf",
+                    "缺少为它读取图片或声音的 mmproj 文件；请写成 模型.gguf+MMPROJ.gguf")  # fmt: skip
+        raise _refused(sense, value, what)
+    return model.resolve(), beside[0].resolve()
+
+
+def _path(value: str) -> Path | None:
+    """None for what cannot be a path."""
+    try:
+        path = Path(value).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
+
+
+def _refused(sense: str, value: str, what: Text) -> BadRequest:
     name = f"STARRY_{sense.upper()}"
-    if not value.startswith(("http://", "https://")):
-        what = _local(value)
-        raise BadRequest(
-            f"{name} is “{excerpt(value)}”, {what.en}; set perceiver, off or an address such as "
-            "http://127.0.0.1:8101/v1#model.",
-            f"{name} 是“{excerpt(value)}”，{what.zh}；请设为 perceiver、off，或 http://127.0.0.1:8101/v1#model 这样的地址。",
-        )
-    if sense != "eyes":
-        raise BadRequest(
-            f"{name} cannot be an address yet; set perceiver or off.",
-            f"{name} 还不能是地址；请设为 perceiver 或 off。",
-        )
-    url, _, model = value.partition("#")
-    key = KEY_ENV if variable(KEY_ENV) else None
-    return Choice(sense, REMOTE, checked(Remote(url, model or None, key_env=key)))
-
-
-def _local(value: str) -> Text:
-    if value.lower().endswith(".gguf"):
-        return Text(
-            "a GGUF file, which this version does not start; start llama-server with it and give its address",
-            "是 GGUF 文件，本版本还不能直接启动；请用 llama-server 启动它并给出地址",
-        )
-    if Path(value).expanduser().is_dir():
-        return Text(
-            "a folder, which this version does not load; serve it with vLLM and give its address",
-            "是文件夹，本版本还不能直接载入；请用 vLLM 提供服务并给出地址",
-        )
-    return Text("which names no sense", "不是任何可用的感官")
+    return BadRequest(
+        f"{name} is “{excerpt(value)}”, {what.en}. Set built-in, off, a folder of safetensors, MODEL.gguf or an address such as "
+        "http://127.0.0.1:8101/v1#model.",
+        f"{name} 是“{excerpt(value)}”，{what.zh}。请设为 built-in、off、safetensors 文件夹、模型.gguf，"
+        "或 http://127.0.0.1:8101/v1#model 这样的地址。",
+    )

@@ -1,4 +1,4 @@
-"""The eyes: what a picture shows, by the perceiver or by a model at an address, which falls back on the perceiver.
+"""The eyes: what a picture shows, by the perceiver or by another model, which falls back on the perceiver.
 
 Facts, what is missing and the vector for search are always the perceiver's; another model gives the sentences.
 """
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from starrynight.errors import RemoteError
+from starrynight.errors import StarryError
 from starrynight.gallery.descriptions import Seen
 from starrynight.i18n import Text
-from starrynight.senses import asked, perceiver, remote
-from starrynight.senses.choice import OFF, Choice, chosen
+from starrynight.senses import asked, perceiver, running
+from starrynight.senses.choice import BUILT_IN, OFF, Choice, chosen
 from starrynight.senses.describe import Description, describe, named
 
 # What stands beside a description of a picture whose prompt was not compared with it.
@@ -43,26 +43,22 @@ class Eyes:
     """``choice``: which model writes the sentences. Raises MissingFile or BadFile without the perceiver's weights."""
 
     def __init__(self, choice: Choice) -> None:
-        self.remote, self.perceiver = choice.remote, perceiver.load()
+        self.choice, self.perceiver = choice, perceiver.load()
 
     @property
     def name(self) -> str:
         """What stands as ``by`` in what these eyes see."""
-        if self.remote is None:
-            return self.perceiver.name
-        return f"{self.remote.host}#{self.remote.model or ''}"
+        return self.perceiver.name if self.choice.kind == BUILT_IN else self.choice.name
 
     def look(self, pixels: np.ndarray, prompt: str = "") -> Look:
-        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt. Raises BadRequest or MissingFile for a key
-        that is named and not there.
-        """
+        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt."""
         sight = self.perceiver.see(pixels)
         description, failed = describe(self.perceiver, sight), None
-        if self.remote is not None:
+        if self.choice.kind != BUILT_IN:
             try:
-                alt, caption = remote.sentences(self.remote, pixels)
+                alt, caption = running.model(self.choice).describe(pixels)
                 description = replace(description, by=self.name, alt=alt, caption=caption)
-            except RemoteError as error:
+            except StarryError as error:
                 failed = Text(error.en, error.zh)
         missing = asked.missing(prompt, self.perceiver, sight) if prompt else ()
         return Look(description, missing, sight.vector, self.perceiver.name, failed)
