@@ -64,10 +64,7 @@ def _described(choice: Choice) -> list[str]:
     if choice.leaves_this_machine:
         lines.append(t("what it is given is sent to another machine", "交给它的内容会发送到另一台机器"))
     if (wanted := memory.needed(choice)) is not None:
-        import psutil
-
-        free = memory.gigabytes(psutil.virtual_memory().available)
-        size = memory.gigabytes(wanted)
+        size, free = memory.gigabytes(wanted), memory.gigabytes(memory.free())
         lines.append(
             t(f"needs about {size} of memory, {free} are free", f"约需 {size} 内存，现有 {free} 可用")
         )
@@ -99,12 +96,9 @@ def _eyes(choice: Choice) -> tuple[str, Text | None]:
 
 
 def _ears(choice: Choice) -> tuple[str, Text | None]:
-    import numpy as np
-
     from starrynight.senses import hearing, sound
 
-    hum = np.sin(2 * np.pi * 220 * np.arange(sound.RATE) / sound.RATE).astype(np.float32) / 4
-    heard = hearing.transcribe(sound.Sound(hum), choice=choice)
+    heard = hearing.transcribe(sound.hum(), choice=choice)
     return f"{t('of a second of a hum', '对一秒嗡声')}: {heard.text or t('no words', '没有话')}", None
 
 

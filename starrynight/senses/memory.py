@@ -21,16 +21,21 @@ def needed(choice: Choice) -> int | None:
     return None
 
 
-def check(choice: Choice) -> None:
-    """Raises OutOfMemory where a model needs more than is free now."""
+def free() -> int:
+    """Bytes of memory that programs can have now."""
     import psutil
 
-    wanted, free = needed(choice), psutil.virtual_memory().available
-    if wanted is not None and wanted > free:
+    return int(psutil.virtual_memory().available)
+
+
+def check(choice: Choice) -> None:
+    """Raises OutOfMemory where a model needs more than is free now."""
+    wanted, left = needed(choice), free()
+    if wanted is not None and wanted > left:
         raise OutOfMemory(
-            f"“{choice.name}” needs about {gigabytes(wanted)} of memory and {gigabytes(free)} are free; take a smaller file, or an "
+            f"“{choice.name}” needs about {gigabytes(wanted)} of memory and {gigabytes(left)} are free; take a smaller file, or an "
             "address of another machine.",
-            f"“{choice.name}”约需 {gigabytes(wanted)} 内存，现有 {gigabytes(free)} 可用；请换小一些的文件，或用另一台机器的地址。",
+            f"“{choice.name}”约需 {gigabytes(wanted)} 内存，现有 {gigabytes(left)} 可用；请换小一些的文件，或用另一台机器的地址。",
         )
 
 

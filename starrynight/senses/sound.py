@@ -128,6 +128,11 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     return resample_poly(samples, RATE // common, rate // common).astype(np.float32)
 
 
+def hum() -> Sound:
+    """A second of a tone of 220 Hz, to try ears on."""
+    return Sound(np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE).astype(np.float32) / 4)
+
+
 def pieces(sound: Sound) -> Iterator[np.ndarray]:
     """The samples in pieces of at most ``PIECE`` seconds, cut where it is quietest; silent pieces are left out."""
     samples = sound.samples
