@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.processing_utils import ProcessorMixin
 
 from starrynight.errors import Unfit
-from starrynight.senses.loading import from_folder
+from starrynight.senses.loading.files import from_folder
 
 
 class StillProcessor(Qwen3VLProcessor):

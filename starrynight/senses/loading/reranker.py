@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from starrynight.errors import Unfit
-from starrynight.senses.loading import from_folder
+from starrynight.senses.loading.files import from_folder
 
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 BEFORE = (

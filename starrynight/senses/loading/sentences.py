@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from starrynight.errors import Unfit
 from starrynight.models.weights import config_or_empty
-from starrynight.senses.loading import from_folder
+from starrynight.senses.loading.files import from_folder
 
 LONGEST, AT_ONCE = 8192, 16  # tokens, texts
 _POOLINGS = {

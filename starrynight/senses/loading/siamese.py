@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from starrynight.errors import BadRequest, Unfit
-from starrynight.senses.loading import ready, refuse_partial
+from starrynight.senses.loading.files import ready, refuse_partial
 
 WINDOW, STEP, HINT = 384, 352, 128  # tokens; text and hint share BERT's 512 positions
 THRESHOLD = 0.5  # of a logit

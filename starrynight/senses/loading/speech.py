@@ -14,10 +14,10 @@ from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration, Whispe
 
 from starrynight.errors import Unfit
 from starrynight.senses.asking import spoken
-from starrynight.senses.loading import Loaded, from_folder
+from starrynight.senses.loading.files import from_folder
 
 
-def open_speech(folder: Path, config: dict[str, Any]) -> Loaded:
+def open_speech(folder: Path, config: dict[str, Any]) -> Qwen3Speech | WhisperSpeech:
     """Raises Unfit for another model, and for Qwen3-ASR in the layout of the qwen-asr package."""
     if "thinker_config" in config:
         raise Unfit(
