@@ -35,6 +35,7 @@ from starrynight.painting import attention as backends
 from starrynight.painting import batching, checking, emphasis, fallback, guard, offload, schedulers
 from starrynight.painting.blending import Blend
 from starrynight.painting.canvas import Canvas, canvas_of
+from starrynight.painting.cpu import fast_attention, make_norms_fast
 from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
 from starrynight.painting.variety import annealed, annealing_of
@@ -117,6 +118,8 @@ class Painter:
             plan, folds = calibrate.prepare(model, plan, on_folding, folding_on)
             pipeline = load(model, plan, folds, folding_on)
             backends.choose(pipeline, denoiser(pipeline), attention)
+            if where.type == "cpu":
+                make_norms_fast(denoiser(pipeline))
             arrangement = offload.choose(pipeline, where, memory_budget)
             offload.place(pipeline, where, arrangement)
             return cls(
@@ -295,6 +298,7 @@ class Painter:
         with (
             library_errors(self.model.path, raised),
             emphasis.applied(pipeline, *read[0]),
+            fast_attention(self.device, request.width * request.height),
             annealed(denoiser(pipeline), annealing, name),
         ):
             images = self.guard.watch(paint)
