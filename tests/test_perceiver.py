@@ -14,12 +14,14 @@ from starrynight.errors import BadFile, MissingFile
 from starrynight.firefly.drawing.scene import compose
 from starrynight.firefly.training import captions
 from starrynight.firefly.training.corpus import to_signed
+from starrynight.senses import understand
 from starrynight.senses.asked import asked
 from starrynight.senses.describe import Description, Facts, described
-from starrynight.senses.facts import CHOICES, THINGS, Lexicon, padded, words
+from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, padded, words
 from starrynight.senses.perceiver import FORMAT, Perceiver, as_read, load
 from starrynight.senses.training.calibrate import NEVER, claim
 from starrynight.senses.training.network import Network
+from starrynight.senses.understand import understood
 
 WORDS = tuple(dict.fromkeys(words("星夜下的静谧村庄，月亮 a red boat on the quiet sea, mountains")))
 
@@ -72,12 +74,46 @@ def test_numpy_sees_what_torch_sees(network: Network, size: tuple[int, int]) -> 
 
 def test_numpy_reads_what_torch_reads_and_padding_changes_nothing(network: Network) -> None:
     perceiver, lexicon = Perceiver(tensors(network), header(), "test"), Lexicon(WORDS)
-    texts = ["星夜", "a red boat on the quiet sea", "unknown zebra boat", "", "，。"]
+    texts = ["星夜", "a red boat on the quiet sea", "月亮", "", "，。"]
     with torch.no_grad():
         vectors, _ = network.texts(torch.tensor(padded([lexicon.rows(text) for text in texts])))
     for text, vector in zip(texts, vectors, strict=True):
         np.testing.assert_allclose(perceiver.read(text).vector, vector.numpy(), atol=1e-4)
-    assert [round(perceiver.read(text).known, 2) for text in texts] == [1.0, 1.0, 0.33, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "like"),
+    [
+        ("一叶扁舟", "小船"), ("夕照", "黄昏"), ("kittens", "a cat"), ("大鲸跃出海面", "鲸鱼，大海"),
+        ("莫高窟里的飞仙", "敦煌壁画，飞天"), ("a caravan in the dunes", "a camel, a desert"),
+    ],
+)  # fmt: skip
+def test_other_words_are_read_as_those_of_the_captions(text: str, like: str) -> None:
+    facts = captions.named_in(understood(text).text)
+    assert captions.named_in(like) <= facts, facts
+    assert understood(text).known >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [("星夜下的静谧村庄，月亮", 1.0), ("cat on a sofa", 0.5), ("quantum physics", 0.0), ("马桶", 0.0), ("三体问题", 0.0),
+     ("", 0.0), ("，。", 0.0)],
+)  # fmt: skip
+def test_what_of_a_text_is_known(text: str, known: float) -> None:
+    assert understood(text).known == known
+    if known == 1.0:
+        assert understood(text).text == text
+
+
+def test_every_synonym_is_read_as_its_fact() -> None:
+    table = json.loads((Path(understand.__file__).parent / "synonyms.json").read_text("utf-8"))
+    assert set(table) <= set(FACTS)
+    for name, some in table.items():
+        phrases = {one.lower() for kind in captions.PHRASES["kind"].values() for one in kind.get(name, ())}
+        for word in some.split():
+            text, known = understood(word.replace("-", " "))
+            assert known > 0, word
+            assert name in captions.named_in(text) or any(one in text.lower() for one in phrases), word
 
 
 def test_weights_are_read_from_a_file_and_others_are_refused(network: Network, tmp_path: Path) -> None:

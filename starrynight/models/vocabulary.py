@@ -170,7 +170,7 @@ class Vocabulary:
         }
 
     @cached_property
-    def _read(self) -> list[str]:
+    def phrases(self) -> list[str]:
         """Every phrase, in both languages."""
         tables = (self.things, self.styles, self.hours, self.weathers, self.kinds)
         entries = [entry for table in tables for entry in table.values()]
@@ -178,7 +178,7 @@ class Vocabulary:
 
     @cached_property
     def _book(self) -> PhraseBook:
-        phrases = {*self._read, *(_ARTICLE.sub("", phrase.lower()) for phrase in self._read)}
+        phrases = {*self.phrases, *(_ARTICLE.sub("", phrase.lower()) for phrase in self.phrases)}
         return PhraseBook(
             (" ".join(stem(part) for word in tokens(phrase) for part in _parts(word)), ())
             for phrase in phrases
@@ -195,26 +195,26 @@ class Vocabulary:
     @cached_property
     def _words(self) -> frozenset[str]:
         """Every Latin word that the model read and that means something alone, with and without its ending."""
-        words = (part for phrase in self._read for word in tokens(phrase) for part in _parts(word))
+        words = (part for phrase in self.phrases for word in tokens(phrase) for part in _parts(word))
         written = {word for word in words if not HAN_RUN.match(word)}
         return frozenset((written | set(map(stem, written))) - common("inside"))
 
     @cached_property
     def _han_words(self) -> frozenset[str]:
         """Every run of two or more Han characters between joining words in what the model read, and whole ones."""
-        runs = {run for phrase in self._read for run in content_runs(phrase)}
+        runs = {run for phrase in self.phrases for run in content_runs(phrase)}
         pieces = (
             run[start:end]
             for run in runs
             for start in range(len(run))
             for end in range(start + 2, len(run) + 1)
         )
-        return frozenset([*pieces, *(run for phrase in self._read for run in HAN_RUN.findall(phrase))])
+        return frozenset([*pieces, *(run for phrase in self.phrases for run in HAN_RUN.findall(phrase))])
 
     @cached_property
     def _han_signs(self) -> frozenset[str]:
         """The phrases of a single Han character."""
-        return frozenset(phrase for phrase in self._read if len(phrase) == 1)
+        return frozenset(phrase for phrase in self.phrases if len(phrase) == 1)
 
 
 def _book(table: Table) -> PhraseBook:
@@ -235,6 +235,12 @@ def _phrases(content: Any) -> dict[str, list[str]]:
 def _parts(word: str) -> list[str]:
     """A word between its hyphens and apostrophes."""
     return [part for part in re.split("['’-]", word) if part] or [word]
+
+
+def near_names(word: str) -> tuple[str, ...]:
+    """The things and styles that a word which no caption has is near to, or a part of it; the nearest first."""
+    word = word.lower()
+    return tuple(dict.fromkeys([*_named_near(word), *_named_within(word)]))
 
 
 def _named_near(word: str) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from starrynight.senses.choice import OFF, chosen
 from starrynight.senses.describe import Description, Facts
 from starrynight.senses.eyes import NOTHING_MISSING, Eyes, Look
 
-# A text of which the perceiver has read fewer than this share of its words means nothing to it.
-KNOWN = 0.5
+# A text of whose words for what can be seen the perceiver knows less than this share means nothing to it.
+KNOWN = 0.3
 # Pictures below this share of the text's facts, squared, are no answer: a third of three facts is 0.11.
 RELEVANT = 0.2
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from starrynight.errors import BadFile, MissingFile
 from starrynight.senses.facts import CHOICES, PADDING, THINGS, UNKNOWN, Lexicon
+from starrynight.senses.understand import understood
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "perceiver" / "perceiver.safetensors"
 FORMAT = "starry-night-perceiver-1"
@@ -47,7 +48,9 @@ class Sight:
 
 @dataclass(frozen=True)
 class Reading:
-    """``vector``: float32 [D] of length 1. ``known``: the share of the text's words that the perceiver has read, 0 to 1."""
+    """``vector``: float32 [D] of length 1. ``known``: the share of the text's words for what can be seen that the perceiver knows,
+    0 to 1.
+    """
 
     vector: np.ndarray
     known: float
@@ -91,8 +94,9 @@ class Perceiver:
         )
 
     def read(self, text: str) -> Reading:
-        """What a text means. A text without words has ``known`` 0."""
-        rows = self.lexicon.rows(text) or [PADDING]
+        """What a text means, in other words too (see ``understand``). One that says nothing to see has ``known`` 0."""
+        clear = understood(text)
+        rows = [row for row in self.lexicon.rows(clear.text) if row != UNKNOWN] or [PADDING]
         there = np.array([row != PADDING for row in rows])[:, None]
         states = self.tensors["texts.embedding.weight"][rows]
         for layer in ("texts.first", "texts.second"):
@@ -100,8 +104,7 @@ class Perceiver:
         largest = states.max(0) if there.any() else np.full(states.shape[1], -1.0, np.float32)
         features = np.concatenate([states.sum(0) / max(1, there.sum()), largest])
         vector = self._linear("texts.projection", features)
-        known = sum(row > UNKNOWN for row in rows) / len(rows)
-        return Reading(vector / np.linalg.norm(vector), known)
+        return Reading(vector / np.linalg.norm(vector), clear.known)
 
     def shown(self, cosines: np.ndarray) -> np.ndarray:
         """How much pictures show of what a text states, float32 [N] from 0 to 1, by the cosines of their vectors with the

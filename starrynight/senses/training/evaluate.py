@@ -126,10 +126,17 @@ def retrieval(
 
 def ndcg(scores: np.ndarray, gains: np.ndarray, count: int = 10) -> float:
     """Normalised discounted cumulative gain of the first ``count`` (Järvelin & Kekäläinen 2002)."""
-    discounts = 1 / np.log2(np.arange(min(count, len(gains))) + 2)
-    best = (np.sort(gains)[::-1][:count] * discounts).sum()
-    order = np.argsort(-scores, kind="stable")[:count]
-    return float((gains[order] * discounts).sum() / best) if best else 1.0
+    return ndcg_of(gains[np.argsort(-scores, kind="stable")], gains, count)
+
+
+def ndcg_of(
+    found: Sequence[float] | np.ndarray, gains: Sequence[float] | np.ndarray, count: int = 10
+) -> float:
+    """As ``ndcg``, of the gains of what was found, in its order; it may leave out some."""
+    discounts = 1 / np.log2(np.arange(count) + 2)
+    first, ideal = np.array(found[:count], float), np.sort(np.array(gains, float))[::-1][:count]
+    best = ideal @ discounts[: len(ideal)]
+    return float(first @ discounts[: len(first)] / best) if best else 1.0
 
 
 def _one_of_each(texts: Sequence[str]) -> dict[str, str]:
