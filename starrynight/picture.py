@@ -58,17 +58,20 @@ def make_recipe(
     loras: Sequence[Mapping[str, Any]] = (),
     batch: int = 1,
     wildcards: Mapping[str, Any] | None = None,
+    embeddings: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The recipe of picture ``index`` of ``request``, as JSON-compatible values.
 
     ``prompt``, ``negative_prompt``: the whole texts the model read, if a style changed them. ``sampler``: the
     one used. ``model``: ``{"name", "fingerprint", …}``. ``plan``: ``PrecisionPlan.to_dict()``, which is
     ``{component: {"format", "reason_en", "reason_zh", …}}``. ``versions``: ``{package: version}`` with
-    "starry-night". ``loras``: how each LoRA fitted (``Fit.to_dict``); the entry is there if there are any.
+    "starry-night". ``loras``: how each LoRA fitted (``Fit.to_dict``), ``embeddings``: name and hash of each textual inversion;
+    these entries are there if there are any.
     ``batch``: pictures painted by one call, whose rounding differs from that of a picture alone; there if above 1.
     ``wildcards``: ``prompt_syntax.drawn_of``; there if any were drawn.
     """
     fits = {"loras": [dict(fit) for fit in loras]} if loras else {}
+    fits |= {"embeddings": [dict(one) for one in embeddings]} if embeddings else {}
     return {
         "starry_night": RECIPE_VERSION,
         "request": request.to_dict(),

@@ -1,120 +1,34 @@
-"""The prompt syntax of other tools: weights, BREAK, AND, choices, wildcards, LoRA tags, embeddings.
+"""The prompt syntax of other tools: weights, BREAK, AND, choices, wildcards, LoRA tags, embeddings, comments.
 
-``find`` returns every construct with its position; it decides nothing. ``read`` turns a written prompt into the text that a
-model reads: choices are made by the seed, tags leave, and what cannot be applied becomes a note. A text without constructs
-comes back unchanged.
-
-The syntax is that of AUTOMATIC1111's wiki ("Features: Attention/emphasis, Prompt editing, Extra networks"), of
-sd-dynamic-prompts ("SYNTAX.md"), of InvokeAI's compel and of ComfyUI (``embedding:``). Tags of SwarmUI (<segment:face>), words of
-Regional Prompter (ADDCOL) and NovelAI's 1.5::word:: are found, and not applied. Only ASCII brackets are syntax:
-（星夜：1.3） is Chinese punctuation.
+``prompt_grammar`` finds the constructs. ``read`` turns a written prompt into the text that a model reads: choices are made by the
+seed, tags and comments leave, the names of textual inversions are found, and what cannot be applied becomes a note.
+A text without constructs comes back unchanged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starrynight.i18n import Text
+from starrynight.prompt_grammar import MANY, Construct, find, split
 from starrynight.text import excerpt
 
-BRACKET = 1.1  # the weight of (word); [word] has its reciprocal
 LEFT_OUT = ("break", "hypernet")
-PLAIN = ("choice", "schedule", "alternation", "braces", "wildcard", "embedding", "option", "and",
-         "swarm", "regional", "emphasis", "compel")  # fmt: skip
+PLAIN = ("choice", "schedule", "alternation", "braces", "wildcard", "option", "and", "swarm", "regional", "emphasis", "compel",
+         "hash", "number", "variable", "random")  # fmt: skip
+# Within these no names of textual inversions are looked for.
+_OPAQUE = ("embedding", "lora", "hypernet", "swarm", "comment", "wildcard", "hash", "variable")
+_EMBEDDING_SUFFIXES = (".safetensors", ".pt", ".bin")
 DEEPEST = 8
 _COMMAS = (",", "，")
 _SEPARATORS = ",， \t\n"
-CLOSING = {")": "(", "]": "[", "}": "{"}
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
-_COMPEL = re.compile(r"(?:(?P<number>\d{0,4}\.\d{1,4})|(?P<signs>\+{1,9}|-{1,9}))(?=[\s,;.!?)\]}|]|$)")
-# {2$$…}, {1-3$$…}, {-2$$…} (1 to 2), {2-$$…} (2 to all), after the mark of a sampling that the seed replaces here
 _SAMPLING = re.compile(r"\s*[@~!](?=\S)")
-_MANY = re.compile(r"(?P<low>\d+)?(?P<to>-)?(?P<high>\d+)?\$\$(?:(?P<joint>[^$|{}]*)\$\$)?")
-_WHEN = re.compile(r":\s*[\d.]+(?:%|(?:\s*,\s*[\d.]+)+)\s*$")  # [a:b:50%], [a:b:0.3,0.7]
 _SHARE = re.compile(r"\s*(?P<share>\d+\.?\d*|\.\d+)::")
-_TOKEN = re.compile(
-    r"""
-    (?P<escape> \\[()\[\]{}] )
-  | (?P<tag> <\s*(?P<tag_kind>lora|lyco|hypernet)\s*:(?P<tag_body>[^<>\n]*)> )
-  | (?P<swarm> <\s*[A-Za-z][\w-]*(?:\[[^\]<>\n]*\])?:(?!//)[^<>\n]*> )
-  | (?P<emphasis> (?<![\w:.])[+-]?(?:\d{1,3}(?:\.\d{0,4})?|\.\d{1,4})::(?!\d) | (?<=\s)::[+-]?\d+(?:\.\d+)?(?!\w) )
-  | (?P<compel> \)\.(?:blend|and|swap)\([^()\n]*\) | (?<![\w+])[^\W\d_]{2,}\+{2,9}(?!\w) )
-  | (?P<embedding> (?<![\w-])embedding:[\w./\\-]*\w )
-  | (?P<wildcard> (?<![A-Za-z0-9_])__[~@!]?(?P<wildcard_name>(?:[^\W_]|\*)(?:[\w*/. -]{0,98}?[\w*])??)__(?![A-Za-z0-9_]) )
-  | (?P<option> (?<!\S)--(?:ar|aspect|v|version|niji|style|stylize|s|chaos|c|q|quality|seed|no|iw|tile|weird|raw|sref|cref)
-      (?!\S)(?:\s+[\d:.]+(?!\S))? )
-  | (?P<word> \b(?:BREAK|AND|ADDBASE|ADDCOL|ADDROW|ADDCOMM|COUPLE|MASK|AREA)\b )
-  | (?P<bracket> [()\[\]{}] )
-    """,
-    re.VERBOSE,
-)
-_QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|「[^」\n]*」|『[^』\n]*』")
-
-
-@dataclass(frozen=True)
-class Construct:
-    """``text[start:end]`` is the construct as written; ``kind`` one of
-
-    - "weight": (word:1.3), (word)1.3, (word)++; "brackets": (word); "square": [word]. ``body`` is what it weights.
-    - "schedule": [from:to:0.5]; "alternation": [a|b].
-    - "choice": {a|b}, with ``body`` between the braces; "braces": {word}, NovelAI's emphasis.
-    - "wildcard": __name__; "embedding": embedding:name; "option": --ar 16:9.
-    - "break", "and": the words in capitals. "regional": ADDCOL, COUPLE and the like.
-    - "swarm": <segment:face>; "emphasis": 1.5::, ::2; "compel": word++ without brackets, .blend(…).
-    - "lora": <lora:name:0.8>, and "hypernet"; ``body`` is what follows the first colon.
-    - "escape": a backslash before a bracket.
-
-    ``body_start`` is the body's position in the text. ``weight`` is the factor on the prompt's embedding.
-    """
-
-    kind: str
-    start: int
-    end: int
-    written: str
-    body: str = ""
-    body_start: int = 0
-    weight: float = 1.0
-
-
-def find(text: str) -> list[Construct]:
-    """Every construct in ``text``, nested ones after the one that holds them, by position.
-
-    A bracket without its partner is a plain character. Inside quotation marks BREAK and AND are words to be shown.
-    """
-    found: list[Construct] = []
-    opened: list[tuple[str, int]] = []
-    quoted = [match.span() for match in _QUOTED.finditer(text)]
-    shouted = text == text.upper()  # a text all in capitals uses AND as a word
-    for token in _TOKEN.finditer(text):
-        start, end = token.span()
-        kind = token.lastgroup
-        if kind == "word":
-            if not shouted and not any(low < start < high for low, high in quoted):
-                word = token[0].lower()
-                found.append(
-                    Construct(word if word in ("break", "and") else "regional", start, end, token[0])
-                )
-        elif kind == "tag":
-            tag = "hypernet" if token["tag_kind"] == "hypernet" else "lora"
-            found.append(Construct(tag, start, end, token[0], token["tag_body"], token.start("tag_body")))
-        elif kind == "wildcard":
-            name = token["wildcard_name"]
-            found.append(Construct(kind, start, end, token[0], name, token.start("wildcard_name")))
-        elif kind != "bracket":
-            found.append(Construct(str(kind), start, end, token[0]))
-        elif token[0] in "([{":
-            opened.append((token[0], start))
-        elif CLOSING[token[0]] in (bracket for bracket, _ in opened):
-            while (last := opened.pop())[0] != CLOSING[token[0]]:
-                pass
-            if group := _group(text, last[1], end):
-                found.append(group)
-    return sorted(found, key=lambda one: (one.start, -one.end))
 
 
 def loras(text: str) -> list[Construct]:
@@ -126,58 +40,6 @@ def without_loras(text: str) -> str:
     """``text`` without its LoRA tags, and without the spaces and the comma that held them."""
     seams = _seams(text, loras(text))
     return _assembled(text, [1.0] * len(text), [], seams, ()).text if seams else text
-
-
-def _group(text: str, start: int, end: int) -> Construct | None:
-    """The construct of a pair of brackets at ``text[start:end]``; None for ordinary punctuation."""
-    body, kind, weight, after = text[start + 1 : end - 1], "", 1.0, end
-    if not any(map(str.isalnum, body)):
-        return None
-    if text[start] == "{":
-        if '"' in body:  # JSON
-            return None
-        kind = "choice" if len(_split(body)) > 1 or _MANY.match(body) else "braces"
-    elif text[start] == "[":
-        if len(_split(body)) > 1:
-            kind = "alternation"
-        elif _weighted(body) or _WHEN.search(body):
-            kind = "schedule"
-        else:
-            kind, weight = "square", 1 / BRACKET
-    elif found := _weighted(body):
-        kind, (body, weight) = "weight", found
-    elif sign := _COMPEL.match(text, end):
-        signs, after = sign["signs"] or "", sign.end()
-        kind = "weight"
-        weight = float(sign["number"]) if sign["number"] else (1.1 if "+" in signs else 0.9) ** len(signs)
-    else:
-        kind, weight = "brackets", BRACKET
-    return Construct(kind, start, after, text[start:after], body, start + 1, weight)
-
-
-def _weighted(body: str) -> tuple[str, float] | None:
-    """The words and the number of “words:1.3”. “at 12:30”, “16:9” and “Genesis 1:3” are prose."""
-    words, _, number = body.rpartition(":")
-    number = number.strip()
-    if not words.strip() or len(number) > 12 or not _NUMBER.fullmatch(number):
-        return None
-    if words[-1].isdigit() and "." not in number:
-        return None
-    return words, float(number)
-
-
-def _split(body: str) -> list[str]:
-    """``body`` at each | that stands in no bracket of its own."""
-    parts, depth, begin = [], 0, 0
-    for at, char in enumerate(body):
-        if char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth = max(depth - 1, 0)
-        elif char == "|" and depth == 0:
-            parts.append(body[begin:at])
-            begin = at + 1
-    return [*parts, body[begin:]]
 
 
 @dataclass(frozen=True)
@@ -235,8 +97,8 @@ def choose(text: str, seed: int) -> str:
 
 def _chosen(body: str, draws: Iterator[float]) -> str:
     body = _SAMPLING.sub("", body, count=1)
-    head = _MANY.match(body)
-    options = _split(body[head.end() :] if head else body)
+    head = MANY.match(body)
+    options = split(body[head.end() :] if head else body)
     low = int(head["low"] or 1) if head else 1
     high = int(head["high"] or (len(options) if head["to"] else low)) if head else 1
     shares = [float(share["share"]) if (share := _SHARE.match(option)) else 1.0 for option in options]
@@ -271,16 +133,30 @@ def _draws(seed: int, what: str = "choice") -> Iterator[float]:
 
 
 @dataclass(frozen=True)
+class Mention:
+    """``text[start:end]`` names a textual inversion. ``name``: in lower case, as ``embedding_name`` gives it. ``explicit``:
+    written as embedding:name or <embed:name>, whose name alone is no word of the prompt.
+    """
+
+    start: int
+    end: int
+    name: str
+    explicit: bool = False
+
+
+@dataclass(frozen=True)
 class Words:
     """What a model reads: ``text``, and ``weights``, (start, end, factor) for the characters whose factor is not 1.
 
-    ``notes``: what was written and could not be applied. ``filled``: the text whose wildcards were drawn before.
+    ``notes``: what was written and could not be applied. ``filled``: the text whose wildcards were drawn before. ``mentions``:
+    the textual inversions that ``text`` names.
     """
 
     text: str
     weights: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[Text, ...] = ()
     filled: Filled = Filled("")
+    mentions: tuple[Mention, ...] = ()
 
 
 def drawn_of(prompt: Words, negative: Words) -> dict[str, Any] | None:
@@ -292,15 +168,23 @@ def drawn_of(prompt: Words, negative: Words) -> dict[str, Any] | None:
     return {"drawn": drawn, "prompt": prompt.filled.text, "negative_prompt": negative.filled.text}
 
 
-def read(text: str, seed: int, weighted: bool) -> Words:
+def embedding_name(written: str) -> str:
+    """The name of a textual inversion in lower case, without its folder and a file's suffix: sub/EasyNegative.safetensors."""
+    name = written.strip().replace("\\", "/").rpartition("/")[2].casefold()
+    return next((name.removesuffix(end) for end in _EMBEDDING_SUFFIXES if name.endswith(end)), name)
+
+
+def read(text: str, seed: int, weighted: bool, names: Collection[str] = ()) -> Words:
     """What a model reads of ``text`` in the picture of ``seed``.
 
     ``weighted``: the model applies weights (CLIP). Elsewhere (word:1.3) is read as “word”, and brackets without a number
-    stay as they are written, because prose has them too. LoRA tags leave the text; ``loras`` finds them.
+    stay as they are written, because prose has them too. LoRA tags leave the text; ``loras`` finds them. ``names``: those of
+    textual inversions (``embedding_name``); they are found as whole words, in <angle brackets> and as embedding:name.
     """
     chosen = choose(text, seed)
     found = find(chosen)
-    if not found:
+    named = _named(chosen, found, names)
+    if not found and not named:
         return Words(chosen)
     factors = [1.0] * len(chosen)
     gone: list[tuple[int, int]] = []
@@ -312,8 +196,24 @@ def read(text: str, seed: int, weighted: bool) -> Words:
             gone += [(one.start, one.body_start), (body_end, one.end)]
             for at in range(one.body_start, body_end) if weighted else ():
                 factors[at] *= one.weight
-    seams = _seams(chosen, [one for one in found if one.kind in ("lora", *LEFT_OUT)])
-    return _assembled(chosen, factors, gone, seams, tuple(_notes(found, weighted)))
+    seams = _seams(chosen, [one for one in found if one.kind in ("lora", "comment", *LEFT_OUT)])
+    notes = tuple(_notes([one for one in found if one.start not in {each.start for each in named}], weighted))
+    return _assembled(chosen, factors, gone, seams, notes, named)
+
+
+def _named(text: str, found: list[Construct], names: Collection[str]) -> list[Mention]:
+    """The textual inversions that a text names, by position; of names within one another the longest."""
+    explicit = [one for one in found if one.kind == "embedding" and embedding_name(one.body) in names]
+    mentions = [Mention(one.start, one.end, embedding_name(one.body), explicit=True) for one in explicit]
+    taken = [(one.start, one.end) for one in found if one.kind in _OPAQUE]
+    lower = text.casefold()
+    for name in sorted((name for name in names if name in lower), key=len, reverse=True):
+        plain = rf"<{re.escape(name)}>|(?<![A-Za-z0-9_-]){re.escape(name)}(?![A-Za-z0-9_-])"
+        for one in re.finditer(plain, text, re.IGNORECASE):
+            if not any(start < one.end() and one.start() < end for start, end in taken):
+                taken.append(one.span())
+                mentions.append(Mention(*one.span(), name))
+    return sorted(mentions, key=lambda one: one.start)
 
 
 def _notes(found: list[Construct], weighted: bool) -> Iterator[Text]:
@@ -327,6 +227,13 @@ def _notes(found: list[Construct], weighted: bool) -> Iterator[Text]:
             )
     if words := _quoted(plain):
         yield Text(f"Read as plain words: {words[0]}.", f"按普通文字读入：{words[1]}。")
+    if words := _quoted([one for one in found if one.kind == "embedding"]):
+        yield Text(
+            f"No embedding of this name is here, so it is read as plain words: {words[0]}.",
+            f"这里没有此名称的嵌入词，按普通文字读入：{words[1]}。",
+        )
+    if words := _quoted([one for one in found if one.kind == "comment"]):
+        yield Text(f"Left out as a comment: {words[0]}.", f"作为注释略去：{words[1]}。")
     if words := _quoted([one for one in found if one.kind in LEFT_OUT]):
         yield Text(
             f"Left out of the prompt, because nothing here applies it: {words[0]}.",
@@ -388,13 +295,15 @@ def _assembled(
     gone: list[tuple[int, int]],
     seams: list[_Seam],
     notes: tuple[Text, ...],
+    named: Collection[Mention] = (),
 ) -> Words:
-    """``text`` without the spans ``gone`` and ``seams``, with the runs of its characters' factors."""
+    """``text`` without the spans ``gone`` and ``seams``, with the runs of its characters' factors and the places of names."""
     spans = [*gone, *((seam.start, seam.end) for seam in seams)]
     skipped = {at for start, end in spans for at in range(start, end)}
     joints = {seam.end: seam.joint for seam in seams}
     letters: list[str] = []
     runs: list[list[float]] = []
+    places: dict[int, int] = {}  # of each character that stays
     for at, letter in enumerate(text):
         letters += joints.get(at, "")
         if at in skipped:
@@ -404,5 +313,12 @@ def _assembled(
                 runs[-1][1] += 1
             else:
                 runs.append([len(letters), len(letters) + 1, factors[at]])
+        places[at] = len(letters)
         letters.append(letter)
-    return Words("".join(letters), tuple((int(a), int(b), factor) for a, b, factor in runs), notes)
+    mentions = tuple(
+        replace(one, start=places[one.start], end=places[one.end - 1] + 1)
+        for one in named
+        if all(at in places for at in range(one.start, one.end))
+    )
+    weights = tuple((int(a), int(b), factor) for a, b, factor in runs)
+    return Words("".join(letters), weights, notes, mentions=mentions)

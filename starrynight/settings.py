@@ -20,7 +20,7 @@ class NoHome(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """``home``: the folder of pictures, models, LoRAs and caches. ``lang``: "zh" or "en". ``producer``: the
+    """``home``: the folder of pictures, models, LoRAs, embeddings and caches. ``lang``: "zh" or "en". ``producer``: the
     maker in the AIGC label of GB 45438-2025. ``hub_endpoint``: the URL of a mirror of the model hub. ``model_paths``:
     folders that are searched for models and LoRAs as well. ``senses``: what each sense is set to, such as "off"; a sense that
     is not set is not in it. ``llama_server``: the program that serves .gguf files; None: the one in PATH or in a package. ``gallery``: its folder or the URL of its database, and
@@ -44,6 +44,10 @@ class Settings:
     @property
     def loras(self) -> Path:
         return self.home / "loras"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.home / "embeddings"
 
     @property
     def pictures(self) -> Path:

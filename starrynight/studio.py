@@ -189,6 +189,7 @@ def as_picture(
         request, index=image.index, prompt=image.prompt, negative_prompt=image.negative_prompt,
         sampler=image.sampler, model=painter.provenance, plan=painter.plan.to_dict(), verdict=image.verdict,
         versions=versions(), loras=[fit.to_dict() for fit in painter.fits], batch=batch, wildcards=image.wildcards,
+        embeddings=image.embeddings,
     )  # fmt: skip
     return Picture(eight_bits(image.pixels), recipe, producer=settings().producer)
 

@@ -12,7 +12,8 @@ from starrynight.errors import BadFile, BadRequest, LfsPointer, MissingFile, Pic
 from starrynight.jobs.validate import validate_request
 from starrynight.metadata.recipe import read_own
 from starrynight.models import lora
-from starrynight.painting.painter import Painter, _float32_parameters
+from starrynight.painting.loaded import float32_parameters
+from starrynight.painting.painter import Painter
 from starrynight.request import PaintRequest
 from starrynight.studio import as_picture
 
@@ -199,9 +200,9 @@ def test_weights_read_again_from_the_files_carry_what_is_merged(painters, home):
     painter = painters["zimage"]
     name = "transformer.layers.0.attention.to_q"
     save_file({f"{name}.diff": torch.ones(32, 32)}, home / "loras" / "whole.safetensors")
-    plain = _float32_parameters(painter.model, painter.plan, painter.pipeline)[f"{name}.weight"]
+    plain = float32_parameters(painter.model, painter.plan, painter.pipeline)[f"{name}.weight"]
     with lora.applied(painter.pipeline, [("whole", 0.5)], "it"):
-        merged = _float32_parameters(painter.model, painter.plan, painter.pipeline)[f"{name}.weight"]
+        merged = float32_parameters(painter.model, painter.plan, painter.pipeline)[f"{name}.weight"]
     assert torch.allclose(merged, plain + 0.5)
 
 

@@ -98,7 +98,7 @@ def _our_facts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     name = t(*OUTCOME_NAMES[outcome]) if outcome in OUTCOME_NAMES else outcome
     reasons = "; ".join(reasons_in(verdict, settings().lang))
     rows.append((t("verdict", "检查"), name + (f" ({reasons})" if reasons else "")))
-    rows += _fits(raw)
+    rows += _fits(raw) + _embeddings(raw)
     return [
         *rows,
         *((t("recovered", "修复"), line) for line in _recoveries(verdict)),
@@ -157,6 +157,16 @@ def _fits(raw: dict[str, Any]) -> list[tuple[str, str]]:
         return [("LoRA", t(*fit_message(fit))) for fit in raw.get("loras") or ()]
     except (ValueError, TypeError, KeyError, AttributeError):
         return []
+
+
+def _embeddings(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """The textual inversions that were applied; none if the file does not hold them in our form."""
+    found = raw.get("embeddings")
+    return [
+        (t("embedding", "嵌入词"), t(f"{excerpt(one['name'])} ({one['vectors']} vectors)", f"{excerpt(one['name'])}（{one['vectors']} 个向量）"))
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, dict) and {"name", "vectors"} <= one.keys() and isinstance(one["vectors"], int)
+    ]  # fmt: skip
 
 
 def _recoveries(verdict: dict[str, Any]) -> list[str]:

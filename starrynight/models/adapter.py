@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from starrynight.errors import Unfit
+from starrynight.errors import BadFile, Unfit
 from starrynight.i18n import Text
-from starrynight.models import recognition
+from starrynight.models import embeddings, recognition
 from starrynight.models.adapter_file import AdapterLayer, layers_of, read_layers
 from starrynight.models.adapter_kinds import bias_difference, kind_of, label_of, scale_of, weight_difference
 from starrynight.models.adapter_names import LayerNames, Piece
@@ -22,6 +23,7 @@ from starrynight.models.kept import KeptLayer, shape_of
 from starrynight.models.load import denoiser_name, networks
 from starrynight.numerics.dtypes import HALVES
 from starrynight.request import Lora, lora_weights
+from starrynight.settings import settings
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Adapter:
 def read(pipeline: Any, path: Path, lora: Lora, model: str, partial_fit: bool = False) -> Adapter:
     """The LoRA of a file for a pipeline. Raises Unfit as ``lora.applied``, and what ``read_layers`` raises."""
     layers = read_layers(path)
+    brought = _embeddings_of(pipeline, path)
+    for name in [name for name, layer in layers.items() if any(map(layer.names[0].startswith, brought))]:
+        del layers[name]
     whole = len(layers)
     names = LayerNames(networks(pipeline), denoiser_name(pipeline))
     placed, left = _placed(pipeline, layers.values(), names)
@@ -73,12 +78,22 @@ def read(pipeline: Any, path: Path, lora: Lora, model: str, partial_fit: bool = 
     fit = Fit(
         lora[0], path.name, lora_weights(lora), fitting, whole, tuple(layer.stem for layer in left),
         tuple(sorted(Counter(label_of(layer) for layer, _ in placed).items())),
-        sum(layer.is_zero for layer, _ in placed),
+        sum(layer.is_zero for layer, _ in placed), embeddings=tuple(brought.values()),
     )  # fmt: skip
     if not fit.fit:
         raise _fits_nothing(path, fit, model, any(names.find(layer.stem) for layer in left))
     _check(fit, left, model, partial_fit)
     return Adapter(path, fit.weights, tuple(placed), fit)
+
+
+def _embeddings_of(pipeline: Any, path: Path) -> dict[str, str]:
+    """The textual inversions in a LoRA's file that the pipeline's encoders read: beginning of their tensors' names → name."""
+    found = {}
+    for source in embeddings.bundled(path):
+        with suppress(Unfit, BadFile):
+            embeddings.tensors_for(embeddings.read(source), embeddings.clip_encoders(networks(pipeline)), "")
+            found[source.prefix] = source.name
+    return found
 
 
 def _placed(
@@ -157,7 +172,10 @@ def _fits_nothing(path: Path, fit: Fit, model: str, named: bool) -> Unfit:
     if found.kind not in ("lora", "unknown"):
         en, zh = found.title
         instead = {
-            "embedding": Text("textual inversions are not applied here; describe it in words", "此处不支持文本反转嵌入；请改用文字描述"),
+            "embedding": Text(
+                f"put it into {settings().embeddings} and write its name in the prompt",
+                f"请放进 {settings().embeddings}，再把它的名字写进提示词",
+            ),
         }.get(found.kind, Text("give a LoRA, or load a model with --model", "请给出 LoRA；模型请用 --model 载入"))  # fmt: skip
         return Unfit(
             f"“{fit.file}” is {en}, not a LoRA; {instead.en}.",

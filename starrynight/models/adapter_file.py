@@ -43,7 +43,8 @@ PARTS = tuple((re.compile(spelling + "$"), part) for spelling, part in (
     (r"\.([ab][12])\.weight", ""),
 ))  # fmt: skip
 
-# Parts that are recognised and not applied: what they are, for the sentence that refuses them.
+# Parts that are recognised and not applied: what they are, for the sentence that refuses them. Bundled embeddings that the
+# model's encoders read are taken out before (``adapter.read``).
 REFUSED_PARTS = (
     (re.compile(r"^bundle_emb\."), Text("embeddings bundled with it", "随附的嵌入词")),
     (re.compile(r"\.(?:oft_[rRs]|boft_[RsP])\b"), Text("OFT in PEFT's form", "PEFT 形式的 OFT")),
@@ -142,10 +143,10 @@ def layers_of(
 
 def _split(name: str, scaled_inputs: set[str]) -> tuple[str, str | None]:
     """(layer, part) of a tensor's name; the part is None where no spelling is known."""
-    if name.startswith("bundle_emb."):
-        return ".".join(name.split(".")[:2]), None
     if name.endswith(".weight") and name.removesuffix(".weight") in scaled_inputs:
         return name.removesuffix(".weight"), "weight"
+    if name.startswith("bundle_emb."):
+        return ".".join(name.split(".")[:2]), None
     for spelling, part in PARTS:
         if found := spelling.search(name):
             return name[: found.start()], part or found[1]

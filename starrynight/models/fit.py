@@ -17,6 +17,7 @@ class Fit:
     """How a LoRA fits a model: ``fit`` of ``layers`` are applied, ``left`` names the others. ``zero`` layers change nothing.
 
     ``kinds`` counts the applied layers by kind. ``multiplied_out``: layers whose packed weights had to be, to merge it.
+    ``embeddings``: names of the textual inversions that its file holds, which apply where the prompt names them.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Fit:
     kinds: tuple[tuple[str, int], ...] = ()
     zero: int = 0
     multiplied_out: int = 0
+    embeddings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible values, for a recipe."""
@@ -35,7 +37,9 @@ class Fit:
         return {
             "name": self.name, "file": self.file, "weight": denoiser, "text_weight": text, "fit": self.fit,
             "layers": self.layers, "left": list(self.left[:LISTED]), "kinds": dict(self.kinds), "zero": self.zero,
-        } | ({"multiplied_out": self.multiplied_out} if self.multiplied_out else {})  # fmt: skip
+        } | ({"multiplied_out": self.multiplied_out} if self.multiplied_out else {}) | (
+            {"embeddings": list(self.embeddings[:LISTED])} if self.embeddings else {}
+        )  # fmt: skip
 
     def message(self) -> Text:
         return fit_message(self.to_dict())
@@ -52,6 +56,11 @@ def fit_message(fit: Mapping[str, Any]) -> Text:
         en, zh = (
             f"{en}; {wide} packed layers are multiplied out for it",
             f"{zh}；为此还原了 {wide} 层的压缩权重",
+        )
+    if words := ", ".join(fit.get("embeddings", ())):
+        en, zh = (
+            f"{en}; it brings {words}, to be named in the prompt",
+            f"{zh}；随附 {words}，写进提示词才起作用",
         )
     if fit["zero"] == fit["fit"]:
         return Text(f"{en}; all of them are zero, so it changes nothing", f"{zh}；全部为零，因此不起任何作用")

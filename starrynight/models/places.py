@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ _KNOWN = frozenset(
     }
     | {"stable-diffusion", "controlnet", "any", "main", "sd-1", "sdxl", "flux", "z-image"}
 )
+EMBEDDINGS = ("embeddings", "embedding")
 _NOT_MODELS = frozenset({"base_path", "is_default", "custom_nodes", "download_model_base"})
 
 
@@ -166,8 +167,34 @@ def roots(place: Path) -> list[Path]:
     inside = place / "models"
     if not (inside.is_dir() and any(name.casefold() in _KNOWN for name in _names(inside))):
         return [place]
-    extra = place / "extra_model_paths.yaml"
-    return [inside, *(_of_yaml(extra) if extra.is_file() else [])]
+    extra, beside = (
+        place / "extra_model_paths.yaml",
+        place / "embeddings",
+    )  # A1111 and Forge keep it beside their models
+    return [inside, *([beside] if beside.is_dir() else []), *(_of_yaml(extra) if extra.is_file() else [])]
+
+
+def embedding_folders() -> list[Path]:
+    """The folders of textual inversions in the places: those called embeddings (ComfyUI, A1111, Forge, SwarmUI) or embedding
+    (InvokeAI), at most two folders deep, and those that an extra_model_paths.yaml names so. Raises as ``all_places``.
+    """
+    found: list[Path] = []
+    for place in all_places():
+        for root in dict.fromkeys((place.path, *roots(place.path))):
+            inner = [root, *_folders(root)]
+            inner += [folder for each in inner[1:] for folder in _folders(each)]
+            found += [folder for folder in inner if folder.name.casefold() in EMBEDDINGS]
+        if place.path.is_file():
+            found += _of_yaml(place.path, only=EMBEDDINGS)
+    return list(dict.fromkeys(found))
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as listing:
+            return sorted(Path(entry.path) for entry in listing if entry.is_dir())
+    except OSError:
+        return []
 
 
 def _names(folder: Path) -> list[str]:
@@ -177,8 +204,10 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _of_yaml(path: Path) -> list[Path]:
-    """The folders that an extra_model_paths.yaml names, read as ComfyUI reads it (``utils/extra_config.py``)."""
+def _of_yaml(path: Path, only: Container[str] | None = None) -> list[Path]:
+    """The folders that an extra_model_paths.yaml names (under the keys in ``only``), read as ComfyUI reads it
+    (``utils/extra_config.py``).
+    """
     import yaml
 
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -198,11 +227,13 @@ def _of_yaml(path: Path) -> list[Path]:
         return []
     if not isinstance(sections, dict) or not all(isinstance(one, dict | None) for one in sections.values()):
         raise _not_yaml(path, "it has no sections with folders in them", "其中没有列出文件夹的小节")
-    folders = [folder for section in sections.values() if section for folder in _of_section(path, section)]
+    found = (pair for section in sections.values() if section for pair in _of_section(path, section))
+    folders = [folder for key, folder in found if only is None or key in only]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _of_section(path: Path, section: dict[Any, Any]) -> Iterator[Path]:
+def _of_section(path: Path, section: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
+    """The keys of a section and the folders below each."""
     base = Path(
         os.path.abspath(path.parent),
         os.path.expandvars(os.path.expanduser(str(section.get("base_path") or ""))),
@@ -217,7 +248,7 @@ def _of_section(path: Path, section: dict[Any, Any]) -> Iterator[Path]:
                 r"\s#.*", "", line
             ).strip()  # ComfyUI's own example carries a comment in a block of text
             if folder:
-                yield Path(os.path.normpath(base / folder))
+                yield str(key), Path(os.path.normpath(base / folder))
 
 
 def _not_yaml(path: Path, en: str, zh: str) -> BadFile:

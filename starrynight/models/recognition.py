@@ -14,6 +14,7 @@ from pathlib import Path
 from starrynight.errors import BadFile, Unfit
 from starrynight.i18n import Text
 from starrynight.models.weights import INDEX, header
+from starrynight.settings import settings
 from starrynight.text import excerpt
 
 SUFFIXES = (".safetensors", ".gguf")
@@ -186,6 +187,7 @@ _MARKS = tuple(
         ("embedding", "", "emb_params"),
         ("embedding", "", "clip_l clip_g"),
         ("embedding", "", "string_to_param."),
+        ("embedding", "", "text_encoders_0"),
         ("embedding", "", "<"),
     )
 )
@@ -318,6 +320,11 @@ def not_a_model(found: FileKind, known: Sequence[str]) -> Unfit:
                 f"“{name}” is {en}, not a whole model; put a model together with it: starry models add NAME "
                 f"--transformer FILE {option} {name}.",
                 f"“{name}”是{zh}，不是完整的模型；可用它拼装模型：starry models add 名字 --transformer 文件 {option} {name}。",
+            )
+        case "embedding":
+            return Unfit(
+                f"“{name}” is {en}, not a model; put it into {settings().embeddings} and write its name in the prompt.",
+                f"“{name}”是{zh}，不是模型；请放进 {settings().embeddings}，再把它的名字写进提示词。",
             )
         case "unknown":
             return Unfit(

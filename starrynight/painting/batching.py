@@ -44,9 +44,9 @@ def shape(request: PaintRequest) -> Shape | None:
 
 def arguments(calls: Sequence[dict[str, Any]], read: Sequence[tuple[Words, Words]]) -> dict[str, Any]:
     """Those of one call for several pictures, from each one's own and the words it reads. Raises Unalike where words are
-    weighted or only some pictures have a negative prompt, which would mean another thing in one call."""
-    weighted = any(words.weights for pair in read for words in pair)
-    if weighted or any(call.keys() != calls[0].keys() for call in calls):
+    weighted or name textual inversions, or only some pictures have a negative prompt, which would mean another thing in one call."""
+    own = any(words.weights or words.mentions for pair in read for words in pair)
+    if own or any(call.keys() != calls[0].keys() for call in calls):
         raise Unalike
     texts = [name for name in ("prompt", "negative_prompt") if name in calls[0]]
     return calls[0] | {name: [call[name] for call in calls] for name in texts}

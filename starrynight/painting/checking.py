@@ -5,6 +5,7 @@ A size that the model cannot paint is refused, never rounded. Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,9 @@ from starrynight.errors import BadRequest
 from starrynight.i18n import Text
 from starrynight.metadata import pixels
 from starrynight.metadata.files import PIXEL_FORMATS, open_picture
-from starrynight.models import habits, lora, vocabulary, wildcards
+from starrynight.models import embeddings, habits, lora, vocabulary, wildcards
 from starrynight.models.catalogue import ModelSpec
+from starrynight.models.embeddings import Source
 from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting import schedulers, styles
 from starrynight.painting.canvas import check_mask
@@ -79,27 +81,44 @@ def as_asked(request: PaintRequest, model: ModelSpec) -> ModelSpec:
 def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words, Words]:
     """What the model reads in the picture of ``seed``: the prompt with its style, and the negative prompt.
 
-    Raises BadRequest if a prompt holds nothing but tags, and what ``wildcards.filled`` raises.
+    Raises BadRequest if a prompt holds nothing but tags, what ``wildcards.filled`` raises, and what ``embeddings.choose`` and
+    ``read`` raise for embedding:name.
     """
-    weighted = model.habits.weighted
-    prompt = _read(request.prompt, seed, weighted)
+    weighted, known = model.habits.weighted, inversions_of(request, model)
+    prompt = _read(request.prompt, seed, weighted, known)
     if not prompt.text.strip():
         raise BadRequest(
-            "The prompt holds nothing but tags; describe the picture.", "提示词里只有标签；请写下想画什么。"
+            "The prompt holds nothing but tags and comments; describe the picture.",
+            "提示词里只有标签和注释；请写下想画什么。",
         )
     styled, _ = styles.styled(prompt.text, request.style)
     shift, end = len(styles.prefix(prompt.text, request.style)), len(styled)
     weights = tuple((min(a + shift, end), min(b + shift, end), factor) for a, b, factor in prompt.weights)
-    negative = _read(request.negative_prompt, seed, weighted)
+    mentions = tuple(
+        replace(one, start=min(one.start + shift, end), end=min(one.end + shift, end))
+        for one in prompt.mentions
+    )
+    negative = _read(request.negative_prompt, seed, weighted, known)
+    for one in (*prompt.mentions, *negative.mentions):
+        if one.explicit:
+            embeddings.read(embeddings.choose(one.name, known))
     _, from_style = styles.styled(prompt.text, request.style)
     parts = [negative.text, from_style if model.negatives else ""]
     against = replace(negative, text=", ".join(part for part in parts if part))
-    return replace(prompt, text=styled, weights=weights), against
+    return replace(prompt, text=styled, weights=weights, mentions=mentions), against
 
 
-def _read(text: str, seed: int, weighted: bool) -> Words:
+def inversions_of(request: PaintRequest, model: ModelSpec) -> dict[str, list[Source]]:
+    """The textual inversions that the request's prompts can name. Raises as ``embeddings.known`` and ``lora.find``."""
+    if model.remote:
+        return {}
+    files = [lora.find(name) for name, *_ in request.loras]
+    return embeddings.known(request.prompt + request.negative_prompt, files)
+
+
+def _read(text: str, seed: int, weighted: bool, known: Collection[str] = ()) -> Words:
     filled = wildcards.filled(text, seed)
-    words = prompt_syntax.read(filled.text, seed, weighted)
+    words = prompt_syntax.read(filled.text, seed, weighted, known)
     return replace(words, filled=filled, notes=(*words.notes, *wildcards.notes(filled.text)))
 
 
@@ -156,8 +175,12 @@ def negative_of(request: PaintRequest, model: ModelSpec) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None) -> list[tuple[str, str]]:
-    """What the model will ignore or do badly. With its tokenizer, the prompt's length is checked as well."""
+def warnings_for(
+    request: PaintRequest, model: ModelSpec, tokenizer: Any = None, counted: str | None = None
+) -> list[tuple[str, str]]:
+    """What the model will ignore or do badly. With its tokenizer, the length of the prompt, or of ``counted`` in its place, is
+    checked as well.
+    """
     prompt = words_of(request, model, request.seed_of(0))[0].text
     found: list[tuple[str, str]] = [*model.habits.notes, *_notes_on_pictures(request, model)]
     if request.init_image is not None:
@@ -189,7 +212,7 @@ def warnings_for(request: PaintRequest, model: ModelSpec, tokenizer: Any = None)
     if (
         tokenizer is not None
         and model.max_tokens
-        and (used := len(tokenizer(prompt).input_ids)) > model.max_tokens
+        and (used := len(tokenizer(counted or prompt).input_ids)) > model.max_tokens
     ):
         found.append((
             f"The prompt is {used} tokens long and {model.en} reads the first {model.max_tokens}.",

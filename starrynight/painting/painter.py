@@ -7,10 +7,8 @@ from its signature. Rounding to eight bits, files and galleries come later.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from starrynight.errors import BrokenNumbers, StarryError, Unfit
 from starrynight.folding import calibrate
 from starrynight.i18n import Text
 from starrynight.models import catalogue, complete, download, lora, precision_plan
-from starrynight.models.adapter_merge import add_merges
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.fit import Fit
 from starrynight.models.library_errors import library_errors, out_of_memory
@@ -32,15 +29,17 @@ from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, SharedNoise, generator
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as backends
-from starrynight.painting import batching, checking, emphasis, fallback, guard, offload, schedulers
+from starrynight.painting import batching, checking, emphasis, fallback, guard, inversion, offload, schedulers
 from starrynight.painting.blending import Blend
 from starrynight.painting.canvas import Canvas, canvas_of
 from starrynight.painting.cpu import fast_attention, make_norms_fast
+from starrynight.painting.inversion import Placement
+from starrynight.painting.loaded import fitted, float32_parameters, longest_tokenizer, stamps
 from starrynight.painting.preview import Preview, predicted_final
 from starrynight.painting.results import GeneratedImage, Refused, Step, of_pixels
 from starrynight.painting.variety import annealed, annealing_of
 from starrynight.progress import OnProgress
-from starrynight.prompt_syntax import Words, drawn_of
+from starrynight.prompt_syntax import drawn_of
 from starrynight.request import PaintRequest
 from starrynight.verdict import Verdict
 
@@ -64,13 +63,13 @@ class Painter:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
         self.arrangement, self.denoiser = arrangement, denoiser(pipeline)
         self.preview = Preview(pipeline)
-        self._serves, self._on_folding, self._files = serves, on_folding, _stamps(model)
+        self._serves, self._on_folding, self._files = serves, on_folding, stamps(model)
         self.fits: tuple[Fit, ...] = ()  # how the LoRAs of the current request fit
         self._sample: calibrate.CalibrationSample | None = (
             None  # the current picture, if folds can be measured on it
         )
         parts = fallback.components_of(
-            pipeline, precision_plan.stores(device.type), partial(_float32_parameters, model, plan, pipeline)
+            pipeline, precision_plan.stores(device.type), partial(float32_parameters, model, plan, pipeline)
         )
         for part in parts.values():
             part.stored = next((choice.stored for choice in plan if choice.component == part.name), "")
@@ -129,7 +128,7 @@ class Painter:
 
     def serves(self, request: PaintRequest, device: str | None = None, attention: str = "native") -> bool:
         """Whether ``ready`` would load the same model in the same way for the request: a file may have been replaced."""
-        return self._serves == _key(request, device, attention) and self._files == _stamps(self.model)
+        return self._serves == _key(request, device, attention) and self._files == stamps(self.model)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -145,7 +144,7 @@ class Painter:
             "fingerprint": self.model.fingerprint,
             "stored": {name: stored_format(files) for name, files in self.model.files.items() if files},
             "tensors": self.pipeline.ledgers.to_dict(),
-            **({"fitted": notes} if (notes := _fitted(self.model)) else {}),
+            **({"fitted": notes} if (notes := fitted(self.model)) else {}),
         } | (
             {"borrowed": dict.fromkeys(self.model.borrowed, self.model.lender)} if self.model.borrowed else {}
         )
@@ -155,7 +154,12 @@ class Painter:
         file lacks.
         """
         model = self.model
-        found = checking.warnings_for(request, model.spec, longest_tokenizer(self.pipeline))
+        places = [
+            partial(self._placed, self.pipeline, request, request.seed_of(k)) for k in range(request.count)
+        ]
+        words, notes = inversion.told(self.pipeline, places)
+        found = checking.warnings_for(request, model.spec, longest_tokenizer(self.pipeline), words)
+        found += [note for note in notes if note not in found]
         return [*found, complete.note(model.path, model.lender, model.borrowed)] if model.borrowed else found
 
     def paint(
@@ -261,13 +265,17 @@ class Painter:
         """``raised``: gets what ``on_step`` raises, which is no fault of the model's."""
         request, _ = pictures[0]
         seeds = [each.seed_of(index) for each, index in pictures]
-        read = [checking.words_of(each, self.model.spec, each.seed_of(index)) for each, index in pictures]
+        placed = [self._placed(pipeline, each, each.seed_of(index)) for each, index in pictures]
         calls = [
             self._call(pipeline, each, words, seed, canvas)
-            for (each, _), words, seed in zip(pictures, read, seeds, strict=True)
+            for (each, _), words, seed in zip(pictures, placed, seeds, strict=True)
         ]
         annealing = annealing_of(request, seeds[0], partial(_steps, pipeline))
-        words = calls[0][0] if len(pictures) == 1 else batching.arguments([call for call, _ in calls], read)
+        words = (
+            calls[0][0]
+            if len(pictures) == 1
+            else batching.arguments([call for call, _ in calls], [one.words for one in placed])
+        )
 
         def after_step(step: int, before: torch.Tensor, after: torch.Tensor, place: int | None) -> None:
             for k, (each, index) in enumerate(pictures if on_step is not None else ()):
@@ -293,11 +301,13 @@ class Painter:
             with self._noise(pipeline, request, seeds):
                 return batching.pixels_of(pipeline(**words, **source), self.guard)
 
-        self._sample = self._as_sample(request, words, seeds[0]) if len(pictures) == 1 else None
+        inverted = bool(placed[0].used)
+        self._sample = self._as_sample(request, words, seeds[0], inverted) if len(pictures) == 1 else None
         name = Text(self.model.spec.en, self.model.spec.zh)
         with (
             library_errors(self.model.path, raised),
-            emphasis.applied(pipeline, *read[0]),
+            inversion.applied(pipeline, placed[0]),
+            emphasis.applied(pipeline, *placed[0].texts),
             fast_attention(self.device, request.width * request.height),
             annealed(denoiser(pipeline), annealing, name),
         ):
@@ -308,15 +318,21 @@ class Painter:
                 pipeline,
                 index,
                 seed,
-                call,
+                one,
+                remarks,
                 pixels if canvas is None else canvas.over(pixels),
                 expected,
-                drawn_of(*words),
             )
-            for (_, index), seed, call, words, pixels in zip(
-                pictures, seeds, calls, read, images, strict=True
+            for (_, index), seed, one, (_, remarks), pixels in zip(
+                pictures, seeds, placed, calls, images, strict=True
             )
         ]
+
+    def _placed(self, pipeline: Any, request: PaintRequest, seed: int) -> Placement:
+        """What the model reads in the picture of ``seed``, with its textual inversions."""
+        spec = self.model.spec
+        read = checking.words_of(request, spec, seed)
+        return inversion.place(pipeline, read, checking.inversions_of(request, spec), spec.en)
 
     @staticmethod
     def _noise(pipeline: Any, request: PaintRequest, seeds: Sequence[int]) -> Float32Noise:
@@ -327,30 +343,32 @@ class Painter:
         return Float32Noise(generator(seeds[0], stream=1), quiet_networks(pipeline), other)
 
     def _generated(
-        self, pipeline: Any, index: int, seed: int, call: tuple[dict[str, Any], tuple[Text, ...]], pixels: np.ndarray,
-        expected: frozenset[str], wildcards: dict[str, Any] | None,
+        self, pipeline: Any, index: int, seed: int, placed: Placement, remarks: tuple[Text, ...], pixels: np.ndarray,
+        expected: frozenset[str],
     ) -> GeneratedImage:  # fmt: skip
-        words, remarks = call
+        prompt, negative = placed.words
+        taken = call_arguments(pipeline, prompt=prompt.text, negative_prompt=negative.text or None)
         return GeneratedImage(
-            pixels=pixels, index=index, seed=seed, prompt=words["prompt"],
-            negative_prompt=words.get("negative_prompt") or "", sampler=schedulers.name_of(pipeline.scheduler),
-            verdict=of_pixels(self.guard.verdict(expected, remarks), pixels), wildcards=wildcards,
+            pixels=pixels, index=index, seed=seed, prompt=taken["prompt"],
+            negative_prompt=taken.get("negative_prompt", ""), sampler=schedulers.name_of(pipeline.scheduler),
+            verdict=of_pixels(self.guard.verdict(expected, remarks), pixels), wildcards=drawn_of(prompt, negative),
+            embeddings=placed.used,
         )  # fmt: skip
 
     def _call(
         self,
         pipeline: Any,
         request: PaintRequest,
-        read: tuple[Words, Words],
+        placed: Placement,
         seed: int,
         canvas: Canvas | None,
     ) -> tuple[dict[str, Any], tuple[Text, ...]]:
         """The pipeline's arguments for one picture but its generator, and remarks for its recipe."""
         image = canvas.picture if canvas else None
         remarks = canvas.remarks if canvas else ()
-        prompt, negative = read
         trained = checking.notes_on_training(request, self.model.spec, seed)
-        remarks += (*prompt.notes, *negative.notes, *trained)
+        remarks += (*placed.words[0].notes, *placed.words[1].notes, *trained)
+        prompt, negative = placed.texts
         words = call_arguments(
             pipeline,
             prompt=prompt.text,
@@ -364,6 +382,7 @@ class Painter:
             output_type="pt",
             image=image,
             strength=None if image is None else request.strength,
+            **inversion.arguments_of_others(pipeline, placed),
         )
         return words, remarks
 
@@ -384,10 +403,12 @@ class Painter:
     # -- folds that a broken picture replans -------------------------------------------------------------------------
 
     def _as_sample(
-        self, request: PaintRequest, words: dict[str, Any], seed: int
+        self, request: PaintRequest, words: dict[str, Any], seed: int, inverted: bool
     ) -> calibrate.CalibrationSample | None:
-        """The picture as a calibration sample; None for img2img, under a LoRA and with variety, which calibration cannot repeat."""
-        if request.loras or request.init_image is not None or request.variety:
+        """The picture as a calibration sample; None for img2img, under a LoRA, with a textual inversion and with variety, which
+        calibration cannot repeat.
+        """
+        if request.loras or request.init_image is not None or request.variety or inverted:
             return None
         return calibrate.CalibrationSample(
             words["prompt"], request.width, request.height, request.steps, request.guidance, seed,
@@ -412,49 +433,10 @@ class Painter:
         return difference, {name: tensor for name, tensor, _ in named_tensors(fresh)}
 
 
-def _fitted(model: LocalModel) -> dict[str, dict[str, Any]]:
-    """Component → what ``starry fit`` noted in its file."""
-    return {
-        name: file.fitted.to_dict() for name, files in model.files.items() for file in files if file.fitted
-    }
-
-
 def _key(request: PaintRequest, device: str | None, attention: str) -> tuple[Any, ...]:
     return (request.model, request.prediction, request.precision, request.keep_packed, device, attention)
-
-
-def _stamps(model: LocalModel) -> tuple[tuple[str, int, int], ...]:
-    """Path, time of change and size of the files that a model was loaded from, those that are there."""
-    weights = {Path(file.path) for files in model.files.values() for file in files}
-    names = weights | set(model.parts.values()) | set(model.folder.glob("**/*.json"))
-    found = []
-    for path in sorted(names):
-        with suppress(OSError):
-            state = path.stat()
-            found.append((str(path), state.st_mtime_ns, state.st_size))
-    return tuple(found)
-
-
-def longest_tokenizer(pipeline: Any) -> Any:
-    """The tokenizer of the encoder that reads furthest: families with CLIP and T5 name T5's last. None without one."""
-    found = (getattr(pipeline, name, None) for name in ("tokenizer_3", "tokenizer_2", "tokenizer"))
-    return next((tokenizer for tokenizer in found if tokenizer is not None), None)
 
 
 def _steps(pipeline: Any) -> int:
     """How many steps this picture takes: img2img takes fewer than were asked for, some schedulers more."""
     return int(getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps))
-
-
-def _float32_parameters(model: LocalModel, plan: PrecisionPlan, pipeline: Any) -> dict[str, torch.Tensor]:
-    """Every parameter in the model's files, in float32, by component and name, with what LoRAs are merged into it."""
-    exact = PrecisionPlan(
-        tuple(replace(choice, format="float32", emulated=False, kept=False) for choice in plan)
-    )
-    found = {
-        f"{name}.{key}": tensor
-        for name, part in networks(load(model, exact)).items()
-        for key, tensor in part.state_dict().items()
-    }
-    add_merges(pipeline, found)
-    return found

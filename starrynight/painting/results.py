@@ -23,6 +23,7 @@ class GeneratedImage:
     """A finished image: ``pixels`` float32 [H, W, 3] in 0..1; ``prompt`` as the model read it, style included.
 
     ``verdict`` is the guard's: "hang", "unchecked" if it could not see every stage, or "uniform" (``of_pixels``).
+    ``embeddings``: the textual inversions that were applied, for the recipe.
     """
 
     pixels: np.ndarray
@@ -33,6 +34,7 @@ class GeneratedImage:
     sampler: str
     verdict: Verdict = field(default_factory=Verdict)
     wildcards: dict[str, Any] | None = None  # prompt_syntax.drawn_of
+    embeddings: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
