@@ -3,7 +3,7 @@
     python benchmarks/fit.py [prompts] [side] [file.json] [curve.svg]
 
 Sensitivities come from STARRY_HOME/cache, or are measured first (minutes). Every picture's error is stored there too, so a
-run that was killed goes on. "sought" is the programme's own choice where a uniform type was taken instead. Printed: bits a weight, predicted PSNR, and the mean and the worst of the held-out pictures.
+run that was killed goes on. Printed: bits a weight, predicted PSNR, and the mean and the worst of the held-out pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from starrynight.fitting import curve, formats, layout, measure, programme, table
+from starrynight.fitting import curve, formats, layout, measure, table
 from starrynight.fitting.fit import CurvePoint
 from starrynight.folding import calibrate
 from starrynight.folding.cache import CalibrationSample
@@ -37,7 +37,7 @@ PROMPTS = (
     "rolling hills with a windmill, van gogh style",
     "秋天的枫林与瀑布，浮世绘",
 )
-BITS = (6.5, 8.5, 5.5, 5.0, 8.0, 4.2)
+BITS = (6.5, 4.2, 5.5, 8.0, 5.0, 8.5)
 
 
 def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: Path | None = None) -> None:
@@ -45,7 +45,8 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: P
     pipeline = load(model, calibrate.uniform(model, "float32"))
     subject = measure.Subject(model, pipeline, layout.of_model(model, pipeline), {})
     meter, path = measure.meter(subject), table.path_of(model)
-    found = table.stored(path) or measure.empty_table(subject, meter.how)
+    before = table.stored(path)
+    found = measure.weighed(subject, before) if before else measure.empty_table(subject, meter.how)
     count = len(measure.measurements(found.signature))
     measure.measure(subject, meter, found, path, ProgressCounter(None, count))
     judge = measure.Judge(
@@ -59,11 +60,8 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: P
     series = {name: (each, found.predicted(each, by_others=True)) for name, each in known.items()}
     same = (formats.HAND, "Q6_K", "Q4_0")  # at their bytes, too
     for bits in dict.fromkeys([*(found.bits(known[name]) for name in same), *BITS]):
-        budget = int(weights * bits / 8)
-        series[f"fit {bits:.2f}"] = found.best(budget)
-        sought = {layer: option.kind for layer, option in programme.choose(found.options(), budget).items()}
-        if sought != series[f"fit {bits:.2f}"][0]:
-            series[f"sought {bits:.2f}"] = (sought, found.predicted(sought) - table.SOUGHT_DB)
+        series[f"fit {bits:.2f}"] = found.best(int(weights * bits / 8))
+    series["fit 8.00 INT8"] = found.best(int(weights * 8.0 / 8), "folder")
     points: list[CurvePoint] = []
     for name, (assigned, predicted) in series.items():
         how = measure.published if name in known else measure.rounded
@@ -77,8 +75,7 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: P
         title = Text("Firefly: the fit and the usual formats", "萤火：适配与常用格式")
         note = Text(f"{prompts} held-out prompts at {side}×{side}, PSNR against float32",
                     f"{prompts} 条未参与测量的提示词，{side}×{side}，与 float32 相比的 PSNR")  # fmt: skip
-        shown = [point for point in points if not point.name.startswith("sought")]
-        drawing.write_text(curve.draw(shown, title, note, lambda en, zh: en), "utf-8")
+        drawing.write_text(curve.draw(points, title, note, lambda en, zh: en), "utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import odd_modules  # noqa: F401  (enters its modules into the tables of adversaries)
+import strange_modules  # noqa: F401  (so does it)
 import torch
+import wrapped_modules  # noqa: F401  (and this one)
 from adversaries import CALIBRATION, HELD_OUT, MIDDLES, MODELS, WIDTH, Net, call, middle_net, spared
 from torch import Tensor, nn
 
@@ -73,13 +75,18 @@ def verdict(make: Make, run: Run = call, draws: int = 2) -> Verdict:
             continue
         folds = max(folds, len(plan.parameters))
         results = [numbers(run(folded, seed)) for seed in HELD_OUT]
-        error = max(float((a - b).norm() / b.norm()) for a, b in zip(results, reference, strict=True))
+        error = max(distance(a, b) for a, b in zip(results, reference, strict=True))
         if not error <= UNCHANGED:
             return Verdict("changed", folds, f"{error:.1e}: {dict(plan.parameters)} {dict(plan.epsilons)}")
         step = stepped(make, run, plan) if plan.parameters else None
         if step is not None and not step.exact:
             return Verdict("changed", folds, f"the traced step: {step}")
     return Verdict("same", folds)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """‖a − b‖ / ‖b‖; 0 for equal ones, also where both are zero."""
+    return 0.0 if torch.equal(a, b) else float((a - b).norm() / b.norm())
 
 
 def stepped(make: Make, run: Run, plan: FoldPlan) -> StepComparison:

@@ -23,7 +23,8 @@ from starrynight.numerics.step import compare_step
 
 # Every eighth, and those that once changed or were not traced.
 ONCE = ("eps_compared", "vmap_linear", "nested", "sparse", "mkldnn", "scripted_child", "untaken_parameter", "untaken_parameter_list", "untaken_method", "compiled_child",
-        "pad_circular", "buffer_replaced", "cached_once", "ensemble_by_vmap", "masked_as_for_cudnn")  # fmt: skip
+        "mine_relu", "mine_mul", "mine_cat", "mine_clone", "mine_mean", "mine_add", "mine_isnan", "mine_zeros", "set_by_storage",
+        "written_in_a_thread", "copied_whole", "copied_layer", "conditional", "pad_circular", "buffer_replaced", "cached_once", "ensemble_by_vmap", "masked_as_for_cudnn")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES[::8], *ONCE}))

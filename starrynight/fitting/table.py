@@ -31,6 +31,10 @@ POWERS = (0.5, 2.0)
 # dB by which the programme's own choice is predicted too kindly, because it seeks what looks insensitive: up to 1.8 dB for
 # fits of 4.2 to 8.5 bits, never for uniform types (docs/fit.md, benchmarks/fit.py).
 SOUGHT_DB = 1.9
+# A layer counts as at least this share of the median sensitivity. What looks much less sensitive on a few prompts is what the
+# programme would spend least on, and on another prompt it need not be so: layers that read the words matter for few prompts and
+# then much (docs/fit.md).
+LEAST_SHARE = 0.5
 
 
 @dataclass
@@ -72,8 +76,22 @@ class Sensitivity:
             return self.published_scale * self.measured(layer, self.published[layer][kind])
         return self.scale * self.measured(layer, self.weights[layer][kind])
 
+    @property
+    def least(self) -> float:
+        """The error of what was measured that an error of any layer's weights counts for, per error of the weights."""
+        each = [
+            min((self.weights[layer][kind], error) for kind, error in errors.items())
+            for layer, errors in self.errors.items()
+            if errors
+        ]
+        rates = sorted(error / weight for weight, error in each if weight > 0)
+        return LEAST_SHARE * rates[len(rates) // 2] if rates else 0.0
+
     def measured(self, layer: str, weight: float) -> float:
-        """The error of what was measured, for this error of the layer's weights."""
+        """The error of what was measured, for this error of the layer's weights; at least as ``least`` says."""
+        return max(self._between(layer, weight), self.least * weight) if self.errors.get(layer) else 0.0
+
+    def _between(self, layer: str, weight: float) -> float:
         known = sorted(
             (self.weights[layer][kind], error) for kind, error in self.errors.get(layer, {}).items()
         )

@@ -82,6 +82,7 @@ def _is_same(func: Any, tensor: Tensor, result: Tensor) -> bool:
 def _effective(tensor: Tensor, number: float, parameter: Tensor) -> EffectiveWeight:
     made = tensor.as_subclass(EffectiveWeight)
     made.number, made.parameter = number, parameter
+    made._is_param = tensor is parameter  # for ``isinstance``, as ``nn.Module.get_parameter`` asks
     return made
 
 
@@ -108,20 +109,30 @@ def effective_weights(modules: Modules) -> dict[str, float]:
 
 
 @contextmanager
-def reading_past_attributes(seen: Callable[[Tensor], None]) -> Iterator[None]:
-    """Call ``seen(parameter)`` for each that ``named_parameters`` or ``parameters`` gives: it is no effective weight."""
-    original = nn.Module.named_parameters
+def reading_parameters(
+    by_attribute: Callable[[Tensor], None], seen: Callable[[Tensor], None]
+) -> Iterator[None]:
+    """Call ``by_attribute(parameter)`` for each that is read as a module's attribute, which a fold may change into an effective
+    weight, and ``seen(parameter)`` for each that ``named_parameters`` or ``parameters`` gives.
+    """
+    original, attribute = nn.Module.named_parameters, nn.Module.__getattr__
+
+    def read(self: nn.Module, name: str) -> Any:
+        found = attribute(self, name)
+        if isinstance(found, nn.Parameter):
+            by_attribute(found)
+        return found
 
     def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in original(self, *args, **kwargs):
             seen(parameter)
             yield name, parameter
 
-    nn.Module.named_parameters = watched  # type: ignore[method-assign]
+    nn.Module.named_parameters, nn.Module.__getattr__ = watched, read  # type: ignore[method-assign]
     try:
         yield
     finally:
-        nn.Module.named_parameters = original  # type: ignore[method-assign]
+        nn.Module.named_parameters, nn.Module.__getattr__ = original, attribute  # type: ignore[method-assign]
 
 
 @lru_cache(None)

@@ -54,16 +54,19 @@ def watching(
 ) -> Iterator[None]:
     """Call ``enter(name, module, inputs)`` and ``leave(name, module, output)`` around every module's forward.
 
-    After an exception ``leave`` is called as well, with None as the output.
+    After an exception ``leave`` is called as well, with None as the output. A copy that is made meanwhile, with its hooks, is
+    another module and has no name.
     """
     handles = []
     names = {module: name for name, module in named_modules(modules)}
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        enter(names[module], module, (args, kwargs))
+        if module in names:
+            enter(names[module], module, (args, kwargs))
 
     def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        leave(names[module], module, output)
+        if module in names:
+            leave(names[module], module, output)
 
     for module in names:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))

@@ -68,10 +68,12 @@ class Call:
         self.ledger, self.known = ledger, known
         self.outputs: list[Tensor] = []
         self.place: tuple = ()
-        name = func._schema.name.split("::")[1]
+        space, name = func._schema.name.split("::")
         self.inplace = func._schema.is_mutable and name.endswith("_")
         self.out_variant = func._schema.is_mutable and not self.inplace
         self.op = name.removesuffix("_") if self.inplace else name
+        if space != "aten":  # another library's op of that name computes something else
+            self.op = f"{space}::{self.op}"
         names = [argument.name for argument in func._schema.arguments]
         self.arguments = dict(zip(names, args, strict=False)) | kwargs
         self.written = args[0] if args else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -14,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from starrynight.numerics.modules import Modules, named_modules, own_tensors
+from starrynight.numerics.modules import Modules, named_modules, own_tensors, tensors_in
 from starrynight.numerics.rules import MASK, MASKS
 
 # The low quantile is taken from this many elements of a tensor; values below it may become subnormal in
@@ -117,13 +119,20 @@ def untaken_branches(
     return found
 
 
+def asks_its_class(module: nn.Module) -> bool:
+    """Whether a ``forward`` names ``type`` or ``__class__``; effective weights give a module a class of its own."""
+    return bool(own_tensors(module)) and bool({"type", "__class__"} & _names_in_forward(module, of_torch=False))  # fmt: skip
+
+
 def _stored(module: nn.Module) -> list[tuple[str, Tensor]]:
     own = own_tensors(module).items()
     return [(name, tensor) for name, tensor in own if name not in module._non_persistent_buffers_set]
 
 
-def _names_in_forward(module: nn.Module) -> set[str]:
-    """Every name and text in the code of ``forward`` and of the functions that it names, on the object or beside it."""
+def _names_in_forward(module: nn.Module, of_torch: bool = True) -> set[str]:
+    """Every name and text in the code of ``forward`` and of the functions that it names, on the object or beside it; of
+    torch's functions too if ``of_torch``.
+    """
     names: set[str] = set()
     waiting: list[Any] = [getattr(type(module), "forward", None), vars(module).get("forward")]
     seen: set[int] = set()
@@ -132,6 +141,8 @@ def _names_in_forward(module: nn.Module) -> set[str]:
         while hasattr(function, "__wrapped__") or hasattr(function, "__func__"):
             function = getattr(function, "__wrapped__", None) or function.__func__
         if not isinstance(function, FunctionType) or id(function) in seen:
+            continue
+        if not of_torch and (function.__module__ or "").startswith("torch."):
             continue
         seen.add(id(function))
         for word in _words(function.__code__):
@@ -179,6 +190,46 @@ def reading_without_ops(seen: Callable[[Tensor], None]) -> Iterator[None]:
                 delattr(Tensor, name)
             else:
                 setattr(Tensor, name, original)
+
+
+class _Elsewhere(TorchDispatchMode):
+    """Calls ``seen(op)`` for each op of a thread on a tensor that ``knows`` recognises, until ``ended``."""
+
+    def __init__(self, knows: Callable[[Tensor], bool], seen: Callable[[str], None]) -> None:
+        super().__init__()
+        self.knows, self.seen, self.ended = knows, seen, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if not self.ended and any(map(self.knows, tensors_in((args, kwargs)))):
+            self.seen(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def watching_threads(knows: Callable[[Tensor], bool], seen: Callable[[str], None]) -> Iterator[None]:
+    """Call ``seen(op)`` where a thread that starts meanwhile runs an op on a tensor that ``knows`` recognises. A dispatch mode is
+    of one thread, so a trace sees none of these ops.
+    """
+    start, modes = threading.Thread.start, list[_Elsewhere]()
+
+    def start_watched(thread: threading.Thread) -> None:
+        run = thread.run
+
+        def watched() -> None:
+            with _Elsewhere(knows, seen) as own:
+                modes.append(own)
+                run()
+
+        thread.run = watched  # type: ignore[method-assign]
+        start(thread)
+
+    threading.Thread.start = start_watched  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        for each in modes:
+            each.ended = True  # a pool's thread lives on
 
 
 @contextmanager

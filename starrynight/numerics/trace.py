@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from starrynight.errors import Unfit
 from starrynight.numerics import rules
 from starrynight.numerics.dtypes import HALVES
-from starrynight.numerics.effective import reading_past_attributes
+from starrynight.numerics.effective import reading_parameters
 from starrynight.numerics.emulate import is_view
 from starrynight.numerics.epsilons import WatchedEpsilons
 from starrynight.numerics.exponents import PINNED, Exponents
@@ -33,6 +34,7 @@ from starrynight.numerics.modules import (
     Modules,
     join,
     memory_groups,
+    named_modules,
     named_tensors,
     own_tensors,
     refuse_scripts,
@@ -43,6 +45,7 @@ from starrynight.numerics.modules import (
 from starrynight.numerics.rules import Call
 from starrynight.numerics.storages import (
     Storages,
+    asks_its_class,
     every_op_seen,
     has_storage,
     idle_modules,
@@ -50,6 +53,7 @@ from starrynight.numerics.storages import (
     peak_and_quantile,
     reading_without_ops,
     untaken_branches,
+    watching_threads,
 )
 
 
@@ -71,18 +75,23 @@ def trace_modules(modules: Modules, run: Callable[[], object], into: Trace | Non
 
 @dataclass
 class _Frame:
-    """A running module. ``key`` identifies the call in the program; the counters number its ops and children."""
+    """A running module. ``key`` identifies the call in the program; the counters number its ops and children. ``attributes``:
+    exponents of the parameters that were read as attributes meanwhile.
+    """
 
     module: nn.Module
     name: str
     key: int
     inputs: set[int]
+    attributes: set[int] = field(default_factory=set)
     ops: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
 
 
 class Tracer(TorchDispatchMode):
     """The dispatch mode behind ``trace_modules``."""
+
+    supports_higher_order_operators = True  # to refuse them by name
 
     def __init__(self, modules: Modules, into: Trace | None = None) -> None:
         super().__init__()
@@ -97,6 +106,7 @@ class Tracer(TorchDispatchMode):
         self._summable: set[str] = set()
         self._frames: list[_Frame] = []
         self._composite: dict[Any, bool] = {}
+        self._elsewhere: list[str] = []  # ops that other threads ran on what this trace knows
 
     # -- modules ---------------------------------------------------------------------------------------------------
 
@@ -110,18 +120,22 @@ class Tracer(TorchDispatchMode):
             watching(self._modules, self._enter_module, self._leave_module),
             self._epsilons.watched(),
             reading_without_ops(lambda tensor: self.trace.exponents.pin(self._exponent(tensor))),
-            reading_past_attributes(self._note_passed),
+            reading_parameters(self._note_attribute, self._note_passed),
+            watching_threads(lambda t: self._storages.get(t) is not None, self._elsewhere.append),
         ):
             yield
+        if self._elsewhere:
+            raise _untraceable(self._elsewhere[0], "in another thread", "在另一线程中")
         self.trace.idle = idle_modules(self._modules, self.trace.inputs, self._is_used)
         self.trace.branches = untaken_branches(self._modules, self.trace.inputs, self._is_used)
         self._measure_sums()
 
     def _add_parameters(self) -> None:
         """Give every parameter and buffer an exponent, the same to all that lie in one piece of memory."""
+        asking = {name for name, module in named_modules(self._modules) if asks_its_class(module)}
         for group in memory_groups((name, tensor) for name, tensor, _ in named_tensors(self._modules)):
             if isinstance(group[0][1], nn.Parameter) and len({id(tensor) for _, tensor in group}) == 1:
-                self._summable |= {name for name, _ in group}
+                self._summable |= {name for name, _ in group if name.rpartition(".")[0] not in asking}
             self.trace.exponents.same(*(self._parameter_exponent(name, tensor) for name, tensor in group))
         for name, tensor, kept in named_tensors(self._modules):
             if name not in self.trace.parameters:
@@ -223,6 +237,8 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            raise _untraceable(func.name(), "with whole functions as arguments", "以函数为参数")
         if self._is_composite(func):  # inference mode does not decompose such ops before dispatch
             with self:
                 return func.decompose(*args, **kwargs)
@@ -300,6 +316,10 @@ class Tracer(TorchDispatchMode):
         if not call.outputs:
             return
         site = self.trace.sites.setdefault(call.place, Site(frame.name, call.op))
+        if (before := self._storages.get(call.outputs[0])) is not None:
+            self.trace.exponents.same(
+                before, exponent
+            )  # it is memory that others hold, such as after ``set_``
         site.exponents.add(exponent)
         peak = self._measure(site, call.outputs[0])
         self._storages.put(call.outputs[0], exponent, peak)
@@ -316,6 +336,10 @@ class Tracer(TorchDispatchMode):
             return
         for exponent in self._read:
             self._note_read(exponent, 0.0)
+
+    def _note_attribute(self, parameter: Tensor) -> None:
+        if self._frames and (exponent := self._stored.get(parameter)) is not None:
+            self._frames[-1].attributes.add(exponent)
 
     def _note_passed(self, parameter: Tensor) -> None:
         """A parameter that a forward gets from an iterator is the stored one, whatever the module's attribute shows."""
@@ -380,8 +404,8 @@ class Tracer(TorchDispatchMode):
 
     def adds_to_parameter(self, tensor: Tensor, number: float) -> bool:
         exponent = self._stored.get(tensor)
-        if exponent is None:
-            return False
+        if exponent is None or exponent not in self._frames[-1].attributes:
+            return False  # read past the attribute, which alone a fold can change
         self._read.discard(exponent)
         self._note_read(exponent, number)
         return True
@@ -391,6 +415,13 @@ class Tracer(TorchDispatchMode):
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------
+
+
+def _untraceable(op: str, en: str, zh: str) -> Unfit:
+    return Unfit(
+        f"The model runs {op} {en}, which a trace cannot follow, so the model is not folded; use bfloat16.",
+        f"该模型{zh}运行 {op}，无法追踪，因此不折叠；请使用 bfloat16。",
+    )
 
 
 def _is_real(tensor: Tensor) -> bool:
