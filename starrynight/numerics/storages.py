@@ -212,16 +212,16 @@ def watching_threads(knows: Callable[[Tensor], bool], seen: Callable[[str], None
     """
     start, modes = threading.Thread.start, list[_Elsewhere]()
 
-    def start_watched(thread: threading.Thread) -> None:
-        run = thread.run
+    def start_watched(self: threading.Thread) -> None:
+        run = self.run
 
         def watched() -> None:
             with _Elsewhere(knows, seen) as own:
                 modes.append(own)
                 run()
 
-        thread.run = watched  # type: ignore[method-assign]
-        start(thread)
+        self.run = watched  # type: ignore[method-assign]
+        start(self)
 
     threading.Thread.start = start_watched  # type: ignore[method-assign]
     try:
