@@ -12,7 +12,7 @@ TOOLS  := exiftool:libimage-exiftool-perl chromium:chromium chromium:fonts-noto-
 # The prompt reaches the shell through the environment, unexpanded, so that quotes and $$ in a line of poetry stay text.
 override export PROMPT := $(value PROMPT)
 
-.PHONY: paint open serve lab test wheel prove check audit hashes format tools clean
+.PHONY: paint open serve lab test wheel prove bench check audit hashes format tools clean
 
 paint: $(BIN)/.painting
 	@$(BIN)/starry paint "$$PROMPT"
@@ -42,6 +42,10 @@ wheel: $(BIN)/.testing
 prove: $(BIN)/.testing
 	@$(BIN)/python benchmarks/numerics_adversaries.py
 	@$(BIN)/python benchmarks/numerics_twin.py --out proof.jsonl
+
+# Half an hour on a machine that does nothing else: whole pictures and their parts beside plain diffusers (docs/speed.md).
+bench: $(BIN)/.testing
+	@$(BIN)/python benchmarks/bench.py --out speed.json
 
 check: $(BIN)/.testing
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -62,7 +62,7 @@ SCALES: dict[str, dict[str, Any]] = {
     "tiny": {
         "transformer": {"in_channels": 4, "dim": 32, "n_layers": 4, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2,
                         "cap_feat_dim": 16, "axes_dims": [4, 6, 6], "axes_lens": [256, 32, 32]},
-        "text_encoder": {"vocab_size": 1600, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "text_encoder": {"vocab_size": 8192, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
                          "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8},
         "vae": {"block_out_channels": (8, 16), "layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 4,
                 "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2},

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DiffusionPipeline
 from diffusers.models.normalization import RMSNorm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from starrynight.painting import cpu, painter
+from starrynight.painting.encoding import unpadded
 from starrynight.request import PaintRequest
 
 CPU = torch.device("cpu")
@@ -144,6 +146,32 @@ def test_a_norm_rounds_once() -> None:
     fresh = RMSNorm(384, 1e-5)
     fresh.load_state_dict(norm.state_dict())
     assert torch.equal(norm(given.float()), fresh(given.float()))  # other formats as before
+
+
+@torch.no_grad()
+def test_a_prompt_is_encoded_at_its_own_length_and_alike() -> None:
+    from starrynight.models.catalogue import SHIPPED
+
+    pipeline = DiffusionPipeline.from_pretrained(SHIPPED, dtype=torch.float32, local_files_only=True)
+    own, seen = pipeline.tokenizer, []
+    hook = pipeline.text_encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+
+    def encoded(*prompts: str) -> list[torch.Tensor]:
+        return pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=128
+        )[0]
+
+    padded = encoded("星夜下的村庄", "a lighthouse above the sea, with waves")
+    with unpadded(pipeline):
+        found = encoded("星夜下的村庄", "a lighthouse above the sea, with waves")
+    hook.remove()
+    assert pipeline.tokenizer is own
+    assert seen[0] == 128 > seen[1]
+    for one, other in zip(padded, found, strict=True):
+        assert one.shape == other.shape
+        assert error(other, one.double()) < 1e-10
 
 
 def test_a_picture_is_not_further_from_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from starrynight.painting import batching, checking, emphasis, fallback, guard, 
 from starrynight.painting.blending import Blend
 from starrynight.painting.canvas import Canvas, canvas_of
 from starrynight.painting.cpu import fast_attention, make_norms_fast
+from starrynight.painting.encoding import unpadded
 from starrynight.painting.inversion import Placement
 from starrynight.painting.loaded import fitted, float32_parameters, longest_tokenizer, stamps
 from starrynight.painting.preview import Preview, predicted_final
@@ -309,6 +310,7 @@ class Painter:
             inversion.applied(pipeline, placed[0]),
             emphasis.applied(pipeline, *placed[0].texts),
             fast_attention(self.device, request.width * request.height),
+            unpadded(pipeline),
             annealed(denoiser(pipeline), annealing, name),
         ):
             images = self.guard.watch(paint)
