@@ -78,7 +78,7 @@ class Server:
             content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             content = None
-        text = clean(_THOUGHTS.sub("", content)) if isinstance(content, str) else ""
+        text = whole(_THOUGHTS.sub("", content)) if isinstance(content, str) else ""
         if not text:
             raise self.client.failed("sent no text", "没有发来文字")
         return text
@@ -219,9 +219,14 @@ def spoken(content: str) -> tuple[str, str | None]:
     """The words and the language in what a speech model wrote, "language Chinese<asr_text>你好" or the words alone."""
     content = _THOUGHTS.sub("", content)
     named = _HEARD.match(content)
-    words = content[named.end() :] if named else content.removeprefix("<asr_text>")
+    words = re.sub("^(<asr_text>)+", "", content[named.end() :] if named else content)
     language = named["language"] if named else ""
-    return clean(words), language if language and language.lower() != "none" else None
+    return whole(words), language if language and language.lower() != "none" else None
+
+
+def whole(written: str) -> str:
+    """``written`` without control characters, and without a last character of which the limit of tokens left only a part."""
+    return clean(written).rstrip("\ufffd").rstrip()
 
 
 def json_object(content: str) -> dict[str, Any] | None:

