@@ -172,7 +172,7 @@ class MissingPackage(StarryError):
 
 
 class NoSense(StarryError):
-    exit_code, status = 4, 503
+    exit_code, status, final = 4, 503, True
 
 
 class StorageError(StarryError):

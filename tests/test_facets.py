@@ -265,6 +265,7 @@ def test_the_command_prints_json_with_code_points() -> None:
     assert found == {
         "text": "🌙 a fox",
         "facets": [{"kind": "thing", "text": "a fox", "start": 2, "end": 7, "value": "fox"}],
+        "by": "lexicon",
     }
 
 

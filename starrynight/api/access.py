@@ -40,7 +40,7 @@ HEADERS = (
     ("referrer-policy", "no-referrer"),
     ("x-frame-options", "DENY"),
 )
-API_PATHS = ("/api/", "/v1/", "/sdapi/", "/healthz", "/readyz", "/metrics")
+API_PATHS = ("/api/", "/v1/", "/sdapi/", "/healthz", "/readyz", "/metrics", "/facets")
 PROBES = ("/healthz", "/readyz")  # asked by process managers, which send no key; they tell nothing but "ok"
 API_POLICY = "default-src 'none'"
 # Pages load nothing from other sites. Streamlit needs unsafe-eval, because it builds pages by evaluating

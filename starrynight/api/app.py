@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starrynight import __version__, validation_messages
 from starrynight.api import (
     a1111,
+    chat,
     error_response,
     exhibition,
     inspect,
@@ -30,6 +31,8 @@ from starrynight.api import (
     pictures,
     schema,
     schema_families,
+    schema_senses,
+    senses,
 )
 from starrynight.api import annotations as annotation_routes
 from starrynight.api.bodies import Route
@@ -70,12 +73,16 @@ def create_app(
         annotation_routes.router,
         exhibition.router,
         pictures.router,
+        senses.about,
         health_routes,
     ):
         app.include_router(router, prefix="/api", max_body_size=MAX_BODY)
     app.include_router(probes)
     app.include_router(openai.router, prefix=OPENAI.rstrip("/"), max_body_size=MAX_BODY)
     app.include_router(inspect.router, prefix=OPENAI.rstrip("/"))
+    app.include_router(chat.router, prefix=OPENAI.rstrip("/"))
+    app.include_router(senses.router, prefix=OPENAI.rstrip("/"))
+    app.include_router(senses.facet_routes, max_body_size=MAX_BODY)
     app.include_router(a1111.router, prefix=f"{A1111}v1", max_body_size=MAX_BODY)
     for root in ROOTS:  # the pages behind the application would answer an unknown path with HTML
         app.add_api_route(f"{root}{{rest:path}}", _no_route, methods=METHODS, include_in_schema=False)
@@ -85,7 +92,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_unexpected)
-    schema.complete(app.openapi(), schema_families.components())
+    schema.complete(app.openapi(), schema_families.components() | schema_senses.components())
     return app
 
 

@@ -25,6 +25,7 @@ from starrynight.api.jobs import upload_place
 from starrynight.api.pools import DECODERS, FILES
 from starrynight.api.schema import answers, body_of, errors, event_of, ref
 from starrynight.api.submission import Studio, StudioDep, notes_on, sort_fields, stored_error
+from starrynight.api.values import choice, flag, whole
 from starrynight.errors import BadRequest, MissingField, StarryError, UnknownName, WrongSize
 from starrynight.i18n import Text
 from starrynight.jobs import validate
@@ -86,7 +87,7 @@ class _Asked:
                 "prompt is missing; describe the picture.", "缺少 prompt；请写下想画什么。", "prompt"
             )
         self.fields = {ours: found[theirs] for theirs, ours in OURS.items() if theirs in found}
-        self.fields["count"] = _whole("n", found.get("n", 1), 1, MOST)
+        self.fields["count"] = whole("n", found.get("n", 1), 1, MOST)
         self.auto = found.get("size", "auto") == "auto"
         if not self.auto:
             self.fields["width"], self.fields["height"] = _size(found["size"])
@@ -94,9 +95,9 @@ class _Asked:
             self.fields["loras"] = _loras(found["lora"])
         self._read_style()
         self.by_url = (
-            _choice("response_format", found.get("response_format", "b64_json"), ("b64_json", "url")) == "url"
+            choice("response_format", found.get("response_format", "b64_json"), ("b64_json", "url")) == "url"
         )
-        self.format = _choice("output_format", found.get("output_format", "png"), tuple(FORMATS))
+        self.format = choice("output_format", found.get("output_format", "png"), tuple(FORMATS))
         self.quality = self._read_compression(found.get("output_compression"))
         if found.get("background", "auto") not in ("auto", "opaque"):
             raise BadRequest(
@@ -107,8 +108,8 @@ class _Asked:
             raise BadRequest(
                 "mask is a file beside an image of /v1/images/edits.", "mask 是 /v1/images/edits 中随 image 一起发送的文件。", "mask"
             )  # fmt: skip
-        self.stream = _flag("stream", found.get("stream", False))
-        self.partials = _whole("partial_images", found.get("partial_images", 0), 0, MOST_PARTIALS)
+        self.stream = flag("stream", found.get("stream", False))
+        self.partials = whole("partial_images", found.get("partial_images", 0), 0, MOST_PARTIALS)
         if self.partials and not self.stream:
             self.notes.append(
                 Text("partial_images: only a stream has them", "partial_images：只有 stream 才有")
@@ -129,7 +130,7 @@ class _Asked:
     def _read_compression(self, given: object) -> int | None:
         if given is None:
             return None
-        quality = _whole("output_compression", given, 0, 100)
+        quality = whole("output_compression", given, 0, 100)
         if self.format == "png":
             self.notes.append(Text("output_compression: PNG is lossless", "output_compression：PNG 是无损的"))
             return None
@@ -238,32 +239,6 @@ def _read_text(name: str, text: str) -> Any:
         except (ValueError, RecursionError):
             return text
     return text
-
-
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise BadRequest(
-            f"{name} must be a whole number from {low} to {high}, not {excerpt(value)}.",
-            f"{name} 应当是 {low} 到 {high} 之间的整数，而不是 {excerpt(value)}。", name,
-        )  # fmt: skip
-    return value
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise BadRequest(
-            f"{name} must be true or false, not {excerpt(value)}.", f"{name} 应当是 true 或 false，而不是 {excerpt(value)}。", name
-        )  # fmt: skip
-    return value
-
-
-def _choice(name: str, value: object, known: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise BadRequest(
-            f"{name} is one of {', '.join(known)}, not {excerpt(value)}.",
-            f"{name} 可选：{'、'.join(known)}，而不是 {excerpt(value)}。", name,
-        )  # fmt: skip
-    return value
 
 
 def _size(value: object) -> tuple[int, int]:

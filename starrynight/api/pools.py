@@ -61,6 +61,7 @@ WRITERS = Pool("writers", threads=4, waiting=256, patience=5.0)
 FILES = Pool("files", threads=8, waiting=500, patience=10.0)
 DECODERS = Pool("decoders", threads=MAX_DECODERS, waiting=500, patience=30.0)
 UPSCALERS = Pool("upscalers", threads=1, waiting=4, patience=60.0)  # each takes every core for seconds
+SENSES = Pool("senses", threads=4, waiting=64, patience=60.0)  # a model at an address may take minutes
 POLLER = Pool("poller", threads=1, waiting=8, patience=30.0)
 
 

@@ -40,13 +40,23 @@ def facets(
         None, "--lang", help=t("Language of the kinds' names: zh or en.", "类别名称的语言：zh 或 en。")
     ),
 ) -> None:
-    from starrynight.senses import facets as sense
+    from starrynight.senses.facets import KINDS
+    from starrynight.senses.finding import find
 
     language = _language(lang)
     text = _checked(sys.stdin.read(MAX_TEXT + 1) if text == "-" else text)
-    found = sense.facets(text)
+    answer = find(text)
+    found = answer.spans
+    if answer.failed is not None:
+        failed = t(
+            f"{answer.failed.en} The lexicon finds them instead.",
+            f"{answer.failed.zh}改由词库来找。",
+            language,
+        )
+        print(f"! {failed}", file=sys.stderr)
     if as_json:
-        print(printed_json({"text": text, "facets": [asdict(span) for span in found]}))
+        spans = [asdict(span) for span in found]
+        print(printed_json({"text": text, "facets": spans, "by": answer.by}))
         return
     from rich.console import Console
 
@@ -54,7 +64,7 @@ def facets(
     if console.is_terminal:
         _coloured(console, text, found)
     for span in found:
-        name = sense.KINDS[span.kind].to(language)
+        name = KINDS[span.kind].to(language)
         console.print(f"{name}  {without_bidi(span.text)}  {span.value}", markup=False)
     if not found:
         print(t("No word of it is in the lexicon.", "词库里没有其中的词。", language), file=sys.stderr)

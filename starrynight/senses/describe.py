@@ -125,7 +125,7 @@ def alt(facts: Facts, language: str) -> str:
         for kind, name in (("hour", facts.hour), ("weather", facts.weather))
         if name and name not in facts.things and captions.PHRASES[kind][language][name]
     ]
-    style = _called("style", facts.style, language) if facts.style else ""
+    style = style_named(facts, language)
     if language == "zh":
         return "，".join(filter(None, (joined(list(dict.fromkeys(names)), language), *when, style)))
     text = ", ".join(filter(None, (joined(list(dict.fromkeys(names)), language), *when, style)))
@@ -164,6 +164,11 @@ _WRITERS = {"alt": alt, "caption": caption, "prompt": prompt}
 def named(things: Iterable[str], language: str) -> str:
     """Things as a sentence lists them."""
     return joined([_called("thing", name, language) for name in things], language)
+
+
+def style_named(facts: Facts, language: str) -> str:
+    """What the style is called; "" where none is said."""
+    return _called("style", facts.style, language) if facts.style else ""
 
 
 def joined(names: list[str], language: str) -> str:
