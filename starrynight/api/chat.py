@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import format_sse_event
@@ -24,12 +23,10 @@ from starrynight.api.schema import answers, body_of, errors, event_of, ref
 from starrynight.api.submission import sort_fields
 from starrynight.api.values import (
     MAX_BODY,
-    check_address,
     choice,
     flag,
     given,
     json_object,
-    pixels,
     text,
     whole,
 )
@@ -38,6 +35,7 @@ from starrynight.i18n import Text, is_chinese
 from starrynight.models.wording import HAN_RUN, tokens
 from starrynight.senses.describe import Description, style_named
 from starrynight.senses.eyes import Look, eyes
+from starrynight.senses.given import check_address, pixels
 from starrynight.text import excerpt
 
 router = APIRouter(route_class=Route)
@@ -223,7 +221,7 @@ async def chat(request: Request) -> Response:
     return JSONResponse({"object": "chat.completion", **head, "choices": choices, **extra})
 
 
-def _look(pictures: list[np.ndarray]) -> list[Look]:
+def _look(pictures: list[Any]) -> list[Look]:
     """What the eyes see. Raises NoSense where they are off."""
     opened = eyes()
     if opened is None:

@@ -6,12 +6,9 @@ The model is the one that the settings choose (docs/senses.md); answers say in `
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.datastructures import FormData, UploadFile
@@ -22,14 +19,14 @@ from starrynight.api.jobs import upload_place
 from starrynight.api.pools import DECODERS, SENSES
 from starrynight.api.schema import answers, body_of, errors, ref
 from starrynight.api.submission import sort_fields
-from starrynight.api.values import MAX_BODY, choice, flag, given, json_object, pixels, text, whole
+from starrynight.api.values import MAX_BODY, choice, flag, given, json_object, text, whole
 from starrynight.errors import BadRequest, MissingField, StarryError
 from starrynight.i18n import Text
 from starrynight.models.wording import tokens
 from starrynight.request import MAX_TEXT
 from starrynight.senses import choice as choices
-from starrynight.senses import embedding, finding, hearing, perceiver, ranking
-from starrynight.senses.describe import describe
+from starrynight.senses import embedding, finding, hearing, ranking
+from starrynight.senses import given as senses_given
 from starrynight.text import excerpt
 
 router = APIRouter(route_class=Route)
@@ -120,19 +117,20 @@ async def embeddings(request: Request) -> Response:
         notes += named_model(found.get("model"), (EMBEDDER,))
         form = choice("encoding_format", found.get("encoding_format", "float"), ("float", "base64"))
         inputs = _inputs(given(dict(found), "input"))
-        pictures = {
-            at: await DECODERS.run(pixels, name, url) for at, (kind, name, url) in inputs.items() if kind == "image"
-        }  # fmt: skip
-    made = await SENSES.run(_embedded, inputs, pictures)
+        entries = [
+            value if kind == "text" else await DECODERS.run(senses_given.pixels, name, value)
+            for kind, name, value in inputs
+        ]
+    made = await SENSES.run(senses_given.embed, entries)
     if "dimensions" in found and found["dimensions"] != made.vectors.shape[1]:
         raise BadRequest(
             f"dimensions is {excerpt(found['dimensions'])}; vectors here have {made.vectors.shape[1]}, leave it out.",
             f"dimensions 是 {excerpt(found['dimensions'])}；这里的向量是 {made.vectors.shape[1]} 维，请不要写。", "dimensions",
         )  # fmt: skip
     notes += [made.failed] if made.failed is not None else []
-    vectors = await DECODERS.run(_written, made.vectors, form)
+    vectors = await DECODERS.run(senses_given.written, made.vectors, form)
     rows = [{"object": "embedding", "index": at, "embedding": one} for at, one in enumerate(vectors)]
-    read = sum(len(tokens(value)) for kind, _, value in inputs.values() if kind == "text")
+    read = sum(len(tokens(value)) for kind, _, value in inputs if kind == "text")
     usage = {"prompt_tokens": read, "total_tokens": read}
     return JSONResponse(
         {"object": "list", "data": rows, "model": made.by, "usage": usage, "warnings": _both(notes)}
@@ -142,8 +140,8 @@ async def embeddings(request: Request) -> Response:
 Input = tuple[str, str, str]  # "text" or "image", the name of its field, the text or the data: URL
 
 
-def _inputs(value: object) -> dict[int, Input]:
-    """The texts and pictures of ``input`` by their places. Raises BadRequest for numbers of tokens."""
+def _inputs(value: object) -> list[Input]:
+    """The texts and pictures of ``input`` with their fields. Raises BadRequest for numbers of tokens."""
     several = value if isinstance(value, list) else [value]
     if not 0 < len(several) <= embedding.MOST:
         raise BadRequest(
@@ -156,7 +154,7 @@ def _inputs(value: object) -> dict[int, Input]:
             "input 里是词元编号；每个模型的编号不同，请发送文字。", "input",
         )  # fmt: skip
     named = "input[{}]" if isinstance(value, list) else "input"
-    return {at: text_or_picture(named.format(at), one) for at, one in enumerate(several)}
+    return [text_or_picture(named.format(at), one) for at, one in enumerate(several)]
 
 
 def text_or_picture(name: str, value: object) -> Input:
@@ -173,30 +171,6 @@ def text_or_picture(name: str, value: object) -> Input:
     if isinstance(value, str) and value.startswith("data:image/"):
         return "image", name, value
     return "text", name, text(name, value, LONGEST)
-
-
-def _embedded(inputs: Mapping[int, Input], pictures: Mapping[int, np.ndarray]) -> embedding.Embedded:
-    texts = {at: value for at, (kind, _, value) in inputs.items() if kind == "text"}
-    chosen = choices.chosen("embedder")
-    if pictures and chosen.kind not in (choices.BUILT_IN, choices.OFF):
-        raise BadRequest(
-            f"{chosen.name} has no vectors of pictures; send texts, or set STARRY_EMBEDDER to built-in.",
-            f"{chosen.name} 不能为图片生成向量；请只发文字，或把 STARRY_EMBEDDER 设为 built-in。", "input",
-        )  # fmt: skip
-    read = embedding.embed(list(texts.values()), chosen) if texts or chosen.kind == choices.OFF else None
-    if read is not None and not pictures:
-        return read
-    seen = embedding.embed_pictures(list(pictures.values()))
-    if read is None:
-        return seen
-    rows = dict(zip(texts, read.vectors, strict=True)) | dict(zip(pictures, seen.vectors, strict=True))
-    return embedding.Embedded(np.stack([rows[at] for at in sorted(rows)]), read.by)
-
-
-def _written(vectors: np.ndarray, form: str) -> list[Any]:
-    if form == "float":
-        return vectors.tolist()
-    return [base64.b64encode(one.astype("<f4").tobytes()).decode() for one in vectors]
 
 
 @router.post(
@@ -249,14 +223,7 @@ async def _document(given_: Input) -> ranking.Document:
     kind, name, value = given_
     if kind == "text":
         return ranking.Document(value)
-    return await SENSES.run(_seen, await DECODERS.run(pixels, name, value))
-
-
-def _seen(picture: np.ndarray) -> ranking.Document:
-    model = perceiver.load()
-    sight = model.see(picture)
-    said = describe(model, sight)
-    return ranking.Document(" ".join(filter(None, (*said.caption, said.prompt.en))), sight.vector)
+    return await SENSES.run(senses_given.document, await DECODERS.run(senses_given.pixels, name, value))
 
 
 def _shown(given_: Input) -> dict[str, str]:

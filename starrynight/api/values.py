@@ -1,28 +1,16 @@
-"""Values of fields that routes check by themselves, and pictures within JSON. Each is refused by the name of its field.
-
-Nothing that a request names by address is fetched: a picture is in the request, or it is refused.
-"""
+"""Values of fields that routes check by themselves. Each is refused by the name of its field."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
 from typing import Any
 
-import numpy as np
 from fastapi import Request
 
 from starrynight.api.pools import DECODERS
-from starrynight.errors import BadFile, BadRequest, MissingField
-from starrynight.jobs.uploads import check_length
-from starrynight.metadata.pixels import Limits, read_image
+from starrynight.errors import BadRequest, MissingField
 from starrynight.text import excerpt
 
-_BASE64_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-# What is read of a picture within JSON: as an upload is, scaled to a side that every model of the senses sees whole.
-SEEN = Limits(pixels=40_000_000, side=16_384, fit=1024)
 MAX_BODY = 48 << 20  # bytes: a picture of 32 MB in Base64, and words
 
 
@@ -92,37 +80,3 @@ def _object(body: bytes) -> dict[str, Any]:
             "The body must be an object of named fields.", "请求体应当是一组带名字的字段。", "body"
         )
     return found
-
-
-def check_address(name: str, value: object) -> str:
-    """``value``, if it looks like a data: URL in Base64. Raises BadRequest for any other address or text."""
-    if not isinstance(value, str):
-        raise BadRequest(
-            f"{name} must be a data: URL with a picture, not {excerpt(value)}.",
-            f"{name} 应当是带图片的 data: 地址，而不是 {excerpt(value)}。", name,
-        )  # fmt: skip
-    if not _BASE64_URL.match(value):
-        shown = excerpt(value[:40])
-        raise BadRequest(
-            f"{name} is “{shown}”. Nothing is fetched from an address; send the picture as data:image/png;base64,….",
-            f"{name} 是“{shown}”。这里不会去取任何地址；请以 data:image/png;base64,… 发送图片。", name,
-        )  # fmt: skip
-    return value
-
-
-def pixels(name: str, value: object) -> np.ndarray:
-    """The picture in a data: URL in Base64, uint8 [H, W, 3], scaled to at most 1024 pixels a side.
-
-    Raises as ``check_address``, and BadFile for what is no whole picture.
-    """
-    body = check_address(name, value).partition(",")[2]
-    try:
-        data = base64.b64decode(body.replace("\n", "").replace("\r", ""), validate=True)
-    except (ValueError, binascii.Error):
-        raise BadFile(f"{name} is not Base64.", f"{name} 不是 Base64。", name) from None
-    try:
-        check_length(data)
-        return np.asarray(read_image(data, SEEN))
-    except BadFile as error:
-        error.param = error.param or name
-        raise
