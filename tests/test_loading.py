@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import pickle
+import re
 import shutil
 import threading
 import urllib.parse
@@ -28,6 +29,7 @@ from starrynight.errors import (
     Unfit,
     UnknownName,
 )  # fmt: skip
+from starrynight.folding import export
 from starrynight.models import catalogue, download, load, precision_plan, single_file
 from starrynight.models import weights as files
 from starrynight.models.library_errors import out_of_memory
@@ -250,6 +252,19 @@ WRAPPED = (
     "model.",
     "module.",
     "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_forward_module.module.",
+    "pipe.dit.",
+    "ema_model.",
+    "student.net.",
+    "net.",
+)
+# Names between those of modules: FSDP and torch.compile around each block, activation checkpoints, an older FSDP.
+WITHIN = (
+    "_fsdp_wrapped_module.",
+    "_orig_mod.",
+    "_checkpoint_wrapped_module.",
+    "_fsdp_wrapped_module._fpw_module.",
 )
 
 
@@ -265,6 +280,71 @@ def test_what_a_wrapper_puts_before_all_names_changes_nothing(zimage, home, tmp_
     pipeline = load.load(model, precision_plan.choose(model, "cpu", "float32"))
     for name, tensor in pipeline.transformer.state_dict().items():
         assert torch.equal(tensor, own[name]), name
+
+
+def wrapped_within(state: dict[str, torch.Tensor], wrapper: str) -> dict[str, torch.Tensor]:
+    return {
+        wrapper + re.sub(r"((?:layers|blocks)\.\d+\.)", rf"\1{wrapper}", name): tensor.contiguous()
+        for name, tensor in state.items()
+    }
+
+
+@pytest.mark.parametrize("wrapper", WITHIN)
+@pytest.mark.parametrize("held", ["original", "diffusers", "a folder", "a folder's shards"])
+def test_what_a_wrapper_puts_between_names_changes_nothing(zimage, home, tmp_path, wrapper, held):
+    own = safetensors.torch.load_file(weights(zimage))
+    path = tmp_path / "one.safetensors"
+    if held.startswith("a folder"):
+        path = copy(zimage, tmp_path / "it")
+        file = weights(path)
+        file.unlink()
+        if held == "a folder":
+            safetensors.torch.save_file(wrapped_within(own, wrapper), file)
+        else:
+            in_shards(file.parent, wrapped_within(own, wrapper))
+            (file.parent / "m.safetensors.index.json").rename(
+                file.parent / "diffusion_pytorch_model.safetensors.index.json"
+            )
+    else:
+        copy(zimage, home / "models" / "z-image-turbo")
+        named = original_layout(own, "") if held == "original" else own
+        safetensors.torch.save_file(wrapped_within(named, wrapper), path)
+    model = catalogue.resolve(str(path))
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "float32"))
+    for name, tensor in pipeline.transformer.state_dict().items():
+        assert torch.equal(tensor, own[name]), name
+    (counted,) = (one for name, one in pipeline.ledgers.to_dict().items() if name == "transformer")
+    assert counted["used"] == counted["of"] > 60
+    with pytest.raises(Unfit, match="wrapper"):
+        export.write(model, tmp_path / "folded")
+
+
+def test_a_folder_whose_names_begin_with_a_wrapper_loads(zimage, tmp_path):
+    folder = copy(zimage, tmp_path / "it")
+    own = safetensors.torch.load_file(weights(folder))
+    safetensors.torch.save_file({f"module.{name}": tensor for name, tensor in own.items()}, weights(folder))
+    model = catalogue.resolve(str(folder))
+    pipeline = load.load(model, precision_plan.choose(model, "cpu", "float32"))
+    assert all(torch.equal(tensor, own[name]) for name, tensor in pipeline.transformer.state_dict().items())
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_two_tensors_of_one_name_and_flat_parameters_are_refused_by_name(zimage, home, tmp_path, place):
+    copy(zimage, home / "models" / "z-image-turbo")
+    own = safetensors.torch.load_file(weights(zimage))
+    folder = copy(zimage, tmp_path / "it")
+    path = weights(folder) if place == "folder" else tmp_path / "one.safetensors"
+    named = folder if place == "folder" else path
+    name = next(iter(own))
+    safetensors.torch.save_file(own | {f"_orig_mod.{name}": own[name].clone()}, path)
+    with pytest.raises(BadFile, match=re.escape(name)):
+        catalogue.resolve(str(named))
+    flat = {n: t for n, t in own.items() if not n.startswith("layers.1.")}
+    flat["layers.1._fsdp_wrapped_module._flat_param"] = torch.zeros(100)
+    safetensors.torch.save_file(flat, path)
+    model = catalogue.resolve(str(named))
+    with pytest.raises(Unfit, match=r"layers\.1\."):
+        load.load(model, precision_plan.choose(model, "cpu", "float32"))
 
 
 def in_shards(folder: Path, state: dict[str, torch.Tensor]) -> None:

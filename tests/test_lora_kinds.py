@@ -568,3 +568,30 @@ def test_layers_of_the_models_names_that_fit_none_are_told_so(pipelines, tmp_pat
         lora.applied(pipelines[family], [(str(path), 1.0)], "it"),
     ):
         pass
+
+
+# What wrappers of a training leave in a layer's name, in the spellings of diffusers, PEFT, ComfyUI and kohya.
+WRAPPED = (
+    "module.transformer.layers.0.feed_forward.w1", "base_model.model.transformer.layers.0.feed_forward.w1",
+    "base_model.model.module.layers.0.feed_forward.w1", "_orig_mod.transformer.layers.0.feed_forward.w1",
+    "transformer._orig_mod.layers.0._orig_mod.feed_forward.w1", "pipe.dit.layers.0.feed_forward.w1",
+    "diffusion_model._fsdp_wrapped_module.layers.0._fsdp_wrapped_module.feed_forward.w1",
+    "module.diffusion_model.layers.0._checkpoint_wrapped_module.feed_forward.w1", "_forward_module.module.layers.0.feed_forward.w1",
+    "lora_unet__orig_mod_layers_0_feed_forward_w1", "lora_unet_layers_0__orig_mod_feed_forward_w1",
+    "lycoris_layers_0__fsdp_wrapped_module_feed_forward_w1", "lora_transformer__checkpoint_wrapped_module_layers_0_feed_forward_w1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stem", WRAPPED)
+def test_what_wrappers_leave_in_a_layers_name_changes_nothing(pipelines, tmp_path, stem):
+    pipeline, layer = pipelines["zimage"], pipelines["zimage"].transformer.layers[0].feed_forward.w1
+    down, up = draw(RANK, 32), draw(85, RANK)
+    save_file(
+        {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}, tmp_path / "wrapped.safetensors"
+    )
+    row = draw(32)
+    plain = layer(row)
+    with lora.applied(pipeline, [(str(tmp_path / "wrapped.safetensors"), FACTOR)], "it") as (fit,):
+        assert (fit.fit, fit.layers) == (1, 1)
+        now = pipeline.transformer.layers[0].feed_forward.w1(row)
+        assert torch.allclose(now, plain + FACTOR * up @ (down @ row), atol=1e-4)

@@ -277,6 +277,13 @@ def _check_stored(model: LocalModel) -> None:
                 f"{model.spec.zh} 的 {component} 以 {stored} 存储，写出的折叠无法改动其数值；请折叠该模型的 bfloat16 或 float16 "
                 "文件，或直接以 --precision float16-folded 作画。",
             )
+    for path in _sources(model):
+        if weights.is_wrapped(path):
+            raise Unfit(
+                f"The tensors of “{path.name}” carry names of a training's wrapper (_orig_mod, _fsdp_wrapped_module); save the model "
+                "without them before folding it.",
+                f"“{path.name}”的张量名带有训练时的包装名（_orig_mod、_fsdp_wrapped_module）；请去掉后再折叠。",
+            )
     if not model.is_folder and model.path.name.endswith(weights.INDEX):
         raise Unfit(
             f"“{model.path.name}” lists shards; a written fold takes a single file or a diffusers folder.",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from starrynight.errors import BadFile
 from starrynight.i18n import Text
-from starrynight.models.weights import header
+from starrynight.models.weights import header, unwrapped
 
 # PEFT writes an adapter's name between a matrix and its ".weight"; files saved by hand keep it.
 _NAME = r"(?:\.default(?:_\d+)?)?"
@@ -103,7 +103,7 @@ def read_layers(path: Path) -> dict[str, AdapterLayer]:
     metadata = entries.pop("__metadata__", {})
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in entries}
+            tensors = {unwrapped(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as error:
         raise BadFile(
             f"The LoRA “{path.name}” cannot be read; download it again. ({error})",

@@ -29,6 +29,21 @@ ENCODER_PREFIXES = {
     "clip_l.transformer.": "text_encoder", "clip_g.transformer.": "text_encoder_2",
 }  # fmt: skip
 
+# What DataParallel, PEFT, Lightning and DiffSynth put before the names of a whole module; and torch.compile's and FSDP's names
+# in kohya's spelling, lora_unet__orig_mod_layers_0 (``weights.unwrapped`` has those between dots).
+WRAPPERS = (
+    "module.",
+    "base_model.model.",
+    "base_model.",
+    "model.",
+    "pipe.",
+    "dit.",
+    "state_dict.",
+    "network.",
+    "denoiser.",
+)
+_COMPILED = re.compile(r"(?<=_)_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)_")
+
 # A name in diffusers → the makers' name; "{n}" would be ambiguous, so groups are written as \1.
 _ZIMAGE = (
     (r"(.*attention\.)to_out\.0", r"\1out"), (r"(.*attention\.)norm_([qk])", r"\1\2_norm"),
@@ -106,6 +121,9 @@ class LayerNames:
 
     def find(self, stem: str) -> tuple[Piece, ...]:
         """The pieces of the layer that a LoRA calls ``stem``; none if the model has no such layer."""
+        return next(filter(None, map(self._find, _unwrapped(stem))), ())
+
+    def _find(self, stem: str) -> tuple[Piece, ...]:
         known = [(prefix, self.denoiser) for prefix in DENOISER_PREFIXES] + [*ENCODER_PREFIXES.items()]
         for prefix, component in sorted(known, key=lambda each: -len(each[0])):
             if stem.startswith(prefix) and component in self._index:
@@ -113,6 +131,15 @@ class LayerNames:
                 if found := self._index[component].get(_flat(name)):
                     return found
         return ()
+
+
+def _unwrapped(stem: str) -> Iterator[str]:
+    """A layer's name, and without what wrappers put before or, between kohya's underscores, into it."""
+    stem = _COMPILED.sub("", stem)
+    yield stem
+    while wrapper := next((wrapper for wrapper in WRAPPERS if stem.startswith(wrapper)), None):
+        stem = stem.removeprefix(wrapper)
+        yield stem
 
 
 def _flat(name: str) -> str:

@@ -298,7 +298,8 @@ def _network(folder: Path, kind: list[str], files: Sequence[WeightFile], spec: L
     if spec.keeps(folder.name) or tensors.is_scaled(stored) or holds_other_numbers(files):
         network, used = _scaled(folder, kind, files, dtype, spec.keeps(folder.name))
     else:
-        network, used = _from_pretrained(folder, kind, files, dtype, stored)
+        found = _from_pretrained(folder, kind, files, dtype, stored)
+        network, used = found or _scaled(folder, kind, files, dtype, keep=False)
     spec.ledgers.close(folder.name, folder, stored, used, count_kept(network))
     in_file = next((plan for file in files if (plan := parse_plan(file.fold)) is not None), None)
     return spec.finish(folder.name, network, only(in_file, folder.name) if in_file else None)
@@ -315,15 +316,19 @@ def _scaled(
 
 def _from_pretrained(
     folder: Path, kind: list[str], files: Sequence[WeightFile], dtype: torch.dtype, stored: Sequence[str]
-) -> tuple[torch.nn.Module, set[str]]:
+) -> tuple[torch.nn.Module, set[str]] | None:
+    """The network as its library loads it, and the names used; None where a parameter finds no tensor of its name."""
     variant = "fp16" if all(is_variant(file.path.name) for file in files) else None
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "variant": variant,
+        "use_safetensors": True,
+        "local_files_only": True,
+    }
     with library_errors(folder):
-        network, info = _class(kind).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, variant=variant, output_loading_info=True,
-            local_files_only=True,
-        )  # fmt: skip
-    if missing := sorted(map(str, info["missing_keys"])):
-        raise _lacks(folder, folder.name, missing)
+        network, info = _class(kind).from_pretrained(folder, output_loading_info=True, **options)
+    if info["missing_keys"]:
+        return None
     return network, set(stored) - set(map(str, info["unexpected_keys"]))
 
 

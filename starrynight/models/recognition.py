@@ -6,6 +6,7 @@ files and from diffusers 0.42 (``loaders/single_file_utils.py``). Imports no tor
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,6 @@ PREFIXES = re.compile(
     r"|cond_stage_model\.(?:transformer\.|model\.)?|conditioner\.embedders\.\d+\.(?:transformer\.|model\.)?"
     r"|(?:transformer|unet)\.(?!text_model\.|resblocks\.|wte\.)|text_encoder(?:_\d)?\."
 )
-
-# torch's DataParallel and compile, Lightning and the like, which stay in the names where a whole module was saved.
-WRAPPERS = ("module.", "_orig_mod.", "model.", "dit.", "transformer.", "unet.")
 
 ADAPTER = re.compile(
     r"[._]lora[._](?:A|B|down|up|mid|magnitude)|\.(?:lokr_w|hada_w|hada_t|oft_blocks|oft_diag|dora_scale|a1\.weight|diff$|diff_b$)"
@@ -157,7 +155,7 @@ _MARKS = tuple(
         ("transformer", "PixArt", "adaln_single. pos_embed.proj."),
         ("transformer", "LTX-Video", "patchify_proj."),
         ("transformer", "LTX-Video", "caption_projection. scale_shift_table proj_in."),
-        ("transformer", "Cosmos", "net.x_embedder."),
+        ("transformer", "Cosmos", "net.x_embedder.proj."),
         ("unet", "Stable Cascade", "clip_txt_mapper."),
         ("unet", "Stable Cascade", "down_blocks.1.0.channelwise.0."),
         ("unet", "", "input_blocks.0.0. output_blocks.0.0."),
@@ -225,11 +223,13 @@ def of_shapes(path: Path, shapes: Mapping[str, Sequence[int]]) -> FileKind:
 
 
 def _wrapped(shapes: Mapping[str, Sequence[int]]) -> Part | None:
-    """The network of a file whose names all begin with what a wrapper of the training put before them."""
-    prefix = next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in shapes)), None)
-    if prefix is None:
-        return None
-    return _network(prefix, {name.removeprefix(prefix): shape for name, shape in shapes.items()})
+    """The network of a file whose names all begin with what a training put before them: module., pipe.dit., ema_model. …"""
+    pieces = os.path.commonprefix(list(shapes)).split(".")[:-1]  # noqa: RUF071  (letters are compared)
+    for count in range(len(pieces), 0, -1):
+        prefix = "".join(f"{piece}." for piece in pieces[:count])
+        if found := _network(prefix, {name.removeprefix(prefix): shape for name, shape in shapes.items()}):
+            return found
+    return None
 
 
 def _network(prefix: str, shapes: Mapping[str, Sequence[int]]) -> Part | None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from starrynight.errors import Unfit
 from starrynight.models import gguf, mixed, packed
 from starrynight.models.kept import PackedWeight, eight_bits
-from starrynight.models.weights import header, shards
+from starrynight.models.weights import header, shards, unwrapped
 
 SCALES = ("scale_weight", "weight_scale", "weight_scale_inv")
 MARKER = "scaled_fp8"
@@ -105,7 +105,7 @@ def _of_file(
     if gguf.is_gguf(path):
         records = gguf.stored(path)
     else:
-        found = safetensors.torch.load_file(path)
+        found = {unwrapped(name): tensor for name, tensor in safetensors.torch.load_file(path).items()}
         records = _blocks_in(path, found)
     for name, dtype, shape, data in records:
         if dtype in gguf.ON_DEVICE and len(shape) > 1 and keep(name) and gguf.fills_rows(dtype, shape):

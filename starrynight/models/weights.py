@@ -6,6 +6,7 @@ Loads no weights and imports no torch.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "spe
 # What the name of a list of shards ends in.
 INDEX = ".safetensors.index.json"
 
+# What torch's FSDP, compile and activation checkpoints, and Lightning's Fabric, put between the names of modules.
+_WRAPPER = re.compile(r"(?:(?<=\.)|^)_(?:fsdp_wrapped|fpw|orig|checkpoint_wrapped|forward|dp)_?mod(?:ule)?\.")
+
 # Bytes; the format's own limit (safetensors 0.8: MAX_HEADER_SIZE).
 MAX_HEADER = 100_000_000
 
@@ -47,9 +51,19 @@ def find(name: str) -> Path | None:
         return None
 
 
+def unwrapped(name: str) -> str:
+    """A tensor's name without what wrappers of a training put between the names of modules: _orig_mod., _fsdp_wrapped_module."""
+    return _WRAPPER.sub("", name)
+
+
+def is_wrapped(path: Path) -> bool:
+    """Whether a file's own names hold such wrappers. Raises as ``header``."""
+    return any(unwrapped(name) != name for shard in shards(path) for name in _raw_header(shard))
+
+
 def header(path: Path) -> dict[str, Any]:
-    """The header of a .safetensors or .gguf file: name → {dtype, shape, data_offsets}, and "__metadata__". Of a list of shards
-    (``….safetensors.index.json``): all their headers in one.
+    """The header of a .safetensors or .gguf file: name (``unwrapped``) → {dtype, shape, data_offsets}, and "__metadata__". Of a
+    list of shards (``….safetensors.index.json``): all their headers in one.
 
     Raises MissingFile, LfsPointer, PickledFile, BadFile when the file is empty, cut short, neither format or cannot be
     read, or as ``gguf.header``.
@@ -62,10 +76,19 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> dict[str, Any]:
+    if path.name.endswith(INDEX) and path.is_file():
+        return _merged(path)
+    found: dict[str, Any] = {}
+    for name, entry in _raw_header(path).items():
+        if (bare := unwrapped(name)) in found:
+            raise _broken(path, f"two tensors are called {bare}", f"有两个张量都叫 {bare}")
+        found[bare] = entry
+    return found
+
+
+def _raw_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFile(f"There is no file “{path}”.", f"找不到文件“{path}”。")
-    if path.name.endswith(INDEX):
-        return _merged(path)
     length = path.stat().st_size
     with path.open("rb") as file:
         opening = file.read(64)
@@ -102,7 +125,7 @@ def _merged(index: Path) -> dict[str, Any]:
         for name in found.keys() & entries.keys():
             raise _broken(index, f"two shards hold {name}", f"有两个分片都含有 {name}")
         found |= entries
-    for name in sorted(read_json(index).get("weight_map", {}).keys() - found.keys()):
+    for name in sorted(set(map(unwrapped, read_json(index).get("weight_map", {}))) - found.keys()):
         raise _broken(index, f"no shard holds {name}", f"没有分片含有 {name}")
     return found | {"__metadata__": metadata}
 
