@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import Visitor, served
 from playwright.sync_api import Browser, Page
+from served import ask, until
 
 from starrynight.gallery.store import Gallery
 from starrynight.picture import Picture, Verdict, make_recipe
@@ -48,7 +49,10 @@ def findings(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("locale", "width"), [("zh-CN", 1280), ("en-GB", 390)])
+SCREENS = [("zh-CN", 1280), ("en-GB", 390)]
+
+
+@pytest.mark.parametrize(("locale", "width"), SCREENS)
 def test_axe_finds_nothing_on_any_page(browser: Browser, address: str, locale: str, width: int) -> None:
     visitor = Visitor(browser, address, width=width, locale=locale)
     wrong: dict[str, list[str]] = {}
@@ -62,3 +66,31 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, address: str, locale: s
             wrong[room] = found
     assert wrong == {}
     visitor.leave()
+
+
+@pytest.mark.parametrize(("locale", "width"), [*SCREENS, ("zh-CN", 390), ("en-GB", 1280)])
+def test_axe_finds_nothing_while_a_picture_is_painted(
+    browser: Browser, address: str, locale: str, width: int
+) -> None:
+    """In the studio, with several pictures of which one has a preview, another waiting job, and on the wall beside it."""
+    visitor = Visitor(browser, address, width=width, locale=locale)
+    jobs = [submit(address, "a lighthouse at dusk", count=8, steps=150), submit(address, "a boat", steps=150)]
+    try:
+        page = visitor.go(f"?job={jobs[0]}")
+        page.locator(".canvas img.preview.on").first.wait_for()
+        page.locator(".queue li").first.wait_for()
+        assert findings(page) == []
+        assert page.locator(".progress:not(.over)").count() == 1  # it was still painting
+        visitor.go("?room=gallery").locator(READY["gallery"]).first.wait_for()
+        assert findings(page) == []
+    finally:
+        for job in jobs:
+            ask(address, f"/api/jobs/{job}/cancel", method="POST")
+    until(lambda: all(ask(address, f"/api/jobs/{job}").json["ended_at"] for job in jobs))
+    visitor.leave()
+
+
+def submit(address: str, prompt: str, **fields: Any) -> str:
+    answer = ask(address, "/api/jobs", {"prompt": prompt, "width": 256, "height": 256, "seed": 5, **fields})
+    assert answer.status == 201, answer.body
+    return str(answer.json["id"])
