@@ -17,7 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Visitor, chromium, served
 
 # Resolves with the times, in ms since 1970, of the press, of the first preview that is seen after it, and of its step.
-PRESSED = """() => { window.pressed = 0; document.querySelector(".st-key-paint button").addEventListener("click", () => { window.pressed = Date.now(); }, { once: true, capture: true }); }"""
+PRESSED = """() => {
+  window.pressed = 0;
+  document.addEventListener("click", (event) => { if (event.target.closest(".st-key-paint")) window.pressed ||= Date.now(); }, { capture: true });
+}"""
 SEEN = """() => {
   const host = [...document.querySelectorAll("*")].find((node) => node.shadowRoot?.querySelector(".easel"));
   const image = (host?.shadowRoot ?? document).querySelector(".easel img.preview.on");
@@ -51,7 +54,7 @@ def one_round(visitor: Visitor, n: int) -> tuple[float, ...]:
     page.locator("body").click()
     page.wait_for_timeout(1500)  # the page has read the words
     page.evaluate(PRESSED)
-    page.locator(".st-key-paint button").click()
+    page.get_by_role("button", name="Paint").first.click()
     pressed, seen = page.wait_for_function(SEEN, polling="raf").json_value()
     job = page.url.split("job=")[1].split("&")[0]
     page.locator("[data-act=again]").wait_for()

@@ -42,6 +42,14 @@ def without_loras(text: str) -> str:
     return _assembled(text, [1.0] * len(text), [], seams, ()).text if seams else text
 
 
+def without_wildcards(text: str) -> str:
+    """``text`` with spaces in place of its wildcards."""
+    for one in find(text):
+        if one.kind == "wildcard":
+            text = text[: one.start] + " " * (one.end - one.start) + text[one.end :]
+    return text
+
+
 @dataclass(frozen=True)
 class Filled:
     """``text``: a prompt whose wildcards are lines of their files. ``drawn``: (name, line) of each, in the order of drawing."""

@@ -221,7 +221,8 @@ def _components() -> dict[str, Schema]:
             {"prompt": PROMPT}, {"model": maybe(NAME)}, additionalProperties=False, examples=[{"prompt": "a tractor at dusk"}]),
         "Reading": record({
             "model": TEXT, "vocabulary": YES, "styles": items(TEXT),
-            "unknown": items(record({"word": TEXT, "suggestions": items(TEXT)}))}),
+            "unknown": items(record({"word": TEXT, "suggestions": items(TEXT)})),
+            "facets": items(record({"kind": TEXT, "text": TEXT, "start": WHOLE, "end": WHOLE, "value": TEXT}))}),
         "Jobs": record({"jobs": items(ref("Job"))}),
         "Upload": record({"init_image": TEXT, "width": WHOLE, "height": WHOLE, "warnings": items(record(_BOTH))}),
         "Loras": items(record({"name": TEXT, "preview": maybe(TEXT)})),

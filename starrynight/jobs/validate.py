@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from starrynight.models import catalogue, places, weights
 from starrynight.models.catalogue import ModelSpec
 from starrynight.models.recognition import MODEL_KINDS
 from starrynight.painting import checking
+from starrynight.prompt_syntax import without_wildcards
 from starrynight.request import PaintRequest, take_lora_tags
+from starrynight.senses.facets import facets
 from starrynight.settings import settings
 from starrynight.studio import make_request
 from starrynight.text import clean
@@ -54,7 +57,8 @@ def warnings_for(request: PaintRequest) -> list[tuple[str, str]]:
 
 def read_prompt(fields: JobRequest) -> dict[str, Any]:
     """How the chosen model, or the default one, understands a prompt: the words that it never read, with near ones that it
-    knows, and the styles that the prompt names. ``vocabulary`` is False for a model that does not say what it knows.
+    knows, the styles that the prompt names, and its facets (``senses/facets.py``). ``vocabulary`` is False for a model that does
+    not say what it knows.
 
     Raises ``BadRequest``, ``UnknownName`` or ``MissingFile``.
     """
@@ -74,9 +78,10 @@ def read_prompt(fields: JobRequest) -> dict[str, Any]:
         "vocabulary": known is not None,
         "unknown": [
             {"word": word, "suggestions": list(near)}
-            for word, near in checking.unknown_words(request.prompt, model)
+            for word, near in checking.unknown_words(without_wildcards(request.prompt), model)
         ],
         "styles": list(known.styles_named(request.prompt)) if known else [],
+        "facets": [asdict(span) for span in facets(request.prompt)],
     }
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import streamlit as st
 
+from starrynight.models import catalogue
 from starrynight.models.catalogue import ModelSpec
 from starrynight.models.vocabulary import Vocabulary
 from starrynight.painting.checking import vocabulary_of
 from starrynight.request import MAX_TEXT
+from starrynight.senses import rewording
+from starrynight.senses.facets import KINDS, facets, words_of
 from starrynight.web import components
-from starrynight.web.shared import language, model_title, t, uncut, words, words_for
+from starrynight.web.shared import LANGUAGES, language, model_title, t, uncut, words, words_for
 
 # Lines to begin with, by their words' key, each with the style that suits it. Those are shown that hold no word which the
 # model does not know.
@@ -32,13 +35,15 @@ def hints(model: ModelSpec) -> None:
         key="hints",
         data={
             "model": model.name, "name": model_title(model).split("，" if lang == "zh" else ",")[0],
-            "vocabulary": known is not None, "lang": lang,
-            "prompt": st.session_state.get("prompt", ""), "words": words_for("hint", "list"),
+            "lang": lang,
+            "prompt": st.session_state.get("prompt", ""), "words": words_for("hint", "list", "facet"),
             "examples": [
                 {"key": key, "text": line, "picture": f"/app/static/styles/{EXAMPLES[key]}.webp"}
                 for key, line in lines.items()
             ],
+            "facets": facet_values(model.name),
         },
+        on_facet_change=uncut(lambda: _change_facet(st.session_state["hints"].facet)),
         on_prompt_change=uncut(lambda: _write_prompt(st.session_state["hints"].prompt)),
         on_example_change=uncut(lambda: _choose_example(st.session_state["hints"].example, model)),
         on_named_change=uncut(lambda: follow_prompt(st.session_state["hints"].named)),
@@ -49,6 +54,41 @@ def lines_to_begin(known: Vocabulary | None, lang: str) -> dict[str, str]:
     """The lines of ``EXAMPLES`` in which the model knows every word; all, if it does not say what it knows."""
     lines = {key: words(lang)[f"example.{key}"] for key in EXAMPLES}
     return {key: line for key, line in lines.items() if known is None or not known.unknown(line)}
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def facet_values(model: str) -> dict[str, dict[str, list[list[str]]]]:
+    """Language → kind of facet → (value, its word) of those that the model knows."""
+    known = vocabulary_of(catalogue.find(model))
+    return {
+        lang: {
+            kind: [
+                [value, word]
+                for value, word in words_of(kind, lang).items()
+                if known is None or not known.unknown(word)
+            ]
+            for kind in KINDS
+        }
+        for lang in LANGUAGES
+    }
+
+
+def _change_facet(change: object) -> None:
+    """Say a facet of the prompt otherwise, or leave it out. What the component sent may be anything."""
+    if not isinstance(change, dict) or not isinstance(prompt := change.get("prompt"), str):
+        return
+    value, start = change.get("value"), change.get("start")
+    asked = change.get("kind"), change.get("text")
+    same = [span for span in facets(prompt[:MAX_TEXT]) if (span.kind, span.text) == asked]
+    if not same or not isinstance(start, int):
+        return
+    span = min(
+        same, key=lambda one: abs(one.start - start)
+    )  # the words may have moved since the chip was drawn
+    if value is None:
+        _write_prompt(rewording.without(prompt, span))
+    elif value in words_of(span.kind, rewording.language_of(span)):
+        _write_prompt(rewording.changed(prompt, span, value))
 
 
 def _write_prompt(prompt: str | None) -> None:

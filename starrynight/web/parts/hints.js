@@ -19,7 +19,8 @@ class PromptReader {
     this.root = root;
     this.unknown = el("p", { className: "unknown", hidden: true, aria: { role: "status", live: "polite" } });
     this.examples = el("div", { className: "examples", aria: { role: "group" } });
-    root.replaceChildren(this.unknown, this.examples);
+    this.facets = new Facets((change) => this.trigger("facet", { ...change, prompt: this.box?.value ?? "" }));
+    root.replaceChildren(this.facets.root, this.unknown, this.examples);
     const typed = (event) => { if (event.target === this.box && !event.isComposing) this.wait(PAUSE); };
     for (const kind of ["input", "compositionend"]) document.addEventListener(kind, typed);
     this.close = () => {
@@ -60,15 +61,15 @@ class PromptReader {
   }
 
   async read() {
-    const { model, vocabulary, lang } = this.data;
+    const { model, lang } = this.data;
     const prompt = this.box?.value ?? "";
     const asked = JSON.stringify([prompt, model, lang]);
     if (asked === this.asked) return;
     this.asked = asked;
-    const nothing = { unknown: [], styles: [] };
-    const blank = !vocabulary || !prompt.trim();
-    const found = blank ? nothing : await fetchJson("/api/prompt", { method: "POST", json: { prompt, model } }).catch(() => nothing);
+    const nothing = { unknown: [], styles: [], facets: [] };
+    const found = !prompt.trim() ? nothing : await fetchJson("/api/prompt", { method: "POST", json: { prompt, model } }).catch(() => nothing);
     if (asked !== this.asked) return; // one has typed on
+    this.facets.show(found.facets, this.data);
     this.show(prompt, found.unknown);
     const named = found.styles[0] ?? "";
     if (named !== (this.named ?? "")) this.state("named", this.named = named);
