@@ -123,9 +123,17 @@ def test_loras_variety_and_many_prompts_are_set_and_painted(
     ("screen", "lang", "text", "at", "dawn", "without"),
     [
         ({}, "zh", "星夜下的村庄，梵高风格", "星夜", "清晨的村庄，梵高风格", "村庄，梵高风格"),
-        (PHONE, "en", "a lighthouse at dusk, ink wash", "at dusk", "a lighthouse at dawn, ink wash", "a lighthouse, ink wash"),
+        (
+            PHONE,
+            "en",
+            "a lighthouse at dusk, ink wash",
+            "at dusk",
+            "a lighthouse at dawn, ink wash",
+            "a lighthouse, ink wash",
+        ),
     ],
-)  # fmt: skip
+    ids=["desk", "phone"],
+)
 def test_a_chip_says_a_facet_otherwise_or_leaves_it_out(
     browser: Browser,
     address: str,
