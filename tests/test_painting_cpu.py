@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.models.normalization import RMSNorm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -174,6 +174,18 @@ def test_a_prompt_is_encoded_at_its_own_length_and_alike() -> None:
         assert error(other, one.double()) < 1e-10
 
 
+@torch.no_grad()
+def test_a_decoder_with_channels_last_decodes_alike() -> None:
+    decoder = AutoencoderKL(latent_channels=4, block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2,
+                            up_block_types=("UpDecoderBlock2D",) * 2)  # fmt: skip
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    before = decoder.decode(latents).sample
+    cpu.prepare(torch.nn.Identity(), decoder)
+    found = decoder.decode(latents).sample
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert error(found, before.double()) < 1e-10
+
+
 def test_a_picture_is_not_further_from_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Firefly at 384², four steps: with and without what is faster, beside float32."""
     asked = {
@@ -191,7 +203,7 @@ def test_a_picture_is_not_further_from_float32(monkeypatch: pytest.MonkeyPatch) 
         return torch.from_numpy(found.pixels)
 
     exact, fast = painted("float32"), painted("bfloat16")
-    monkeypatch.setattr(painter, "make_norms_fast", lambda network: 0)
+    monkeypatch.setattr(cpu, "prepare", lambda denoiser, decoder: None)
     monkeypatch.setattr(cpu, "LEAST_PIXELS", 10**9)
     plain = painted("bfloat16")
     assert not torch.equal(fast, plain)

@@ -29,10 +29,19 @@ from starrynight.numerics.precision import PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, SharedNoise, generator
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as backends
-from starrynight.painting import batching, checking, emphasis, fallback, guard, inversion, offload, schedulers
+from starrynight.painting import (
+    batching,
+    checking,
+    cpu,
+    emphasis,
+    fallback,
+    guard,
+    inversion,
+    offload,
+    schedulers,
+)
 from starrynight.painting.blending import Blend
 from starrynight.painting.canvas import Canvas, canvas_of
-from starrynight.painting.cpu import fast_attention, make_norms_fast
 from starrynight.painting.encoding import unpadded
 from starrynight.painting.inversion import Placement
 from starrynight.painting.loaded import fitted, float32_parameters, longest_tokenizer, stamps
@@ -119,7 +128,7 @@ class Painter:
             pipeline = load(model, plan, folds, folding_on)
             backends.choose(pipeline, denoiser(pipeline), attention)
             if where.type == "cpu":
-                make_norms_fast(denoiser(pipeline))
+                cpu.prepare(denoiser(pipeline), getattr(pipeline, "vae", None))
             arrangement = offload.choose(pipeline, where, memory_budget)
             offload.place(pipeline, where, arrangement)
             return cls(
@@ -309,7 +318,7 @@ class Painter:
             library_errors(self.model.path, raised),
             inversion.applied(pipeline, placed[0]),
             emphasis.applied(pipeline, *placed[0].texts),
-            fast_attention(self.device, request.width * request.height),
+            cpu.fast_attention(self.device, request.width * request.height),
             unpadded(pipeline),
             annealed(denoiser(pipeline), annealing, name),
         ):
