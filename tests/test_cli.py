@@ -227,6 +227,8 @@ def test_models_lists_the_catalogue_and_doctor_reports_the_device(home: Path) ->
     assert found["device"]["rates"]["float32"] > 0
     assert found["plan"]
     assert found["home"]["folder"] == str(home)
+    assert found["senses"]["eyes"]["model"] == "perceiver"
+    assert found["senses"]["ears"]["model"] is None
     report = starry(home, "doctor", lang="zh").stdout
     assert "float32" in report
     assert "█" in report

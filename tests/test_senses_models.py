@@ -17,14 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import psutil
 import pytest
 import tiny_senses
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from starrynight import errors
+from starrynight.cli import hear as _hear  # noqa: F401  registers its command
+from starrynight.cli import senses as _senses  # noqa: F401
+from starrynight.cli.terminal import app
 from starrynight.errors import (
     BadFile,
     BadRequest,
@@ -37,11 +42,11 @@ from starrynight.errors import (
 from starrynight.senses import choice, hearing, llama, loading, memory, ranking, running, sound
 from starrynight.senses.asking import png, whole
 from starrynight.senses.eyes import Eyes
-from starrynight.senses.llama import LlamaServer
+from starrynight.senses.llama import LlamaModel, LlamaServer
 
 MAKE: dict[str, Callable[[Path], Path]] = {
     "eyes": tiny_senses.vision, "ears": tiny_senses.speech, "ranker": tiny_senses.reranker, "facets": tiny_senses.siamese,
-    "blip": tiny_senses.blip,
+    "blip": tiny_senses.blip, "whisper": tiny_senses.whisper,
 }  # fmt: skip
 DOCUMENTS = ["a starry night", "a cat", "梵高 河流 river", "江雪 孤舟", ""]
 
@@ -51,6 +56,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("STARRY_HOME", str(tmp_path / "home"))
     yield
     running.stop()
+
+
+def starry(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +82,8 @@ def loaded(folder: Callable[[str], Path]) -> Callable[[str], Any]:
 
     def get(name: str) -> Any:
         if name not in models:
-            models[name] = loading.load("eyes" if name == "blip" else name, folder(name))
+            sense = {"blip": "eyes", "whisper": "ears"}.get(name, name)
+            models[name] = loading.load(sense, folder(name))
         return models[name]
 
     return get
@@ -184,6 +194,32 @@ def test_only_the_body_of_a_long_document_is_cut(
     assert model._cut("星" * 100) == "星" * 100
 
 
+def test_an_embedder_gives_the_same_vectors_alone_in_a_batch_and_in_llama_server(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Pooled at the last token, as Qwen3-Embedding is; and at the first, and over all."""
+    place = copied(folder("ranker"), tmp_path / "embedder")
+    (place / "1_Pooling").mkdir()
+    texts = ["a starry night", "星夜", "yes no yes no"]
+    found = {}
+    for key in ("pooling_mode_lasttoken", "pooling_mode_cls_token", "pooling_mode_mean_tokens"):
+        (place / "1_Pooling" / "config.json").write_text(json.dumps({key: True}))
+        model = loading.load("embedder", place)
+        found[key] = np.array(model.answer({"texts": texts})["vectors"])
+        alone = [model.answer({"texts": [one]})["vectors"][0] for one in texts]
+        assert np.allclose(found[key], alone, atol=1e-5)
+        assert np.allclose(np.linalg.norm(found[key], axis=1), 1, atol=1e-5)
+    assert not np.allclose(found["pooling_mode_lasttoken"], found["pooling_mode_mean_tokens"], atol=0.01)
+    made = tiny_senses.decoder(
+        place, tmp_path / "e.gguf", "qwen3", tiny_senses.CHAT, "model.", pooling=gguf.PoolingType.LAST
+    )
+    server = LlamaServer(choice.parse("embedder", str(made)))
+    try:
+        assert np.allclose(server.model.embed(texts), found["pooling_mode_lasttoken"], atol=1e-3)
+    finally:
+        server.stop()
+
+
 # -- what they take ----------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +305,16 @@ def test_recordings_that_are_none_are_refused() -> None:
         with pytest.raises((BadFile, MissingPackage)) as refused:
             sound.read(data)
         assert refused.value.zh != refused.value.en
+
+
+def test_whisper_hears_in_the_language_that_was_asked_for(loaded: Callable[[str], Any]) -> None:
+    model = loaded("whisper")
+    heard = [model.answer(asked(chirp(1), one))["text"] for one in (None, "en", "zh", "yue")]
+    assert len(set(heard)) > 1
+    assert isinstance(model.answer(asked(chirp(1), "zh", "梵高"))["text"], str)
+    with pytest.raises(BadRequest) as refused:
+        model.answer(asked(chirp(1), "fi"))
+    assert "yue" in refused.value.en
 
 
 # -- SiameseUIE --------------------------------------------------------------------------------------------------------
@@ -465,15 +511,19 @@ def test_files_that_do_not_belong_together_are_refused(folder: Callable[[str], P
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def test_eyes_from_a_gguf_say_who_looked_and_fall_back(
+def test_eyes_from_a_gguf_write_the_sentences_and_the_perceiver_the_facts(
     served: Callable[[str], LlamaServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """llama-server holds even random weights to the JSON that was asked for."""
     server = served("eyes")
+    monkeypatch.setattr(LlamaModel, "longest", 12)
     monkeypatch.setitem(running._started, server.choice, server)
-    look = Eyes(server.choice).look(squares(0))
-    running._started.pop(server.choice)
-    # random weights write JSON only as far as llama-server's grammar makes them
-    assert look.description.by == ("vl.gguf" if look.failed is None else Eyes(choice.parse("eyes", "")).name)
+    look = Eyes(server.choice).look(squares(3))
+    del running._started[server.choice]
+    assert look.failed is None
+    assert look.description.by == "vl.gguf"
+    assert 0 < len(look.description.alt.en) <= 12
+    assert look.vector.shape == (96,)
 
 
 def test_a_folder_is_served_by_a_process_that_ends_with_us(
@@ -494,6 +544,44 @@ def test_a_folder_is_served_by_a_process_that_ends_with_us(
     with pytest.raises(errors.RemoteError) as ended:
         worker.model.rank("星夜", ["a"])
     assert "code -9" in ended.value.en
+
+
+def test_hear_and_senses_speak_with_a_real_llama_server(
+    served: Callable[[str], LlamaServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = served("ears")
+    monkeypatch.setattr(llama, "SPOKEN_TOKENS", 8)
+    monkeypatch.setenv("STARRY_LANG", "en")
+    monkeypatch.setenv("STARRY_EARS", "+".join(map(str, server.choice.files)))
+    monkeypatch.setitem(running._started, server.choice, server)
+    (tmp_path / "a.wav").write_bytes(sound.wav(chirp(0.99)))
+    heard = json.loads(starry("hear", str(tmp_path / "a.wav"), "--language", "zh", "--json").stdout)
+    assert (heard["by"], heard["language"], heard["seconds"]) == ("asr.gguf", "zh", pytest.approx(0.99))
+    assert starry("hear", str(tmp_path / "a.wav"), "--language", "zh").stdout == heard["text"] + "\n"
+    assert heard["text"]
+    told = starry("senses").stdout
+    del running._started[server.choice]
+    assert [one for one in choice.SENSES if f"{one}  " in told] == list(choice.SENSES)
+    assert "asr.gguf" in told
+    assert "GB of memory" in told
+    assert told.count("perceiver-") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [(["none.wav"], errors.MissingFile), (["text.wav"], MissingPackage), (["cut.wav"], BadFile), (["good.wav", "--language", "x"], BadRequest)],
+)  # fmt: skip
+def test_hear_refuses_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], kind: type[StarryError]
+) -> None:
+    monkeypatch.setenv("STARRY_EARS", "http://127.0.0.1:9/v1")
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    good = sound.wav(chirp(0.1))
+    for name, data in {"text.wav": b"hello", "cut.wav": good[:30], "good.wav": good}.items():
+        (tmp_path / name).write_bytes(data)
+    assert isinstance(starry("hear", str(tmp_path / words[0]), *words[1:]).exception, kind)
+    monkeypatch.delenv("STARRY_EARS")
+    assert isinstance(starry("hear", str(tmp_path / "good.wav")).exception, errors.NoSense)
 
 
 def _gone(pid: int, seconds: float = 20.0) -> bool:

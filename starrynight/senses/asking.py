@@ -50,6 +50,10 @@ def _schema(name: str, properties: dict[str, Any]) -> dict[str, Any]:
 class Server:
     """``client``: the server that stands for a sense."""
 
+    longest: int | None = (
+        None  # characters of a sentence, where the server holds the model to them; OpenAI's own takes no limit
+    )
+
     def __init__(self, client: Client) -> None:
         self.client = client
 
@@ -57,7 +61,8 @@ class Server:
 
     def describe(self, pixels: np.ndarray) -> tuple[Text, Text]:
         """Alt text and caption of a picture, uint8 [H, W, 3]. Raises RemoteError; BadRequest or MissingFile for its key."""
-        schema = _schema("description", {name: {"type": "string"} for name in FIELDS})
+        limits = {} if self.longest is None else {"minLength": 1, "maxLength": self.longest}
+        schema = _schema("description", {name: {"type": "string", **limits} for name in FIELDS})
         found = sentences(self.see(pixels, ASKED, 400, schema))
         if found is None:
             raise self.client.failed("sent no description", "没有发来描述")

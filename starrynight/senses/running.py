@@ -53,6 +53,9 @@ class _Started(Protocol):
 
 
 _lock = threading.Lock()
+_starting: dict[
+    Choice, threading.Lock
+] = {}  # a model that takes minutes to start holds up its own callers only
 _started: dict[Choice, _Started] = {}
 _failed: dict[Choice, tuple[float, StarryError]] = {}
 
@@ -66,6 +69,8 @@ def model(choice: Choice) -> Model:
     if choice.kind not in (GGUF, FOLDER):
         raise NoSense(f"No model stands for {choice.sense}.", f"{choice.sense} 没有可用的模型。")
     with _lock:
+        own = _starting.setdefault(choice, threading.Lock())
+    with own:
         there = _started.get(choice)
         if there is not None and there.alive:
             return there.model
@@ -96,7 +101,6 @@ def _start(choice: Choice) -> _Started:
 @atexit.register
 def stop() -> None:
     """End the processes that were started here."""
-    with _lock:
-        while _started:
-            _started.popitem()[1].stop()
-        _failed.clear()
+    while _started:
+        _started.popitem()[1].stop()
+    _failed.clear()

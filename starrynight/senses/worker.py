@@ -43,8 +43,12 @@ def main() -> int:
 
 
 def _load(sense: str, folder: Path) -> Any:
+    from transformers.utils import logging
+
     from starrynight.senses import loading
 
+    logging.set_verbosity_error()  # its advice is for programmers, and its bars would stand among our lines
+    logging.disable_progress_bar()
     return loading.load(sense, folder)
 
 

@@ -12,7 +12,7 @@ import torch
 from scipy.io import wavfile
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration, WhisperForConditionalGeneration
 
-from starrynight.errors import Unfit
+from starrynight.errors import BadRequest, Unfit
 from starrynight.senses.asking import spoken
 from starrynight.senses.loading.files import from_folder
 
@@ -70,16 +70,32 @@ class WhisperSpeech:
         features = self.processor(
             _samples(question), sampling_rate=16_000, return_tensors="pt", return_attention_mask=True
         )
-        more = {"language": question["language"]} if question["language"] else {}
+        more = self._language(question["language"])
         if question["hotwords"]:
-            more["prompt_ids"] = self.processor.get_prompt_ids(question["hotwords"], return_tensors="pt").to(
-                self.model.device
-            )
+            hint = self.processor.get_prompt_ids(question["hotwords"], return_tensors="pt")
+            more["prompt_ids"] = hint.to(self.model.device)
         most = min(question["tokens"], self.model.config.max_target_positions // 2 - 8)
         with torch.inference_mode():
             made = self.model.generate(
                 features["input_features"].to(self.model.device, self.model.dtype),
                 attention_mask=features["attention_mask"].to(self.model.device),
-                max_new_tokens=most, do_sample=False, task="transcribe", condition_on_prev_tokens=False, **more,
+                max_new_tokens=most, do_sample=False, **more,
             )  # fmt: skip
         return {"text": self.processor.decode(made[0], skip_special_tokens=True).strip(), "language": None}
+
+    def _language(self, code: str | None) -> dict[str, Any]:
+        """What ``generate`` takes for a language. Raises BadRequest for one that the model does not know."""
+        told = self.model.generation_config
+        known = (
+            [one.strip("<|>") for one in getattr(told, "lang_to_id", {})]
+            if getattr(told, "is_multilingual", False)
+            else ["en"]
+        )
+        if code is not None and code not in known:
+            raise BadRequest(
+                f"This Whisper does not know “{code}”; it knows {', '.join(sorted(known))}.",
+                f"这个 Whisper 不会“{code}”；它会 {'、'.join(sorted(known))}。", "language",
+            )  # fmt: skip
+        if known == ["en"]:
+            return {}
+        return {"task": "transcribe"} | ({"language": code} if code else {})
