@@ -22,6 +22,7 @@ from starrynight.metadata.pixels import read_with_alpha
 from starrynight.painting import styles
 from starrynight.painting import upscale as upscaler
 from starrynight.picture import convert, with_pixels
+from starrynight.senses.look import by_meaning
 
 router = APIRouter(route_class=Route)
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
@@ -57,6 +58,9 @@ async def gallery_query(
     collection: str | None = None,
     like: str | None = None,
     colour: Annotated[str | None, Query(json_schema_extra={"pattern": "^(#?[0-9a-fA-F]{6})?$"})] = None,
+    shows: Annotated[
+        str | None, Query(json_schema_extra={"pattern": r"^((hour|weather|kind|thing)\..+)?$"})
+    ] = None,
     since: Time = None,
     until: Time = None,
     trashed: bool = False,
@@ -64,7 +68,7 @@ async def gallery_query(
     """The search that the URL's query string describes."""
     return GalleryQuery(
         text=text, style=styles.key_of(style), model=model, precision=precision, verdict=verdict, starred=starred, tag=tag,
-        collection=collection, like=like, colour=colour, since=since, until=until, trashed=trashed,
+        collection=collection, like=like, colour=colour, shows=shows, since=since, until=until, trashed=trashed,
     )  # fmt: skip
 
 
@@ -87,6 +91,18 @@ def search(
 def layout(gallery: GalleryDep, query: QueryDep) -> dict[str, Any]:
     """The numbers, each of which ``GET /pictures`` takes as ``after``, and width / height of all pictures it finds."""
     return gallery.layout(query)._asdict()
+
+
+@router.get("/pictures/alike", responses=answers("Pictures") | errors(404))
+@DECODERS.route
+def alike(
+    gallery: GalleryDep, query: QueryDep, limit: Annotated[int, Query(ge=1, le=100)] = 12
+) -> dict[str, Any]:
+    """Pictures that show what ``text`` means and that its words do not find, the most fitting first; ``next`` is null."""
+    found = by_meaning(gallery, query, 500)
+    exact = set(gallery.layout(query).numbers) if found else set()
+    rows = [match.row for match in found if match.row.number not in exact]
+    return {"pictures": [asdict(row) for row in rows[:limit]], "next": None}
 
 
 @router.get("/pictures/{picture}", responses=answers("Picture"))

@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, Text, cast, column, delete, exists, func, select
+from sqlalchemy.dialects.postgresql import JSONB
 
+from starrynight.errors import BadRequest
 from starrynight.gallery.database import Database
 from starrynight.gallery.schema import descriptions, pictures
+from starrynight.text import excerpt
 
 _AT_ONCE = 500  # parameters of a statement
+FACTS = (
+    "hour",
+    "weather",
+    "kind",
+    "thing",
+)  # that pictures are filtered by; the style is a column of its own
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,36 @@ def contents(connection: Connection, numbers: Iterable[int]) -> dict[int, dict[s
         statement = select(c.number, c.content).where(c.number.in_(wanted[start : start + _AT_ONCE]))
         found |= {number: json.loads(content) for number, content in connection.execute(statement)}
     return found
+
+
+def shows(connection: Connection, fact: str) -> ColumnElement[bool]:
+    """The condition that eyes saw a fact, "hour.night" or "thing.moon". Raises BadRequest for a kind that is not in ``FACTS``."""
+    kind, _, value = fact.partition(".")
+    if kind not in FACTS or not value:
+        raise BadRequest(
+            f"shows is “{excerpt(fact)}”; write a kind and a value, such as hour.night or thing.moon.",
+            f"shows 是“{excerpt(fact)}”；请写类别与取值，例如 hour.night 或 thing.moon。",
+            "shows",
+        )
+    c, mine = descriptions.c, descriptions.c.number == pictures.c.number
+    if connection.dialect.name != "sqlite":
+        wanted = {"facts": {"things": [value]} if kind == "thing" else {kind: value}}
+        return exists().where(mine, cast(c.content, JSONB).contains(wanted))
+    if kind != "thing":
+        return exists().where(mine, func.json_extract(c.content, f"$.facts.{kind}") == value)
+    things = func.json_each(c.content, "$.facts.things").table_valued(column("value", Text), name="thing")
+    return exists().select_from(descriptions.join(things, mine)).where(things.c.value == value)
+
+
+def counted(connection: Connection) -> dict[str, int]:
+    """Every fact that eyes saw in pictures outside the trash, "thing.moon", with the number of its pictures, most frequent first."""
+    found: Counter[str] = Counter()
+    statement = select(descriptions.c.content).join(pictures).where(pictures.c.trashed_at.is_(None))
+    for content in connection.execute(statement).scalars():
+        facts = json.loads(content).get("facts", {})
+        found.update(f"{kind}.{facts[kind]}" for kind in FACTS if facts.get(kind))
+        found.update(f"thing.{name}" for name in facts.get("things", ()))
+    return dict(found.most_common())
 
 
 class VectorCache:

@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from starrynight.errors import BadRequest, MissingFile
 from starrynight.gallery import similarity
 from starrynight.gallery.database import Database
-from starrynight.gallery.descriptions import VectorCache, contents
+from starrynight.gallery.descriptions import VectorCache, contents, shows
 from starrynight.gallery.schema import Row, collected, collections, pictures, recipes, tags, to_milliseconds
 from starrynight.gallery.tokens import query_phrases
 from starrynight.metadata import OURS
@@ -51,7 +51,8 @@ class Query:
 
     ``text``: words or parts of words, Chinese or English, in prompt, style, tags and note. ``since``
     (inclusive) and ``until`` (exclusive) compare ``made_at``; a time without a zone is UTC. ``like``: a
-    picture's id. ``colour``: "#1f3b73". ``like`` and ``colour`` sort by distance; otherwise the picture added
+    picture's id. ``colour``: "#1f3b73". ``shows``: a fact that eyes saw in the picture (``descriptions.FACTS``): "hour.night",
+    "thing.moon". ``like`` and ``colour`` sort by distance; otherwise the picture added
     last comes first, or ``oldest_first``. ``trashed`` searches the trash instead of the gallery.
     """
 
@@ -68,6 +69,7 @@ class Query:
     collection: str | None = None
     like: str | None = None
     colour: str | None = None
+    shows: str | None = None
     oldest_first: bool = False
     trashed: bool = False
 
@@ -250,6 +252,8 @@ def find_matches(connection: Connection, query: Query) -> Matches:
         same_collection = collections.c.collection == collected.c.collection
         named = and_(collections.c.name == query.collection, same_collection)
         where.append(exists().where(collected.c.number == c.number, named))
+    if query.shows:
+        where.append(shows(connection, query.shows))
     if not (phrases := query_phrases(query.text)):
         return Matches(pictures, c.number, where)
     if connection.dialect.name == "sqlite":

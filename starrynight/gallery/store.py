@@ -22,7 +22,7 @@ from sqlalchemy import URL, Select, func, make_url, select
 from starrynight.gallery import exchange, integrity
 from starrynight.gallery.annotations import Annotations, ambiguous_id, unknown_picture
 from starrynight.gallery.database import BrokenDatabase, Database, set_aside
-from starrynight.gallery.descriptions import Descriptions
+from starrynight.gallery.descriptions import Descriptions, counted
 from starrynight.gallery.exchange import ExportResult, ImportedFile, ImportResult
 from starrynight.gallery.files import Files
 from starrynight.gallery.insert import AlsoWrite, add_picture, parse_file
@@ -199,9 +199,10 @@ class Gallery:
 
     def facets(self) -> dict[str, dict[str, int]]:
         """For each of ``FACETS``, its values and their number of pictures outside the trash, most frequent
-        first."""
+        first; ``shows``: what eyes saw."""
         with self.database.reading() as connection:
-            return {name: dict(connection.execute(_count_values(name)).tuples().all()) for name in FACETS}
+            found = {name: dict(connection.execute(_count_values(name)).tuples().all()) for name in FACETS}
+            return found | {"shows": counted(connection)}
 
     # Integrity and maintenance
 

@@ -117,11 +117,11 @@ def claims(perceiver: Perceiver, sight: Sight) -> Facts:
 
 def alt(facts: Facts, language: str) -> str:
     """The things, or else the kind of scene; when; and the style."""
-    names = [_called("thing", name, language) for name in _foremost(facts.things)]
+    names = [called("thing", name, language) for name in _foremost(facts.things)]
     if facts.kind and not (names and _says_enough(facts)):
-        names.insert(0, _called("kind", facts.kind, language))
+        names.insert(0, called("kind", facts.kind, language))
     when = [
-        _called(kind, name, language)
+        called(kind, name, language)
         for kind, name in (("hour", facts.hour), ("weather", facts.weather))
         if name and name not in facts.things and captions.PHRASES[kind][language][name]
     ]
@@ -135,7 +135,7 @@ def alt(facts: Facts, language: str) -> str:
 def caption(facts: Facts, language: str) -> str:
     """A line of the captions' grammar that holds of the picture, and what it leaves out."""
     line, stated = _line(facts, language)
-    others = [_called("thing", name, language) for name in _foremost(facts.things) if name not in stated][:3]
+    others = [called("thing", name, language) for name in _foremost(facts.things) if name not in stated][:3]
     if not line:
         return alt(facts, language)
     if language == "zh":
@@ -149,12 +149,12 @@ def prompt(facts: Facts, language: str) -> str:
     line, stated = _line(facts, language)
     parts = [
         line,
-        *(_called("thing", name, language) for name in _foremost(facts.things) if name not in stated),
+        *(called("thing", name, language) for name in _foremost(facts.things) if name not in stated),
     ]
     if facts.hour and facts.hour not in stated:
-        parts.append(_called("hour", facts.hour, language))
+        parts.append(called("hour", facts.hour, language))
     if facts.style:
-        parts.append(_called("style", facts.style, language))
+        parts.append(called("style", facts.style, language))
     return ("，" if language == "zh" else ", ").join(dict.fromkeys(filter(None, parts)))
 
 
@@ -163,12 +163,12 @@ _WRITERS = {"alt": alt, "caption": caption, "prompt": prompt}
 
 def named(things: Iterable[str], language: str) -> str:
     """Things as a sentence lists them."""
-    return joined([_called("thing", name, language) for name in things], language)
+    return joined([called("thing", name, language) for name in things], language)
 
 
 def style_named(facts: Facts, language: str) -> str:
     """What the style is called; "" where none is said."""
-    return _called("style", facts.style, language) if facts.style else ""
+    return called("style", facts.style, language) if facts.style else ""
 
 
 def joined(names: list[str], language: str) -> str:
@@ -199,7 +199,7 @@ def _foremost(things: Iterable[str]) -> list[str]:
     return sorted(things, key=lambda name: name not in _FIGURES)[:_NAMED]
 
 
-def _called(kind: str, name: str, language: str) -> str:
+def called(kind: str, name: str, language: str) -> str:
     """The first phrase of a name; in English one with an article where a single thing's first has none."""
     phrases: list[str] = captions.PHRASES[kind][language][name]
     if language == "en" and name in _SINGLE:

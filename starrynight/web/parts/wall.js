@@ -3,9 +3,10 @@
 // that a reload, Back and a link that is sent lead to the same wall.
 
 const walls = new WeakMap();
-const STRIP = 8, NEWEST = 8, NEAREST = 24, POLL_MS = 500, SETTLED_MS = 250;
+const ALIKE = 12, STRIP = 8, NEWEST = 8, NEAREST = 24, POLL_MS = 500, SETTLED_MS = 250;
 const MOST_PRINTED = 200; // exhibition/prints.py
-const FILTERS = ["style", "precision", "verdict", "model", "collection", "tag"];
+const FILTERS = ["style", "shows", "precision", "verdict", "model", "collection", "tag"];
+const SEEN = ["hour", "weather", "kind", "thing"]; // gallery/descriptions.py
 const SEARCHED = [...FILTERS, "when", "text", "starred", "trashed", "like"]; // the parts of the address that the wall reads
 
 // The local midnight at which the last `days` days (today included) began.
@@ -38,7 +39,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
 class Wall {
   constructor(root, data) {
-    Object.assign(this, { root, words: data.words, lang: data.lang, styles: data.styles, strip: data.strip });
+    Object.assign(this, { root, words: data.words, lang: data.lang, styles: data.styles, seen: data.seen, strip: data.strip });
     this.state = null; // what is searched for; nothing has been yet
     this.facets = { collections: {}, tags: {} };
     this.selection = new Selection(this);
@@ -90,7 +91,8 @@ class Wall {
     }
     this.top = el("button", { className: "top", type: "button", hidden: true, title: t(words, "wall.top"), aria: { label: t(words, "wall.top") }, onclick: () => scrollerOf(list).scrollTo({ top: 0 }) }, "↑");
     this.count = el("p", { className: "count", aria: { role: "status", live: "polite" } });
-    this.root.replaceChildren(this.toolbar(), this.count, list, this.notice, this.selection.bar, this.top, this.toasts);
+    this.alike = el("section", { className: "alike", hidden: true, aria: { label: t(words, "wall.alike") } });
+    this.root.replaceChildren(this.toolbar(), this.count, list, this.notice, this.alike, this.selection.bar, this.top, this.toasts);
   }
 
   toolbar() {
@@ -186,9 +188,21 @@ class Wall {
       if (at) this.grid.hang(at);
       this.root.dataset.ready = JSON.stringify(state);
       this.showTotal();
+      this.findAlike(request);
     } catch (failure) {
       if (failure.name !== "AbortError") this.toast(errorMessage(failure, this.lang, this.words), t(this.words, "wall.retry"), () => this.load(kept, at));
     }
+  }
+
+  // Below what the words found: pictures that show what they mean. Those that hang stay until the new ones are here.
+  async findAlike(request) {
+    if (this.strip) return;
+    const { text, like, trashed } = this.state;
+    const found = text && !like && !trashed ? await fetchJson(`/api/pictures/alike?${new URLSearchParams({ ...this.query, limit: ALIKE })}`, { signal: request.signal }).catch(() => null) : null;
+    if (request !== this.request) return;
+    const rows = found?.pictures ?? [];
+    this.alike.hidden = !rows.length;
+    this.alike.replaceChildren(el("h2", { className: "recent" }, t(this.words, "wall.alike")), el("ul", {}, ...rows.map((row) => el("li", { className: "near", style: { "--ratio": row.width / row.height } }, ...this.card(row)))));
   }
 
   // The order and shapes of what hangs: all that was found, the nearest of what is similar, or the strip's few.
@@ -264,14 +278,16 @@ class Wall {
     const facets = await fetchJson("/api/facets").catch(() => null);
     if (!facets) return;
     this.facets = facets;
-    const named = { style: (value) => this.styles[value] ?? value, verdict: (value) => t(this.words, `verdict.${value}.short`) };
+    const named = { style: (value) => this.styles[value] ?? value, verdict: (value) => t(this.words, `verdict.${value}.short`), shows: (value) => this.seen[value] ?? value.split(".")[1] };
     const values = { ...facets, collection: facets.collections, tag: facets.tags };
     for (const name of FILTERS) {
       const select = this.selects[name], chosen = this.state[name];
       const found = Object.entries(values[name] ?? {});
       if (chosen && !found.some(([value]) => value === chosen)) found.push([chosen, 0]);
       select.hidden = !chosen && found.length < (["collection", "tag"].includes(name) ? 1 : 2);
-      select.replaceChildren(el("option", { value: "" }, t(this.words, `fact.${name}`)), ...found.map(([value, n]) => el("option", { value }, `${safeText((named[name] ?? String)(value))} · ${n}`)));
+      const option = ([value, n]) => el("option", { value }, `${safeText((named[name] ?? String)(value))} · ${n}`);
+      const options = name !== "shows" ? found.map(option) : SEEN.map((kind) => [kind, found.filter(([value]) => value.startsWith(`${kind}.`))]).filter(([, of]) => of.length).map(([kind, of]) => el("optgroup", { label: t(this.words, `facet.${kind === "hour" ? "time" : kind === "kind" ? "place" : kind}`) }, ...of.map(option)));
+      select.replaceChildren(el("option", { value: "" }, t(this.words, `fact.${name}`)), ...options);
       select.value = chosen ?? "";
     }
   }

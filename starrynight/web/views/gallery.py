@@ -6,11 +6,15 @@ what leads to the studio.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import streamlit as st
 
 from starrynight.errors import StarryError
+from starrynight.senses.describe import called
+from starrynight.senses.facets import words_of
+from starrynight.senses.facts import CHOICES, THINGS
 from starrynight.web import components, shared
 from starrynight.web.shared import language, style_names, words_for
 
@@ -27,8 +31,10 @@ def wall(key: str, strip: bool = False) -> None:
             "strip": strip,
             "lang": language(),
             "styles": style_names(),
+            "seen": {} if strip else seen_names(language()),
             "words": words_for(
                 "wall",
+                "facet.",
                 "viewer",
                 "brush",
                 "show",
@@ -45,6 +51,18 @@ def wall(key: str, strip: bool = False) -> None:
     )
     if result.action:
         act(result.action)
+
+
+@cache
+def seen_names(lang: str) -> dict[str, str]:
+    """What eyes may have seen, "hour.night", by its name in a language."""
+    tables = {kind: CHOICES[kind] for kind in ("hour", "weather", "kind")} | {"thing": THINGS}
+    further = words_of("weather", lang)  # captions have no word for a clear sky
+    return {
+        f"{kind}.{name}": further.get(name, name) if kind == "weather" else called(kind, name, lang)
+        for kind, names in tables.items()
+        for name in names
+    }
 
 
 def act(action: dict[str, Any]) -> None:
