@@ -377,6 +377,27 @@ def test_long_texts_are_read_in_windows_whose_overlaps_are_averaged(loaded: Call
     )
 
 
+def test_siamese_uie_is_the_sense_of_facets(
+    loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starrynight.senses.finding import find
+
+    class Here:
+        def find(self, text: str, schema: dict[str, Any]) -> list[tuple[str, int, int]]:
+            return [
+                (kind, a, b)
+                for kind, a, b in loaded("facets").answer({"text": text, "schema": schema})["spans"]
+            ]
+
+    monkeypatch.setattr(running, "model", lambda _: Here())
+    chosen = choice.Choice("facets", choice.FOLDER, folder=Path("uie"))
+    found = find(TEXT, {"人物": {"年龄": None}, "地点": None}, chosen)
+    assert (found.failed, found.by) == (None, "uie")
+    assert {span.kind for span in found.spans} <= {"人物 / 年龄", "地点"}
+    assert found.spans
+    assert all(TEXT[span.start : span.end] == span.text for span in found.spans)
+
+
 def test_siamese_uies_tensors_have_the_published_names(folder: Callable[[str], Path], tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
@@ -544,6 +565,38 @@ def test_a_folder_is_served_by_a_process_that_ends_with_us(
     with pytest.raises(errors.RemoteError) as ended:
         worker.model.rank("星夜", ["a"])
     assert "code -9" in ended.value.en
+
+
+def test_a_search_is_put_in_order_by_the_ranker_that_is_set(
+    served: Callable[[str], LlamaServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starrynight.gallery.search import Query
+    from starrynight.gallery.store import Gallery
+    from starrynight.i18n import Text
+    from starrynight.picture import Picture, make_recipe
+    from starrynight.request import PaintRequest
+    from starrynight.senses import look
+
+    server, said = served("ranker"), list[Text]()
+    monkeypatch.setattr(look, "YES", 0.0)  # random weights seldom say yes
+    with Gallery(tmp_path / "gallery") as gallery:
+        eyes = Eyes(choice.parse("eyes", ""))
+        for seed in range(5):
+            request = PaintRequest(prompt=f"prompt {seed} 星夜"[: 8 + seed], seed=seed)
+            row = gallery.add(Picture(squares(seed), make_recipe(request)))
+            look.look(gallery, eyes, row, squares(seed))
+        monkeypatch.setenv("STARRY_RANKER", str(server.choice.files[0]))
+        monkeypatch.setitem(running._started, server.choice, server)
+        found = look.by_meaning(gallery, Query(text="zxqv 星夜"), 3, said.append)
+        del running._started[server.choice]
+        scores = server.model.rank("zxqv 星夜", [look.words_of(one.row) for one in found])
+        assert [one.shown for one in found] == pytest.approx(scores, abs=1e-4)
+        assert scores == sorted(scores, reverse=True)
+        assert len(found) == 3
+        assert said == []
+        monkeypatch.setenv("STARRY_RANKER", "http://127.0.0.1:9/v1")
+        look.by_meaning(gallery, Query(text="星夜"), 3, said.append)
+        assert "127.0.0.1:9" in said[0].en
 
 
 def test_hear_and_senses_speak_with_a_real_llama_server(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from starrynight.errors import BadRequest, StarryError
-from starrynight.i18n import t
+from starrynight.i18n import Text, t
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +75,13 @@ class Watcher:
         return f"{t('asked for but not seen: ', '要了却没看见：')}{things}" if missing else ""
 
 
+def _say(failed: Text) -> None:
+    print(
+        f"! {t(f'{failed.en} The perceiver ranks instead.', f'{failed.zh}改由感知模型排序。')}",
+        file=sys.stderr,
+    )
+
+
 def looks_like(gallery: Gallery, query: Query, found: Sequence[Row], limit: int = 8) -> list[Row]:
     """Pictures that show what the words mean, without those that the words found; none where nothing can see."""
     from starrynight.senses.look import by_meaning
@@ -82,7 +89,7 @@ def looks_like(gallery: Gallery, query: Query, found: Sequence[Row], limit: int 
     if not query.text:
         return []
     try:
-        matches = by_meaning(gallery, query, limit + len(found))
+        matches = by_meaning(gallery, query, limit + len(found), _say)
     except StarryError as error:
         print(f"! {t(error.en, error.zh)}", file=sys.stderr)
         return []

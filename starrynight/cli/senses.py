@@ -103,7 +103,13 @@ def _ears(choice: Choice) -> tuple[str, Text | None]:
 
 
 def _facets(choice: Choice) -> tuple[str, Text | None]:
-    return choice.name, None
+    from starrynight.senses.finding import find
+
+    found = find(SAMPLE_WORDS, choice=choice)
+    return (
+        f"{found.by} · {SAMPLE_WORDS}: {' · '.join(span.text for span in found.spans) or '–'}",
+        found.failed,
+    )
 
 
 def _ranker(choice: Choice) -> tuple[str, Text | None]:

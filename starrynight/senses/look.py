@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.metadata import OURS, read_pixels
-from starrynight.senses import asked, perceiver
-from starrynight.senses.choice import OFF, chosen
+from starrynight.senses import asked, perceiver, ranking
+from starrynight.senses.choice import BUILT_IN, OFF, chosen
 from starrynight.senses.describe import Description, Facts
 from starrynight.senses.eyes import NOTHING_MISSING, Eyes, Look
 
@@ -24,6 +25,8 @@ from starrynight.senses.eyes import NOTHING_MISSING, Eyes, Look
 KNOWN = 0.3
 # Pictures below this share of the text's facts, squared, are no answer: a third of three facts is 0.11.
 RELEVANT = 0.2
+# Pictures whose words a ranker reads for a search, and the probability of "yes" from which on one is an answer.
+JUDGED, YES = 50, 0.5
 
 log = logging.getLogger("starrynight.senses")
 
@@ -62,17 +65,35 @@ def look_at_missing(gallery: Gallery, eyes: Eyes, limit: int) -> tuple[int, Text
     return done, None
 
 
-def by_meaning(gallery: Gallery, query: Query, limit: int = 12) -> list[Match]:
+def by_meaning(
+    gallery: Gallery, query: Query, limit: int = 12, on_failure: Callable[[Text], None] | None = None
+) -> list[Match]:
     """Pictures that show what ``query.text`` means, the most fitting first, under the query's other conditions; none where the
-    words say nothing to the perceiver, or where STARRY_EMBEDDER is off. Raises what ``Eyes`` raises.
+    words say nothing to the perceiver, or where STARRY_EMBEDDER is off. Where STARRY_RANKER names a model, it judges the words of
+    the ``JUDGED`` nearest pictures; ``on_failure`` is told why, if it fails. Raises what ``Eyes`` raises.
     """
     if chosen("embedder").kind == OFF or not query.text.strip():
         return []
-    model = perceiver.load()
+    model, ranker = perceiver.load(), chosen("ranker")
     reading = model.read(query.text)
+    bare = replace(query, text="")
+    if ranker.kind not in (BUILT_IN, OFF):
+        near = [row for row, _ in gallery.by_meaning(reading.vector, model.name, bare, JUDGED)]
+        judged = ranking.rank(query.text, [words_of(row) for row in near], ranker)
+        if judged.failed is None:
+            return [Match(near[one.index], one.score) for one in judged.results if one.score >= YES][:limit]
+        log.warning("%s", judged.failed.en)
+        if on_failure is not None:
+            on_failure(judged.failed)
     if reading.known < KNOWN:
         return []
-    found = gallery.by_meaning(reading.vector, model.name, replace(query, text=""), limit)
+    found = gallery.by_meaning(reading.vector, model.name, bare, limit)
     cosines = np.array([cosine for _, cosine in found], np.float32)
     shown = model.shown(cosines)
     return [Match(row, float(one)) for (row, _), one in zip(found, shown, strict=True) if one >= RELEVANT]
+
+
+def words_of(row: Row) -> str:
+    """What a picture is to a ranker that reads words: its prompt and what was seen in it."""
+    captions = (row.seen or {}).get("caption", {})
+    return "\n".join(one for one in (row.prompt, captions.get("en"), captions.get("zh")) if one)
