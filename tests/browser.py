@@ -86,4 +86,4 @@ class Visitor:
 
     def leave(self) -> None:
         self.page.context.close()
-        assert self.problems == []
+        assert self.problems == [], self.problems

@@ -37,6 +37,7 @@ from starrynight.jobs.keys import Keys
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.supervisor import Supervisors, check_device
 from starrynight.jobs.uploads import Uploads
+from starrynight.serve.alone import StandingAlone
 from starrynight.serve.connections import SHUTDOWN_TIMEOUT, Config, Limits, Server, listening
 from starrynight.serve.head import PageHead
 from starrynight.serve.pages import DeadLinks, DroppedFiles
@@ -198,7 +199,7 @@ def build(gallery: Gallery, engine: Engine, access: Access, with_pages: bool = T
 
     app = api.create_app(gallery, Queue(gallery), lambda: engine.alive, lifespan)
     if pages:
-        app.mount("/", PageHead(DroppedFiles(DeadLinks(pages)), gallery))
+        app.mount("/", PageHead(StandingAlone(DroppedFiles(DeadLinks(pages))), gallery))
     return RequestLog(AccessMiddleware(app, access), app.state.metrics)
 
 
