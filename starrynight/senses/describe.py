@@ -166,11 +166,11 @@ def named(things: Iterable[str], language: str) -> str:
     return joined([called("thing", name, language) for name in things], language)
 
 
-def called(language: str) -> dict[str, str]:
+def fact_names(language: str) -> dict[str, str]:
     """What every fact is called in ``language``; of a name that is a weather or a scene and a thing, the thing's."""
     kinds = ("style", "hour", "weather", "kind", "thing")
     return {
-        name: _called(kind, name, language)
+        name: called(kind, name, language)
         for kind in kinds
         for name, phrases in captions.PHRASES[kind][language].items()
         if phrases

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import starrynight
 from starrynight.i18n import LANGUAGES
-from starrynight.senses.describe import called
+from starrynight.senses.describe import fact_names
 
 FOLDER = Path(starrynight.__file__).parent / "web" / "alone"
 ROOT = "/alone/"
@@ -65,4 +65,4 @@ def _facts() -> Response:
 
 @cache
 def _named() -> str:
-    return json.dumps({language: called(language) for language in LANGUAGES}, ensure_ascii=False)
+    return json.dumps({language: fact_names(language) for language in LANGUAGES}, ensure_ascii=False)
