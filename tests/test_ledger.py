@@ -295,6 +295,8 @@ def damaged(stored: dict[str, Tensor], how: str) -> dict[str, Tensor]:
         return stored | {name.replace("scale_weight", "weight_scale"): stored[name]}
     if how == "odd shape":
         return stored | {name: torch.ones(7)}
+    if how in ("scale NaN", "scale Inf", "scale zero"):
+        return stored | {name: stored[name] * {"NaN": float("nan"), "Inf": float("inf"), "zero": 0}[how[6:]]}
     form = {"nvfp4": {"format": "nvfp4"}, "no format": {}}.get(how)
     text = b"\xff" if form is None else json.dumps(form).encode()
     return stored | {
@@ -304,7 +306,19 @@ def damaged(stored: dict[str, Tensor], how: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "how",
-    ["scale lost", "weight lost", "weight wide", "two scales", "odd shape", "nvfp4", "no format", "no JSON"],
+    [
+        "scale lost",
+        "weight lost",
+        "weight wide",
+        "two scales",
+        "odd shape",
+        "scale NaN",
+        "scale Inf",
+        "scale zero",
+        "nvfp4",
+        "no format",
+        "no JSON",
+    ],
 )
 def test_numbers_without_a_clear_meaning_are_refused_by_name(how, states, folders, tmp_path):
     stored, _ = scaled(states["zimage"], "kijai")

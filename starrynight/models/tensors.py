@@ -204,11 +204,15 @@ def _fills_range(tensor: Tensor) -> bool:
 def scale(path: Path, name: str, weight: Tensor, factor: Tensor) -> PackedWeight:
     """float32(weight [out, …]) · factor, which has one number, one per output channel, or one per block of a matrix.
 
-    Raises Unfit for any other shape of ``factor``.
+    Raises Unfit for any other shape of ``factor``, for NaN and Inf in it, and where it makes a weight zero.
     """
     if not factor.is_floating_point():
         raise _unclear(path, name, "its scale is a whole number", "缩放系数为整数")
     factor = factor.float()
+    if not bool(torch.isfinite(factor).all()):
+        raise _unclear(path, name, "its scale is NaN or Inf", "缩放系数为 NaN 或 Inf")
+    if not bool(factor.any()) and bool(weight.float().any()):
+        raise _unclear(path, name, "its scale is zero", "缩放系数为零")
     if factor.numel() == 1:
         return eight_bits(weight, factor.reshape(1, 1))
     if weight.dim() and factor.numel() == weight.shape[0] == factor.shape[0]:

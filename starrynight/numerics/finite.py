@@ -146,12 +146,18 @@ def _broken(tensor: Tensor) -> tuple[bool, bool]:
     """(holds NaN, holds Inf)"""
     if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
         return False, False
-    return bool(tensor.isnan().any()), bool(tensor.isinf().any())
+    wide = _wide(tensor)
+    return bool(wide.isnan().any()), bool(wide.isinf().any())
 
 
 def _overflowed(source: Tensor, result: Tensor) -> bool:
     """Whether a cast turned a number that was no mask into Inf."""
-    return bool((result.isinf() & (source.abs() < MASK)).any())
+    return bool((_wide(result).isinf() & (_wide(source).abs() < MASK)).any())
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """float8 as float32: torch has neither isinf nor abs for it."""
+    return tensor.float() if tensor.element_size() == 1 else tensor
 
 
 class ClampCounter(_ModuleTracker):
