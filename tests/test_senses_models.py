@@ -637,10 +637,13 @@ def test_hear_refuses_with_a_sentence(
     assert isinstance(starry("hear", str(tmp_path / "good.wav")).exception, errors.NoSense)
 
 
-def _gone(pid: int, seconds: float = 20.0) -> bool:
+def _gone(pid: int, seconds: float = 30.0) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.02)
     return False

@@ -16,7 +16,7 @@ import pytest
 
 from starrynight.errors import BadRequest, NoSense, RemoteError
 from starrynight.senses import choice, hearing, ranking, remote, running, sound
-from starrynight.senses.asking import places, sentences, spoken
+from starrynight.senses.asking import places, sentences, spoken, whole
 from starrynight.senses.embedding import embed
 from starrynight.senses.eyes import Eyes
 from starrynight.senses.languages import language_code
@@ -323,6 +323,16 @@ def test_spans_that_do_not_stand_in_the_text_are_left_out() -> None:
     assert places("夜与夜", named, ["时间", "地点"]) == [("时间", 0, 1), ("时间", 2, 3)]
 
 
-def test_sentences_of_nothing_are_none() -> None:
-    assert sentences("") is None
-    assert sentences("{}") is None
+@pytest.mark.parametrize(
+    "written",
+    ["", "{}", '{"alt_en": "A boat.", "alt_', "```json\n{", "[1, 2", '{"alt_en": "A boat."}', "\ufffd"],
+)
+def test_what_is_no_description_is_none(written: str) -> None:
+    """JSON that the limit of tokens cut short is no sentence."""
+    assert sentences(whole(written)) is None
+
+
+def test_what_a_speech_model_repeats_without_end_stands_once() -> None:
+    assert spoken("好" + "的" * 300 + "。")[0] == "好的。"
+    assert spoken("star " * 50)[0] == "star"
+    assert spoken("哈哈哈，very very good")[0] == "哈哈哈，very very good"

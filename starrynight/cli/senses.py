@@ -11,6 +11,7 @@ import typer
 from starrynight.cli.terminal import app, help_page
 from starrynight.errors import StarryError
 from starrynight.i18n import Text, t
+from starrynight.text import excerpt
 
 if TYPE_CHECKING:
     from starrynight.senses.choice import Choice
@@ -99,7 +100,10 @@ def _ears(choice: Choice) -> tuple[str, Text | None]:
     from starrynight.senses import hearing, sound
 
     heard = hearing.transcribe(sound.hum(), choice=choice)
-    return f"{t('of a second of a hum', '对一秒嗡声')}: {heard.text or t('no words', '没有话')}", None
+    return (
+        f"{t('of a second of a hum', '对一秒嗡声')}: {excerpt(heard.text) or t('no words', '没有话')}",
+        None,
+    )
 
 
 def _facets(choice: Choice) -> tuple[str, Text | None]:

@@ -31,9 +31,12 @@ ASKED = (
     '"alt_en", "alt_zh": what it shows, in at most 15 words, in English and in Chinese; '
     '"caption_en", "caption_zh": one sentence, in English and in Chinese. Name only what you see.'
 )
+TOKENS = 600  # of a description in two languages
 SPOKEN_TOKENS = 512  # of half a minute of speech; fast talkers need 200
 # Qwen3-ASR's answers begin with the language unless it was forced: "language Chinese<asr_text>…".
 _HEARD = re.compile(r"^\s*language\s+(?P<language>[^\n<]*?)\s*<asr_text>", re.IGNORECASE)
+# Twenty times the same few characters: a loop, which Qwen3-ASR's own code too writes once (qwen_asr/inference/utils.py).
+_ENDLESS = re.compile(r"(.{1,20}?)\1{19,}", re.DOTALL)
 _THOUGHTS = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
 
 
@@ -63,7 +66,7 @@ class Server:
         """Alt text and caption of a picture, uint8 [H, W, 3]. Raises RemoteError; BadRequest or MissingFile for its key."""
         limits = {} if self.longest is None else {"minLength": 1, "maxLength": self.longest}
         schema = _schema("description", {name: {"type": "string", **limits} for name in FIELDS})
-        found = sentences(self.see(pixels, ASKED, 400, schema))
+        found = sentences(self.see(pixels, ASKED, TOKENS, schema))
         if found is None:
             raise self.client.failed("sent no description", "没有发来描述")
         return found
@@ -217,7 +220,7 @@ def sentences(content: str) -> tuple[Text, Text] | None:
         alt = Text(said["alt_en"], said["alt_zh"])
         return alt, Text(said["caption_en"] or alt.en, said["caption_zh"] or alt.zh)
     plain = " ".join(clean(content).split())[:MAX_TEXT]
-    return (Text(plain, plain), Text(plain, plain)) if plain else None
+    return None if not plain or plain[0] in "{[`" else (Text(plain, plain), Text(plain, plain))
 
 
 def spoken(content: str) -> tuple[str, str | None]:
@@ -226,7 +229,7 @@ def spoken(content: str) -> tuple[str, str | None]:
     named = _HEARD.match(content)
     words = re.sub("^(<asr_text>)+", "", content[named.end() :] if named else content)
     language = named["language"] if named else ""
-    return whole(words), language if language and language.lower() != "none" else None
+    return whole(_ENDLESS.sub(r"\1", words)), language if language and language.lower() != "none" else None
 
 
 def whole(written: str) -> str:

@@ -1,8 +1,8 @@
 """llama-server for .gguf files: found, started on this machine only, asked like any server, and stopped with this process.
 
 It listens on 127.0.0.1 at a free port and wants a key that only this process knows. ``--parallel 1``: one request at a time,
-with the whole context. ``-t``: one thread less than there are cores, because its threads spin while they wait: with as many
-threads as cores of a busy machine, a request took fifty times as long (docs/log.md).
+with the whole context. ``-t``: one thread less than there are cores, because its threads spin while they wait: on two busy cores
+two threads took five times as long as one, and once twenty-seven times (docs/log.md).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Worker:
     # -- what it is asked --------------------------------------------------------------------------------------------
 
     def describe(self, pixels: np.ndarray) -> tuple[Text, Text]:
-        found = asking.sentences(self.see(pixels, asking.ASKED, 400))
+        found = asking.sentences(self.see(pixels, asking.ASKED, asking.TOKENS))
         if found is None:
             raise self._failed("wrote no description", "没有写出描述")
         return found
