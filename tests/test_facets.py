@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -238,6 +239,12 @@ def test_an_unknown_kind_is_refused_by_name(name: str) -> None:
     assert "风格、时间" in refused.value.zh
 
 
+@pytest.mark.parametrize("schema", [["style", "风格"], ["thing", "景物"], ["time", "time"]])
+def test_one_kind_by_two_names_is_refused(schema: list[str]) -> None:
+    with pytest.raises(BadRequest, match="one kind"):
+        facets("雪夜", schema)
+
+
 def test_words_of_a_kind_are_found_again() -> None:
     for kind in KINDS:
         for language in LANGUAGES:
@@ -274,3 +281,14 @@ def test_the_command_refuses_what_it_cannot_read(words: tuple[str, ...]) -> None
     refused = run(*words).exception
     assert isinstance(refused, BadRequest)
     assert refused.en != refused.zh
+
+
+def test_a_terminal_shows_each_facet_in_its_kinds_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("STARRY_LANG", "zh")
+    first, *rest = run("[雪夜] of a fox").stdout.splitlines()
+    painted = re.findall("\x1b\\[([\\d;]+)m(.*?)\x1b\\[0m", first)
+    assert [words for _, words in painted] == ["雪夜", "a fox"]
+    assert len({colour for colour, _ in painted}) == 2
+    assert re.sub("\x1b\\[[\\d;]*m", "", first) == "[雪夜] of a fox"
+    assert rest == ["时间  雪夜  night", "事物  a fox  fox"]

@@ -73,9 +73,9 @@ class Words:
 
 def facets(text: str, schema: Iterable[str] | None = None) -> tuple[Span, ...]:
     """The facets of ``text`` in their order there; they do not overlap. ``schema``: the kinds that are wanted, by their names in
-    either language; None is all. Raises BadRequest for a name that is no kind.
+    either language; None is all. Raises BadRequest for a name that is no kind, and for two names of one.
     """
-    wanted = dict(zip(KINDS, KINDS, strict=True)) if schema is None else {kind_of(one): one for one in schema}
+    wanted = dict(zip(KINDS, KINDS, strict=True)) if schema is None else _wanted(schema)
     words = read(text, _vocabulary())
     found = [
         (words.starts[start], words.ends[end - 1], meaning)
@@ -89,6 +89,21 @@ def facets(text: str, schema: Iterable[str] | None = None) -> tuple[Span, ...]:
         if kind in wanted
     ]
     return tuple(sorted(spans, key=lambda span: span.start))
+
+
+def _wanted(schema: Iterable[str]) -> dict[str, str]:
+    """The names of kinds by the kinds that they mean. Raises BadRequest for two names of one kind."""
+    found: dict[str, str] = {}
+    for name in schema:
+        kind = kind_of(name)
+        if kind in found:
+            raise BadRequest(
+                f"“{excerpt(name)}” and “{excerpt(found[kind])}” are one kind of facet; name it once.",
+                f"“{excerpt(name)}”和“{excerpt(found[kind])}”是同一种要素；请只写一次。",
+                "schema",
+            )
+        found[kind] = name
+    return found
 
 
 def kind_of(name: str) -> str:
