@@ -28,7 +28,7 @@ router = APIRouter(route_class=Route)
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "avif": "image/avif"}
 WRITTEN = ("png", "jpeg", "webp")  # the formats that a download is converted to
 TIMES = [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"},
-         {"type": "number", "description": "Seconds since 1970."}, {"type": "null"}]  # fmt: skip
+         {"type": "number", "minimum": -62_135_596_800_000, "maximum": 253_402_300_799_999, "description": "Seconds since 1970, or milliseconds from 20 billion on."}, {"type": "null"}]  # fmt: skip
 # What OpenAPI says of the routes that answer with a file.
 FILE: dict[str, Any] = {
     "response_class": Response, "openapi_extra": PARTS, "responses": files(*TYPES.values()) | errors(422)
@@ -99,9 +99,8 @@ def alike(
     gallery: GalleryDep, query: QueryDep, limit: Annotated[int, Query(ge=1, le=100)] = 12
 ) -> dict[str, Any]:
     """Pictures that show what ``text`` means and that its words do not find, the most fitting first; ``next`` is null."""
-    found = by_meaning(gallery, query, 500)
-    exact = set(gallery.layout(query).numbers) if found else set()
-    rows = [match.row for match in found if match.row.number not in exact]
+    exact = set(gallery.layout(query).numbers)  # and refuses a condition that is none, whatever the words
+    rows = [match.row for match in by_meaning(gallery, query, 500) if match.row.number not in exact]
     return {"pictures": [asdict(row) for row in rows[:limit]], "next": None}
 
 
