@@ -4,7 +4,7 @@
 
 Prints wall-clock and CPU time in milliseconds; a search is one thread, so on an idle machine the two agree. Fills a
 gallery in a temporary folder with ROWS rows (50,000 by default) without files: prompts of 8 to 24 words in English or
-Chinese, and random descriptors. Each query fetches a page of 60 rows with tags and collections. Exits with 1 if a query
+Chinese, random descriptors, and random vectors of what the perceiver saw. Each query fetches a page of 60 rows with tags and collections. Exits with 1 if a query
 takes more than 50 ms, the limit in docs/gallery.md.
 """
 
@@ -22,12 +22,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy import text
 
 from starrynight.gallery.insert import search_tokens
-from starrynight.gallery.schema import pictures, recipes
+from starrynight.gallery.schema import descriptions, pictures, recipes
 from starrynight.gallery.search import Page, Query
 from starrynight.gallery.store import Gallery
+from starrynight.senses import look, perceiver
 
 LIMIT = 50.0  # ms
 ROUNDS = 20
@@ -67,6 +69,16 @@ def make_row(number: int, rows: int, draw: random.Random) -> dict[str, object]:
     }  # fmt: skip
 
 
+def seen(number: object, draw: random.Random) -> dict[str, object]:
+    """The values of a row of ``descriptions``: a random direction."""
+    vector = np.array([draw.gauss(0, 1) for _ in range(96)])
+    by = perceiver.load().name
+    return {
+        "number": number, "by": by, "content": "{}", "vector_by": by,
+        "vector": (vector / np.linalg.norm(vector)).astype("<f2").tobytes(),
+    }  # fmt: skip
+
+
 def fill(gallery: Gallery, rows: int) -> str:
     """Fill the gallery; return the id of its last picture."""
     draw = random.Random(5)
@@ -78,6 +90,9 @@ def fill(gallery: Gallery, rows: int) -> str:
                 {"number": r["number"], "recipe": RECIPE, "words": search_tokens(r, RECIPE)} for r in some
             ]
             connection.execute(recipes.insert(), texts)
+            connection.execute(
+                descriptions.insert(), [seen(number, draw) for number in (r["number"] for r in some)]
+            )
         connection.execute(
             text("INSERT INTO tags SELECT number, 'loved' FROM pictures WHERE number % 100 = 0")
         )
@@ -141,6 +156,8 @@ def main(rows: int) -> int:
         searches: dict[str, Callable[[], object]] = {
             name: partial(gallery.search, query) for name, query in queries(last).items()
         }
+        for words in ("月下的孤舟", "a kitten in the snow", "独坐幽篁里，弹琴复长啸"):
+            searches[f"by meaning {words}"] = partial(look.by_meaning, gallery, Query(text=words))
         searches["a page in the middle"] = partial(gallery.search, Query(), after=str(rows // 2))
         searches["a page in the middle, like this one"] = partial(
             gallery.search, Query(like=last), after=gallery.search(Query(like=last)).next

@@ -42,7 +42,7 @@ from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.senses import look, perceiver
 from starrynight.senses.training.evaluate import ndcg_of
-from starrynight.senses.training.train import facts_of
+from starrynight.senses.training.truth import facts_of
 from starrynight.senses.verbs import FIRST_SEEDS, SIDE
 from starrynight.settings import settings
 

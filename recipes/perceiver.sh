@@ -3,7 +3,7 @@
 #
 #   recipes/perceiver.sh 5400
 #
-# Training pictures are drawn beside the training. Killed at any moment and run again, every step goes on where it was stopped.
+# Training pictures are drawn, and painted by Firefly, beside the training. Killed at any moment and run again, every step goes on where it was stopped.
 # The weights come to OUT; copy them to starrynight/weights/perceiver when the evaluation is good.
 set -eu
 SECONDS_IN_ALL=${1:-5400}
@@ -12,12 +12,19 @@ WORK=${WORK:-${STARRY_HOME:-$HOME/.starrynight}/training-perceiver}
 OUT=${OUT:-$WORK/weights/perceiver.safetensors}
 senses() { verb=$1; shift; "$PYTHON" -m starrynight.senses "$verb" --work "$WORK" "$@"; }
 
+beside() {
+    senses paint --set painted-training --pictures 1920 --steps 4 --seconds "$((SECONDS_IN_ALL / 3))"
+    senses draw --set training --seconds "$((SECONDS_IN_ALL / 3))"
+}
+
 senses draw --set held-out --pictures 480
-senses draw --set calibration --pictures 1440
+senses draw --set calibration --pictures 2880
 senses draw --set training --seconds 60
-senses draw --set training --seconds "$((SECONDS_IN_ALL * 3 / 4))" &
+senses paint --set painted-training --pictures 1920 --steps 4 --seconds 30
+beside &
 senses train --seconds "$((SECONDS_IN_ALL * 3 / 4))"
 wait
-senses paint --seconds "$((SECONDS_IN_ALL / 8))"
+senses paint --set painted-calibration --pictures 120
+senses paint --set painted --pictures 216
 senses write --out "$OUT"
 senses evaluate --weights "$OUT" --out "$WORK/evaluation.json"

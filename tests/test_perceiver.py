@@ -19,8 +19,8 @@ from starrynight.senses.asked import asked
 from starrynight.senses.describe import Description, Facts, described
 from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, padded, words
 from starrynight.senses.perceiver import FORMAT, Perceiver, as_read, load
-from starrynight.senses.training.calibrate import NEVER, claim
 from starrynight.senses.training.network import Network
+from starrynight.senses.training.thresholds import NEVER, claim
 from starrynight.senses.understand import understood
 
 WORDS = tuple(dict.fromkeys(words("星夜下的静谧村庄，月亮 a red boat on the quiet sea, mountains")))

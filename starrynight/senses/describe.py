@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from starrynight.firefly.drawing.scene import GROUPS
 from starrynight.firefly.training import captions
 from starrynight.i18n import LANGUAGES, Text
 from starrynight.senses.facts import CHOICES, THINGS
@@ -20,6 +21,7 @@ from starrynight.senses.perceiver import Perceiver, Sight
 
 _NOTHING = Text("", "")
 _NAMED = 5  # things that a sentence names at most
+_RIVAL = 0.35  # from this probability on a thing keeps its rivals from being named
 # Single things whose first English phrase has no article.
 _SINGLE = ("moon", "crescent", "cypress")
 _FIGURES = frozenset(captions.FIGURES)
@@ -109,10 +111,20 @@ def claims(perceiver: Perceiver, sight: Sight) -> Facts:
         best = int(sight.choices[name].argmax())
         chosen[name] = some[best] if sight.choices[name][best] >= limits.choices[name] else None
     order = np.argsort(-sight.things, kind="stable")
-    things = tuple(THINGS[k] for k in order if sight.things[k] >= limits.claims[THINGS[k]])
+    things = tuple(
+        THINGS[k]
+        for k in order
+        if sight.things[k] >= limits.claims[THINGS[k]] and not _rivalled(sight, THINGS[k])
+    )
     if chosen["kind"] in _FIGURE_KINDS and not _FIGURES & set(things):
         chosen["kind"] = None  # "an animal" claims what is nowhere seen
     return Facts(**chosen, things=things)
+
+
+def _rivalled(sight: Sight, name: str) -> bool:
+    """Whether another thing of a group of which a scene has one at most is likely too: water lilies where a lotus is seen."""
+    others = {other for group in GROUPS if name in group for other in group} - {name}
+    return any(sight.things[THINGS.index(other)] > _RIVAL for other in others)
 
 
 def alt(facts: Facts, language: str) -> str:

@@ -22,7 +22,7 @@ from starrynight.senses.facts import CHOICES, PADDING, THINGS, UNKNOWN, Lexicon
 from starrynight.senses.understand import understood
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "perceiver" / "perceiver.safetensors"
-FORMAT = "starry-night-perceiver-1"
+FORMAT = "starry-night-perceiver-2"
 AREA, STRIDE = 128, 32  # a picture is read at about AREA² pixels, its sides multiples of the network's stride
 LONGEST_SIDE = 256
 GROUPS, EPSILON = 8, 1e-5  # of every GroupNorm
@@ -83,12 +83,14 @@ class Perceiver:
 
     def see(self, pixels: np.ndarray) -> Sight:
         """What a picture, uint8 [H, W, 3], shows."""
-        features = self._features(as_read(pixels))
+        features, small = self._features(as_read(pixels))
         logits = {name: self._linear(_HEADS[name], features) for name in CHOICES}
-        vector = self._linear("projection", features)
+        logits["weather"] = logits["weather"] + self._linear("fine.weather", small)
+        things = self._linear("sight.subjects", features) + self._linear("fine.things", small)
+        vector = self._linear("projection", features) + self._linear("fine.projection", small)
         return Sight(
             {name: _softmax(one) for name, one in logits.items()},
-            _sigmoid(self._linear("sight.subjects", features)),
+            _sigmoid(things),
             float(_sigmoid(self._linear("ours", features))[0]),
             vector / np.linalg.norm(vector),
         )
@@ -113,27 +115,33 @@ class Perceiver:
         return _sigmoid(float(self.tensors["scale"]) * cosines + float(self.tensors["offset"]))
 
     @cached_property
-    def _kernels(self) -> list[tuple[np.ndarray, str, str, int]]:
-        """The convolutions of the picture side: kernel [9 · in, out], their names and those of their norms, and strides."""
-        found = []
-        names = [(f"sight.body.{k}.0", f"sight.body.{k}.1", 2) for k in range(5)]
-        for name, norm, stride in [*names, ("sight.body.5", "sight.body.6", 1)]:
-            kernel = self.tensors[f"{name}.weight"].transpose(2, 3, 1, 0)
-            found.append((np.ascontiguousarray(kernel.reshape(-1, kernel.shape[-1])), name, norm, stride))
+    def _kernels(self) -> dict[str, np.ndarray]:
+        """The convolutions over pictures by name, [9 · in, out]."""
+        found = {}
+        for key, tensor in self.tensors.items():
+            if tensor.ndim == 4:
+                kernel = tensor.transpose(2, 3, 1, 0)
+                found[key.removesuffix(".weight")] = np.ascontiguousarray(
+                    kernel.reshape(-1, kernel.shape[-1])
+                )
         return found
 
-    def _features(self, states: np.ndarray) -> np.ndarray:
-        """Float32 [H, W, 3] in -1..1 to the mean and the maximum over the picture, [2 · F]."""
-        for kernel, name, norm, stride in self._kernels:
-            bordered = np.pad(states, ((1, 1), (1, 1), (0, 0)))
-            windows = np.lib.stride_tricks.sliding_window_view(bordered, (3, 3), (0, 1))[::stride, ::stride]
-            columns = windows.transpose(0, 1, 3, 4, 2).reshape(*windows.shape[:2], -1)
-            convolved = columns @ kernel + self.tensors[f"{name}.bias"]
-            states = _silu(
-                _group_norm(convolved, self.tensors[f"{norm}.weight"], self.tensors[f"{norm}.bias"])
-            )
-        flat = states.reshape(-1, states.shape[-1])
-        return np.concatenate([flat.mean(0), flat.max(0)])
+    def _features(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 [H, W, 3] in -1..1 to the mean and the maximum over the picture, [2 · F], and those of its small things."""
+        names = [(f"sight.body.{k}.0", f"sight.body.{k}.1", 2) for k in range(5)]
+        small = states
+        for place, (name, norm, stride) in enumerate([*names, ("sight.body.5", "sight.body.6", 1)], 1):
+            states = self._convolve(name, norm, stride, states)
+            small = states if place == _FINE_AFTER else small
+        return _pooled(states), _pooled(self._convolve("fine.conv", "fine.norm", 1, small))
+
+    def _convolve(self, name: str, norm: str, stride: int, states: np.ndarray) -> np.ndarray:
+        """A 3 x 3 convolution with its norm and SiLU, [H, W, in] to [H / stride, W / stride, out]."""
+        bordered = np.pad(states, ((1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(bordered, (3, 3), (0, 1))[::stride, ::stride]
+        columns = windows.transpose(0, 1, 3, 4, 2).reshape(*windows.shape[:2], -1)
+        convolved = columns @ self._kernels[name] + self.tensors[f"{name}.bias"]
+        return _silu(_group_norm(convolved, self.tensors[f"{norm}.weight"], self.tensors[f"{norm}.bias"]))
 
     def _convolve_words(self, name: str, states: np.ndarray) -> np.ndarray:
         """A convolution of width 3 over words, [L, in] to [L, out]."""
@@ -150,6 +158,7 @@ class Perceiver:
 
 # The layer of each head that chooses one of several names.
 _HEADS = {"style": "sight.style", "hour": "sight.hour", "weather": "weather", "kind": "kind"}
+_FINE_AFTER = 4  # blocks: training.network.FINE_AFTER
 
 
 def as_read(pixels: np.ndarray) -> np.ndarray:
@@ -163,6 +172,12 @@ def as_read(pixels: np.ndarray) -> np.ndarray:
     smaller = sides[0] <= width and sides[1] <= height
     method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(pixels).resize((sides[0], sides[1]), method), np.float32) / 127.5 - 1.0
+
+
+def _pooled(states: np.ndarray) -> np.ndarray:
+    """The mean and the maximum over a map, [H, W, F] to [2 · F]."""
+    flat = states.reshape(-1, states.shape[-1])
+    return np.concatenate([flat.mean(0), flat.max(0)])
 
 
 def _group_norm(states: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The verbs of ``python -m starrynight.senses VERB --work FOLDER ...``, which train the perceiver.
 
-``draw`` draws the sets, ``paint`` paints Firefly's, ``train`` trains, ``write`` writes the weights with their thresholds, and
-``evaluate`` measures them. ``recipes/perceiver.sh`` runs them all. Each resumes where it was stopped.
+``draw`` draws the sets, ``paint`` paints Firefly's, ``train`` trains, ``write`` writes the weights with their thresholds,
+``evaluate`` measures them, and ``sheet`` shows what is said of Firefly's paintings. ``recipes/perceiver.sh`` runs them all. Each resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -37,23 +37,25 @@ def draw(options: argparse.Namespace) -> None:
 
 
 def paint(options: argparse.Namespace) -> None:
-    """Paint held-out prompts with Firefly, for the evaluation."""
+    """Paint a set of prompts with Firefly, for the training, the thresholds or the evaluation."""
     from starrynight.senses.training import painted
 
     _threads(options)
-    painted.paint(options.work / "painted", options.pictures, SIDE, options.seconds)
+    painted.paint(options.work / options.set, options.pictures, options.side, options.steps, options.seconds)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train the perceiver on the set "training" for --seconds in all; the set may still be drawn."""
+    """Train the perceiver on the sets "training" and "painted-training" for --seconds in all; they may still be drawn. With
+    --begin it begins with the weights of another training's checkpoint.
+    """
     from starrynight.senses.training import train as training
 
     _threads(options)
-    training.train(options.work, options.seconds)
+    training.train(options.work, options.seconds, options.begin if options.begin.name else None)
 
 
 def write(options: argparse.Namespace) -> None:
-    """Write the weights, with thresholds from the set "calibration"."""
+    """Write the weights, with thresholds from the sets "calibration" and "painted-calibration"."""
     from starrynight.senses.training import calibrate
 
     _threads(options)
@@ -70,6 +72,13 @@ def evaluate(options: argparse.Namespace) -> None:
     )
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(evaluation.table(report))
+
+
+def sheet(options: argparse.Namespace) -> None:
+    """Write a sheet of painted pictures with what is said of them."""
+    from starrynight.senses.training import sheet as sheets
+
+    sheets.write(options.work / "painted", options.weights, options.out, options.pictures)
 
 
 def _threads(options: argparse.Namespace) -> None:
@@ -96,8 +105,8 @@ def arguments() -> argparse.ArgumentParser:
 
     seconds, threads = ("--seconds", math.inf), ("--threads", 1)
     verb(draw, ("--set", "training"), ("--pictures", 16_800), ("--workers", 1), seconds)
-    verb(paint, ("--pictures", 240), seconds, threads)
-    verb(train, ("--seconds", 3000.0), threads)
+    verb(paint, ("--set", "painted"), ("--pictures", 216), ("--side", SIDE), ("--steps", 8), seconds, threads)
+    verb(train, ("--seconds", 3000.0), ("--begin", Path()), threads)
     verb(write, ("--out", Path("perceiver.safetensors")), threads)
     verb(
         evaluate,
@@ -105,6 +114,7 @@ def arguments() -> argparse.ArgumentParser:
         ("--sheet", Path("docs/firefly-sheet.jpg")),
         ("--out", Path("perceiver-evaluation.json")),
     )
+    verb(sheet, ("--weights", SHIPPED), ("--pictures", 60), ("--out", Path("perceiver-sheet.webp")))
     return parser
 
 

@@ -174,7 +174,7 @@ _KIND_OF = {
     "butterflies": "creature",
 }  # fmt: skip
 # Subjects of which a scene has at most one.
-_GROUPS = (
+GROUPS = (
     ("moon", "crescent", "sun"), ("sea", "lake", "river"), ("lilies", "lotus"), (*PEOPLE, *ANIMALS),
     ("windmill", "castle", "pagoda", "temple", "teahouse", "greatwall", "volcano", "lighthouse", "train"),
 )  # fmt: skip
@@ -357,7 +357,7 @@ def _draw_subjects(
     found |= {_one_of(rng, _LANDMARKS.get(kind)), _one_of(rng, _FIGURES.get(kind))} - {""}
     if kind == "pond":
         found.add("lotus" if rng.uniform() < 0.35 else "lilies")
-    for group in _GROUPS:
+    for group in GROUPS:
         if set(group) & set(asked):
             found -= set(group)
     found |= set(asked)

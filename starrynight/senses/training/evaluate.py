@@ -4,6 +4,7 @@ its thresholds have seen.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ from starrynight.firefly.drawing.scene import STYLES
 from starrynight.firefly.training import captions, data
 from starrynight.firefly.training import evaluate as firefly
 from starrynight.metadata import read_pixels
-from starrynight.senses.describe import claims, described
+from starrynight.senses.asked import missing
+from starrynight.senses.describe import Facts, claims, described
 from starrynight.senses.facts import CHOICES, THINGS
 from starrynight.senses.perceiver import Perceiver, Sight, load
-from starrynight.senses.training.train import asked_of, facts_of, hot
+from starrynight.senses.training.truth import NOT_KNOWN, asked_of, facts_of, hot, of_record
 
 # Of scikit-image's pictures: what is a picture and no disparity map or cascade.
 _PHOTOGRAPHS = (".png", ".jpg", ".tif", ".gif")
@@ -26,24 +28,33 @@ _UNREAD = ("multipage_rgb.tif",)  # planes of RGB, which no reader here takes
 NOISE_SEEDS = range(40)
 
 
+# What was seen by eye in the set "painted", by the picture's place: things that are "there" and things that are "absent", of those
+# that were asked for or claimed.
+JUDGED = Path(__file__).with_name("judged.json")
+
+
 def report(work: Path, weights: Path, sheet: Path | None = None) -> dict[str, Any]:
     """Everything measured, by set: the drawn "held-out" and Firefly's "painted" in ``work``, as far as they are there; the contact
     sheet of Firefly that ``python -m starrynight.firefly sheet`` wrote; and pictures that are none of ours.
     """
     perceiver = load(weights)
-    found: dict[str, Any] = {"weights": perceiver.name, "bytes": weights.stat().st_size}
+    found: dict[str, Any] = {"weights": perceiver.name, "bytes": weights.stat().st_size, "never_claimed": [
+        name for name, limit in perceiver.thresholds.claims.items() if limit > 1
+    ]}  # fmt: skip
     for name in ("held-out", "painted"):
         folder = work / name
         if (folder / "pictures.npy").exists():
             some = data.PictureSet(folder)
             started = time.perf_counter()
             sights = [perceiver.see(np.asarray(picture)) for picture in some.pictures]
-            found[name] = of_pictures(perceiver, sights, some.records) | {
-                "milliseconds_a_picture": round(
-                    1000 * (time.perf_counter() - started) / max(1, len(sights)), 1
-                )
-            }
-            found[name] |= retrieval(perceiver, sights, some.records)
+            spent = 1000 * (time.perf_counter() - started) / max(1, len(sights))
+            found[name] = of_pictures(perceiver, sights, some.records)
+            found[name] |= {"milliseconds_a_picture": round(spent, 1)} | retrieval(
+                perceiver, sights, some.records
+            )
+            if name == "painted" and JUDGED.exists():
+                judged = json.loads(JUDGED.read_text("utf-8"))["pictures"]
+                found["judged by eye"] = of_judged(perceiver, sights, some.records, judged)
     if sheet is not None:
         cells, records = sheet_cells(sheet)
         found["sheet"] = of_pictures(perceiver, [perceiver.see(one) for one in cells], records)
@@ -56,35 +67,28 @@ def report(work: Path, weights: Path, sheet: Path | None = None) -> dict[str, An
 def of_pictures(
     perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Accuracy of the heads; recall of the things that are there ("asked" for, of painted pictures); the share of claims of
-    things that are not in the scene, and of alt texts with one; alt texts that are empty.
+    """Accuracy of the heads; recall of the things that are there ("asked" for, of painted pictures); alt texts that are empty; and,
+    of drawings, the share of claims of things that are not in the scene, and of alt texts with one.
 
-    For painted pictures the scene is what was asked for, and Firefly adds things that nobody asked for, so the share of absent
-    claims is an upper bound.
+    Of a painting only what its prompt states is counted: Firefly adds things that nobody asked for, and may leave out others.
     """
     found: dict[str, Any] = {"pictures": len(records)}
-    for name, some in CHOICES.items():
-        counted = [
-            some[int(sight.choices[name].argmax())] == record["shows"][name]
-            for sight, record in zip(sights, records, strict=True)
-            if "asked" not in record or name == "kind" or record["shows"][name] in record["asked"]
-        ]
-        found[f"{name}_accuracy"] = share(counted)
+    truths = [of_record(record) for record in records]
+    for name in CHOICES:
+        found[f"{name}_accuracy"] = share([
+            int(sight.choices[name].argmax()) == truth.choices[name]
+            for sight, truth in zip(sights, truths, strict=True) if truth.choices[name] != NOT_KNOWN
+        ])  # fmt: skip
     facts = [claims(perceiver, sight) for sight in sights]
-    wanted = [set(record.get("asked", record["shows"]["subjects"])) & set(THINGS) for record in records]
-    there = [set(record["shows"]["subjects"]) for record in records]
+    there = [{name for name, known in zip(THINGS, truth.things, strict=True) if known} for truth in truths]
     found["things_named"] = share(
-        [name in one.things for one, all_ in zip(facts, wanted, strict=True) for name in all_]
+        [name in one.things for one, all_ in zip(facts, there, strict=True) for name in all_]
     )
     found["things_seen_at_half"] = share([
-        sight.things[THINGS.index(name)] > 0.5 for sight, all_ in zip(sights, wanted, strict=True) for name in all_
+        sight.things[THINGS.index(name)] > 0.5 for sight, all_ in zip(sights, there, strict=True) for name in all_
     ])  # fmt: skip
-    found["claims_absent"] = share(
-        [name not in all_ for one, all_ in zip(facts, there, strict=True) for name in one.things]
-    )
-    found["texts_with_an_absent_claim"] = share(
-        [bool(set(one.things) - all_) for one, all_ in zip(facts, there, strict=True)]
-    )
+    if "asked" not in records[0]:
+        found |= _false_claims(facts, there)
     found["claims_of_another_kind"] = share([
         one.kind is not None and one.kind != record["shows"]["kind"] for one, record in zip(facts, records, strict=True)
     ])  # fmt: skip
@@ -94,9 +98,52 @@ def of_pictures(
     found["empty_texts"] = share([not (text.en and text.zh) for text in texts])
     found["said_missing_and_there"] = share([
         sight.things[THINGS.index(name)] < perceiver.thresholds.absent[name]
-        for sight, all_ in zip(sights, wanted, strict=True) for name in all_
+        for sight, all_ in zip(sights, there, strict=True) for name in all_
     ])  # fmt: skip
     return found
+
+
+def _false_claims(facts: Sequence[Facts], there: Sequence[set[str]]) -> dict[str, float]:
+    return {
+        "claims_absent": share(
+            [name not in all_ for one, all_ in zip(facts, there, strict=True) for name in one.things]
+        ),
+        "texts_with_an_absent_claim": share(
+            [bool(set(one.things) - all_) for one, all_ in zip(facts, there, strict=True)]
+        ),
+    }
+
+
+def of_judged(
+    perceiver: Perceiver,
+    sights: Sequence[Sight],
+    records: Sequence[dict[str, Any]],
+    judged: dict[str, dict[str, list[str]]],
+) -> dict[str, Any]:
+    """Of Firefly's paintings that a person looked at: how much of what was asked for and is visibly there is named and how much is
+    said to be missing; alt texts that claim what cannot be seen; of what is said to be missing, how much can be seen.
+    """
+    rows = [int(place) for place in judged if int(place) < len(sights)]
+    seen = [set(judged[str(row)]["there"]) for row in rows]
+    gone = [set(judged[str(row)]["absent"]) for row in rows]
+    facts = [claims(perceiver, sights[row]) for row in rows]
+    wanted = [one & set(records[row]["asked"]) for one, row in zip(seen, rows, strict=True)]
+    lacking = [set(missing(records[row]["captions"][0], perceiver, sights[row])) for row in rows]
+    named = [set(one.things) for one in facts]
+    return {
+        "pictures": len(rows),
+        "things_named": share(
+            [name in one for one, all_ in zip(named, wanted, strict=True) for name in all_]
+        ),
+        "texts_with_an_absent_claim": share([bool(a & b) for a, b in zip(named, gone, strict=True)]),
+        "claims_absent": share([name in b for a, b in zip(named, gone, strict=True) for name in a]),
+        "claims_not_judged": sum(len(a - b - c) for a, b, c in zip(named, seen, gone, strict=True)),
+        "said_missing": sum(map(len, lacking)),
+        "said_missing_and_there": sum(len(a & b) for a, b in zip(lacking, seen, strict=True)),
+        "texts_empty": share(
+            [not (facts[k] and described(facts[k], "", 1.0).alt.zh) for k in range(len(rows))]
+        ),
+    }
 
 
 def retrieval(
@@ -167,7 +214,7 @@ def sheet_cells(path: Path) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
         top, left = gap + row * (side + gap), gap + column * (side + gap)
         cells.append(np.ascontiguousarray(sheet[top : top + side, left : left + side]))
         kind, hour, weather = _SHEET_ROWS[row]
-        asked = set(captions.named_in(text)) | {STYLES[column], hour or ""}
+        asked = {*captions.named_in(text), STYLES[column], *([hour] if hour else [])}
         shows = {"style": STYLES[column], "kind": kind, "hour": hour or "", "weather": weather}
         records.append(
             {

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from starrynight.firefly.training.evaluate import FEATURES, Classifier
-from starrynight.senses.facts import CHOICES, FACTS, PADDING
+from starrynight.senses.facts import CHOICES, FACTS, PADDING, THINGS
 
-SIDE = 128  # pixels along a side of the training pictures
+SIDE = 128  # pixels along a side of the largest training pictures
 SHARED = 96  # dimensions of the space of texts and pictures
 WORD, TEXT = 128, 192  # widths of the word embedding and of the convolutions over it
+FINE_AFTER = 4  # blocks of the picture side, of stride 2 each
 
 
 class Seen(NamedTuple):
@@ -52,6 +53,28 @@ class Texts(nn.Module):
         return F.normalize(self.projection(features), dim=-1), self.facts(features)
 
 
+class Fine(nn.Module):
+    """What is small: the map of stride 16, float [B, FEATURES, H, W], with one more convolution, adds to the logits of things and of
+    the weather and to the shared vector. It adds nothing at first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
+        self.norm = nn.GroupNorm(8, FEATURES)
+        self.things = nn.Linear(2 * FEATURES, len(THINGS))
+        self.weather = nn.Linear(2 * FEATURES, len(CHOICES["weather"]))
+        self.projection = nn.Linear(2 * FEATURES, SHARED)
+        for head in (self.things, self.weather, self.projection):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def features(self, states: Tensor) -> Tensor:
+        """Mean and maximum over the map, [B, 2 · FEATURES]."""
+        found = F.silu(self.norm(self.conv(states))).flatten(2)
+        return torch.cat([found.mean(-1), found.amax(-1)], 1)
+
+
 class Network(nn.Module):
     """Both sides. ``scale`` and ``offset`` make the cosine of a text and a picture the logit of how much the picture shows
     of what the text states.
@@ -67,13 +90,18 @@ class Network(nn.Module):
         self.texts = Texts(words)
         self.scale = nn.Parameter(torch.tensor(8.0))
         self.offset = nn.Parameter(torch.tensor(-4.0))
+        self.fine = Fine()
 
     def see(self, pictures: Tensor) -> Seen:
         """``pictures`` [B, 3, H, W] in -1..1."""
-        features = self.sight.features(pictures)
+        large = self.sight.body[:FINE_AFTER](pictures)
+        small = self.fine.features(large)
+        found = self.sight.body[FINE_AFTER:](large).flatten(2)
+        features = torch.cat([found.mean(-1), found.amax(-1)], 1)
         choices = {
             "style": self.sight.style(features), "hour": self.sight.hour(features),
-            "weather": self.weather(features), "kind": self.kind(features),
+            "weather": self.weather(features) + self.fine.weather(small), "kind": self.kind(features),
         }  # fmt: skip
-        vectors = F.normalize(self.projection(features), dim=-1)
-        return Seen(choices, self.sight.subjects(features), self.ours(features)[:, 0], vectors)
+        vectors = F.normalize(self.projection(features) + self.fine.projection(small), dim=-1)
+        things = self.sight.subjects(features) + self.fine.things(small)
+        return Seen(choices, things, self.ours(features)[:, 0], vectors)
