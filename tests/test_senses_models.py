@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -39,7 +38,7 @@ from starrynight.errors import (
     StarryError,
     Unfit,
 )
-from starrynight.senses import choice, hearing, llama, loading, memory, ranking, running, sound
+from starrynight.senses import choice, hearing, llama, loading, local, memory, ranking, running, sound
 from starrynight.senses.asking import png, whole
 from starrynight.senses.eyes import Eyes
 from starrynight.senses.llama import LlamaModel, LlamaServer
@@ -547,8 +546,8 @@ def test_eyes_from_a_gguf_write_the_sentences_and_the_perceiver_the_facts(
     assert look.vector.shape == (96,)
 
 
-def test_a_folder_is_served_by_a_process_that_ends_with_us(
-    folder: Callable[[str], Path], loaded: Callable[[str], Any]
+def test_a_folder_is_served_by_a_process_of_its_own(
+    folder: Callable[[str], Path], loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = choice.parse("ranker", str(folder("ranker")))
     found = ranking.rank("星夜", DOCUMENTS, chosen)
@@ -557,14 +556,25 @@ def test_a_folder_is_served_by_a_process_that_ends_with_us(
     assert {one.index: one.score for one in found.results} == pytest.approx(
         dict(enumerate(expected)), abs=1e-5
     )
-    process = running._started[chosen].process  # type: ignore[attr-defined]
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert ranking.rank("星夜", [], chosen).failed is None
     worker = running._started[chosen]
+    monkeypatch.setattr(local, "ANSWER", 1e-6)
+    with pytest.raises(errors.RemoteError) as slow:
+        worker.model.rank("星夜", DOCUMENTS)
+    assert "did not answer" in slow.value.en
+    worker.process.wait()  # type: ignore[attr-defined]
     with pytest.raises(errors.RemoteError) as ended:
         worker.model.rank("星夜", ["a"])
     assert "code -9" in ended.value.en
+    assert not worker.alive
+
+
+def test_the_process_of_a_folder_ends_when_its_input_closes() -> None:
+    """As the system closes it, however the process that asks ends; before it has read anything it is torch-free and quick."""
+    command = [sys.executable, "-m", "starrynight.senses.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 def test_a_search_is_put_in_order_by_the_ranker_that_is_set(
