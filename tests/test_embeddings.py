@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from test_painter import _unnumber
 
-from starrynight.errors import BadFile, BadRequest, PickledFile, Unfit
+from starrynight.errors import BadFile, BadRequest, MissingFile, PickledFile, Unfit
 from starrynight.models import catalogue, embeddings, load, places, precision_plan
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import checking, inversion, offload
@@ -432,3 +435,45 @@ def test_a_failure_while_painting_leaves_nothing(painters, home):
     assert painter.pipeline.tokenizer is tokenizer
     assert not painter.pipeline.text_encoder.get_input_embeddings()._forward_hooks
     assert (paint(painter, "a sea").pixels == plain.pixels).all()
+
+
+def test_odd_things_in_the_folder_are_no_traceback(painters, home):
+    save_file({"emb_params": THREE}, home / "cat.safetensors")
+    (home / "up").symlink_to(home)
+    (home / "gone.safetensors").symlink_to(home / "nowhere")
+    (home / "folder.safetensors").mkdir()
+    os.mkfifo(home / "pipe.safetensors")
+    (home / ".hidden").mkdir()
+    save_file({"emb_params": THREE}, home / ".hidden" / "secret.safetensors")
+    (home / "cut.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b"{")
+    assert set(embeddings.known("<")) == {"cat", "gone", "pipe", "cut"}
+    for name, error in (("gone", MissingFile), ("pipe", MissingFile), ("cut", BadFile)):
+        with pytest.raises(error, match=name):
+            paint(painters["sd"], f"embedding:{name}, sea")
+
+
+def test_paint_and_inspect_in_the_shell(folders, home, tmp_path):
+    save_file({"emb_params": THREE}, home / "EasyNegative.safetensors")
+    out = str(tmp_path / "a.png")
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-c", "from starrynight.cli import main; main()", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+    run(
+        "paint",
+        "a sea",
+        "-m",
+        str(folders["sd"]),
+        "--negative",
+        "easynegative, fog",
+        "--steps",
+        "1",
+        "--size",
+        "64",
+        "-o",
+        out,
+    )
+    told = run("inspect", out)
+    assert "EasyNegative (3 vectors)" in told
+    assert "easynegative, fog" in told

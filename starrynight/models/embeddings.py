@@ -8,17 +8,18 @@ STARRY_HOME/embeddings, in the places' folders of that name (``places.embedding_
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from starrynight.errors import BadFile, BadRequest, StarryError, Unfit
 from starrynight.i18n import Text
 from starrynight.models import places, weights
-from starrynight.models.places import Place
 from starrynight.models.weights import PICKLED, header
 from starrynight.prompt_syntax import embedding_name
 from starrynight.settings import settings
@@ -34,6 +35,7 @@ SLOTS = {
 _BUNDLED = re.compile(
     rf"{re.escape(BUNDLED)}(?P<name>.+?)\.(?P<slot>string_to_param\.\*|[^.]+)"
 )  # a name may hold dots
+_SUFFIXES = (".safetensors", *PICKLED)
 _NUMBERS = ("F64", "F32", "F16", "BF16")
 
 
@@ -89,19 +91,42 @@ def bundled(path: Path) -> list[Source]:
 
 
 def _files() -> Iterator[Path]:
-    own = settings().embeddings
-    folders = [Place(own, kept=False)] if own.is_dir() else []
+    folders = [settings().embeddings]
     with suppress(
         StarryError
     ):  # a list of places that cannot be read; ``starry doctor`` and ``starry models`` tell
-        folders += [Place(folder, kept=False) for folder in places.embedding_folders()]
-    for one in places.survey(folders).found if folders else ():
-        if not one.is_folder and one.path.suffix.lower() in (".safetensors", *PICKLED):
-            yield one.path
+        folders += places.embedding_folders()
+    visited: set[tuple[int, int]] = set()
+    for folder in folders:
+        yield from _below(folder, visited)
+
+
+def _below(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
+    """The weight files below a folder by name, links followed, each folder once. Called for every prompt, so it opens none."""
+    for base, inner, names in os.walk(folder, followlinks=True):
+        status = os.stat(base)
+        key = (status.st_dev, status.st_ino)
+        deep = len(Path(base).parts) - len(folder.parts) > places.MAX_DEPTH
+        inner[:] = (
+            [] if key in visited or deep else sorted(name for name in inner if not name.startswith("."))
+        )
+        for name in sorted(names) if key not in visited else ():
+            if name.lower().endswith(_SUFFIXES):
+                yield Path(base, name)
+        visited.add(key)
 
 
 def _token(path: Path) -> str:
     """The token of diffusers' layout: the name of the only tensor, in angle brackets."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return _token_of(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(4096)
+def _token_of(path: Path, changed: int, size: int) -> str:
     if path.suffix.lower() in PICKLED:
         return ""
     try:
