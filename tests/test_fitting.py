@@ -486,3 +486,30 @@ def test_firefly_keeps_its_name_in_the_file(tmp_path):
     own = catalogue.resolve("firefly")
     assert fit.base_of(own, tmp_path / "x.gguf") == "firefly"
     assert layout.of_files(own).makers
+
+
+def test_fireflys_sensitivities_ship_and_are_those_of_its_weights(home):
+    own = catalogue.resolve("firefly")
+    found = table.stored(table.path_of(own), layout.of_files(own).signature)
+    assert not table.path_of(own).is_file()
+    assert found is not None
+    assert found.fingerprint == own.fingerprint, (
+        "measure them again: starry fit firefly --bits 5 (docs/fit.md)"
+    )
+    assert table.complete(found)
+    assert fit.prepare(own, fit.Goal("bits", 5.5), None, CPU).measurements == 0
+    known = found.options()
+    assert found.predicted(found.best(programme.smallest(known) * 2)[0]) > 40
+
+
+def test_no_layer_counts_as_much_less_sensitive_than_the_others():
+    found = Sensitivity("m", "f", "paintings", {n: [4, 256] for n in "abc"}, dict.fromkeys("abc", "BF16"))
+    found.weights = {n: {"Q5_K": 1e-3, "Q3_K": 1e-2} for n in "abc"}
+    found.errors = {
+        "a": {"Q5_K": 1e-9, "Q3_K": 1e-8},
+        "b": {"Q5_K": 1e-6, "Q3_K": 1e-5},
+        "c": {"Q5_K": 4e-6, "Q3_K": 4e-5},
+    }
+    assert found.error("a", "Q3_K") == pytest.approx(table.LEAST_SHARE * 1e-5)
+    assert found.error("b", "Q3_K") == pytest.approx(1e-5)
+    assert found.error("a", "Q5_K") == pytest.approx(table.LEAST_SHARE * 1e-6)

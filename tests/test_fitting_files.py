@@ -271,7 +271,7 @@ def test_the_bytes_are_known_beforehand(written):
 
 
 def test_diffusers_loads_it_with_its_own_gguf_loader(written, folder, pipeline):
-    """diffusers multiplies blocks out in float16, so its numbers are near, not equal."""
+    """It holds the same blocks; its own decoding in float16 is near, not equal."""
     from diffusers import GGUFQuantizationConfig, ZImageTransformer2DModel
     from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
@@ -281,11 +281,20 @@ def test_diffusers_loads_it_with_its_own_gguf_loader(written, folder, pipeline):
         quantization_config=GGUFQuantizationConfig(compute_dtype=torch.float32),
     )  # fmt: skip
     meant = {name: tensor.float() for name, _, tensor in gguf.tensors(path)}
-    network = denoiser(pipeline)
+    network, met = denoiser(pipeline), set()
     with own.replaced(network, meant):
         for name, tensor in network.state_dict().items():
             found = dequantize_gguf_tensor(theirs.get_parameter(name)).float()
             torch.testing.assert_close(found, tensor, rtol=2e-3, atol=2e-3, msg=name)
+            held = theirs.get_parameter(name)
+            if (kind := getattr(held, "quant_type", None)) is not None:
+                data = held.as_tensor().contiguous().view(torch.uint8).reshape(-1)
+                same = (
+                    gguf.decode(data, package.GGMLQuantizationType(kind).name).float().reshape(tensor.shape)
+                )
+                assert torch.equal(same, tensor), name
+                met.add(package.GGMLQuantizationType(kind).name)
+    assert {"Q4_0", "Q8_0", "Q5_1", "Q4_1", "Q5_0"} <= met
 
 
 def test_it_is_recognised_and_says_what_it_is(written):

@@ -26,6 +26,7 @@ from starrynight.lab.run import RESULTS, ExperimentRun, number, read_rows
 from starrynight.lab.runner import progress
 
 SMALL: dict[str, Any] = {
+    "weight_formats": 1,
     "formats": ("float32", "float16", "bfloat16"), "prompts": 2, "seeds": 1, "size": 128, "steps": 2,
     "noise_steps": 2, "repeats": 1, "training_steps": 1, "counted": 1,
 }  # fmt: skip
@@ -221,7 +222,7 @@ def test_a_plan_adds_pictures_for_the_nan_rate_and_limits_experiments_to_its_cla
 
 def test_every_claim_has_a_verdict_with_numbers(killed: tuple[ExperimentRun, list[bytes]]) -> None:
     rows = table.table(killed[0])
-    assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"]
+    assert [row["id"] for row in rows] == [*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3", "X4"]
     for row in rows:
         figures = [text for by_format in row["figures"].values() for text in by_format.values()]
         assert figures or "Too busy to tell" in row["why"]["en"], row["id"]
@@ -303,7 +304,7 @@ def test_probed_formats_match_torch_finfo() -> None:
 
 def test_the_registry_covers_every_claim_once() -> None:
     ids = [claim for one in EXPERIMENTS.values() for claim in one.claims]
-    assert sorted(ids) == sorted({*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3"})
+    assert sorted(ids) == sorted({*(f"C{n}" for n in range(1, 21)), "X1", "X2", "X3", "X4"})
     for name, one in EXPERIMENTS.items():
         assert one.name == name
         assert one.per in ("machine", "model", "format", "picture", "attempt")

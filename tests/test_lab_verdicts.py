@@ -239,6 +239,16 @@ def layers(float16: float, float32: float) -> MadeUpRun:
 
 
 # claim; rows, their verdict and a phrase of its explanation; other rows, their verdict and a phrase of its explanation
+def weights(count: int, **formats: tuple[float, float]) -> MadeUpRun:
+    """Weights of so many numbers; name → bits and PSNR."""
+    found = [
+        {"name": name, "fit": name == "fit", "bits": bits, "bytes": int(count * bits / 8), "predicted": near - 2, "psnr": near}
+        for name, (bits, near) in formats.items()
+    ]  # fmt: skip
+    result = {"weights": count, "beside": 10 * MB, "step": 2_500_000_000, "formats": found, "known": True}
+    return MadeUpRun().add("weights", result)
+
+
 CASES = [
     ("C1", memory((86, 21)), REPRODUCED, "0.8629 × float16", memory((100, 24)), REFUTED, "1.0000 × float16"),
     ("C2", speed(3.6 / 3.8), REPRODUCED, "bfloat16 ÷ float16", speed(0.5, emulated=True), HARDWARE, "emulated here"),
@@ -259,6 +269,8 @@ CASES = [
     ("C18", products("NVIDIA GeForce GTX 1080 Ti", 90, 30), REPRODUCED, "On this GTX 1080 Ti", products("another", 90, 30), HARDWARE, "there is no GTX 1080 Ti here"),
     ("C19", texture(-44, -26), REPRODUCED, "Rounding explains it", texture(-26, -26, 0.5), REFUTED, "Detail is lost or gained"),
     ("C20", memory((90, 24)), REPRODUCED, "enough for a LoRA", memory((100, 24)), REFUTED, "neither a LoRA nor a second picture"),
+    ("X4", weights(53_000_000, Q4_0=(4.5, 32.0), fit=(7.0, 54.0), Q8_0=(8.5, 57.0)), MEASURED, "On a card of 8 GB take the fit at 7.00 bits a weight (starry fit) for a model of Z-Image's size (6.15 billion weights): 5.4 GB beside 2.5 GB for a step; this scene is then 54.0 dB from float32's, the best single type that fits, Q4_0, 32.0 dB.",
+     weights(6_000_000_000, Q8_0=(8.5, 57.0)), MEASURED, "On a card of 8 GB no format fits for Firefly's 6.00 billion weights. On a card of 6 GB no format fits for Firefly's 6.00 billion weights. On a card of 12 GB take Q8_0 (8.50 bits a weight)"),
     ("X3", layers(float("inf"), 1e7), MEASURED, "gives Inf or NaN", layers(1000, 1000), MEASURED, "stays finite"),
 ]  # fmt: skip
 

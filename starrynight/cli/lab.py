@@ -161,8 +161,9 @@ def _print_verdicts(experiment: ExperimentRun) -> None:
 
     console, lang, answer = Console(highlight=False), settings().lang, summary(experiment)
     console.print(answer.use.to(lang), style="gold1", markup=False)
-    if answer.cost.en:
-        console.print(answer.cost.to(lang), markup=False)
+    for part in (answer.cost, answer.card):
+        if part.en:
+            console.print(part.to(lang), markup=False)
     console.print(f"{SOURCE.to(lang)}\n", style="dim", markup=False)
     for row in table.table(experiment):
         console.print(f"[dim]{row['id']:<4}[/][{COLOURS.get(row['outcome'], 'gold1')}]●[/] ", end="")

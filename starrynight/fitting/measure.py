@@ -346,7 +346,8 @@ def picture_scale(measure: Paintings | Velocity, found: Sensitivity, how: Roundi
     for kind in ("Q4_0", "Q5_0"):
         counter.announce(Text(f"a picture in {kind}", f"以 {kind} 作画"))
         assigned = uniform(found.signature, kind, found.plain)
-        alone = sum(found.measured(layer, errors[layer][each]) for layer, each in assigned.items())
+        least = found.least()
+        alone = sum(found.measured(layer, errors[layer][each], least) for layer, each in assigned.items())
         scales.append(measure.painted(assigned, how) / max(alone, 1e-30))
     return MARGIN * max(scales)
 

@@ -26,6 +26,8 @@ from starrynight.settings import settings
 from starrynight.storage import write_cache
 
 VERSION = 2
+# Tables of the models that ship with the package.
+SHIPPED = Path(__file__).parent / "measured"
 # The exponent between two measured types stays within these: one is linear, and an error that saturates flattens.
 POWERS = (0.5, 2.0)
 # dB by which the programme's own choice is predicted too kindly, because it seeks what looks insensitive: up to 1.8 dB for
@@ -70,13 +72,15 @@ class Sensitivity:
             raise ValueError("version")
         return found
 
-    def error(self, layer: str, kind: str, by_others: bool = False) -> float:
-        """The mean square error that a layer in a type adds to a picture, by itself; ``by_others``: stored as others do."""
+    def error(self, layer: str, kind: str, by_others: bool = False, least: float | None = None) -> float:
+        """The mean square error that a layer in a type adds to a picture, by itself; ``by_others``: stored as others do.
+        ``least``: as ``least`` gives it, for who asks often.
+        """
+        least = self.least() if least is None else least
         if by_others:
-            return self.published_scale * self.measured(layer, self.published[layer][kind])
-        return self.scale * self.measured(layer, self.weights[layer][kind])
+            return self.published_scale * self.measured(layer, self.published[layer][kind], least)
+        return self.scale * self.measured(layer, self.weights[layer][kind], least)
 
-    @property
     def least(self) -> float:
         """The error of what was measured that an error of any layer's weights counts for, per error of the weights."""
         each = [
@@ -87,9 +91,9 @@ class Sensitivity:
         rates = sorted(error / weight for weight, error in each if weight > 0)
         return LEAST_SHARE * rates[len(rates) // 2] if rates else 0.0
 
-    def measured(self, layer: str, weight: float) -> float:
-        """The error of what was measured, for this error of the layer's weights; at least as ``least`` says."""
-        return max(self._between(layer, weight), self.least * weight) if self.errors.get(layer) else 0.0
+    def measured(self, layer: str, weight: float, least: float) -> float:
+        """The error of what was measured, for this error of the layer's weights; at least ``least`` times that."""
+        return max(self._between(layer, weight), least * weight) if self.errors.get(layer) else 0.0
 
     def _between(self, layer: str, weight: float) -> float:
         known = sorted(
@@ -105,14 +109,16 @@ class Sensitivity:
 
     def options(self, container: str = GGUF) -> dict[str, list[Option]]:
         """For the programme: every type of every layer that the container holds."""
+        least = self.least()
         return {
-            layer: [Option(kind, bytes_of(tuple(shape), kind), self.error(layer, kind)) for kind in candidates(shape, self.plain[layer], container)]
+            layer: [Option(kind, bytes_of(tuple(shape), kind), self.error(layer, kind, least=least)) for kind in candidates(shape, self.plain[layer], container)]
             for layer, shape in self.signature.items()
         }  # fmt: skip
 
     def predicted(self, formats: Mapping[str, str], by_others: bool = False) -> float:
         """PSNR in dB of pictures with layers in these types, which were not sought by the programme."""
-        return decibels(sum(self.error(layer, kind, by_others) for layer, kind in formats.items()))
+        least = self.least()
+        return decibels(sum(self.error(layer, kind, by_others, least) for layer, kind in formats.items()))
 
     def best(self, budget: int, container: str = GGUF) -> tuple[dict[str, str], float]:
         """The types for the layers under ``budget`` bytes, and the predicted PSNR in dB. Raises Unfit if none fits.
@@ -164,9 +170,11 @@ def path_of(model: LocalModel) -> Path:
 
 
 def stored(path: Path, signature: Mapping[str, Any] | None = None) -> Sensitivity | None:
-    """The table at ``path``; None if there is none that can be read, or one of other layers than ``signature``."""
+    """The table at ``path``, or the one of that name that ships with the package (Firefly's); None if there is none that can be
+    read, or one of other layers than ``signature``.
+    """
     try:
-        found = Sensitivity.from_json(path.read_text("utf-8"))
+        found = Sensitivity.from_json((path if path.is_file() else SHIPPED / path.name).read_text("utf-8"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if signature is None or found.signature == dict(signature) else None

@@ -88,19 +88,20 @@ class Bench:
         """The float32 painting of the same model, prompt and seed."""
         return self.painting(Point("", point.model, REFERENCE, point.prompt, point.seed))
 
-    def painting(self, point: Point) -> Painting:
-        """The painting of a point, read from the raw folder; painted and kept there if it is missing."""
+    def painting(self, point: Point, painter: FormatPainter | None = None) -> Painting:
+        """The painting of a point, read from the raw folder; painted and kept there if it is missing. ``painter``: instead of that
+        of the point's format.
+        """
         kept = self.run.raw(point.model, point.format, *point.picture)
         if not kept.is_file():
-            painting = self._paint(point)
+            painting = self._paint(point, painter or self.painter(point.model, point.format))
             if painting.pixels is not None:
                 self._write_png(point, painting.pixels)
             write_atomic(kept, packed(painting), overwrite=True)
         return unpacked(kept.read_bytes())
 
-    def _paint(self, point: Point) -> Painting:
+    def _paint(self, point: Point, painter: FormatPainter) -> Painting:
         request = self.request(point.model, *point.picture)
-        painter = self.painter(point.model, point.format)
         latents: list[np.ndarray] = []
 
         def keep_latents(step: Step) -> None:

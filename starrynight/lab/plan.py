@@ -61,6 +61,7 @@ CLAIMS = (
     Claim("X1", "How like the float32 picture: PSNR, SSIM, FLIP", "与 float32 画面的相似度：PSNR、SSIM、FLIP"),
     Claim("X2", "How far the latents drift from float32, step by step", "潜变量逐步偏离 float32 的程度"),
     Claim("X3", "Where in the network the error is born, and the ranges", "误差生于网络何处；各层的数值范围"),
+    Claim("X4", "What a card holds: bytes of the weights against the picture", "显卡装得下什么：权重的字节与画面"),
 )  # fmt: skip
 BY_ID = {claim.id: claim for claim in CLAIMS}
 COMPARISONS = tuple(f"C{n}" for n in range(1, 12))
@@ -119,6 +120,7 @@ class ExperimentPlan:
     paints ``twin`` pictures in total. ``counted``: for each model, at least this many pictures are painted in float16
     and in bfloat16 to estimate the NaN rate; pictures beyond ``prompts × seeds`` are used for that rate only.
     ``claims``: the claims to examine; empty means all.
+    ``weight_formats``: in how many formats of the weights one scene is painted (X4).
     ``noise_steps``: how many of the 1000 training-noise levels to evaluate. ``repeats``: pairs of each timing.
     ``size``, ``steps``: None means the model's default.
     """
@@ -134,6 +136,7 @@ class ExperimentPlan:
     noise_steps: int = 1000
     repeats: int = 9
     training_steps: int = 8
+    weight_formats: int = 13
     claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -204,6 +207,6 @@ def quick(**changes: Any) -> ExperimentPlan:
     own = set(changes.get("models", ("firefly", WIDE))) <= {"firefly", WIDE}
     small: dict[str, Any] = {
         "formats": QUICK_FORMATS, "prompts": 2, "seeds": 1, "noise_steps": 25, "repeats": 2, "training_steps": 2,
-        "counted": 1, "size": 256 if own else None,
+        "weight_formats": 6, "counted": 1, "size": 256 if own else None,
     }  # fmt: skip
     return ExperimentPlan(**(small | changes))

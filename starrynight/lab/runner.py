@@ -23,7 +23,7 @@ from starrynight.lab.run import MACHINE, ExperimentRun
 # step, of speed for each round. What is not here takes milliseconds.
 USUAL = {
     "products": 0.42, "refusals": 0.96, "colour": 0.21, "likeness": 0.06, "memory": 1.7, "extremes": 0.3, "banding": 0.15,
-    "norms": 0.015, "layers": 0.89, "training": 0.65, "speed": 5.2, "loading": 0.71,
+    "norms": 0.015, "layers": 0.89, "training": 0.65, "speed": 5.2, "loading": 0.71, "weights": 60.0,
 }  # fmt: skip
 
 

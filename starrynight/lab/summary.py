@@ -13,7 +13,8 @@ from starrynight.i18n import Text
 from starrynight.lab import table
 from starrynight.lab.advice import cost, times_of
 from starrynight.lab.experiments.refusals import broken
-from starrynight.lab.findings import Rows, format_number, name_of, name_zh
+from starrynight.lab.experiments.weights import judge_weights
+from starrynight.lab.findings import EMPTY, Rows, format_number, name_of, name_zh
 from starrynight.lab.plan import REFERENCE
 from starrynight.lab.run import ExperimentRun
 
@@ -21,29 +22,35 @@ FASTER = 0.95  # × float32's time, below which a format is worth its error
 ALIKE = 1.05  # × the shortest time: formats this near count as equally fast, and the more exact one is taken
 
 SOURCE = Text(
-    "C1–C20 are the figures of the description with which this program was commissioned: 1024×1024 pixels, 8 steps, CFG 2.0, an A100 40 GB or RTX 4090, without the measurements behind them. X1–X3 are the lab's own.",
-    "C1–C20 出自委托开发本程序时所附的说明：1024×1024、8 步、CFG 2.0，A100 40 GB 或 RTX 4090；该说明未附测量数据。X1–X3 是实验室自己的测量。",
+    "C1–C20 are the figures of the description with which this program was commissioned: 1024×1024 pixels, 8 steps, CFG 2.0, an A100 40 GB or RTX 4090, without the measurements behind them. X1–X4 are the lab's own.",
+    "C1–C20 出自委托开发本程序时所附的说明：1024×1024、8 步、CFG 2.0，A100 40 GB 或 RTX 4090；该说明未附测量数据。X1–X4 是实验室自己的测量。",
 )
 TOO_EARLY = Text("Too little has been measured yet for an answer.", "测得还太少，尚无答案。")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """``use``: the sentence on the format to take. ``cost``: the one on what it costs; empty if that is not known yet.
+    """``use``: the sentence on the format to take. ``cost``: the one on what it costs; empty if that is not known yet. ``card``:
+    which format of the weights a small card should take; empty if that was not measured.
     ``pair``: two entries of ``table.pictures`` of one prompt and seed, float32's first; None without two pictures.
     """
 
     use: Text
     cost: Text
     pair: tuple[dict[str, Any], dict[str, Any]] | None
+    card: Text = EMPTY
 
 
 def summary(run: ExperimentRun) -> Summary:
     """The answer for the first model of the run's plan."""
     rows, model = Rows(run), run.plan.models[0]
+    card = next((one.summary for one in judge_weights(rows)), EMPTY)
     sound = [f for f in rows.others if (share := broken(rows, model, f)).count and not share.value]
     if not sound:
-        return Summary(*_without_choice(rows, model), _pair(run, model, rows.others))
+        use, cost_ = _without_choice(rows, model)
+        if use is TOO_EARLY and card.en:  # only the weights' formats were measured
+            use, card = card, EMPTY
+        return Summary(use, cost_, _pair(run, model, rows.others), card)
     times = times_of(rows, model)
     fast = {f: times[f] for f in sound if f in times}
     nearest = max(sound, key=lambda f: _likeness(rows, model, f))
@@ -51,7 +58,10 @@ def summary(run: ExperimentRun) -> Summary:
     chosen = max(quick, key=lambda f: _likeness(rows, model, f)) if quick else REFERENCE
     shown = chosen if quick else nearest
     return Summary(
-        _use(run, model, chosen, shown, times), cost(rows, model, shown), _pair(run, model, [shown, *sound])
+        _use(run, model, chosen, shown, times),
+        cost(rows, model, shown),
+        _pair(run, model, [shown, *sound]),
+        card,
     )
 
 

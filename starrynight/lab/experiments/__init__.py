@@ -1,5 +1,5 @@
 """The registry of experiments. To add one: write ``measure`` and ``judge`` functions in the module of its subject
-(pictures, refusals, latents, layers, training, memory, hardware) and add a line to ``EXPERIMENTS``.
+(pictures, refusals, latents, layers, training, memory, weights, hardware) and add a line to ``EXPERIMENTS``.
 
     measure(bench, point) -> dict     the raw numbers of one point, JSON values only
     judge(rows) -> list[Finding]      the verdicts that all rows of a run allow; [] while there are none
@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from starrynight.i18n import Text
-from starrynight.lab.experiments import hardware, latents, layers, memory, pictures, refusals, training
+from starrynight.lab.experiments import (
+    hardware,
+    latents,
+    layers,
+    memory,
+    pictures,
+    refusals,
+    training,
+    weights,
+)
 from starrynight.lab.findings import Finding, Rows
 from starrynight.lab.plan import REFERENCE, WIDE, ExperimentPlan, Point
 
@@ -82,6 +91,8 @@ EXPERIMENTS = {one.name: one for one in (
                Text("How long does a picture take?", "一幅画要多久？"), twin=False),
     Experiment("loading", ("C13",), "model", hardware.measure_loading, hardware.judge_loading,
                Text("Does one 16-bit format load faster than the other?", "两种 16 位格式，哪个载入更快？"), twin=False),
+    Experiment("weights", ("X4",), "model", weights.measure_weights, weights.judge_weights,
+               Text("Which format of the weights should a small card take?", "小显卡该用哪种权重格式？"), twin=False),
     Experiment("offload", ("C12",), "model", memory.measure_offload, memory.judge_offload,
                Text("How much memory does model offload free?", "模型卸载能省多少内存？"), twin=False),
 )}  # fmt: skip

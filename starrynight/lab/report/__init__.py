@@ -43,7 +43,7 @@ def as_data(run: ExperimentRun) -> dict[str, Any]:
     """The answer, the plan, the machine, the verdicts and every row."""
     rows = [{k: v for k, v in row.items() if k != "key"} for row in run.rows.values()]
     answer = summary(run)
-    said = {"use": answer.use._asdict(), "cost": answer.cost._asdict(), "claims": SOURCE._asdict()}
+    said = {"use": answer.use._asdict(), "cost": answer.cost._asdict(), "card": answer.card._asdict(), "claims": SOURCE._asdict()}  # fmt: skip
     return {
         "answer": said,
         "plan": run.plan.to_dict(),
@@ -56,7 +56,7 @@ def as_data(run: ExperimentRun) -> dict[str, Any]:
 def markdown(run: ExperimentRun) -> str:
     """The table for a README, Chinese first and English below, each with where and how it was measured."""
     rows, answer = table.table(run), summary(run)
-    zh, en = (f"{answer.use.to(lang)} {answer.cost.to(lang)}".strip() for lang in ("zh", "en"))
+    zh, en = (" ".join(part.to(lang) for part in (answer.use, answer.cost, answer.card)).strip() for lang in ("zh", "en"))  # fmt: skip
     return "\n".join([
         "# 精度实验室 · The precision lab", "", zh, "", en, "",
         SOURCE.zh, "", _setting(run, "zh"), "", *_table(rows, "zh"), "",

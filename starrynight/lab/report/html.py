@@ -24,7 +24,7 @@ from starrynight.lab import metrics, table
 from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
 from starrynight.lab.plan import BY_ID, COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
 from starrynight.lab.report.plots import Plot, plots
-from starrynight.lab.run import ExperimentRun
+from starrynight.lab.run import ExperimentRun, number
 from starrynight.lab.summary import SOURCE, Summary, summary
 from starrynight.text import finite
 
@@ -46,6 +46,7 @@ COLUMN_HEADS = (
     '<div class="heads" aria-hidden="true"><span></span><span></span><span class="f-float16">float16</span>'
     '<span class="f-bfloat16">bfloat16</span><span></span></div>'
 )
+CARD = 192  # pixels a side of the copies that only stand beside each other
 LARGEST = 384  # pixels a side of the report's copies; the run keeps the PNGs
 AMPLIFIED = 16  # the factor by which the difference view is brightened: one level of 256 is invisible
 QUALITY = 88  # of the WebP copies
@@ -73,6 +74,7 @@ def page(run: ExperimentRun) -> str:
         "score": _tally(run),
         "formats": _formats(run),
         "claims": _claims(run),
+        "cards": _cards(run),
         "plots": "".join(map(_plot, plots(Rows(run)))),
         "again": _reproduce(run),
         "amplified": str(AMPLIFIED),
@@ -91,8 +93,8 @@ def both(en: str, zh: str) -> str:
 
 def _answer(answer: Summary) -> str:
     """Which format to use, then what it costs."""
-    cost = f"<p>{both(*answer.cost)}</p>" if answer.cost.en else ""
-    return f'<p class="use">{both(*answer.use)}</p>{cost}'
+    more = "".join(f"<p>{both(*part)}</p>" for part in (answer.cost, answer.card) if part.en)
+    return f'<p class="use">{both(*answer.use)}</p>{more}'
 
 
 def _two(pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
@@ -197,6 +199,26 @@ def _figures(figures: dict[str, dict[str, str]]) -> str:
     return f'<div class="figures">{"".join(blocks)}</div>'
 
 
+def _cards(run: ExperimentRun) -> str:
+    """One scene with the weights in each format, the fewest bits first, and what it takes; for the first model that has it."""
+    for model in run.plan.models:
+        found = Rows(run).result("weights", model, "").get("formats", [])
+        items = [_stored(run, model, one) for one in sorted(found, key=lambda one: one["bits"])]
+        if any(items):
+            title = both("One scene in each format of the weights", "各种权重格式下的同一场景")
+            return f'<h3>{title}</h3><div class="cards">{"".join(items)}</div>'
+    return ""
+
+
+def _stored(run: ExperimentRun, model: str, one: dict[str, Any]) -> str:
+    if (pixels := _read(run.picture(model, one["name"], 0, 0))) is None:
+        return ""
+    near = "" if one["psnr"] is None else f" · {number(one['psnr']):.1f} dB"
+    size = f"{one['bits']:.2f} bits · {one['bytes'] / 1e6:,.1f} MB"
+    caption = f"<b>{escape(one['name'])}</b>{near}<br>{size}"
+    return f'<figure><img src="{uri(pixels, CARD)}" alt="{escape(one["name"])}"><figcaption>{caption}</figcaption></figure>'
+
+
 def _plot(plot: Plot) -> str:
     legend = "".join(f'<li class="f-{f}"><i></i>{f}</li>' for f in plot.formats)
     return (
@@ -296,10 +318,10 @@ def _read(path: Path | None) -> np.ndarray | None:
         return np.asarray(picture.convert("RGB"))
 
 
-def uri(pixels: np.ndarray) -> str:
-    """A small WebP copy as a data URI."""
+def uri(pixels: np.ndarray, side: int = LARGEST) -> str:
+    """A small WebP copy as a data URI, its longer side at most ``side``."""
     picture = Image.fromarray(pixels)
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     picture.save(data, "WEBP", quality=QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()

@@ -57,6 +57,7 @@ def plots(rows: Rows) -> list[Plot]:
         _norms(rows),
         _colours(rows),
         _memory(rows),
+        *(_weights(rows, model) for model in rows.models),
     ]
     return [plot for plot in found if plot is not None]
 
@@ -237,6 +238,29 @@ def _memory(rows: Rows) -> Plot | None:
         _title(model, "Memory of activations, part by part", "激活内存，逐部分"),
         join_sentences(method, equal if float16 == bfloat16 else differ),
     )
+
+
+def _weights(rows: Rows, model: str) -> Plot | None:
+    """Bytes of the denoiser's layers against the PSNR of one scene: the fit as a line, uniform types as dots."""
+    found = sorted(rows.result("weights", model, "").get("formats", []), key=lambda one: one["bytes"])
+    chart = Chart(
+        Text("bytes of the denoiser's layers, MB", "去噪网络各层的字节，MB"), Text("one scene's PSNR to float32, dB", "同一场景与 float32 的 PSNR，dB")
+    )  # fmt: skip
+    for name, own, key in (("fit", True, "psnr"), ("one type for all", False, "psnr"), ("fit predicted", True, "predicted")):  # fmt: skip
+        points = [
+            (one["bytes"] / 1e6, number(one[key]), f"{one['name']}: {one['bits']:.2f} bits, {number(one[key]):.1f} dB")
+            for one in found
+            if one["fit"] == own
+        ]  # fmt: skip
+        css = {"one type for all": "one", "fit predicted": "predicted"}.get(name, name)
+        chart.add(css, points, "line" if own else "dots")
+    sizes = [one["bytes"] / 1e6 for one in found]
+    chart.x_ticks = [(v, f"{v:g}") for v in (ticks(min(sizes), max(sizes)) if len(set(sizes)) > 1 else ())]
+    return _plot(
+        chart, _title(model, "What the bytes of the weights buy", "权重的字节换来什么"),
+        Text("“fit”: a type for each layer (starry fit), painted; “predicted”: what was said beforehand; “one”: one type for all layers, as such files are published. Point at a mark for its name.",
+             "fit：逐层选择类型（starry fit），实测；predicted：事先预计；one：各层同一类型，如通常发布的文件。指向标记可见其名称。"),
+    )  # fmt: skip
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------

@@ -165,11 +165,11 @@ def progress(folder: Path, shown: int) -> None:
 
 
 def answer(found: Summary, title: str) -> None:
-    """Two sentences: which format to use, and what it costs."""
+    """Which format to use, what it costs, and what a small card holds."""
     heading = f"<h3>{escape(title)}</h3>" if title else ""
-    cost = f"<p>{escape(translated(*found.cost))}</p>" if found.cost.en else ""
+    more = "".join(f"<p>{escape(translated(*part))}</p>" for part in (found.cost, found.card) if part.en)
     st.html(
-        f'<section class="section answer">{heading}<p class="use">{escape(translated(*found.use))}</p>{cost}</section>'
+        f'<section class="section answer">{heading}<p class="use">{escape(translated(*found.use))}</p>{more}</section>'
     )
 
 
