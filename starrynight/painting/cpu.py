@@ -109,7 +109,8 @@ class FastRMSNorm(RMSNorm):
     """diffusers' RMSNorm. bfloat16 is normalised and weighted in float32 and rounded once, where the original rounds twice."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if hidden_states.dtype is not torch.bfloat16 or self.weight.dtype is not torch.bfloat16:
+        narrow = hidden_states.dtype is torch.bfloat16 is self.weight.dtype
+        if not narrow or torch.is_grad_enabled():  # what is written in place has no gradient
             return super().forward(hidden_states)
         exact = hidden_states.float()
         length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
