@@ -13,7 +13,7 @@ from starrynight.firefly.drawing.scene import compose
 from starrynight.firefly.training import data
 from starrynight.firefly.training.corpus import to_signed
 from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, words
-from starrynight.senses.perceiver import Perceiver, Sight
+from starrynight.senses.perceiver import Perceiver, Sight, load
 from starrynight.senses.training import batches, evaluate, painted, thresholds
 from starrynight.senses.training.augment import varied
 from starrynight.senses.training.network import Network
@@ -213,3 +213,17 @@ def test_what_a_person_saw_decides_what_is_false_and_what_is_missing() -> None:
 )  # fmt: skip
 def test_the_gain_of_what_was_found(found: list[float], gains: list[float], worth: float) -> None:
     assert evaluate.ndcg_of(found, gains) == pytest.approx(worth, abs=1e-4)
+
+
+def test_the_shipped_weights_know_fireflys_sheet_and_say_nothing_of_photographs() -> None:
+    perceiver = load()
+    cells, records = evaluate.sheet_cells(Path(__file__).parents[1] / "docs" / "firefly-sheet.jpg")
+    found = evaluate.of_pictures(perceiver, [perceiver.see(one) for one in cells], records)
+    assert found["pictures"] == 60
+    assert min(found["style_accuracy"], found["hour_accuracy"]) >= 0.95
+    assert found["kind_accuracy"] >= 0.85
+    assert found["things_named"] >= 0.4
+    assert found["said_missing_and_there"] <= 0.05
+    assert found["cannot_tell"] <= 0.15
+    assert evaluate.cannot_tell(perceiver, evaluate.photographs())["cannot_tell"] >= 0.9
+    assert evaluate.cannot_tell(perceiver, evaluate.noise(128))["cannot_tell"] >= 0.9
