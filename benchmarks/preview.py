@@ -51,7 +51,7 @@ def one_round(visitor: Visitor, n: int) -> tuple[float, ...]:
     page = visitor.go("?lang=en")
     page.locator(".easel .frame").first.wait_for()
     page.get_by_label("What to paint").fill(f"a tower by the sea {n}")
-    page.locator("body").click()
+    page.get_by_label("What to paint").blur()
     page.wait_for_timeout(1500)  # the page has read the words
     page.evaluate(PRESSED)
     page.get_by_role("button", name="Paint").first.click()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
+from starrynight.firefly.drawing.landscape import render
+from starrynight.firefly.drawing.scene import compose
 from starrynight.gallery.store import Gallery
 from starrynight.models import catalogue, lora, places, sizes
 from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
+from starrynight.senses.facets import facets
 from starrynight.web import choices, controls, shared
 
 
@@ -241,3 +246,35 @@ def test_a_draft_comes_back_as_it_was_kept(home: Path) -> None:
     assert {name: page.session_state["form"][name] for name in ("steps", "guidance", "seed", "locked", "count", "precision")} == {
         name: kept[name] for name in ("steps", "guidance", "seed", "locked", "count", "precision")
     }  # fmt: skip
+
+
+def taken_page() -> None:
+    import streamlit as st
+
+    from starrynight.web import origin
+
+    st.session_state["lang"] = "zh"
+    origin._take("sent")
+
+
+@pytest.mark.parametrize("typed", ["", "我自己的话"])
+def test_a_first_picture_becomes_words_in_an_empty_prompt_and_no_words_are_overwritten(
+    home: Path, typed: str
+) -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.asarray(render(compose(20, kind="sunflowers", style="oil"), 160))).save(out, "PNG")
+    page = AppTest.from_function(taken_page)
+    page.session_state["sent"], page.session_state["prompt"] = out, typed
+    page.run(timeout=60)
+    assert not page.exception
+    words = page.session_state["start_seen"].zh
+    assert {span.value for span in facets(words)} & {"sunflowers", "oil"}
+    assert page.session_state["prompt"] == (typed or words)
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(noise, "PNG")
+    page.session_state["sent"], page.session_state["prompt"] = noise, ""
+    page.run(timeout=60)
+    assert (page.session_state["start_seen"].zh, page.session_state["prompt"]) == (
+        "",
+        "",
+    )  # it cannot be told

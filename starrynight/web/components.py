@@ -40,6 +40,7 @@ masthead = _register("masthead", triggers=("page", "language"))
 plots = _register("plots")
 queue = _register("queue", triggers=("watch",))
 sheet = _register("sheet", triggers=("ended",))
+voice = _register("voice", triggers=("heard",))
 wall = _register(
     "wall",
     "address",

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
 
 from starrynight.errors import StarryError
+from starrynight.i18n import Text
 from starrynight.jobs.uploads import Uploads
 from starrynight.jobs.validate import PICTURE, UPLOAD
-from starrynight.metadata.pixels import notes
+from starrynight.metadata.pixels import notes, read_pixels
 from starrynight.models.catalogue import ModelSpec
 from starrynight.request import HIGHEST_SIZE
+from starrynight.senses.choice import BUILT_IN, OFF, Choice, chosen
+from starrynight.senses.eyes import Eyes
+from starrynight.text import excerpt
 from starrynight.web import components, shared
 from starrynight.web.shared import initial, language, t, uncut, words_for
 
@@ -39,7 +44,8 @@ def begin(start: str | None, mask: str | None = None, extend: object = None) -> 
     state["start"] = reference(start)
     state["start_mask"] = reference(mask) if state["start"] else None
     state["start_extend"] = _sides(extend) if state["start"] else NOWHERE
-    state.pop("start_notes", None)
+    for name in ("start_notes", "start_seen"):
+        state.pop(name, None)
     state["strength"] = REPAINTED if is_partial() else STRENGTH
 
 
@@ -109,6 +115,29 @@ def panel(model: ModelSpec) -> None:
     )  # fmt: skip
     for note in state.get("start_notes", ()):
         st.caption(note.to(language()))
+    if (seen := state.get("start_seen")) is not None:
+        words = seen.to(language())
+        if not words:
+            st.caption(t("origin.unseen"))
+        elif words != str(state.get("prompt") or "").strip():
+            st.button(t("origin.words", words=excerpt(words)), key="start-words", on_click=_use_words)
+
+
+def _seen(data: bytes) -> Text | None:
+    """Words that paint such a picture, by the perceiver; empty where it cannot tell, None where the eyes are off or missing."""
+    pixels = read_pixels(data)
+    with suppress(StarryError):
+        if chosen("eyes").kind != OFF:
+            return Eyes(Choice("eyes", BUILT_IN)).look(pixels).description.prompt
+    return None
+
+
+@uncut
+def _use_words() -> None:
+    """Write what the first picture shows into the prompt, where anything can be told."""
+    seen = st.session_state.get("start_seen")
+    if seen is not None and (words := seen.to(language())):
+        st.session_state["prompt"] = words
 
 
 def _change(change: object) -> None:
@@ -148,9 +177,13 @@ def _take(key: str) -> None:
         data = dropped.getvalue()
         name, _, _ = Uploads().save(data)
         unread = notes(data)
+        state["start_seen"] = _seen(data)
     except StarryError as error:
         state["drop_failed"] = error
         return
+    seen = state.pop("start_seen")
     begin(f"{UPLOAD}{name}")
-    state["start_notes"] = unread
+    state["start_notes"], state["start_seen"] = unread, seen
+    if not str(state.get("prompt") or "").strip():
+        _use_words()
     state["drops"] = state.get("drops", 0) + 1  # another widget: this one gives the file's memory back

@@ -16,7 +16,7 @@ from starrynight.jobs.job import Job
 from starrynight.jobs.validate import PICTURE, UPLOAD
 from starrynight.painting.styles import styles
 from starrynight.request import random_seed
-from starrynight.web import components, controls, draft, lines, origin, prompt, shared
+from starrynight.web import components, controls, draft, lines, origin, prompt, shared, voice
 from starrynight.web.shared import language, style_names, t, words_for
 from starrynight.web.views.gallery import wall
 
@@ -111,6 +111,7 @@ def describe() -> None:
             on_click=submit, args=(False,),
         )  # fmt: skip
         st.button(t("act.series"), key="series", help=t("act.series.help"), on_click=submit, args=(True,))
+        voice.button()
     tell_plan()
     if error := st.session_state.pop("refused", None):
         shared.show_error(error)

@@ -1,0 +1,104 @@
+"""A prompt that is spoken: a real recording of Chromium's own test tone goes to ears at an address, whose words land in the prompt and
+are not painted; without ears the page says where a voice would go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from browser import Visitor, chromium, served
+from playwright.sync_api import Browser, expect
+from served import ask
+
+expect.set_options(timeout=60_000)
+FAKE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+HEARD = "a lighthouse at dusk"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """With a microphone that plays a tone."""
+    with chromium(*FAKE) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def ears() -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a server of OpenAI's transcriptions that hears ``HEARD``, and the bodies it got."""
+    bodies: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = json.dumps({"text": HEARD}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1#ears", bodies
+        server.shutdown()
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, tmp_path: Path, ears: tuple[str, list[bytes]]) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setenv("STARRY_EARS", ears[0])
+        else:
+            patch.delenv("STARRY_EARS", raising=False)
+        assert ("STARRY_EARS" in os.environ) is request.param
+        with served(tmp_path) as found:
+            yield found
+
+
+@pytest.mark.parametrize("address", [True], indirect=True, ids=["ears"])
+def test_what_was_said_lands_in_the_prompt_and_is_not_painted(
+    browser: Browser, address: str, ears: tuple[str, list[bytes]]
+) -> None:
+    visitor = Visitor(browser, address, locale="en-GB", permissions=["microphone"])
+    page = visitor.go()
+    box = page.get_by_label("What to paint")
+    box.fill("a boat,")
+    box.blur()
+    page.get_by_role("button", name="Speak").click()
+    page.get_by_role("button", name="Record").click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop recording").click()
+    expect(box).to_have_value(f"a boat, {HEARD}")
+    (body,) = ears[1]
+    assert b"RIFF" in body
+    assert b"WAVE" in body
+    assert len(body) > 16000  # half a second at 16 kHz and 16 bits
+    assert ask(address, "/api/jobs").json["jobs"] == []
+    visitor.leave()
+
+
+@pytest.mark.parametrize("address", [False], indirect=True, ids=["none"])
+def test_without_ears_the_browsers_own_recogniser_is_offered_with_its_price(
+    browser: Browser, address: str
+) -> None:
+    visitor = Visitor(browser, address, locale="zh-CN")
+    page = visitor.page
+    page.add_init_script("""window.SpeechRecognition = window.webkitSpeechRecognition = class {
+      start() { window.language = this.lang; setTimeout(() => { this.onresult({ results: [[{ transcript: "海上明月" }]] }); this.onend(); }, 50); }
+      stop() {}
+    };""")  # Chromium without its maker's server hears nothing; what it calls is the real interface
+    visitor.go()
+    page.get_by_role("button", name="说").last.click()
+    expect(page.locator(".voice")).to_contain_text("可能把声音发给浏览器厂商")
+    expect(page.locator(".voice")).to_contain_text("STARRY_EARS")
+    page.get_by_role("button", name="让浏览器听写").click()
+    expect(page.get_by_label("想画什么")).to_have_value("海上明月")
+    assert page.evaluate("window.language") == "zh-CN"
+    visitor.leave()
