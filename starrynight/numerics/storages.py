@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any
@@ -119,9 +119,26 @@ def untaken_branches(
     return found
 
 
-def asks_its_class(module: nn.Module) -> bool:
-    """Whether a ``forward`` names ``type`` or ``__class__``; effective weights give a module a class of its own."""
-    return bool(own_tensors(module)) and bool({"type", "__class__"} & _names_in_forward(module, of_torch=False))  # fmt: skip
+def looks_past_attributes(module: nn.Module) -> bool:
+    """Whether a ``forward`` names ``type`` or ``__class__``, or a function that it names has a tensor in its closure or defaults.
+    Effective weights give a module a class of its own, in which the attribute alone is another one.
+    """
+    if not own_tensors(module):
+        return False
+    functions = list(_functions_in_forward(module, of_torch=False))
+    words = {word for function in functions for word in _words(function.__code__)}
+    return bool({"type", "__class__"} & words) or any(
+        isinstance(value, Tensor) for function in functions for value in _bound_to(function)
+    )
+
+
+def _bound_to(function: FunctionType) -> Iterator[Any]:
+    """The values in a function's defaults and closure."""
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            yield cell.cell_contents
 
 
 def _stored(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -129,11 +146,13 @@ def _stored(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in own if name not in module._non_persistent_buffers_set]
 
 
-def _names_in_forward(module: nn.Module, of_torch: bool = True) -> set[str]:
-    """Every name and text in the code of ``forward`` and of the functions that it names, on the object or beside it; of
-    torch's functions too if ``of_torch``.
-    """
-    names: set[str] = set()
+def _names_in_forward(module: nn.Module) -> set[str]:
+    """Every name and text in the code of ``forward`` and of the functions that it names."""
+    return {word for function in _functions_in_forward(module) for word in _words(function.__code__)}
+
+
+def _functions_in_forward(module: nn.Module, of_torch: bool = True) -> Iterator[FunctionType]:
+    """``forward`` and the functions that it names, on the object or beside it; torch's own too if ``of_torch``."""
     waiting: list[Any] = [getattr(type(module), "forward", None), vars(module).get("forward")]
     seen: set[int] = set()
     while waiting:
@@ -145,10 +164,9 @@ def _names_in_forward(module: nn.Module, of_torch: bool = True) -> set[str]:
         if not of_torch and (function.__module__ or "").startswith("torch."):
             continue
         seen.add(id(function))
+        yield function
         for word in _words(function.__code__):
-            names.add(word)
             waiting += [inspect.getattr_static(module, word, None), function.__globals__.get(word)]
-    return names
 
 
 def _words(code: CodeType) -> Iterator[str]:

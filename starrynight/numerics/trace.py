@@ -45,11 +45,11 @@ from starrynight.numerics.modules import (
 from starrynight.numerics.rules import Call
 from starrynight.numerics.storages import (
     Storages,
-    asks_its_class,
     every_op_seen,
     has_storage,
     idle_modules,
     key_of,
+    looks_past_attributes,
     peak_and_quantile,
     reading_without_ops,
     untaken_branches,
@@ -132,7 +132,7 @@ class Tracer(TorchDispatchMode):
 
     def _add_parameters(self) -> None:
         """Give every parameter and buffer an exponent, the same to all that lie in one piece of memory."""
-        asking = {name for name, module in named_modules(self._modules) if asks_its_class(module)}
+        asking = {name for name, module in named_modules(self._modules) if looks_past_attributes(module)}
         for group in memory_groups((name, tensor) for name, tensor, _ in named_tensors(self._modules)):
             if isinstance(group[0][1], nn.Parameter) and len({id(tensor) for _, tensor in group}) == 1:
                 self._summable |= {name for name, _ in group if name.rpartition(".")[0] not in asking}
