@@ -314,7 +314,7 @@ def test_a_wrong_or_missing_key(gallery: Gallery) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
-    [("/v1/chat/completions", {}, 404, "invalid_value"), ("/v1/images/generations", b"{", 400, "invalid_value"),
+    [("/v1/completions", {}, 404, "invalid_value"), ("/v1/images/generations", b"{", 400, "invalid_value"),
      ("/v1/images/generations", b"[]", 400, "invalid_value"), ("/v1/images/edits", {}, 400, "invalid_value"),
      ("/v1/images/generations", b"x" * (2 << 20), 413, "invalid_value"), ("/v1/models", {}, 405, "invalid_value")],
 )  # fmt: skip
