@@ -248,3 +248,24 @@ def test_a_dead_link_is_answered_in_the_pages_language(browser, address, link, p
     visitor.page.locator("nav a").first.wait_for()
     visitor.page.context.close()
     assert all("404" in problem for problem in visitor.problems)
+
+
+def test_what_is_typed_counts_when_a_filter_is_chosen_at_once(visitor) -> None:
+    page = wall(visitor)
+    box, style = page.get_by_role("searchbox"), page.locator("select[data-filter=style]")
+    box.fill("nothing at all")
+    expect(page.locator(".count")).to_contain_text("0 pictures")
+    page.evaluate(  # within one task, before the pause after the last key is over
+        """() => {
+          const host = [...document.querySelectorAll("*")].find((node) => node.shadowRoot?.querySelector(".wall"));
+          const root = host?.shadowRoot ?? document, box = root.querySelector("input[type=search]"), select = root.querySelector("select[data-filter=style]");
+          box.value = "";
+          box.dispatchEvent(new Event("input"));
+          select.value = "ink";
+          select.dispatchEvent(new Event("change"));
+        }"""
+    )
+    page.wait_for_url(re.compile(r"style=ink"))
+    assert "text=" not in page.url
+    expect(page.locator(".count")).to_contain_text("1,000 pictures")
+    expect(style).to_have_value("ink")

@@ -139,7 +139,8 @@ class Wall {
 
   // Change what is searched for. typing: an entry of the history is there already, from the first letters.
   filter(change, typing = false) {
-    const state = Object.fromEntries(Object.entries({ ...this.state, ...change }).filter(([, value]) => value));
+    clearTimeout(this.waiting); // what was just typed counts, too
+    const state = Object.fromEntries(Object.entries({ ...this.state, text: this.input.value.trim(), ...change }).filter(([, value]) => value));
     writeAddress(Object.fromEntries(SEARCHED.map((name) => [name, state[name]])), !typing);
     this.show(state);
     this.load();
