@@ -287,16 +287,7 @@ class Painter:
             else batching.arguments([call for call, _ in calls], [one.words for one in placed])
         )
 
-        def after_step(step: int, before: torch.Tensor, after: torch.Tensor, place: int | None) -> None:
-            for k, (each, index) in enumerate(pictures if on_step is not None else ()):
-                rows = (before, after) if len(pictures) == 1 else (before[k : k + 1], after[k : k + 1])
-                now = self._step(pipeline, each, index, canvas, step, *rows, place)
-                try:
-                    on_step(k, now)  # type: ignore[misc]
-                except BaseException as error:
-                    if out_of_memory(error) is None:
-                        raised.append(error)
-                    raise
+        after_step = self._reporter(pipeline, pictures, canvas, on_step, raised)
 
         def paint() -> list[np.ndarray]:
             # fresh ones, because a stateful scheduler or generator would carry a picture over to the next
@@ -313,15 +304,7 @@ class Painter:
 
         inverted = bool(placed[0].used)
         self._sample = self._as_sample(request, words, seeds[0], inverted) if len(pictures) == 1 else None
-        name = Text(self.model.spec.en, self.model.spec.zh)
-        with (
-            library_errors(self.model.path, raised),
-            inversion.applied(pipeline, placed[0]),
-            emphasis.applied(pipeline, *placed[0].texts),
-            cpu.fast_attention(self.device, request.width * request.height),
-            unpadded(pipeline),
-            annealed(denoiser(pipeline), annealing, name),
-        ):
+        with self._surroundings(pipeline, request, placed[0], annealing, raised):
             images = self.guard.watch(paint)
         expected = self.guard.expected(pipeline, from_picture=request.init_image is not None)
         return [
@@ -338,6 +321,46 @@ class Painter:
                 pictures, seeds, placed, calls, images, strict=True
             )
         ]
+
+    def _reporter(
+        self, pipeline: Any, pictures: Sequence[tuple[PaintRequest, int]], canvas: Canvas | None,
+        on_step: Callable[[int, Step], None] | None, raised: list[BaseException],
+    ) -> guard.AfterStep:  # fmt: skip
+        """Tells ``on_step`` of each picture's step; what it raises goes into ``raised`` as well."""
+
+        def after_step(step: int, before: torch.Tensor, after: torch.Tensor, place: int | None) -> None:
+            for k, (each, index) in enumerate(pictures if on_step is not None else ()):
+                rows = (before, after) if len(pictures) == 1 else (before[k : k + 1], after[k : k + 1])
+                now = self._step(pipeline, each, index, canvas, step, *rows, place)
+                try:
+                    on_step(k, now)  # type: ignore[misc]
+                except BaseException as error:
+                    if out_of_memory(error) is None:
+                        raised.append(error)
+                    raise
+
+        return after_step
+
+    @contextmanager
+    def _surroundings(
+        self,
+        pipeline: Any,
+        request: PaintRequest,
+        placed: Placement,
+        annealing: Any,
+        raised: list[BaseException],
+    ) -> Iterator[None]:
+        """What is changed in the pipeline and around it while pictures are painted, and taken back afterwards."""
+        name = Text(self.model.spec.en, self.model.spec.zh)
+        with (
+            library_errors(self.model.path, raised),
+            inversion.applied(pipeline, placed),
+            emphasis.applied(pipeline, *placed.texts),
+            cpu.fast_attention(self.device, request.width * request.height),
+            unpadded(pipeline),
+            annealed(denoiser(pipeline), annealing, name),
+        ):
+            yield
 
     def _placed(self, pipeline: Any, request: PaintRequest, seed: int) -> Placement:
         """What the model reads in the picture of ``seed``, with its textual inversions."""
