@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import http.server
 import json
 import os
 import resource
@@ -29,6 +30,33 @@ from starrynight.serve.connections import Server as UvicornServer
 from starrynight.serve.connections import listening as listening_socket
 
 STARRY = Path(sys.executable).with_name("starry")
+
+
+class Elsewhere:
+    """A server of other people's on loopback: ``answer`` gets path, body and headers of each POST, and returns status and body.
+
+    A status below 0 promises more bytes than it sends. ``url`` ends in /v1."""
+
+    def __init__(self, answer: Callable[[str, bytes, dict[str, str]], tuple[int, bytes]]) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status, data = answer(self.path, body, dict(self.headers))
+                self.send_response(abs(status))
+                self.send_header("Content-Length", str(len(data) + 9 * (status < 0)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Answer:

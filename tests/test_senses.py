@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from hung import picture
 from PIL import Image
+from served import Elsewhere
 from typer.testing import CliRunner
 
 from starrynight.cli import describe as _describe  # noqa: F401  registers its commands
@@ -48,32 +47,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Seer:
+class Seer(Elsewhere):
     """A server with OpenAI's chat completions, whose answers are ``answers`` in turn, the last one again."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [said(json.dumps(SAID))]
         self.asked: list[tuple[dict[str, Any], str]] = []
-        seer = self
+        super().__init__(self._answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, data = seer.answers[min(len(seer.asked), len(seer.answers) - 1)]
-                seer.asked.append((body, self.headers["Authorization"] or ""))
-                self.send_response(abs(status))
-                self.send_header(
-                    "Content-Length", str(len(data) + (9 if status < 0 else 0))
-                )  # below 0: cut short
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+    def _answer(self, _: str, body: bytes, headers: dict[str, str]) -> Answer:
+        found = self.answers[min(len(self.asked), len(self.answers) - 1)]
+        self.asked.append((json.loads(body), headers.get("Authorization", "")))
+        return found
 
 
 @pytest.fixture
@@ -81,8 +66,7 @@ def seer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seer]:
     server = Seer()
     monkeypatch.setenv("STARRY_EYES", f"{server.url}#qwen3-vl")
     yield server
-    server.server.shutdown()
-    server.server.server_close()
+    server.close()
 
 
 def said(text: str) -> Answer:

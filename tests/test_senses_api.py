@@ -10,7 +10,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import openai
 import pytest
 from hung import picture
 from PIL import Image
-from served import ask, gallery_in, without_worker
+from served import Elsewhere, ask, gallery_in, without_worker
 
 from starrynight.api.access import Access
 from starrynight.api.chat import CANNOT_TELL, NO_PICTURE
@@ -259,51 +258,37 @@ def test_eyes_that_are_off_say_so(here: str, monkeypatch: pytest.MonkeyPatch) ->
     assert (found.status, found.error["code"], found.headers["X-Should-Retry"]) == (503, "no_sense", "false")
 
 
-class Elsewhere:
+class Model(Elsewhere):
     """A server of OpenAI's shape that answers ``answer`` to everything, when it may."""
 
     def __init__(self, answer: Any, status: int = 200) -> None:
         self.answer, self.status, self.free = answer, status, threading.Event()
         self.free.set()
-        elsewhere = self
+        super().__init__(self._answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                elsewhere.free.wait(60)
-                data = json.dumps(elsewhere.answer).encode()
-                self.send_response(elsewhere.status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1#model"
+    def _answer(self, *_: object) -> tuple[int, bytes]:
+        self.free.wait(60)
+        return self.status, json.dumps(self.answer).encode()
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Elsewhere]]:
-    made: list[Elsewhere] = []
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Model]]:
+    made: list[Model] = []
 
-    def make(sense: str, answer: Any, status: int = 200) -> Elsewhere:
-        made.append(Elsewhere(answer, status))
-        monkeypatch.setenv(f"STARRY_{sense}", made[-1].url)
+    def make(sense: str, answer: Any, status: int = 200) -> Model:
+        made.append(Model(answer, status))
+        monkeypatch.setenv(f"STARRY_{sense}", f"{made[-1].url}#model")
         monkeypatch.delenv(KEY_ENV, raising=False)
         return made[-1]
 
     yield make
     for one in made:
         one.free.set()
-        one.server.shutdown()
-        one.server.server_close()
+        one.close()
 
 
 def test_eyes_elsewhere_that_fail_are_told_and_the_perceiver_answers(
-    here: str, sunflowers: np.ndarray, elsewhere: Callable[..., Elsewhere]
+    here: str, sunflowers: np.ndarray, elsewhere: Callable[..., Model]
 ) -> None:
     elsewhere("EYES", {"error": {"message": "no"}}, 401)
     found = ask(here, "/v1/chat/completions", {"messages": asking(ZH, data_url(encoded(sunflowers)))}).json
@@ -312,7 +297,7 @@ def test_eyes_elsewhere_that_fail_are_told_and_the_perceiver_answers(
 
 
 def test_others_are_answered_while_a_model_takes_its_time(
-    here: str, sunflowers: np.ndarray, elsewhere: Callable[..., Elsewhere]
+    here: str, sunflowers: np.ndarray, elsewhere: Callable[..., Model]
 ) -> None:
     slow = elsewhere("EYES", {"choices": [{"message": {"content": "A field."}}]})
     slow.free.clear()
@@ -375,7 +360,7 @@ def test_dimensions_may_be_those_that_there_are(here: str) -> None:
     assert client(here).embeddings.create(model="m", input="雪", dimensions=size).data[0].index == 0
 
 
-def test_an_embedder_elsewhere_takes_no_pictures(here: str, elsewhere: Callable[..., Elsewhere]) -> None:
+def test_an_embedder_elsewhere_takes_no_pictures(here: str, elsewhere: Callable[..., Model]) -> None:
     elsewhere("EMBEDDER", {"data": [{"index": 0, "embedding": [3.0, 4.0]}]})
     found = ask(here, "/v1/embeddings", {"input": "雪"}).json
     assert found["data"][0]["embedding"] == pytest.approx([0.6, 0.8])
@@ -443,7 +428,7 @@ def test_without_ears_the_answer_says_how_to_get_them(here: str) -> None:
     assert failed.value.response.headers["X-Should-Retry"] == "false"
 
 
-def test_a_recording_is_written_down_in_each_form(here: str, elsewhere: Callable[..., Elsewhere]) -> None:
+def test_a_recording_is_written_down_in_each_form(here: str, elsewhere: Callable[..., Model]) -> None:
     elsewhere("EARS", {"text": "language Chinese<asr_text>雪夜的村庄"})
     create: Any = client(here).audio.transcriptions.create
     found = create(model="starry-ears", file=("a.wav", speech()), language="zh", prompt="梵高")
@@ -464,7 +449,7 @@ def test_a_recording_is_written_down_in_each_form(here: str, elsewhere: Callable
 )  # fmt: skip
 def test_transcriptions_refuse_by_name(
     here: str,
-    elsewhere: Callable[..., Elsewhere],
+    elsewhere: Callable[..., Model],
     more: dict[str, Any],
     file: bytes,
     status: int,
@@ -499,7 +484,7 @@ def test_facets_of_a_text(here: str) -> None:
 
 
 def test_a_model_elsewhere_finds_open_kinds_and_falls_back(
-    here: str, elsewhere: Callable[..., Elsewhere]
+    here: str, elsewhere: Callable[..., Model]
 ) -> None:
     said = json.dumps({"spans": [{"kind": "人物", "text": "李白"}, {"kind": "地点", "text": "长安"}]})
     model = elsewhere("FACETS", {"choices": [{"message": {"content": said}}]})

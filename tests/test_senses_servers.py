@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from served import Elsewhere
 
 from starrynight.errors import BadRequest, NoSense, RemoteError
 from starrynight.senses import choice, hearing, ranking, remote, running, sound
@@ -31,30 +30,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(choice.KEY_ENV, KEY)
 
 
-class Server:
+class Server(Elsewhere):
     """Answers each path with ``answers``, in turn, the last one again; keeps what was asked: path, body, headers."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.asked: list[tuple[str, bytes, dict[str, str]]] = []
-        outer = self
+        super().__init__(self._answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, data = outer.answers[min(len(outer.asked), len(outer.answers) - 1)]
-                outer.asked.append((self.path, body, dict(self.headers)))
-                self.send_response(abs(status))
-                self.send_header("Content-Length", str(len(data) + 9 * (status < 0)))  # below 0: cut short
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+    def _answer(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        found = self.answers[min(len(self.asked), len(self.answers) - 1)]
+        self.asked.append((path, body, headers))
+        return found
 
     def choice(self, sense: str) -> choice.Choice:
         return choice.parse(sense, f"{self.url}#m")
@@ -64,8 +51,7 @@ class Server:
 def server() -> Iterator[Server]:
     one = Server()
     yield one
-    one.http.shutdown()
-    one.http.server_close()
+    one.close()
 
 
 def answered(content: Any) -> Answer:

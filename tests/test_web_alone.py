@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from browser import CHROMIUM, FLAGS, TIMEOUT, Visitor, served
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from scipy.io import wavfile
-from served import ask, gallery_in, listening
+from served import Elsewhere, ask, gallery_in, listening
 
 from starrynight.api import app as api
 from starrynight.api.access import Access, AccessMiddleware
@@ -34,39 +32,25 @@ TONE = 440.0  # Hz
 WIDTHS = [("zh-CN", 1440), ("en-GB", 390)]
 
 
-class Ears:
+class Ears(Elsewhere):
     """A recogniser of OpenAI's shape, which keeps the recordings that it got."""
 
     def __init__(self) -> None:
         self.recordings: list[tuple[int, np.ndarray]] = []
-        ears = self
+        super().__init__(self._hear)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                ears.recordings.append(wavfile.read(io.BytesIO(body[body.index(b"RIFF") :])))
-                data = json.dumps({"text": "雪夜的村庄。一轮明月！"}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1#ears"
+    def _hear(self, _: str, body: bytes, __: dict[str, str]) -> tuple[int, bytes]:
+        self.recordings.append(wavfile.read(io.BytesIO(body[body.index(b"RIFF") :])))
+        return 200, json.dumps({"text": "雪夜的村庄。一轮明月！"}).encode()
 
 
 @pytest.fixture
 def ears(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ears]:
     made = Ears()
-    monkeypatch.setenv("STARRY_EARS", made.url)
+    monkeypatch.setenv("STARRY_EARS", f"{made.url}#ears")
     monkeypatch.delenv(KEY_ENV, raising=False)
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -278,3 +278,32 @@ def test_a_first_picture_becomes_words_in_an_empty_prompt_and_no_words_are_overw
         "",
         "",
     )  # it cannot be told
+
+
+def senses_section() -> None:
+    import streamlit as st
+
+    from starrynight.web.views import device
+
+    st.markdown(device.senses())
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_device_page_tells_which_model_is_each_sense_and_what_leaves_the_machine(
+    home: Path, monkeypatch: pytest.MonkeyPatch, lang: str
+) -> None:
+    monkeypatch.setenv("STARRY_EYES", "https://eyes.example/v1#<b>model")
+    monkeypatch.setenv("STARRY_RANKER", "no such thing")
+    monkeypatch.setenv("STARRY_EMBEDDER", "off")
+    page = AppTest.from_function(senses_section)
+    page.query_params["lang"] = lang
+    page.run(timeout=60)
+    assert not page.exception
+    rows = page.markdown[0].value.split("<li>")[1:]
+    leaves = {"en": "is sent to another machine", "zh": "会发送到另一台机器"}[lang]
+    assert [leaves in row for row in rows] == [True, False, False, False, False]
+    assert "eyes.example#&lt;b&gt;model" in rows[0]
+    assert {"en": "none", "zh": "没有"}[lang] in rows[1]
+    assert "lexicon" in rows[2]
+    assert "STARRY_RANKER" in rows[3]
+    assert f'href="/listen?lang={lang}"' in rows[4]

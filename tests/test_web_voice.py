@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from browser import Visitor, chromium, served
 from playwright.sync_api import Browser, expect
-from served import ask
+from served import Elsewhere, ask
 
 expect.set_options(timeout=60_000)
 FAKE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -33,21 +31,13 @@ def ears() -> Iterator[tuple[str, list[bytes]]]:
     """The address of a server of OpenAI's transcriptions that hears ``HEARD``, and the bodies it got."""
     bodies: list[bytes] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = json.dumps({"text": HEARD}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def hear(_: str, body: bytes, __: dict[str, str]) -> tuple[int, bytes]:
+        bodies.append(body)
+        return 200, json.dumps({"text": HEARD}).encode()
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1#ears", bodies
-        server.shutdown()
+    server = Elsewhere(hear)
+    yield f"{server.url}#ears", bodies
+    server.close()
 
 
 @pytest.fixture

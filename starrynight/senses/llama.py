@@ -82,6 +82,17 @@ def threads() -> int:
     return max(1, (psutil.cpu_count(logical=False) or 1) - 1)
 
 
+def end(process: subprocess.Popen[str], grace: float = 10.0) -> None:
+    """End a process that leaves when its standard input closes; kill it after ``grace`` seconds."""
+    with contextlib.suppress(OSError):
+        process.stdin.close()  # type: ignore[union-attr]
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def check(choice: Choice) -> dict[str, Any]:
     """The metadata of a choice's last file, the mmproj where there is one. Raises what ``gguf.header`` raises, and Unfit for a
     file that is not what the sense needs: llama-server would start with it, and answer nonsense.
@@ -147,13 +158,7 @@ class LlamaServer:
 
     def stop(self) -> None:
         """End it, and wait until it has ended."""
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()  # type: ignore[union-attr]
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
     def _spawn(self, program: Path) -> tuple[subprocess.Popen[str], Remote]:
         port, model, *projector = _free_port(), *map(str, self.choice.files)

@@ -23,7 +23,7 @@ from starrynight.errors import RemoteError, StarryError
 from starrynight.i18n import Text
 from starrynight.senses import asking, memory, sound
 from starrynight.senses.choice import Choice
-from starrynight.senses.llama import threads
+from starrynight.senses.llama import end, threads
 from starrynight.senses.remote import WHO
 from starrynight.settings import environment
 from starrynight.text import parse_json
@@ -60,13 +60,7 @@ class Worker:
 
     def stop(self) -> None:
         """End it, and wait until it has ended."""
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()  # type: ignore[union-attr]
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process)
 
     # -- what it is asked --------------------------------------------------------------------------------------------
 

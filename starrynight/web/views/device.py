@@ -16,6 +16,7 @@ import streamlit as st
 from starrynight.errors import StarryError
 from starrynight.models import catalogue
 from starrynight.numerics.timing import BUSY, too_busy
+from starrynight.senses.choice import SENSES, chosen
 from starrynight.settings import settings
 from starrynight.storage import disk_state
 from starrynight.web import shared
@@ -45,6 +46,7 @@ def show() -> None:
         right.html(section("device.plan", plan(report)))
         left.html(section("device.storage", storage()))
         right.html(section("device.models", models()))
+        left.html(section("device.senses", senses()))
         if st.button(t("device.again"), key="measure-again"):
             doctor.clear()
             st.rerun()
@@ -141,3 +143,22 @@ def models() -> str:
             state = f"<small>{escape(t('device.place'))} <code>{escape(str(model.path))}</code></small>"
         rows.append(f"<li><b>{escape(model_title(model))}</b>{state}</li>")
     return f"<ul>{''.join(rows)}</ul>"
+
+
+def senses() -> str:
+    """Which model is each sense, whether what it is given leaves this machine, and the pages where two of them can be tried."""
+    rows = []
+    for name, purpose in SENSES.items():
+        try:
+            choice = chosen(name)
+            state = escape(choice.name or t("device.senses.none"))
+            if choice.leaves_this_machine:
+                state += f' <em class="bad">{escape(t("device.senses.leaves"))}</em>'
+        except StarryError as error:
+            state = f'<em class="bad">{escape(error.message(shared.language()))}</em>'
+        rows.append(f"<li><b>{escape(translated(*purpose))}</b><small>{state}</small></li>")
+    links = " · ".join(
+        f'<a href="/{page}?lang={shared.language()}">{escape(t(f"device.senses.{page}"))}</a>'
+        for page in ("see", "listen")
+    )
+    return f"<ul>{''.join(rows)}</ul><p>{links}</p>"
