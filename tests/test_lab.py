@@ -338,7 +338,7 @@ def test_the_report_in_a_real_browser(killed: tuple[ExperimentRun, list[bytes]],
     page = report.latest(killed[0])
     assert page.stat().st_size < 5_000_000
     tab, wrong = opened(browser, page)
-    assert tab.locator("details.claim").count() == 23
+    assert tab.locator("details.claim").count() == 24
     assert tab.locator("h1 span:visible").inner_text().startswith("每一种")
     tab.get_by_role("button", name="English").click()
     assert tab.locator("h1 span:visible").inner_text().startswith("What every")
@@ -411,7 +411,7 @@ def test_hostile_text_is_escaped(
         run.add(point, row["result"], 1.0, 1.0, 0.0)
     tab, wrong = opened(browser, report.latest(run))
     assert tab.title() == "精度实验室 · The precision lab"
-    assert tab.locator("details.claim").count() == 23
+    assert tab.locator("details.claim").count() == 24
     assert wrong == []
 
 

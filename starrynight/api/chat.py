@@ -244,7 +244,7 @@ def _fields(seen: Description, names: tuple[str, ...]) -> str:
     cannot = {"en": CANNOT_TELL.en, "zh": CANNOT_TELL.zh}
     return json.dumps(
         {name: value or ("" if name.startswith("prompt") else cannot[name[-2:]]) for name, value in found.items()},
-        ensure_ascii=False,
+        ensure_ascii=False, allow_nan=False,
     )  # fmt: skip
 
 

@@ -119,8 +119,11 @@ class FastRMSNorm(RMSNorm):
 
 
 def prepare(denoiser: nn.Module, decoder: nn.Module | None) -> None:
-    """Arrange a loaded pipeline's networks for painting on a CPU: ``make_norms_fast``, and the decoder's convolutions channels
-    last, as oneDNN reads them without reordering."""
+    """Arrange a pipeline's networks for painting in bfloat16 on a CPU: ``make_norms_fast``, and the decoder's convolutions
+    channels last, as oneDNN reads them without reordering. With a denoiser in another format nothing is changed, so that
+    float32 stays diffusers' own to the bit."""
+    if not any(parameter.dtype is torch.bfloat16 for parameter in denoiser.parameters()):
+        return
     make_norms_fast(denoiser)
     for parameter in decoder.parameters() if decoder is not None else ():
         if parameter.dim() == 4:

@@ -2,6 +2,7 @@
 
 Z-Image's pipelines pad every prompt to ``max_sequence_length`` tokens, run the text encoder over all of them, and keep the
 rows of the prompt. The encoder is causal, so rows of the prompt do not depend on the padding behind them: only rounding differs.
+So float32 is left as diffusers encodes it, to the bit.
 Other families feed the padding's rows to the denoiser, and are left as they are.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 
 class Unpadded:
@@ -30,7 +33,8 @@ def unpadded(pipeline: Any) -> Iterator[None]:
     """While it lasts, a Z-Image pipeline encodes prompts at their own length."""
     tokenizer = getattr(pipeline, "tokenizer", None)
     right = getattr(tokenizer, "padding_side", None) == "right"  # padding in front would move the positions
-    if not (type(pipeline).__name__.startswith("ZImage") and right):
+    exact = getattr(getattr(pipeline, "text_encoder", None), "dtype", torch.float32) is torch.float32
+    if exact or not (type(pipeline).__name__.startswith("ZImage") and right):
         yield
         return
     vars(pipeline)["tokenizer"] = Unpadded(tokenizer)  # past diffusers' registration of components

@@ -72,6 +72,8 @@ class Painter:
     ) -> None:
         self.pipeline, self.model, self.plan, self.device = pipeline, model, plan, device
         self.arrangement, self.denoiser = arrangement, denoiser(pipeline)
+        if device.type == "cpu":
+            cpu.prepare(self.denoiser, getattr(pipeline, "vae", None))
         self.preview = Preview(pipeline)
         self._serves, self._on_folding, self._files = serves, on_folding, stamps(model)
         self.fits: tuple[Fit, ...] = ()  # how the LoRAs of the current request fit
@@ -127,8 +129,6 @@ class Painter:
             plan, folds = calibrate.prepare(model, plan, on_folding, folding_on)
             pipeline = load(model, plan, folds, folding_on)
             backends.choose(pipeline, denoiser(pipeline), attention)
-            if where.type == "cpu":
-                cpu.prepare(denoiser(pipeline), getattr(pipeline, "vae", None))
             arrangement = offload.choose(pipeline, where, memory_budget)
             offload.place(pipeline, where, arrangement)
             return cls(
