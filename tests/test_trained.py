@@ -222,7 +222,10 @@ def test_nothing_is_said_of_a_model_without_words() -> None:
 
 def test_a_prompt_is_read_for_another_program(shipped: Path) -> None:
     found = validate.read_prompt({"prompt": "vilage at night, ink wash, robot", "model": None})
-    assert [(one["kind"], one["text"]) for one in found.pop("facets")] == [("time", "at night"), ("style", "ink wash")]
+    assert [(one["kind"], one["text"]) for one in found.pop("facets")] == [
+        ("time", "at night"),
+        ("style", "ink wash"),
+    ]
     assert found == {
         "model": "firefly",
         "vocabulary": True,

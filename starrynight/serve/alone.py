@@ -65,4 +65,6 @@ def _facts() -> Response:
 
 @cache
 def _named() -> str:
-    return json.dumps({language: fact_names(language) for language in LANGUAGES}, ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        {language: fact_names(language) for language in LANGUAGES}, ensure_ascii=False, allow_nan=False
+    )

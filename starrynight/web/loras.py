@@ -14,7 +14,7 @@ from starrynight.request import MAX_LORAS
 from starrynight.settings import settings
 from starrynight.text import excerpt
 from starrynight.web import choices, components
-from starrynight.web.shared import initial, language, t, uncut
+from starrynight.web.shared import language, t, uncut
 
 SHOWN = 60  # LoRAs whose preview is looked for: each opens a file
 MAX_MB = 400  # of an upload: the browser's file is held in memory
@@ -36,9 +36,15 @@ def show() -> None:
             t("lora"), titles, key="loras", max_selections=MAX_LORAS,
             format_func=lambda name: titles.get(name, name), **keep,
         )  # fmt: skip
+    drawn = [name for name in st.session_state.get("loras-drawn", ()) if name in chosen]
     for name in chosen:
-        weight = initial(f"lora/{name}", 1.0)
-        st.slider(titles.get(name, name), LOWEST, HIGHEST, step=0.05, key=weight, **keep)
+        key = f"lora/{name}"
+        if (
+            name not in drawn or key not in st.session_state
+        ):  # written anew, or a slider that comes back may start at its lowest value
+            st.session_state[key] = st.session_state.get(key, 1.0)
+        st.slider(titles.get(name, name), LOWEST, HIGHEST, step=0.05, key=key, **keep)
+    st.session_state["loras-drawn"] = list(chosen)
     if chosen:
         st.checkbox(t("lora.partial"), key="lora_partial", help=t("lora.partial.help"), **keep)
     _upload()
