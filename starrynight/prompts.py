@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from starrynight.errors import BadFile, BadRequest, MissingFile, StarryError, StorageError, reason
+from starrynight.i18n import Text
 from starrynight.request import MAX_TEXT
+from starrynight.storage import utf8
 from starrynight.text import excerpt
 
 MOST = 1000  # prompts of one list
@@ -47,15 +49,7 @@ def read(path: Path) -> list[Line]:
     name = excerpt(str(path))
     if len(data) > MAX_BYTES:
         raise BadFile(f"{name} is too large for a list of prompts.", f"{name} 太大，不是提示词列表。")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise BadFile(
-            f"Line {line} of {name} is no UTF-8 text; save the list as UTF-8.",
-            f"{name} 第 {line} 行不是 UTF-8 文字；请把列表存为 UTF-8。",
-        ) from error
-    return parse(text)
+    return parse(utf8(data, name, Text("the list", "列表")))
 
 
 def _read(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from starrynight.errors import BadFile, StarryError, StorageError, reason
+from starrynight.i18n import Text
 from starrynight.settings import settings
 
 PART_SUFFIX = ".starry-part"  # of a file being written; a leftover of a killed run may be deleted
@@ -60,6 +61,18 @@ class PartFile:
 
     file: BinaryIO
     path: Path
+
+
+def utf8(data: bytes, name: str, what: Text) -> str:
+    """The text of a file in UTF-8, with or without a BOM. Raises BadFile with the line that is none; ``what`` is to be saved anew."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadFile(
+            f"Line {line} of {name} is no UTF-8 text; save {what.en} as UTF-8.",
+            f"{name} 第 {line} 行不是 UTF-8 文字；请把{what.zh}存为 UTF-8。",
+        ) from error
 
 
 @contextlib.contextmanager

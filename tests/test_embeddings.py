@@ -15,7 +15,6 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import save_file
-from test_painter import _unnumber
 
 from starrynight.errors import BadFile, BadRequest, MissingFile, PickledFile, Unfit
 from starrynight.models import catalogue, embeddings, load, places, precision_plan
@@ -204,13 +203,7 @@ def test_it_is_applied_where_weights_are_offloaded(folders, painters, home, arra
     model = catalogue.resolve(str(folders["sd"]))
     plan = precision_plan.choose(model, "cpu", "float32")
     pipeline = load.load(model, plan)
-    own = pipeline.enable_sequential_cpu_offload
-
-    def numbered(**options: object) -> None:
-        own(**options)
-        _unnumber(pipeline)
-
-    pipeline.enable_sequential_cpu_offload = numbered
+    tiny.offload_unnumbered(pipeline)
     offload.place(pipeline, CPU, arrangement)
     away = Painter(pipeline, model, plan, CPU, arrangement)
     for prompt in ("a cat, sea", "a boat, sea"):

@@ -14,7 +14,6 @@ import torch
 from saboteur import ALWAYS, HALF, LAYERS, Saboteur
 from safetensors.torch import load_file, save_file
 from test_guard_faults import ask, paint
-from test_painter import _unnumber
 
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.painting import offload
@@ -38,7 +37,7 @@ def an_accelerator_that_is_the_processor(monkeypatch: pytest.MonkeyPatch) -> Non
     def place_here(pipeline: Any, device: torch.device, arrangement: offload.Arrangement) -> None:
         place(pipeline, device, arrangement)
         if arrangement == "sequential":
-            _unnumber(pipeline)
+            tiny.unnumber(pipeline)
 
     monkeypatch.setattr(offload, "place", place_here)
 

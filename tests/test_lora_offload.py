@@ -12,7 +12,6 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from test_lora_kinds import KINDS
-from test_painter import _unnumber
 
 from starrynight.models import catalogue, load, precision_plan
 from starrynight.numerics.precision import PrecisionPlan
@@ -60,13 +59,7 @@ def painter_of(folder: Path, arrangement: str = "resident", emulated: bool = Fal
             replace(one, format="float16", emulated=True) if one.component == "transformer" else one for one in plan
         ))  # fmt: skip
     pipeline = load.load(model, plan)
-    own = pipeline.enable_sequential_cpu_offload
-
-    def numbered(**options: object) -> None:
-        own(**options)
-        _unnumber(pipeline)
-
-    pipeline.enable_sequential_cpu_offload = numbered
+    tiny.offload_unnumbered(pipeline)
     offload.place(pipeline, CPU, arrangement)
     return Painter(pipeline, model, plan, CPU, arrangement)
 

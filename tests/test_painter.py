@@ -394,16 +394,6 @@ def test_long_prompts_are_counted_by_the_models_own_tokenizer(painters, folders)
 # Offload
 
 
-def _unnumber(pipeline):
-    """diffusers numbers the device it computes on; torch takes "cpu:0" for another place than "cpu"."""
-    for part in pipeline.components.values():
-        for module in part.modules() if isinstance(part, torch.nn.Module) else ():
-            hooks = getattr(getattr(module, "_hf_hook", None), "hooks", [getattr(module, "_hf_hook", None)])
-            for hook in hooks:
-                if getattr(hook, "execution_device", None) is not None:
-                    hook.execution_device = torch.device("cpu")
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arrangement", ["model", "sequential"])
 def test_offloaded_pipelines_paint_the_same_picture(painters, folders, family, arrangement, init_image):
@@ -416,7 +406,7 @@ def test_offloaded_pipelines_paint_the_same_picture(painters, folders, family, a
     painter = Painter(pipeline, model, plan, device, arrangement)
     if arrangement == "sequential":
         assert all(parameter.is_meta for parameter in painter.denoiser.parameters())
-        _unnumber(pipeline)
+        tiny.unnumber(pipeline)
     look = []
     picture = one(painter, request, lambda step: look.append(step.preview()))
     assert np.abs(picture - one(painters[family], request)).max() < 2e-5

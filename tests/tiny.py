@@ -204,3 +204,24 @@ def pixels_of(outcome: Any) -> Any:
     if hasattr(outcome, "error"):
         raise outcome.error
     return outcome.pixels
+
+
+def unnumber(pipeline: Any) -> None:
+    """diffusers numbers the device it computes on; torch takes "cpu:0" for another place than "cpu"."""
+    for part in pipeline.components.values():
+        for module in part.modules() if isinstance(part, torch.nn.Module) else ():
+            hooks = getattr(getattr(module, "_hf_hook", None), "hooks", [getattr(module, "_hf_hook", None)])
+            for hook in hooks:
+                if getattr(hook, "execution_device", None) is not None:
+                    hook.execution_device = torch.device("cpu")
+
+
+def offload_unnumbered(pipeline: Any) -> None:
+    """Let the pipeline's sequential offload be followed by ``unnumber``, whenever it is switched on."""
+    own = pipeline.enable_sequential_cpu_offload
+
+    def numbered(**options: object) -> None:
+        own(**options)
+        unnumber(pipeline)
+
+    pipeline.enable_sequential_cpu_offload = numbered

@@ -18,6 +18,7 @@ from starrynight.models import places
 from starrynight.prompt_syntax import Filled, fill, find
 from starrynight.request import MAX_TEXT
 from starrynight.settings import settings
+from starrynight.storage import utf8
 from starrynight.text import UNPRINTABLE, excerpt
 
 MAX_BYTES = 16 << 20  # of a file
@@ -128,15 +129,7 @@ def _read(
             f"{path} is too large for wildcards; divide it into files of {MAX_BYTES >> 20} MB.",
             f"{path} 太大，不能作通配符文件；请分成每份 {MAX_BYTES >> 20} MB 以内。",
         )
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        raise BadFile(
-            f"Line {number} of {path} is no UTF-8 text; save the file as UTF-8.",
-            f"{path} 第 {number} 行不是 UTF-8 文字；请把它存为 UTF-8。",
-        ) from error
+    text = utf8(path.read_bytes(), str(path), Text("the file", "它"))
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         entry = UNPRINTABLE.sub("", line).strip()

@@ -95,10 +95,15 @@ class FastAttention(TorchFunctionMode):
         return replaced(*args, **(kwargs or {}))
 
 
+def _narrow(denoiser: nn.Module) -> bool:
+    """Whether a denoiser computes in bfloat16. Pipelines of others are left as they are, so that float32 stays diffusers' own."""
+    return any(parameter.dtype is torch.bfloat16 for parameter in denoiser.parameters())
+
+
 @contextmanager
-def fast_attention(device: torch.device, pixels: int) -> Iterator[None]:
+def fast_attention(denoiser: nn.Module, device: torch.device, pixels: int) -> Iterator[None]:
     """``FastAttention`` for a picture of so many pixels, where it can help: a mode costs Python time at every operation."""
-    if device.type != "cpu" or pixels < LEAST_PIXELS:
+    if device.type != "cpu" or pixels < LEAST_PIXELS or not _narrow(denoiser):
         yield
         return
     with FastAttention():
@@ -120,9 +125,9 @@ class FastRMSNorm(RMSNorm):
 
 def prepare(denoiser: nn.Module, decoder: nn.Module | None) -> None:
     """Arrange a pipeline's networks for painting in bfloat16 on a CPU: ``make_norms_fast``, and the decoder's convolutions
-    channels last, as oneDNN reads them without reordering. With a denoiser in another format nothing is changed, so that
-    float32 stays diffusers' own to the bit."""
-    if not any(parameter.dtype is torch.bfloat16 for parameter in denoiser.parameters()):
+    channels last, as oneDNN reads them without reordering. With a denoiser in another format nothing is
+    changed."""
+    if not _narrow(denoiser):
         return
     make_norms_fast(denoiser)
     for parameter in decoder.parameters() if decoder is not None else ():

@@ -356,7 +356,7 @@ class Painter:
             library_errors(self.model.path, raised),
             inversion.applied(pipeline, placed),
             emphasis.applied(pipeline, *placed.texts),
-            cpu.fast_attention(self.device, request.width * request.height),
+            cpu.fast_attention(self.denoiser, self.device, request.width * request.height),
             unpadded(pipeline),
             annealed(denoiser(pipeline), annealing, name),
         ):
