@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -25,6 +26,8 @@ FLAGS = [
     "--disable-sync",
 ]
 TIMEOUT = 240_000  # ms; the machine may be busy with other work
+PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
+AUDIT = (Path(__file__).parent / "audit.js").read_text("utf-8")
 
 
 @contextlib.contextmanager
@@ -88,3 +91,13 @@ class Visitor:
     def leave(self) -> None:
         self.page.context.close()
         assert self.problems == [], self.problems
+
+
+def audited(page: Page, smallest: int) -> None:
+    """Nothing on the page is smaller than ``smallest`` or faint, and nothing is wider than the page, once it is laid out."""
+    with contextlib.suppress(PlaywrightTimeout):  # then what is found is asserted
+        page.wait_for_function(f"() => ({AUDIT})({smallest}).length === 0", timeout=60_000)
+    assert page.evaluate(f"({AUDIT})({smallest})") == []
+    page.wait_for_function(
+        "() => (document.querySelector('[data-testid=stMain]') ?? document.documentElement).scrollWidth <= innerWidth"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import CHROMIUM, FLAGS, TIMEOUT, Visitor, served
+from browser import CHROMIUM, FLAGS, PHONE, TIMEOUT, Visitor, audited, served
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from scipy.io import wavfile
@@ -109,6 +109,17 @@ def drop(page: Page, file: Path) -> None:
         }""",
         [content, file.name],
     )
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_pressed_is_large_enough_and_what_is_read_is_clear(
+    browser: Browser, address: str, page: str, lang: str
+) -> None:
+    for smallest, more in ((24, {}), (44, PHONE)):
+        visitor = Visitor(browser, address, **more)
+        audited(go(visitor, f"{page}?lang={lang}"), smallest)
+        visitor.leave()
 
 
 @pytest.mark.parametrize(("locale", "width"), WIDTHS)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Visitor, served
+from browser import PHONE, Visitor, served
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -23,7 +23,6 @@ from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 
 expect.set_options(timeout=240_000)
-PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
 SIDE = 128
 PROMPT = "a boat in the snow"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Visitor, served
+from browser import PHONE, Visitor, served
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from safetensors.numpy import save_file
@@ -22,7 +22,6 @@ from starrynight.gallery.store import Gallery
 
 AUDIT, LAYOUT = ((Path(__file__).parent / name).read_text("utf-8") for name in ("audit.js", "layout.js"))
 expect.set_options(timeout=60_000)
-PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
 WIDTH, RANK = 384, 2  # of Firefly's attention; of the LoRAs here
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Visitor, served
+from browser import PHONE, Visitor, served
 from many import fill
 from playwright.sync_api import Browser, Page, expect
 
@@ -17,7 +17,6 @@ from starrynight.gallery.store import Gallery
 
 expect.set_options(timeout=240_000)
 LAYOUT = (Path(__file__).parent / "layout.js").read_text("utf-8")
-PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
 TABLET = {"width": 1024, "height": 768}
 DESK = {"width": 1440, "height": 900}
 READY = {  # what is there when a page is whole

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
-from browser import Visitor, served
+from browser import PHONE, Visitor, served
 from many import PROMPTS, fill
 from playwright.sync_api import Browser, expect
 from served import ask
@@ -23,7 +23,6 @@ from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 
 expect.set_options(timeout=240_000)
-PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
 SHARED = """
 navigator.canShare = ({ files }) => files.length > 0;
 navigator.share = async ({ files, title }) => { window.shared = [files[0].name, files[0].type, files[0].size, title]; };

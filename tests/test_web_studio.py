@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Visitor, served
+from browser import PHONE, Visitor, audited, served
 from playwright.sync_api import Page, expect
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from starrynight.gallery.store import Gallery
 from starrynight.picture import Picture, make_recipe
@@ -20,8 +18,6 @@ from starrynight.verdict import FallbackAttempt, Fault, Verdict
 
 TIMEOUT = 240_000  # ms
 expect.set_options(timeout=TIMEOUT)
-PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
-AUDIT = (Path(__file__).parent / "audit.js").read_text("utf-8")
 RECOVERED = Verdict(
     "hang", attempts=(FallbackAttempt("float32", Fault("denoiser", "NaN", 3, 64, 2), recovered=True),)
 )
@@ -78,14 +74,6 @@ def paint(page: Page, prompt: str, steps: str) -> str:
         "before => location.href !== before && location.search.includes('job=')", arg=before
     )
     return page.url.split("job=")[1].split("&")[0]
-
-
-def audited(page: Page, smallest: int) -> None:
-    """Nothing on the page is smaller than ``smallest`` or faint, and nothing is wider than the page, once it is laid out."""
-    with contextlib.suppress(PlaywrightTimeout):  # then what is found is asserted
-        page.wait_for_function(f"() => ({AUDIT})({smallest}).length === 0", timeout=60_000)
-    assert page.evaluate(f"({AUDIT})({smallest})") == []
-    page.wait_for_function("() => document.querySelector('[data-testid=stMain]').scrollWidth <= innerWidth")
 
 
 def test_on_a_phone_the_prompt_comes_first_and_the_painting_comes_into_view_and_stays(

@@ -157,8 +157,8 @@ def senses() -> str:
         except StarryError as error:
             state = f'<em class="bad">{escape(error.message(shared.language()))}</em>'
         rows.append(f"<li><b>{escape(translated(*purpose))}</b><small>{state}</small></li>")
-    links = " · ".join(
-        f'<a href="/{page}?lang={shared.language()}">{escape(t(f"device.senses.{page}"))}</a>'
+    links = "".join(
+        f'<a class="way" href="/{page}?lang={shared.language()}">{escape(t(f"device.senses.{page}"))}</a>'
         for page in ("see", "listen")
     )
-    return f"<ul>{''.join(rows)}</ul><p>{links}</p>"
+    return f'<ul>{"".join(rows)}</ul><p class="ways">{links}</p>'
