@@ -16,6 +16,7 @@ from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.worker import Worker
 from starrynight.metadata import read_recipe
+from starrynight.painting.painter import Painter
 from starrynight.studio import Studio, make_request
 
 
@@ -46,6 +47,16 @@ def claim_and_paint(worker: Worker, job: str) -> None:
     assert claimed is not None
     assert claimed.id == job
     worker.paint(claimed)
+
+
+def test_an_idle_worker_is_warm_before_the_first_job(worker: Worker, studio: Studio) -> None:
+    painter = studio._painter
+    assert isinstance(painter, Painter)
+    painter.preview._map = None
+    worker.preload()
+    assert painter.preview._map is not None  # a first step was taken, and its preview was drawn
+    assert studio._painter is painter
+    assert (worker.gallery.count(), Queue(worker.gallery).counts()) == (0, {})
 
 
 def test_queue_and_command_line_write_the_same_bytes(worker: Worker, studio: Studio, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.senses.facets import facets
 from starrynight.web import choices, controls, shared
+from starrynight.web.views import studio
 
 
 @pytest.fixture
@@ -307,3 +310,30 @@ def test_the_device_page_tells_which_model_is_each_sense_and_what_leaves_the_mac
     assert "lexicon" in rows[2]
     assert "STARRY_RANKER" in rows[3]
     assert f'href="/listen?lang={lang}"' in rows[4]
+
+
+def test_after_a_press_the_painting_is_drawn_once_and_before_the_rest(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first preview waits for is short: the page is not drawn twice, nor its form before the easel."""
+    drawn: list[str] = []
+
+    def noted(name: str) -> None:
+        whole = getattr(studio, name)
+
+        def draw(*values: Any) -> None:
+            drawn.append(" ".join([name, *(job.id for jobs in values for job in jobs)]))
+            whole(*values)
+
+        monkeypatch.setattr(studio, name, draw)
+
+    noted("watch")
+    noted("describe")
+    page = AppTest.from_file(str(Path(studio.__file__).parents[1] / "app.py"), default_timeout=100).run()
+    drawn.clear()
+    page.button(key="paint").click().run()
+    assert not page.exception
+    (job,) = (found.id for found in shared.queue().list())
+    assert page.query_params["job"] in (job, [job])
+    assert drawn == [f"watch {job}", "describe"]
+    assert gc.get_freeze_count() > 10_000  # what is imported is not looked at after every run

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator
 
 from starrynight.api.pools import POLLER
 from starrynight.errors import Busy, StarryError
-from starrynight.jobs.job import Job
+from starrynight.jobs.job import PAINTING, Job
 from starrynight.jobs.queue import JobPreview, Queue
 
 POLL_INTERVAL = 0.1  # seconds between two reads of the revisions of all watched jobs
+FIRST_INTERVAL = 0.03  # the same while one of them has not taken its first step, whose preview somebody waits for
 MAX_STREAMS = 256
 LONGEST = 3600.0  # seconds of one stream; a browser's EventSource connects again
 KEEPALIVE = 15.0  # seconds without a change after which None is yielded
@@ -81,4 +82,5 @@ class JobFeed:
                     self._newest[job] = snapshot
                 for inbox in self._watched.get(job, ()):
                     inbox.put_nowait(snapshot)
-            await asyncio.sleep(POLL_INTERVAL)
+            first = any(job.state == PAINTING and not job.step for job, _ in self._newest.values())
+            await asyncio.sleep(FIRST_INTERVAL if first else POLL_INTERVAL)

@@ -26,7 +26,7 @@ import psutil
 from PIL import Image
 
 from starrynight import logs
-from starrynight.errors import StarryError, StorageError
+from starrynight.errors import Cancelled, StarryError, StorageError
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.leases import LEASE_MS, ClaimedJob, Lease, LostLease, release_worker
 from starrynight.jobs.queue import work_of
@@ -147,19 +147,26 @@ class Worker:
             self.studio()
 
     def preload(self) -> None:
-        """Load the shipped model while the queue is empty, so that the first picture begins at once."""
+        """Load the shipped model while the queue is empty and take one step of a picture, so that the first preview comes as
+        soon as any: kernels, and the preview's map of colours, are made at their first use.
+        """
         from starrynight.studio import make_request
 
         self._preloaded = True
         try:
             request = make_request(prompt="-")
             if request.model == "firefly":
-                self.studio().ready(request)
+                list(self.studio().ready(request).paint(request, self._warmed))
         except (WorkerStopped, StarryError):
             pass  # the first job meets the same error and reports it
         except Exception:
             log.exception("readying the painter")
         self.studio()
+
+    @staticmethod
+    def _warmed(step: Step) -> None:
+        encode_preview(step.preview())
+        raise Cancelled
 
     def paint(self, job: ClaimedJob) -> None:
         """Paint the unfinished pictures of a job, together with waiting jobs of its shape where that is faster."""

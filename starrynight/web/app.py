@@ -38,6 +38,7 @@ def main() -> None:
         st.text(f"✦ {t('nav.lost', what=lost)}")
     with st.container(key=f"page-{name}"):
         show_page(name)
+    shared.spare_collection()
 
 
 def current_page() -> str:

@@ -6,6 +6,7 @@ server that mounts the pages has its own, and both use the same database.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Callable
@@ -186,13 +187,27 @@ def uncut(callback: Callable[..., None]) -> Callable[..., None]:
     return whole
 
 
-def open_page(name: str, **query: str) -> NoReturn:
-    """Write a page's address and start the script again with it."""
+def write_address(name: str, **query: str) -> None:
+    """Write a page's address; the script goes on."""
     found = {PAGE: name} | {key: value for key, value in query.items() if value}
     if "lang" in st.query_params:
         found["lang"] = language()
     st.query_params.from_dict(found)
+
+
+def open_page(name: str, **query: str) -> NoReturn:
+    """Write a page's address and start the script again with it."""
+    write_address(name, **query)
     st.rerun()
+
+
+@st.cache_resource(show_spinner=False)
+def spare_collection() -> None:
+    """Streamlit collects garbage after every run, while all threads wait: with all that is imported for 0.1 s and more. What is
+    there after the first run stays for good, and need not be looked at again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def show_error(error: StarryError) -> None:

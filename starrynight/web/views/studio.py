@@ -37,11 +37,12 @@ def show() -> None:
         controls.fill_form(watched[0].request.to_dict() | {"seed": None, "style": single_style(watched)})
     # theme.css places the three: beside each other, a series across the whole width, on a phone the prompt first.
     with st.container(key="studio-series" if len(watched) > 1 else "studio"):
-        with st.container(key="words"):
-            describe()
-        with st.container(key="canvas"):
+        words, canvas, numbers = (st.container(key=name) for name in ("words", "canvas", "numbers"))
+        with canvas:  # drawn first, so that a painting is watched while the rest is still drawn
             watch(watched)
-        with st.container(key="numbers"):
+        with words:
+            describe()
+        with numbers:
             origin.panel(controls.selected_model())
             controls.sliders()
             controls.seed_row()
@@ -62,7 +63,8 @@ def follow_submitted() -> None:
     jobs, left, until = found
     here = st.query_params.get("job", "")
     if here == left != jobs and time.monotonic() < until:
-        shared.open_page("studio", job=jobs)
+        shared.write_address("studio", job=jobs)  # and goes on: drawn again, the page would show the painting later
+        return
     if here != jobs or time.monotonic() >= until:
         del st.session_state["submitted"]
 
