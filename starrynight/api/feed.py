@@ -13,7 +13,9 @@ from starrynight.jobs.job import PAINTING, Job
 from starrynight.jobs.queue import JobPreview, Queue
 
 POLL_INTERVAL = 0.1  # seconds between two reads of the revisions of all watched jobs
-FIRST_INTERVAL = 0.03  # the same while one of them has not taken its first step, whose preview somebody waits for
+FIRST_INTERVAL = (
+    0.03  # the same while one of them has not taken its first step, whose preview somebody waits for
+)
 MAX_STREAMS = 256
 LONGEST = 3600.0  # seconds of one stream; a browser's EventSource connects again
 KEEPALIVE = 15.0  # seconds without a change after which None is yielded

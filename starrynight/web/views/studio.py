@@ -63,7 +63,9 @@ def follow_submitted() -> None:
     jobs, left, until = found
     here = st.query_params.get("job", "")
     if here == left != jobs and time.monotonic() < until:
-        shared.write_address("studio", job=jobs)  # and goes on: drawn again, the page would show the painting later
+        shared.write_address(
+            "studio", job=jobs
+        )  # and goes on: drawn again, the page would show the painting later
         return
     if here != jobs or time.monotonic() >= until:
         del st.session_state["submitted"]
