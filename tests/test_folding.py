@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from starrynight.folding import calibrate
 from starrynight.folding.cache import CalibrationSample, Folds, cached_folds
 from starrynight.models import load, precision_plan
-from starrynight.models.catalogue import resolve
+from starrynight.models.catalogue import LocalModel, resolve
 from starrynight.numerics import fold, precision
 from starrynight.numerics.emulate import Emulation
 from starrynight.numerics.islands import cast_with_islands
@@ -32,6 +32,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARRY_HOME", str(home))
+    monkeypatch.setattr(calibrate, "usual", small)
+
+
+def small(model: LocalModel) -> tuple[CalibrationSample, ...]:
+    """The calibration's two prompts in a quarter of the pixels and half the steps; ``make prove`` takes all of them."""
+    return tuple(
+        CalibrationSample(prompt, *shape, steps=4, guidance=2.0, seed=number)
+        for number, (prompt, shape) in enumerate(
+            zip(calibrate.CALIBRATION, ((128, 128), (192, 128)), strict=True)
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +55,7 @@ def folded(wide: Path, home: Path, text: list[Any]) -> Painter:
     """A painter in folded float16, whose folds are made here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STARRY_HOME", str(home))
+        patch.setattr(calibrate, "usual", small)
         request = ask(wide, "float16-folded")
         return Painter.ready(request, device="cpu", on_folding=lambda *words: text.append(words))
 

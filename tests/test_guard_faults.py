@@ -271,7 +271,9 @@ def test_folds_that_no_longer_hold_are_replanned_and_cached(tmp_path: Path) -> N
     from starrynight.models import catalogue
     from starrynight.numerics.solve import FoldPlan
 
-    folder = tiny.save("zimage", tmp_path / "loud", loud=1e4)
+    folder = tiny.save(
+        "zimage", tmp_path / "loud-turbo", loud=1e4
+    )  # calibrated in 9 steps, not in 50 with guidance
     request = ask(folder, steps=2)
     model = catalogue.resolve(str(folder))
     stale = Folds(FoldPlan(), calibrate.usual(model), {"finite": True})

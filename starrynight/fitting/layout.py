@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from starrynight.errors import Unfit
 from starrynight.models import convert, tensors, weights
+from starrynight.models.adapter_names import unet_alias
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.load import denoiser, denoiser_name
 from starrynight.models.single_file import COMFY_PREFIX
@@ -127,7 +128,7 @@ def of_network(model: LocalModel, network: nn.Module, component: str) -> Denoise
         shapes, rows = _of_file(path, network)
         return _layout(architecture, network, shapes, rows, component, makers=not _is_own(network, shapes))
     makers = MAKERS.get(kind)
-    pieces = makers(list(network.state_dict())) if makers else None
+    pieces = makers(network) if makers else None
     if pieces is not None and _agrees(network, pieces):
         return _layout(architecture, network, *_stacked(network, pieces), component, makers=True)
     own: dict[str, _Pieces] = {name: [(name, "")] for name in network.state_dict()}
@@ -243,10 +244,19 @@ def _agrees(network: nn.Module, pieces: Mapping[str, _Pieces]) -> bool:
     )
 
 
-def _zimage(names: list[str]) -> dict[str, _Pieces]:
+def _unet(network: nn.Module) -> dict[str, _Pieces]:
+    """A UNet as Stability stores it; a layer that it has no name for keeps diffusers', and ``_agrees`` refuses the whole."""
+    found: dict[str, _Pieces] = {}
+    for name in network.state_dict():
+        layer, _, ending = name.rpartition(".")
+        found[f"{unet_alias(layer, network) or layer}.{ending}"] = [(name, "")]
+    return found
+
+
+def _zimage(network: nn.Module) -> dict[str, _Pieces]:
     """Z-Image as its makers store it (diffusers' ``convert_z_image_transformer_checkpoint_to_diffusers``, backwards)."""
     found: dict[str, _Pieces] = {}
-    for name in names:
+    for name in network.state_dict():
         if re.search(r"\.attention\.to_[kv]\.weight$", name):
             continue
         if name.endswith(".attention.to_q.weight"):
@@ -288,8 +298,9 @@ _FLUX_SINGLE = {
 }  # fmt: skip
 
 
-def _flux(names: list[str]) -> dict[str, _Pieces]:
+def _flux(network: nn.Module) -> dict[str, _Pieces]:
     """Flux as its makers store it (diffusers' ``convert_flux_transformer_checkpoint_to_diffusers``, backwards)."""
+    names = list(network.state_dict())
     known, found = set(names), dict[str, _Pieces]()
 
     def put(ours: str, theirs: str, before: str = "", after: str = "") -> None:
@@ -312,7 +323,8 @@ def _flux(names: list[str]) -> dict[str, _Pieces]:
     return found
 
 
-MAKERS: dict[str, Callable[[list[str]], dict[str, _Pieces]]] = {
+MAKERS: dict[str, Callable[[nn.Module], dict[str, _Pieces]]] = {
     "ZImageTransformer2DModel": _zimage,
     "FluxTransformer2DModel": _flux,
+    "UNet2DConditionModel": _unet,
 }

@@ -184,12 +184,17 @@ def _aliases(name: str, network: nn.Module) -> Iterator[str]:
         if found := re.fullmatch(pattern, name):
             yield found.expand(alias)
     if hasattr(network, "down_blocks"):
-        if alias_of_block := _UNET.get(name) or _block_alias(name, network):
+        if alias_of_block := unet_alias(name, network):
             yield alias_of_block
         return
     for prefix in ("text_model.", "model.", "transformer.", "language_model."):
         yield prefix + name
         yield name.removeprefix(prefix)
+
+
+def unet_alias(name: str, network: Any) -> str | None:
+    """Stability's name of a layer of a ``UNet2DConditionModel`` (of its weights' module); None for one that it has not."""
+    return _UNET.get(name) or _block_alias(name, network)
 
 
 def _block_alias(name: str, network: Any) -> str | None:

@@ -202,10 +202,20 @@ def _ways(network: nn.Module, expected: Mapping[str, Tensor], shapes: Mapping[st
             with suppress(Exception):  # a converter meets a foreign layout with any error
                 converter(_without(given, shapes))
                 yield lambda state, converter=converter, given=given: converter(_without(given, state))
+        if any(
+            name.startswith("input_blocks.") for name in shapes
+        ):  # a UNet's converter wants a whole checkpoint's prefix
+            with suppress(Exception):
+                converter(_under(COMFY_PREFIX, shapes))
+                yield lambda state, converter=converter: converter(_under(COMFY_PREFIX, state))
 
 
 def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 def _converters(network: nn.Module, stored: Mapping[str, Tensor]) -> Iterator[Any]:
