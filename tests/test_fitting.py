@@ -447,7 +447,7 @@ def test_the_convolutions_of_a_unet_are_told_by_name(tmp_path):
     pipeline = load(unet, calibrate.uniform(unet, "float32"))
     subject = measure.Subject(unet, pipeline, layout.of_model(unet, pipeline), {})
     found = fit.FitResult(subject, small_table(), {}, (), 0)
-    assert "down_blocks.1.resnets.0.conv1.weight" in found.unchanged["tensors"]
+    assert "input_blocks.3.0.in_layers.2.weight" in found.unchanged["tensors"]
     assert "stay in 16 bits (" in _unchanged(found)
 
 

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Measure again what the documents say of the weights that ship, after Firefly was trained: the proof of folding, the wide twin
+# written for other tools, the lab's report and the example run that the lab shows first.
+# A killed run continues where it stopped. About an hour on two cores that do nothing else; under load the lab keeps no times.
+set -eu
+make .venv/bin/.testing
+OUT=${OUT:-measured}
+mkdir -p "$OUT"
+
+# 1. A thousand pictures of the wide twin in three formats: the table of docs/numerics.md, “The proof”.
+.venv/bin/python benchmarks/numerics_twin.py --out "$OUT/proof.jsonl" --work "$OUT/twins" >"$OUT/proof.log"
+tail -12 "$OUT/proof.log"
+
+# 2. The twin as other tools read it: docs/numerics.md, “Written for other tools”.
+[ -d "$OUT/folded" ] || .venv/bin/starry fold "$OUT/twins/wide" --to float16 -o "$OUT/folded" --json >"$OUT/fold.json"
+
+# 3. The lab's report: docs/lab-report.
+RUN="$OUT/precision" sh recipes/precision.sh
+for kind in html md json; do cp "$OUT/precision/report.$kind" docs/lab-report/; done
+
+# 4. The run that the lab shows before there is one: its rows and pictures, without the report.
+.venv/bin/starry lab run --quick --prompts 1 -o "$OUT/example"
+for name in plan.json machine.json results.jsonl pictures; do cp -r "$OUT/example/$name" starrynight/lab/example/; done
+echo "✦ docs/lab-report, starrynight/lab/example, $OUT/proof.log, $OUT/fold.json"
