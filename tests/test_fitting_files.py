@@ -131,6 +131,30 @@ def test_gptq_brings_the_layers_output_nearer_on_inputs_it_has_not_seen(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_gptq_after_a_few_inputs_is_further_off_on_others_than_squares_alone(kind):
+    meant, moments, x = normal(64, 512), products_of(inputs(40, 512)), inputs(500, 512)
+    found = [
+        ((read(blocks.quantise(meant, kind, given), kind) - meant) @ x.T).square().sum()
+        for given in (measure.mean_squares(moments), moments)
+    ]
+    assert found[0] < found[1]
+
+
+def test_a_layer_that_met_fewer_inputs_than_it_has_columns_keeps_their_squares_alone(model, pipeline):
+    """The same inputs again, in other batches and but for rounding, are no others."""
+    own = layout.of_model(model, pipeline)
+    subject = measure.Subject(model, pipeline, own, {})
+    few, many = "layers.0.feed_forward.w1.weight", "layers.1.feed_forward.w1.weight"
+    x = torch.randn(200, own.shapes[few][1], generator=torch.Generator().manual_seed(3))
+    with torch.no_grad(), measure.watching_inputs(subject):
+        for part in (x[:20], x[:20].flip(0), x[:20] * (1 + 1e-7)):
+            subject.network.get_submodule(few.removesuffix(".weight"))(part)
+        subject.network.get_submodule(many.removesuffix(".weight"))(x)
+    assert torch.allclose(subject.moments[few], x[:20].square().mean(0), rtol=1e-4)
+    assert torch.allclose(subject.moments[many], x.T @ x / 200, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_columns_that_have_nothing_to_do_with_each_other_take_the_nearest_codes(kind):
     meant = normal(8, 512)
     assert torch.equal(blocks.quantise(meant, kind, torch.eye(512)[None]), blocks.quantise(meant, kind))

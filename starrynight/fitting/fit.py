@@ -365,7 +365,7 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
     """The table of this model: the stored one, measured to its end, or with errors borrowed from another's."""
     path = table.path_of(prepared.model)
     found, inputs = table.stored(path, prepared.layout.signature), CalibrationCache(path.with_suffix(""))
-    moments = inputs.stored("moments")
+    moments = inputs.stored(measure.MOMENTS)
     total = len(measure.measurements(prepared.layout.signature))
     if prepared.borrowed is None and found is not None and table.complete(found) and moments is not None:
         subject.moments = moments
@@ -373,7 +373,7 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
         return measure.weighed(subject, found)
     counter.announce(Text("reference pictures", "参考画面"))
     meter = measure.meter(subject)
-    inputs.store("moments", subject.moments)
+    inputs.store(measure.MOMENTS, subject.moments)
     if prepared.borrowed is not None:
         found = measure.empty_table(subject, meter.how)
         found.borrowed(prepared.borrowed)

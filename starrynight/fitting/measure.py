@@ -37,6 +37,8 @@ from starrynight.progress import ProgressCounter
 SAMPLE = 1 << 19
 # Columns of a layer whose inputs' products are kept together: 4 MB for every 1024 columns, 3 GB for six billion weights.
 RUN = 1024
+# The name under which moments are stored; those of "moments" had products of a few inputs, too.
+MOMENTS = "moments-2"
 # Denoiser calls of the small picture at which a large model's velocity is compared, and the steps of that picture.
 CALLS, STEPS = 3, 4
 # By how much errors may be larger in other pictures than in the few that tell the scale: 1.8 dB, on the safe side.
@@ -168,14 +170,21 @@ def products(x: Tensor) -> Tensor:
 
 @contextmanager
 def watching_inputs(subject: Subject) -> Iterator[None]:
-    """Fill ``subject.moments`` with the mean products of the inputs of every layer, over what runs meanwhile."""
+    """Fill ``subject.moments`` with the mean products of the inputs of every layer, over what runs meanwhile.
+
+    A layer that met fewer different inputs than a run has columns (those that read the words or the time) keeps the mean
+    squares alone: its products are singular, and GPTQ would push the errors where no input was seen and others lie (docs/fit.md).
+    """
     modules, sums = dict(subject.network.named_modules()), dict[str, tuple[Tensor, int]]()
+    met: dict[str, set[int]] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def note(module: nn.Module, args: tuple[Any, ...]) -> None:
             x = args[0].detach().float().reshape(-1, args[0].shape[-1])
             total, count = sums.get(name, (0, 0))
             sums[name] = total + products(x), count + len(x)
+            if len(different := met.setdefault(name, set())) < RUN:
+                different.update(_marks(x))
 
         return note
 
@@ -188,7 +197,15 @@ def watching_inputs(subject: Subject) -> Iterator[None]:
     finally:
         for each in hooks:
             each.remove()
-    subject.moments = {name: total / max(count, 1) for name, (total, count) in sums.items()}
+    means = {name: total / max(count, 1) for name, (total, count) in sums.items()}
+    subject.moments = {
+        name: mean_squares(mean) if len(met[name]) < mean.shape[-1] else mean for name, mean in means.items()
+    }
+
+
+def _marks(x: Tensor) -> list[int]:
+    """A number for each of the inputs x [n, columns], equal for equal ones and for those that differ by rounding."""
+    return (1e5 * x.sum(1) / x.abs().sum(1).clamp_min(1e-30)).round().int().tolist()
 
 
 # -- two measures of an error ----------------------------------------------------------------------------------------

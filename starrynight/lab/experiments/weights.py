@@ -117,7 +117,7 @@ def _watch_inputs(subject: Subject) -> None:
     from starrynight.folding.cache import CalibrationCache
 
     inputs = CalibrationCache(table.path_of(subject.model).with_suffix(""))
-    if (moments := inputs.stored("moments")) is not None:
+    if (moments := inputs.stored(measure.MOMENTS)) is not None:
         subject.moments = moments
         return
     with measure.watching_inputs(subject):
