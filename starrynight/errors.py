@@ -129,6 +129,10 @@ class UnknownField(BadRequest):
     pass
 
 
+class NameTaken(BadRequest):
+    status = 409
+
+
 class QueueFull(BadRequest):
     status = 429
     retry_after = 60

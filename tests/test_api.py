@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from attacks.pictures import itxt, png
@@ -262,10 +263,28 @@ def test_an_invalid_field_is_named_in_the_callers_language(here: str, case: str)
     assert not re.search("[A-Za-z]", latin), answer.error["zh"]  # none of pydantic's English
 
 
+def test_a_collection_gets_another_name_and_is_taken_apart(gallery: Gallery, here: str) -> None:
+    ids = [gallery.add(picture(seed=seed)).id for seed in (901, 902)]
+    for name in ("winter", "taken/冬"):
+        assert ask(here, "/api/collections", {"name": name, "pictures": ids}).status == 200
+    renamed = ask(here, "/api/collections", {"name": "winter", "to": " 冬夜  & snow "}, method="PATCH")
+    assert renamed.json == {"taken/冬": 2, "冬夜 & snow": 2}
+    refusals = (({"name": "winter", "to": "b"}, 404), ({"name": "冬夜 & snow", "to": "taken/冬"}, 409))
+    for body, status in refusals:
+        answer = ask(here, "/api/collections", body, method="PATCH")
+        assert answer.status == status, answer.body
+        assert "taken/冬" in answer.error["en"] or "winter" in answer.error["en"]
+    apart = ask(here, f"/api/collections?{urlencode({'name': 'taken/冬'})}", method="DELETE")
+    assert apart.json == {"pictures": ids}
+    assert ask(here, "/api/collections?name=winter", method="DELETE").status == 404
+    assert gallery.get(ids[0]).collections == ("冬夜 & snow",)
+    gallery.annotations.delete_collection("冬夜 & snow")
+
+
 # Every route with a body whose fields are arguments, and what else has to be in it; and the routes that take no body.
 BODIES = {
     "/api/stars": {"pictures": []}, "/api/tags": {"name": "a", "pictures": []},
-    "/api/collections": {"name": "a", "pictures": []}, "/api/trash": {"pictures": []},
+    "/api/collections": {"name": "a", "pictures": []}, "PATCH /api/collections": {"name": "a", "to": "b"}, "/api/trash": {"pictures": []},
     "/api/trash/restore": {"pictures": []}, "/api/pictures/{picture}/note": {"note": "a"},
     "/api/jobs/{job}/move": {"position": 0}, "/api/jobs/{job}/cancel": {}, "/api/jobs/{job}/retry": {},
     "/api/catalogue": {"title": "a", "pictures": ["abcd"]}, "/api/zip": {"pictures": ["abcd"]},
@@ -277,7 +296,8 @@ def test_what_no_route_reads_is_refused_by_name_on_every_route(app: object, here
     document = app.openapi()  # type: ignore[attr-defined]
     routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
     for path, method in routes:
-        address, body = re.sub(r"{\w+}", "abcd", path), BODIES.get(path)
+        address = re.sub(r"{\w+}", "abcd", path)
+        body = BODIES.get(f"{method.upper()} {path}", BODIES.get(path))
         if method in ("get", "delete"):
             body = None
         for query, name in (
@@ -289,17 +309,19 @@ def test_what_no_route_reads_is_refused_by_name_on_every_route(app: object, here
             error = answer.json if path.startswith("/sdapi/") else answer.error
             assert (answer.status, error["param"]) == (400, name), (path, answer.body)
         assert [one["name"] for one in document["paths"][path][method]["parameters"]].count("lang") == 1
-        if method in ("post", "put") and path in BODIES:
-            answer = ask(here, address, {**BODIES[path], "nonsense": 1}, method=method.upper())
+        if method in ("post", "put", "patch") and path in BODIES:
+            answer = ask(here, address, {**body, "nonsense": 1}, method=method.upper())
             assert answer.status == 400, (path, answer.body)
             assert "nonsense" in answer.error["en"]
             assert "nonsense" in answer.error["zh"]
-    ours = {path for path, method in routes if method in ("post", "put") and path.startswith("/api/")}
+    ours = {
+        path for path, method in routes if method in ("post", "put", "patch") and path.startswith("/api/")
+    }
     assert ours - {"/api/uploads", "/api/pictures", "/api/loras/{name}"} <= set(BODIES)  # these read files
     bodies = [
         schema for name, schema in document["components"]["schemas"].items() if name.startswith("Body_")
     ]
-    assert len(bodies) == 9
+    assert len(bodies) == 10
     assert all(schema["additionalProperties"] is False for schema in bodies)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hung import picture
+from served import gallery_in
 
 from starrynight.errors import Cancelled
 from starrynight.painting.results import Step
@@ -242,3 +244,19 @@ def test_an_unwritable_folder_exits_with_5(home: Path, model: Path, tmp_path: Pa
     )
     assert done.returncode == 5
     assert done.stderr.startswith("✗ ")
+
+
+def test_collections_are_listed_renamed_and_taken_apart(home: Path) -> None:
+    with gallery_in(home) as gallery:
+        gallery.annotations.collect("winter", [gallery.add(picture()).id])
+    assert starry(home, "gallery", "collections").stdout == "     1  winter\n✦ 1 collection\n"
+    assert (
+        starry(home, "gallery", "collections", "rename", "winter", "冬夜", lang="zh").stdout
+        == "✦ winter → 冬夜\n"
+    )
+    assert json.loads(starry(home, "gallery", "collections", "--json").stdout) == {"冬夜": 1}
+    gone = starry(home, "gallery", "collections", "delete", "winter")
+    assert (gone.returncode, gone.stdout) == (3, "")
+    assert "There is no collection “winter”" in gone.stderr
+    apart = starry(home, "gallery", "collections", "delete", "冬夜", lang="zh")
+    assert apart.stdout == "✦ 已解散：冬夜；1 幅画仍在画廊里\n"

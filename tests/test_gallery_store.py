@@ -103,7 +103,7 @@ def test_stars_notes_tags_and_collections(gallery: Gallery) -> None:
     gallery.annotations.collect("empty")
     assert gallery.annotations.all_collections() == {"empty": 0, "冬日": 1}
     gallery.annotations.uncollect("冬日", [one])
-    gallery.annotations.delete_collection("empty")
+    assert gallery.annotations.delete_collection("empty") == []
     assert gallery.annotations.all_collections() == {"冬日": 0}
     gallery.annotations.star([one], False)
     assert not gallery.get(one).starred

@@ -74,6 +74,40 @@ def test_a_collection_is_exhibited_and_printed(browser: Browser, address: str) -
     visitor.leave()
 
 
+def test_a_collection_gets_another_name_and_is_taken_apart_and_put_together_again(
+    browser: Browser, address: str
+) -> None:
+    with Gallery() as gallery:
+        gallery.annotations.collect("winter", [row.id for row in gallery.iter_rows()][:2])
+    visitor = Visitor(browser, address, locale="en-GB")
+    page = visitor.go("?room=gallery&collection=winter")
+    cards, chosen = page.locator(".wall .grid .picture"), page.locator("select[data-filter=collection]")
+    expect(cards).to_have_count(2)
+    page.locator(".count [data-act=rename]").click()
+    name = page.get_by_label("Its new name")
+    expect(name).to_have_value("winter")
+    name.fill("冬夜")  # another has it
+    name.press("Enter")
+    expect(page.get_by_text("There is already a collection “冬夜”.")).to_be_visible()
+    expect(name).to_have_value("冬夜")
+    name.press("Escape")
+    expect(page.locator(".count")).to_contain_text("2 pictures")
+    page.locator(".count [data-act=rename]").click()
+    name.fill("<i>snow</i>")
+    page.locator(".count [data-act=save]").click()
+    expect(chosen).to_have_value("<i>snow</i>")
+    expect(cards).to_have_count(2)
+    page.locator(".count [data-act=apart]").click()
+    expect(cards).to_have_count(5)
+    expect(page.locator(".toast")).to_contain_text("The collection “<i>snow</i>” is no more")
+    page.locator(".toast [data-act=undo]").click()
+    expect(cards).to_have_count(2)
+    expect(chosen).to_have_value("<i>snow</i>")
+    with Gallery() as gallery:
+        gallery.annotations.delete_collection("<i>snow</i>")
+    visitor.leave()
+
+
 def test_a_phone_exhibits_a_selection_without_motion_and_shares_a_picture(
     browser: Browser, address: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 
 from starrynight.api import schema
 from starrynight.api.bodies import Route
@@ -18,6 +18,7 @@ MAX_PICTURES = 1000  # in one request
 Pictures = Annotated[list[str], Body(embed=True, json_schema_extra={"maxItems": MAX_PICTURES})]
 TagName = Annotated[str, Body(json_schema_extra=schema.TAG_NAME)]
 CollectionName = Annotated[str, Body(json_schema_extra=schema.COLLECTION_NAME)]
+CollectionQuery = Annotated[str, Query(json_schema_extra=schema.COLLECTION_NAME)]
 Yes = Annotated[bool, Body(strict=True)]  # true or false, not 1 or "no"
 
 
@@ -66,6 +67,21 @@ def collect(
 ) -> dict[str, int]:
     (gallery.annotations.uncollect if remove else gallery.annotations.collect)(name, checked(pictures))
     return gallery.annotations.all_collections()
+
+
+@router.patch("/collections", responses=errors(404, 409))
+@WRITERS.route
+def rename_collection(name: CollectionName, to: CollectionName, gallery: GalleryDep) -> dict[str, int]:
+    """Give a collection another name. One that another collection has is refused."""
+    gallery.annotations.rename_collection(name, to)
+    return gallery.annotations.all_collections()
+
+
+@router.delete("/collections", responses=errors(404))
+@WRITERS.route
+def delete_collection(name: CollectionQuery, gallery: GalleryDep) -> dict[str, list[str]]:
+    """Take a collection apart; its pictures stay where they hang, and their ids are answered."""
+    return {"pictures": gallery.annotations.delete_collection(name)}
 
 
 @router.post("/trash", responses=errors(404))

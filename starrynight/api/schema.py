@@ -38,6 +38,7 @@ ERRORS = {
     403: "A page of another site sent the request.",
     404: "There is no such thing, or no model, style, sampler or LoRA of that name.",
     408: "The request arrived too slowly.",
+    409: "Something else has this name.",
     413: "The body is too large.",
     414: "The address is too long, or no file system takes it.",
     416: "The file has no such part.",

@@ -23,6 +23,7 @@ COMMANDS = (
     "fit",
     "gallery",
     "exhibition",
+    "collections",
     "facets",
     "grid",
     "hear",

@@ -188,6 +188,21 @@ def words(model: str | None = typer.Argument(None, help=MODEL_HELP)) -> None:
         print(f"{titles[table]}{t(':', '：')} {t(', ', '、').join(names)}")
 
 
+URL = typer.Option(
+    None,
+    "--url",
+    help=t("A server with OpenAI's Images API, up to /v1.", "带 OpenAI 图像接口的服务器，写到 /v1。"),
+)
+REMOTE_MODEL = typer.Option(None, "--remote-model", help=t("The model's name there.", "模型在那里的名字。"))
+KEY_VARIABLE = typer.Option(
+    None, "--key-env", help=t("The variable that holds its key.", "存放密钥的环境变量。")
+)
+KEY_FILE = typer.Option(None, "--key-file", help=t("The file that holds its key.", "存放密钥的文件。"))
+SIDE = typer.Option(
+    1024, "--size", min=64, max=4096, help=t("Its usual side, in pixels.", "常用边长（像素）。")
+)
+
+
 @models_app.command(
     help=help_page(
         (
@@ -226,23 +241,11 @@ def add(
     overwrite: bool = typer.Option(
         False, "--overwrite", help=t("Replace a model of this name.", "覆盖同名模型。")
     ),
-    url: str | None = typer.Option(
-        None,
-        "--url",
-        help=t("A server with OpenAI's Images API, up to /v1.", "带 OpenAI 图像接口的服务器，写到 /v1。"),
-    ),
-    remote_model: str | None = typer.Option(
-        None, "--remote-model", help=t("The model's name there.", "模型在那里的名字。")
-    ),
-    key_env: str | None = typer.Option(
-        None, "--key-env", help=t("The variable that holds its key.", "存放密钥的环境变量。")
-    ),
-    key_file: Path | None = typer.Option(
-        None, "--key-file", help=t("The file that holds its key.", "存放密钥的文件。")
-    ),
-    size: int = typer.Option(
-        1024, "--size", min=64, max=4096, help=t("Its usual side, in pixels.", "常用边长（像素）。")
-    ),
+    url: str | None = URL,
+    remote_model: str | None = REMOTE_MODEL,
+    key_env: str | None = KEY_VARIABLE,
+    key_file: Path | None = KEY_FILE,
+    size: int = SIDE,
 ) -> None:
     from starrynight.models import assembly, catalogue, download
     from starrynight.models.remote import Remote

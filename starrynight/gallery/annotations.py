@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, Select, Table, delete, func, select, update
 
-from starrynight.errors import BadRequest, MissingFile
+from starrynight.errors import BadRequest, MissingFile, NameTaken
 from starrynight.gallery.database import Database
 from starrynight.gallery.insert import insert_or_ignore, search_tokens
 from starrynight.gallery.schema import collected, collections, pictures, recipes, tags
@@ -85,14 +85,17 @@ class Annotations:
             key = _find_collection(connection, collection)
             taken = connection.execute(select(collections.c.collection).where(collections.c.name == name))
             if taken.scalar() not in (None, key):
-                raise BadRequest(f"There is already a collection “{name}”.", f"已经有名为“{name}”的画集。")
+                raise NameTaken(f"There is already a collection “{name}”.", f"已经有名为“{name}”的画集。")
             connection.execute(update(collections).where(collections.c.collection == key).values(name=name))
 
-    def delete_collection(self, collection: str) -> None:
-        """Delete a collection but not its pictures."""
+    def delete_collection(self, collection: str) -> list[str]:
+        """Delete a collection but not its pictures, whose ids are returned."""
         with self.database.writing() as connection:
             key = _find_collection(connection, collection)
+            inside = select(pictures.c.id).join(collected).where(collected.c.collection == key)
+            ids = list(connection.execute(inside.order_by(pictures.c.number)).scalars())
             connection.execute(delete(collections).where(collections.c.collection == key))
+        return ids
 
     def all_tags(self) -> dict[str, int]:
         """Each tag and its number of pictures outside the trash."""

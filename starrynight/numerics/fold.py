@@ -10,8 +10,8 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -241,11 +241,18 @@ def write_folded(
 
     # Not ``storage.open_atomic``: under a fixed name, a resumed run replaces what a killed one left.
     partial = target.with_name(target.name + ".partial")
+    with _errors_of(source, target, partial), safe_open(source, framework="pt") as file:
+        metadata = {**(file.metadata() or {}), "format": "pt", HEADER: json.dumps(record, sort_keys=True)}
+        with partial.open("wb") as out:
+            _stream(file, out, metadata, folded, on_tensor or (lambda name: None))
+    partial.replace(target)
+
+
+@contextmanager
+def _errors_of(source: Path, target: Path, partial: Path) -> Iterator[None]:
+    """Raises BadFile for a source that cannot be read, StorageError for a target that cannot be written."""
     try:
-        with safe_open(source, framework="pt") as file:
-            metadata = {**(file.metadata() or {}), "format": "pt", HEADER: json.dumps(record, sort_keys=True)}
-            with partial.open("wb") as out:
-                _stream(file, out, metadata, folded, on_tensor or (lambda name: None))
+        yield
     except SafetensorError as error:
         raise BadFile(
             f"{source.name} is not a readable safetensors file; download it again. ({error})",
@@ -260,7 +267,6 @@ def write_folded(
             "command again: it continues where it stopped.",
             f"无法写入 {target}（{zh}）；请腾出空间或换一个文件夹，再次运行会从中断处继续。",
         ) from error
-    partial.replace(target)
 
 
 def _refuse_changed(name: str, certificate: Mapping[str, Any]) -> None:

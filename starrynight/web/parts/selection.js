@@ -52,23 +52,50 @@ class Selection {
 
   // Ask for a collection's name in the bar, suggesting the existing ones.
   askCollection(ids) {
-    const { wall, words } = this;
-    const names = el("datalist", { id: "collections" }, ...Object.keys(wall.facets.collections).map((name) => el("option", { value: name })));
-    const name = el("input", { type: "text", maxLength: 100, placeholder: t(words, "wall.collect"), aria: { label: t(words, "wall.collect") } });
-    name.setAttribute("list", "collections");
-    const save = async () => {
-      const into = name.value.trim();
-      if (!into || !(await wall.send("/api/collections", { method: "POST", json: { name: into, pictures: ids } }))) return;
+    const { wall } = this;
+    askName(this.bar, wall, "wall.collect", "act.collect", async (into) => {
+      if (!(await wall.send("/api/collections", { method: "POST", json: { name: into, pictures: ids } }))) return;
       this.stop();
-      wall.toast(counted(words, "wall.collected", ids.length, { name: into }));
+      wall.toast(counted(this.words, "wall.collected", ids.length, { name: into }));
       wall.refreshFacets();
-    };
-    name.onkeydown = (event) => {
-      if (event.key === "Enter" && !event.isComposing) save();
-      if (event.key === "Escape") this.update();
-    };
-    this.bar.replaceChildren(name, names, el("button", { className: "pill gold", type: "button", dataset: { act: "save" }, onclick: save }, t(words, "act.collect")),
-      el("button", { className: "pill", type: "button", onclick: () => this.update() }, t(words, "act.back")));
-    name.focus();
+    }, () => this.update());
   }
+}
+
+// What can be done with the collection that the wall shows, each as [key, act].
+function collectionActs(wall) {
+  const { words, state, count } = wall, name = state.collection;
+  const changed = async (collection) => { count.replaceChildren(); await wall.refreshFacets(); wall.filter({ collection }); };
+  const rename = () => askName(count, wall, "wall.rename.to", "wall.rename", async (to) => {
+    if (to !== name && to in wall.facets.collections) return void wall.toast(t(words, "wall.rename.taken", { name: to }));
+    if (await wall.send("/api/collections", { method: "PATCH", json: { name, to } })) await changed(to);
+  }, () => wall.showTotal(), name);
+  const apart = async () => {
+    const gone = await fetchJson(`/api/collections?${new URLSearchParams({ name })}`, { method: "DELETE" }).catch((failure) => wall.toast(errorMessage(failure, wall.lang, words)));
+    if (!gone) return;
+    await changed("");
+    wall.toast(t(words, "wall.apart.done", { name }), t(words, "act.undo"), async () => {
+      for (let at = 0; at === 0 || at < gone.pictures.length; at += 500)
+        if (!(await wall.send("/api/collections", { method: "POST", json: { name, pictures: gone.pictures.slice(at, at + 500) } }))) return;
+      await changed(name);
+    });
+  };
+  return [["rename", rename], ["apart", apart]];
+}
+
+// A collection's name, asked for in ``place``, with the existing ones suggested; ``back`` restores what stood there.
+function askName(place, wall, label, act, save, back, value = "") {
+  const { words } = wall;
+  const names = el("datalist", { id: "collections" }, ...Object.keys(wall.facets.collections).map((name) => el("option", { value: name })));
+  const field = el("input", { type: "text", maxLength: 100, value, placeholder: t(words, label), aria: { label: t(words, label) } });
+  field.setAttribute("list", "collections");
+  const leave = () => { place.replaceChildren(); back(); };
+  const saved = () => { const name = field.value.trim(); if (name) save(name); };
+  field.onkeydown = (event) => {
+    if (event.key === "Enter" && !event.isComposing) saved();
+    if (event.key === "Escape") { event.stopPropagation(); leave(); }
+  };
+  place.replaceChildren(field, names, el("button", { className: "pill gold", type: "button", dataset: { act: "save" }, onclick: saved }, t(words, act)),
+    el("button", { className: "pill", type: "button", onclick: leave }, t(words, "act.back")));
+  field.focus();
 }

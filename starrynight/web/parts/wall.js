@@ -267,7 +267,8 @@ class Wall {
     const printed = n > 0 && n <= MOST_PRINTED && !state.trashed && !state.like && choice("catalogue", () => this.saveMade(`/api/catalogue?${new URLSearchParams(this.query)}`, undefined, "starry-night.pdf"));
     const clear = Object.keys(state).length > 0 && choice("clear", () => this.clearFilters());
     const empty = state.trashed && n > 0 && choice("empty", () => this.emptyTrash(n));
-    this.count.replaceChildren(el("span", {}, counted(words, state.like ? "wall.similar" : state.trashed ? "wall.trashed" : "wall.count", n)), ...[clear, empty, shown, printed].filter(Boolean));
+    const collection = state.collection && !state.trashed ? collectionActs(this).map(([key, act]) => choice(key, act)) : [];
+    if (!this.count.querySelector("input")) this.count.replaceChildren(el("span", {}, counted(words, state.like ? "wall.similar" : state.trashed ? "wall.trashed" : "wall.count", n)), ...[clear, empty, shown, printed, ...collection].filter(Boolean));
     this.notice.hidden = n > 0;
     const key = state.trashed ? "wall.trash.empty" : Object.keys(state).length ? "wall.none" : "wall.blank";
     this.notice.replaceChildren(el("b", {}, t(words, key)), t(words, `${key}.hint`));
