@@ -1,6 +1,6 @@
 """Measure how well searches as people type them find pictures: nDCG@10 over the queries of queries.json.
 
-    python benchmarks/search_meaning.py [--work FOLDER] [--out FILE]
+    python benchmarks/search_meaning.py [--work FOLDER] [--pictures N] [--queries N]
 
 Hangs the 480 held-out drawings of the perceiver's training (drawn into FOLDER where they are missing; minutes) in a gallery in a
 temporary folder, each with one of its captions as its prompt, and searches as the product does:
@@ -9,7 +9,9 @@ temporary folder, each with one of its captions as its prompt, and searches as t
 - any word: the prompts ranked by how many of the query's words and Chinese character pairs they have, weighted by rarity
   (BM25, Robertson & Zaragoza 2009), as text search engines do;
 - product: words first, then "looks like" by the perceiver;
-- ranker: the product's first 50, ordered anew by the model of STARRY_RANKER; only where that is set.
+- ranker: the same where STARRY_RANKER names a model, which judges the words of the 50 nearest pictures; only where it is set;
+- embedder: the words of all pictures by the cosine of STARRY_EMBEDDER's vectors; only where that names a model. The product does
+  not search so: it is there to compare.
 
 A picture's gain is the squared share of the query's wants that it shows. The intervals are 95 % bootstrap intervals over
 queries (10,000 draws). Prints a table, by kind of query and for the half of the queries that was not looked at while the
@@ -21,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import statistics
 import tempfile
@@ -38,9 +39,11 @@ from starrynight.gallery.descriptions import Seen
 from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
+from starrynight.i18n import Text
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
-from starrynight.senses import look, perceiver
+from starrynight.senses import embedding, look, perceiver
+from starrynight.senses.choice import BUILT_IN, OFF, Choice, chosen
 from starrynight.senses.training.evaluate import ndcg_of
 from starrynight.senses.training.truth import facts_of
 from starrynight.senses.verbs import FIRST_SEEDS, SIDE
@@ -49,15 +52,14 @@ from starrynight.settings import settings
 PICTURES, FIRST, RERANKED = 480, 10, 50
 DRAWS = 10_000
 PUBLISHED = "published: a reranker over long-tail Chinese queries gained 37 %"
-_RANKER = "STARRY_RANKER"
 
 Ranking = Callable[[str], list[str]]
 
 
-def hang(gallery: Gallery, drawn: data.PictureSet) -> dict[str, frozenset[str]]:
-    """Hang the drawings and look at them; the facts of each picture by its id."""
+def hang(gallery: Gallery, drawn: data.PictureSet, pictures: int) -> dict[str, frozenset[str]]:
+    """Hang the first drawings and look at them; the facts of each picture by its id."""
     eye, facts = perceiver.load(), {}
-    for row, record in enumerate(drawn.records):
+    for row, record in enumerate(drawn.records[:pictures]):
         pixels = np.asarray(drawn.pictures[row])
         prompt = str(np.random.default_rng(row).choice(record["captions"]))
         hung = gallery.add(Picture(pixels, make_recipe(PaintRequest(prompt=prompt, seed=row))))
@@ -71,11 +73,19 @@ def by_words(gallery: Gallery, text: str) -> list[str]:
     return [row.id for row in gallery.search(Query(text=text), limit=RERANKED).rows]
 
 
-def by_product(gallery: Gallery, text: str) -> list[str]:
-    """As ``starry gallery search`` and the page show them: words, then what looks like it."""
-    found = by_words(gallery, text)
-    meant = look.by_meaning(gallery, Query(text=text), limit=RERANKED)
-    return list(dict.fromkeys([*found, *(match.row.id for match in meant)]))
+def by_product(gallery: Gallery, ranker: Choice) -> Ranking:
+    """As ``starry gallery search`` and the page show them: words, then what looks like it, in the order of a ranker."""
+
+    def ranked(text: str) -> list[str]:
+        meant = look.by_meaning(gallery, Query(text=text), RERANKED, fail, ranker)
+        return list(dict.fromkeys([*by_words(gallery, text), *(match.row.id for match in meant)]))
+
+    return ranked
+
+
+def fail(why: Text) -> None:
+    """A row that another model made would say nothing of the one that is set."""
+    raise SystemExit(why.en)
 
 
 def terms(text: str) -> list[str]:
@@ -103,18 +113,23 @@ def any_word(rows: Sequence[Row]) -> Ranking:
     return ranked
 
 
-def reranked(gallery: Gallery, product: Ranking) -> Ranking:
-    """The product's pictures in the order of STARRY_RANKER's model, which reads each picture's prompt."""
-    from starrynight.senses.ranking import rank
+def by_vectors(rows: Sequence[Row], embedder: Choice) -> Ranking:
+    """The words of every picture, as a ranker reads them, by the cosine of an embedder's vectors."""
+
+    def vectors(texts: Sequence[str]) -> np.ndarray:
+        found = embedding.embed(texts, embedder)
+        if found.failed is not None:
+            fail(found.failed)
+        return found.vectors
+
+    texts = [look.words_of(row) for row in rows]
+    known = np.concatenate(
+        [vectors(texts[start : start + embedding.MOST]) for start in range(0, len(texts), embedding.MOST)]
+    )
 
     def ranked(text: str) -> list[str]:
-        found = product(text)
-        if not found:
-            return found
-        answer = rank(text, [gallery.get(one).prompt for one in found])
-        if answer.failed is not None:
-            raise SystemExit(answer.failed.en)
-        return [found[one.index] for one in answer.results]
+        order = np.argsort(-(known @ vectors([text])[0]), kind="stable")
+        return [rows[place].id for place in order[:RERANKED]]
 
     return ranked
 
@@ -151,16 +166,15 @@ def measure(
     gallery: Gallery, queries: Sequence[dict[str, Any]], facts: dict[str, frozenset[str]]
 ) -> dict[str, np.ndarray]:
     """nDCG@10 of each query by way of searching."""
-    rows = list(gallery.iter_rows())
-
-    def product(text: str) -> list[str]:
-        return by_product(gallery, text)
-
+    rows, ranker, embedder = list(gallery.iter_rows()), chosen("ranker"), chosen("embedder")
     ways: dict[str, Ranking] = {
-        "words": lambda text: by_words(gallery, text), "any word": any_word(rows), "product": product
+        "words": lambda text: by_words(gallery, text), "any word": any_word(rows),
+        "product": by_product(gallery, Choice("ranker", BUILT_IN)),
     }  # fmt: skip
-    if os.environ.get(_RANKER, "").strip() not in ("", "off", "built-in", "perceiver"):
-        ways["ranker"] = reranked(gallery, product)
+    if ranker.kind not in (BUILT_IN, OFF):
+        ways[f"ranker {ranker.name}"] = by_product(gallery, ranker)
+    if embedder.kind not in (BUILT_IN, OFF):
+        ways[f"embedder {embedder.name}"] = by_vectors(rows, embedder)
     return {name: scores(ranking, queries, facts) for name, ranking in ways.items()}
 
 
@@ -169,12 +183,13 @@ def groups_of(queries: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     chinese = np.array([bool(re.search(r"[\u3400-\u9fff]", query["text"])) for query in queries])
     kinds = np.array([query["kind"] for query in queries])
     unseen = np.arange(len(queries)) % 2 == 1
-    return {
+    named = {
         "zh": chinese,
         "en": ~chinese,
         "not looked at": unseen,
         **{kind: kinds == kind for kind in dict.fromkeys(kinds)},
     }
+    return {name: mask for name, mask in named.items() if mask.any()}
 
 
 def main() -> None:
@@ -183,11 +198,14 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=settings().home / "training-perceiver")
     parser.add_argument("--misses", type=int, default=0, help="print the worst queries that may be looked at")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer, to try a model")
+    parser.add_argument("--queries", type=int, help="fewer, to try a model")
     options = parser.parse_args()
-    data.draw(options.work / "held-out", PICTURES, FIRST_SEEDS["held-out"], SIDE, workers=1)
+    data.draw(options.work / "held-out", options.pictures, FIRST_SEEDS["held-out"], SIDE, workers=1)
     queries = json.loads(Path(__file__).with_name("queries.json").read_text("utf-8"))["queries"]
+    queries = queries[: options.queries]
     with tempfile.TemporaryDirectory() as folder, Gallery(folder) as gallery:
-        facts = hang(gallery, data.PictureSet(options.work / "held-out"))
+        facts = hang(gallery, data.PictureSet(options.work / "held-out"), options.pictures)
         found = measure(gallery, queries, facts)
         groups = groups_of(queries)
         print(f"{len(queries)} queries, {len(facts)} pictures, {perceiver.load().name}\n")
@@ -204,7 +222,7 @@ def main() -> None:
         seconds = []
         for query in queries:
             started = time.perf_counter()
-            look.by_meaning(gallery, Query(text=query["text"]))
+            look.by_meaning(gallery, Query(text=query["text"]), ranker=Choice("ranker", BUILT_IN))
             seconds.append(time.perf_counter() - started)
         print(f"\nby meaning: {1000 * statistics.median(seconds):.1f} ms (median)")
     for place in [one for one in np.argsort(found["product"]) if one % 2 == 0][: options.misses]:

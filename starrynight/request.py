@@ -31,13 +31,14 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")  # what a denoiser p
 MAX_TEXT = 4000  # characters; ten times what the longest text encoder of the catalogue reads, 2026-11
 MAX_NAME = 1000  # characters of a model's name or path
 MAX_LORAS = 16
+MAX_TRIES = 16  # seeds that are painted for one picture
 MAX_SEED = 2**63 - 1  # the largest integer that both SQLite and torch's generator hold
 LOWEST_SIZE, HIGHEST_SIZE = 64, 4096  # pixels
 STRENGTH = 0.6
 # Fields that a request names only when they are given, with their defaults.
 YOUNGER: dict[str, Any] = {
     "prediction": None, "lora_partial": False, "mask": None, "extend": None, "variation": 0.0, "variation_seed": None,
-    "verify": False, "variety": 0.0, "keep_packed": False,
+    "verify": False, "variety": 0.0, "keep_packed": False, "until_seen": 1,
 }  # fmt: skip
 SIDES = ("left", "top", "right", "bottom")  # of ``extend``
 
@@ -67,7 +68,8 @@ class PaintRequest:
     nothing. ``variety`` in [0, 1] noises the text in the first steps, so that seeds differ more; 0 changes
     nothing. ``lora_partial`` applies LoRAs of which under half of the layers fit. ``verify`` computes the denoiser's first
     prediction in float32 too and tells how far the chosen format is from it; the picture is the same. ``keep_packed`` keeps
-    weights that are stored in 8 bits or fewer so in memory, even if they would fit multiplied out; the picture is the same. Raises
+    weights that are stored in 8 bits or fewer so in memory, even if they would fit multiplied out; the picture is the same. ``until_seen`` is how many seeds are tried for one
+    picture, until all that its prompt asks for is seen (``senses/tries.py``). Raises
     ``BadRequest`` (or its ``WrongSize``, ``UnknownName``) with the field and its valid values.
     """
 
@@ -95,6 +97,7 @@ class PaintRequest:
     verify: bool = False
     variety: float = 0.0
     keep_packed: bool = False
+    until_seen: int = 1
 
     def __post_init__(self) -> None:
         checked = {
@@ -119,6 +122,7 @@ class PaintRequest:
             "verify": _flag("verify", self.verify),
             "variety": _real("variety", self.variety, 0, 1),
             "keep_packed": _flag("keep_packed", self.keep_packed),
+            "until_seen": _tries(self.until_seen, count),
             "extend": _extend(self.extend, width, height),
             "variation": (variation := _real("variation", self.variation, 0, 1)),
             "variation_seed": _variation_seed(self.variation_seed, variation),
@@ -295,6 +299,17 @@ def _real(field: str, value: object, low: float, high: float) -> float:
             field,
         )
     return float(value) + 0.0  # turns -0.0 into 0.0, so that both give one id
+
+
+def _tries(value: object, count: int) -> int:
+    tries = _whole("until_seen", value, 1, MAX_TRIES)
+    if tries > 1 and count > 1:
+        raise BadRequest(
+            f"until_seen tries seeds for one picture, and count is {count}; leave one of them out.",
+            f"until_seen 为一幅画换种子，而 count 是 {count}；请去掉其中一个。",
+            "until_seen",
+        )
+    return tries
 
 
 def _flag(field: str, value: object) -> bool:

@@ -69,12 +69,19 @@ class Studio:
         request: PaintRequest,
         on_step: Callable[[Step], None] | None = None,
         skip: Collection[int] = (),
+        save: Callable[[Picture], Path] | None = None,
     ) -> Iterator[SavedPicture | Refused]:
-        """Paint ``request.count`` pictures but those in ``skip``, each saved before the next begins.
+        """Paint ``request.count`` pictures but those in ``skip``, each saved before the next begins, by ``save`` if it is given.
 
         A picture that the guard refuses is returned as Refused, nothing is saved for it, and the batch goes on. Raises any
         StarryError that ends a batch, and ``errors.Cancelled`` when ``on_step`` raises it; what was saved stays.
         """
+        if request.until_seen > 1:
+            raise BadRequest(
+                "until_seen is for `starry paint` and the service, which look at what is painted; leave it out here.",
+                "until_seen 用于 `starry paint` 和服务，它们会看画得如何；这里请不要写。",
+                "until_seen",
+            )
         request = request.without_tags()
         painter = self.ready(request)
         for outcome in painter.paint(request, on_step, skip):
@@ -82,7 +89,7 @@ class Studio:
                 yield outcome
                 continue
             picture = as_picture(outcome, request, painter)
-            yield SavedPicture(picture, self.save(picture))
+            yield SavedPicture(picture, (save or self.save)(picture))
 
     def paint_together(
         self, pictures: Sequence[tuple[PaintRequest, int]], on_step: Callable[[int, Step], None]

@@ -84,6 +84,29 @@ def test_the_command_that_inspect_prints_repeats_the_same_bytes(home: Path, mode
     assert {choice["reason_zh"] for choice in raw["plan"].values()}
 
 
+def test_seeds_are_tried_until_what_is_asked_for_is_seen(home: Path, model: Path) -> None:
+    words = [
+        "paint",
+        "a full moon",
+        "-m",
+        model,
+        "--size",
+        "64",
+        "--steps",
+        "1",
+        "--seed",
+        "7",
+        "--until-seen",
+        "2",
+    ]
+    done = starry(home, *words, "-o", home / "moon.png")
+    assert done.returncode == 0, done.stderr
+    assert "1 of up to 2 seeds tried" in done.stdout  # of noise the perceiver cannot tell what is missing
+    refused = starry(home, *words, "-n", "2")
+    assert refused.returncode == 2
+    assert "--until-seen" in refused.stderr
+
+
 def test_a_batch_is_saved_to_the_gallery_or_as_numbered_files(home: Path, model: Path) -> None:
     done = starry(
         home, "paint", "三幅", "-m", model, "--size", "64", "--steps", "1", "-n", "3", "--seed", "4"

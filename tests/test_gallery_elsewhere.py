@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -20,6 +21,7 @@ from hung import picture
 
 from starrynight.errors import Cancelled, MissingFile, StorageError
 from starrynight.gallery.database import ReadOnlyDatabase
+from starrynight.gallery.descriptions import Seen
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
@@ -155,6 +157,36 @@ def test_a_gallery_with_its_rows_in_postgres(tmp_path: Path, server: str) -> Non
         assert gallery.count("orphan") == 1
         options = {"include_name": lambda name, kind, _: name != "recipes_by_words"}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+def test_what_was_seen_is_found_and_counted_in_postgres(tmp_path: Path, server: str) -> None:
+    """As in SQLite, beside which it is asked the same."""
+    answers = []
+    for place, options in ((server, {"files": tmp_path / "pg"}), (tmp_path / "sqlite", {})):
+        with Gallery(place, **options) as gallery:
+            for seed, (hour, things) in enumerate(
+                [("night", ["moon", "boat"]), ("dusk", ["boat"]), ("night", [])]
+            ):
+                row = gallery.add(picture(f"seen {seed}", 500 + seed, style="ink" if seed else "oil"))
+                vector = np.array([np.cos(seed), np.sin(seed)], np.float32)
+                content = {"facts": {"hour": hour, "things": things, "kind": "sea"}}
+                assert gallery.descriptions.write(row.id, Seen("eyes", content, vector, "m"))
+            east = np.array([1, 0], np.float32)
+            near = gallery.by_meaning(east, "m")
+            counts = gallery.facets()["shows"]
+            shown = {
+                fact: [row.seed for row in gallery.search(Query(text="seen", shows=fact)).rows]
+                for fact in ("thing.boat", "hour.night", "thing.fox")
+            }
+            answers.append(
+                ([row.seed for row, _ in near], [round(cosine, 2) for _, cosine in near],
+                 [row.seed for row, _ in gallery.by_meaning(east, "m", Query(style="ink", shows="hour.night"))], counts, shown)
+            )  # fmt: skip
+    assert answers[0] == answers[1]
+    assert answers[0][0] == [500, 501, 502]
+    assert answers[0][2] == [502]
+    assert answers[0][3] == {"kind.sea": 3, "hour.night": 2, "thing.boat": 2, "hour.dusk": 1, "thing.moon": 1}
+    assert answers[0][4] == {"thing.boat": [501, 500], "hour.night": [502, 500], "thing.fox": []}
 
 
 def test_a_queue_with_its_tables_in_postgres(tmp_path: Path, server: str) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from starrynight.errors import Cancelled
@@ -15,8 +16,9 @@ from starrynight.jobs.job import CANCELLED, DONE, FAILED, WAITING
 from starrynight.jobs.leases import Lease
 from starrynight.jobs.queue import Queue
 from starrynight.jobs.worker import Worker
-from starrynight.metadata import read_recipe
+from starrynight.metadata import read_own, read_pixels, read_recipe
 from starrynight.painting.painter import Painter
+from starrynight.picture import Picture
 from starrynight.studio import Studio, make_request
 
 
@@ -71,6 +73,37 @@ def test_queue_and_command_line_write_the_same_bytes(worker: Worker, studio: Stu
     direct._painter = studio._painter
     again = [saved.place.read_bytes() for saved in direct.paint(request, skip={0})]
     assert again == files[1:]  # the same bytes although picture 0 was skipped
+
+
+def test_a_job_tries_seeds_until_all_that_it_asks_for_is_seen(
+    worker: Worker, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starrynight.senses import tries
+
+    looked: list[int] = []
+
+    def missing(_: object, picture: Picture) -> tuple[str, ...]:
+        looked.append(picture.recipe["seed"])
+        return {3: ("moon", "boat"), 4: ("moon",), 5: ()}[looked[-1]]
+
+    monkeypatch.setattr(tries, "missing", missing)  # two steps paint nothing that the perceiver can tell
+    queue = Queue(worker.gallery)
+    for most, kept, still in ((4, 5, []), (2, 4, ["moon"])):
+        looked.clear()
+        job = queue.submit(small_request(f"月亮 小船 {most}", until_seen=most))
+        claimed = worker.lease.claim()
+        assert claimed is not None
+        worker.paint(claimed)
+        (picture,) = queue.get(job.id).pictures
+        recipe = worker.gallery.recipe(picture)
+        assert (recipe["seed"], looked) == (kept, [3, 4, 5][: min(most, 3)])
+        assert recipe["until_seen"] == {"tries": len(looked), "of": most, "missing": still}
+        alone = list(studio.paint(small_request(f"月亮 小船 {most}", seed=kept), save=lambda _: Path()))
+        assert read_own(recipe).request()["seed"] == kept  # type: ignore[union-attr]
+        np.testing.assert_array_equal(
+            read_pixels(worker.gallery.read(worker.gallery.get(picture))), alone[0].picture.pixels
+        )
+    assert worker.gallery.count() == 2
 
 
 def test_a_job_cancelled_before_its_first_step_paints_nothing(worker: Worker) -> None:

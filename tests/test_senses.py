@@ -193,36 +193,51 @@ def test_a_server_that_is_not_there_or_too_slow_is_named(monkeypatch: pytest.Mon
         assert address in found.failed.en
 
 
-def test_describe_goes_over_a_folder_past_a_broken_file_and_continues(home: Path, seer: Seer) -> None:
+def test_describe_goes_over_fifty_files_past_a_broken_one_and_continues(home: Path, seer: Seer) -> None:
     folder = home / "pictures"
     folder.mkdir()
-    for name, made in {
+    odd = {
         "a.png": Image.fromarray(drawn(3, 97)),
         "b.webp": Image.fromarray(drawn(4)).convert("RGBA"),
         "c.png": Image.fromarray(drawn(5)).convert("P"),
         "d.png": Image.fromarray(np.full((40, 9), 30000, np.uint16)),
-    }.items():
+        "e.jpg": Image.fromarray(drawn(6)).convert("L"),
+        "f.png": Image.fromarray(drawn(7)).resize((61, 512)),
+        "g.png": Image.fromarray(drawn(8)).resize((1, 1)),
+    }
+    for name, made in odd.items():
         made.save(folder / name)
+    for number in range(50 - len(odd) - 1):
+        colours = np.random.default_rng(number).integers(0, 255, (6, 6, 3), np.uint8)
+        Image.fromarray(np.kron(colours, np.ones((8, 8, 1), np.uint8))).save(folder / f"p{number:02}.png")
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
     found = CliRunner().invoke(app, ["describe", str(folder), "--json"])
     assert isinstance(found.exception, BadFile)
+    assert "1 of 50" in found.exception.en
     lines = [json.loads(line) for line in found.stdout.splitlines()]
-    assert [Path(line["path"]).name for line in lines] == ["a.png", "b.webp", "c.png", "d.png"]
+    names = sorted(one.name for one in folder.iterdir() if one.name != "broken.png")
+    assert [Path(line["path"]).name for line in lines] == names
     assert all(line["caption"] == {"en": SAID["caption_en"], "zh": SAID["caption_zh"]} for line in lines)
     assert "broken.png" in found.stderr
     (notes,) = (home / "home" / "cache" / "described").iterdir()
     notes.write_bytes(notes.read_bytes()[:-30])  # killed while it wrote the last
     (folder / "broken.png").unlink()
-    again = CliRunner().invoke(app, ["describe", str(folder)])
+    again = CliRunner().invoke(app, ["describe", str(folder), "--json"])
     assert again.exit_code == 0, again.exception
-    assert again.stdout.count(SAID["caption_en"]) == 4
-    assert len(seer.asked) == 5  # four, and the last anew
+    assert again.stdout == found.stdout
+    assert len(seer.asked) == 50  # all, and the last anew
+    plain = CliRunner().invoke(app, ["describe", str(folder)])
+    assert plain.stdout.count(SAID["caption_en"]) == 49
+    assert len(seer.asked) == 50
 
 
 def test_describe_without_eyes_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARRY_EYES", "off")
+    monkeypatch.setenv("STARRY_EMBEDDER", "off")
     assert isinstance(CliRunner().invoke(app, ["describe", str(home)]).exception, BadRequest)
-    assert "off" in CliRunner().invoke(app, ["senses"]).stdout
+    told = CliRunner().invoke(app, ["senses"]).stdout
+    assert "off\n" in told
+    assert "searches by meaning find nothing" in told
 
 
 def test_a_worker_looks_at_every_picture_once_and_passes_a_lost_file(home: Path) -> None:
@@ -284,17 +299,18 @@ def hung(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
         yield gallery
 
 
-def tries(
-    monkeypatch: pytest.MonkeyPatch, pixels: Callable[[int], np.ndarray], prompt: str, count: int
-) -> tuple[list[int], list[int]]:
-    """The seeds that ``--until-seen`` painted, and those that it saved, with ``pixels(seed)`` for a model."""
-    from starrynight.cli import seeing
+def tried(
+    pixels: Callable[[int], np.ndarray], prompt: str, count: int
+) -> tuple[list[int], list[int], dict[str, Any]]:
+    """The seeds that ``until_seen`` painted, those that it saved, and the recipe, with ``pixels(seed)`` for a model."""
+    from starrynight.senses import tries
     from starrynight.studio import SavedPicture
 
     made: list[int] = []
     saved: list[int] = []
 
     def paint(request: PaintRequest, save: Callable[[Picture], Path]) -> Iterator[SavedPicture]:
+        assert request.until_seen == 1
         made.append(request.seed_of(0))
         one = painted(prompt, pixels(len(made)), request.seed_of(0))
         yield SavedPicture(one, save(one))
@@ -303,19 +319,22 @@ def tries(
         saved.append(one.recipe["seed"])
         return Path("kept.png")
 
-    request = PaintRequest(prompt=prompt, seed=40)
-    (outcome,) = seeing.until_seen(request, count, seeing.Watcher(), paint, keep)
+    request = PaintRequest(prompt=prompt, seed=40, until_seen=count)
+    (outcome,) = tries.until_seen(request, paint, keep)
     assert isinstance(outcome, SavedPicture)
     assert outcome.place == Path("kept.png")
-    return made, saved
+    return made, saved, outcome.picture.recipe
 
 
-@pytest.mark.parametrize(("tried", "counts"), [(0, [1]), (17, [1]), (-1, [1]), (4, [1, 2])])
-def test_until_seen_refuses_other_numbers_and_several_pictures(tried: int, counts: list[int]) -> None:
+@pytest.mark.parametrize(("number", "counts"), [(0, [1]), (17, [1]), (-1, [1]), (4, [1, 2])])
+def test_until_seen_refuses_other_numbers_and_several_pictures(number: int, counts: list[int]) -> None:
     from starrynight.cli import seeing
 
     with pytest.raises(BadRequest):
-        seeing.check(tried, counts)
+        seeing.check(number, counts)
+    with pytest.raises(BadRequest) as refused:
+        PaintRequest(prompt="x", until_seen=number, count=counts[-1])
+    assert refused.value.param == "until_seen"
     seeing.check(None, [5])
 
 
@@ -325,5 +344,30 @@ def test_until_seen_stops_at_the_first_picture_that_lacks_nothing(monkeypatch: p
             11, kind="sunflowers" if number == 3 else "city", hour="noon" if number == 3 else "night"
         )
 
-    assert tries(monkeypatch, pixels, "sunflowers", 4) == ([40, 41, 42], [42])
-    assert tries(monkeypatch, lambda _: drawn(11, kind="city"), "sunflowers", 2) == ([40, 41], [40])
+    made, saved, recipe = tried(pixels, "sunflowers", 4)
+    assert (made, saved) == ([40, 41, 42], [42])
+    assert recipe["until_seen"] == {"tries": 3, "of": 4, "missing": []}
+    assert "until_seen" not in recipe["request"]  # it paints this picture again, with its own seed
+    assert recipe["request"]["seed"] == 42
+    made, saved, recipe = tried(lambda _: drawn(11, kind="city"), "sunflowers", 2)
+    assert (made, saved) == ([40, 41], [40])
+    assert recipe["until_seen"] == {"tries": 2, "of": 2, "missing": ["sunflowers"]}
+
+
+def test_until_seen_is_refused_where_nobody_looks_and_told_where_there_is_nothing_to_look_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from starrynight.senses import tries
+    from starrynight.studio import Studio
+
+    asking = PaintRequest(prompt="a quiet mood", until_seen=2)
+    assert tries.warnings_for(asking) == [tuple(tries.NOTHING)]
+    assert tries.warnings_for(PaintRequest(prompt="sunflowers", until_seen=2)) == []
+    assert tries.warnings_for(PaintRequest(prompt="a quiet mood")) == []
+    with pytest.raises(BadRequest):
+        next(Studio(lambda _: Path()).paint(asking))
+    monkeypatch.setenv("STARRY_EYES", "off")
+    with pytest.raises(BadRequest) as refused:
+        tries.check(asking)
+    assert refused.value.param == "until_seen"
+    tries.check(PaintRequest(prompt="sunflowers"))

@@ -436,15 +436,148 @@ def test_a_recording_is_written_down_in_each_form(here: str, elsewhere: Callable
     assert create(model="m", file=("a.wav", speech()), response_format="text") == "雪夜的村庄\n"
     verbose = create(model="m", file=("a.wav", speech()), response_format="verbose_json")
     assert verbose.duration == pytest.approx(1.5)
-    assert [one.text for one in verbose.segments] == ["雪夜的村庄"]
+    assert [(one.start, one.end, one.text) for one in verbose.segments] == [(0, 1.5, "雪夜的村庄")]
     assert verbose.language == "zh"
+    cold = create(model="m", file=("a.wav", speech()), temperature=0, response_format="json")
+    assert cold.model_extra["warnings"][0]["en"].startswith("model m")
+    warm = create(
+        model="starry-ears",
+        file=("a.wav", speech()),
+        temperature=0.4,
+        include=["logprobs"],
+        chunking_strategy="auto",
+    )
+    assert [one["en"].split(":")[0] for one in warm.model_extra["warnings"]] == [
+        "chunking_strategy", "include", "temperature has no effect"
+    ]  # fmt: skip
+
+
+class Timekeeper(Elsewhere):
+    """A recogniser of OpenAI's shape: its first words in a piece and their times, where ``knows`` of verbose_json; the forms that it got."""
+
+    def __init__(self, knows: bool) -> None:
+        self.knows, self.got = knows, list[bytes]()
+        super().__init__(self._hear)
+
+    def _hear(self, _: str, body: bytes, __: dict[str, str]) -> tuple[int, bytes]:
+        self.got.append(body)
+        number = len(self.got)
+        if b"verbose_json" not in body:
+            return 200, json.dumps({"text": f"piece {number} <b>"}).encode()
+        if not self.knows:
+            return 400, b'{"error": "response_format"}'
+        said = {
+            "text": f"piece {number}. & more",
+            "segments": [
+                {"start": 0.25, "end": 1, "text": f" piece {number}."},
+                {"start": 1, "end": 99, "text": "& more"},
+            ],
+        }
+        if b"granularities" in body and b"\r\n\r\nword\r\n" in body:
+            said["words"] = [
+                {"start": 0.25, "end": 0.5, "word": "piece"},
+                {"start": 0.5, "end": 1, "word": str(number)},
+            ]
+        return 200, json.dumps(said).encode()
+
+
+@pytest.fixture
+def timekeeper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Timekeeper]:
+    made = Timekeeper(getattr(request, "param", True))
+    monkeypatch.setenv("STARRY_EARS", f"{made.url}#model")
+    monkeypatch.delenv(KEY_ENV, raising=False)
+    yield made
+    made.close()
+
+
+def long_speech() -> bytes:
+    """38 s that are cut at 28.05 s, where they are silent for a tenth of a second."""
+    moments = np.arange(38 * sound.RATE)
+    loud = (0.3 * np.sin(moments / 9)).astype(np.float32)
+    loud[28 * sound.RATE : 28 * sound.RATE + 1600] = 0
+    return sound.wav(loud)
+
+
+def test_subtitles_have_the_times_that_the_model_gives(here: str, timekeeper: Timekeeper) -> None:
+    create: Any = client(here).audio.transcriptions.create
+    found = create(model="starry-ears", file=("a.wav", long_speech()), response_format="srt")
+    assert found == (
+        "1\n00:00:00,250 --> 00:00:01,000\npiece 1.\n\n2\n00:00:01,000 --> 00:00:28,050\n& more\n\n"
+        "3\n00:00:28,300 --> 00:00:29,050\npiece 2.\n\n4\n00:00:29,050 --> 00:00:38,000\n& more\n\n"
+    )
+    found = create(model="starry-ears", file=("a.wav", speech()), response_format="vtt")
+    assert (
+        found
+        == "WEBVTT\n\n00:00:00.250 --> 00:00:01.000\npiece 3.\n\n00:00:01.000 --> 00:00:01.500\n&amp; more\n\n"
+    )
+
+
+@pytest.mark.parametrize("timekeeper", [False], indirect=True)
+def test_where_the_model_gives_no_times_a_piece_is_a_subtitle(here: str, timekeeper: Timekeeper) -> None:
+    create: Any = client(here).audio.transcriptions.create
+    file = ("a.wav", long_speech())
+    found = create(model="m", file=file, response_format="vtt")
+    assert found.count("\n\n") == 3
+    assert "00:00:00.000 --> 00:00:28.050\npiece 2 &lt;b&gt;" in found
+    assert "00:00:28.050 --> 00:00:38.000" in found
+    assert len(timekeeper.got) == 3  # verbose_json is not asked for again
+    with pytest.raises(openai.APIStatusError) as failed:
+        create(model="m", file=file, response_format="verbose_json", timestamp_granularities=["word"])
+    assert failed.value.status_code == 502
+
+
+def test_words_have_times_where_the_model_gives_them(
+    here: str, timekeeper: Timekeeper, elsewhere: Callable[..., Model]
+) -> None:
+    create: Any = client(here).audio.transcriptions.create
+    more = {"model": "starry-ears", "response_format": "verbose_json"}
+    found = create(file=("a.wav", long_speech()), timestamp_granularities=["word"], **more)
+    assert [(one.word, one.start, one.end) for one in found.words] == [
+        ("piece", 0.25, 0.5), ("1", 0.5, 1), ("piece", 28.3, 28.55), ("2", 28.55, 29.05)
+    ]  # fmt: skip
+    assert found.segments is None
+    found = create(file=("a.wav", speech()), timestamp_granularities=["word", "segment"], **more)
+    assert (len(found.words), len(found.segments)) == (2, 2)
+    elsewhere("EARS", {"text": "no times"})
+    with pytest.raises(openai.BadRequestError, match="no times of words") as refused:
+        create(file=("a.wav", speech()), timestamp_granularities=["word"], **more)
+    assert refused.value.param == "timestamp_granularities"
+
+
+def test_a_long_recording_is_streamed_piece_by_piece(here: str, timekeeper: Timekeeper) -> None:
+    create: Any = client(here).audio.transcriptions.create
+    *deltas, last = create(model="starry-ears", file=("a.wav", long_speech()), stream=True)
+    assert [one.delta for one in deltas] == ["piece 1 <b>", " piece 2 <b>"]
+    assert last.type == "transcript.text.done"
+    assert last.text == "".join(one.delta for one in deltas)
+
+
+def test_a_stream_that_fails_ends_in_a_sentence(here: str, elsewhere: Callable[..., Model]) -> None:
+    elsewhere("EARS", {"error": "no"}, 401)
+    create: Any = client(here).audio.transcriptions.create
+    with pytest.raises(openai.APIError, match="answered 401"):
+        list(create(model="starry-ears", file=("a.wav", speech()), stream=True))
+
+
+def test_what_had_no_effect_on_a_text_is_told_in_a_header(here: str, elsewhere: Callable[..., Model]) -> None:
+    elsewhere("EARS", {"text": "雪夜"})
+    raw: Any = client(here).audio.transcriptions.with_raw_response
+    told = raw.create(model="模型", file=("a.wav", speech()), response_format="text").headers[
+        "Starry-Warnings"
+    ]
+    assert "模型" in json.loads(told)[0]["zh"]
 
 
 @pytest.mark.parametrize(
     ("more", "file", "status", "param"),
     [
-        ({"response_format": "srt"}, speech(), 400, "response_format"), ({"language": "klingon"}, speech(), 400, "language"),
-        ({"stream": True}, speech(), 400, "stream"), ({}, b"RIFFbroken", 422, None), ({"prompt": "x" * 501}, speech(), 400, None),
+        ({"response_format": "diarized_json"}, speech(), 400, "response_format"), ({"language": "klingon"}, speech(), 400, "language"),
+        ({"stream": True, "response_format": "srt"}, speech(), 400, "stream"), ({}, b"RIFFbroken", 422, None),
+        ({"prompt": "x" * 501}, speech(), 400, "prompt"), ({"temperature": 1.5}, speech(), 400, "temperature"),
+        ({"extra_body": {"temperature": "hot"}}, speech(), 400, "temperature"), ({"extra_body": {"stream": "yes"}}, speech(), 400, "stream"),
+        ({"timestamp_granularities": ["word"]}, speech(), 400, "timestamp_granularities"), ({"languages": ["en"]}, speech(), 400, "languages"),
+        ({"timestamp_granularities": ["letter"], "response_format": "verbose_json"}, speech(), 400, "timestamp_granularities"),
+        ({"extra_body": {"keywords": ["a"]}}, speech(), 400, "keywords"),
     ],
 )  # fmt: skip
 def test_transcriptions_refuse_by_name(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +180,26 @@ def test_qwen3_reranker_gives_the_same_probabilities_alone_in_a_batch_and_in_lla
     assert len({round(one, 4) for one in batch}) == len(DOCUMENTS)
 
 
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_any_number_of_documents_up_to_500_is_ranked_alike_in_both(
+    loaded: Callable[[str], Any],
+    served: Callable[[str], LlamaServer],
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+) -> None:
+    server = served("ranker")
+    documents = [f"{DOCUMENTS[at % 4]} {at}" for at in range(count)]
+    monkeypatch.setitem(running._started, server.choice, server)
+    found = ranking.rank("星夜", documents, server.choice)
+    del running._started[server.choice]
+    assert found.failed is None
+    scores = loaded("ranker").answer({"query": "星夜", "documents": documents})["scores"]
+    assert {one.index: one.score for one in found.results} == pytest.approx(
+        dict(enumerate(scores)), abs=0.005
+    )
+    assert [one.score for one in found.results] == sorted((one.score for one in found.results), reverse=True)
+
+
 def test_only_the_body_of_a_long_document_is_cut(
     loaded: Callable[[str], Any], served: Callable[[str], LlamaServer]
 ) -> None:
@@ -191,6 +213,10 @@ def test_only_the_body_of_a_long_document_is_cut(
     assert document.startswith(cut)
     assert 2000 < len(cut) < len(document)
     assert model._cut("星" * 100) == "星" * 100
+    (judged,) = model.rank("星夜", [document])
+    assert ranker.answer({"query": "星夜", "documents": [cut]})["scores"] == pytest.approx(
+        [judged], abs=0.005
+    )
 
 
 def test_an_embedder_gives_the_same_vectors_alone_in_a_batch_and_in_llama_server(
@@ -316,6 +342,22 @@ def test_whisper_hears_in_the_language_that_was_asked_for(loaded: Callable[[str]
     assert "yue" in refused.value.en
 
 
+@pytest.mark.skipif(
+    not os.environ.get("STARRY_TEST_WHISPER"),
+    reason="STARRY_TEST_WHISPER names no folder with a published Whisper",
+)
+@pytest.mark.skipif(
+    shutil.which("espeak-ng") is None, reason="espeak-ng, which speaks the sentence, is not installed"
+)
+def test_a_published_whisper_hears_a_sentence(tmp_path: Path) -> None:
+    wav = tmp_path / "said.wav"
+    subprocess.run(["espeak-ng", "-v", "en-us", "-w", wav, "a starry night over the river"], check=True)
+    heard = hearing.transcribe(
+        wav.read_bytes(), "en", choice=choice.parse("ears", os.environ["STARRY_TEST_WHISPER"])
+    )
+    assert "river" in heard.text.lower()
+
+
 # -- SiameseUIE --------------------------------------------------------------------------------------------------------
 
 TEXT = "梵高风格的星夜，黄昏的小村在河边"
@@ -428,8 +470,6 @@ def test_siamese_uies_tensors_have_the_published_names(folder: Callable[[str], P
 
 
 def copied(source: Path, place: Path) -> Path:
-    import shutil
-
     shutil.copytree(source, place)
     return place
 
@@ -623,11 +663,17 @@ def test_hear_and_senses_speak_with_a_real_llama_server(
     assert starry("hear", str(tmp_path / "a.wav"), "--language", "zh").stdout == heard["text"] + "\n"
     assert heard["text"]
     told = starry("senses").stdout
+    monkeypatch.setenv("STARRY_LANG", "zh")
+    chinese = starry("senses").stdout
     del running._started[server.choice]
     assert [one for one in choice.SENSES if f"{one}  " in told] == list(choice.SENSES)
     assert "asr.gguf" in told
     assert "GB of memory" in told
     assert told.count("perceiver-") == 3
+    assert "of a second of a hum" in told
+    assert "GB 内存" in chinese
+    assert "对一秒嗡声" in chinese
+    assert "of memory" not in chinese
 
 
 @pytest.mark.parametrize(

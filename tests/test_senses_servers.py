@@ -233,8 +233,10 @@ def test_a_long_recording_is_heard_in_pieces_cut_where_it_is_quiet(server: Serve
     server.answers = [answered({"text": one}) for one in ("one", "two", "三")]
     assert hearing.transcribe(sound.Sound(loud), choice=server.choice("ears")).text == "one two三"
     first = next(iter(sound.pieces(sound.Sound(loud))))
-    assert 24 <= len(first) / sound.RATE <= 25
-    assert sum(len(one) for one in sound.pieces(sound.Sound(loud))) == len(loud)
+    assert (first.start, 24 <= first.end <= 25) == (0, True)
+    pieces = list(sound.pieces(sound.Sound(loud)))
+    assert sum(len(one.samples) for one in pieces) == len(loud)
+    assert [one.end for one in pieces[:-1]] == [one.start for one in pieces[1:]]
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,20 @@ def test_without_ears_the_browsers_own_recogniser_is_offered_with_its_price(
     visitor = Visitor(browser, address, locale="zh-CN")
     page = visitor.page
     page.add_init_script("""window.SpeechRecognition = window.webkitSpeechRecognition = class {
-      start() { window.language = this.lang; setTimeout(() => { this.onresult({ results: [[{ transcript: "海上明月" }]] }); this.onend(); }, 50); }
+      start() { window.language = this.lang; window.local = this.processLocally; setTimeout(() => { this.onresult({ results: [[{ transcript: "海上明月" }]] }); this.onend(); }, 50); }
       stop() {}
+      static here = "downloadable";
+      static async available({ langs, processLocally }) { return langs[0] === "zh-CN" && processLocally ? this.here : "unavailable"; }
+      static async install() { this.here = "available"; return true; }
     };""")  # Chromium without its maker's server hears nothing; what it calls is the real interface
     visitor.go()
     page.get_by_role("button", name="说").last.click()
     expect(page.locator(".voice")).to_contain_text("可能把声音发给浏览器厂商")
     expect(page.locator(".voice")).to_contain_text("STARRY_EARS")
+    page.get_by_role("button", name="下载这种语言，让声音留在本机").click()
+    expect(page.locator(".voice")).to_contain_text("声音不会离开这里")
+    expect(page.locator(".voice")).not_to_contain_text("可能把声音发给浏览器厂商。")
     page.get_by_role("button", name="让浏览器听写").click()
     expect(page.get_by_label("想画什么")).to_have_value("海上明月")
-    assert page.evaluate("window.language") == "zh-CN"
+    assert page.evaluate("[window.language, window.local]") == ["zh-CN", True]
     visitor.leave()

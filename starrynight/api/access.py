@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from starrynight.api import error_response
@@ -41,6 +41,8 @@ HEADERS = (
     ("x-frame-options", "DENY"),
 )
 API_PATHS = ("/api/", "/v1/", "/sdapi/", "/healthz", "/readyz", "/metrics", "/facets")
+# Pages that hold nothing of a gallery: they ask their visitor for a key, and send it with what they ask of the API.
+OPEN_PAGES, OPEN_FILES = ("/see", "/listen"), "/alone/"
 PROBES = ("/healthz", "/readyz")  # asked by process managers, which send no key; they tell nothing but "ok"
 API_POLICY = "default-src 'none'"
 # Pages load nothing from other sites. Streamlit needs unsafe-eval, because it builds pages by evaluating
@@ -117,7 +119,7 @@ class AccessMiddleware:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         caller = HTTPConnection(scope)
-        if response := self._check(caller) or await self._identify(caller):
+        if response := self._check(caller) or _unless_open(caller, await self._identify(caller)):
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008})  # policy violation, RFC 6455
             return await response(scope, receive, send)
@@ -161,6 +163,14 @@ class AccessMiddleware:
         if access.token is not None:
             return _check_token(caller, access, sent)
         return _unauthorized(caller, access, _NEEDS_KEY) if access.required else None
+
+
+def _unless_open(caller: HTTPConnection, response: Response | None) -> Response | None:
+    """None in place of a refusal for want of a key, for the pages that ask for one."""
+    if response is None or response.status_code != 401 or caller.scope.get("method") not in ("GET", "HEAD"):
+        return response
+    path = caller.scope["path"]
+    return None if path.rstrip("/") in OPEN_PAGES or path.startswith(OPEN_FILES) else response
 
 
 def key_of(caller: HTTPConnection) -> Key | None:
@@ -230,8 +240,35 @@ _NO_SUCH_KEY = Text(
 )
 
 
+# What a browser shows in place of a page.
+_CLOSED = Text(
+    "Programs send it; in a browser, the pages below ask for a key, and the studio opens at the address that `starry open --host` prints.",
+    "程序发送密钥；在浏览器里，下面两页会向你要密钥，画室则用 `starry open --host` 打印的地址打开。",
+)
+_CLOSED_PAGE = (
+    '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Starry Night · 璀璨星河</title>'
+    '<body style="background:#060a18;color:#d9d1bd;font:1rem/1.9 serif;max-width:46rem;margin:12vh auto;padding:0 1.4rem">'
+    '<p lang="zh">{zh}</p><p lang="en">{en}</p><p>{links}</p>'
+)
+_CLOSED_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+def _closed_page(message: Text) -> Response:
+    links = " · ".join(
+        f'<a style="color:#e8c979;display:inline-block;min-height:44px;padding:0 .6rem" href="{path}">{path}</a>'
+        for path in OPEN_PAGES
+    )
+    page = _CLOSED_PAGE.format(zh=message.zh + _CLOSED.zh, en=f"{message.en} {_CLOSED.en}", links=links)
+    return HTMLResponse(
+        page, 401, headers={"content-security-policy": _CLOSED_POLICY, "cache-control": "no-store"}
+    )
+
+
 def _unauthorized(caller: HTTPConnection, access: Access, message: Text) -> Response:
-    refusal = error_response(caller, "Unauthorized", message, 401)
+    """The sentence as the path's family writes it, and as a page where a person's browser asks for a page."""
+    is_api = caller.scope["path"].startswith(API_PATHS)
+    visits = caller.headers.get("sec-fetch-mode") == "navigate" and not is_api
+    refusal = _closed_page(message) if visits else error_response(caller, "Unauthorized", message, 401)
     refusal.headers["WWW-Authenticate"] = "Bearer"
     if access.gallery:
         refusal.headers[GALLERY_HEADER] = access.gallery

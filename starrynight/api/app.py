@@ -33,6 +33,7 @@ from starrynight.api import (
     schema_families,
     schema_senses,
     senses,
+    transcriptions,
 )
 from starrynight.api import annotations as annotation_routes
 from starrynight.api.bodies import Route
@@ -82,6 +83,7 @@ def create_app(
     app.include_router(inspect.router, prefix=OPENAI.rstrip("/"))
     app.include_router(chat.router, prefix=OPENAI.rstrip("/"))
     app.include_router(senses.router, prefix=OPENAI.rstrip("/"))
+    app.include_router(transcriptions.router, prefix=OPENAI.rstrip("/"))
     app.include_router(senses.facet_routes, max_body_size=MAX_BODY)
     app.include_router(a1111.router, prefix=f"{A1111}v1", max_body_size=MAX_BODY)
     for root in ROOTS:  # the pages behind the application would answer an unknown path with HTML

@@ -18,6 +18,7 @@ from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query as GalleryQuery
 from starrynight.gallery.store import Gallery
 from starrynight.gallery.thumbs import SIZES
+from starrynight.i18n import Text
 from starrynight.metadata.pixels import read_with_alpha
 from starrynight.painting import styles
 from starrynight.painting import upscale as upscaler
@@ -93,15 +94,20 @@ def layout(gallery: GalleryDep, query: QueryDep) -> dict[str, Any]:
     return gallery.layout(query)._asdict()
 
 
-@router.get("/pictures/alike", responses=answers("Pictures") | errors(404))
+@router.get("/pictures/alike", responses=answers("Alike") | errors(404))
 @DECODERS.route
 def alike(
     gallery: GalleryDep, query: QueryDep, limit: Annotated[int, Query(ge=1, le=100)] = 12
 ) -> dict[str, Any]:
-    """Pictures that show what ``text`` means and that its words do not find, the most fitting first; ``next`` is null."""
+    """Pictures that show what ``text`` means and that its words do not find, the most fitting first; ``next`` is null.
+    ``warnings``: why the ranker that is set did not rank, {en, zh}: the perceiver did."""
     exact = set(gallery.layout(query).numbers)  # and refuses a condition that is none, whatever the words
-    rows = [match.row for match in by_meaning(gallery, query, 500) if match.row.number not in exact]
-    return {"pictures": [asdict(row) for row in rows[:limit]], "next": None}
+    failed: list[Text] = []
+    rows = [
+        match.row for match in by_meaning(gallery, query, 500, failed.append) if match.row.number not in exact
+    ]
+    warnings = [one._asdict() for one in failed]
+    return {"pictures": [asdict(row) for row in rows[:limit]], "next": None, "warnings": warnings}
 
 
 @router.get("/pictures/{picture}", responses=answers("Picture"))

@@ -23,6 +23,7 @@ from starrynight.request import (
     MAX_NAME,
     MAX_SEED,
     MAX_TEXT,
+    MAX_TRIES,
     PRECISIONS,
     PREDICTIONS,
 )
@@ -234,6 +235,7 @@ def _components() -> dict[str, Schema]:
             "by": TEXT, "confidence": NUMBER, "missing": items(TEXT), **{name: record(_BOTH) for name in ("alt", "caption", "prompt", "lacks")},
             "facts": record({**{name: maybe(TEXT) for name in ("style", "hour", "weather", "kind")}, "things": items(TEXT)})}),
         "Pictures": record({"pictures": items(ref("Picture")), "next": maybe(TEXT)}),
+        "Alike": record({"pictures": items(ref("Picture")), "next": {"type": "null"}, "warnings": items(record(_BOTH))}),
         "Layout": record({"numbers": items(WHOLE), "ratios": items(NUMBER)}),
         "Recipe": {"type": "object", "description": "What the file says of itself, as its tool wrote it."},
         "Counts": {"type": "object", "additionalProperties": WHOLE},
@@ -259,6 +261,7 @@ def _paint_request() -> Schema:
         "count": {"type": "integer", "minimum": 1, "maximum": 64},
         "precision": one_of(*PRECISIONS), "prediction": one_of(*PREDICTIONS),
         "loras": items(weights, maxItems=MAX_LORAS), "lora_partial": YES, "verify": YES, "keep_packed": YES,
+        "until_seen": {"type": "integer", "minimum": 1, "maximum": MAX_TRIES},
         "init_image": stored, "mask": stored,
         "extend": {"type": "array", "minItems": 4, "maxItems": 4,
                    "items": {"type": "integer", "minimum": 0, "maximum": HIGHEST_SIZE}},

@@ -9,9 +9,11 @@ from __future__ import annotations
 from starrynight.api.chat import LONGEST, MOST, ROLES
 from starrynight.api.schema import NUMBER, TEXT, WHOLE, YES, Schema, items, maybe, one_of, record, ref
 from starrynight.api.schema_families import BINARY, BOTH, NOTES
+from starrynight.api.transcriptions import FORMS, TIMES
 from starrynight.request import MAX_TEXT
 from starrynight.senses import embedding, ranking
 from starrynight.senses.facets import KINDS
+from starrynight.senses.hearing import HOTWORDS
 
 PICTURE = {
     "type": "string", "pattern": "^data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]+=*$",
@@ -82,15 +84,24 @@ def _chat() -> Schema:
 
 
 def _recordings() -> Schema:
-    segment = record({"id": WHOLE, "start": NUMBER, "end": NUMBER, "text": TEXT})
+    times = {"start": NUMBER, "end": NUMBER}
+    segment, word = record({"id": WHOLE, **times, "text": TEXT}), record({**times, "word": TEXT})
     return {
         "OpenAITranscribe": record(
             {"file": BINARY},
-            {"model": MODEL, "language": TEXT, "prompt": TEXT, "response_format": one_of("json", "text", "verbose_json")},
+            {
+                "model": MODEL, "language": TEXT, "prompt": {"type": "string", "maxLength": HOTWORDS}, "response_format": one_of(*FORMS),
+                "stream": YES, "temperature": {"type": "number", "minimum": 0, "maximum": 1},
+                "timestamp_granularities[]": items(one_of(*TIMES), description="With `verbose_json` only."),
+            },
         ),
         "OpenAITranscription": record(
             {"text": TEXT, "model": TEXT, "language": maybe(TEXT), "duration": NUMBER, "warnings": NOTES},
-            {"task": one_of("transcribe"), "segments": items(segment)},
+            {"task": one_of("transcribe"), "segments": items(segment), "words": items(word)},
+        ),
+        "OpenAITranscriptEvent": record(
+            {"type": one_of("transcript.text.delta", "transcript.text.done", "error")},
+            {"delta": TEXT, "text": TEXT, "model": TEXT, "language": maybe(TEXT), "warnings": NOTES, "error": {"type": "object"}},
         ),
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""The senses over HTTP: /v1/audio/transcriptions and /v1/embeddings in OpenAI's shapes, /v1/rerank in Jina's, POST /facets.
+"""The senses over HTTP: /v1/embeddings in OpenAI's shape, /v1/rerank in Jina's, POST /facets, GET /api/senses.
 
-https://developers.openai.com/api/reference/resources/audio, …/resources/embeddings and https://api.jina.ai/redoc (read 2026-11).
+https://developers.openai.com/api/reference/resources/embeddings and https://api.jina.ai/redoc (read 2026-11).
 The model is the one that the settings choose (docs/senses.md); answers say in ``model`` which it was.
 """
 
@@ -10,8 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from starlette.datastructures import FormData, UploadFile
+from fastapi.responses import JSONResponse, Response
 
 from starrynight.api.bodies import Route
 from starrynight.api.chat import named_model
@@ -20,84 +19,21 @@ from starrynight.api.pools import DECODERS, SENSES
 from starrynight.api.schema import answers, body_of, errors, ref
 from starrynight.api.submission import sort_fields
 from starrynight.api.values import MAX_BODY, choice, flag, given, json_object, text, whole
-from starrynight.errors import BadRequest, MissingField, StarryError
+from starrynight.errors import BadRequest, StarryError
 from starrynight.i18n import Text
 from starrynight.models.wording import tokens
 from starrynight.request import MAX_TEXT
 from starrynight.senses import choice as choices
-from starrynight.senses import embedding, finding, hearing, ranking
+from starrynight.senses import embedding, finding, ranking
 from starrynight.senses import given as senses_given
 from starrynight.text import excerpt
 
 router = APIRouter(route_class=Route)
 facet_routes = APIRouter(route_class=Route)
 about = APIRouter(route_class=Route)
-EARS, EMBEDDER, RANKER = "starry-ears", "starry-embedder", "starry-ranker"
+EMBEDDER, RANKER = "starry-embedder", "starry-ranker"
 LONGEST = 32_000  # characters of a text
-MAX_RECORDING = 64 << 20  # bytes: half an hour at 16 kHz and 16 bits
 _NOBODY = Text("nothing is kept of a request here", "这里不保存请求")
-_SAME = Text("the same recording always gives the same words", "同一段录音总是得到同样的文字")
-_WHOLE = Text("the recording is heard as a whole; no times of words are known", "录音整段识别，没有逐词时间")
-
-TRANSCRIBED = answers("OpenAITranscription") | errors(422, 501, 502)
-TRANSCRIBED[200]["content"]["text/plain"] = {"schema": {"type": "string", "format": "binary"}}
-
-
-@router.post(
-    "/audio/transcriptions",
-    response_model=None,
-    max_body_size=MAX_RECORDING,
-    responses=TRANSCRIBED,
-    openapi_extra=body_of({"multipart/form-data": ref("OpenAITranscribe")}),
-)
-async def transcriptions(request: Request) -> Response:
-    """Write down what a recording says: WAV, and what soundfile reads where it is installed. 503 where no ears are set."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise BadRequest(
-            "A recording is sent as multipart/form-data.", "录音应以 multipart/form-data 发送。", "file"
-        )
-    async with upload_place(request), request.form(max_files=2, max_fields=32) as form:
-        fields, notes, recording = await _recording(form)
-    language, form_of = fields.get("language"), fields.get("response_format", "json")
-    choice("response_format", form_of, ("json", "text", "verbose_json"))
-    heard = await SENSES.run(hearing.transcribe, recording, language, fields.get("prompt", ""))
-    if form_of == "text":
-        return PlainTextResponse(f"{heard.text}\n")
-    more: dict[str, Any] = {"language": heard.language, "duration": round(heard.seconds, 3)}
-    if form_of == "verbose_json":
-        segment = {"id": 0, "start": 0.0, "end": round(heard.seconds, 3), "text": heard.text}
-        more |= {"task": "transcribe", "segments": [segment] if heard.text else []}
-    return JSONResponse({"text": heard.text, "model": heard.by, **more, "warnings": _both(notes)})
-
-
-async def _recording(form: FormData) -> tuple[dict[str, str], list[Text], bytes]:
-    """The fields of the form, notes, and the file's bytes."""
-    fields: dict[str, Any] = {}
-    recordings: list[bytes] = []
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile) != (name == "file"):
-            raise BadRequest(
-                "A form has one file, in the field file.", "表单里只有一个文件，放在 file 字段中。", excerpt(name)
-            )  # fmt: skip
-        if isinstance(value, UploadFile):
-            recordings.append(await value.read())
-        else:
-            fields[name.removesuffix("[]")] = value
-    if len(recordings) != 1:
-        raise (MissingField if not recordings else BadRequest)(
-            f"file is one recording, not {len(recordings)}; send one in the field file.",
-            f"file 是一段录音，而不是 {len(recordings)} 段；请在 file 字段中发送一段。", "file",
-        )  # fmt: skip
-    if fields.get("stream", "false").lower() not in ("false", "0"):
-        raise BadRequest(
-            "stream is not supported for transcriptions; leave it out.", "听写不支持 stream；请不要写。", "stream"
-        )  # fmt: skip
-    known = ("model", "language", "prompt", "response_format", "stream")
-    inert = {
-        "temperature": _SAME, "timestamp_granularities": _WHOLE, "include": _WHOLE, "chunking_strategy": _WHOLE
-    }  # fmt: skip
-    found, notes = sort_fields(fields, known, inert, {})
-    return dict(found), [*notes, *named_model(found.get("model"), (EARS,))], recordings[0]
 
 
 @router.post(
@@ -133,7 +69,7 @@ async def embeddings(request: Request) -> Response:
     read = sum(len(tokens(value)) for kind, _, value in inputs if kind == "text")
     usage = {"prompt_tokens": read, "total_tokens": read}
     return JSONResponse(
-        {"object": "list", "data": rows, "model": made.by, "usage": usage, "warnings": _both(notes)}
+        {"object": "list", "data": rows, "model": made.by, "usage": usage, "warnings": both(notes)}
     )
 
 
@@ -201,7 +137,7 @@ async def rerank(request: Request) -> Response:
     ]
     read = len(tokens(query)) + sum(len(tokens(value)) for kind, _, value in inputs if kind == "text")
     return JSONResponse(
-        {"model": ranking_.by, "results": results, "usage": {"total_tokens": read}, "warnings": _both(notes)}
+        {"model": ranking_.by, "results": results, "usage": {"total_tokens": read}, "warnings": both(notes)}
     )
 
 
@@ -244,7 +180,7 @@ async def find_facets(request: Request) -> dict[str, Any]:
     answer = await SENSES.run(finding.find, words, kinds)
     notes += [answer.failed] if answer.failed is not None else []
     spans = [asdict(span) for span in answer.spans]
-    return {"text": words, "facets": spans, "by": answer.by, "warnings": _both(notes)}
+    return {"text": words, "facets": spans, "by": answer.by, "warnings": both(notes)}
 
 
 def _schema(value: object) -> list[str] | dict[str, Any] | None:
@@ -280,5 +216,5 @@ def _about(name: str, purpose: Text) -> dict[str, Any]:
     return found | {"by": chosen.name, "there": chosen.can, "leaves": chosen.leaves_this_machine}
 
 
-def _both(notes: list[Text]) -> list[dict[str, str]]:
+def both(notes: list[Text]) -> list[dict[str, str]]:
     return [note._asdict() for note in dict.fromkeys(notes)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,5 +39,7 @@ def hear(
     heard = transcribe(sound.read_file(file), language)
     if as_json:
         print(printed_json(asdict(heard)))
-    else:
-        print(heard.text)
+        return
+    print(heard.text)
+    if not heard.text:
+        print(t("No words were heard in the recording.", "录音里没有听到话。"), file=sys.stderr)

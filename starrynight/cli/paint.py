@@ -163,9 +163,10 @@ def paint(
         "negative_prompt": negative, "sampler": sampler, "init_image": str(init_image) if init_image else None, "strength": strength,
         "prediction": prediction, "mask": str(mask) if mask else None, "extend": parse_extend(extend), "variation": variation,
         "variation_seed": variation_seed, "verify": verify or None, "variety": variety, "keep_packed": keep_packed or None,
+        "until_seen": until_seen,
     }  # fmt: skip
+    seeing.check(until_seen, [count or 1])
     requests = batch.requests(prompt, prompts, fields)
-    seeing.check(until_seen, [one.count for one in requests])
     hang = batch.Saver(_destination(out, sum(one.count for one in requests), overwrite), requests, upscale)
     batch.print_plan(requests, upscale or 1)
     studios: list[Studio] = []
@@ -175,11 +176,10 @@ def paint(
     _paint(
         [PaintJob(one, hang, device, attention, clamps, warned, studios) for one in requests],
         here,
-        until_seen,
     )
 
 
-def _paint(jobs: list[PaintJob], here: bool, tries: int | None = None) -> None:
+def _paint(jobs: list[PaintJob], here: bool) -> None:
     """Paint the requests one after another, with one loaded model. Raises what ``studio.batch_error`` finds."""
     from starrynight import studio
 
@@ -187,7 +187,7 @@ def _paint(jobs: list[PaintJob], here: bool, tries: int | None = None) -> None:
     watcher = seeing.Watcher()
     with PaintProgress(total) as progress:
         for job in jobs:
-            for outcome in _outcomes(job, here, tries, watcher, progress):
+            for outcome in _outcomes(job, here, watcher, progress):
                 if isinstance(outcome, studio.SavedPicture):
                     progress.print(picture_line(outcome, watcher.note(outcome.picture)), sys.stdout)
                     continue
@@ -202,14 +202,16 @@ def _paint(jobs: list[PaintJob], here: bool, tries: int | None = None) -> None:
 
 
 def _outcomes(
-    job: PaintJob, here: bool, tries: int | None, watcher: seeing.Watcher, progress: PaintProgress
+    job: PaintJob, here: bool, watcher: seeing.Watcher, progress: PaintProgress
 ) -> Iterator[SavedPicture | Refused]:
     def paint(request: PaintRequest, hang: Callable[[Picture], Path]) -> Iterator[SavedPicture | Refused]:
         one = replace(job, request=request, hang=hang)
         return one.paint_here(progress) if here else one.paint(progress)
 
-    if tries is not None:
-        return seeing.until_seen(job.request, tries, watcher, paint, job.hang)
+    if job.request.until_seen > 1:
+        from starrynight.senses import tries
+
+        return tries.until_seen(job.request, paint, job.hang, watcher.eyes())
     return paint(job.request, job.hang)
 
 
@@ -330,10 +332,12 @@ def _warn_before_loading(request: PaintRequest, warned: list[tuple[str, str]], *
     """
     from starrynight.models import catalogue
     from starrynight.painting import checking
+    from starrynight.senses import tries
 
     model = catalogue.find(request.model)
     checking.check_local(model, **local)
-    for warning in checking.warnings_for(request, model):
+    tries.check(request)
+    for warning in checking.warnings_for(request, model) + tries.warnings_for(request):
         if warning not in warned:
             warned.append(warning)
             print(f"! {t(*warning)}", file=sys.stderr)

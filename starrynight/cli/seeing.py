@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from starrynight.errors import BadRequest, StarryError
 from starrynight.i18n import Text, t
+from starrynight.request import MAX_TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from starrynight.gallery.schema import Row
     from starrynight.gallery.search import Query
     from starrynight.gallery.store import Gallery
-    from starrynight.painting.results import Refused
     from starrynight.picture import Picture
-    from starrynight.request import PaintRequest
     from starrynight.senses.eyes import Eyes
-    from starrynight.studio import SavedPicture
 
-    PaintOne = Callable[[PaintRequest, Callable[[Picture], Path]], Iterator[SavedPicture | Refused]]
-
-MOST = 16  # seeds that are tried at most
 UNTIL_SEEN = typer.Option(
     None,
     "--until-seen",
@@ -59,20 +52,21 @@ class Watcher:
 
     def missing(self, picture: Picture) -> tuple[str, ...]:
         """The things that were asked for and are surely not there."""
-        from starrynight.senses import asked
+        from starrynight.senses import tries
 
-        if (eyes := self.eyes()) is None:
-            return ()
-        prompt = asked.drawn(picture.request.prompt, picture.recipe)
-        return eyes.look(picture.pixels, prompt).missing
+        eyes = self.eyes()
+        return () if eyes is None else tries.missing(eyes, picture)
 
     def note(self, picture: Picture) -> str:
-        """What a line about a picture adds; "" if nothing is missing."""
+        """What a line about a picture adds: how many seeds were tried, and what is missing; "" if there is nothing to say."""
+        from starrynight.senses import tries
         from starrynight.senses.describe import named
 
-        missing = self.missing(picture)
+        missing, tried = self.missing(picture), tries.told(picture.recipe)
         things = t(named(missing, "en"), named(missing, "zh"))
-        return f"{t('asked for but not seen: ', '要了却没看见：')}{things}" if missing else ""
+        notes = [t(*tried)] if tried is not None else []
+        notes += [f"{t('asked for but not seen: ', '要了却没看见：')}{things}"] if missing else []
+        return " · ".join(notes)
 
 
 def _say(failed: Text) -> None:
@@ -98,40 +92,14 @@ def looks_like(gallery: Gallery, query: Query, found: Sequence[Row], limit: int 
 
 
 def check(until_seen: int | None, counts: list[int]) -> None:
-    """Raises BadRequest where several pictures of one prompt are asked for, or a number of tries outside 1 to MOST."""
-    if until_seen is not None and not 1 <= until_seen <= MOST:
+    """Raises BadRequest where several pictures of one prompt are asked for, or a number of tries outside 1 to MAX_TRIES."""
+    if until_seen is not None and not 1 <= until_seen <= MAX_TRIES:
         raise BadRequest(
-            f"--until-seen takes 1 to {MOST} tries, not {until_seen}.",
-            f"--until-seen 应为 1 到 {MOST} 次，而不是 {until_seen}。",
+            f"--until-seen takes 1 to {MAX_TRIES} tries, not {until_seen}.",
+            f"--until-seen 应为 1 到 {MAX_TRIES} 次，而不是 {until_seen}。",
         )
     if until_seen is not None and max(counts) > 1:
         raise BadRequest(
             "--until-seen tries seeds for one picture of a prompt; leave out -n.",
             "--until-seen 为一幅画换种子；请不要同时给 -n。",
         )
-
-
-def until_seen(
-    request: PaintRequest, tries: int, watcher: Watcher, paint: PaintOne, save: Callable[[Picture], Path]
-) -> Iterator[SavedPicture | Refused]:
-    """Paint a request of one picture with up to ``tries`` seeds, until nothing that it asks for is missing; only the picture that
-    lacks the least is saved. ``paint`` paints a request and saves with what it is given.
-    """
-    from starrynight.request import MAX_SEED
-    from starrynight.studio import SavedPicture
-
-    best: Picture | None = None
-    lacks, refused = sys.maxsize, None
-    for number in range(tries):
-        tried = request.replace(seed=(request.seed_of(0) + number) % (MAX_SEED + 1))
-        for outcome in paint(tried, lambda _: Path()):
-            if not isinstance(outcome, SavedPicture):
-                refused = outcome
-            elif (missing := len(watcher.missing(outcome.picture))) < lacks:
-                best, lacks = outcome.picture, missing
-        if lacks == 0:
-            break
-    if best is not None:
-        yield SavedPicture(best, save(best))
-    elif refused is not None:
-        yield refused

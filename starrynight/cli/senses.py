@@ -54,14 +54,21 @@ def senses() -> None:
 def _described(choice: Choice) -> list[str]:
     """What a sense is set to, where it runs and the memory it takes."""
     from starrynight.senses import memory
-    from starrynight.senses.choice import OFF
+    from starrynight.senses.choice import BUILT_IN, OFF
     from starrynight.senses.hearing import HOW
 
     if choice.kind == OFF:
-        return [t("off", "已关闭")]
+        found = (
+            t("; searches by meaning find nothing", "；不再按意思找画") if choice.sense == "embedder" else ""
+        )
+        return [t("off", "已关闭") + found]
     if not choice.can:
         return [t(*HOW)]
     lines = [choice.name]
+    if choice.sense == "embedder" and choice.kind != BUILT_IN:
+        lines.append(
+            t("pictures are found by the perceiver's vectors all the same", "找画仍用感知模型的向量")
+        )
     if choice.leaves_this_machine:
         lines.append(t("what it is given is sent to another machine", "交给它的内容会发送到另一台机器"))
     if (wanted := memory.needed(choice)) is not None:

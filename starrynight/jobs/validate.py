@@ -21,6 +21,7 @@ from starrynight.models.recognition import MODEL_KINDS
 from starrynight.painting import checking
 from starrynight.prompt_syntax import without_wildcards
 from starrynight.request import PaintRequest, take_lora_tags
+from starrynight.senses import tries
 from starrynight.senses.facets import facets
 from starrynight.settings import settings
 from starrynight.studio import make_request
@@ -47,12 +48,14 @@ def validate_request(fields: JobRequest, gallery: Gallery) -> PaintRequest:
     for field in ("init_image", "mask"):
         if field in given:
             given[field] = str(_stored_picture(field, given[field], gallery))
-    return make_request(**given)
+    request = make_request(**given)
+    tries.check(request)
+    return request
 
 
 def warnings_for(request: PaintRequest) -> list[tuple[str, str]]:
     """What of a checked request the model will ignore or read as plain words, (en, zh), before it is loaded."""
-    return checking.warnings_for(request, catalogue.find(request.model))
+    return checking.warnings_for(request, catalogue.find(request.model)) + tries.warnings_for(request)
 
 
 def read_prompt(fields: JobRequest) -> dict[str, Any]:

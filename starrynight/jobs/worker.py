@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from starrynight.jobs.together import Batch, clock_of
 from starrynight.painting.batching import Paces, shape
 from starrynight.painting.results import Refused
 from starrynight.picture import Picture
+from starrynight.senses import tries
 from starrynight.settings import settings
 
 if TYPE_CHECKING:
@@ -247,13 +248,24 @@ class Worker:
         reporter, of = StepReporter(self, job), shape(job.request) if self.batch > 1 else None
         clock = self.clock()
         began = clock()
-        for outcome in studio.paint(job.request, reporter, job.finished):
+        for outcome in self._outcomes(job, studio, reporter):
             if isinstance(outcome, Refused):
                 self.lease.refuse_picture(job, outcome.index, outcome.error)
             elif of is not None and self._paces is not None and not outcome.picture.verdict.attempts:
                 self._paces.note(of, 1, clock() - began)
             reporter.picture_finished(outcome)
             began = clock()
+
+    def _outcomes(
+        self, job: ClaimedJob, studio: Studio, reporter: StepReporter
+    ) -> Iterator[SavedPicture | Refused]:
+        if job.request.until_seen == 1:
+            return studio.paint(job.request, reporter, job.finished)
+        if job.finished:  # by a worker that died before it ended the job
+            return iter(())
+        return tries.until_seen(
+            job.request, lambda request, save: studio.paint(request, reporter, save=save), self._save_picture
+        )
 
     def paint_for(self, visit: Visit) -> None:
         """Paint for a command, which saves the pictures. Its paths are those of its own folder."""

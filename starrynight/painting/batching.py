@@ -36,7 +36,7 @@ def shape(request: PaintRequest) -> Shape | None:
     """What pictures of one batch have in common; None for a request whose pictures are painted alone."""
     request = request.without_tags()
     own = (request.loras, request.variation, request.variety, request.verify)  # of each picture's own call
-    if request.init_image is not None or any(own):
+    if request.init_image is not None or request.until_seen > 1 or any(own):
         return None
     shared = {name: value for name, value in request.to_dict().items() if name not in OF_EACH}
     return request.model, plain_json(shared, sort_keys=True)

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -48,6 +48,14 @@ def _schema(name: str, properties: dict[str, Any]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": inner}}
+
+
+class Timed(NamedTuple):
+    """Words that were said, from ``start`` to ``end``, in seconds."""
+
+    start: float
+    end: float
+    text: str
 
 
 class Server:
@@ -99,7 +107,22 @@ class Server:
     def hear(self, samples: np.ndarray, language: str | None, hotwords: str) -> tuple[str, str | None]:
         """What a piece of speech, float32 [N] at 16 kHz, says, and the language that the model names, if it does. ``language``:
         an ISO code."""
-        fields = {"response_format": "json", "temperature": "0", **self._model()}
+        said, named, _ = self._transcribed(samples, language, hotwords, {"response_format": "json"})
+        return said, named
+
+    def hear_times(
+        self, samples: np.ndarray, language: str | None, hotwords: str, kinds: Sequence[str]
+    ) -> tuple[str, str | None, dict[str, tuple[Timed, ...]]]:
+        """As ``hear``, with the times of the ``kinds`` "segment" and "word" that the server gives: seconds from the first sample."""
+        fields = {"response_format": "verbose_json", "timestamp_granularities[]": list(kinds)}
+        said, named, answer = self._transcribed(samples, language, hotwords, fields)
+        longest = len(samples) / sound.RATE
+        return said, named, {kind: timed(answer, kind, longest) for kind in kinds}
+
+    def _transcribed(
+        self, samples: np.ndarray, language: str | None, hotwords: str, form: dict[str, Any]
+    ) -> tuple[str, str | None, dict[str, Any]]:
+        fields = {"temperature": "0", **form, **self._model()}
         fields |= {"language": language} if language else {}
         fields |= {"prompt": hotwords} if hotwords else {}
         file = ("speech.wav", sound.wav(samples), "audio/wav")
@@ -109,7 +132,7 @@ class Server:
             raise self.client.failed("sent no transcript", "没有发来文字记录")
         found = answer.get("language")
         said, named = spoken(text)
-        return said, named or (found if isinstance(found, str) else None)
+        return said, named or (found if isinstance(found, str) else None), answer
 
     # -- ranker ------------------------------------------------------------------------------------------------------
 
@@ -175,6 +198,23 @@ class Server:
         return places(
             text, [(one.get("kind"), one.get("text")) for one in spans if isinstance(one, dict)], kinds
         )
+
+
+def timed(answer: Mapping[str, Any], kind: str, longest: float) -> tuple[Timed, ...]:
+    """The "segment"s or "word"s of a verbose_json answer with their times, in order; () where one of them has none, or an
+    impossible one. ``longest``: seconds of the recording.
+    """
+    rows = answer.get(f"{kind}s")
+    found, last = list[Timed](), 0.0
+    for row in rows if isinstance(rows, list) else []:
+        one: dict[str, Any] = row if isinstance(row, dict) else {}
+        start, end, words = one.get("start"), one.get("end"), one.get("word" if kind == "word" else "text")
+        if not (isinstance(words, str) and _is_number(start) and _is_number(end)):
+            return ()
+        if not last <= (last := float(start)) <= float(end):
+            return ()
+        found.append(Timed(min(last, longest), min(float(end), longest), spoken(words)[0].strip()))
+    return tuple(one for one in found if one.text)
 
 
 def places(text: str, named: Sequence[tuple[Any, Any]], kinds: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -244,7 +284,7 @@ def json_object(content: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Finite, and within float32."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e30 < value < 1e30
 

@@ -31,7 +31,7 @@ SENSES: dict[str, Text] = {
     "ears": Text("writes down what a voice says", "把说的话写成字"),
     "facets": Text("finds style, hour, place and things in words", "从文字里找出风格、时间、地点和事物"),
     "ranker": Text("puts search results in order", "给搜索结果排序"),
-    "embedder": Text("finds pictures by meaning", "按意思找画"),
+    "embedder": Text("turns texts into vectors for other programs", "为其他程序把文字变成向量"),
 }
 # What the built-in model of a sense is called; there are no ears.
 BUILT_IN_NAMES = {"eyes": "perceiver", "facets": "lexicon", "ranker": "perceiver", "embedder": "perceiver"}

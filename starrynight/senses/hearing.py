@@ -6,12 +6,14 @@ themselves and which may send the voice to the browser's maker; else a sentence 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from starrynight.errors import BadRequest, NoSense
+from starrynight.errors import BadRequest, NoSense, RemoteError
 from starrynight.i18n import Text
 from starrynight.senses import running, sound
-from starrynight.senses.choice import OFF, Choice, chosen
+from starrynight.senses.asking import Server, Timed
+from starrynight.senses.choice import OFF, REMOTE, Choice, chosen
 from starrynight.senses.languages import code_of, language_code
 from starrynight.text import clean
 
@@ -27,13 +29,85 @@ HOW = Text(
 @dataclass(frozen=True)
 class Heard:
     """``text``: what was said, "" for silence. ``language``: an ISO code, the one asked for or the one that the model named; None
-    where it named none. ``by``: what heard it. ``seconds``: the length of the recording.
+    where it named none. ``by``: what heard it. ``seconds``: the length of the recording. ``segments``: the words with their times in
+    seconds, by the model where it gives them, else the pieces of at most half a minute that it heard. ``words``: each word's
+    times, where they were asked for.
     """
 
     text: str
     language: str | None
     by: str
     seconds: float
+    segments: tuple[Timed, ...] = ()
+    words: tuple[Timed, ...] = ()
+
+
+class Listening:
+    """A recording that can be heard piece by piece. The recording, the language and the ears are checked when it is made; a model is
+    asked at the first of ``pieces``.
+
+    ``times``: what to ask the model the times of, "segment", "word" or both; only models at an address can be asked. Raises as
+    ``transcribe``.
+    """
+
+    def __init__(
+        self,
+        recording: bytes | sound.Sound,
+        language: str | None = None,
+        hotwords: str = "",
+        choice: Choice | None = None,
+        times: Sequence[str] = (),
+    ) -> None:
+        self.choice = choice or chosen("ears")
+        _need(self.choice)
+        if "word" in times and self.choice.kind != REMOTE:
+            raise _no_times_of_words(self.choice.name)
+        self.code = language_code(language)
+        self.sound = recording if isinstance(recording, sound.Sound) else sound.read(recording)
+        self.hint, self.times = clean(hotwords), tuple(times) if self.choice.kind == REMOTE else ()
+        if len(self.hint) > HOTWORDS:
+            raise BadRequest(
+                f"The hotwords have {len(self.hint)} characters; give at most {HOTWORDS}.",
+                f"热词有 {len(self.hint)} 个字符；最多 {HOTWORDS} 个。",
+                "prompt",
+            )
+
+    def pieces(self) -> Iterator[Heard]:
+        """What each piece says, in order; none for silence, which starts no model. Raises what ``running.model`` raises, and
+        RemoteError for a model that fails."""
+        for piece in sound.pieces(self.sound):
+            text, named, times = self._hear(piece)
+            segments = times.get("segment") or ((Timed(piece.start, piece.end, text),) if text else ())
+            code = self.code or code_of(named)
+            yield Heard(
+                text, code, self.choice.name, piece.end - piece.start, segments, times.get("word", ())
+            )
+
+    def _hear(self, piece: sound.Piece) -> tuple[str, str | None, dict[str, tuple[Timed, ...]]]:
+        model = running.model(self.choice)
+        if self.times and isinstance(model, Server):
+            try:
+                text, named, times = model.hear_times(piece.samples, self.code, self.hint, self.times)
+            except RemoteError:
+                if "word" in self.times:
+                    raise
+                self.times = ()  # a server that knows no verbose_json
+            else:
+                if "word" in times and text and not times["word"]:
+                    raise _no_times_of_words(self.choice.name)
+                return text, named, {kind: _moved(some, piece.start) for kind, some in times.items()}
+        return *model.hear(piece.samples, self.code, self.hint), {}
+
+    def joined(self, heard: Sequence[Heard]) -> Heard:
+        """Pieces as one."""
+        return Heard(
+            joined(one.text for one in heard),
+            self.code or next((one.language for one in heard if one.language), None),
+            self.choice.name,
+            self.sound.seconds,
+            tuple(segment for one in heard for segment in one.segments),
+            tuple(word for one in heard for word in one.words),
+        )
 
 
 def transcribe(
@@ -41,29 +115,28 @@ def transcribe(
     language: str | None = None,
     hotwords: str = "",
     choice: Choice | None = None,
+    times: Sequence[str] = (),
 ) -> Heard:
     """What a recording says: the bytes of a WAV file (or of what soundfile reads), or a ``Sound``.
 
     ``language``: an ISO code such as "zh", "yue", "en", or its English name; None lets the model detect it. ``hotwords``: words
-    that may occur. Raises NoSense where there are no ears; BadFile, BadRequest or MissingPackage for a recording or a language
-    that cannot be taken; what ``running.model`` raises, and RemoteError for a model that fails.
+    that may occur. ``times``: see ``Listening``. Raises NoSense where there are no ears; BadFile, BadRequest or MissingPackage for a
+    recording, a language or times that cannot be had; what ``running.model`` raises, and RemoteError for a model that fails.
     """
-    choice = choice or chosen("ears")
-    _need(choice)
-    code = language_code(language)
-    heard = recording if isinstance(recording, sound.Sound) else sound.read(recording)
-    hint = clean(hotwords)
-    if len(hint) > HOTWORDS:
-        raise BadRequest(
-            f"The hotwords have {len(hint)} characters; give at most {HOTWORDS}.",
-            f"热词有 {len(hint)} 个字符；最多 {HOTWORDS} 个。",
-        )
-    said, named = list[str](), None
-    for piece in sound.pieces(heard):  # none for silence, which starts nothing
-        text, found = running.model(choice).hear(piece, code, hint)
-        named = named or found
-        said.append(text)
-    return Heard(_joined(said), code or code_of(named), choice.name, heard.seconds)
+    listening = Listening(recording, language, hotwords, choice, times)
+    return listening.joined(list(listening.pieces()))
+
+
+def _moved(times: Sequence[Timed], start: float) -> tuple[Timed, ...]:
+    return tuple(Timed(one.start + start, one.end + start, one.text) for one in times)
+
+
+def _no_times_of_words(name: str) -> BadRequest:
+    return BadRequest(
+        f"{name} gives no times of words; ask for those of segments, or set STARRY_EARS to a server that gives them.",
+        f"{name} 不给出逐词时间；请改要 segment，或把 STARRY_EARS 设为能给出的服务。",
+        "timestamp_granularities",
+    )
 
 
 def _need(choice: Choice) -> None:
@@ -73,7 +146,7 @@ def _need(choice: Choice) -> None:
         raise NoSense("There are no ears here. " + HOW.en, "这里没有能听写的模型。" + HOW.zh)
 
 
-def _joined(said: list[str]) -> str:
+def joined(said: Iterable[str]) -> str:
     """Pieces of a text: a space between two that Latin letters would run together."""
     text = ""
     for one in filter(None, map(str.strip, said)):

@@ -17,7 +17,7 @@ from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
 from starrynight.metadata import OURS, read_pixels
 from starrynight.senses import asked, perceiver, ranking
-from starrynight.senses.choice import BUILT_IN, OFF, chosen
+from starrynight.senses.choice import BUILT_IN, OFF, Choice, chosen
 from starrynight.senses.describe import Description, Facts
 from starrynight.senses.eyes import NOTHING_MISSING, Eyes, Look
 
@@ -66,15 +66,19 @@ def look_at_missing(gallery: Gallery, eyes: Eyes, limit: int) -> tuple[int, Text
 
 
 def by_meaning(
-    gallery: Gallery, query: Query, limit: int = 12, on_failure: Callable[[Text], None] | None = None
+    gallery: Gallery,
+    query: Query,
+    limit: int = 12,
+    on_failure: Callable[[Text], None] | None = None,
+    ranker: Choice | None = None,
 ) -> list[Match]:
     """Pictures that show what ``query.text`` means, the most fitting first, under the query's other conditions; none where the
-    words say nothing to the perceiver, or where STARRY_EMBEDDER is off. Where STARRY_RANKER names a model, it judges the words of
-    the ``JUDGED`` nearest pictures; ``on_failure`` is told why, if it fails. Raises what ``Eyes`` raises.
+    words say nothing to the perceiver, or where STARRY_EMBEDDER is off. Where ``ranker``, by default STARRY_RANKER's, is a model, it
+    judges the words of the ``JUDGED`` nearest pictures; ``on_failure`` is told why, if it fails. Raises what ``Eyes`` raises.
     """
     if chosen("embedder").kind == OFF or not query.text.strip():
         return []
-    model, ranker = perceiver.load(), chosen("ranker")
+    model, ranker = perceiver.load(), ranker or chosen("ranker")
     reading = model.read(query.text)
     bare = replace(query, text="")
     if ranker.kind not in (BUILT_IN, OFF):

@@ -38,7 +38,7 @@ class Client:
         self._seconds = seconds
 
     def post(
-        self, path: str, json: Any = None, *, fields: dict[str, str] | None = None, file: tuple[str, bytes, str] | None = None,
+        self, path: str, json: Any = None, *, fields: dict[str, Any] | None = None, file: tuple[str, bytes, str] | None = None,
         most: int = MAX_ANSWER,
     ) -> Any:  # fmt: skip
         """The JSON that the server answers to ``json``, or to a form with ``fields`` and one ``file`` (name, bytes, type). ``path``

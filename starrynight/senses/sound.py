@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,14 +134,25 @@ def hum() -> Sound:
     return Sound(np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE).astype(np.float32) / 4)
 
 
-def pieces(sound: Sound) -> Iterator[np.ndarray]:
-    """The samples in pieces of at most ``PIECE`` seconds, cut where it is quietest; silent pieces are left out."""
-    samples = sound.samples
+class Piece(NamedTuple):
+    """A part of a recording: ``start``, in seconds from its beginning, and its samples, float32 [N]."""
+
+    start: float
+    samples: np.ndarray
+
+    @property
+    def end(self) -> float:
+        return self.start + len(self.samples) / RATE
+
+
+def pieces(sound: Sound) -> Iterator[Piece]:
+    """The recording in pieces of at most ``PIECE`` seconds, cut where it is quietest; silent pieces are left out."""
+    samples, at = sound.samples, 0
     while len(samples):
         end = len(samples) if len(samples) <= PIECE * RATE else _quietest(samples)
         if float(np.abs(samples[:end]).max()) >= SILENT:
-            yield samples[:end]
-        samples = samples[end:]
+            yield Piece(at / RATE, samples[:end])
+        samples, at = samples[end:], at + end
 
 
 def _quietest(samples: np.ndarray) -> int:

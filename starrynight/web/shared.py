@@ -33,6 +33,7 @@ LANGUAGES = {"zh": "中文", "en": "English"}
 WORDS = Path(__file__).with_name("words")
 PAGE = "room"  # the address parameter that names a page; renaming it would break saved addresses
 MAX_JOBS = 20  # read from one address
+TRIES = 4  # seeds for a picture that lacks what it was asked for
 
 _STORED_IMAGE = re.compile(r"([/\\]uploads[/\\])?([0-9a-f]{32})\.\w+$")
 
@@ -124,15 +125,18 @@ def request_of(row: Row, anew: bool = False) -> dict[str, Any]:
     return {"prompt": row.prompt, "seed": None} | recipe.request(anew)
 
 
-def repaint(picture: str, vary: bool) -> Job:
-    """Queue a picture's request again: unchanged for the same bytes, or with ``vary`` for a new seed."""
+def repaint(picture: str, vary: bool, seek: bool = False) -> Job:
+    """Queue a picture's request again: unchanged for the same bytes, with ``vary`` for a new seed, or with ``seek`` for up to
+    ``TRIES`` new ones, until all that it asks for is seen."""
+    vary = vary or seek
     fields = request_of(gallery().get(picture), anew=vary)
     for name in ("init_image", "mask"):
         fields[name] = init_image_reference(fields.get(name))
     if not fields["init_image"]:
         for name in ("strength", "mask", "extend"):  # only valid beside an init_image
             fields.pop(name, None)
-    return submit(fields | ({"seed": None} if vary else {}))
+    more = {"until_seen": TRIES, "count": 1} if seek else {}
+    return submit(fields | ({"seed": None} if vary else {}) | more)
 
 
 def init_image_reference(path: object) -> str | None:

@@ -1,12 +1,12 @@
 // A voice is recorded (or a file chosen), written down, and becomes minutes in Markdown. Without ears on the server the browser's own
 // recogniser may write, after a note of where the voice goes.
-import { createApp, h, reactive } from "/alone/vue.runtime.esm-browser.prod.js";
-import { ask, copy, frame, leaves, paint, save, start, state, t } from "/alone/shared.js";
+import { createApp, h, reactive, watch } from "/alone/vue.runtime.esm-browser.prod.js";
+import { ask, copy, frame, leaves, mayPaint, paint, save, start, state, t } from "/alone/shared.js";
 
 const RATE = 16000, LONGEST = 30 * 60; // Hz, seconds
 const LANGUAGES = { auto: "", zh: "zh-CN", yue: "yue-Hant-HK", en: "en-US" };
 const Recogniser = window.SpeechRecognition ?? window.webkitSpeechRecognition;
-const page = reactive({ doing: "nothing", level: 0, seconds: 0, language: "auto", text: "", heard: null, error: "" });
+const page = reactive({ doing: "nothing", level: 0, seconds: 0, language: "auto", text: "", heard: null, error: "", local: "unavailable" });
 let stop = () => {};
 
 async function record() {
@@ -81,9 +81,27 @@ async function send(file) {
   }
 }
 
+const spoken = () => LANGUAGES[page.language] || (state.lang === "zh" ? "zh-CN" : "en-US");
+const onDevice = () => ({ langs: [spoken()], processLocally: true });
+
+// Whether this browser recognises the language on this device: "available", "downloadable", "downloading" or "unavailable", the
+// last also of a browser that does not say (Web Speech API, SpeechRecognition.available).
+async function findLocal() {
+  const asked = spoken();
+  const found = await Promise.resolve(Recogniser?.available?.(onDevice())).catch(() => null);
+  if (asked === spoken()) page.local = found ?? "unavailable";
+}
+
+async function install() {
+  Object.assign(page, { local: "downloading", error: "" });
+  const done = await Promise.resolve(Recogniser.install(onDevice())).catch(() => false);
+  await findLocal();
+  if (!done) page.error = t("listen.not_installed");
+}
+
 function recognise() {
-  const recogniser = new Recogniser(), began = Date.now();
-  Object.assign(recogniser, { lang: LANGUAGES[page.language] || (state.lang === "zh" ? "zh-CN" : "en-US"), continuous: true, interimResults: false });
+  const recogniser = new Recogniser(), began = Date.now(), local = page.local === "available";
+  Object.assign(recogniser, { lang: spoken(), continuous: true, interimResults: false, ...(local ? { processLocally: true } : {}) });
   Object.assign(page, { doing: "recording", error: "", text: "", heard: null });
   const timer = setInterval(() => { page.seconds = (Date.now() - began) / 1000; }, 500);
   recogniser.onresult = ({ results }) => { page.text = [...results].map(([best]) => best.transcript.trim()).join("\n"); };
@@ -91,7 +109,7 @@ function recognise() {
   recogniser.onend = () => {
     clearInterval(timer);
     page.doing = "nothing";
-    if (page.text) page.heard = { model: t("listen.browser"), language: recogniser.lang, duration: page.seconds };
+    if (page.text) page.heard = { model: t(local ? "listen.browser_here" : "listen.browser"), language: recogniser.lang, duration: page.seconds };
   };
   stop = () => recogniser.stop();
   recogniser.start();
@@ -123,7 +141,12 @@ function tools() {
   const how = h("p", { class: "note" }, t("listen.how"));
   if (!Recogniser) return [h("p", { class: "warn" }, t("listen.none")), how];
   const start_ = page.doing === "recording" ? button() : h("button", { type: "button", class: "gold", onClick: recognise }, t("listen.use_browser"));
-  return [h("p", { class: "warn" }, t("listen.privacy")), language, h("div", { class: "row" }, start_), how];
+  const local = page.local === "available", more = page.local === "downloadable" && page.doing === "nothing";
+  return [
+    h("p", { class: local ? "note" : "warn" }, t(local ? "listen.here" : "listen.privacy")), language,
+    ...(page.local === "downloading" ? [h("p", { class: "note", role: "status" }, t("listen.installing"))] : []),
+    h("div", { class: "row" }, [start_, ...(more ? [h("button", { type: "button", onClick: install }, t("listen.install"))] : [])]), how,
+  ];
 }
 
 const lamp = () => (page.doing === "recording" ? [h("p", { class: "row" }, [
@@ -142,7 +165,7 @@ function result() {
       h("div", { class: "row" }, [
         h("button", { type: "button", onClick: () => copy(minutes()) }, t("listen.copy")),
         h("button", { type: "button", onClick: () => save("minutes.md", minutes()) }, t("listen.save")),
-        h("button", { type: "button", class: "gold", onClick: () => paint(page.text) }, t("listen.paint")),
+        ...(mayPaint() ? [h("button", { type: "button", class: "gold", onClick: () => paint(page.text) }, t("listen.paint"))] : []),
       ]),
     ] : []),
   ];
@@ -154,4 +177,6 @@ const view = () => frame("listen", [
 ]);
 
 await start();
+watch([() => page.language, () => state.lang], findLocal);
+findLocal();
 createApp({ render: view }).mount("#page");

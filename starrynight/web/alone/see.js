@@ -1,9 +1,9 @@
 // A picture is dropped, chosen or pasted; the page says what it shows in both languages, and the words that would paint one like it.
 import { createApp, h, reactive, watch } from "/alone/vue.runtime.esm-browser.prod.js";
-import { copy, frame, leaves, paint, sendJson, start, state, t } from "/alone/shared.js";
+import { copy, frame, leaves, mayPaint, paint, sendJson, start, state, t } from "/alone/shared.js";
 
 const MOST = 32 << 20; // bytes
-const page = reactive({ url: "", seen: null, chips: [], error: "", busy: false, over: false });
+const page = reactive({ url: "", seen: null, chips: [], error: "", busy: false, over: false, notes: [] });
 
 const read = (file) => new Promise((done, failed) => {
   const reader = new FileReader();
@@ -18,7 +18,7 @@ let turn = 0;
 async function look(file) {
   if (!file) return;
   const mine = ++turn;
-  Object.assign(page, { url: "", seen: null, chips: [], error: "", busy: true });
+  Object.assign(page, { url: "", seen: null, chips: [], notes: [], error: "", busy: true });
   state.said = t("see.looking");
   try {
     if (file.size > MOST) throw new Error(t("see.too_large"));
@@ -29,8 +29,8 @@ async function look(file) {
     const answer = await sendJson("/v1/chat/completions", { model: "starry-eyes", messages: [{ role: "user", content }] });
     const [seen] = answer.description;
     const prompt = seen.prompt[state.lang];
-    const found = prompt ? await sendJson("/facets", { text: prompt }) : { facets: [] };
-    if (mine === turn) Object.assign(page, { seen, chips: found.facets });
+    const found = prompt ? await sendJson("/facets", { text: prompt }) : { facets: [], warnings: [] };
+    if (mine === turn) Object.assign(page, { seen, chips: found.facets, notes: [...answer.warnings, ...found.warnings] });
   } catch (error) {
     if (mine === turn) page.error = error.message;
   }
@@ -58,17 +58,20 @@ const words = (kind, lang) => [
   h("p", { class: "caption", lang }, page.seen.caption[lang]),
 ];
 
+// Why a model that is set did not answer, and the built-in one did.
+const notes = () => page.notes.map((note) => h("p", { class: "warn" }, t("see.instead", { why: note[state.lang] })));
+
 function result() {
   if (page.error) return [h("p", { class: "warn", role: "alert" }, page.error)];
   if (page.busy) return [h("p", { class: "lead" }, t("see.looking"))];
   if (!page.seen) return [h("p", { class: "lead" }, t("see.empty"))];
-  if (!page.seen.caption.en) return [h("p", { class: "caption" }, t("see.cannot"))];
+  if (!page.seen.caption.en) return [...notes(), h("p", { class: "caption" }, t("see.cannot"))];
   const prompt = page.seen.prompt[state.lang];
   const names = ["style", "hour", "weather", "kind"].filter((name) => page.seen.facts[name]);
   const rows = names.flatMap((name) => [h("dt", t(`fact.${name}`)), h("dd", called(page.seen.facts[name]))]);
   const things = page.seen.facts.things;
   return [
-    ...words("chinese", "zh"), ...words("english", "en"),
+    ...notes(), ...words("chinese", "zh"), ...words("english", "en"),
     h("h2", t("see.facts")),
     h("dl", [...rows, ...(things.length ? [h("dt", t("fact.things")), h("dd", things.map(called).join(" · "))] : []),
       h("dt", t("see.by")), h("dd", page.seen.by), h("dt", t("see.sure")), h("dd", `${Math.round(page.seen.confidence * 100)} %`)]),
@@ -76,7 +79,7 @@ function result() {
       h("h2", t("see.prompt")), h("p", { lang: state.lang }, prompt),
       h("ul", { class: "chips", "aria-label": t("see.facets") }, page.chips.map((one) => h("li", [h("small", t(`kind.${one.kind}`)), one.text]))),
       h("div", { class: "row" }, [
-        h("button", { type: "button", class: "gold", onClick: () => paint(prompt) }, t("see.paint")),
+        ...(mayPaint() ? [h("button", { type: "button", class: "gold", onClick: () => paint(prompt) }, t("see.paint"))] : []),
         h("button", { type: "button", onClick: () => copy(prompt) }, t("see.copy")),
       ]),
     ] : []),

@@ -105,7 +105,8 @@ class Viewer {
       el("h2", {}, safeText(row.prompt) || t(words, "viewer.untitled")),
       row.seen?.caption[this.lang] && el("p", { className: "seen" }, safeText(row.seen.caption[this.lang])),
       row.mark && el("div", { className: `verdict ${row.mark}` }, markText(words, row.mark)),
-      row.seen?.lacks[this.lang] && el("div", { className: "verdict lacks" }, t(words, "viewer.lacks", { things: row.seen.lacks[this.lang] })),
+      row.seen?.lacks[this.lang] && el("div", { className: "verdict lacks" }, t(words, "viewer.lacks", { things: row.seen.lacks[this.lang] }), " ",
+        ...(row.trashed_at ? [] : [this.button("seek", () => this.go("repaint", { id: row.id, seek: true }), { title: t(words, "act.seek.help") })])),
       this.reasons, ...(row.trashed_at ? [this.trashed()] : [this.actions(), this.download()]), this.facts(), ...(row.trashed_at ? [] : [this.annotations()]),
       el("details", {}, el("summary", {}, t(words, "viewer.recipe")), this.numbers, this.recipe));
   }
@@ -271,6 +272,8 @@ class Viewer {
     this.numbers.replaceChildren(...checked, ...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))), ...fits.map((line) => el("p", {}, safeText(line))));
     const place = this.row.mark ? this.reasons : this.numbers; // beside the mark that they explain, or with the rest
     this.reasons.hidden = !this.row.mark || !reasons.length;
+    const { tries, of } = recipe.until_seen ?? {};
+    if (Number.isInteger(tries) && Number.isInteger(of)) this.numbers.append(el("p", {}, t(this.words, "viewer.tries", { tries, of })));
     place.append(...reasons.map((line) => el("p", {}, safeText(remark(this.words, line)))));
   }
 

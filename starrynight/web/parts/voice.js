@@ -12,8 +12,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   root.dataset.lang = data.lang;
   const status = el("p", { aria: { role: "status", live: "polite" } });
   const button = el("button", { className: "pill gold", type: "button", aria: { pressed: false } }, t(words, "voice.speak"));
-  const hearing = new Recognition();
-  hearing.lang = data.lang === "zh" ? "zh-CN" : "en-US";
+  const hearing = new Recognition(), lang = data.lang === "zh" ? "zh-CN" : "en-US";
+  hearing.lang = lang;
   const over = () => { button.setAttribute("aria-pressed", false); button.textContent = t(words, "voice.speak"); };
   hearing.onresult = (event) => setTriggerValue("heard", [...event.results].map((one) => one[0].transcript).join(" "));
   hearing.onerror = (event) => { status.textContent = t(words, event.error === "not-allowed" ? "voice.denied" : "voice.failed", { reason: event.error }); };
@@ -25,5 +25,22 @@ export default function ({ data, parentElement, setTriggerValue }) {
     button.textContent = t(words, "voice.stop");
     hearing.start();
   };
-  root.replaceChildren(button, status, note(t(words, "voice.privacy")), note(data.how));
+  const price = note(t(words, "voice.privacy")), fetching = el("button", { className: "pill", type: "button", hidden: true }, t(words, "voice.install"));
+  // Where the browser recognises on this device it is told to, and the note says so (SpeechRecognition.available and install).
+  const onDevice = { langs: [lang], processLocally: true };
+  const look = async () => {
+    const found = await Promise.resolve(Recognition.available?.(onDevice)).catch(() => null);
+    if (found === "available") { hearing.processLocally = true; price.textContent = t(words, "voice.here"); }
+    fetching.hidden = found !== "downloadable";
+  };
+  fetching.onclick = async () => {
+    fetching.disabled = true;
+    status.textContent = t(words, "voice.installing");
+    const done = await Promise.resolve(Recognition.install(onDevice)).catch(() => false);
+    status.textContent = done ? "" : t(words, "voice.not_installed");
+    fetching.disabled = false;
+    look();
+  };
+  look();
+  root.replaceChildren(button, fetching, status, price, note(data.how));
 }

@@ -199,11 +199,18 @@ class Wall {
   async findAlike(request) {
     if (this.strip) return;
     const { text, like, trashed } = this.state;
-    const found = text && !like && !trashed ? await fetchJson(`/api/pictures/alike?${new URLSearchParams({ ...this.query, limit: ALIKE })}`, { signal: request.signal }).catch(() => null) : null;
+    let found = null, failure = "";
+    try {
+      if (text && !like && !trashed) found = await fetchJson(`/api/pictures/alike?${new URLSearchParams({ ...this.query, limit: ALIKE })}`, { signal: request.signal });
+    } catch (error) {
+      if (error.name !== "AbortError") failure = errorMessage(error, this.lang, this.words);
+    }
     if (request !== this.request) return;
     const rows = found?.pictures ?? [];
-    this.alike.hidden = !rows.length;
-    this.alike.replaceChildren(el("h2", { className: "recent" }, t(this.words, "wall.alike")), el("ul", {}, ...rows.map((row) => el("li", { className: "near", style: { "--ratio": row.width / row.height } }, ...this.card(row)))));
+    for (const warning of found?.warnings ?? []) failure = t(this.words, "wall.ranked_here", { why: safeText(warning[this.lang]) });
+    this.alike.hidden = !rows.length && !failure;
+    this.alike.replaceChildren(...(failure ? [el("p", { className: "why", aria: { role: "status" } }, failure)] : []),
+      ...(rows.length ? [el("h2", { className: "recent" }, t(this.words, "wall.alike")), el("ul", {}, ...rows.map((row) => el("li", { className: "near", style: { "--ratio": row.width / row.height } }, ...this.card(row))))] : []));
   }
 
   // The order and shapes of what hangs: all that was found, the nearest of what is similar, or the strip's few.

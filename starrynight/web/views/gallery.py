@@ -67,7 +67,8 @@ def seen_names(lang: str) -> dict[str, str]:
 
 def act(action: dict[str, Any]) -> None:
     """``edit``: open the studio with this picture's settings; ``near``: to stay near it; ``begin``: to begin from it, inside a
-    mask if there is one. ``repaint``: queue its request again.
+    mask if there is one. ``repaint``: queue its request again, as it was, with another seed (``vary``), or with several until all that it
+    asks for is seen (``seek``).
     """
     kind, value = action["kind"], action["value"]
     if kind in ("edit", "near", "begin"):
@@ -75,7 +76,7 @@ def act(action: dict[str, Any]) -> None:
         more = {"start": value["id"], "mask": value.get("mask", "")} if kind == "begin" else {}
         shared.open_page("studio", **{"from": value["id"], "near": "1" if kind == "near" else "", **more})
     try:
-        job = shared.repaint(value["id"], bool(value["vary"]))
+        job = shared.repaint(value["id"], bool(value.get("vary")), bool(value.get("seek")))
     except StarryError as error:
         shared.show_error(error)
         return
