@@ -140,18 +140,22 @@ def test_gptq_after_a_few_inputs_is_further_off_on_others_than_squares_alone(kin
     assert found[0] < found[1]
 
 
-def test_a_layer_that_met_fewer_inputs_than_it_has_columns_keeps_their_squares_alone(model, pipeline):
-    """The same inputs again, in other batches and but for rounding, are no others."""
+def test_a_layer_that_met_fewer_tokens_than_it_has_columns_keeps_their_squares_alone(model, pipeline):
+    """The same tokens again, in other batches and but for rounding, are no others. One input a picture, as of the time, is no token."""
     own = layout.of_model(model, pipeline)
     subject = measure.Subject(model, pipeline, own, {})
-    few, many = "layers.0.feed_forward.w1.weight", "layers.1.feed_forward.w1.weight"
+    few, many, single = (
+        f"{block}.feed_forward.w1.weight" for block in ("layers.0", "layers.1", "noise_refiner.0")
+    )
     x = torch.randn(200, own.shapes[few][1], generator=torch.Generator().manual_seed(3))
     with torch.no_grad(), measure.watching_inputs(subject):
         for part in (x[:20], x[:20].flip(0), x[:20] * (1 + 1e-7)):
             subject.network.get_submodule(few.removesuffix(".weight"))(part)
         subject.network.get_submodule(many.removesuffix(".weight"))(x)
+        subject.network.get_submodule(single.removesuffix(".weight"))(x[:2])
     assert torch.allclose(subject.moments[few], x[:20].square().mean(0), rtol=1e-4)
     assert torch.allclose(subject.moments[many], x.T @ x / 200, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(subject.moments[single], x[:2].T @ x[:2] / 2, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 
-from starrynight.fitting import fit, layout, measure, table
-from starrynight.models import catalogue, gguf
+from starrynight.fitting import fit, measure, table
+from starrynight.models import catalogue
 from tests import tiny
 
 STARRY = Path(sys.executable).with_name("starry")
@@ -70,27 +70,25 @@ def test_six_billion_weights_are_planned_without_reading_them(tmp_path: Path) ->
     assert fit.passes(model) == measure.CALLS
 
 
-def test_a_killed_fit_goes_on_and_writes_its_file(tmp_path: Path, home: Path) -> None:
-    model = catalogue.resolve(str(tiny.save("zimage", tmp_path / "model")))
+def test_a_killed_fit_keeps_every_measurement(tmp_path: Path, home: Path) -> None:
+    """``tests/test_fitting.py`` goes on from such a table to the end. A turbo model: pictures of four steps."""
+    model = catalogue.resolve(str(tiny.save("zimage", tmp_path / "a-turbo")))
     path, out = table.path_of(model), tmp_path / "z.gguf"
-    command = [STARRY, "fit", tmp_path / "model", "--bits", "6", "--pictures", "0", "-o", out]
+    command = [STARRY, "fit", model.path, "--bits", "6", "--pictures", "0", "-o", out]
     environment = {**os.environ, "STARRY_HOME": str(home), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 900
     while (begun := table.stored(path)) is None or not begun.errors:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not out.exists()
-    known, signature = table.stored(path), layout.of_files(model).signature
+    assert not list(tmp_path.glob("z.gguf*"))
+    known = table.stored(path)
     assert known is not None
-    assert len(measure.measurements(signature, known)) < len(measure.measurements(signature))
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
-    found = table.stored(path)
-    assert found is not None
-    assert table.complete(found)
-    for layer, errors in known.errors.items():
-        assert errors.items() <= found.errors[layer].items(), "nothing is measured twice"
-    assert set(gguf.header(out)) - {"__metadata__"} >= set(signature)
+    measured = sum(len(errors) for errors in known.errors.values())
+    assert measured >= sum(len(errors) for errors in begun.errors.values())
+    left = fit.prepare(model, fit.Goal("bits", 6.0), None, torch.device("cpu")).measurements
+    assert left == len(measure.measurements(known.signature)) - measured
+    assert left > 0

@@ -37,7 +37,9 @@ from starrynight.progress import ProgressCounter
 SAMPLE = 1 << 19
 # Columns of a layer whose inputs' products are kept together: 4 MB for every 1024 columns, 3 GB for six billion weights.
 RUN = 1024
-# The name under which moments are stored; those of "moments" had products of a few inputs, too.
+# Inputs of a layer that gets one a picture, with guidance.
+GUIDED = 2
+# The name under which moments are stored; those of "moments" had products of a few tokens, too.
 MOMENTS = "moments-2"
 # Denoiser calls of the small picture at which a large model's velocity is compared, and the steps of that picture.
 CALLS, STEPS = 3, 4
@@ -172,8 +174,9 @@ def products(x: Tensor) -> Tensor:
 def watching_inputs(subject: Subject) -> Iterator[None]:
     """Fill ``subject.moments`` with the mean products of the inputs of every layer, over what runs meanwhile.
 
-    A layer that met fewer different inputs than a run has columns (those that read the words or the time) keeps the mean
-    squares alone: its products are singular, and GPTQ would push the errors where no input was seen and others lie (docs/fit.md).
+    A layer of tokens that met fewer different ones than a run has columns (those that read the words) keeps the mean squares
+    alone: its products are singular, and GPTQ would push the errors where no token was seen and other prompts' lie (docs/fit.md).
+    Layers that get one input a picture keep their products: other pictures have the same times.
     """
     modules, sums = dict(subject.network.named_modules()), dict[str, tuple[Tensor, int]]()
     met: dict[str, set[int]] = {}
@@ -183,7 +186,7 @@ def watching_inputs(subject: Subject) -> Iterator[None]:
             x = args[0].detach().float().reshape(-1, args[0].shape[-1])
             total, count = sums.get(name, (0, 0))
             sums[name] = total + products(x), count + len(x)
-            if len(different := met.setdefault(name, set())) < RUN:
+            if len(x) > GUIDED and len(different := met.setdefault(name, set())) < RUN:
                 different.update(_marks(x))
 
         return note
@@ -199,7 +202,8 @@ def watching_inputs(subject: Subject) -> Iterator[None]:
             each.remove()
     means = {name: total / max(count, 1) for name, (total, count) in sums.items()}
     subject.moments = {
-        name: mean_squares(mean) if len(met[name]) < mean.shape[-1] else mean for name, mean in means.items()
+        name: mean_squares(mean) if len(met.get(name, range(RUN))) < mean.shape[-1] else mean
+        for name, mean in means.items()
     }
 
 
