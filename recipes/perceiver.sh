@@ -13,18 +13,18 @@ OUT=${OUT:-$WORK/weights/perceiver.safetensors}
 senses() { verb=$1; shift; "$PYTHON" -m starrynight.senses "$verb" --work "$WORK" "$@"; }
 
 beside() {
-    senses paint --set painted-training --pictures 1920 --steps 4 --seconds "$((SECONDS_IN_ALL / 3))"
+    senses paint --set painted-training --pictures 720 --seconds "$((SECONDS_IN_ALL / 3))"
     senses draw --set training --seconds "$((SECONDS_IN_ALL / 3))"
 }
 
 senses draw --set held-out --pictures 480
 senses draw --set calibration --pictures 2880
 senses draw --set training --seconds 60
-senses paint --set painted-training --pictures 1920 --steps 4 --seconds 30
+senses paint --set painted-training --pictures 720 --seconds 30
 beside &
 senses train --seconds "$((SECONDS_IN_ALL * 3 / 4))"
 wait
-senses paint --set painted-calibration --pictures 120
+senses paint --set painted-calibration --pictures 264
 senses paint --set painted --pictures 216
 senses write --out "$OUT"
 senses evaluate --weights "$OUT" --out "$WORK/evaluation.json"

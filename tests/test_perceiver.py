@@ -28,7 +28,7 @@ WORDS = tuple(dict.fromkeys(words("星夜下的静谧村庄，月亮 a red boat 
 
 def header(**more: object) -> dict[str, object]:
     nothing = {"confidence": 0.0, "choices": dict.fromkeys(CHOICES, 0.0), "claims": dict.fromkeys(THINGS, 0.5),
-               "absent": dict.fromkeys(THINGS, 0.1)}  # fmt: skip
+               "asked": dict.fromkeys(THINGS, 0.2), "unasked": dict.fromkeys(THINGS, 0.8), "absent": dict.fromkeys(THINGS, 0.1)}  # fmt: skip
     names = {**CHOICES, "things": THINGS}
     return {
         "format": FORMAT,

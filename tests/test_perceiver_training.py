@@ -12,13 +12,15 @@ from test_perceiver import header
 from starrynight.firefly.drawing.scene import compose
 from starrynight.firefly.training import data
 from starrynight.firefly.training.corpus import to_signed
+from starrynight.senses.asked import missing
+from starrynight.senses.describe import claims
 from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, words
 from starrynight.senses.perceiver import Perceiver, Sight, load
 from starrynight.senses.training import batches, evaluate, painted, thresholds
 from starrynight.senses.training.augment import varied
 from starrynight.senses.training.network import Network
 from starrynight.senses.training.train import DISBELIEVED, losses
-from starrynight.senses.training.truth import NOT_KNOWN, Truth, names_kind, of_record
+from starrynight.senses.training.truth import NOT_KNOWN, Truth, judged, names_kind, of_record
 
 PAINTED = "a village under the stars, oil painting"
 
@@ -146,7 +148,14 @@ def seen(count: int, seed: int) -> thresholds.Seen:
         choices = {name: np.eye(len(some), dtype=np.float32)[0] for name, some in CHOICES.items()}
         sights.append(Sight(choices, things, float(rng.uniform(0.5, 1)), np.zeros(4, np.float32)))
         truths.append(
-            Truth(dict.fromkeys(CHOICES, 0), there, np.ones_like(there), np.zeros_like(there), np.zeros(4))
+            Truth(
+                dict.fromkeys(CHOICES, 0),
+                there,
+                np.ones_like(there),
+                np.zeros_like(there),
+                np.zeros(4),
+                np.zeros_like(there),
+            )
         )
     return sights, truths
 
@@ -160,12 +169,32 @@ def test_few_texts_claim_what_is_not_there_and_rarely_is_something_said_to_be_mi
     )
     things, there = np.stack([one.things for one in sights]), np.stack([one.things for one in truths]) > 0
     claimed = things >= limits
-    assert 0.004 < (claimed & ~there).any(1).mean() < 0.06
+    assert 0.01 < (claimed & ~there).any(1).mean() < 2 * thresholds.FALSE_TEXTS
     assert (claimed & there).sum() / there.sum() > 0.15
     assert ((things < lowest) & there).sum() / there.sum() < 0.04
     assert found.claims[THINGS[-1]] == thresholds.NEVER
     assert found.absent[THINGS[-1]] == 0
     assert sum(sight.confidence >= found.confidence for sight in sights) / 1500 > 0.9
+
+
+def test_paintings_that_look_surer_than_they_are_raise_the_limits_and_a_prompt_lowers_those_of_what_it_asks() -> (
+    None
+):
+    sights, truths = seen(90, 3)
+    rng = np.random.default_rng(4)
+    painters = []
+    for one in truths:
+        asked = (
+            (rng.random(len(THINGS)) < 0.02) | ((one.things > 0) & (rng.random(len(THINGS)) < 0.7))
+        ).astype(np.float32)
+        there = one.things * (rng.random(len(THINGS)) < 0.5)
+        painters.append(one._replace(things=there.astype(np.float32), asked=asked))
+    alone = thresholds.thresholds(seen(1500, 1), ([], []))
+    found = thresholds.thresholds(seen(1500, 1), (sights, painters))
+    usable = [name for name in THINGS if found.claims[name] < 1]
+    assert len(usable) > 20
+    assert np.mean([found.claims[name] > alone.claims[name] for name in usable]) > 0.9
+    assert all(found.asked[name] < found.unasked[name] for name in usable)
 
 
 def test_platts_map_is_found_and_stays_near_its_prior_without_pictures() -> None:
@@ -187,23 +216,65 @@ def sight(*there: str, half: tuple[str, ...] = ()) -> Sight:
     return Sight(choices, things, 1.0, np.zeros(4, np.float32))
 
 
-def test_what_a_person_saw_decides_what_is_false_and_what_is_missing() -> None:
+def test_what_a_person_saw_decides_what_is_false_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     perceiver = Perceiver({}, header(), "test")
     sights = [sight("village", "church"), sight("village", half=("stars",))]
-    judged = {
-        "0": {"there": ["village"], "absent": ["church", "stars"]},
-        "1": {"there": ["village", "stars"], "absent": []},
-    }
-    found = evaluate.of_judged(perceiver, sights, [painting(), painting()], judged)
+    records = [painting() | {"seed": 1}, painting() | {"seed": 2}]
+    looked = {1: {"there": ["village"], "unsure": []}, 2: {"there": ["village", "stars"], "unsure": []}}
+    monkeypatch.setattr(evaluate, "judged", lambda: looked)
+    found = evaluate.of_judged(perceiver, sights, records)
     assert (found["pictures"], found["texts_empty"], found["claims_not_judged"]) == (2, 0, 0)
     assert found["things_named"] == round(2 / 3, 4)
     assert found["texts_with_an_absent_claim"] == 0.5
     assert found["claims_absent"] == round(1 / 3, 4)
     assert (found["said_missing"], found["said_missing_and_there"]) == (1, 0)
+    known = evaluate.of_judged(perceiver, sights, records, prompted=True)
+    assert known["things_named"] == 1.0  # the stars, asked for and half seen
+    looked[1]["unsure"].append("church")
+    undecided = evaluate.of_judged(perceiver, sights, records)
+    assert (undecided["texts_with_an_absent_claim"], undecided["claims_not_judged"]) == (0, 1)
     sights[1] = sight("village")
-    assert (
-        evaluate.of_judged(perceiver, sights, [painting(), painting()], judged)["said_missing_and_there"] == 1
-    )
+    assert evaluate.of_judged(perceiver, sights, records)["said_missing_and_there"] == 1
+
+
+def test_what_looks_like_what_is_missing_is_not_held_against_it() -> None:
+    perceiver, prompt = Perceiver({}, header(), "test"), "water lilies, watercolor"
+    assert missing(prompt, perceiver, sight("lake")) == ("lilies",)
+    assert missing(prompt, perceiver, sight("lake", "lotus")) == ()
+
+
+def test_a_painting_that_a_person_looked_at_shows_what_was_seen_and_not_what_was_asked() -> None:
+    (seed, seen), *_ = judged().items()
+    truth = of_record(painting() | {"seed": seed})
+    for k, name in enumerate(THINGS):
+        assert truth.things[k] == (name in seen["there"])
+        assert truth.known[k] == (name not in seen["unsure"])
+        assert truth.asked[k] == (name in ("stars", "village"))
+    assert not truth.doubted.any()
+
+
+def test_every_judgement_names_things_and_no_set_is_judged_twice() -> None:
+    for seen in judged().values():
+        assert set(seen) == {"there", "unsure"}
+        assert {*seen["there"], *seen["unsure"]} <= set(THINGS)
+        assert not set(seen["there"]) & set(seen["unsure"])
+    counted = {
+        name: sum(first <= seed < first + 100_000 for seed in judged())
+        for name, first in painted.FIRST_SEEDS.items()
+    }
+    assert counted["painted"] >= 200
+    assert min(counted.values()) > 0
+    assert sum(counted.values()) == len(judged())
+
+
+def test_what_a_prompt_asks_for_is_believed_sooner_and_the_rest_later() -> None:
+    perceiver = Perceiver({}, header(), "test")
+    seen = sight("village", half=("stars", "church"))
+    assert set(claims(perceiver, seen).things) == {"village"}
+    assert set(claims(perceiver, seen, frozenset({"stars"})).things) == {"village", "stars"}
+    seen.things[THINGS.index("village")] = 0.6
+    assert set(claims(perceiver, seen).things) == {"village"}
+    assert set(claims(perceiver, seen, frozenset({"stars"})).things) == {"stars"}
 
 
 @pytest.mark.parametrize(
@@ -221,8 +292,8 @@ def test_the_shipped_weights_know_fireflys_sheet_and_say_nothing_of_photographs(
     found = evaluate.of_pictures(perceiver, [perceiver.see(one) for one in cells], records)
     assert found["pictures"] == 60
     assert min(found["style_accuracy"], found["hour_accuracy"]) >= 0.95
-    assert found["kind_accuracy"] >= 0.85
-    assert found["things_named"] >= 0.4
+    assert found["kind_accuracy"] >= 0.9
+    assert found["things_named"] >= 0.55
     assert found["said_missing_and_there"] <= 0.05
     assert found["cannot_tell"] <= 0.15
     assert evaluate.cannot_tell(perceiver, evaluate.photographs())["cannot_tell"] >= 0.9

@@ -20,6 +20,9 @@ from starrynight.senses.facts import THINGS
 from starrynight.senses.perceiver import Perceiver, Sight
 
 _EACH = "+"  # before a name that a line states beside others
+# Things that painters make look alike. Of these one is not said to be missing where the other is likelier than _LIKELY.
+_ALIKE = (("lilies", "lotus"), ("pagoda", "temple"), ("moon", "crescent"))
+_LIKELY = 0.35
 
 
 def asked(prompt: str) -> tuple[frozenset[str], ...]:
@@ -37,6 +40,11 @@ def asked(prompt: str) -> tuple[frozenset[str], ...]:
     return tuple(dict.fromkeys(one for one in found if one))
 
 
+def wanted_of(prompt: str) -> frozenset[str]:
+    """The things that a prompt asks for, every one of those of which one is wanted."""
+    return frozenset().union(*asked(prompt))
+
+
 def drawn(prompt: str, recipe: Mapping[str, Any]) -> str:
     """``prompt`` as its picture was painted: the choices and wildcards of ``recipe`` (``make_recipe``) in place, without tags."""
     wildcards, seed = recipe.get("wildcards"), recipe.get("seed")
@@ -51,8 +59,16 @@ def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:
     if sight.confidence < limits.confidence:
         return ()
     seen = dict(zip(THINGS, map(float, sight.things), strict=True))
-    gone = [one for one in asked(prompt) if all(seen[name] < limits.absent[name] for name in one)]
+    gone = [
+        one for one in asked(prompt)
+        if all(seen[name] < limits.absent[name] and not _mistakable(name, seen) for name in one)
+    ]  # fmt: skip
     return tuple(dict.fromkeys(next(name for name in THINGS if name in one) for one in gone))
+
+
+def _mistakable(name: str, seen: Mapping[str, float]) -> bool:
+    """Whether a thing that looks like the one called ``name`` is likely."""
+    return any(seen[other] > _LIKELY for pair in _ALIKE if name in pair for other in pair if other != name)
 
 
 @cache

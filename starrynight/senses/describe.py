@@ -85,9 +85,9 @@ class Description:
         return cls(content["by"], content["confidence"], Facts.of(content["facts"]), **texts)
 
 
-def describe(perceiver: Perceiver, sight: Sight) -> Description:
-    """What is said of a picture that the perceiver saw."""
-    return described(claims(perceiver, sight), perceiver.name, sight.confidence)
+def describe(perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset()) -> Description:
+    """What is said of a picture that the perceiver saw. ``wanted``: the things that its prompt asks for, if it is known."""
+    return described(claims(perceiver, sight, wanted), perceiver.name, sight.confidence)
 
 
 def described(facts: Facts, by: str, confidence: float) -> Description:
@@ -101,8 +101,10 @@ def described(facts: Facts, by: str, confidence: float) -> Description:
     return Description(by, confidence, facts, **texts)
 
 
-def claims(perceiver: Perceiver, sight: Sight) -> Facts:
-    """What passes its threshold; nothing where the perceiver cannot tell."""
+def claims(perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset()) -> Facts:
+    """What passes its threshold; nothing where the perceiver cannot tell. Where things were ``wanted``, theirs are lower and those of
+    others higher, because painters mostly paint what they are asked for.
+    """
     limits = perceiver.thresholds
     if sight.confidence < limits.confidence:
         return Facts()
@@ -114,7 +116,7 @@ def claims(perceiver: Perceiver, sight: Sight) -> Facts:
     things = tuple(
         THINGS[k]
         for k in order
-        if sight.things[k] >= limits.claims[THINGS[k]] and not _rivalled(sight, THINGS[k])
+        if sight.things[k] >= limits.least(THINGS[k], wanted) and not _rivalled(sight, THINGS[k])
     )
     if chosen["kind"] in _FIGURE_KINDS and not _FIGURES & set(things):
         chosen["kind"] = None  # "an animal" claims what is nowhere seen

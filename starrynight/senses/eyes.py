@@ -51,9 +51,9 @@ class Eyes:
         return self.perceiver.name if self.choice.kind == BUILT_IN else self.choice.name
 
     def look(self, pixels: np.ndarray, prompt: str = "") -> Look:
-        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt."""
+        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt. Things that the prompt asks for are believed sooner."""
         sight = self.perceiver.see(pixels)
-        description, failed = describe(self.perceiver, sight), None
+        description, failed = describe(self.perceiver, sight, asked.wanted_of(prompt)), None
         if self.choice.kind != BUILT_IN:
             try:
                 alt, caption = running.model(self.choice).describe(pixels)

@@ -22,7 +22,7 @@ from starrynight.senses.facts import CHOICES, PADDING, THINGS, UNKNOWN, Lexicon
 from starrynight.senses.understand import understood
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "perceiver" / "perceiver.safetensors"
-FORMAT = "starry-night-perceiver-2"
+FORMAT = "starry-night-perceiver-3"
 AREA, STRIDE = 128, 32  # a picture is read at about AREA² pixels, its sides multiples of the network's stride
 LONGEST_SIDE = 256
 GROUPS, EPSILON = 8, 1e-5  # of every GroupNorm
@@ -59,13 +59,20 @@ class Reading:
 @dataclass(frozen=True)
 class Thresholds:
     """``confidence``: below it the perceiver cannot tell what a picture shows. ``choices``: below it a head says nothing.
-    ``claims``: from this probability on a thing is said to be there; ``absent``: below this one it is said not to be.
+    ``claims``: from this probability on a thing is said to be there; ``asked`` and ``unasked``: the same where the prompt is known, of
+    what it asks for and of other things. ``absent``: below this one it is said not to be.
     """
 
     confidence: float
     choices: dict[str, float]
     claims: dict[str, float]
+    asked: dict[str, float]
+    unasked: dict[str, float]
     absent: dict[str, float]
+
+    def least(self, name: str, wanted: frozenset[str]) -> float:
+        """From which probability on the thing called ``name`` is said to be there, beside what the prompt asks for, if any."""
+        return (self.claims if not wanted else self.asked if name in wanted else self.unasked)[name]
 
 
 class Perceiver:
@@ -83,10 +90,10 @@ class Perceiver:
 
     def see(self, pixels: np.ndarray) -> Sight:
         """What a picture, uint8 [H, W, 3], shows."""
-        features, small = self._features(as_read(pixels))
+        features, small, detail = self._features(as_read(pixels))
         logits = {name: self._linear(_HEADS[name], features) for name in CHOICES}
         logits["weather"] = logits["weather"] + self._linear("fine.weather", small)
-        things = self._linear("sight.subjects", features) + self._linear("fine.things", small)
+        things = self._linear("sight.subjects", features) + self._linear("fine.things", small) + detail
         vector = self._linear("projection", features) + self._linear("fine.projection", small)
         return Sight(
             {name: _softmax(one) for name, one in logits.items()},
@@ -116,7 +123,7 @@ class Perceiver:
 
     @cached_property
     def _kernels(self) -> dict[str, np.ndarray]:
-        """The convolutions over pictures by name, [9 · in, out]."""
+        """The convolutions over pictures by name, [k · k · in, out]."""
         found = {}
         for key, tensor in self.tensors.items():
             if tensor.ndim == 4:
@@ -126,22 +133,50 @@ class Perceiver:
                 )
         return found
 
-    def _features(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 [H, W, 3] in -1..1 to the mean and the maximum over the picture, [2 · F], and those of its small things."""
+    def _features(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Float32 [H, W, 3] in -1..1 to the mean and the maximum over the picture, [2 · F], those of its small things, and what
+        its details add to the logits of things [T].
+        """
         names = [(f"sight.body.{k}.0", f"sight.body.{k}.1", 2) for k in range(5)]
-        small = states
+        middle = small = states
         for place, (name, norm, stride) in enumerate([*names, ("sight.body.5", "sight.body.6", 1)], 1):
-            states = self._convolve(name, norm, stride, states)
-            small = states if place == _FINE_AFTER else small
-        return _pooled(states), _pooled(self._convolve("fine.conv", "fine.norm", 1, small))
+            states = self._block(name, norm, stride, states)
+            if place == _DETAIL_AFTER:
+                middle = states = self._residual("middle", states)
+            if place == _FINE_AFTER:
+                small = states = self._residual("deeper", states)
+        return (
+            _pooled(states),
+            _pooled(self._block("fine.conv", "fine.norm", 1, small)),
+            self._detail(middle, small),
+        )
 
-    def _convolve(self, name: str, norm: str, stride: int, states: np.ndarray) -> np.ndarray:
+    def _residual(self, name: str, states: np.ndarray) -> np.ndarray:
+        inner = self._block(f"{name}.first", f"{name}.norm", 1, states)
+        return states + self._convolve(f"{name}.second", 1, inner)
+
+    def _detail(self, states: np.ndarray, large: np.ndarray) -> np.ndarray:
+        """Maps of stride 8 and 16 to what every thing finds at the places it looks at, [T]."""
+        around = self._everywhere("detail.around", large).repeat(2, 0).repeat(2, 1)
+        found = self._block("detail.conv", "detail.norm", 1, states + around)
+        weights = _softmax(self._everywhere("detail.look", found).reshape(-1, len(THINGS)))
+        return (weights * self._everywhere("detail.things", found).reshape(-1, len(THINGS))).sum(0)
+
+    def _block(self, name: str, norm: str, stride: int, states: np.ndarray) -> np.ndarray:
         """A 3 x 3 convolution with its norm and SiLU, [H, W, in] to [H / stride, W / stride, out]."""
+        convolved = self._convolve(name, stride, states)
+        return _silu(_group_norm(convolved, self.tensors[f"{norm}.weight"], self.tensors[f"{norm}.bias"]))
+
+    def _convolve(self, name: str, stride: int, states: np.ndarray) -> np.ndarray:
+        """A 3 x 3 convolution, [H, W, in] to [H / stride, W / stride, out]."""
         bordered = np.pad(states, ((1, 1), (1, 1), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(bordered, (3, 3), (0, 1))[::stride, ::stride]
         columns = windows.transpose(0, 1, 3, 4, 2).reshape(*windows.shape[:2], -1)
-        convolved = columns @ self._kernels[name] + self.tensors[f"{name}.bias"]
-        return _silu(_group_norm(convolved, self.tensors[f"{norm}.weight"], self.tensors[f"{norm}.bias"]))
+        return columns @ self._kernels[name] + self.tensors[f"{name}.bias"]
+
+    def _everywhere(self, name: str, states: np.ndarray) -> np.ndarray:
+        """One matrix for the channels of every place, [H, W, in] to [H, W, out]."""
+        return states @ self._kernels[name] + self.tensors[f"{name}.bias"]
 
     def _convolve_words(self, name: str, states: np.ndarray) -> np.ndarray:
         """A convolution of width 3 over words, [L, in] to [L, out]."""
@@ -158,7 +193,7 @@ class Perceiver:
 
 # The layer of each head that chooses one of several names.
 _HEADS = {"style": "sight.style", "hour": "sight.hour", "weather": "weather", "kind": "kind"}
-_FINE_AFTER = 4  # blocks: training.network.FINE_AFTER
+_DETAIL_AFTER, _FINE_AFTER = 3, 4  # blocks, as in training.network
 
 
 def as_read(pixels: np.ndarray) -> np.ndarray:
@@ -197,8 +232,8 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
-    powers = np.exp(x - x.max())
-    return powers / powers.sum()
+    powers = np.exp(x - x.max(0))
+    return powers / powers.sum(0)
 
 
 def load(path: Path = SHIPPED) -> Perceiver:

@@ -14,23 +14,23 @@ from torch import Tensor
 from starrynight.firefly.training.corpus import to_signed
 
 Rng = np.random.Generator
-_CODED, _SOFTENED = 0.2, 0.2  # shares of pictures that are saved as JPEG, and shrunk and enlarged
+_CODED, _SOFTENED = 0.2, 0.35  # shares of pictures that are saved as JPEG, and shrunk and enlarged
 _QUALITY = (35, 92)
-_SHRUNK = (0.45, 0.85)
+_SHRUNK = (0.35, 0.85)
 _CROP = 0.88  # the least share of a side that is kept: more would cut off what a caption names
 _HUE = 0.1  # standard deviation in radians; an hour is known by its colours
 _SATURATION, _GAIN, _SHIFT = (0.8, 1.2), (0.85, 1.12), 0.06
 
 
 def varied(pictures: np.ndarray, rng: Rng) -> Tensor:
-    """Pictures uint8 [B, S, S, 3] changed at random, float32 [B, 3, S, S] in about -1..1, channels last."""
+    """Pictures uint8 [B, S, S, 3] changed at random, float32 [B, 3, S, S] in about -1..1."""
     batch = to_signed(np.stack([_recoded(one, rng) for one in pictures]))
     grid = F.affine_grid(torch.from_numpy(_windows(len(batch), rng)), list(batch.shape), align_corners=False)
     moved = F.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
     colours = torch.from_numpy(_colours(len(batch), rng))
     shifts = torch.from_numpy(rng.uniform(-_SHIFT, _SHIFT, (len(batch), 1, 1, 1)).astype(np.float32))
     changed = torch.einsum("bij,bjhw->bihw", colours, moved) + shifts
-    return changed.clamp(-1, 1).contiguous(memory_format=torch.channels_last)
+    return changed.clamp(-1, 1).contiguous()
 
 
 def _recoded(picture: np.ndarray, rng: Rng) -> np.ndarray:

@@ -25,7 +25,7 @@ from starrynight.senses.training.strangers import stranger
 from starrynight.senses.training.truth import Truth, asked_of, hot, of_record
 
 BATCH, STRANGERS = 56, 12  # pictures of ours, and strangers beside them
-PAINTED = 12  # of ours, Firefly's paintings as far as there are any
+PAINTED = 16  # of ours, Firefly's paintings as far as there are any
 FORGOTTEN = 0.04  # the share of words that a text loses to UNKNOWN, so that it is read with unknown words too
 REFRESH = 60.0  # seconds between two looks for newly drawn pictures
 RARER = 0.5  # a picture is drawn by the frequency of its rarest thing to the power of minus this
@@ -166,4 +166,4 @@ def at_side(pictures: Tensor, side: int) -> Tensor:
     """Pictures [B, 3, S, S] at ``side`` pixels a side, by area."""
     if pictures.shape[-1] == side:
         return pictures
-    return F.interpolate(pictures, (side, side), mode="area").contiguous(memory_format=torch.channels_last)
+    return F.interpolate(pictures, (side, side), mode="area").contiguous()

@@ -41,7 +41,7 @@ def write(work: Path, out: Path) -> Perceiver:
         "names": {**CHOICES, "things": THINGS},
         "words": train.read_lexicon(work).words,
         "training": {name: facts[name] for name in ("step", "samples", "spent")} | {"licence": "Apache-2.0"},
-        "thresholds": asdict(Thresholds(0.0, {}, {}, {})),
+        "thresholds": asdict(Thresholds(0.0, {}, {}, {}, {}, {})),
     }
     perceiver = Perceiver({name: value.astype(np.float32) for name, value in tensors.items()}, header, "new")
     sets = (seen_of(perceiver, work / name) for name in ("calibration", "painted-calibration"))

@@ -4,7 +4,6 @@ its thresholds have seen.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,21 +15,17 @@ from starrynight.firefly.drawing.scene import STYLES
 from starrynight.firefly.training import captions, data
 from starrynight.firefly.training import evaluate as firefly
 from starrynight.metadata import read_pixels
-from starrynight.senses.asked import missing
+from starrynight.senses.asked import missing, wanted_of
 from starrynight.senses.describe import Facts, claims, described
 from starrynight.senses.facts import CHOICES, THINGS
 from starrynight.senses.perceiver import Perceiver, Sight, load
-from starrynight.senses.training.truth import NOT_KNOWN, asked_of, facts_of, hot, of_record
+from starrynight.senses.training.truth import NOT_KNOWN, asked_of, facts_of, hot, judged, of_record
 
 # Of scikit-image's pictures: what is a picture and no disparity map or cascade.
 _PHOTOGRAPHS = (".png", ".jpg", ".tif", ".gif")
 _UNREAD = ("multipage_rgb.tif",)  # planes of RGB, which no reader here takes
 NOISE_SEEDS = range(40)
-
-
-# What was seen by eye in the set "painted", by the picture's place: things that are "there" and things that are "absent", of those
-# that were asked for or claimed.
-JUDGED = Path(__file__).with_name("judged.json")
+_KNOWN = "painted, prompt known"
 
 
 def report(work: Path, weights: Path, sheet: Path | None = None) -> dict[str, Any]:
@@ -52,12 +47,17 @@ def report(work: Path, weights: Path, sheet: Path | None = None) -> dict[str, An
             found[name] |= {"milliseconds_a_picture": round(spent, 1)} | retrieval(
                 perceiver, sights, some.records
             )
-            if name == "painted" and JUDGED.exists():
-                judged = json.loads(JUDGED.read_text("utf-8"))["pictures"]
-                found["judged by eye"] = of_judged(perceiver, sights, some.records, judged)
+            if name == "painted":
+                found[_KNOWN] = of_pictures(perceiver, sights, some.records, prompted=True)
+                found["judged by eye"] = of_judged(perceiver, sights, some.records)
+                found["judged by eye, prompt known"] = of_judged(
+                    perceiver, sights, some.records, prompted=True
+                )
     if sheet is not None:
         cells, records = sheet_cells(sheet)
-        found["sheet"] = of_pictures(perceiver, [perceiver.see(one) for one in cells], records)
+        sights = [perceiver.see(one) for one in cells]
+        found["sheet"] = of_pictures(perceiver, sights, records)
+        found["sheet, prompt known"] = of_pictures(perceiver, sights, records, prompted=True)
     found["not ours"] = {
         "photographs": cannot_tell(perceiver, photographs()), "noise": cannot_tell(perceiver, noise())
     }  # fmt: skip
@@ -65,12 +65,13 @@ def report(work: Path, weights: Path, sheet: Path | None = None) -> dict[str, An
 
 
 def of_pictures(
-    perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]]
+    perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]], prompted: bool = False
 ) -> dict[str, Any]:
     """Accuracy of the heads; recall of the things that are there ("asked" for, of painted pictures); alt texts that are empty; and,
     of drawings, the share of claims of things that are not in the scene, and of alt texts with one.
 
     Of a painting only what its prompt states is counted: Firefly adds things that nobody asked for, and may leave out others.
+    ``prompted``: what is said by one who knows the prompt.
     """
     found: dict[str, Any] = {"pictures": len(records)}
     truths = [of_record(record) for record in records]
@@ -79,8 +80,8 @@ def of_pictures(
             int(sight.choices[name].argmax()) == truth.choices[name]
             for sight, truth in zip(sights, truths, strict=True) if truth.choices[name] != NOT_KNOWN
         ])  # fmt: skip
-    facts = [claims(perceiver, sight) for sight in sights]
-    there = [{name for name, known in zip(THINGS, truth.things, strict=True) if known} for truth in truths]
+    facts = _claimed(perceiver, sights, records, prompted)
+    there = [set(record["shows"]["subjects"]) & set(record.get("asked", THINGS)) for record in records]
     found["things_named"] = share(
         [name in one.things for one, all_ in zip(facts, there, strict=True) for name in all_]
     )
@@ -96,11 +97,23 @@ def of_pictures(
     found["cannot_tell"] = share([not one for one in facts])
     texts = [described(one, "", 1.0).alt for one in facts if one]
     found["empty_texts"] = share([not (text.en and text.zh) for text in texts])
-    found["said_missing_and_there"] = share([
-        sight.things[THINGS.index(name)] < perceiver.thresholds.absent[name]
-        for sight, all_ in zip(sights, there, strict=True) for name in all_
-    ])  # fmt: skip
+    lacking = [
+        set(missing(record["captions"][0], perceiver, sight)) if "asked" in record
+        else {name for name in all_ if sight.things[THINGS.index(name)] < perceiver.thresholds.absent[name]}
+        for sight, record, all_ in zip(sights, records, there, strict=True)
+    ]  # fmt: skip
+    found["said_missing_and_there"] = share(
+        [name in gone for gone, all_ in zip(lacking, there, strict=True) for name in all_]
+    )
     return found
+
+
+def _claimed(
+    perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]], prompted: bool
+) -> list[Facts]:
+    """What is said of pictures, by one who knows their prompts or does not."""
+    wanted = [wanted_of(record["captions"][0]) if prompted else frozenset[str]() for record in records]
+    return [claims(perceiver, sight, some) for sight, some in zip(sights, wanted, strict=True)]
 
 
 def _false_claims(facts: Sequence[Facts], there: Sequence[set[str]]) -> dict[str, float]:
@@ -118,31 +131,42 @@ def of_judged(
     perceiver: Perceiver,
     sights: Sequence[Sight],
     records: Sequence[dict[str, Any]],
-    judged: dict[str, dict[str, list[str]]],
+    prompted: bool = False,
 ) -> dict[str, Any]:
     """Of Firefly's paintings that a person looked at: how much of what was asked for and is visibly there is named and how much is
-    said to be missing; alt texts that claim what cannot be seen; of what is said to be missing, how much can be seen.
+    said to be missing; alt texts that claim what cannot be seen; of what is said to be missing, how much can be seen; and how many claims
+    could not be decided.
     """
-    rows = [int(place) for place in judged if int(place) < len(sights)]
-    seen = [set(judged[str(row)]["there"]) for row in rows]
-    gone = [set(judged[str(row)]["absent"]) for row in rows]
-    facts = [claims(perceiver, sights[row]) for row in rows]
-    wanted = [one & set(records[row]["asked"]) for one, row in zip(seen, rows, strict=True)]
-    lacking = [set(missing(records[row]["captions"][0], perceiver, sights[row])) for row in rows]
+    looked = [
+        (one, record) for one, record in zip(sights, records, strict=True) if record["seed"] in judged()
+    ]
+    if not looked:
+        return {"pictures": 0}
+    sights, records = zip(*looked, strict=True)
+    seen = [set(judged()[record["seed"]]["there"]) for record in records]
+    unsure = [set(judged()[record["seed"]]["unsure"]) for record in records]
+    facts = _claimed(perceiver, sights, records, prompted)
+    wanted = [one & set(record["asked"]) for one, record in zip(seen, records, strict=True)]
+    lacking = [
+        set(missing(record["captions"][0], perceiver, sight))
+        for sight, record in zip(sights, records, strict=True)
+    ]
     named = [set(one.things) for one in facts]
     return {
-        "pictures": len(rows),
+        "pictures": len(records),
         "things_named": share(
             [name in one for one, all_ in zip(named, wanted, strict=True) for name in all_]
         ),
-        "texts_with_an_absent_claim": share([bool(a & b) for a, b in zip(named, gone, strict=True)]),
-        "claims_absent": share([name in b for a, b in zip(named, gone, strict=True) for name in a]),
-        "claims_not_judged": sum(len(a - b - c) for a, b, c in zip(named, seen, gone, strict=True)),
+        "texts_with_an_absent_claim": share(
+            [bool(a - b - c) for a, b, c in zip(named, seen, unsure, strict=True)]
+        ),
+        "claims_absent": share(
+            [name not in b | c for a, b, c in zip(named, seen, unsure, strict=True) for name in a]
+        ),
+        "claims_not_judged": sum(len(a & c) for a, c in zip(named, unsure, strict=True)),
         "said_missing": sum(map(len, lacking)),
         "said_missing_and_there": sum(len(a & b) for a, b in zip(lacking, seen, strict=True)),
-        "texts_empty": share(
-            [not (facts[k] and described(facts[k], "", 1.0).alt.zh) for k in range(len(rows))]
-        ),
+        "texts_empty": share([not (one and described(one, "", 1.0).alt.zh) for one in facts]),
     }
 
 
@@ -273,7 +297,7 @@ def share(some: Sequence[Any]) -> float:
 
 def table(report: dict[str, Any]) -> str:
     """The report as a Markdown table."""
-    columns = [name for name in ("held-out", "painted", "sheet") if name in report]
+    columns = [name for name in ("held-out", "painted", _KNOWN, "sheet") if name in report]
     lines = [f"| {report['weights']} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for key, value in report[columns[0]].items():
         if isinstance(value, dict):

@@ -1,7 +1,10 @@
 """The perceiver's network in torch, for training. ``senses.perceiver`` runs its saved weights with numpy alone.
 
-The picture side is the evaluation's classifier with two more heads, one that tells paintings of ours from anything else,
-and a projection into the space that texts and pictures share. The text side is two convolutions over word embeddings.
+The picture side is the evaluation's classifier, deepened by residual blocks at strides 8 and 16, with further heads: weather, kind,
+one that tells paintings of ours from anything else, a projection into the space that texts and pictures share, and two
+branches for what is small. The text side is two convolutions over word embeddings.
+
+Kernels are contiguous, not channels last: the backward pass of torch's GroupNorm is several times slower there on a CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from starrynight.senses.facts import CHOICES, FACTS, PADDING, THINGS
 SIDE = 128  # pixels along a side of the largest training pictures
 SHARED = 96  # dimensions of the space of texts and pictures
 WORD, TEXT = 128, 192  # widths of the word embedding and of the convolutions over it
-FINE_AFTER = 4  # blocks of the picture side, of stride 2 each
+DETAIL_AFTER, FINE_AFTER = 3, 4  # blocks of the picture side, of stride 2 each
+DETAIL = 96  # channels of the map of stride 8
 
 
 class Seen(NamedTuple):
@@ -75,6 +79,45 @@ class Fine(nn.Module):
         return torch.cat([found.mean(-1), found.amax(-1)], 1)
 
 
+class Residual(nn.Module):
+    """Two convolutions added to a map, float [B, C, H, W] (He et al. 2016, arXiv:1512.03385). It adds nothing at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.GroupNorm(8, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return states + self.second(F.silu(self.norm(self.first(states))))
+
+
+class Detail(nn.Module):
+    """What is smaller still: every thing looks at the places of the map of stride 8 by its own weights, which sum to one over the
+    picture (attention pooling, Ilse et al. 2018, arXiv:1802.04712). The map of stride 16 tells each place its surroundings
+    (Lin et al. 2017, arXiv:1612.03144). It adds nothing at first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.around = nn.Conv2d(FEATURES, DETAIL, 1)
+        self.conv = nn.Conv2d(DETAIL, DETAIL, 3, padding=1)
+        self.norm = nn.GroupNorm(8, DETAIL)
+        self.look = nn.Conv2d(DETAIL, len(THINGS), 1)
+        self.things = nn.Conv2d(DETAIL, len(THINGS), 1)
+        for parameter in self.things.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, states: Tensor, large: Tensor) -> Tensor:
+        """``states`` [B, DETAIL, 2 H, 2 W] and ``large`` [B, FEATURES, H, W] to logits of things [B, T]."""
+        around = F.interpolate(self.around(large), scale_factor=2.0, mode="nearest")
+        found = F.silu(self.norm(self.conv(states + around)))
+        weights = self.look(found).flatten(2).softmax(-1)
+        return (weights * self.things(found).flatten(2)).sum(-1)
+
+
 class Network(nn.Module):
     """Both sides. ``scale`` and ``offset`` make the cosine of a text and a picture the logit of how much the picture shows
     of what the text states.
@@ -91,10 +134,13 @@ class Network(nn.Module):
         self.scale = nn.Parameter(torch.tensor(8.0))
         self.offset = nn.Parameter(torch.tensor(-4.0))
         self.fine = Fine()
+        self.middle, self.deeper = Residual(DETAIL), Residual(FEATURES)
+        self.detail = Detail()
 
     def see(self, pictures: Tensor) -> Seen:
         """``pictures`` [B, 3, H, W] in -1..1."""
-        large = self.sight.body[:FINE_AFTER](pictures)
+        middle = self.middle(self.sight.body[:DETAIL_AFTER](pictures))
+        large = self.deeper(self.sight.body[DETAIL_AFTER:FINE_AFTER](middle))
         small = self.fine.features(large)
         found = self.sight.body[FINE_AFTER:](large).flatten(2)
         features = torch.cat([found.mean(-1), found.amax(-1)], 1)
@@ -103,5 +149,5 @@ class Network(nn.Module):
             "weather": self.weather(features) + self.fine.weather(small), "kind": self.kind(features),
         }  # fmt: skip
         vectors = F.normalize(self.projection(features) + self.fine.projection(small), dim=-1)
-        things = self.sight.subjects(features) + self.fine.things(small)
+        things = self.sight.subjects(features) + self.fine.things(small) + self.detail(middle, large)
         return Seen(choices, things, self.ours(features)[:, 0], vectors)

@@ -1,10 +1,11 @@
 """The thresholds that make the perceiver say only what it knows.
 
 All are found on pictures that it was not trained on and that its evaluation does not use: drawings, of which everything is
-known, and Firefly's paintings, of which only the prompt is (see ``truth``).
+known, and Firefly's paintings, of which a person wrote down what can be seen, or else only the prompt is known (see ``truth``).
 
-Things: the logit of each thing is first brought to a probability (Platt 1999), a rare thing's near that of all things; then one
-probability is the limit of them all, the lowest at which few enough texts claim something that is not there.
+Things: the logit of each thing is first brought to a probability on drawings (Platt 1999), a rare thing's near that of all things.
+Paintings shift it: all things together, each a little, and those that the prompt asks for. Then one probability is the limit of
+all things, the lowest at which few enough texts claim something that is not there.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from starrynight.senses.training.truth import NOT_KNOWN, Truth
 
 NEVER = 2.0  # a threshold that no probability reaches
 PRECISION = 0.96  # of what is said of style, hour, weather and kind, at least
-FALSE_TEXTS = 0.0175  # of texts about drawings, at most this share claims a thing that is not there
+FALSE_TEXTS = 0.05  # at most this share of texts claims a thing that is not there
 LIMITS = np.arange(0.5, 0.999, 0.002)  # of the probability of a thing, from which the limit is chosen
-MISSED = 0.005  # of what is there, or was asked of Firefly, at most this share is said to be missing
+MISSED = 0.005  # of drawn things, at most this share is said to be missing; of a painting, nothing that is likelier than this
 SURELY = 0.5  # of that threshold is the one in use: to say falsely that something is missing is worse than to say nothing
 FEWEST = 16  # pictures that show a thing before it gets a threshold of its own
-KNOWN_KEPT = 0.93  # the share of our pictures of which the perceiver says something
+KNOWN_KEPT = 0.97  # the share of our pictures of which the perceiver says something
+FOLDS = 6  # of the paintings, for the limit
 _RIDGE = 3.0  # how strongly a thing's map from logit to probability stays at that of all things, in pictures
+_CLOSE = 1e-4  # a step of Newton's method below which it is done
+_SHIFT_RIDGE = 1.5  # how strongly a thing's shift in paintings stays at that of all things
 
 Seen = tuple[Sequence[Sight], Sequence[Truth]]
 
@@ -36,7 +40,7 @@ def thresholds(drawn: Seen, painted: Seen) -> Thresholds:
     confidence = min(
         float(np.quantile([sight.confidence for sight in sights], 1 - KNOWN_KEPT)) for sights, _ in sets
     )
-    return Thresholds(confidence, _of_choices(sets), _of_claims(sets, confidence), _of_absent(sets))
+    return Thresholds(confidence, _of_choices(sets), **_of_things(drawn, painted, confidence))
 
 
 def _of_choices(sets: Sequence[Seen]) -> dict[str, float]:
@@ -66,40 +70,92 @@ def claim(probabilities: np.ndarray, right: np.ndarray, lowest: float) -> float:
     return float(probabilities[order][good[-1]])
 
 
-def _of_claims(sets: Sequence[Seen], confidence: float) -> dict[str, float]:
-    """From which probability on each thing is said to be there: maps and limit from the drawings, the first of the sets; the limit
-    holds for the paintings too, as far as it is known what they do not show.
+def _of_things(drawn: Seen, painted: Seen, confidence: float) -> dict[str, dict[str, float]]:
+    """From which probability on each thing is said to be there: "claims" without a prompt; with one, "asked" for things that it
+    asks for and "unasked" for all others. Below which one a thing that was asked for is said to be missing: "absent".
     """
-    sights, truths = sets[0]
+    sights, truths = drawn
     logits = _logit(np.stack([sight.things for sight in sights]))
     there = np.stack([truth.things for truth in truths]) > 0
     pooled = platt(logits.ravel(), there.ravel(), (1.0, 0.0))
     maps = np.array([platt(logits[:, k], there[:, k], pooled) for k in range(len(THINGS))])
     usable = (maps[:, 0] > 0) & (there.sum(0) >= FEWEST)
-    limit = max(common_limit(*_told(some, confidence, maps, usable)) for some in sets)
-    found = {}
-    for k, (slope, offset) in enumerate(maps):
-        least = float(_sigmoid((_logit(np.array(limit)) - offset) / slope)) if usable[k] else NEVER
-        for other_sights, other_truths in sets[1:]:
-            seen = np.array([sight.things[k] for sight in other_sights])
-            known = np.array([truth.known[k] > 0 for truth in other_truths])
-            right = np.array([truth.things[k] > 0 for truth in other_truths])
-            least = above_false(seen[known], right[known], least)
-        ever = there[:, k] & (_sigmoid(slope * logits[:, k] + offset) >= limit)
-        found[THINGS[k]] = least if ever.any() else NEVER
+    nothing = np.zeros_like(logits)
+    alone, prompted = (_shift(painted, maps, prompt) for prompt in (False, True))
+    on_drawings = _chances(logits, nothing, maps, alone) * usable
+    limit = with_prompt = _limit(drawn, confidence, on_drawings)
+    if painted[0]:
+        limit = max(limit, _limit(painted, confidence, _crossed(painted, maps, False) * usable))
+        with_prompt = _limit(painted, confidence, _crossed(painted, maps, True) * usable)
+    kept = usable & ((on_drawings >= limit) & there).any(0)
+    tables = {
+        "claims": (limit, alone, 0.0), "asked": (with_prompt, prompted, 1.0), "unasked": (with_prompt, prompted, 0.0)
+    }  # fmt: skip
+    found = {name: np.where(kept, _least(*some, maps), NEVER) for name, some in tables.items()}
+    found["absent"] = np.minimum(
+        _quantiles(drawn), np.where(usable, _least(MISSED, prompted, 1.0, maps), 0.0)
+    )
+    return {name: dict(zip(THINGS, some.tolist(), strict=True)) for name, some in found.items()}
+
+
+def _shift(painted: Seen, maps: np.ndarray, prompt: bool) -> np.ndarray:
+    """How paintings differ from drawings: what a thing's logit on drawings is multiplied by, what is added to all, what is added to
+    things that are asked for (0 unless ``prompt``), and what is added to each thing, [3 + T]; by logistic regression.
+    """
+    count = len(THINGS)
+    found = start = np.array([1.0, *[0.0] * (2 + count)])
+    if not painted[0]:
+        return found
+    sights, truths = painted
+    logits = maps[:, 0] * _logit(np.stack([sight.things for sight in sights])) + maps[:, 1]
+    sure = np.stack([(truth.known > 0) & (truth.doubted == 0) for truth in truths])
+    asked = np.stack([truth.asked for truth in truths]) * prompt
+    _, thing = np.nonzero(sure)
+    columns = np.column_stack([logits[sure], np.ones(len(thing)), asked[sure], np.eye(count)[thing]])
+    right = np.stack([truth.things for truth in truths])[sure] > 0
+    ridge = np.diag([_RIDGE, 0.1, 0.1, *[_SHIFT_RIDGE] * count])
+    for _ in range(25):
+        chance = _sigmoid(columns @ found)
+        gradient = columns.T @ (chance - right) + ridge @ (found - start)
+        curvature = (columns * (chance * (1 - chance))[:, None]).T @ columns + ridge
+        step = np.clip(np.linalg.solve(curvature, gradient), -0.5, 0.5)
+        found = found - step
+        if np.abs(step).max() < _CLOSE:
+            break
     return found
 
 
-def _told(
-    some: Seen, confidence: float, maps: np.ndarray, usable: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of the pictures of which anything is said, the probability of each thing, 0 if it is not usable, and whether it is known to
-    be absent, both [N, T].
+def _chances(logits: np.ndarray, asked: np.ndarray, maps: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """The probability of each thing in a painting, [N, T], from its logit, and from whether it was asked for."""
+    return _sigmoid(shift[0] * (maps[:, 0] * logits + maps[:, 1]) + shift[1] + shift[2] * asked + shift[3:])
+
+
+def _least(limit: float, shift: np.ndarray, asked: float, maps: np.ndarray) -> np.ndarray:
+    """The perceiver's own probability of each thing at which ``_chances`` is ``limit``, [T]."""
+    logit = (_logit(np.array(limit)) - shift[1] - shift[2] * asked - shift[3:]) / shift[0]
+    return _sigmoid((logit - maps[:, 1]) / np.where(maps[:, 0] > 0, maps[:, 0], 1.0))
+
+
+def _crossed(painted: Seen, maps: np.ndarray, prompt: bool) -> np.ndarray:
+    """The probability of each thing in each painting, [N, T], by the shift of the other paintings: by its own a painting would look
+    surer than a new one.
     """
-    told = [pair for pair in zip(*some, strict=True) if pair[0].confidence >= confidence]
-    logits = _logit(np.stack([sight.things for sight, _ in told]))
-    sure = _sigmoid(maps[:, 0] * logits + maps[:, 1]) * usable
-    return sure, np.stack([(truth.known > 0) & (truth.things == 0) for _, truth in told])
+    sights, truths = painted
+    found = np.zeros((len(sights), len(THINGS)))
+    for fold in range(FOLDS):
+        rest = [row for row in range(len(sights)) if row % FOLDS != fold]
+        shift = _shift(([sights[row] for row in rest], [truths[row] for row in rest]), maps, prompt)
+        logits = _logit(np.stack([sight.things for sight in sights[fold::FOLDS]]))
+        asked = np.stack([truth.asked for truth in truths[fold::FOLDS]])
+        found[fold::FOLDS] = _chances(logits, asked, maps, shift)
+    return found
+
+
+def _limit(some: Seen, confidence: float, chances: np.ndarray) -> float:
+    """The lowest of LIMITS for the pictures of which anything is said."""
+    told = np.array([sight.confidence >= confidence for sight in some[0]])
+    absent = np.stack([(truth.known > 0) & (truth.things == 0) for truth in some[1]])
+    return common_limit(chances[told], absent[told])
 
 
 def common_limit(sure: np.ndarray, absent: np.ndarray) -> float:
@@ -108,15 +164,6 @@ def common_limit(sure: np.ndarray, absent: np.ndarray) -> float:
     return float(
         next((limit for limit, share in zip(LIMITS, false, strict=True) if share <= FALSE_TEXTS), 1.0)
     )
-
-
-def above_false(probabilities: np.ndarray, right: np.ndarray, lowest: float) -> float:
-    """The lowest threshold, at least ``lowest``, at which PRECISION of the claims are right, or none is made."""
-    for limit in [lowest, *sorted(probabilities[probabilities >= lowest] + 1e-6)]:
-        claimed = probabilities >= limit
-        if not claimed.any() or right[claimed].mean() >= PRECISION:
-            return float(limit)
-    return lowest
 
 
 def platt(logits: np.ndarray, right: np.ndarray, prior: tuple[float, float]) -> tuple[float, float]:
@@ -131,19 +178,15 @@ def platt(logits: np.ndarray, right: np.ndarray, prior: tuple[float, float]) -> 
     return float(found[0]), float(found[1])
 
 
-def _of_absent(sets: Sequence[Seen]) -> dict[str, float]:
-    """Below which probability each thing is said to be missing: the lowest of the sets'; 0 where too few pictures show it."""
-    found = {}
-    for k, name in enumerate(THINGS):
-        limits = []
-        for sights, truths in sets:
-            positive = [
-                sight.things[k] for sight, truth in zip(sights, truths, strict=True) if truth.things[k] > 0
-            ]
-            if len(positive) >= FEWEST:
-                limits.append(float(np.quantile(positive, MISSED)))
-        found[name] = SURELY * min(limits, default=0.0)
-    return found
+def _quantiles(drawn: Seen) -> np.ndarray:
+    """Below which probability few drawings that show a thing are, halved, [T]; 0 where too few pictures show it."""
+    sights, truths = drawn
+    things = np.stack([sight.things for sight in sights])
+    there = np.stack([truth.things for truth in truths]) > 0
+    return np.array([
+        SURELY * np.quantile(things[there[:, k], k], MISSED) if there[:, k].sum() >= FEWEST else 0.0
+        for k in range(len(THINGS))
+    ])  # fmt: skip
 
 
 def _logit(probabilities: np.ndarray) -> np.ndarray:

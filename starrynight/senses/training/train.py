@@ -25,7 +25,7 @@ from starrynight.firefly.training import captions, data
 from starrynight.firefly.training.optimise import Optimiser, TrainingLoop, read_checkpoint
 from starrynight.senses.facts import Lexicon, words
 from starrynight.senses.training.batches import Batch, Gallery, Sampler
-from starrynight.senses.training.network import SIDE, Network
+from starrynight.senses.training.network import SIDE, Network, Seen
 from starrynight.senses.training.truth import NOT_KNOWN
 from starrynight.storage import write_atomic
 
@@ -36,7 +36,7 @@ SIDES = ((0.3, 64), (0.65, 96), (1.0, SIDE))
 RATE, HIDDEN_RATE, DECAY = 2e-3, 4e-3, 0.99
 ASKED, DISBELIEVED = (
     0.9,
-    0.03,
+    0.1,
 )  # the label of what a painting was asked for, and from where on it is not believed
 _WEIGHTS = {
     "style": 1.0,
@@ -67,7 +67,7 @@ def _phrases(table: Any) -> Iterator[str]:
 
 def losses(network: Network, batch: Batch) -> dict[str, Tensor]:
     """The parts of the loss by name, unweighted."""
-    seen = network.see(batch.pictures)
+    seen = as_float(network, batch.pictures)
     vectors, stated = network.texts(batch.rows)
     ours = len(batch.rows)
     found = {
@@ -83,6 +83,14 @@ def losses(network: Network, batch: Batch) -> dict[str, Tensor]:
     cosines = vectors @ seen.vectors.T
     found["match"] = F.binary_cross_entropy_with_logits(network.scale * cosines + network.offset, wanted)
     return found
+
+
+def as_float(network: Network, pictures: Tensor) -> Seen:
+    """What the network sees, its convolutions in bfloat16 (nearly twice as fast on processors that have it), its logits as float32."""
+    with torch.autocast(pictures.device.type, torch.bfloat16):
+        seen = network.see(pictures)
+    choices = {name: one.float() for name, one in seen.choices.items()}
+    return Seen(choices, seen.things.float(), seen.ours.float(), seen.vectors.float())
 
 
 def _of_things(logits: Tensor, batch: Batch) -> Tensor:
@@ -120,8 +128,6 @@ def train(work: Path, seconds: float, begin: Path | None = None, seed: int = 0) 
     network: Any = Network(len(lexicon.words))  # torch's stubs lack ``memory_format``
     if begin is not None:
         network.load_state_dict(read_checkpoint(begin)[0]["average"], strict=False)
-    for part in (network.sight, network.fine):
-        part.to(memory_format=torch.channels_last)
     loop = TrainingLoop(network, Optimiser(network.named_parameters(), _is_hidden, RATE, HIDDEN_RATE), DECAY)
     if checkpoint.exists():
         loop.restore(checkpoint)

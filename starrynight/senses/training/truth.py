@@ -2,30 +2,37 @@
 
 Of a drawing everything is known. Of a painting of Firefly's only the prompt is: what it names is taken as there, a little
 doubted; what no scene of that kind at that hour shows, and what never stands beside what was asked, is taken as absent; of all else nothing is known, and it counts in
-no loss. As facts for the comparison with texts it counts with its frequency in such scenes.
+no loss. As facts for the comparison with texts it counts with its frequency in such scenes. Of some paintings a person wrote down what can be
+seen (judged.json).
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from starrynight.firefly.drawing.scene import GROUPS, Scene, compose
 from starrynight.firefly.training import captions
+from starrynight.senses.asked import wanted_of
 from starrynight.senses.facts import CHOICES, FACTS, THINGS
 
 SCENES = range(21_000_000, 21_004_000)  # scenes of no set, whose facts are counted
 IMPOSSIBLE = 0.004  # below this frequency a thing is taken as absent from a kind of scene at an hour
 NOT_KNOWN = -100  # the class that torch's cross-entropy passes over
+# What was seen by eye in Firefly's paintings, by the seed of the scene: the things that are "there", and those of which that could not be
+# decided ("unsure").
+JUDGED = Path(__file__).with_name("judged.json")
 
 
 class Truth(NamedTuple):
     """``choices``: the class of each of facts.CHOICES, or NOT_KNOWN. ``things`` 0/1 [T] where ``known`` [T]; ``doubted`` [T]: asked
-    of a painter, who may have left it out. ``facts`` [F]: the probability of every fact.
+    of a painter, who may have left it out. ``facts`` [F]: the probability of every fact. ``asked`` [T]: what its prompt asks for.
     """
 
     choices: dict[str, int]
@@ -33,6 +40,7 @@ class Truth(NamedTuple):
     known: np.ndarray
     doubted: np.ndarray
     facts: np.ndarray
+    asked: np.ndarray
 
 
 def facts_of(shows: Mapping[str, Any]) -> frozenset[str]:
@@ -59,14 +67,24 @@ def hot(facts: frozenset[str]) -> np.ndarray:
     return np.array([name in facts for name in FACTS], np.float32)
 
 
+@cache
+def judged() -> dict[int, dict[str, list[str]]]:
+    """What was seen by eye in paintings, by the seed of the scene: "there" and "unsure"."""
+    pictures: dict[str, dict[str, list[str]]] = json.loads(JUDGED.read_text("utf-8"))["pictures"]
+    return {int(seed): one for seed, one in pictures.items()}
+
+
 def of_record(record: Mapping[str, Any]) -> Truth:
     """The truth about the picture of a record: a painting where it has "asked", else a drawing."""
     shows = record["shows"]
     if "asked" in record:
-        return _of_painting(shows, frozenset(record["asked"]), record["captions"][0])
+        seen = judged().get(record.get("seed", -1))
+        found = _of_painting(shows, frozenset(record["asked"]), record["captions"][0])
+        return found if seen is None else _looked_at(found, seen)
     choices = {name: some.index(shows[name]) for name, some in CHOICES.items()}
     things = np.array([name in shows["subjects"] for name in THINGS], np.float32)
-    return Truth(choices, things, np.ones_like(things), np.zeros_like(things), hot(facts_of(shows)))
+    nothing = np.zeros_like(things)
+    return Truth(choices, things, np.ones_like(things), nothing, hot(facts_of(shows)), nothing)
 
 
 def _of_painting(shows: Mapping[str, Any], asked: frozenset[str], text: str) -> Truth:
@@ -83,7 +101,23 @@ def _of_painting(shows: Mapping[str, Any], asked: frozenset[str], text: str) -> 
     possible = np.array([
         name in asked or (usual[FACTS.index(name)] >= IMPOSSIBLE and name not in others) for name in THINGS
     ])  # fmt: skip
-    return Truth(choices, things, np.where(possible, things, 1.0).astype(np.float32), things, facts)
+    known = np.where(possible, things, 1.0).astype(np.float32)
+    wanted = wanted_of(text)
+    return Truth(
+        choices, things, known, things, facts, np.array([one in wanted for one in THINGS], np.float32)
+    )
+
+
+def _looked_at(asked: Truth, seen: Mapping[str, Sequence[str]]) -> Truth:
+    """The truth about a painting that a person looked at, from what its prompt says."""
+    things, unsure = (
+        np.array([name in seen[key] for name in THINGS], np.float32) for key in ("there", "unsure")
+    )
+    facts = asked.facts.copy()
+    for k, name in enumerate(THINGS):
+        if not unsure[k]:
+            facts[FACTS.index(name)] = things[k]
+    return Truth(asked.choices, things, 1 - unsure, np.zeros_like(things), facts, asked.asked)
 
 
 @cache
