@@ -89,6 +89,15 @@ def test_a_poster_has_the_picture_its_title_and_a_code_that_paints_it_again(
     assert prints.poster(prints.shown(gallery, row), paper, 1, "zh").data == made.data
 
 
+def test_the_code_of_a_long_prompt_grows_and_is_still_read(gallery: Gallery) -> None:
+    prompt = "在一个星光如水的夜里，" * 10
+    shown = prints.shown(gallery, hang(gallery, prompt=prompt, seed=12))
+    for data, page_of in ((prints.catalogue([shown]), 1), (prints.poster(shown, "a4", 1).data, 0)):
+        assert json.loads(decoded(data, page_of))["prompt"] == prompt
+    code = prints._code(texts.recipe_of(shown.row, shown.recipe), shown.row)
+    assert prints._side(code, 21, 28) >= prints.QR_MODULE * len(code.matrix) > 21
+
+
 def test_a_poster_enlarges_as_print_asks(gallery: Gallery, row: Row) -> None:
     made = prints.poster(prints.shown(gallery, row), "a5")
     assert made.factor == 4

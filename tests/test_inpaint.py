@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from starrynight import studio
+from starrynight.cli import run
 from starrynight.errors import BadFile, BadRequest, MissingFile, WrongSize
 from starrynight.metadata.recipe import Recipe
 from starrynight.painting import schedulers
@@ -177,6 +178,15 @@ def test_the_size_is_that_of_the_picture_with_what_is_added(large):
 def test_what_means_nothing_is_refused(fields, error, word):
     with pytest.raises(error, match=word):
         asked("firefly", **fields)
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "word"),
+    [("right=9000", WrongSize, "extend right .* 9000"), ("left=8", BadRequest, "left=64,left=8")],
+)
+def test_every_extend_of_a_command_line_counts_and_no_side_twice(first, last, error, word):
+    with pytest.raises(error, match=word):
+        run(["paint", "stars", "--init-image", first, "--extend", "left=64", "--extend", last])
 
 
 @pytest.mark.parametrize(

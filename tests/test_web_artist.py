@@ -5,6 +5,7 @@ phone, against a real server that paints with Firefly.
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from browser import PHONE, Visitor, served
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from served import ask
 
 from starrynight.gallery.store import Gallery
 from starrynight.metadata.pixels import read_pixels
@@ -106,9 +108,11 @@ def test_a_mask_is_painted_over_a_picture_and_only_its_inside_is_painted_anew(
     done.click()
     page.wait_for_url(re.compile("start="))
     expect(page.get_by_label("What to paint")).to_have_value(PROMPT)
-    expect(page.locator(".origin .kept")).to_have_text(
-        "Only what is gold is painted; the rest stays to the bit."
-    )
+    for place in (".origin .kept", ".easel figcaption"):
+        expect(page.locator(place)).to_have_text("Only what is gold is painted; the rest stays to the bit.")
+    expect(
+        page.locator(".easel .mask")
+    ).to_be_visible()  # where the picture will appear stands what it begins from
     expect(page.get_by_role("slider", name="Strength")).to_have_attribute("aria-valuetext", "1.00")
     page.reload()  # the mask stands in the address
     expect(page.locator(".origin .mask")).to_be_visible()
@@ -125,6 +129,35 @@ def test_a_mask_is_painted_over_a_picture_and_only_its_inside_is_painted_anew(
     visitor.leave()
 
 
+def finger(
+    page: Page,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    second: tuple[float, float] | None = None,
+) -> None:
+    """Draw over the picture with a finger, and rest a ``second`` one on it; positions as shares of its sides."""
+    box = page.locator(".brush .sheet").bounding_box()
+    assert box
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": at}
+            for at, (x, y) in enumerate(places)
+        ]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    others = [second] if second else []
+    touch("touchStart", start)
+    if second:
+        touch("touchStart", start, second)
+    for share in (0.25, 0.5, 0.75, 1.0):
+        at = tuple(a + (b - a) * share for a, b in zip(start, end, strict=True))
+        touch("touchMove", at, *others)  # type: ignore[arg-type]
+    touch("touchEnd")
+    session.detach()
+
+
 def test_a_finger_paints_a_mask_on_a_phone_and_a_side_is_extended(
     browser: Browser, address: str, picture: str
 ) -> None:
@@ -134,11 +167,21 @@ def test_a_finger_paints_a_mask_on_a_phone_and_a_side_is_extended(
     expect(page.locator(".origin .size")).to_have_text("128 × 128 像素")
     page.locator("[data-origin=mask]").tap()
     page.locator(".brush canvas[data-ready]").wait_for()
-    box = page.locator(".brush .sheet").bounding_box()
-    assert box
-    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    finger(page, (0.2, 0.3), (0.8, 0.3), second=(0.5, 0.9))
+    page.set_viewport_size({"width": 844, "height": 390})  # the phone is turned, and what was painted stays
+    sheet, tools = (page.locator(f".brush {name}").bounding_box() for name in (".sheet", ".tools"))
+    assert sheet
+    assert tools
+    assert sheet["height"] > 0.6 * 390
+    assert tools["x"] >= sheet["x"] + sheet["width"]
+    finger(page, (0.5, 0.6), (0.5, 0.8))
+    page.set_viewport_size({"width": 390, "height": 844})
     page.locator("[data-brush=done]").tap()
     expect(page.locator(".origin .kept")).to_have_text("只重画金色部分，其余逐位不变。")
+    address_of_mask = page.locator(".easel .mask").evaluate("one => one.style.getPropertyValue('--mask')")
+    mask = np.asarray(Image.open(io.BytesIO(ask(address, address_of_mask.split('"')[1]).body)).convert("L"))
+    assert {mask[38, 30], mask[38, 95], mask[90, 64]} == {255}  # both strokes, from end to end
+    assert {mask[64, 20], mask[115, 64], mask[10, 64]} == {0}  # nothing of the second finger, nor elsewhere
     page.locator("[data-origin=unmask]").tap()
     expect(page.locator(".origin .mask")).to_be_hidden()
     page.get_by_role("slider", name="画幅").wait_for()

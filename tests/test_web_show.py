@@ -135,6 +135,39 @@ def test_a_phone_exhibits_a_selection_without_motion_and_shares_a_picture(
     visitor.leave()
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["upright", "sideways"])
+def test_on_a_phone_with_a_notch_nothing_stands_over_the_picture(
+    browser: Browser, address: str, turned: bool
+) -> None:
+    """Boxes of the picture, its caption and the controls, beside a notch of 47 pixels and above a bar of 21."""
+    screen = PHONE | ({"width": 844, "height": 390} if turned else {})
+    notch = {"left": 47, "right": 47, "bottom": 21} if turned else {"top": 47, "bottom": 34}
+    visitor = Visitor(browser, address, locale="en-GB", reduced_motion="reduce", **screen)
+    page = visitor.page
+    insets = {"insets": {**notch, **{f"{side}Max": size for side, size in notch.items()}}}
+    page.context.new_cdp_session(page).send("Emulation.setSafeAreaInsetsOverride", insets)
+    visitor.go("?room=gallery")
+    page.locator(".count [data-act=exhibit]").tap()
+    page.locator(".slide.on img").wait_for()
+    picture, caption, controls = (
+        page.locator(name).bounding_box() for name in (".slide.on img", ".show .caption b", ".show .controls")
+    )
+    assert picture
+    assert caption
+    assert controls
+    assert picture["y"] + picture["height"] <= caption["y"]
+    assert picture["height"] > 0.6 * screen["height"]
+    if turned:  # the controls stand in a column beside it
+        assert picture["x"] >= notch["left"]
+        assert picture["x"] + picture["width"] <= controls["x"]
+        assert controls["x"] + controls["width"] <= screen["width"] - notch["right"]
+    else:
+        assert picture["y"] >= controls["y"] + controls["height"]
+        assert controls["y"] >= notch["top"]
+    assert page.locator(".show .caption span").bounding_box()["y"] < screen["height"] - notch["bottom"]  # type: ignore[index]
+    visitor.leave()
+
+
 def test_a_page_a_poster_and_a_zip_are_saved(browser: Browser, address: str) -> None:
     visitor = Visitor(browser, address, locale="en-GB")
     page = visitor.go("?room=gallery")

@@ -136,7 +136,7 @@ def paint(
     init_image: Path | None = INIT_IMAGE,
     strength: float | None = STRENGTH,
     mask: Path | None = MASK,
-    extend: str | None = EXTEND,
+    extend: list[str] | None = EXTEND,
     variation: float | None = VARIATION,
     variation_seed: int | None = VARIATION_SEED,
     variety: float | None = VARIETY,
@@ -161,7 +161,7 @@ def paint(
         "count": count, "model": model, "precision": precision, "loras": tuple(map(parse_lora, lora)) or None,
         "lora_partial": lora_partial or None,
         "negative_prompt": negative, "sampler": sampler, "init_image": str(init_image) if init_image else None, "strength": strength,
-        "prediction": prediction, "mask": str(mask) if mask else None, "extend": parse_extend(extend), "variation": variation,
+        "prediction": prediction, "mask": str(mask) if mask else None, "extend": parse_extend(",".join(extend or []) or None), "variation": variation,
         "variation_seed": variation_seed, "verify": verify or None, "variety": variety, "keep_packed": keep_packed or None,
         "until_seen": until_seen,
     }  # fmt: skip

@@ -41,7 +41,7 @@ details {{ margin: 10px auto; max-width: 680px; font-size: 14px }}
 summary {{ cursor: pointer; color: #cba75c; letter-spacing: .08em; padding: 6px 0 }}
 code, pre {{ display: block; margin: 8px 0 0; padding: 12px 14px; background: #0d1330; border-radius: 5px; color: #cfc7b2;
   font: 12.5px/1.65 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere; user-select: all }}
-footer {{ margin-top: 52px; text-align: center; letter-spacing: .3em; font-size: 13px; color: #8f8a7c }}
+footer {{ margin-top: 52px; text-align: center; letter-spacing: .3em; font-size: 13px; color: #9d9785 }}
 </style></head><body><main><figure><img src="{source}" alt="{title}" width="{width}" height="{height}"></figure>
 <h1>{title}</h1><dl>{facts}</dl>{again}<details><summary>{recipe_label}</summary><pre>{recipe}</pre></details></main>
 <footer>璀璨星河 · Starry Night</footer></body></html>

@@ -23,6 +23,7 @@ from starrynight.gallery.schema import Row
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
 from starrynight.i18n import Text
+from starrynight.metadata import Recipe
 from starrynight.metadata.pixels import read_with_alpha
 from starrynight.painting import upscale
 from starrynight.text import excerpt
@@ -35,6 +36,7 @@ GOLD, INK, DIM = (158, 122, 48), (28, 26, 22), (110, 104, 92)
 JPEG_QUALITY = 95
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # no file of ours says when it was written
 QR_BYTES = 1200  # of a request; longer ones would give squares too small for a camera
+QR_MODULE = 0.33  # millimetres of a square that a phone reads from paper; a long request's code grows until there is no room
 KINDS = Text("paper", "纸张")
 
 
@@ -111,14 +113,16 @@ def poster(shown: Shown, paper: str = "a4", factor: int | None = None, lang: str
     pdf = _document(page)
     letters = fonts.use(pdf, [texts.title(row, lang), texts.line(row, lang)])
     pdf.add_page()
-    left, top, qr = (page[0] - width) / 2, margin + (room[1] - height) / 2, short * 0.1
+    left, top = (page[0] - width) / 2, margin + (room[1] - height) / 2
+    code = _code(texts.recipe_of(row, shown.recipe), row)
+    qr = _side(code, short * 0.1, foot * 0.8)
     _picture(pdf, pixels, left, top, width, height, short)
     below, beside = page[1] - foot, width - qr * 1.3
     _text(pdf, letters, texts.title(row, lang), left, below, beside, short * 0.085, INK, 2)
     _text(
         pdf, letters, texts.line(row, lang), left, pdf.get_y() + short * 0.008, beside, short * 0.043, DIM, 2
     )
-    _qr(pdf, texts.recipe_of(row, shown.recipe), row, left + width - qr, below, qr)
+    _qr(pdf, code, left + width - qr, below, qr)
     dpi = pixels.width / (width / 10 / CM_PER_INCH)
     return Poster(bytes(pdf.output()), width / 10, height / 10, dpi, factor)
 
@@ -158,7 +162,7 @@ def _catalogue_page(
     scale = min(room[0] / row.width, room[1] / row.height)
     width, height = row.width * scale, row.height * scale
     pixels = _flat(read_with_alpha(one.data))
-    _picture(pdf, pixels, (page[0] - width) / 2, margin, width, height, page[0])
+    _picture(pdf, pixels, (page[0] - width) / 2, margin + (room[1] - height) / 2, width, height, page[0])
     top = margin + room[1] + 12
     _text(pdf, letters, head, margin, top, page[0] - 2 * margin, 15, INK, 4)
     top = pdf.get_y() + 4
@@ -167,7 +171,9 @@ def _catalogue_page(
         y = top + (at // 2) * 5.4
         _text(pdf, letters, name, x, y, 24, 8.5, DIM, 1)
         _text(pdf, letters, value, x + 24, y, 40, 8.5, INK, 1)
-    _qr(pdf, texts.recipe_of(row, one.recipe), row, page[0] - margin - 28, top, 28)
+    code = _code(texts.recipe_of(row, one.recipe), row)
+    side = _side(code, 28, 38)
+    _qr(pdf, code, page[0] - margin - side, top, side)
     _text(pdf, letters, str(number), margin, page[1] - 16, page[0] - 2 * margin, 8.5, DIM, 1, "C")
 
 
@@ -223,14 +229,21 @@ def _lines(pdf: FPDF, text: str, width: float) -> list[str]:
     return found
 
 
-def _qr(pdf: FPDF, recipe: Any, row: Row, x: float, y: float, side: float) -> None:
-    """The QR code of the request that paints the picture again; of its id, where that would be too fine to be read."""
+def _code(recipe: Recipe, row: Row) -> segno.QRCode:
+    """The request that paints the picture again; its id, where that would be too fine to be read."""
     text = texts.request_text(recipe)
-    code = segno.make(text if len(text.encode()) <= QR_BYTES else f"starry:{row.id}", error="m", micro=False)
-    matrix = code.matrix
-    cell = side / len(matrix)
+    return segno.make_qr(text if len(text.encode()) <= QR_BYTES else f"starry:{row.id}", error="m")
+
+
+def _side(code: segno.QRCode, least: float, most: float) -> float:
+    """Millimetres of ``code`` on paper: ``QR_MODULE`` for each of its squares, between two limits."""
+    return min(max(len(code.matrix) * QR_MODULE, least), most)
+
+
+def _qr(pdf: FPDF, code: segno.QRCode, x: float, y: float, side: float) -> None:
+    cell = side / len(code.matrix)
     pdf.set_fill_color(*INK)
-    for down, line in enumerate(matrix):
+    for down, line in enumerate(code.matrix):
         for start, length in _runs(line):
             pdf.rect(x + start * cell, y + down * cell, length * cell, cell * 1.01, style="F")
 

@@ -1,7 +1,9 @@
 // A mask painted over a picture with pointer, pen or finger, at the picture's own size. The mask is kept as a list of what was
-// done, which is drawn again after an undo; its alpha channel is the mask, its colour only shows it.
+// done, which is drawn again after an undo; its alpha channel is the mask, its colours only show it: gold with dark lines, which is
+// seen on a picture of any colour, golden ones too.
 
-const MASK_COLOUR = "#f0cf7c", LEAST = 0.008, LARGEST = 0.35, USUAL = 0.09; // diameters, as shares of the shorter side
+const GOLD = "#f6b81f", DARK = "#4a2c00", LINES = 64; // lines of the hatching along the picture's shorter side
+const LEAST = 0.008, LARGEST = 0.35, USUAL = 0.09; // diameters, as shares of the shorter side
 
 class Brush {
   // words, lang: of the page. done(blob): gets the mask as a PNG, white where it is painted; it may raise, which is told.
@@ -21,10 +23,11 @@ class Brush {
     this.steps = [];
     this.build();
     this.dialog.showModal();
-    await this.image.decode();
+    try { await this.image.decode(); } catch { return void (this.failed.textContent = t(this.words, "brush.gone")); }
     [this.canvas.width, this.canvas.height] = [this.image.naturalWidth, this.image.naturalHeight];
     this.dialog.style.setProperty("--ratio", this.image.naturalWidth / this.image.naturalHeight);
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+    this.paint = this.hatching();
     if (mask) this.steps.push({ kind: "mask", alpha: await this.read(mask) });
     this.redraw();
     this.canvas.dataset.ready = true;
@@ -124,10 +127,21 @@ class Brush {
     this.update();
   }
 
+  // Opaque: what the mask is does not depend on its colours.
+  hatching() {
+    const side = Math.max(4, Math.round(Math.min(this.canvas.width, this.canvas.height) / LINES)), tile = el("canvas", { width: side, height: side });
+    const context = tile.getContext("2d");
+    context.fillStyle = GOLD;
+    context.fillRect(0, 0, side, side);
+    context.fillStyle = DARK;
+    for (let row = 0; row < side; row += 1) context.fillRect((side - 1 - row + side) % side, row, Math.max(1, side / 6), 1);
+    return this.context.createPattern(tile, "repeat");
+  }
+
   draw(step) {
     const { context, canvas } = this;
     context.globalCompositeOperation = { invert: "xor", stroke: step.erase ? "destination-out" : "source-over" }[step.kind] ?? "source-over";
-    context.fillStyle = context.strokeStyle = MASK_COLOUR;
+    context.fillStyle = context.strokeStyle = this.paint;
     if (step.kind === "clear") context.clearRect(0, 0, canvas.width, canvas.height);
     else if (step.kind === "invert") context.fillRect(0, 0, canvas.width, canvas.height);
     else if (step.kind === "mask") context.drawImage(step.alpha, 0, 0, canvas.width, canvas.height);
@@ -170,9 +184,10 @@ class Brush {
     const sheet = el("canvas", { width: this.canvas.width, height: this.canvas.height }), context = sheet.getContext("2d");
     context.drawImage(image, 0, 0, sheet.width, sheet.height);
     const found = context.getImageData(0, 0, sheet.width, sheet.height);
-    const gold = [1, 3, 5].map((at) => parseInt(MASK_COLOUR.slice(at, at + 2), 16));
-    for (let at = 0; at < found.data.length; at += 4) found.data.set([...gold, found.data[at] > 127 ? 255 : 0], at);
+    for (let at = 0; at < found.data.length; at += 4) found.data[at + 3] = found.data[at] > 127 ? 255 : 0;
     context.putImageData(found, 0, 0);
+    Object.assign(context, { globalCompositeOperation: "source-in", fillStyle: this.paint });
+    context.fillRect(0, 0, sheet.width, sheet.height);
     return sheet;
   }
 

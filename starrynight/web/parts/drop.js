@@ -3,6 +3,9 @@
 // Keep a file as an upload; its name as a request takes it ("upload:…").
 const upload = async (file) => (await fetchJson("/api/uploads", { method: "POST", body: file, headers: { "Content-Type": file.type || "application/octet-stream" } })).init_image;
 
+// The address of what a request refers to: "picture:ID" or "upload:ID".
+const referred = (reference) => { const [kind, id] = reference.split(":"); return kind === "picture" ? `/api/pictures/${id}/file` : `/api/uploads/${id}`; };
+
 const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 
 // Let files be dropped onto ``area``, which shows ``hint`` meanwhile. take(files): what to do with them.

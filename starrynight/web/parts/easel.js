@@ -12,7 +12,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     parentElement.append(root);
   }
   const before = watchers.get(root);
-  const key = JSON.stringify([data.jobs.map((job) => job.id), data.lang]);
+  const key = JSON.stringify([data.jobs.map((job) => job.id), data.lang, !data.jobs.length && data.origin]);
   if (before?.key === key) {
     before.emit = setTriggerValue;
     return before.close;
@@ -42,7 +42,7 @@ const bringIntoView = (root) => {
 
 class JobWatcher {
   constructor(root, data, emit, key) {
-    Object.assign(this, { root, emit, key, words: data.words, lang: data.lang, styles: data.styles, jobs: data.jobs });
+    Object.assign(this, { root, emit, key, words: data.words, lang: data.lang, styles: data.styles, jobs: data.jobs, origin: data.origin });
     this.jobs.forEach((job) => this.setReadyTime(job));
     this.title = document.title.replace(/^\d+ % · /, "");
     this.close = () => { this.source?.close(); this.closed = true; document.title = this.title; };
@@ -66,7 +66,7 @@ class JobWatcher {
     const slots = this.jobs.flatMap((job) => Array.from({ length: job.count }, (_, index) => this.slot(job, index)));
     this.slots = new Map(slots.map((slot) => [slot.key, slot]));
     const size = slots.length > 4 ? 9 : slots.length > 1 ? 4 : 1;
-    this.grid = el("div", { className: "slots", dataset: { size } }, ...(slots.length ? slots.map((slot) => slot.node) : [this.emptySlot()]));
+    this.grid = el("div", { className: "slots", dataset: { size } }, ...(slots.length ? slots.map((slot) => slot.node) : [this.origin.start ? this.originSlot() : this.emptySlot()]));
     this.bar = el("i");
     this.progress = el("div", { className: "progress", hidden: !slots.length, aria: { role: "progressbar", label: t(this.words, "easel.progress"), valuemin: 0, valuemax: 100 } }, this.bar);
     this.status = el("div", { className: "status", aria: { role: "status", live: "polite" } });
@@ -80,6 +80,15 @@ class JobWatcher {
     return el("figure", {}, el("div", { className: "frame lit" }, el("div", { className: "canvas", style: { "aspect-ratio": "1" } },
       el("div", { className: "stars on" }),
       el("div", { className: "empty" }, el("b", {}, t(this.words, "easel.empty")), el("span", {}, t(this.words, "easel.empty.hint"))))));
+  }
+
+  // Nothing is painted yet: what the next painting begins from, with its mask.
+  originSlot() {
+    const { start, mask } = this.origin, words = this.words;
+    const image = el("img", { className: "on", src: referred(start), alt: t(words, "easel.origin") });
+    const canvas = el("div", { className: "canvas" }, image, mask && el("div", { className: "mask", style: { "--mask": `url("${referred(mask)}")` } }));
+    image.onload = () => canvas.style.setProperty("aspect-ratio", `${image.naturalWidth} / ${image.naturalHeight}`);
+    return el("figure", {}, el("div", { className: "frame lit" }, canvas), el("figcaption", {}, t(words, mask ? "origin.masked" : "easel.origin")));
   }
 
   slot(job, index) {

@@ -13,7 +13,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
   panel.show(data, (kind, value) => setTriggerValue("change", { kind, value, at: Date.now() }));
 }
 
-const address = (reference) => { const [kind, id] = reference.split(":"); return kind === "picture" ? `/api/pictures/${id}/file` : `/api/uploads/${id}`; };
 const ENDS = ["left", "top", "right", "bottom"]; // as in a request's ``extend``
 const VISIBLE = 0.12; // of the canvas's longer side that a press adds at least
 
@@ -31,8 +30,8 @@ class Origin {
 
   build() {
     const { data, words } = this;
-    this.image = el("img", { src: address(data.start), alt: t(words, "origin"), onload: () => this.measure(), onerror: () => { this.size.textContent = t(words, "origin.gone"); } });
-    this.mask = el("div", { className: "mask", hidden: !data.mask, style: data.mask ? { "--mask": `url("${address(data.mask)}")` } : {} });
+    this.image = el("img", { src: referred(data.start), alt: t(words, "origin"), onload: () => this.measure(), onerror: () => { this.size.textContent = t(words, "origin.gone"); } });
+    this.mask = el("div", { className: "mask", hidden: !data.mask, style: data.mask ? { "--mask": `url("${referred(data.mask)}")` } : {} });
     this.picture = el("div", { className: "picture" }, this.image, this.mask);
     this.canvas = el("div", { className: "area", aria: { role: "img", label: t(words, "origin.canvas") } }, this.picture);
     this.size = el("p", { className: "size", aria: { role: "status", live: "polite" } });
@@ -78,6 +77,6 @@ class Origin {
 
   paintMask() {
     this.brush ??= new Brush(this.root, { words: this.words, lang: this.data.lang }, async (file) => this.emit("mask", await upload(file)));
-    this.brush.open(address(this.data.start), t(this.words, "origin"), this.data.mask ? address(this.data.mask) : "");
+    this.brush.open(referred(this.data.start), t(this.words, "origin"), this.data.mask ? referred(this.data.mask) : "");
   }
 }

@@ -31,14 +31,24 @@ class Slideshow {
     this.dialog.requestFullscreen?.().catch(() => {}); // it fills the window otherwise
     this.leave = () => { if (this.full && !document.fullscreenElement) this.dialog.close(); this.full = Boolean(document.fullscreenElement); };
     document.addEventListener("fullscreenchange", this.leave);
+    this.stayAwake();
+    document.addEventListener("visibilitychange", this.awake = () => document.hidden || this.stayAwake()); // a hidden page loses it
     this.wake();
     this.step(1);
+  }
+
+  // A phone's screen stays on while pictures change, where the browser allows it.
+  async stayAwake() {
+    const lock = await navigator.wakeLock?.request("screen").catch(() => null);
+    if (this.dialog.open) this.lock = lock; else lock?.release();
   }
 
   stop() {
     clearTimeout(this.timer);
     clearTimeout(this.idle);
     document.removeEventListener("fullscreenchange", this.leave);
+    document.removeEventListener("visibilitychange", this.awake);
+    this.lock?.release();
     if (document.fullscreenElement) document.exitFullscreen().catch(() => {});
     this.full = false;
     this.turn += 1;

@@ -169,7 +169,7 @@ class Viewer {
 
   // How large the picture is on paper, as it is and enlarged.
   printed() {
-    const size = (factor) => [this.row.width, this.row.height].map((side) => ((side * factor) / DPI * 2.54).toFixed(1)).join(" × ");
+    const size = (factor) => [this.row.width, this.row.height].map((side) => ((side * factor) / DPI * 2.54).toFixed(1)).join("\u00a0×\u00a0");
     return el("p", { className: "print" }, t(this.words, "viewer.print", { a: size(1), b: size(2), c: size(4) }));
   }
 

@@ -166,8 +166,12 @@ def watch(jobs: list[Job]) -> None:
         data={
             "jobs": [job_payload(job) for job in jobs],
             "styles": style_names(),
+            "origin": {
+                "start": st.session_state.get("start") or "",
+                "mask": st.session_state.get("start_mask") or "",
+            },
             "lang": language(),
-            "words": words_for("easel", "act.", "fact.", "mark.", "picture.", "offline"),
+            "words": words_for("easel", "act.", "fact.", "mark.", "picture.", "offline", "origin.masked"),
         },
     )
     if result.open is not None:
