@@ -90,7 +90,7 @@ def test_a_poster_has_the_picture_its_title_and_a_code_that_paints_it_again(
 
 
 def test_the_code_of_a_long_prompt_grows_and_is_still_read(gallery: Gallery) -> None:
-    prompt = "在一个星光如水的夜里，" * 10
+    prompt = "在一个星光如水的夜里，" * 7
     shown = prints.shown(gallery, hang(gallery, prompt=prompt, seed=12))
     for data, page_of in ((prints.catalogue([shown]), 1), (prints.poster(shown, "a4", 1).data, 0)):
         assert json.loads(decoded(data, page_of))["prompt"] == prompt

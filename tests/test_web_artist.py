@@ -236,6 +236,13 @@ def test_a_picture_stays_near_another_and_a_file_dropped_onto_the_easel_is_begun
     drop(page, ".easel .slots", tmp_path / "grey.png")
     expect(page.locator(".origin .size")).to_have_text("60 × 40 pixels")
     expect(page.get_by_role("slider", name="Strength")).to_have_attribute("aria-valuetext", "0.60")
+    page.get_by_role("button", name="Begin from nothing").click()
+    expect(page.locator(".origin .area")).to_have_count(0)
+    page.set_viewport_size(
+        {"width": 1280, "height": 2400}
+    )  # the easel and what was painted last, both in view
+    page.locator(".strip .picture a img.on").first.drag_to(page.locator(".easel .slots"))
+    expect(page.locator(".origin .size")).to_have_text("128 × 128 pixels")
     refused = visitor.problems.pop()  # Chromium reports the answer to the broken file
     assert "422" in refused
     visitor.leave()

@@ -230,9 +230,12 @@ def _lines(pdf: FPDF, text: str, width: float) -> list[str]:
 
 
 def _code(recipe: Recipe, row: Row) -> segno.QRCode:
-    """The request that paints the picture again; its id, where that would be too fine to be read."""
+    """The request that paints the picture again; its id, where that would be too fine to be read. Always UTF-8: segno takes
+    Shift_JIS for letters that Japanese has too, which readers take for other letters.
+    """
     text = texts.request_text(recipe)
-    return segno.make_qr(text if len(text.encode()) <= QR_BYTES else f"starry:{row.id}", error="m")
+    text = text if len(text.encode()) <= QR_BYTES else f"starry:{row.id}"
+    return segno.make_qr(text, error="m", encoding="utf-8")
 
 
 def _side(code: segno.QRCode, least: float, most: float) -> float:

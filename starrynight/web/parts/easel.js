@@ -72,7 +72,7 @@ class JobWatcher {
     this.status = el("div", { className: "status", aria: { role: "status", live: "polite" } });
     this.actions = el("div", { className: "actions" });
     const stage = el("div", {}, this.grid);
-    takeFiles(stage, t(this.words, "easel.drop"), (files) => this.take(files));
+    takeFiles(stage, t(this.words, "easel.drop"), (files) => this.take(files), (reference) => this.emit("start", reference));
     this.root.replaceChildren(stage, this.progress, this.status, ...(slots.length ? [this.actions] : []));
   }
 
