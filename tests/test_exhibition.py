@@ -62,11 +62,14 @@ def read(data: bytes) -> list[tuple[str, Image.Image]]:
 
 
 def decoded(data: bytes, page: int = 0) -> str:
-    """What a camera reads in the QR code at the right and below on a page, printed at 288 dpi."""
-    image = np.asarray(pypdfium2.PdfDocument(data)[page].render(scale=4).to_pil().convert("L"))
-    height, width = image.shape
-    text, _, _ = cv2.QRCodeDetector().detectAndDecode(image[int(height * 0.6) :, int(width * 0.6) :])
-    return text
+    """What a camera reads in the QR code at the right and below on a page, from one distance or another (288 to 576 dpi)."""
+    for scale in (4, 5, 6, 8):
+        image = np.asarray(pypdfium2.PdfDocument(data)[page].render(scale=scale).to_pil().convert("L"))
+        height, width = image.shape
+        text, _, _ = cv2.QRCodeDetector().detectAndDecode(image[int(height * 0.6) :, int(width * 0.6) :])
+        if text:
+            return text
+    return ""
 
 
 @pytest.mark.parametrize(("paper", "millimetres"), [("a4", (297, 210)), ("a2", (594, 420))])
