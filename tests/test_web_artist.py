@@ -241,8 +241,10 @@ def test_a_picture_stays_near_another_and_a_file_dropped_onto_the_easel_is_begun
     page.set_viewport_size(
         {"width": 1280, "height": 2400}
     )  # the easel and what was painted last, both in view
-    page.locator(".strip .picture a img.on").first.drag_to(page.locator(".easel .slots"))
-    expect(page.locator(".origin .size")).to_have_text("128 × 128 pixels")
+    recent = page.locator(".strip .picture a").first
+    recent.locator("img.on").drag_to(page.locator(".easel .slots"))
+    dragged = (recent.get_attribute("href") or "").split("picture=")[1]
+    expect(page.locator(".origin .picture img")).to_have_attribute("src", f"/api/pictures/{dragged}/file")
     refused = visitor.problems.pop()  # Chromium reports the answer to the broken file
     assert "422" in refused
     visitor.leave()
