@@ -1,6 +1,7 @@
 """How fast this machine paints, beside plain diffusers and beside what its own matrix products allow; `make bench`.
 
-    python benchmarks/bench.py [--out speed.json] [--only machine attention firefly layout growth parts] [--quick]
+    python benchmarks/bench.py [--out speed.json] [--only machine attention firefly layout growth parts start memory] [--quick]
+    python benchmarks/bench.py --only start --beside ANOTHER_CHECKOUT
     python benchmarks/bench.py --compare before.json after.json
 
 "plain" is the pipeline class of diffusers called directly, on the same weights and noise; "ours" is the painter with its guard.
@@ -16,11 +17,13 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,18 +275,93 @@ def parts(lines: Lines, bench: card.Bench, rounds: int) -> None:
         "",
         "a share of the painting",
     )
-    shell = []
-    for number in range(3):
-        command = [Path(sys.executable).with_name("starry"), "paint", PROMPT, "--here", "--size", str(side), "-o",
-                   bench.home / f"{number}.png"]  # fmt: skip
-        shell.append(
-            bench.timed(lambda command=command: subprocess.run(command, check=True, capture_output=True))[0]
-        )
-    lines.add("parts", f"{side}², `starry paint --here` from the shell", statistics.median(shell), "s")
+
+
+def start(lines: Lines, bench: card.Bench, rounds: int) -> None:
+    """`starry paint --here` of Firefly from the shell to the saved picture, and its imports by package, in this checkout and in
+    ``bench.beside``, in turns.
+    """
+    side = bench.scale["sides"][0]
+    places = {"here": Path(__file__).parents[1], **({"beside": bench.beside} if bench.beside else {})}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in places}
+    for number in range(rounds + 1):
+        for name in sorted(places, reverse=bool(number % 2)):
+            wall, cpu, _ = _shell(places[name], bench.home / f"{name}.png", side)
+            taken[name] += [(wall, cpu)] if number else []  # the first warms the disk
+    for name, found in taken.items():
+        wall, cpu = (statistics.median(column) for column in zip(*found, strict=True))
+        lines.add("start", f"{side}², {name}: `starry paint --here`", wall, "s", "wall")
+        lines.add("start", f"{side}², {name}: processor time", cpu, "s", "user and system")
+    for name, place in places.items():
+        spent: Counter[str] = Counter()
+        for line in _shell(place, bench.home / f"{name}.png", side, "-X", "importtime")[2].splitlines():
+            if line.startswith("import time:") and "self [us]" not in line:
+                own, _, module = line.removeprefix("import time:").split("|")
+                spent[module.strip().partition(".")[0]] += int(own)
+        for package, microseconds in spent.most_common(8):
+            lines.add("start", f"{name}: importing {package}", microseconds / 1e6, "s", "its own modules")
+    if bench.beside:
+        ratios = [one[1] / other[1] for one, other in zip(taken["beside"], taken["here"], strict=True)]
+        lines.add("start", "processor time, beside over here", statistics.median(ratios), "×")
+        same = len({(bench.home / f"{name}.png").read_bytes() for name in places}) == 1
+        lines.add("start", "the same bytes", float(same), "")
+
+
+def _shell(checkout: Path, out: Path, side: int, *options: str) -> tuple[float, float, str]:
+    """Wall seconds and processor seconds of one picture painted by a new process, and what it wrote to stderr."""
+    code = "import sys; from starrynight.cli import main; sys.argv[0] = 'starry'; main()"
+    words = [
+        "paint",
+        PROMPT,
+        "--here",
+        "--overwrite",
+        "--size",
+        str(side),
+        "--seed",
+        "5",
+        "--precision",
+        "bfloat16",
+        "-o",
+        out,
+    ]
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, *options, "-c", code, *words], check=True, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(checkout)})  # fmt: skip
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, sum(after[:2]) - sum(before[:2]), done.stderr
+
+
+def memory(lines: Lines, bench: card.Bench, rounds: int) -> None:
+    """Resident memory while ``bench.pictures`` small pictures of as many prompts are painted and saved in one process."""
+    import psutil
+
+    from starrynight.gallery.files import OutputPath
+    from starrynight.request import PaintRequest
+    from starrynight.studio import Studio
+
+    process, folder = psutil.Process(), bench.home / "many"
+    folder.mkdir(exist_ok=True)
+    found: list[float] = []
+    studio = Studio(OutputPath(folder, bench.pictures))
+    for number in range(bench.pictures):
+        list(studio.paint(PaintRequest(prompt=f"{PROMPT} {number}", model="firefly", width=256, height=256, steps=2, seed=number,
+                                       guidance=GUIDANCE, precision="bfloat16")))  # fmt: skip
+        found.append(process.memory_info().rss / 1e6)
+    warm = max(2, bench.pictures // 5)  # allocators and caches fill up first
+    for number in sorted({warm, bench.pictures // 2, bench.pictures}):
+        lines.add("memory", f"resident after {number} pictures", found[number - 1], "MB")
+    growth = statistics.median(found[-warm:]) - statistics.median(found[warm : 2 * warm])
+    lines.add(
+        "memory",
+        "growth a picture, last fifth over second fifth",
+        growth * 1e3 / (0.6 * bench.pictures),
+        "kB",
+    )
 
 
 SECTIONS: dict[str, Callable[[Lines, card.Bench, int], None]] = {
     "machine": machine, "attention": attention, "firefly": firefly, "layout": layout, "growth": growth, "parts": parts,
+    "start": start, "memory": memory,
 }  # fmt: skip
 
 
@@ -304,6 +382,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="*", choices=SECTIONS)
     parser.add_argument("--device")
+    parser.add_argument("--pictures", type=int, default=100, help="for --only memory")
+    parser.add_argument("--beside", type=Path, help="another checkout, for --only start")
     parser.add_argument(
         "--quick", action="store_true", help="tiny networks and two rounds: whether everything runs"
     )
@@ -313,7 +393,11 @@ def main() -> None:
         return compare(*given.compare)
     with tempfile.TemporaryDirectory() as home:
         bench, lines, rounds = card.Bench(10**6, None, given.device, "tiny"), Lines(), 2 if given.quick else 7
-        bench.home = Path(home)
+        bench.home, bench.beside, bench.pictures = (
+            Path(home),
+            given.beside,
+            10 if given.quick else given.pictures,
+        )
         os.environ["STARRY_HOME"] = home
         bench.scale = TINY if given.quick else {**LAYOUT, "sides": (512, 256)}
         begin, load = time.time(), os.getloadavg()[0]

@@ -227,6 +227,7 @@ def our_picture(painter: Any, request: Any) -> Any:
     """The painter's picture, float32 [3, H, W]; raises what refused it."""
     import torch
 
+    painter.guard.prompts.clear()  # a prompt that was painted before would cost nothing
     (outcome,) = painter.paint(request)
     if hasattr(outcome, "error"):
         raise outcome.error

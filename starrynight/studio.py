@@ -17,7 +17,7 @@ import numpy as np
 from starrynight.errors import BadRequest, BrokenNumbers, StarryError
 from starrynight.gallery.files import OutputPath
 from starrynight.metadata.pixels import read_image
-from starrynight.models import catalogue
+from starrynight.models import catalogue, imports
 from starrynight.painting import checking, styles
 from starrynight.painting.results import GeneratedImage, Refused, Step
 from starrynight.picture import Picture, make_recipe
@@ -122,7 +122,9 @@ class Studio:
 
                 self._painter = RemotePainter(spec)
                 return self._painter
-            from starrynight.painting.painter import Painter
+            with imports.collection_paused():
+                imports.defer_unused()
+                from starrynight.painting.painter import Painter
 
             self._painter = Painter.ready(
                 request, device=self.device, attention=self.attention, on_folding=self.on_folding,

@@ -20,6 +20,7 @@ from starrynight.errors import Unfit
 from starrynight.models import habits, single_file, tensors, weights
 from starrynight.models.catalogue import LocalModel
 from starrynight.models.convert import convert, empty, fill
+from starrynight.models.imports import collection_paused
 from starrynight.models.kept import KeptLayer, count_kept
 from starrynight.models.ledger import MARKERS, Ledgers
 from starrynight.models.library_errors import library_errors, translated
@@ -333,7 +334,8 @@ def _from_pretrained(
 
 
 def _class(kind: list[str]) -> Any:
-    found = getattr(importlib.import_module(kind[0]), kind[1], None)
+    with collection_paused():
+        found = getattr(importlib.import_module(kind[0]), kind[1], None)
     if found is None:
         raise Unfit(
             f"This version of {kind[0]} has no {kind[1]}; update it: pip install -U {kind[0]}.",
@@ -344,9 +346,10 @@ def _class(kind: list[str]) -> Any:
 
 def _pipeline_class(name: Any, folder: Path) -> Any:
     """A text-to-image pipeline of the library's own; a folder that wants its own code run is refused."""
-    import diffusers
+    with collection_paused():
+        import diffusers
 
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
+        found = getattr(diffusers, name, None) if isinstance(name, str) else None
     if found is None:
         raise _not_for(
             folder, f"its pipeline “{name}” is not diffusers' own", f"其管线“{name}”不属于 diffusers"
@@ -447,8 +450,9 @@ def _not_for(path: Path, en: str, zh: str) -> Unfit:
 
 def _silence_libraries() -> None:
     """The libraries draw progress bars of their own; interfaces draw ours."""
-    import diffusers
-    import transformers
+    with collection_paused():
+        import diffusers
+        import transformers
 
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
 from starrynight.numerics.exponents import PINNED
 from starrynight.numerics.islands import LARGEST_WEIGHT, find_islands, inside
@@ -337,6 +335,9 @@ class _Program:
         self._row_bounds.append((low, high))
 
     def solve(self) -> dict[int | str, int]:
+        from scipy.optimize import Bounds, LinearConstraint, milp  # not for pictures without a new fold
+        from scipy.sparse import coo_array
+
         count, integers = len(self._prices), len(self._column)
         if not count:
             return {}

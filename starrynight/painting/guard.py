@@ -31,6 +31,7 @@ from starrynight.numerics.dtypes import cast
 from starrynight.numerics.finite import ClampCounter, locate_fault
 from starrynight.numerics.modules import tensors_in
 from starrynight.painting import fallback, schedulers
+from starrynight.painting.encoding import PromptCache
 from starrynight.painting.fallback import FALLBACKS, Component
 from starrynight.painting.flags import Flags, Look, find
 from starrynight.verdict import (
@@ -85,6 +86,7 @@ class Guard:
         self.clamps: Counter[str] = Counter()
         self.verify = False  # whether to compute the first prediction in float32 too
         self.verified: Verified | None = None
+        self.prompts = PromptCache()
         self._told = 0  # steps of the picture that ``after_step`` was called for
         self._begin(self.late)
 
@@ -196,7 +198,15 @@ class Guard:
 
         @wraps(encode)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-            return cast(checked(*args, **kwargs), self.denoiser.held())
+            key = None if self.count_clamps else self.prompts.key(pipeline, args, kwargs)
+            if (embeddings := self.prompts.find(pipeline, key)) is None:
+                embeddings = checked(*args, **kwargs)
+                if self.attempts:  # what a fallback changed is undone, or changes later prompts too
+                    self.prompts.clear()
+                else:
+                    self.prompts.keep(pipeline, key, embeddings)
+            self.seen.add("prompt")
+            return cast(embeddings, self.denoiser.held())
 
         pipeline.encode_prompt = encode_prompt
 

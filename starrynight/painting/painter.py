@@ -358,6 +358,7 @@ class Painter:
             emphasis.applied(pipeline, *placed.texts),
             cpu.fast_attention(self.denoiser, self.device, request.width * request.height),
             unpadded(pipeline),
+            self.guard.prompts.bypassed(bool(self.fits or placed.vectors)),
             annealed(denoiser(pipeline), annealing, name),
         ):
             yield
