@@ -13,14 +13,14 @@ OUT=${OUT:-$WORK/weights/perceiver.safetensors}
 senses() { verb=$1; shift; "$PYTHON" -m starrynight.senses "$verb" --work "$WORK" "$@"; }
 
 beside() {
-    senses paint --set painted-training --pictures 720 --seconds "$((SECONDS_IN_ALL / 3))"
+    senses paint --set painted-training --pictures 720 --steps 4 --seconds "$((SECONDS_IN_ALL / 3))"
     senses draw --set training --seconds "$((SECONDS_IN_ALL / 3))"
 }
 
 senses draw --set held-out --pictures 480
 senses draw --set calibration --pictures 2880
 senses draw --set training --seconds 60
-senses paint --set painted-training --pictures 720 --seconds 30
+senses paint --set painted-training --pictures 720 --steps 4 --seconds 30
 beside &
 senses train --seconds "$((SECONDS_IN_ALL * 3 / 4))"
 wait
