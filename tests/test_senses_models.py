@@ -264,10 +264,12 @@ def test_pictures_of_every_kind_are_described(
         assert isinstance(loaded(name).answer(question(pixels, 4))["text"], str)
 
 
+@pytest.mark.parametrize("kind", ["folder", "gguf"])
 @pytest.mark.parametrize("language", ["zh", "yue", "en", None])
 def test_recordings_of_any_length_and_rate_are_heard(
-    loaded: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, language: str | None
-) -> None:
+    loaded: Callable[[str], Any], served: Callable[[str], LlamaServer], monkeypatch: pytest.MonkeyPatch,
+    language: str | None, kind: str,
+) -> None:  # fmt: skip
     """0 s, 0.05 s, and 44.1 kHz in stereo, from the file's bytes to the model."""
     import io
 
@@ -278,7 +280,9 @@ def test_recordings_of_any_length_and_rate_are_heard(
             answer = loaded("ears").answer(asked(samples, code, hotwords))
             return answer["text"], answer["language"]
 
-    monkeypatch.setattr(running, "model", lambda _: Here())
+    monkeypatch.setattr(llama, "SPOKEN_TOKENS", 8)
+    model = served("ears").model if kind == "gguf" else Here()
+    monkeypatch.setattr(running, "model", lambda _: model)
     ears = choice.Choice("ears", choice.FOLDER, folder=Path("asr"))
     at = np.arange(44_100) / 44_100
     stereo = np.stack([np.sin(2 * np.pi * 440 * at), np.zeros(44_100)], 1)

@@ -18,11 +18,14 @@ from starrynight.senses.languages import code_of, language_code
 from starrynight.text import clean
 
 HOTWORDS = 500  # characters: of longer hints, models write down the hints
-HOW = Text(
+SET = Text(
     "Set STARRY_EARS to a folder of Qwen3-ASR (its -hf layout), to MODEL.gguf+MMPROJ.gguf, or to an address such as "
-    "http://127.0.0.1:8102/v1#model; in the pages, the browser's own recogniser works too, and may send the voice to its maker.",
-    "请把 STARRY_EARS 设为 Qwen3-ASR（-hf 布局）文件夹、模型.gguf+MMPROJ.gguf，或 http://127.0.0.1:8102/v1#model 这样的地址；"
-    "在网页里也可以用浏览器自带的识别，它可能把声音发给浏览器厂商。",
+    "http://127.0.0.1:8102/v1#model.",
+    "请把 STARRY_EARS 设为 Qwen3-ASR（-hf 布局）文件夹、模型.gguf+MMPROJ.gguf，或 http://127.0.0.1:8102/v1#model 这样的地址。",
+)
+HOW = Text(
+    SET.en + " In the pages, the browser's own recogniser works too, and may send the voice to its maker.",
+    SET.zh + "在网页里也可以用浏览器自带的识别，它可能把声音发给浏览器厂商。",
 )
 
 

@@ -28,7 +28,7 @@ def button() -> None:
             key="voice-browser",
             data={
                 "ears": ears.can, "lang": language(), "words": words_for("voice"),
-                "how": hearing.HOW.to(language()),
+                "how": hearing.SET.to(language()),
             },
             on_heard_change=uncut(lambda: _take(st.session_state["voice-browser"].heard)),
         )  # fmt: skip
