@@ -200,7 +200,7 @@ def rebuild() -> None:
     "import",
     help=help_page(
         ("Hang a folder's pictures, ours and other tools'. Run again after an interruption, it continues.",
-         "把文件夹里的画挂上：我们的和其他工具的。中断后再次运行即可继续。"),
+         "把文件夹里的画挂上：我们的和其他工具的。中断后再运行会接着来。"),
         ("starry gallery import", "the pictures in STARRY_HOME/pictures, from before the gallery", "STARRY_HOME/pictures 里以前的画"),
         "starry gallery import ~/stable-diffusion/outputs",
         ("starry gallery import ~/photos --bare", "also pictures without a recipe", "没有配方的也要"),
