@@ -1,4 +1,4 @@
-"""axe-core finds nothing on any page, in Chinese at a desk and in English on a phone, at rest."""
+"""axe-core finds nothing on any page and in any dialog, in both languages, at a desk and on a phone, at rest and while painting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import Visitor, served
+from browser import PHONE, Visitor, served
 from playwright.sync_api import Browser, Page
 from served import ask, until
 
@@ -68,6 +68,40 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, address: str, locale: s
     visitor.leave()
 
 
+@pytest.mark.parametrize("screen", [{"locale": "en-GB"}, {"locale": "zh-CN", **PHONE}], ids=["desk", "phone"])
+def test_axe_finds_nothing_in_any_dialog(browser: Browser, address: str, screen: dict[str, Any]) -> None:
+    """The viewer, the brush, a selection, two pictures compared, an exhibition, the keys."""
+    visitor = Visitor(browser, address, **screen)
+    page = visitor.go("?room=gallery")
+    page.locator(READY["gallery"]).first.wait_for()
+    wrong: dict[str, list[str]] = {}
+
+    def look(name: str, shown: str) -> None:
+        page.locator(shown).first.wait_for()
+        if found := findings(page):
+            wrong[name] = found
+
+    page.locator(".wall .picture a").first.click()
+    look("viewer", "dialog dl")
+    page.locator("dialog [data-act=inpaint]").click()
+    look("brush", ".brush canvas")
+    visitor.go("?room=gallery").locator(READY["gallery"]).first.wait_for()
+    page.locator("[data-act=select]").click()
+    for at in (0, 1):
+        page.locator(".wall .picture a").nth(at).click()
+    look("selection", ".selection-bar [data-act=compare]")
+    page.locator(".selection-bar [data-act=compare]").click()
+    look("compare", "dialog .pair")
+    page.keyboard.press("Escape")
+    page.locator(".selection-bar [data-act=exhibit]").click()
+    look("exhibition", "dialog.show[open]")
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    look("keys", "dialog.keys[open]")
+    assert wrong == {}
+    visitor.leave()
+
+
 @pytest.mark.parametrize(("locale", "width"), [*SCREENS, ("zh-CN", 390), ("en-GB", 1280)])
 def test_axe_finds_nothing_while_a_picture_is_painted(
     browser: Browser, address: str, locale: str, width: int
@@ -81,8 +115,12 @@ def test_axe_finds_nothing_while_a_picture_is_painted(
         page.locator(".queue li").first.wait_for()
         assert findings(page) == []
         assert page.locator(".progress:not(.over)").count() == 1  # it was still painting
-        visitor.go("?room=gallery").locator(READY["gallery"]).first.wait_for()
-        assert findings(page) == []
+        wrong: dict[str, list[str]] = {}
+        for room in READY.keys() - {"studio"}:
+            visitor.go(f"?room={room}").locator(READY[room]).first.wait_for()
+            if found := findings(page):
+                wrong[room] = found
+        assert wrong == {}
     finally:
         for job in jobs:
             ask(address, f"/api/jobs/{job}/cancel", method="POST")

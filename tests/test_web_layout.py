@@ -1,5 +1,5 @@
 """Where things stand on the pages: nothing outside the width, nothing over anything else, the easel in view. Boxes are compared,
-not letters, because every machine has other fonts; and one picture of the studio, with a font made here.
+not letters, because every machine has other fonts; and small blurred pictures of the pages, in which letters cannot be told.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import PHONE, Visitor, served
+from likeness import CELL, MOST, differing, looks_as_kept, small
 from many import fill
 from playwright.sync_api import Browser, Page, expect
 
@@ -19,8 +21,14 @@ expect.set_options(timeout=240_000)
 LAYOUT = (Path(__file__).parent / "layout.js").read_text("utf-8")
 TABLET = {"width": 1024, "height": 768}
 DESK = {"width": 1440, "height": 900}
+SHIFTS = """shifts = 0; new PerformanceObserver((list) => { for (const one of list.getEntries()) shifts += one.value; }).observe({ type: "layout-shift" });"""
+SCREENS = {"phone": PHONE, "tablet": TABLET, "desk": DESK}
+# Pages that are compared with how they looked, and down to where: the lab and the device page show below it what was measured.
+LOOKS = {"studio": None, "gallery": None, "grid": None, "lab": None, "device": 180}
+IN_VIEW = """[...([...document.querySelectorAll('*')].find((node) => node.shadowRoot?.querySelector('.wall'))?.shadowRoot ?? document).querySelectorAll('.wall .picture img')]
+  .filter((image) => { const box = image.getBoundingClientRect(); return box.bottom > 0 && box.top < innerHeight; })"""
 READY = {  # what is there when a page is whole
-    "studio": ".easel .frame", "gallery": ".wall .picture img.on", "grid": ".st-key-grid-plan .plan", "lab": ".st-key-lab-start",
+    "studio": ".st-key-recent", "gallery": ".wall .picture img.on", "grid": ".st-key-grid-plan .plan", "lab": ".st-key-page-lab .claims article",
     "device": ".section li",
 }  # fmt: skip
 
@@ -45,14 +53,19 @@ def laid_out(page: Page) -> None:
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
-@pytest.mark.parametrize("screen", [PHONE, TABLET, DESK], ids=["phone", "tablet", "desk"])
-def test_nothing_stands_outside_or_over_anything_else(
-    browser: Browser, address: str, screen: dict, lang: str
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nothing_stands_outside_or_over_anything_else_and_pages_look_as_they_did(
+    browser: Browser, address: str, screen: str, lang: str
 ) -> None:
-    visitor = Visitor(browser, address, reduced_motion="reduce", **screen)
+    visitor = Visitor(browser, address, reduced_motion="reduce", **SCREENS[screen])
+    compared = lang == "zh" and screen in ("phone", "desk")
     for room, ready in READY.items():
         page = visitor.go(f"?room={room}&lang={lang}")
         page.locator(ready).first.wait_for()
+        if compared and room in LOOKS:
+            if room == "gallery":
+                page.wait_for_function(f"() => {IN_VIEW}.every((image) => image.classList.contains('on'))")
+            looks_as_kept(page, f"{room}-{screen}", LOOKS[room])
         if room in ("studio", "grid"):
             page.locator(".st-key-more summary").click()
             page.locator(".st-key-lines textarea").wait_for()
@@ -61,6 +74,8 @@ def test_nothing_stands_outside_or_over_anything_else(
             page.locator(".wall .picture a").first.click()
             page.locator("dialog dl").wait_for()
             laid_out(page)
+            if compared:
+                looks_as_kept(page, f"viewer-{screen}")
     visitor.leave()
 
 
@@ -80,3 +95,43 @@ def test_what_stands_outside_or_over_something_is_found(browser: Browser) -> Non
         "outside",
     ]  # its text too
     page.close()
+
+
+def test_a_block_that_is_moved_looks_otherwise_and_other_words_do_not(browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 600, "height": 600})
+
+    def look(words: str, top: int) -> np.ndarray:
+        style = f"position: absolute; left: 40px; top: {top}px; width: 200px; height: 120px; background: #89a"
+        page.set_content(
+            f'<body style="background: #112; color: #ccc; margin: 0"><div style="{style}"></div>'
+            f'<p style="position: absolute; left: 300px; top: 40px; width: 260px">{words}</p></body>'
+        )
+        return small(page.screenshot(scale="css"))
+
+    before = look("a lighthouse in a storm at the end of the world", 60)
+    assert before.shape == (600 // CELL, 600 // CELL)
+    assert differing(before, look("a lighthouse in a storm at the rim of the world", 60)) == 0
+    assert differing(before, look("a lighthouse in a storm at the end of the world", 61)) <= MOST
+    assert differing(before, look("a lighthouse in a storm at the end of the world", 84)) > MOST
+    assert differing(before, before[:-1]) == 1
+    page.close()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nothing_moves_while_the_studio_is_drawn_and_while_one_types(
+    browser: Browser, address: str, screen: str
+) -> None:
+    visitor = Visitor(browser, address, locale="en-GB", **SCREENS[screen])
+    visitor.page.add_init_script(SHIFTS)
+    page = visitor.go()
+    page.evaluate("shifts = 0")  # before the page's first part is there, nothing is seen to move
+    for part in (".st-key-more summary", ".easel .frame", ".row .card", ".examples button"):
+        page.locator(part).first.wait_for()
+    assert page.evaluate("shifts") < 0.1  # of the view, weighted; Web Vitals call this good. It was 0.9
+    page.evaluate("shifts = 0")
+    page.get_by_label("What to paint").press_sequentially("a tower by the sea")
+    page.locator(".facet").first.wait_for()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("shifts") < 0.02
+    assert page.locator(".st-key-paint button").bounding_box()["y"] < SCREENS[screen]["height"] - 44  # type: ignore[index]
+    visitor.leave()

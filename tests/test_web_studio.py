@@ -212,7 +212,7 @@ def test_what_is_pressed_is_large_enough_and_what_is_read_is_clear(browser, addr
         visitor = Visitor(browser, address, **more)
         page = visitor.go(f"?room={room}&lang={lang}")
         ready = {
-            "studio": ".easel .frame",
+            "studio": ".st-key-recent",
             "gallery": ".wall .picture img.on",
             "grid": ".st-key-grid-plan .plan",
             "lab": ".st-key-lab-start",

@@ -71,6 +71,8 @@ class JobWatcher {
     this.progress = el("div", { className: "progress", hidden: !slots.length, aria: { role: "progressbar", label: t(this.words, "easel.progress"), valuemin: 0, valuemax: 100 } }, this.bar);
     this.status = el("div", { className: "status", aria: { role: "status", live: "polite" } });
     this.actions = el("div", { className: "actions" });
+    const alone = slots.length === 1 && slots[0].job.request; // the others stand in columns
+    this.root.style.setProperty("--ratio", alone ? alone.width / alone.height : 1);
     const stage = el("div", {}, this.grid);
     takeFiles(stage, t(this.words, "easel.drop"), (files) => this.take(files), (reference) => this.emit("start", reference));
     this.root.replaceChildren(stage, this.progress, this.status, ...(slots.length ? [this.actions] : []));
