@@ -16,18 +16,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Visitor, chromium, served
 
-# Resolves with the times, in ms since 1970, of the press, of the first preview that is seen after it, and of its step.
+# The times, in ms since 1970, of the press, of the moment from which the page watches the job, and of the first preview that is seen.
 PRESSED = """() => {
-  window.pressed = 0;
+  window.pressed = window.watched = 0;
+  window.EventSource = class extends EventSource { constructor(...values) { super(...values); window.watched ||= Date.now(); } };
   document.addEventListener("click", (event) => { if (event.target.closest(".st-key-paint")) window.pressed ||= Date.now(); }, { capture: true });
 }"""
 SEEN = """() => {
   const host = [...document.querySelectorAll("*")].find((node) => node.shadowRoot?.querySelector(".easel"));
   const image = (host?.shadowRoot ?? document).querySelector(".easel img.preview.on");
-  return window.pressed && location.search.includes("job=") && image?.complete ? [window.pressed, Date.now()] : null;
+  return window.pressed && location.search.includes("job=") && image?.complete ? [window.pressed, window.watched, Date.now()] : null;
 }"""
 PARTS = (
-    "the press → queued", "queued → begun by the worker", "begun → seen, with the first step", "the press → the first preview",
+    "the press → queued", "queued → begun by the worker", "begun → seen, with the first step", "the press → watched by the page",
+    "the press → the first preview",
 )  # fmt: skip
 
 
@@ -55,14 +57,15 @@ def one_round(visitor: Visitor, n: int) -> tuple[float, ...]:
     page.wait_for_timeout(1500)  # the page has read the words
     page.evaluate(PRESSED)
     page.get_by_role("button", name="Paint").first.click()
-    pressed, seen = page.wait_for_function(SEEN, polling="raf").json_value()
+    pressed, watched, seen = page.wait_for_function(SEEN, polling="raf").json_value()
     job = page.url.split("job=")[1].split("&")[0]
     page.locator("[data-act=again]").wait_for()
     found = page.request.get(f"{visitor.address}/api/jobs/{job}").json()
     queued, begun = (
         datetime.fromisoformat(found[f"{name}_at"]).timestamp() * 1000 for name in ("submitted", "started")
     )
-    return tuple(part / 1000 for part in (queued - pressed, begun - queued, seen - begun, seen - pressed))
+    parts = (queued - pressed, begun - queued, seen - begun, watched - pressed, seen - pressed)
+    return tuple(part / 1000 for part in parts)
 
 
 if __name__ == "__main__":
