@@ -21,7 +21,8 @@ from starrynight.picture import Picture, Verdict, make_recipe
 from starrynight.request import PaintRequest
 from starrynight.senses.facets import facets
 from starrynight.web import choices, controls, shared
-from starrynight.web.views import studio
+from starrynight.web.shared import words
+from starrynight.web.views import device, studio
 
 
 @pytest.fixture
@@ -337,3 +338,23 @@ def test_after_a_press_the_painting_is_drawn_once_and_before_the_rest(
     assert page.query_params["job"] in (job, [job])
     assert drawn == [f"watch {job}", "describe"]
     assert gc.get_freeze_count() > 10_000  # what is imported is not looked at after every run
+
+
+def device_page() -> None:
+    from starrynight.web.views import device
+
+    device.show()
+
+
+def test_where_the_machine_cannot_be_measured_the_device_page_still_tells_the_rest(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "TIMEOUT", 0.01)  # seconds; the report takes about fifteen
+    device.doctor.clear()
+    page = AppTest.from_function(device_page).run(timeout=100)
+    assert not page.exception
+    assert page.text[0].value in {words(lang)["device.failed"] for lang in ("en", "zh")}
+    assert page.button(key="measure-again")
+    shown = "".join(html.proto.body for html in page.get("html"))
+    assert shown.count("<section") == 3  # storage, models, senses
+    assert str(home) in shown

@@ -5,6 +5,7 @@ Everything shown is escaped, because a processor, a model or a folder may have a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -32,18 +33,20 @@ def show() -> None:
     st.html(f'<p class="eyebrow">{escape(t("device.eyebrow"))}</p>')
     place = st.container(key="device")
     with st.spinner(t("device.measuring")):
-        try:
+        report = None
+        with contextlib.suppress(subprocess.SubprocessError, ValueError):
             report = doctor()
-        except (subprocess.SubprocessError, ValueError):
-            st.text(t("device.failed"))
-            return
-    if report["device"]["waited"] > BUSY:
+    if report and report["device"]["waited"] > BUSY:
         doctor.clear()  # the next look measures again
     with place:
-        st.html(headline(report["device"]))
+        if report:
+            st.html(headline(report["device"]))
+        else:
+            st.text(t("device.failed"))
         left, right = st.columns(2, gap="large")
-        left.html(section("device.speed", speed(report["device"])))
-        right.html(section("device.plan", plan(report)))
+        if report:
+            left.html(section("device.speed", speed(report["device"])))
+            right.html(section("device.plan", plan(report)))
         left.html(section("device.storage", storage()))
         right.html(section("device.models", models()))
         left.html(section("device.senses", senses()))
