@@ -16,7 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   root.replaceChildren(
     link(data.pages[0], {}, el("b", {}, "璀璨星河"), el("i", {}, "Starry Night")),
     el("nav", { aria: { label: data.label } }, ...links),
-    el("div", { className: "side" }, el("button", { className: "language", type: "button", title: data.other.hint, lang: data.other.key, onclick: () => setTriggerValue("language", data.other.key) }, data.other.name)));
+    el("button", { className: "language", type: "button", title: data.other.hint, lang: data.other.key, onclick: () => setTriggerValue("language", data.other.key) }, data.other.name));
   keysOf(root, data);
   document.documentElement.lang = data.lang;
   focusPage();
@@ -44,8 +44,7 @@ const keysOf = (root, { words }) => {
     event.preventDefault();
     open();
   };
-  root.querySelector(".side").append(el("button", { className: "help", type: "button", title: t(words, "keys.open"), aria: { label: t(words, "keys.open") }, onclick: open }, "?"));
-  root.append(list);
+  root.append(el("button", { className: "help", type: "button", title: t(words, "keys.open"), aria: { label: t(words, "keys.open") }, onclick: open }, "?"), list);
   addEventListener("keydown", pressed, true);
   keyLists.set(root, () => removeEventListener("keydown", pressed, true));
 };
