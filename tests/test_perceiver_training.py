@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from test_perceiver import header
 from starrynight.firefly.drawing.scene import compose
 from starrynight.firefly.training import data
 from starrynight.firefly.training.corpus import to_signed
+from starrynight.picture import make_recipe
+from starrynight.request import PaintRequest
+from starrynight.senses import asked
 from starrynight.senses.asked import missing
-from starrynight.senses.describe import claims
+from starrynight.senses.describe import Facts, claims
 from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, words
 from starrynight.senses.perceiver import Perceiver, Sight, load
 from starrynight.senses.training import batches, evaluate, painted, thresholds
@@ -275,6 +279,27 @@ def test_what_a_prompt_asks_for_is_believed_sooner_and_the_rest_later() -> None:
     seen.things[THINGS.index("village")] = 0.6
     assert set(claims(perceiver, seen).things) == {"village"}
     assert set(claims(perceiver, seen, frozenset({"stars"})).things) == {"stars"}
+
+
+def test_of_an_own_painting_everything_but_its_kind_is_said_where_the_perceiver_cannot_tell() -> None:
+    perceiver, seen = Perceiver({}, header(), "test"), sight("village")
+    sure = claims(perceiver, seen)
+    perceiver.thresholds = replace(perceiver.thresholds, confidence=2.0)  # none is so sure
+    assert sure.kind is not None
+    assert claims(perceiver, seen) == Facts()
+    assert claims(perceiver, seen, own=True) == replace(sure, kind=None)
+
+
+RECIPES = {
+    "firefly": ({}, True), "another model": ({"model": "sdxl"}, False), "from a photograph": ({"init_image": "a.png"}, False)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RECIPES)
+def test_fireflys_own_are_those_that_it_painted_from_noise(case: str) -> None:
+    changes, own = RECIPES[case]
+    assert asked.own(make_recipe(PaintRequest(**{"prompt": "x", "model": "firefly"} | changes))) is own
+    assert not asked.own({})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,17 +81,18 @@ def _open_eyes() -> Eyes:
 
 def _described(path: Path, eyes: Eyes, known: DescriptionCache) -> tuple[dict[str, Any], str]:
     """What the cache has of a file, or else what is seen now; and a warning where the chosen eyes failed."""
-    from starrynight.metadata import read_pixels, read_recipe
+    from starrynight.metadata import OURS, read_pixels, read_recipe
     from starrynight.metadata.files import read_bytes
+    from starrynight.senses import asked
 
     _, data = read_bytes(path)
     if (content := known.read(data)) is not None:
         return content, ""
-    try:
-        prompt = read_recipe(data).prompt
-    except StarryError:  # no recipe, or one that cannot be read
-        prompt = ""
-    look = eyes.look(read_pixels(data), prompt)
+    prompt, own = "", False
+    with suppress(StarryError):  # no recipe, or one that cannot be read
+        recipe = read_recipe(data)
+        prompt, own = recipe.prompt, recipe.tool == OURS and asked.own(recipe.raw)
+    look = eyes.look(read_pixels(data), prompt, own)
     content = look.seen().content
     if look.failed is None:
         known.write(data, content)

@@ -53,6 +53,14 @@ def drawn(prompt: str, recipe: Mapping[str, Any]) -> str:
     return prompt_syntax.read(prompt, seed, weighted=False).text if isinstance(seed, int) else prompt
 
 
+def own(recipe: Mapping[str, Any]) -> bool:
+    """Whether a ``recipe`` of this program (``make_recipe``) says that Firefly painted all of the picture."""
+    request = recipe.get("request")
+    return (
+        isinstance(request, Mapping) and request.get("model") == "firefly" and not request.get("init_image")
+    )
+
+
 def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:
     """The things that a prompt asks for and that a picture surely does not show; none where the perceiver cannot tell."""
     limits = perceiver.thresholds

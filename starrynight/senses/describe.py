@@ -85,9 +85,13 @@ class Description:
         return cls(content["by"], content["confidence"], Facts.of(content["facts"]), **texts)
 
 
-def describe(perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset()) -> Description:
-    """What is said of a picture that the perceiver saw. ``wanted``: the things that its prompt asks for, if it is known."""
-    return described(claims(perceiver, sight, wanted), perceiver.name, sight.confidence)
+def describe(
+    perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset(), own: bool = False
+) -> Description:
+    """What is said of a picture that the perceiver saw. ``wanted``: the things that its prompt asks for, if it is known; ``own``:
+    Firefly painted it.
+    """
+    return described(claims(perceiver, sight, wanted, own), perceiver.name, sight.confidence)
 
 
 def described(facts: Facts, by: str, confidence: float) -> Description:
@@ -101,17 +105,23 @@ def described(facts: Facts, by: str, confidence: float) -> Description:
     return Description(by, confidence, facts, **texts)
 
 
-def claims(perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset()) -> Facts:
+def claims(
+    perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset(), own: bool = False
+) -> Facts:
     """What passes its threshold; nothing where the perceiver cannot tell. Where things were ``wanted``, theirs are lower and those of
-    others higher, because painters mostly paint what they are asked for.
+    others higher, because painters mostly paint what they are asked for. An ``own`` painting is certainly no photograph: there,
+    only the kind of scene is left unsaid.
     """
     limits = perceiver.thresholds
-    if sight.confidence < limits.confidence:
+    doubtful = sight.confidence < limits.confidence
+    if doubtful and not own:
         return Facts()
     chosen: dict[str, str | None] = {}
     for name, some in CHOICES.items():
         best = int(sight.choices[name].argmax())
         chosen[name] = some[best] if sight.choices[name][best] >= limits.choices[name] else None
+    if doubtful:
+        chosen["kind"] = None
     order = np.argsort(-sight.things, kind="stable")
     things = tuple(
         THINGS[k]

@@ -50,10 +50,12 @@ class Eyes:
         """What stands as ``by`` in what these eyes see."""
         return self.perceiver.name if self.choice.kind == BUILT_IN else self.choice.name
 
-    def look(self, pixels: np.ndarray, prompt: str = "") -> Look:
-        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt. Things that the prompt asks for are believed sooner."""
+    def look(self, pixels: np.ndarray, prompt: str = "", own: bool = False) -> Look:
+        """What a picture, uint8 [H, W, 3], shows, and what it lacks of its prompt. Things that the prompt asks for are believed sooner.
+        ``own``: Firefly painted it (``asked.own``).
+        """
         sight = self.perceiver.see(pixels)
-        description, failed = describe(self.perceiver, sight, asked.wanted_of(prompt)), None
+        description, failed = describe(self.perceiver, sight, asked.wanted_of(prompt), own), None
         if self.choice.kind != BUILT_IN:
             try:
                 alt, caption = running.model(self.choice).describe(pixels)

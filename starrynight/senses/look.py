@@ -40,8 +40,9 @@ class Match(NamedTuple):
 
 def look(gallery: Gallery, eyes: Eyes, row: Row, pixels: np.ndarray | None = None) -> Look:
     """Look at a picture that hangs, and store what was seen. Raises what reading its file raises."""
-    prompt = asked.drawn(row.prompt, gallery.recipe(row.id)) if row.tool == OURS else row.prompt
-    found = eyes.look(read_pixels(gallery.read(row)) if pixels is None else pixels, prompt)
+    recipe = gallery.recipe(row.id) if row.tool == OURS else {}
+    prompt = asked.drawn(row.prompt, recipe)
+    found = eyes.look(read_pixels(gallery.read(row)) if pixels is None else pixels, prompt, asked.own(recipe))
     gallery.descriptions.write(row.id, found.seen())
     return found
 

@@ -71,7 +71,7 @@ def of_pictures(
     of drawings, the share of claims of things that are not in the scene, and of alt texts with one.
 
     Of a painting only what its prompt states is counted: Firefly adds things that nobody asked for, and may leave out others.
-    ``prompted``: what is said by one who knows the prompt.
+    ``prompted``: what is said by one who knows the recipe.
     """
     found: dict[str, Any] = {"pictures": len(records)}
     truths = [of_record(record) for record in records]
@@ -111,9 +111,9 @@ def of_pictures(
 def _claimed(
     perceiver: Perceiver, sights: Sequence[Sight], records: Sequence[dict[str, Any]], prompted: bool
 ) -> list[Facts]:
-    """What is said of pictures, by one who knows their prompts or does not."""
+    """What is said of Firefly's pictures, by one who knows their recipes or does not."""
     wanted = [wanted_of(record["captions"][0]) if prompted else frozenset[str]() for record in records]
-    return [claims(perceiver, sight, some) for sight, some in zip(sights, wanted, strict=True)]
+    return [claims(perceiver, sight, some, prompted) for sight, some in zip(sights, wanted, strict=True)]
 
 
 def _false_claims(facts: Sequence[Facts], there: Sequence[set[str]]) -> dict[str, float]:
