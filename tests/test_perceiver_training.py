@@ -284,10 +284,12 @@ def test_what_a_prompt_asks_for_is_believed_sooner_and_the_rest_later() -> None:
 def test_of_an_own_painting_everything_but_its_kind_is_said_where_the_perceiver_cannot_tell() -> None:
     perceiver, seen = Perceiver({}, header(), "test"), sight("village")
     sure = claims(perceiver, seen)
-    perceiver.thresholds = replace(perceiver.thresholds, confidence=2.0)  # none is so sure
+    perceiver.thresholds = replace(perceiver.thresholds, confidence=0.9)
+    seen.choices["kind"] *= 0.8
     assert sure.kind is not None
     assert claims(perceiver, seen) == Facts()
     assert claims(perceiver, seen, own=True) == replace(sure, kind=None)
+    assert claims(perceiver, replace(seen, ours=0.5), own=True) == Facts()  # noise with Firefly's recipe
 
 
 RECIPES = {

@@ -109,12 +109,12 @@ def claims(
     perceiver: Perceiver, sight: Sight, wanted: frozenset[str] = frozenset(), own: bool = False
 ) -> Facts:
     """What passes its threshold; nothing where the perceiver cannot tell. Where things were ``wanted``, theirs are lower and those of
-    others higher, because painters mostly paint what they are asked for. An ``own`` painting is certainly no photograph: there,
-    only the kind of scene is left unsaid.
+    others higher, because painters mostly paint what they are asked for. Of an ``own`` painting that also looks
+    like one, only the kind of scene is left unsaid where it cannot tell.
     """
     limits = perceiver.thresholds
     doubtful = sight.confidence < limits.confidence
-    if doubtful and not own:
+    if doubtful and not (own and sight.ours >= limits.confidence):
         return Facts()
     chosen: dict[str, str | None] = {}
     for name, some in CHOICES.items():
