@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from adversaries import WIDTH, given_input
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from starrynight.errors import Unfit
-from starrynight.numerics import solve as solving
 from starrynight.numerics.fold import fold_and_cast, fold_modules
 from starrynight.numerics.islands import cast_with_islands
 from starrynight.numerics.measured import Trace
@@ -452,14 +452,14 @@ def test_a_solution_that_breaks_its_equations_when_rounded_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan_of(lambda: Net(lambda s, x: s.up(x)))
-    solve = solving.milp
+    solve = scipy.optimize.milp
 
     def inexact(*args: Any, **kwargs: Any) -> Any:
         result = solve(*args, **kwargs)
         result.x = result.x + 0.75
         return result
 
-    monkeypatch.setattr(solving, "milp", inexact)
+    monkeypatch.setattr(scipy.optimize, "milp", inexact)
     with pytest.raises(Infeasible, match="rounded"):
         plan_of(lambda: Net(lambda s, x: s.up(x)))
 

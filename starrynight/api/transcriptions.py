@@ -91,7 +91,7 @@ async def transcriptions(request: Request) -> Response:
         return StreamingResponse(_events(listening, asked.notes), media_type="text/event-stream")
     heard = await SENSES.run(lambda: listening.joined(list(listening.pieces())))
     notes = [note._asdict() for note in dict.fromkeys(asked.notes)]
-    headers = {WARNINGS: json.dumps(notes)} if notes else {}
+    headers = {WARNINGS: json.dumps(notes, allow_nan=False)} if notes else {}
     if asked.form == "text":
         return PlainTextResponse(f"{heard.text}\n", headers=headers)
     if asked.form in WRITTEN:
