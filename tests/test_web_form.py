@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -359,22 +358,3 @@ def test_where_the_machine_cannot_be_measured_the_device_page_still_tells_the_re
     shown = "".join(html.proto.body for html in page.get("html"))
     assert shown.count("<section") == 3  # storage, models, senses
     assert str(home) in shown
-
-
-def speeds_section() -> None:
-    import streamlit as st
-
-    from starrynight.web.views import device
-
-    for waited in (0.0, 0.9):
-        st.markdown(device.speed({"rates": {"float32": 100.0, "bfloat16": 400.0}, "waited": waited}))
-
-
-def test_on_a_busy_machine_the_device_page_shows_no_rates(home: Path) -> None:
-    page = AppTest.from_function(speeds_section).run(timeout=60)
-    assert not page.exception
-    quiet, busy = (found.value for found in page.markdown)
-    assert ">400<" in quiet
-    assert "bar" not in busy
-    assert "400" not in busy
-    assert re.search("busy|忙", busy)

@@ -80,12 +80,10 @@ def headline(device: dict[str, Any]) -> str:
 
 
 def speed(device: dict[str, Any]) -> str:
-    """A bar for each number format, and a sentence that compares the fastest with float32; on a busy machine only that it is."""
+    """A bar for each number format, and a sentence that compares the fastest with float32."""
     rates: dict[str, float] = device["rates"]
     if not rates:
         return f"<p>{escape(t('device.speed.none'))}</p>"
-    if device["waited"] > BUSY:  # such rates are no facts
-        return f'<p class="bad">{escape(translated(*too_busy(device["waited"])))}</p>'
     fastest = max(rates, key=lambda name: rates[name])
     bars = "".join(
         f'<div class="bar"><span>{escape(name)}</span>'
@@ -93,11 +91,14 @@ def speed(device: dict[str, Any]) -> str:
         f"<em>{rate:,.{0 if rate > 100 else 1}f}</em></div>"
         for name, rate in rates.items()
     )
-    if fastest == "float32":
+    if device["waited"] > BUSY:
+        sentence = translated(*too_busy(device["waited"]))
+    elif fastest == "float32":
         sentence = t("device.speed.float32")
     else:
         sentence = t("device.speed.fastest", name=fastest, times=f"{rates[fastest] / rates['float32']:.1f}")
-    return f'<p>{escape(sentence)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
+    mark = ' class="bad"' if device["waited"] > BUSY else ""
+    return f'<p{mark}>{escape(sentence)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
 
 
 def plan(report: dict[str, Any]) -> str:
