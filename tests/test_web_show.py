@@ -93,6 +93,11 @@ def test_a_collection_gets_another_name_and_is_taken_apart_and_put_together_agai
     name.press("Escape")
     expect(page.locator(".count")).to_contain_text("2 pictures")
     page.locator(".count [data-act=rename]").click()
+    chosen.select_option("冬夜")  # what was asked for is gone with its collection
+    expect(page.locator(".count")).to_contain_text("3 pictures")
+    chosen.select_option("winter")
+    expect(page.locator(".count")).to_contain_text("2 pictures")
+    page.locator(".count [data-act=rename]").click()
     name.fill("<i>snow</i>")
     page.locator(".count [data-act=save]").click()
     expect(chosen).to_have_value("<i>snow</i>")

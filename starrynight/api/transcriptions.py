@@ -69,6 +69,9 @@ class _Asked:
         timed = self.times or (("segment",) if self.form in (*WRITTEN, "verbose_json") else ())
         return Listening(self.recording, self.language, self.prompt, times=timed)
 
+    def warnings(self) -> list[dict[str, str]]:
+        return [note._asdict() for note in dict.fromkeys(self.notes)]
+
 
 @router.post(
     "/audio/transcriptions",
@@ -88,10 +91,10 @@ async def transcriptions(request: Request) -> Response:
         asked = await _read(form)
     listening = await SENSES.run(asked.listening)
     if asked.stream:
-        return StreamingResponse(_events(listening, asked.notes), media_type="text/event-stream")
-    heard = await SENSES.run(lambda: listening.joined(list(listening.pieces())))
-    notes = [note._asdict() for note in dict.fromkeys(asked.notes)]
-    headers = {WARNINGS: json.dumps(notes, allow_nan=False)} if notes else {}
+        return StreamingResponse(_events(listening, asked.warnings()), media_type="text/event-stream")
+    heard = await SENSES.run(listening.whole)
+    warnings = asked.warnings()
+    headers = {WARNINGS: json.dumps(warnings, allow_nan=False)} if warnings else {}
     if asked.form == "text":
         return PlainTextResponse(f"{heard.text}\n", headers=headers)
     if asked.form in WRITTEN:
@@ -99,7 +102,7 @@ async def transcriptions(request: Request) -> Response:
         return PlainTextResponse(write(heard.segments), headers=headers, media_type=kind)
     more = _verbose(heard, asked.times) if asked.form == "verbose_json" else {}
     head = {"language": heard.language, "duration": round(heard.seconds, 3)}
-    return JSONResponse({"text": heard.text, "model": heard.by, **head, **more, "warnings": notes})
+    return JSONResponse({"text": heard.text, "model": heard.by, **head, **more, "warnings": warnings})
 
 
 def _verbose(heard: Heard, times: tuple[str, ...]) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def _times(one: Timed) -> dict[str, float]:
     return {"start": round(one.start, 3), "end": round(one.end, 3)}
 
 
-async def _events(listening: Listening, notes: list[Text]) -> AsyncIterator[bytes]:
+async def _events(listening: Listening, warnings: list[dict[str, str]]) -> AsyncIterator[bytes]:
     """The words of each piece as they are written down, then all; or in their place the sentence of an error."""
     pieces, heard = listening.pieces(), list[Heard]()
     try:
@@ -134,14 +137,13 @@ async def _events(listening: Listening, notes: list[Text]) -> AsyncIterator[byte
         yield _event({"type": "error", **said})
         return
     found = listening.joined(heard)
-    told = [note._asdict() for note in dict.fromkeys(notes)]
     yield _event(
         {
             "type": "transcript.text.done",
             "text": found.text,
             "model": found.by,
             "language": found.language,
-            "warnings": told,
+            "warnings": warnings,
         }
     )
 

@@ -101,6 +101,10 @@ class Listening:
                 return text, named, {kind: _moved(some, piece.start) for kind, some in times.items()}
         return *model.hear(piece.samples, self.code, self.hint), {}
 
+    def whole(self) -> Heard:
+        """All pieces as one. Raises as ``pieces``."""
+        return self.joined(list(self.pieces()))
+
     def joined(self, heard: Sequence[Heard]) -> Heard:
         """Pieces as one."""
         return Heard(
@@ -126,8 +130,7 @@ def transcribe(
     that may occur. ``times``: see ``Listening``. Raises NoSense where there are no ears; BadFile, BadRequest or MissingPackage for a
     recording, a language or times that cannot be had; what ``running.model`` raises, and RemoteError for a model that fails.
     """
-    listening = Listening(recording, language, hotwords, choice, times)
-    return listening.joined(list(listening.pieces()))
+    return Listening(recording, language, hotwords, choice, times).whole()
 
 
 def _moved(times: Sequence[Timed], start: float) -> tuple[Timed, ...]:

@@ -65,7 +65,7 @@ class Selection {
 // What can be done with the collection that the wall shows, each as [key, act].
 function collectionActs(wall) {
   const { words, state, count } = wall, name = state.collection;
-  const changed = async (collection) => { count.replaceChildren(); await wall.refreshFacets(); wall.filter({ collection }); };
+  const changed = async (collection) => { await wall.refreshFacets(); wall.filter({ collection }); };
   const rename = () => askName(count, wall, "wall.rename.to", "wall.rename", async (to) => {
     if (to !== name && to in wall.facets.collections) return void wall.toast(t(words, "wall.rename.taken", { name: to }));
     if (await wall.send("/api/collections", { method: "PATCH", json: { name, to } })) await changed(to);
@@ -83,12 +83,12 @@ function collectionActs(wall) {
   return [["rename", rename], ["apart", apart]];
 }
 
-// A collection's name, asked for in ``place``, with the existing ones suggested; ``back`` restores what stood there.
+// A collection's name, asked for in ``place``, where a first one is chosen with the existing ones suggested; ``back`` restores what stood there.
 function askName(place, wall, label, act, save, back, value = "") {
   const { words } = wall;
   const names = el("datalist", { id: "collections" }, ...Object.keys(wall.facets.collections).map((name) => el("option", { value: name })));
   const field = el("input", { type: "text", maxLength: 100, value, placeholder: t(words, label), aria: { label: t(words, label) } });
-  field.setAttribute("list", "collections");
+  if (!value) field.setAttribute("list", names.id); // another name for one that has a name: the others' are taken
   const leave = () => { place.replaceChildren(); back(); };
   const saved = () => { const name = field.value.trim(); if (name) save(name); };
   field.onkeydown = (event) => {

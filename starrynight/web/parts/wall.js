@@ -151,6 +151,7 @@ class Wall {
     if (this.state && Boolean(state.trashed) !== Boolean(this.state.trashed)) this.selection.stop(); // what is chosen here is not there
     this.state = state;
     if (this.strip) return;
+    if (this.count.querySelector("input")) this.count.replaceChildren(); // a new name was asked for what is no longer shown
     if (this.input.value.trim() !== (state.text ?? "")) this.input.value = state.text ?? "";
     this.starred.setAttribute("aria-pressed", Boolean(state.starred));
     this.trash.setAttribute("aria-pressed", Boolean(state.trashed));
