@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from starrynight.firefly import model, verbs
+from starrynight.firefly import model
 from starrynight.firefly.training import autoencoder, corpus, data, evaluate, optimise, session, train
 from starrynight.firefly.training.captions import mentions, vocabulary
 from starrynight.models.vocabulary import Vocabulary
@@ -220,6 +220,30 @@ def test_a_share_of_the_samples_names_a_subject_on_purpose(small_corpus: corpus.
         assert all(one in naming for one in drawn_captions)
 
 
+def test_stressed_subjects_are_drawn_more_often(small_corpus: corpus.Corpus) -> None:
+    named = small_corpus.captions.named
+    frequent = [name for name, places in named.items() if len(places) >= corpus.RARE]
+    places = corpus.Places(named, frequent[:1])
+    drawn = {tuple(place) for place in places.draw(3000, np.random.default_rng(1)).tolist()}
+    assert drawn == {place for name in frequent for place in named[name]}
+    assert places.chances[0] == pytest.approx(corpus.STRESS / (corpus.STRESS + len(frequent) - 1))
+    assert len(corpus.Places({"fox": [(0, 0)]}, ())) == 0
+
+
+def test_joined_captions_are_the_two_of_a_picture(captions: corpus.Captions) -> None:
+    """The first without its closing token, the second without its opening one, cut at 64."""
+    rows, columns = np.arange(len(captions.tokens)), np.zeros(len(captions.tokens), np.int64)
+    tokens, lengths = captions._join(rows, columns, np.random.default_rng(2))
+    for row, joined, length in zip(rows, tokens, lengths, strict=True):
+        one, *others = (
+            captions.tokens[row, column, : captions.lengths[row, column]]
+            for column in range(captions.tokens.shape[1])
+        )
+        wanted = [[*one[:-1], *other[1:]][: corpus.LONGEST] for other in others]
+        assert joined[:length].tolist() in wanted
+        assert not joined[length:].any()
+
+
 def test_training_lowers_the_loss(tokenizer, captions: corpus.Captions, tmp_path: Path) -> None:
     network = new_network(tokenizer)
     clean = torch.from_numpy(latents().astype(np.float32))
@@ -373,7 +397,7 @@ def test_a_session_goes_from_nothing_to_weights_that_paint_and_survives_a_kill(t
     assert [one["what"] for one in said][-3:] == ["painter", "distillation", "saved"]
     assert said[0]["seconds_left"] < 24 - spent
     assert Vocabulary.read(out) == vocabulary()
-    made = verbs.provenance(out)
+    made = model.provenance(out)
     assert (made["dim"], made["layers"], made["side"]) == ("64", "1", "64")
     assert made["autoencoder_steps"] == str(
         optimise.read_checkpoint(work / "autoencoder.safetensors")[1]["step"]
@@ -401,7 +425,13 @@ def test_a_session_goes_on_from_saved_weights(drawn: data.PictureSet, tokenizer,
     vae = model.autoencoder((8, 8, 8, 8))
     vae.register_to_config(shift_factor=0.25, scaling_factor=2.0)
     pipe = model.pipeline(vae, tokenizer, network.encoder, network.transformer, 5.0)
-    model.save(pipe, tmp_path / "saved", {})
+    before = {name: one.clone() for name, one in pipe.transformer.named_parameters()}
+    exponents = model.rescale(pipe, ["a village"], largest=1e-6, size=32)
+    assert exponents
+    assert any(not torch.equal(one, before[name]) for name, one in pipe.transformer.named_parameters())
+    model.save(pipe, tmp_path / "saved", {"rescaled": json.dumps(exponents)})
+    known = vocabulary(["fox", "crane"])
+    known.write(tmp_path / "saved")
     work = tmp_path / "work"
     work.mkdir()
     for name in ("training", "large", "held-out"):
@@ -411,10 +441,14 @@ def test_a_session_goes_on_from_saved_weights(drawn: data.PictureSet, tokenizer,
     )
     again = session.Session(plan)
     assert set(again.left) == {"painter", "distillation", "saving"}
+    assert again.stressed == {"fox", "crane"}
     painter = session.PainterTraining(again, again.autoencoder(), again.tokenizer())
     assert (painter.mean, painter.deviation) == (0.25, 0.5)
     assert (work / "tokenizer" / "tokenizer.json").exists()
     saved = model.load(tmp_path / "saved")
+    model.undo_rescale(saved, exponents)
+    for name, one in saved.transformer.named_parameters():
+        assert torch.equal(one, before[name].bfloat16().float())
     for one, other in (
         (painter.network.encoder, saved.text_encoder),
         (painter.network.transformer, saved.transformer),

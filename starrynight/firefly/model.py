@@ -207,8 +207,16 @@ def paint(
     return np.round(np.concatenate(made) * 255).astype(np.uint8)
 
 
-def save(pipe: Any, folder: Path, provenance: dict[str, str]) -> None:
-    """Write ``pipe`` in bfloat16 as safetensors, with ``provenance`` in the header of every weight file."""
+def provenance(folder: Path) -> dict[str, str]:
+    """The header of saved weights: how they were made."""
+    from safetensors import safe_open
+
+    with safe_open(next((folder / "transformer").glob("*.safetensors")), "pt") as file:
+        return dict(file.metadata())
+
+
+def save(pipe: Any, folder: Path, header: dict[str, str]) -> None:
+    """Write ``pipe`` in bfloat16 as safetensors, with ``header`` in the header of every weight file."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
@@ -217,8 +225,8 @@ def save(pipe: Any, folder: Path, provenance: dict[str, str]) -> None:
     for path in sorted(Path(folder).rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            header = {**(file.metadata() or {}), **provenance}
-        save_file(tensors, path, metadata=header)
+            known = file.metadata() or {}
+        save_file(tensors, path, metadata={**known, **header})
         path.chmod(0o644)
 
 
@@ -267,13 +275,26 @@ def rescale(
     exponents = {
         name: math.ceil(math.log2(peak / largest)) for name, peak in sorted(peaks.items()) if peak > largest
     }
+    _divide(pipe, exponents, 1)
+    return exponents
+
+
+@torch.no_grad()
+def undo_rescale(pipe: Any, exponents: dict[str, int]) -> None:
+    """Multiply back what ``rescale`` divided. A training that goes on needs the weights at the sizes they were
+    trained at: an update of Muon has one size, whatever the weights' is.
+    """
+    _divide(pipe, exponents, -1)
+
+
+def _divide(pipe: Any, exponents: dict[str, int], sign: int) -> None:
+    """Divide the parts that ``exponents`` names by powers of two, or multiply them where ``sign`` is -1."""
     for name, part in _feed_forwards(pipe.transformer):
         if exponent := exponents.get(name, 0):
-            part.w3.weight.mul_(2.0 ** -(exponent // 2))
-            part.w2.weight.mul_(2.0 ** -(exponent - exponent // 2))
+            part.w3.weight.mul_(2.0 ** (-sign * (exponent // 2)))
+            part.w2.weight.mul_(2.0 ** (-sign * (exponent - exponent // 2)))
     if exponent := exponents.get(STREAM, 0):
-        _rescale_stream(pipe.text_encoder, exponent)
-    return exponents
+        _rescale_stream(pipe.text_encoder, sign * exponent)
 
 
 def _rescale_stream(encoder: Any, exponent: int) -> None:

@@ -16,8 +16,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from starrynight.errors import StarryError
 from starrynight.models import sizes
 from starrynight.models.catalogue import SHIPPED
@@ -59,6 +57,8 @@ def train(options: argparse.Namespace) -> None:
         "licence": "Apache-2.0", "seed": str(plan.seed), "dim": str(plan.dim), "layers": str(plan.layers),
         "side": str(plan.side), **{key: str(value) for key, value in session.facts(plan.work).items()},
     }  # fmt: skip
+    if plan.onward and plan.begin:
+        header["onward_from"] = json.dumps(model.provenance(plan.begin))
     prompts = evaluate.sheet_prompts()[:: 1 if device.type == "cuda" else 12]
     header["rescaled"] = json.dumps(model.rescale(pipe.to(device), prompts, size=plan.side))
     model.save(pipe.to("cpu"), options.out, header)
@@ -91,12 +91,6 @@ def write_vocabulary(options: argparse.Namespace) -> None:
 
     without = [name for name in options.without.split(",") if name]
     captions.vocabulary(without).write(options.weights)
-
-
-def provenance(weights: Path) -> dict[str, str]:
-    """The header of saved weights: how they were made."""
-    with safe_open(next((weights / "transformer").glob("*.safetensors")), "pt") as file:
-        return dict(file.metadata())
 
 
 def judge(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ LONG_SHARE = 0.2
 EMPTY_SHARE = 0.1
 # A subject that fewer captions name is too rare to be sampled on purpose.
 RARE = 8
+# How much more often a stressed subject is drawn than another.
+STRESS = 3.0
 # Of a subject that is larger than this share of the side, a window must show the first half only: the tops of
 # houses and trees.
 LARGE = 0.45
@@ -116,29 +118,64 @@ class Captions:
     def _join(
         self, rows: np.ndarray, columns: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Two captions of each picture as one, the second without its opening token."""
+        """Two captions of each picture as one: the first without its closing token, the second without its
+        opening one.
+        """
         count = self.tokens.shape[1]
         others = (columns + rng.integers(1, max(count, 2), len(rows))) % count
-        tokens, lengths = np.zeros((len(rows), LONGEST), np.int64), np.zeros(len(rows), np.int64)
-        for slot, (row, one, two) in enumerate(zip(rows, columns, others, strict=True)):
-            first = self.tokens[row, one, : self.lengths[row, one] - 1]
-            second = self.tokens[row, two, 1 : self.lengths[row, two]]
-            both = np.concatenate([first, second])[:LONGEST]
-            tokens[slot, : len(both)], lengths[slot] = both, len(both)
-        return tokens, lengths
+        kept = self.lengths[rows, columns][:, None] - 1
+        place = np.arange(LONGEST)[None]
+        second = np.take_along_axis(
+            self.tokens[rows, others], np.clip(place - kept + 1, 0, LONGEST - 1), axis=1
+        )
+        lengths = np.minimum(kept[:, 0] + self.lengths[rows, others] - 1, LONGEST)
+        tokens = np.where(place < kept, self.tokens[rows, columns], second)
+        return np.where(place < lengths[:, None], tokens, 0), lengths
+
+
+class Places:
+    """Where subjects are named, to be drawn from: a subject first, then one of its places [2] (picture, caption).
+    Those that RARE captions do not name are left out.
+    """
+
+    def __init__(self, named: dict[str, list[tuple[int, int]]], stressed: Collection[str]) -> None:
+        kept = {name: np.array(places) for name, places in named.items() if len(places) >= RARE}
+        self.places = np.concatenate([*kept.values()]) if kept else np.zeros((0, 2), np.int64)
+        self.counts = np.array([len(places) for places in kept.values()], np.int64)
+        self.starts = np.cumsum(self.counts) - self.counts
+        chances = np.array([STRESS if name in stressed else 1.0 for name in kept])
+        self.chances = chances / chances.sum()
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """``count`` places [count, 2]."""
+        subjects = rng.choice(len(self.counts), size=count, p=self.chances)
+        within = (rng.random(count) * self.counts[subjects]).astype(np.int64)
+        return self.places[self.starts[subjects] + within]
 
 
 class Corpus:
-    """A drawn set as latents, one tensor float16 [N, C, H, W] on ``device`` for each of ``shrinks``."""
+    """A drawn set as latents, one tensor float16 [N, C, H, W] on ``device`` for each of ``shrinks``. Where a
+    subject is drawn before the picture (``sample``), those of ``stressed`` are drawn STRESS times as often.
+    """
 
     def __init__(
-        self, folder: Path, tokenizer: Any, device: torch.device, shrinks: Sequence[int], batch: int = 24
+        self,
+        folder: Path,
+        tokenizer: Any,
+        device: torch.device,
+        shrinks: Sequence[int],
+        batch: int = 24,
+        stressed: Collection[str] = (),
     ) -> None:
         self.drawn, self.device, self.batch_size = PictureSet(folder), device, batch
-        self.captions = Captions(tokenizer)
+        self.captions, self.stressed = Captions(tokenizer), frozenset(stressed)
         self.latents: dict[int, Tensor] = {shrink: torch.empty(0) for shrink in shrinks}
         self.count = 0
-        self._windows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._windows: dict[tuple[int, int], np.ndarray] = {}
+        self._named = Places({}, frozenset())
 
     @torch.no_grad()
     def refresh(self, vae: Any, dtype: torch.dtype, most: int = 2**31, seconds: float = math.inf) -> int:
@@ -162,6 +199,7 @@ class Corpus:
                 old = [self.latents[shrink]] if first else []
                 self.latents[shrink] = torch.cat([*old, *found])
             self.captions.add(self.drawn.records[first : self.count])
+            self._named = Places(self.captions.named, self.stressed)
         return self.count
 
     def statistics(self) -> tuple[float, float]:
@@ -186,11 +224,15 @@ class Corpus:
         height, width = self.latents[shape.shrink].shape[-2:]
         across = shape.rows in (0, height)
         full, span = (width, shape.columns) if across else (height, shape.rows)
-        known = self._windows.setdefault((shape.rows, shape.columns), [])
-        for record in self.drawn.records[len(known) : self.count]:
-            known.append(_window(record["boxes"].values(), across, full, span))
-        low, high = np.array(known).T
-        return low, high
+        known = self._windows.get((shape.rows, shape.columns), np.zeros((0, 2), np.int64))
+        if len(known) < self.count:
+            more = [
+                _window(record["boxes"].values(), across, full, span)
+                for record in self.drawn.records[len(known) : self.count]
+            ]
+            known = np.concatenate([known, more])
+            self._windows[shape.rows, shape.columns] = known
+        return known[:, 0], known[:, 1]
 
     def sample(
         self,
@@ -202,17 +244,15 @@ class Corpus:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``count`` samples: latents [B, C, H, W] float32 not normalised, tokens and mask [B, L].
 
-        For a share ``named_share`` of them a subject is drawn first, each equally often, then a caption that
-        names it, so that rare subjects are learnt too.
+        For a share ``named_share`` of them a subject is drawn first, then a caption that names it, so that rare
+        subjects are learnt too.
         """
         usable = self.usable(shape)
         rows = usable[rng.integers(len(usable), size=count)]
         columns = rng.integers(self.captions.tokens.shape[1], size=count)
-        subjects = [places for places in self.captions.named.values() if len(places) >= RARE]
-        if len(usable) == self.count and subjects:
-            for slot in np.flatnonzero(rng.random(count) < named_share):
-                places = subjects[rng.integers(len(subjects))]
-                rows[slot], columns[slot] = places[rng.integers(len(places))]
+        if len(usable) == self.count and len(self._named):
+            chosen = np.flatnonzero(rng.random(count) < named_share)
+            rows[chosen], columns[chosen] = self._named.draw(len(chosen), rng).T
         tokens, mask = self.captions.batch(rows, columns, rng, empty_share)
         latents = self._cut(shape, rows, rng).float()
         return latents, self._move(tokens), self._move(mask)
@@ -225,11 +265,9 @@ class Corpus:
         starts = low[rows] + (rng.random(len(rows)) * (high[rows] - low[rows] + 1)).astype(int)
         height, width = self.side(shape)
         across = height == latents.shape[-2]
-        pieces = [
-            latents[row, :, :, start : start + width] if across else latents[row, :, start : start + height]
-            for row, start in zip(rows.tolist(), starts.tolist(), strict=True)
-        ]
-        return torch.stack(pieces)
+        offsets = self._move(starts[:, None] + np.arange(width if across else height))
+        offsets = offsets[:, None, None, :] if across else offsets[:, None, :, None]
+        return latents[self._move(rows)].take_along_dim(offsets, 3 if across else 2)
 
     def _move(self, array: np.ndarray) -> Tensor:
         """``array`` on the device, without waiting for the copy."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from starrynight.firefly import model
+from starrynight.firefly.drawing.scene import SUBJECTS
 from starrynight.firefly.training import autoencoder, data, train
 from starrynight.firefly.training.corpus import Corpus, Shape
 from starrynight.firefly.training.optimise import (
@@ -37,15 +38,16 @@ from starrynight.firefly.training.optimise import (
     read_facts,
 )
 from starrynight.models import sizes
+from starrynight.models.vocabulary import Vocabulary
 
 # Shares of the time that is left when the first pictures are there. "saving" is what follows the training.
 SHARES = {"autoencoder": 0.15, "polish": 0.05, "painter": 0.67, "distillation": 0.08, "saving": 0.05}
 # The share of the painter's training after which larger and oblong pictures take over.
-LARGER_AFTER = 0.4
+LARGER_AFTER = 0.45
 # The share of samples whose subject is drawn before the picture (Corpus.sample).
-NAMED_SHARE = 0.35
+NAMED_SHARE = 0.45
 # Pictures of ``Plan.side`` as they are. What stands in where too few pictures have a window of another shape.
-WHOLE = Shape("whole", early=0.32, late=0.44)
+WHOLE = Shape("whole", early=0.32, late=0.47)
 # Held-out pictures that losses are compared on.
 EXAMS = 48
 
@@ -58,8 +60,9 @@ class Plan:
     """What a session does. ``side`` is the side of most pictures in pixels; others have half and one and a half
     of it. ``tokens`` is the number of patches and caption tokens in a step of the painter, ``crops`` and
     ``crop`` the number and side of the autoencoder's crops. ``begin`` are weights whose autoencoder is trained
-    further; None starts from nothing. ``onward`` trains their transformer and text encoder further too, and leaves
-    the autoencoder, whose latents they know, and the tokenizer as they are. With no ``workers``, the sets are
+    further; None starts from nothing. ``onward`` trains their transformer and text encoder further too, stresses
+    the subjects that their vocabulary lacks, and leaves the autoencoder, whose latents they know, and the
+    tokenizer as they are. With no ``workers``, the sets are
     drawn by others (the verb ``draw``). Blocks are ``compiled`` on a GPU only: on a CPU it costs a minute and gains
     less.
     """
@@ -92,9 +95,13 @@ class Session:
         self.deadline = time.perf_counter() + plan.seconds - self._already_spent()
         self.left = dict(SHARES)
         self.weights: Any = model.load(plan.begin) if plan.begin else None
-        if plan.onward and self.weights is None:
-            raise ValueError("onward needs weights to begin with")
+        self.stressed: frozenset[str] = frozenset()
         if plan.onward:
+            if plan.begin is None:
+                raise ValueError("onward needs weights to begin with")
+            model.undo_rescale(self.weights, json.loads(model.provenance(plan.begin).get("rescaled", "{}")))
+            known = Vocabulary.read(plan.begin)
+            self.stressed = frozenset(SUBJECTS).difference(known.things if known else SUBJECTS)
             del self.left["autoencoder"], self.left["polish"]
         torch.manual_seed(plan.seed)
         if self.device.type == "cuda":
@@ -218,7 +225,7 @@ class PainterTraining:
         self.session, self.vae, self.device, self.dtype = session, vae, session.device, session.dtype
         names = {"held-out": (1, 2), "training": (1, 2), "large": (1,)}
         self.corpora = {
-            name: Corpus(session.work / name, tokenizer, self.device, shrinks)
+            name: Corpus(session.work / name, tokenizer, self.device, shrinks, stressed=session.stressed)
             for name, shrinks in names.items()
         }
         for name, corpus in self.corpora.items():
@@ -251,14 +258,14 @@ class PainterTraining:
             int(full * part) // 2 * 2 for full, part in ((whole, 0.75), (wide, 2 / 3), (wide, 0.5))
         )
         return [
-            (side, Shape("half", 2, early=0.38, late=0.16)),
-            (side, Shape("half spread", 2, stride=2, early=0.3)),
+            (side, Shape("half", 2, early=0.35, late=0.18)),
+            (side, Shape("half spread", 2, stride=2, early=0.33)),
             (side, WHOLE),
             (side, Shape("whole 4:3", rows=three, late=0.06)),
             (side, Shape("whole 3:4", columns=three, late=0.06)),
-            (large, Shape("large", late=0.1)),
-            (large, Shape("large 3:2", rows=two, late=0.07)),
-            (large, Shape("large 2:3", columns=two, late=0.07)),
+            (large, Shape("large", late=0.07)),
+            (large, Shape("large 3:2", rows=two, late=0.06)),
+            (large, Shape("large 2:3", columns=two, late=0.06)),
             (large, Shape("large 2:1", rows=half, late=0.04)),
         ]
 
