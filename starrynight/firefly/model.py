@@ -222,6 +222,11 @@ def save(pipe: Any, folder: Path, header: dict[str, str]) -> None:
 
     pipe.to(torch.bfloat16)
     pipe.save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("*/config.json"):
+        # diffusers writes where the weights that a training began with lay.
+        config = json.loads(path.read_text("utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     for path in sorted(Path(folder).rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
@@ -238,20 +243,25 @@ def _feed_forwards(transformer: Any) -> Iterator[tuple[str, Any]]:
 
 
 def peak_activations(pipe: Any, prompts: Sequence[str], size: int = 256) -> dict[str, float]:
-    """The largest absolute output of every feed-forward, and of the text encoder's stream (key
-    "text_encoder"), while ``prompts`` are painted in 8 steps.
+    """The largest absolute output of every feed-forward, the largest product that its ``w2`` is given (key "NAME.w2"),
+    and the largest number of the text encoder's stream (key "text_encoder"), while ``prompts`` are painted in 8 steps.
     """
     peaks: dict[str, float] = {}
 
-    def record(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            peaks[name] = max(peaks.get(name, 0.0), output.abs().max().item())
+    def note(name: str, values: Any) -> None:
+        values = values[0] if isinstance(values, tuple) else values
+        peaks[name] = max(peaks.get(name, 0.0), values.abs().max().item())
 
-        return hook
-
-    hooks = [part.register_forward_hook(record(name)) for name, part in _feed_forwards(pipe.transformer)]
-    hooks += [layer.register_forward_hook(record(STREAM)) for layer in pipe.text_encoder.layers]
+    hooks = []
+    for name, part in _feed_forwards(pipe.transformer):
+        hooks.append(part.register_forward_hook(lambda _m, _i, out, name=name: note(name, out)))
+        hooks.append(
+            part.w2.register_forward_pre_hook(lambda _m, given, name=name: note(f"{name}.w2", given))
+        )
+    hooks += [
+        layer.register_forward_hook(lambda _m, _i, out: note(STREAM, out))
+        for layer in pipe.text_encoder.layers
+    ]
     try:
         paint(pipe, prompts, size=size)
     finally:
@@ -260,39 +270,50 @@ def peak_activations(pipe: Any, prompts: Sequence[str], size: int = 256) -> dict
     return peaks
 
 
+# By the name of a feed-forward the exponents of two that ``w3`` and ``w2`` were divided by, and that of the text encoder's stream.
+Exponents = dict[str, Any]
+
+
 @torch.no_grad()
 def rescale(
     pipe: Any, prompts: Sequence[str], largest: float = LARGEST_ACTIVATION, size: int = 256
-) -> dict[str, int]:
+) -> Exponents:
     """Divide weights by powers of two until every peak activation on ``prompts`` is at most ``largest``.
     Returns the exponents of the parts that changed.
 
-    Half of a feed-forward's exponent is taken from ``w3``, so that the product before ``w2`` shrinks too, the
-    rest from ``w2``. Only the epsilon of the following norm (1e-5) keeps the result from being exact. The
+    Half of a feed-forward's exponent, or as much as the product before ``w2`` needs, is taken from ``w3``, the rest from ``w2``; where the
+    product needs more than the output, ``w2`` grows. Only the epsilon of the following norm (1e-5) keeps the result from being exact. The
     text encoder's epsilons are scaled with its stream.
     """
-    peaks = peak_activations(pipe, prompts, size)
-    exponents = {
-        name: math.ceil(math.log2(peak / largest)) for name, peak in sorted(peaks.items()) if peak > largest
+    needed = {
+        name: max(0, math.ceil(math.log2(peak / largest)))
+        for name, peak in peak_activations(pipe, prompts, size).items()
+        if peak > 0
     }
+    exponents: Exponents = {STREAM: needed[STREAM]} if needed[STREAM] else {}
+    for name, _ in _feed_forwards(pipe.transformer):
+        output = needed.get(name, 0)
+        first = max(output // 2, needed.get(f"{name}.w2", 0))
+        if first or output:
+            exponents[name] = [first, output - first]
     _divide(pipe, exponents, 1)
     return exponents
 
 
 @torch.no_grad()
-def undo_rescale(pipe: Any, exponents: dict[str, int]) -> None:
+def undo_rescale(pipe: Any, exponents: Exponents) -> None:
     """Multiply back what ``rescale`` divided. A training that goes on needs the weights at the sizes they were
     trained at: an update of Muon has one size, whatever the weights' is.
     """
     _divide(pipe, exponents, -1)
 
 
-def _divide(pipe: Any, exponents: dict[str, int], sign: int) -> None:
+def _divide(pipe: Any, exponents: Exponents, sign: int) -> None:
     """Divide the parts that ``exponents`` names by powers of two, or multiply them where ``sign`` is -1."""
     for name, part in _feed_forwards(pipe.transformer):
-        if exponent := exponents.get(name, 0):
-            part.w3.weight.mul_(2.0 ** (-sign * (exponent // 2)))
-            part.w2.weight.mul_(2.0 ** (-sign * (exponent - exponent // 2)))
+        first, second = exponents.get(name, (0, 0))
+        part.w3.weight.mul_(2.0 ** (-sign * first))
+        part.w2.weight.mul_(2.0 ** (-sign * second))
     if exponent := exponents.get(STREAM, 0):
         _rescale_stream(pipe.text_encoder, sign * exponent)
 
