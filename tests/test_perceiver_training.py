@@ -20,7 +20,7 @@ from starrynight.senses.asked import missing
 from starrynight.senses.describe import Facts, claims
 from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, words
 from starrynight.senses.perceiver import Perceiver, Sight, load
-from starrynight.senses.training import batches, evaluate, painted, thresholds
+from starrynight.senses.training import batches, evaluate, painted, thresholds, truth
 from starrynight.senses.training.augment import varied
 from starrynight.senses.training.network import Network
 from starrynight.senses.training.train import DISBELIEVED, losses
@@ -223,9 +223,9 @@ def sight(*there: str, half: tuple[str, ...] = ()) -> Sight:
 def test_what_a_person_saw_decides_what_is_false_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     perceiver = Perceiver({}, header(), "test")
     sights = [sight("village", "church"), sight("village", half=("stars",))]
-    records = [painting() | {"seed": 1}, painting() | {"seed": 2}]
+    records = [painting() | {"seed": seed, "weights": "one"} for seed in (1, 2)]
     looked = {1: {"there": ["village"], "unsure": []}, 2: {"there": ["village", "stars"], "unsure": []}}
-    monkeypatch.setattr(evaluate, "judged", lambda: looked)
+    monkeypatch.setattr(truth, "judged", lambda: ("one", looked))
     found = evaluate.of_judged(perceiver, sights, records)
     assert (found["pictures"], found["texts_empty"], found["claims_not_judged"]) == (2, 0, 0)
     assert found["things_named"] == round(2 / 3, 4)
@@ -239,6 +239,8 @@ def test_what_a_person_saw_decides_what_is_false_and_what_is_missing(monkeypatch
     assert (undecided["texts_with_an_absent_claim"], undecided["claims_not_judged"]) == (0, 1)
     sights[1] = sight("village")
     assert evaluate.of_judged(perceiver, sights, records)["said_missing_and_there"] == 1
+    others = [record | {"weights": "two"} for record in records]
+    assert evaluate.of_judged(perceiver, sights, others) == {"pictures": 0}
 
 
 def test_what_looks_like_what_is_missing_is_not_held_against_it() -> None:
@@ -248,27 +250,31 @@ def test_what_looks_like_what_is_missing_is_not_held_against_it() -> None:
 
 
 def test_a_painting_that_a_person_looked_at_shows_what_was_seen_and_not_what_was_asked() -> None:
-    (seed, seen), *_ = judged().items()
-    truth = of_record(painting() | {"seed": seed})
+    weights, pictures = judged()
+    (seed, seen), *_ = pictures.items()
+    known = of_record(painting() | {"seed": seed, "weights": weights})
     for k, name in enumerate(THINGS):
-        assert truth.things[k] == (name in seen["there"])
-        assert truth.known[k] == (name not in seen["unsure"])
-        assert truth.asked[k] == (name in ("stars", "village"))
-    assert not truth.doubted.any()
+        assert known.things[k] == (name in seen["there"])
+        assert known.known[k] == (name not in seen["unsure"])
+        assert known.asked[k] == (name in ("stars", "village"))
+    assert not known.doubted.any()
+    assert of_record(painting() | {"seed": seed, "weights": "others"}).doubted.any()
 
 
 def test_every_judgement_names_things_and_no_set_is_judged_twice() -> None:
-    for seen in judged().values():
+    weights, pictures = judged()
+    assert weights == painted.weights()
+    for seen in pictures.values():
         assert set(seen) == {"there", "unsure"}
         assert {*seen["there"], *seen["unsure"]} <= set(THINGS)
         assert not set(seen["there"]) & set(seen["unsure"])
     counted = {
-        name: sum(first <= seed < first + 100_000 for seed in judged())
+        name: sum(first <= seed < first + 100_000 for seed in pictures)
         for name, first in painted.FIRST_SEEDS.items()
     }
     assert counted["painted"] >= 200
-    assert min(counted.values()) > 0
-    assert sum(counted.values()) == len(judged())
+    assert counted["painted-calibration"] >= 200
+    assert sum(counted.values()) == len(pictures)
 
 
 def test_what_a_prompt_asks_for_is_believed_sooner_and_the_rest_later() -> None:

@@ -55,11 +55,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def write(options: argparse.Namespace) -> None:
-    """Write the weights, with thresholds from the sets "calibration" and "painted-calibration"."""
+    """Write the weights, with thresholds from the sets "calibration" and "painted-calibration"; with --weights those weights again."""
     from starrynight.senses.training import calibrate
 
     _threads(options)
-    perceiver = calibrate.write(options.work, options.out)
+    saved = options.weights if options.weights.name else None
+    perceiver = calibrate.write(options.work, options.out, saved)
     print(json.dumps({"what": "written", "name": perceiver.name, "bytes": options.out.stat().st_size}))
 
 
@@ -107,7 +108,7 @@ def arguments() -> argparse.ArgumentParser:
     verb(draw, ("--set", "training"), ("--pictures", 16_800), ("--workers", 1), seconds)
     verb(paint, ("--set", "painted"), ("--pictures", 216), ("--side", SIDE), ("--steps", 8), seconds, threads)
     verb(train, ("--seconds", 3000.0), ("--begin", Path()), threads)
-    verb(write, ("--out", Path("perceiver.safetensors")), threads)
+    verb(write, ("--out", Path("perceiver.safetensors")), ("--weights", Path()), threads)
     verb(
         evaluate,
         ("--weights", SHIPPED),

@@ -19,7 +19,7 @@ from starrynight.senses.asked import missing, wanted_of
 from starrynight.senses.describe import Facts, claims, described
 from starrynight.senses.facts import CHOICES, THINGS
 from starrynight.senses.perceiver import Perceiver, Sight, load
-from starrynight.senses.training.truth import NOT_KNOWN, asked_of, facts_of, hot, judged, of_record
+from starrynight.senses.training.truth import NOT_KNOWN, asked_of, by_eye, facts_of, hot, of_record
 
 # Of scikit-image's pictures: what is a picture and no disparity map or cascade.
 _PHOTOGRAPHS = (".png", ".jpg", ".tif", ".gif")
@@ -138,13 +138,15 @@ def of_judged(
     could not be decided.
     """
     looked = [
-        (one, record) for one, record in zip(sights, records, strict=True) if record["seed"] in judged()
+        (one, record, found)
+        for one, record in zip(sights, records, strict=True)
+        if (found := by_eye(record)) is not None
     ]
     if not looked:
         return {"pictures": 0}
-    sights, records = zip(*looked, strict=True)
-    seen = [set(judged()[record["seed"]]["there"]) for record in records]
-    unsure = [set(judged()[record["seed"]]["unsure"]) for record in records]
+    sights, records, eyes = zip(*looked, strict=True)
+    seen = [set(one["there"]) for one in eyes]
+    unsure = [set(one["unsure"]) for one in eyes]
     facts = _claimed(perceiver, sights, records, prompted)
     wanted = [one & set(record["asked"]) for one, record in zip(seen, records, strict=True)]
     lacking = [

@@ -1,7 +1,7 @@
 """Firefly's own paintings as sets: what the perceiver will see in a gallery, with what was asked for.
 
 A set has the form of ``firefly.training.data``. A record's "shows" is the scene that the prompt describes; the picture may
-lack some of it. "asked" are the facts that the prompt names, all of which Firefly knows.
+lack some of it. "asked" are the facts that the prompt names, all of which Firefly knows; "weights" is the Firefly that painted it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from starrynight.firefly import model
 from starrynight.firefly.drawing.scene import Scene, compose
 from starrynight.firefly.training import captions, data
 from starrynight.models.catalogue import SHIPPED
+from starrynight.models.fingerprint import fingerprint
 from starrynight.models.vocabulary import Vocabulary
 from starrynight.senses.training.truth import asked_of, names_kind, shown
 
@@ -61,8 +62,16 @@ def paint(folder: Path, count: int, side: int, steps: int, seconds: float) -> No
         pictures[rows.start : rows.stop] = model.paint(
             pipe, texts, first + rows.start, side, steps, batch=BATCH
         )
-        data.write_block(data.block_path(folder, block), [record(*asked[row]) for row in rows])
+        painter = weights()
+        data.write_block(
+            data.block_path(folder, block), [record(*asked[row]) | {"weights": painter} for row in rows]
+        )
         print(f"{folder.name}: {rows.stop}/{count} pictures", flush=True)
+
+
+def weights() -> str:
+    """The shipped Firefly, by the start of its files' fingerprint: judgements hold for the paintings of one."""
+    return fingerprint(SHIPPED)[:12]
 
 
 def record(scene: Scene, text: str) -> dict[str, Any]:

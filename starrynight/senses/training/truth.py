@@ -25,8 +25,8 @@ from starrynight.senses.facts import CHOICES, FACTS, THINGS
 SCENES = range(21_000_000, 21_004_000)  # scenes of no set, whose facts are counted
 IMPOSSIBLE = 0.004  # below this frequency a thing is taken as absent from a kind of scene at an hour
 NOT_KNOWN = -100  # the class that torch's cross-entropy passes over
-# What was seen by eye in Firefly's paintings, by the seed of the scene: the things that are "there", and those of which that could not be
-# decided ("unsure").
+# What was seen by eye in the paintings of one Firefly ("weights", see painted.weights), by the seed of the scene: the things that are
+# "there", and those of which that could not be decided ("unsure").
 JUDGED = Path(__file__).with_name("judged.json")
 
 
@@ -68,17 +68,23 @@ def hot(facts: frozenset[str]) -> np.ndarray:
 
 
 @cache
-def judged() -> dict[int, dict[str, list[str]]]:
-    """What was seen by eye in paintings, by the seed of the scene: "there" and "unsure"."""
-    pictures: dict[str, dict[str, list[str]]] = json.loads(JUDGED.read_text("utf-8"))["pictures"]
-    return {int(seed): one for seed, one in pictures.items()}
+def judged() -> tuple[str, dict[int, dict[str, list[str]]]]:
+    """Which Firefly's paintings were looked at, and what was seen in them by the seed of the scene: "there" and "unsure"."""
+    content = json.loads(JUDGED.read_text("utf-8"))
+    return content["weights"], {int(seed): one for seed, one in content["pictures"].items()}
+
+
+def by_eye(record: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """What was seen by eye in the painting of a record: nothing where other weights painted it, or nobody looked."""
+    weights, pictures = judged()
+    return pictures.get(record.get("seed", -1)) if record.get("weights") == weights else None
 
 
 def of_record(record: Mapping[str, Any]) -> Truth:
     """The truth about the picture of a record: a painting where it has "asked", else a drawing."""
     shows = record["shows"]
     if "asked" in record:
-        seen = judged().get(record.get("seed", -1))
+        seen = by_eye(record)
         found = _of_painting(shows, frozenset(record["asked"]), record["captions"][0])
         return found if seen is None else _looked_at(found, seen)
     choices = {name: some.index(shows[name]) for name, some in CHOICES.items()}
