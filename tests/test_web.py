@@ -76,10 +76,22 @@ def visit(browser, address):
     visitor.leave()
 
 
+def move(page: Page, name: str, key: str) -> None:
+    """Move a slider to its "Home" or "End". A form that is drawn anew meanwhile loses the key, so it is pressed until it counts."""
+    slider = page.get_by_role("slider", name=name)
+    end = slider.get_attribute("aria-valuemin" if key == "Home" else "aria-valuemax")
+    for _ in range(20):
+        slider.press(key)
+        page.wait_for_timeout(300)
+        if slider.get_attribute("aria-valuenow") == end:
+            return
+    raise AssertionError(f"{name} stays at {slider.get_attribute('aria-valuenow')}")
+
+
 def paint(page: Page, prompt: str, key: str) -> None:
     page.get_by_label("想画什么").fill(prompt)
-    page.get_by_role("slider", name="画幅").press("Home")  # the smallest: the tests need no larger one
-    page.get_by_role("slider", name="步数").press(key)  # moves the slider
+    move(page, "画幅", "Home")  # the smallest: the tests need no larger one
+    move(page, "步数", key)
     page.get_by_role("button", name="作画").click()
     page.wait_for_url(re.compile("job="))
 
