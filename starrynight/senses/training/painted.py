@@ -52,7 +52,7 @@ def paint(folder: Path, count: int, side: int, steps: int, seconds: float) -> No
     first = FIRST_SEEDS[folder.name]
     asked = list(islice(prompts(first, vocabulary), count))
     pictures = data.open_pictures(folder, count, side)
-    pipe = model.load(SHIPPED, torch.bfloat16)
+    pipe, painter = model.load(SHIPPED, torch.bfloat16), weights()
     deadline = time.time() + seconds
     for block in range(len(data.PictureSet(folder)) // data.BLOCK, -(-count // data.BLOCK)):
         if time.time() > deadline:
@@ -62,7 +62,6 @@ def paint(folder: Path, count: int, side: int, steps: int, seconds: float) -> No
         pictures[rows.start : rows.stop] = model.paint(
             pipe, texts, first + rows.start, side, steps, batch=BATCH
         )
-        painter = weights()
         data.write_block(
             data.block_path(folder, block), [record(*asked[row]) | {"weights": painter} for row in rows]
         )
