@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hung import finished, picture, process
-from sqlalchemy import update
+from sqlalchemy import Connection, event, update
 
 from starrynight.errors import BadFile, BadRequest, Cancelled, MissingFile, StorageError, UnknownName
 from starrynight.gallery.store import Gallery
@@ -67,6 +68,30 @@ def hang(gallery: Gallery, held: Lease, job: ClaimedJob, index: int) -> str:
 def expire(gallery: Gallery) -> None:
     with gallery.database.writing() as connection:
         connection.execute(update(workers).values(until=0))
+
+
+READERS = {"get_shown": Queue.get_shown, "changed": lambda queue, job: queue.changed({job: -1})[job]}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_preview_is_never_of_a_later_step_than_its_job_tells(gallery: Gallery, queue: Queue, reader: str) -> None:
+    job = queue.submit(request(steps=8))
+    held = lease(gallery)
+    mine = claim(held)
+    report = lambda step: held.report(mine, str(step).encode(), picture=0, step=step, steps=8)  # noqa: E731
+    report(1)
+    steps = [5, 4, 3, 2]
+
+    def between(connection: Connection, cursor: object, statement: str, *_: object) -> None:
+        """The worker goes on before each of the reader's statements."""
+        if statement.startswith("SELECT") and threading.current_thread() is threading.main_thread() and steps:
+            with ThreadPoolExecutor() as pool:
+                pool.submit(report, steps.pop()).result()
+
+    event.listen(gallery.database.engine, "before_cursor_execute", between)
+    now, preview = READERS[reader](queue, job.id)
+    assert len(steps) < 4
+    assert now.step >= int(preview.image)
 
 
 def test_a_job_goes_from_waiting_to_done(gallery: Gallery, queue: Queue) -> None:

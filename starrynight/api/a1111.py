@@ -316,11 +316,10 @@ async def progress(studio: StudioDep, skip_current_image: bool = False) -> dict[
 def _current(studio: Studio, with_image: bool) -> tuple[Job | None, str | None]:
     for name in _active(studio.request.app):
         try:
-            job = studio.queue.get(name)
+            job, preview = studio.queue.get_shown(name)
         except MissingFile:  # deleted meanwhile
             continue
-        preview = studio.queue.preview(name) if with_image else None
-        if preview is None:
+        if preview is None or not with_image:
             return job, None
         large = enlarged(preview.image, job.request.width, job.request.height, "png")
         return job, base64.b64encode(large).decode()

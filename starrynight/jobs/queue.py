@@ -104,11 +104,12 @@ class Queue:
             rows = connection.execute(select(jobs.c.id, jobs.c.revision).where(jobs.c.id.in_(seen))).tuples()
             now = dict(rows.all())
             different = [job for job in seen if now.get(job) != seen[job]]
+            newest = {job: _newest_preview(connection, job) for job in different}  # first, as in get_shown
             found = (
                 _read_jobs(connection, jobs.c.id.in_(different), limit=len(different)) if different else []
             )
         gone: dict[str, tuple[Job, JobPreview | None] | None] = dict.fromkeys(set(different) - now.keys())
-        return gone | {job.id: (job, self.preview(job.id)) for job in found}
+        return gone | {job.id: (job, newest[job.id]) for job in found}
 
     def revisions(self) -> int:
         """The sum of the revisions of all active jobs: a number that changes whenever one of them does."""
@@ -135,9 +136,14 @@ class Queue:
     def preview(self, job: str) -> JobPreview | None:
         """The newest preview; None before the first step and after the job has ended."""
         with self.database.reading() as connection:
-            newest = select(previews.c.revision, previews.c.image).join(jobs).where(jobs.c.id == job)
-            found = connection.execute(newest).one_or_none()
-        return None if found is None else JobPreview(*found)
+            return _newest_preview(connection, job)
+
+    def get_shown(self, job: str) -> tuple[Job, JobPreview | None]:
+        """The job and its newest preview, which is never of a later step than the job tells: it is read first, because
+        Postgres lets each statement see what was written since the one before."""
+        with self.database.reading() as connection:
+            newest = _newest_preview(connection, job)
+            return _read_job(connection, job), newest
 
     def watch(self, job: str, every: float = 0.1) -> Iterator[Job]:
         """Yield the job now and after each change, until it has ended. Polls every ``every`` seconds."""
@@ -231,6 +237,12 @@ def _check_own_jobs(connection: Connection, key: str, most: int) -> None:
 
 def _last_place(connection: Connection) -> int:
     return connection.execute(select(func.coalesce(func.max(jobs.c.place), 0))).scalar_one()
+
+
+def _newest_preview(connection: Connection, job: str) -> JobPreview | None:
+    newest = select(previews.c.revision, previews.c.image).join(jobs).where(jobs.c.id == job)
+    found = connection.execute(newest).one_or_none()
+    return None if found is None else JobPreview(*found)
 
 
 def _read_job(connection: Connection, job: str) -> Job:
