@@ -36,6 +36,18 @@ PROMPTS = (
     "竹林里的小屋，雨，水墨",
     "rolling hills with a windmill, van gogh style",
     "秋天的枫林与瀑布，浮世绘",
+    "a panda in a bamboo grove, ink",
+    "长城，雪，油画",
+    "a red balloon over green hills, watercolour",
+    "古塔与飞鸟，黄昏，水墨",
+    "a train crossing a stone bridge in autumn, monet",
+    "海上的鲸鱼，月夜，浮世绘",
+    "an owl on a bare branch, pencil sketch",
+    "荷塘里的锦鲤，清晨，水彩",
+    "a village under the northern lights, pastel",
+    "雨中撑伞的女子，油画",
+    "a volcano at sunset, ghibli style",
+    "茶馆门前的灯笼，夜，铅笔",
 )
 BITS = (6.5, 4.2, 5.5, 8.0, 5.0, 8.5)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from starrynight.errors import BadFile, MissingFile
 from starrynight.firefly import model
 from starrynight.firefly.training import autoencoder, corpus, data, evaluate, optimise, session, train
 from starrynight.firefly.training.captions import mentions, vocabulary
@@ -459,6 +460,30 @@ def test_a_session_goes_on_from_saved_weights(drawn: data.PictureSet, tokenizer,
     assert not torch.equal(painter.network.transformer.layers[0].feed_forward.w1.weight, first)
     with pytest.raises(ValueError, match="onward"):
         session.Session(session.Plan(work, 1.0, "cpu", onward=True))
+
+
+def test_a_folder_without_a_pipeline_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=tmp_path.name):
+        model.load(tmp_path)
+
+
+HEADERS = {
+    "one exponent a feed-forward": ({"layers.0": 3, "text_encoder": 2}, {"layers.0.w3": 1, "layers.0.w2": 2, "text_encoder": 2}),
+    "two a feed-forward": ({"layers.0": [4, -1]}, {"layers.0.w3": 4, "layers.0.w2": -1}),
+    "one a matrix": ({"layers.0.w3": 4, "layers.0.w2": -1}, {"layers.0.w3": 4, "layers.0.w2": -1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_exponents_of_every_header_are_read(kind: str) -> None:
+    written, meant = HEADERS[kind]
+    assert model.rescaled({"rescaled": json.dumps(written)}) == meant
+
+
+@pytest.mark.parametrize("exponent", ["3", 1.5, [1], [1, 2, 3], None, {}])
+def test_what_is_no_exponent_is_named(exponent: object) -> None:
+    with pytest.raises(BadFile, match=r"layers\.0"):
+        model.rescaled({"rescaled": json.dumps({"layers.0": exponent})})
 
 
 def test_a_saved_folder_paints_and_carries_its_provenance(tokenizer, tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ READERS = {"get_shown": Queue.get_shown, "changed": lambda queue, job: queue.cha
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_preview_is_never_of_a_later_step_than_its_job_tells(gallery: Gallery, queue: Queue, reader: str) -> None:
+def test_a_preview_is_never_of_a_later_step_than_its_job_tells(
+    gallery: Gallery, queue: Queue, reader: str
+) -> None:
     job = queue.submit(request(steps=8))
     held = lease(gallery)
     mine = claim(held)

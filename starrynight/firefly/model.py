@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from starrynight.errors import BadFile, MissingFile
 
 CHAT_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -177,9 +179,14 @@ def pipeline(vae: Any, tokenizer: Any, text_encoder: Any, transformer: Any, shif
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The saved pipeline in ``folder``, computing in ``dtype``."""
+    """The saved pipeline in ``folder``, computing in ``dtype``. Raises MissingFile where there is none."""
     from diffusers import ZImagePipeline
 
+    if not (folder / "model_index.json").is_file():
+        raise MissingFile(
+            f"{folder} holds no pipeline (no model_index.json); name the folder of Firefly's weights.",
+            f"{folder} 中没有管线（缺 model_index.json）；请给出萤火权重所在的文件夹。",
+        )
     return ZImagePipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
 
 
@@ -270,8 +277,8 @@ def peak_activations(pipe: Any, prompts: Sequence[str], size: int = 256) -> dict
     return peaks
 
 
-# By the name of a feed-forward the exponents of two that ``w3`` and ``w2`` were divided by, and that of the text encoder's stream.
-Exponents = dict[str, Any]
+# What a part was divided by, as exponents of two: of a matrix by its name, or of the text encoder's stream.
+Exponents = dict[str, int]
 
 
 @torch.no_grad()
@@ -295,7 +302,7 @@ def rescale(
         output = needed.get(name, 0)
         first = max(output // 2, needed.get(f"{name}.w2", 0))
         if first or output:
-            exponents[name] = [first, output - first]
+            exponents |= {f"{name}.w3": first, f"{name}.w2": output - first}
     _divide(pipe, exponents, 1)
     return exponents
 
@@ -308,14 +315,39 @@ def undo_rescale(pipe: Any, exponents: Exponents) -> None:
     _divide(pipe, exponents, -1)
 
 
+def rescaled(header: Mapping[str, str]) -> Exponents:
+    """The exponents in a header of Firefly's. Those of before 2026-11-28 name whole feed-forwards: by one exponent, of which ``w3`` got
+    half, rounded down, or by the two of ``w3`` and ``w2``. Raises BadFile for anything else.
+    """
+    found: Exponents = {}
+    for name, exponent in json.loads(header.get("rescaled", "{}")).items():
+        match exponent:
+            case int() if name == STREAM or name.endswith((".w2", ".w3")):
+                found[name] = exponent
+            case int():
+                found |= {f"{name}.w3": exponent // 2, f"{name}.w2": exponent - exponent // 2}
+            case [int(first), int(second)]:
+                found |= {f"{name}.w3": first, f"{name}.w2": second}
+            case _:
+                raise BadFile(
+                    f"“rescaled” in the header gives {name} {exponent!r}, which is no exponent of two; take other weights to begin with.",
+                    f"文件头的 “rescaled” 中 {name} 为 {exponent!r}，不是 2 的指数；请换一份起始权重。",
+                )
+    return found
+
+
 def _divide(pipe: Any, exponents: Exponents, sign: int) -> None:
-    """Divide the parts that ``exponents`` names by powers of two, or multiply them where ``sign`` is -1."""
-    for name, part in _feed_forwards(pipe.transformer):
-        first, second = exponents.get(name, (0, 0))
-        part.w3.weight.mul_(2.0 ** (-sign * first))
-        part.w2.weight.mul_(2.0 ** (-sign * second))
-    if exponent := exponents.get(STREAM, 0):
-        _rescale_stream(pipe.text_encoder, sign * exponent)
+    """Divide what ``exponents`` names by powers of two, or multiply it where ``sign`` is -1. Raises KeyError for other names."""
+    matrices = {
+        f"{name}.{matrix}": getattr(part, matrix).weight
+        for name, part in _feed_forwards(pipe.transformer)
+        for matrix in ("w3", "w2")
+    }
+    for name, exponent in exponents.items():
+        if name == STREAM:
+            _rescale_stream(pipe.text_encoder, sign * exponent)
+        else:
+            matrices[name].mul_(2.0 ** (-sign * exponent))
 
 
 def _rescale_stream(encoder: Any, exponent: int) -> None:

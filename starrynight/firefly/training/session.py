@@ -99,7 +99,7 @@ class Session:
         if plan.onward:
             if plan.begin is None:
                 raise ValueError("onward needs weights to begin with")
-            model.undo_rescale(self.weights, json.loads(model.provenance(plan.begin).get("rescaled", "{}")))
+            model.undo_rescale(self.weights, model.rescaled(model.provenance(plan.begin)))
             known = Vocabulary.read(plan.begin)
             self.stressed = frozenset(SUBJECTS).difference(known.things if known else SUBJECTS)
             del self.left["autoencoder"], self.left["polish"]
