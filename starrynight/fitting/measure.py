@@ -43,8 +43,8 @@ GUIDED = 2
 MOMENTS = "moments-2"
 # Denoiser calls of the small picture at which a large model's velocity is compared, and the steps of that picture.
 CALLS, STEPS = 3, 4
-# By how much errors may be larger in other pictures than in those that tell the scale: 3 dB, on the safe side.
-MARGIN = 2.0
+# By how much errors may be larger in other pictures than in those that tell the scale: 3.5 dB, on the safe side.
+MARGIN = 2.25
 # The types in which whole pictures tell the scale, coarsest first. Where little is rounded, a picture whose composition
 # hangs in the balance has a larger share in the mean than what is measured of layers alone tells (docs/fit.md).
 SCALES = ("Q4_0", "Q5_0", "Q8_0")

@@ -30,7 +30,7 @@ VERSION = 3  # 2: scales told by three pictures in two types
 SHIPPED = Path(__file__).parent / "measured"
 # The exponent between two measured types stays within these: one is linear, and an error that saturates flattens.
 POWERS = (0.5, 2.0)
-# dB by which the programme's own choice is predicted too kindly, because it seeks what looks insensitive: up to 1.8 dB for
+# dB by which the programme's own choice is predicted too kindly, because it seeks what looks insensitive: up to 1.9 dB for
 # fits of 4.2 to 8.5 bits, never for uniform types (docs/fit.md, benchmarks/fit.py).
 SOUGHT_DB = 1.9
 # A layer counts as at least this share of the median sensitivity. What looks much less sensitive on a few prompts is what the
