@@ -59,8 +59,7 @@ def main(prompts: int = 12, side: int = 256, out: Path | None = None, drawing: P
     meter, path = measure.meter(subject), table.path_of(model)
     before = table.stored(path)
     found = measure.weighed(subject, before) if before else measure.empty_table(subject, meter.how)
-    count = len(measure.measurements(found.signature))
-    measure.measure(subject, meter, found, path, ProgressCounter(None, count))
+    measure.measure(subject, meter, found, path, ProgressCounter(None, measure.stages(found.signature)))
     judge = measure.Judge(
         subject,
         [CalibrationSample(p, side, side, model.spec.steps, model.spec.guidance, 1000 + n) for n, p in enumerate(PROMPTS[:prompts])],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -191,26 +191,28 @@ def _seconds(model: LocalModel, own: DenoiserLayout, left: int, device: torch.de
     if not left:
         return 0.0, 0.0
     weights = sum(prod(shape) for shape in own.signature.values())
-    products = 2 * weights * tokens(model) * passes(model)  # every weight meets every token: an upper bound
+    small, large = measure.samples_of(model), measure.scale_samples(model)
+    called = measure.CALLS if calibrate.is_large(model) else passes(small)
+    products = (
+        2 * weights * tokens(model, small[0]) * called
+    )  # every weight meets every token: an upper bound
+    whole = 2 * weights * tokens(model, large[0]) * passes(large) * 2 * len(measure.SCALES)
     shapes, rates = own.signature.values(), measure.rounding_rates()
     rounding = sum(prod(shape) * rates[kind] for shape in shapes for kind in formats.probes(shape))
     measured = sum(len(formats.probes(shape)) for shape in shapes)
     product = time_product(device)
     rate = 2 * PRODUCT**3 / product.seconds[""]  # operations a second
-    return left * (products / rate + rounding / max(measured, 1)), product.waited
+    return left * (products / rate + rounding / max(measured, 1)) + whole / rate, product.waited
 
 
-def tokens(model: LocalModel) -> int:
-    """Patches of the small picture, and words."""
-    sample, multiple = measure.samples_of(model)[0], model.spec.multiple
-    return (sample.width // multiple) * (sample.height // multiple) + WORDS
+def tokens(model: LocalModel, sample: CalibrationSample) -> int:
+    """Patches of a picture, and words."""
+    return (sample.width // model.spec.multiple) * (sample.height // model.spec.multiple) + WORDS
 
 
-def passes(model: LocalModel) -> int:
-    """Passes through the denoiser in one measurement."""
-    if calibrate.is_large(model):
-        return measure.CALLS
-    return sum(s.steps * (2 if s.guidance > 1 else 1) for s in measure.samples_of(model))
+def passes(samples: Sequence[CalibrationSample]) -> int:
+    """Passes through the denoiser while these pictures are painted."""
+    return sum(s.steps * (2 if s.guidance > 1 else 1) for s in samples)
 
 
 def time_product(device: torch.device) -> Timings:
@@ -295,7 +297,7 @@ def fit(
     """
     model, own = prepared.model, prepared.layout
     judged = pictures * (1 + (len(formats.UNIFORM) + 1) * compare)
-    counter = ProgressCounter(on_progress, len(measure.measurements(own.signature)) + judged)
+    counter = ProgressCounter(on_progress, measure.stages(own.signature) + judged)
     counter.announce(Text("loading the model", "加载模型"))
     subject = _subject(model, own, device)
     found = _sensitivities(prepared, subject, counter)
@@ -366,7 +368,7 @@ def _sensitivities(prepared: Prepared, subject: Subject, counter: ProgressCounte
     path = table.path_of(prepared.model)
     found, inputs = table.stored(path, prepared.layout.signature), CalibrationCache(path.with_suffix(""))
     moments = inputs.stored(measure.MOMENTS)
-    total = len(measure.measurements(prepared.layout.signature))
+    total = measure.stages(prepared.layout.signature)
     if prepared.borrowed is None and found is not None and table.complete(found) and moments is not None:
         subject.moments = moments
         counter.advance(Text("sensitivities known", "敏感度已知"), total)

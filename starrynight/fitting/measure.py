@@ -75,6 +75,14 @@ def samples_of(model: LocalModel) -> tuple[CalibrationSample, ...]:
     )
 
 
+def scale_samples(model: LocalModel) -> tuple[CalibrationSample, ...]:
+    """The whole pictures that tell the scale: one of the usual side for each prompt, or the small one of a large model."""
+    if calibrate.is_large(model):
+        return samples_of(model)
+    first = calibrate.usual(model)[0]
+    return tuple(replace(first, prompt=prompt, seed=77 + n) for n, prompt in enumerate(PROMPTS))
+
+
 def rounded(weights: Tensor, kind: str, moments: Tensor | None = None) -> Tensor:
     """The numbers that a weight means after it was stored in a type of GGUF, in INT8 or in float8; float32. ``moments``:
     ``blocks.quantise``.
@@ -242,8 +250,7 @@ class Paintings:
         """The error whose PSNR is the mean PSNR of whole pictures of the usual side under an assignment, of other noise than was
         watched.
         """
-        first = calibrate.usual(self.subject.model)[0]
-        samples = [replace(first, prompt=prompt, seed=77 + n) for n, prompt in enumerate(PROMPTS)]
+        samples = scale_samples(self.subject.model)
         self.whole = self.whole or [self.subject.paint(sample) for sample in samples]
         with self.subject.stored_as(formats, how):
             found = [self.subject.paint(sample) for sample in samples]
@@ -347,6 +354,11 @@ def measurements(signature: Mapping[str, Any], known: Sensitivity | None = None)
     return [(layer, kind) for layer, shape in signature.items() for kind in probes(shape) if kind not in done.get(layer, {})]  # fmt: skip
 
 
+def stages(signature: Mapping[str, Any]) -> int:
+    """What ``measure`` counts: every measurement, and the whole pictures in each type of both ways to round."""
+    return len(measurements(signature)) + 2 * len(SCALES)
+
+
 def measure(
     subject: Subject, measure: Paintings | Velocity, found: Sensitivity, path: Path, counter: ProgressCounter
 ) -> Sensitivity:
@@ -362,6 +374,8 @@ def measure(
         if getattr(found, own) == 1.0:
             setattr(found, own, picture_scale(measure, found, how, counter))
             tables.store(path, found)
+        else:
+            counter.advance(Text("measured before", "此前已测"), len(SCALES))
     return found
 
 
@@ -370,11 +384,13 @@ def picture_scale(measure: Paintings | Velocity, found: Sensitivity, how: Roundi
     scales = []
     errors = found.weights if how is rounded else found.published
     for kind in SCALES:
-        counter.announce(Text(f"a picture in {kind}", f"以 {kind} 作画"))
+        message = Text(f"whole pictures in {kind}", f"以 {kind} 画整幅")
+        counter.announce(message)
         assigned = uniform(found.signature, kind, found.plain)
         least = found.least()
         alone = sum(found.measured(layer, errors[layer][each], least) for layer, each in assigned.items())
         scales.append(measure.painted(assigned, how) / max(alone, 1e-30))
+        counter.advance(message)
     return MARGIN * max(scales)
 
 

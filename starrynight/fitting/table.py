@@ -190,10 +190,12 @@ def store(path: Path, table: Sensitivity) -> None:
 
 
 def complete(table: Sensitivity | None) -> bool:
-    """Whether every layer that can be quantised was measured."""
+    """Whether every layer that can be quantised was measured, and what their errors are in whole pictures."""
     from starrynight.fitting.formats import probes
 
-    return table is not None and all(
+    if table is None or 1.0 in (table.scale, table.published_scale):
+        return False
+    return all(
         set(probes(shape)) <= set(table.errors.get(layer, ())) for layer, shape in table.signature.items()
     )
 
