@@ -22,5 +22,5 @@ for kind in html md json; do cp "$OUT/precision/report.$kind" docs/lab-report/; 
 .venv/bin/starry lab run --quick --prompts 1 -o "$OUT/example"
 for name in plan.json machine.json results.jsonl pictures; do cp -r "$OUT/example/$name" starrynight/lab/example/; done
 # 5. The table and the curve of docs/fit.md. A home of its own: pictures that were judged under an earlier rounding would count.
-STARRY_HOME="$OUT/fit-home" .venv/bin/python benchmarks/fit.py 12 256 "$OUT/fit.json" docs/fit-curve.svg | tee "$OUT/fit.log"
+STARRY_HOME="$OUT/fit-home" .venv/bin/python benchmarks/fit.py 24 256 "$OUT/fit.json" docs/fit-curve.svg | tee "$OUT/fit.log"
 echo "✦ docs/lab-report, starrynight/lab/example, $OUT/proof.log, $OUT/fold.json"
