@@ -193,9 +193,8 @@ def _seconds(model: LocalModel, own: DenoiserLayout, left: int, device: torch.de
     weights = sum(prod(shape) for shape in own.signature.values())
     small, large = measure.samples_of(model), measure.scale_samples(model)
     called = measure.CALLS if calibrate.is_large(model) else passes(small)
-    products = (
-        2 * weights * tokens(model, small[0]) * called
-    )  # every weight meets every token: an upper bound
+    # every weight meets every token: an upper bound
+    products = 2 * weights * tokens(model, small[0]) * called
     whole = 2 * weights * tokens(model, large[0]) * passes(large) * 2 * len(measure.SCALES)
     shapes, rates = own.signature.values(), measure.rounding_rates()
     rounding = sum(prod(shape) * rates[kind] for shape in shapes for kind in formats.probes(shape))
