@@ -316,10 +316,10 @@ async def progress(studio: StudioDep, skip_current_image: bool = False) -> dict[
 def _current(studio: Studio, with_image: bool) -> tuple[Job | None, str | None]:
     for name in _active(studio.request.app):
         try:
-            job, preview = studio.queue.get_shown(name)
+            job, preview = studio.queue.get_shown(name) if with_image else (studio.queue.get(name), None)
         except MissingFile:  # deleted meanwhile
             continue
-        if preview is None or not with_image:
+        if preview is None:
             return job, None
         large = enlarged(preview.image, job.request.width, job.request.height, "png")
         return job, base64.b64encode(large).decode()
