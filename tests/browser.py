@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CHROMIUM = "/usr/bin/chromium"
@@ -26,22 +27,17 @@ FLAGS = [
     "--disable-sync",
 ]
 TIMEOUT = 240_000  # ms; the machine may be busy with other work
+OPEN = "from starrynight.cli import main; main()"
 PHONE = {"width": 390, "height": 844, "has_touch": True, "is_mobile": True}
+LOGS: list[Path] = []  # of the servers, and
+VISITORS: list[Visitor] = []  # who have not left, while a browser runs
 AUDIT = (Path(__file__).parent / "audit.js").read_text("utf-8")
 
 
 @contextlib.contextmanager
-def served(home: Path) -> Iterator[str]:
-    """Run ``starry open`` with ``home`` as STARRY_HOME; yields its address."""
-    command = [
-        sys.executable,
-        "-c",
-        "from starrynight.cli import main; main()",
-        "open",
-        "--port",
-        "0",
-        "--no-browser",
-    ]
+def served(home: Path, program: str = OPEN) -> Iterator[str]:
+    """Run ``starry open`` with ``home`` as STARRY_HOME, as the Python ``program``; yields its address."""
+    command = [sys.executable, "-c", program, "open", "--port", "0", "--no-browser"]
     environment = os.environ | {"STARRY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     with (
         (home / "server.log").open("wb") as log,
@@ -51,6 +47,7 @@ def served(home: Path) -> Iterator[str]:
             line = process.stdout.readline()  # type: ignore[union-attr]
             found = re.search(r"http://\S+", line)
             assert found, (home / "server.log").read_text()
+            LOGS.append(home / "server.log")
             yield found[0].rstrip("/")
         finally:
             process.terminate()
@@ -63,6 +60,8 @@ def chromium(*flags: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         yield browser
+        VISITORS.clear()
+        LOGS.clear()
         browser.close()
 
 
@@ -74,6 +73,7 @@ class Visitor:
     ) -> None:
         options = {"locale": "zh-CN", "viewport": {"width": width, "height": height}} | context
         self.address = address
+        VISITORS.append(self)
         self.page: Page = browser.new_context(**options).new_page()
         self.page.set_default_timeout(TIMEOUT)
         self.problems: list[str] = []
@@ -89,8 +89,25 @@ class Visitor:
         return self.page
 
     def leave(self) -> None:
+        VISITORS.remove(self)
         self.page.context.close()
         assert self.problems == [], self.problems
+
+
+def seen() -> str:
+    """What the pages and the servers said at last, for the report of a test that failed."""
+    pages = [
+        f"page {visitor.page.url}: {_text(visitor.page)} {[*dict.fromkeys(visitor.problems)]}"
+        for visitor in VISITORS
+    ]
+    return "\n".join([*pages, *(f"server: {log.read_text('utf-8')[-3000:]}" for log in LOGS)])
+
+
+def _text(page: Page) -> str:
+    try:
+        return page.locator("body").inner_text(timeout=5000)[:500]
+    except PlaywrightError as error:
+        return str(error)
 
 
 def audited(page: Page, smallest: int) -> None:

@@ -14,6 +14,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts its threads; what
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failure in a browser tells what its pages and servers said, in the summary too: a locator that found nothing does not."""
+    report = yield
+    if report.failed and "browser" in getattr(item, "fixturenames", ()):
+        import browser
+
+        said = browser.seen()
+        report.sections.append(("pages and servers", said))
+        if crash := getattr(report.longrepr, "reprcrash", None):
+            crash.message += f"\n{said}"
+    return report
+
+
 @pytest.fixture(autouse=True)
 def own_main() -> Iterator[None]:
     """Streamlit's AppTest leaves its script as ``__main__``, which every process that is spawned afterwards would run."""

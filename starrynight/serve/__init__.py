@@ -206,7 +206,12 @@ def build(gallery: Gallery, engine: Engine, access: Access, with_pages: bool = T
 def _pages() -> Any:
     import streamlit
 
-    return streamlit.App(PAGES)
+    from starrynight.web.shared import tell_failure
+
+    logging.getLogger(
+        "streamlit.error_util"
+    ).disabled = True  # tell_failure logs the same, as all else is logged
+    return streamlit.App(PAGES, on_script_error=tell_failure)
 
 
 def show(address: str, opened: str | None) -> None:

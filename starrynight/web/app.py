@@ -6,7 +6,6 @@ gallery). Pages are not paths, because below a path Streamlit looks for its own 
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import streamlit as st
@@ -17,7 +16,6 @@ from starrynight.web import components, shared
 from starrynight.web.shared import LANGUAGES, PAGE, language, t, words_for
 from starrynight.web.views import device, gallery, grid, lab, studio
 
-log = logging.getLogger("starrynight.web")
 HERE = Path(__file__).parent
 PAGES = {"studio": studio, "gallery": gallery, "grid": grid, "lab": lab, "device": device}
 
@@ -60,9 +58,8 @@ def show_page(name: str) -> None:
         PAGES[name].show()
     except StarryError as error:
         shared.show_error(error)
-    except Exception:
-        log.exception("page %s", name)
-        st.text(f"✦ {t('failed')}")
+    except Exception as error:
+        shared.tell_failure(error)
 
 
 def masthead(current: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import re
 from collections.abc import Callable
 from functools import cache, wraps
@@ -29,6 +30,7 @@ from starrynight.metadata.recipe import read_own
 from starrynight.models.catalogue import ModelSpec
 from starrynight.painting.styles import styles
 
+log = logging.getLogger("starrynight.web")
 LANGUAGES = {"zh": "中文", "en": "English"}
 WORDS = Path(__file__).with_name("words")
 PAGE = "room"  # the address parameter that names a page; renaming it would break saved addresses
@@ -168,8 +170,8 @@ def jobs_in_address(ids: str) -> list[Job]:
 def uncut(callback: Callable[..., None]) -> Callable[..., None]:
     """A widget's callback that no later event of the page cuts off.
 
-    Once another event has arrived, Streamlit stops the thread of the earlier one at its next access to the session, within
-    a callback too, and a press is lost. ``SafeSessionState`` looks for later events in ``_yield_callback``; during the
+    Once another event has arrived, Streamlit starts the script again at its next access to the session, within a callback
+    too, and a press is lost. ``SafeSessionState`` looks for later events in ``_yield_callback``; during the
     callback it does not.
     """
 
@@ -218,3 +220,12 @@ def show_error(error: StarryError) -> None:
     """The error's sentence in the visitor's language. As plain text, because it may quote what was typed."""
     with st.container(key="error"):
         st.text(f"✦ {error.message(language())}")
+
+
+def tell_failure(error: Exception) -> bool:
+    """An error that is no ``StarryError``, in a page or in a widget's callback: one sentence, and the stack in the log.
+    True: Streamlit shows nothing of its own.
+    """
+    log.error("a page failed", exc_info=error)
+    st.text(f"✦ {t('failed')}")
+    return True
