@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from starrynight.i18n import Text
@@ -165,6 +166,23 @@ class Words:
     notes: tuple[Text, ...] = ()
     filled: Filled = Filled("")
     mentions: tuple[Mention, ...] = ()
+
+    def rewritten(self, change: Callable[[str], str]) -> Words:
+        """With ``change`` applied to the text outside of ``mentions``, piece by piece between the places where weights change."""
+        named = {one.start: one.end for one in self.mentions}
+        places = {0, len(self.text), *named, *named.values()}
+        places |= {place for start, end, _ in self.weights for place in (start, end)}
+        text, moved = "", {0: 0}
+        for start, end in pairwise(sorted(places)):
+            piece = self.text[start:end]
+            text += piece if start in named else change(piece)
+            moved[end] = len(text)
+        return replace(
+            self,
+            text=text,
+            weights=tuple((moved[start], moved[end], factor) for start, end, factor in self.weights),
+            mentions=tuple(replace(one, start=moved[one.start], end=moved[one.end]) for one in self.mentions),
+        )
 
 
 def drawn_of(prompt: Words, negative: Words) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from starrynight.models import catalogue
 from starrynight.painting import checking
 from starrynight.painting.painter import Painter
 from starrynight.painting.results import of_pixels
-from starrynight.prompt_syntax import choose
+from starrynight.prompt_syntax import choose, read
 from starrynight.request import PaintRequest
 from starrynight.studio import as_picture
 from starrynight.verdict import OUTCOME_NAMES, OUTCOMES, Verdict, reasons_in
@@ -109,6 +109,31 @@ def test_weights_keep_their_place_under_a_style(folders):
     words, _ = checking.words_of(request, catalogue.find(request.model), 1)
     ((start, end, factor),) = words.weights
     assert (words.text[start:end], factor) == ("sea", 1.5)
+
+
+@pytest.mark.parametrize("typed", ["Castle, HILL, dusk", "castle,hill,dusk", "Castle\nHill\nDusk"])
+def test_firefly_reads_prompts_as_its_captions_are_written(typed):
+    """Its tokenizer splits "Castle" and ",hill" into pieces that it never read, and another picture was painted."""
+    small = {"model": "firefly", "style": "oil", "seed": 5, "steps": 1, "width": 128, "height": 128}
+    asked, known = (
+        PaintRequest(prompt=prompt, precision="bfloat16", **small) for prompt in (typed, "castle, hill, dusk")
+    )
+    painter = Painter.ready(asked, device="cpu")
+    (one,), (other,) = painter.paint(asked), painter.paint(known)
+    assert (one.pixels == other.pixels).all()
+    recipe = as_picture(one, asked, painter).recipe
+    assert recipe["request"]["prompt"] == typed
+    assert recipe["prompt"] == one.prompt == other.prompt
+
+
+def test_rewritten_words_keep_the_places_of_weights_and_mentions():
+    words = read("A Sea, Cat and (Dog:1.5) End", 1, True, {"cat": []})
+    upper = words.rewritten(lambda text: text.replace(" ", "  ").upper())
+    ((start, end, factor),), (one,) = upper.weights, upper.mentions
+    assert (upper.text[start:end], factor) == ("DOG", 1.5)
+    assert upper.text[one.start : one.end] == "Cat"
+    assert upper.text == "A  SEA,  Cat  AND  DOG  END"
+    assert words.rewritten(lambda text: text) == words
 
 
 # Uniform pictures

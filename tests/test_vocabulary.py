@@ -200,6 +200,37 @@ def test_every_caption_is_known(trained: Vocabulary) -> None:
         assert trained.unknown(text) == (), text
 
 
+@pytest.mark.parametrize(
+    ("typed", "captioned"),
+    [
+        ("A PANDA in the Bamboo Forest", "a panda in the bamboo forest"),
+        ("the Great Wall, in the style of Van Gogh", "the great wall, in the style of Van Gogh"),
+        ("VAN GOGH, MONET", "van gogh, monet"),
+        ("castle,hill,dusk", "castle, hill, dusk"),
+        ("Castle ; hill,\tdusk", "castle, hill, dusk"),
+        ("Castle，Hill、dusk", "castle, hill, dusk"),
+        ("a castle\r\non a hill\n\nat dusk", "a castle, on a hill, at dusk"),
+        ("castle|hill/dusk.snow", "castle, hill, dusk, snow"),
+        ("red_lanterns__street", "red lanterns street"),
+        ("江雪,孤舟\n远山。", "江雪,孤舟\n远山。"),
+        ("江雪 Castle,长城", "江雪 castle,长城"),
+        ("don't, 3.5 Boats, é, É", "don't, 3.5 boats, é, é"),
+        ("İstanbul", "i̇stanbul"),
+        ("", ""),
+    ],
+)
+def test_prompts_are_read_as_captions_are_written(trained: Vocabulary, typed: str, captioned: str) -> None:
+    assert trained.as_captioned(typed) == captioned
+
+
+def test_captions_stay_as_they_are_written(trained: Vocabulary) -> None:
+    """But for the first letter: one caption in five begins with a capital."""
+    rng = np.random.default_rng(1)
+    for scene in map(compose, range(500)):
+        text = captions.caption(scene, rng)
+        assert trained.as_captioned(text)[1:] == text[1:]
+
+
 def test_every_phrase_of_a_thing_and_style_names_it(trained: Vocabulary) -> None:
     for name, entry in trained.things.items():
         for phrase in entry["zh"] + entry["en"]:

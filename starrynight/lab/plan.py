@@ -120,7 +120,7 @@ class ExperimentPlan:
     paints ``twin`` pictures in total. ``counted``: for each model, at least this many pictures are painted in float16
     and in bfloat16 to estimate the NaN rate; pictures beyond ``prompts × seeds`` are used for that rate only.
     ``claims``: the claims to examine; empty means all.
-    ``weight_formats``: in how many formats of the weights one scene is painted (X4).
+    ``weight_formats``, ``weight_scenes``: in how many formats of the weights how many of the prompts are painted (X4).
     ``noise_steps``: how many of the 1000 training-noise levels to evaluate. ``repeats``: pairs of each timing.
     ``size``, ``steps``: None means the model's default.
     """
@@ -137,6 +137,7 @@ class ExperimentPlan:
     repeats: int = 9
     training_steps: int = 8
     weight_formats: int = 13
+    weight_scenes: int = 6
     claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -207,6 +208,6 @@ def quick(**changes: Any) -> ExperimentPlan:
     own = set(changes.get("models", ("firefly", WIDE))) <= {"firefly", WIDE}
     small: dict[str, Any] = {
         "formats": QUICK_FORMATS, "prompts": 2, "seeds": 1, "noise_steps": 25, "repeats": 2, "training_steps": 2,
-        "weight_formats": 6, "counted": 1, "size": 256 if own else None,
+        "weight_formats": 6, "weight_scenes": 2, "counted": 1, "size": 256 if own else None,
     }  # fmt: skip
     return ExperimentPlan(**(small | changes))

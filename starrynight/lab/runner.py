@@ -20,10 +20,10 @@ from starrynight.lab.plan import Point
 from starrynight.lab.run import MACHINE, ExperimentRun
 
 # Seconds a point, from the committed run's rows (docs/lab-report/report.json): of norms for each noise level, of training for each
-# step, of speed for each round. What is not here takes milliseconds.
+# step, of speed for each round, of weights for each picture. What is not here takes milliseconds.
 USUAL = {
-    "products": 0.42, "refusals": 0.96, "colour": 0.21, "likeness": 0.06, "memory": 1.7, "extremes": 0.3, "banding": 0.15,
-    "norms": 0.015, "layers": 0.89, "training": 0.65, "speed": 5.2, "loading": 0.71, "weights": 60.0,
+    "products": 0.76, "refusals": 10.4, "colour": 2.84, "likeness": 0.26, "memory": 4.2, "extremes": 0.28, "banding": 0.16,
+    "norms": 0.021, "layers": 4.7, "training": 3.9, "speed": 18.6, "loading": 0.62, "weights": 9.5,
 }  # fmt: skip
 
 
@@ -132,6 +132,7 @@ def _usual(run: ExperimentRun, experiment: str) -> float:
         "norms": run.plan.noise_steps,
         "training": run.plan.training_steps,
         "speed": run.plan.repeats + 1,
+        "weights": run.plan.weight_formats * run.plan.weight_scenes,
     }
     return USUAL.get(experiment, 0.01) * times.get(experiment, 1)
 

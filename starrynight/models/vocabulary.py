@@ -35,6 +35,10 @@ LANGUAGES = ("zh", "en")
 # Phrases by name and language: {"fox": {"zh": ["狐狸"], "en": ["a fox"]}}.
 Table = dict[str, dict[str, list[str]]]
 
+_WORD = re.compile(r"[^\W\d_]+")
+# What parts Latin words, where it is not a comma and a space already, and what joins them.
+_BETWEEN = re.compile(r"(?<=[A-Za-z])(?:[^\S\r\n]*[,;.|/，、；。\r\n]\s*)+(?=[A-Za-z])")
+_JOINED = re.compile(r"(?<=[A-Za-z])_+(?=[A-Za-z])")
 _ARTICLE = re.compile(r"^(?:an?|the|some) ")
 # A tag such as <lora:name:0.8>, which is no word.
 _TAG = re.compile("<[^<>]*>")
@@ -89,6 +93,16 @@ class Vocabulary:
         prompt = _TAG.sub(lambda tag: " " * len(tag.group()), prompt)
         found = sorted([*self._unknown_latin(prompt), *self._unknown_han(prompt)])
         return tuple(dict.fromkeys(word for _, word in found))
+
+    def as_captioned(self, text: str) -> str:
+        """``text`` as captions are written: Latin words in lower case, but for names that some write otherwise (Van Gogh), with a
+        comma and a space where anything else parts them ("castle,hill", a new line), and spaces for underscores. Tokenizers
+        split what is written otherwise into pieces that the model never read.
+        """
+        text = _JOINED.sub(" ", _BETWEEN.sub(", ", text))
+        return _WORD.sub(
+            lambda word: word.group() if word.group() in self._capitals else word.group().lower(), text
+        )
 
     def unknown_at(self, text: str) -> Iterator[tuple[int, int]]:
         """The start and end of each part of the Chinese in ``text`` that stays between known words."""
@@ -182,6 +196,13 @@ class Vocabulary:
         return PhraseBook(
             (" ".join(stem(part) for word in tokens(phrase) for part in _parts(word)), ())
             for phrase in phrases
+        )
+
+    @cached_property
+    def _capitals(self) -> frozenset[str]:
+        """The Latin words that captions write with capitals."""
+        return frozenset(
+            word for phrase in self.phrases for word in _WORD.findall(phrase) if word != word.lower()
         )
 
     @cached_property

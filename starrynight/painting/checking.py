@@ -85,7 +85,10 @@ def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words,
     ``read`` raise for embedding:name.
     """
     weighted, known = model.habits.weighted, inversions_of(request, model)
-    prompt = _read(request.prompt, seed, weighted, known)
+    prompt, negative = (
+        _as_captioned(_read(text, seed, weighted, known), model)
+        for text in (request.prompt, request.negative_prompt)
+    )
     if not prompt.text.strip():
         raise BadRequest(
             "The prompt holds nothing but tags and comments; describe the picture.",
@@ -98,7 +101,6 @@ def words_of(request: PaintRequest, model: ModelSpec, seed: int) -> tuple[Words,
         replace(one, start=min(one.start + shift, end), end=min(one.end + shift, end))
         for one in prompt.mentions
     )
-    negative = _read(request.negative_prompt, seed, weighted, known)
     for one in (*prompt.mentions, *negative.mentions):
         if one.explicit:
             embeddings.read(embeddings.choose(one.name, known))
@@ -120,6 +122,13 @@ def _read(text: str, seed: int, weighted: bool, known: Collection[str] = ()) -> 
     filled = wildcards.filled(text, seed)
     words = prompt_syntax.read(filled.text, seed, weighted, known)
     return replace(words, filled=filled, notes=(*words.notes, *wildcards.notes(filled.text)))
+
+
+def _as_captioned(words: Words, model: ModelSpec) -> Words:
+    """The words as the captions of a model with a vocabulary are written; names of textual inversions stay."""
+    if (known := vocabulary_of(model)) is None:
+        return words
+    return words.rewritten(known.as_captioned)
 
 
 def _notes_on_pictures(request: PaintRequest, model: ModelSpec) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a card holds (X4): one scene with the denoiser's weights in float8, INT8, GGUF's types and the fit, and its bytes.
+"""What a card holds (X4): some scenes with the denoiser's weights in float8, INT8, GGUF's types and the fit, and their bytes.
 
 The types are those of ``starry fit`` (docs/fit.md): uniform ones as they are published, the fit by the sensitivities of the model.
 Those of Firefly come with the package; of another model the fit is left out until ``starry fit`` has measured them. Each
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from starrynight.i18n import Text
@@ -54,8 +55,9 @@ class _Stored:
 
 
 def measure_weights(bench: Bench, point: Point) -> dict[str, Any]:
-    """``weights`` whose format is chosen, bytes ``beside`` them in the file and for a ``step``; of each of ``formats`` its ``name``,
-    whether it is a ``fit``, ``bits`` a weight, ``bytes``, and the PSNR of the scene: ``predicted`` and measured (``psnr``).
+    """``weights`` whose format is chosen, bytes ``beside`` them in the file and for a ``step``, how many ``scenes``; of each of
+    ``formats`` its ``name``, whether it is a ``fit``, ``bits`` a weight, ``bytes``, and the scenes' PSNR: ``predicted``, the mean in dB
+    (``psnr``; null if one broke) and the ``worst``. One scene would tell by chance: some differ by 10 dB from their mean (docs/fit.md).
     """
     from starrynight.fitting import layout, measure, table, write
     from starrynight.lab import metrics
@@ -66,17 +68,28 @@ def measure_weights(bench: Bench, point: Point) -> dict[str, Any]:
     subject = measure.Subject(model, painter.pipeline, layout.of_model(model, painter.pipeline), {})
     signature = subject.layout.signature
     count = sum(prod(shape) for shape in signature.values())
-    reference = bench.painting(Point("", point.model, REFERENCE, 0, 0)).pixels
+    scenes = min(bench.plan.weight_scenes, bench.plan.prompts)
+    references = [
+        bench.painting(Point("", point.model, REFERENCE, scene, 0)).pixels for scene in range(scenes)
+    ]
     found = []
     shown = SHOWN[: bench.plan.weight_formats]
     for one in _assignments(subject, table.stored(table.path_of(model), signature), shown):
         bytes_ = sum(write.bytes_of(tuple(signature[layer]), kind) for layer, kind in one.formats.items())
-        pixels = _pixels(bench, point.model, subject, one)
-        near = None if reference is None or pixels is None else metrics.psnr(reference, pixels)
+        near = [
+            None if reference is None or pixels is None else metrics.psnr(reference, pixels)
+            for reference, pixels in zip(
+                references, _pictures(bench, point.model, subject, one, scenes), strict=True
+            )
+        ]
+        whole = [value for value in near if value is not None]
+        psnr, worst = (fmean(whole), min(whole)) if len(whole) == scenes else (None, None)
         found.append({
-            "name": one.name, "fit": one.fit, "bits": 8 * bytes_ / count, "bytes": bytes_, "predicted": one.predicted, "psnr": near
+            "name": one.name, "fit": one.fit, "bits": 8 * bytes_ / count, "bytes": bytes_, "predicted": one.predicted,
+            "psnr": psnr, "worst": worst,
         })  # fmt: skip
     return {
+        "scenes": scenes,
         "weights": count,
         "beside": write.fixed_bytes(subject.layout),
         "step": STEPPING,
@@ -125,16 +138,16 @@ def _watch_inputs(subject: Subject) -> None:
             subject.paint(sample)
 
 
-def _pixels(bench: Bench, model: str, subject: Subject, one: _Stored) -> Any:
-    """The scene under an assignment, kept in the run's folder."""
+def _pictures(bench: Bench, model: str, subject: Subject, one: _Stored, scenes: int) -> list[Any]:
+    """The scenes' pixels under an assignment, kept in the run's folder; None for one that broke."""
     from starrynight.fitting import measure
 
-    place = Point("", model, one.name, 0, 0)
-    if bench.run.raw(model, one.name, 0, 0).is_file():
-        return bench.painting(place).pixels
+    places = [Point("", model, one.name, scene, 0) for scene in range(scenes)]
+    if all(bench.run.raw(model, one.name, *place.picture).is_file() for place in places):
+        return [bench.painting(place).pixels for place in places]
     painter = bench.painter(model, REFERENCE)
     with subject.stored_as(one.formats, measure.rounded if one.fit else measure.published):
-        return bench.painting(place, painter).pixels
+        return [bench.painting(place, painter).pixels for place in places]
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------
@@ -149,8 +162,8 @@ def judge_weights(rows: Rows) -> list[Finding]:
     model, result = next(iter(found.items()))
     first, *others = (on_card(model, result, card) for card in CARDS)
     method = Text(
-        "Figures: bits a weight and PSNR of one scene against float32's, the denoiser's linear layers stored so.",
-        "数字：去噪网络线性层以该格式存储时，每个权重的位数，以及同一场景与 float32 相比的 PSNR。",
+        f"Figures: bits a weight and {_of_scenes(result).en} against float32's, the denoiser's linear layers stored so.",
+        f"数字：去噪网络线性层以该格式存储时，每个权重的位数，以及{_of_scenes(result).zh}（与 float32 相比）。",
     )
     missing = EMPTY if result["known"] else Text(
         f"The fit was not painted: the sensitivities of {name_of(model)} are not measured here (starry fit {model} --bits 5.5).",
@@ -161,12 +174,23 @@ def judge_weights(rows: Rows) -> list[Finding]:
 
 def _figure(result: Row) -> str:
     shown = sorted(result["formats"], key=lambda one: one["bits"])
-    return " · ".join(f"{one['name']} {one['bits']:.2f}: {_decibels(one)}" for one in shown)
+    return " · ".join(f"{one['name']} {one['bits']:.2f}: {decibels(one)}" for one in shown)
 
 
-def _decibels(one: Mapping[str, Any]) -> str:
+def _of_scenes(result: Row) -> Text:
+    """Whose PSNR the figures are. Runs from before ``scenes`` painted one."""
+    scenes = result.get("scenes", 1)
+    if scenes == 1:
+        return Text("the PSNR of one scene", "一个场景的 PSNR")
+    return Text(f"the mean PSNR of {scenes} scenes, the worst in brackets,", f"{scenes} 个场景的平均 PSNR（括号内为最差者）")  # fmt: skip
+
+
+def decibels(one: Mapping[str, Any]) -> str:
+    """The mean PSNR of one of ``formats``, and the worst where there are several scenes; ✗ where one broke."""
     value = number(one["psnr"])
-    return f"{value:.1f} dB" if value == value else "✗"
+    if value != value:
+        return "✗"
+    return f"{value:.1f} dB" + (f" ({number(one['worst']):.1f})" if one.get("worst") is not None else "")
 
 
 def on_card(model: str, result: Row, card: int) -> Text:
@@ -190,12 +214,25 @@ def on_card(model: str, result: Row, card: int) -> Text:
     best = max(fitting, key=lambda one: number(one["psnr"]))
     plain = max((one for one in fitting if not one["fit"]), key=lambda one: number(one["psnr"]), default=best)
     taken = best["bits"] * count / 8e9
-    beside_it = Text(f", the best single type that fits, {plain['name']}, {_decibels(plain)}", f"；放得下的最好单一类型 {plain['name']} 为 {_decibels(plain)}")  # fmt: skip
-    compared = beside_it if plain is not best else EMPTY
-    name = _words(best)
+    uniform = Text(
+        f"; with the best single type that fits, {plain['name']}, {decibels(plain)}",
+        f"；放得下的最好单一类型 {plain['name']} 为 {decibels(plain)}",
+    )
+    name, near = _words(best), _nearness(result, best)
     return Text(
-        f"On a card of {card} GB take {name.en} for {size.en}: {taken:.1f} GB beside {result['step'] / 1e9:.1f} GB for a step; this scene is then {_decibels(best)} from float32's{compared.en}.",
-        f"{card} GB 的显卡，{size.zh}请用{name.zh}：占 {taken:.1f} GB，另需 {result['step'] / 1e9:.1f} GB 供一步计算；此场景与 float32 相比为 {_decibels(best)}{compared.zh}。",
+        f"On a card of {card} GB take {name.en} for {size.en}: {taken:.1f} GB beside {result['step'] / 1e9:.1f} GB for a step. {near.en}{'' if plain is best else uniform.en}.",
+        f"{card} GB 的显卡，{size.zh}请用{name.zh}：占 {taken:.1f} GB，另需 {result['step'] / 1e9:.1f} GB 供一步计算；{near.zh}{'' if plain is best else uniform.zh}。",
+    )
+
+
+def _nearness(result: Row, one: Mapping[str, Any]) -> Text:
+    scenes, psnr = result.get("scenes", 1), f"{number(one['psnr']):.1f} dB"
+    if scenes == 1:
+        return Text(f"The scene is then {psnr} from float32's", f"该场景与 float32 相比为 {psnr}")
+    worst = f"{number(one['worst']):.1f}"
+    return Text(
+        f"The mean of {scenes} scenes is then {psnr} from float32 (the worst {worst})",
+        f"{scenes} 个场景与 float32 相比平均 {psnr}（最差 {worst}）",
     )
 
 

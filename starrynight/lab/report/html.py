@@ -21,10 +21,11 @@ from PIL import Image
 
 from starrynight.i18n import Text
 from starrynight.lab import metrics, table
+from starrynight.lab.experiments.weights import decibels
 from starrynight.lab.findings import OUTCOMES, Rows, name_of, name_zh
 from starrynight.lab.plan import BY_ID, COMPARISONS, FORMATS, PROMPTS, REFERENCE, ExperimentPlan
 from starrynight.lab.report.plots import Plot, plots
-from starrynight.lab.run import ExperimentRun, number
+from starrynight.lab.run import ExperimentRun
 from starrynight.lab.summary import SOURCE, Summary, summary
 from starrynight.text import finite
 
@@ -200,7 +201,7 @@ def _figures(figures: dict[str, dict[str, str]]) -> str:
 
 
 def _cards(run: ExperimentRun) -> str:
-    """One scene with the weights in each format, the fewest bits first, and what it takes; for the first model that has it."""
+    """The first scene with the weights in each format, the fewest bits first, and what it takes; for the first model that has it."""
     for model in run.plan.models:
         found = Rows(run).result("weights", model, "").get("formats", [])
         items = [_stored(run, model, one) for one in sorted(found, key=lambda one: one["bits"])]
@@ -213,7 +214,7 @@ def _cards(run: ExperimentRun) -> str:
 def _stored(run: ExperimentRun, model: str, one: dict[str, Any]) -> str:
     if (pixels := _read(run.picture(model, one["name"], 0, 0))) is None:
         return ""
-    near = "" if one["psnr"] is None else f" · {number(one['psnr']):.1f} dB"
+    near = "" if one["psnr"] is None else f" · {decibels(one)}"
     size = f"{one['bits']:.2f} bits · {one['bytes'] / 1e6:,.1f} MB"
     caption = f"<b>{escape(one['name'])}</b>{near}<br>{size}"
     return f'<figure><img src="{uri(pixels, CARD)}" alt="{escape(one["name"])}"><figcaption>{caption}</figcaption></figure>'

@@ -241,10 +241,10 @@ def _memory(rows: Rows) -> Plot | None:
 
 
 def _weights(rows: Rows, model: str) -> Plot | None:
-    """Bytes of the denoiser's layers against the PSNR of one scene: the fit as a line, uniform types as dots."""
+    """Bytes of the denoiser's layers against the scenes' mean PSNR: the fit as a line, uniform types as dots."""
     found = sorted(rows.result("weights", model, "").get("formats", []), key=lambda one: one["bytes"])
     chart = Chart(
-        Text("bytes of the denoiser's layers, MB", "去噪网络各层的字节，MB"), Text("one scene's PSNR to float32, dB", "同一场景与 float32 的 PSNR，dB")
+        Text("bytes of the denoiser's layers, MB", "去噪网络各层的字节，MB"), Text("PSNR to float32, dB", "与 float32 的 PSNR，dB")
     )  # fmt: skip
     for name, own, key in (("fit", True, "psnr"), ("one type for all", False, "psnr"), ("fit predicted", True, "predicted")):  # fmt: skip
         points = [
