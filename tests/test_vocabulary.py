@@ -216,11 +216,26 @@ def test_every_caption_is_known(trained: Vocabulary) -> None:
         ("江雪 Castle,长城", "江雪 castle,长城"),
         ("don't, 3.5 Boats, é, É", "don't, 3.5 boats, é, é"),
         ("İstanbul", "i̇stanbul"),
+        ("星夜下的靜謐村莊，梵谷風格", "星夜下的静谧村庄，梵高风格"),
+        ("熊貓在竹林裡, PANDA", "熊猫在竹林里, panda"),
         ("", ""),
     ],
 )
 def test_prompts_are_read_as_captions_are_written(trained: Vocabulary, typed: str, captioned: str) -> None:
     assert trained.as_captioned(typed) == captioned
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["江雪，孤舟，遠山", "星夜下的靜謐村莊，梵谷風格，厚重的筆觸", "飛天的飄帶與蓮花", "賽博龐克，雨夜"],
+)
+def test_traditional_chinese_is_known(trained: Vocabulary, prompt: str) -> None:
+    assert trained.unknown(prompt) == ()
+    assert trained.things_named(prompt) == trained.things_named(trained.as_captioned(prompt)) != ()
+
+
+def test_what_is_not_known_is_named_as_it_was_written(trained: Vocabulary) -> None:
+    assert trained.unknown("恐龍在月夜") == ("恐龍",)
 
 
 def test_captions_stay_as_they_are_written(trained: Vocabulary) -> None:

@@ -23,6 +23,7 @@ from starrynight.models.wording import (
     common,
     content_runs,
     near,
+    simplified,
     stem,
     tokens,
     unread,
@@ -95,18 +96,18 @@ class Vocabulary:
         return tuple(dict.fromkeys(word for _, word in found))
 
     def as_captioned(self, text: str) -> str:
-        """``text`` as captions are written: Latin words in lower case, but for names that some write otherwise (Van Gogh), with a
+        """``text`` as captions are written: in simplified Chinese; Latin words in lower case, but for names that some write otherwise (Van Gogh), with a
         comma and a space where anything else parts them ("castle,hill", a new line), and spaces for underscores. Tokenizers
         split what is written otherwise into pieces that the model never read.
         """
-        text = _JOINED.sub(" ", _BETWEEN.sub(", ", text))
+        text = _JOINED.sub(" ", _BETWEEN.sub(", ", simplified(text)))
         return _WORD.sub(
             lambda word: word.group() if word.group() in self._capitals else word.group().lower(), text
         )
 
     def unknown_at(self, text: str) -> Iterator[tuple[int, int]]:
         """The start and end of each part of the Chinese in ``text`` that stays between known words."""
-        for run in HAN_RUN.finditer(text):
+        for run in HAN_RUN.finditer(simplified(text)):
             for start, end in unread(run.group(), self._han_words, self._han_signs):
                 yield run.start() + start, run.start() + end
 

@@ -15,6 +15,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from opencc import OpenCC
+
 # A Latin word with its hyphens and apostrophes, a number, one Han character, a space between two (which parts
 # 海 浪花), or one other sign.
 _HAN = r"\u3400-\u9fff"
@@ -29,9 +31,30 @@ _KNOWN, _NOUN, _PHRASE, _ALIEN = range(4)
 _COSTS = (1.0, 1.5, 2.5, 10.0)
 
 
+# What is called otherwise in Taiwan and Hong Kong than in the captions, as OpenCC writes it.
+_NAMES = {"梵谷": "梵高", "莫内": "莫奈", "赛博庞克": "赛博朋克"}
+
+
+@cache
+def _converter() -> OpenCC:
+    return OpenCC("t2s")
+
+
+def simplified(text: str) -> str:
+    """``text`` with traditional Chinese characters as simplified ones (OpenCC), as long as before: every place stays what it was."""
+    if not HAN_RUN.search(text):
+        return text
+    found = _converter().convert(text)
+    if len(found) != len(text):
+        found = "".join(one if len(one := _converter().convert(sign)) == 1 else sign for sign in text)
+    for name, ours in _NAMES.items():
+        found = found.replace(name, ours)
+    return found
+
+
 def tokens(text: str) -> tuple[str, ...]:
-    """``text`` in lower case as words, numbers, single Han characters, spaces between these and other signs."""
-    return tuple(TOKEN.findall(text.lower()))
+    """``text`` in lower case and simplified as words, numbers, single Han characters, spaces between these and other signs."""
+    return tuple(TOKEN.findall(simplified(text).lower()))
 
 
 class PhraseBook:

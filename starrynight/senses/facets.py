@@ -20,7 +20,7 @@ from starrynight.errors import BadRequest
 from starrynight.firefly.training import captions
 from starrynight.i18n import LANGUAGES, Text
 from starrynight.models.vocabulary import Vocabulary
-from starrynight.models.wording import TOKEN, PhraseBook, stem, tokens
+from starrynight.models.wording import TOKEN, PhraseBook, simplified, stem, tokens
 from starrynight.text import excerpt
 
 # The kinds of facets, in the order in which a page lists them.
@@ -135,7 +135,7 @@ def read(text: str, vocabulary: Vocabulary) -> Words:
     """The words of ``text``. What stays unknown to ``vocabulary`` of a Chinese sentence stands there as "□"."""
     unknown = [place for start, end in vocabulary.unknown_at(text) for place in range(start, end)]
     strange, found = frozenset(unknown), []
-    for token in TOKEN.finditer(text):
+    for token in TOKEN.finditer(simplified(text)):
         word = _POSSESSIVE.sub("", token.group())
         end = token.start() + len(word)
         found.append(("□" if token.start() in strange else singular(word), token.start(), end))
