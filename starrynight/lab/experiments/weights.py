@@ -190,7 +190,8 @@ def decibels(one: Mapping[str, Any]) -> str:
     value = number(one["psnr"])
     if value != value:
         return "✗"
-    return f"{value:.1f} dB" + (f" ({number(one['worst']):.1f})" if one.get("worst") is not None else "")
+    several = one.get("worst") not in (None, one["psnr"])
+    return f"{value:.1f} dB" + (f" ({number(one['worst']):.1f})" if several else "")
 
 
 def on_card(model: str, result: Row, card: int) -> Text:
