@@ -73,10 +73,10 @@ class Visitor:
     ) -> None:
         options = {"locale": "zh-CN", "viewport": {"width": width, "height": height}} | context
         self.address = address
-        VISITORS.append(self)
         self.page: Page = browser.new_context(**options).new_page()
         self.page.set_default_timeout(TIMEOUT)
         self.problems: list[str] = []
+        VISITORS.append(self)
         own = (address + "/", address.replace("http", "ws") + "/", "data:", "blob:")
         self.page.on("console", lambda entry: entry.type == "error" and self.problems.append(entry.text))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))

@@ -177,7 +177,7 @@ def test_a_killed_measurement_goes_on_where_it_stopped(folder, tmp_path):
     with pytest.raises(Cancelled):
         fitted(other, goal, on_progress=Stop())
     first = fit.prepare(other, goal, None, CPU)
-    whole = len(measure.measurements(first.layout.signature))
+    whole = measure.stages(first.layout.signature)
     assert 0 < first.measurements < whole
     begun = table.stored(table.path_of(other))
     resumed = fitted(other, goal)
@@ -328,7 +328,8 @@ def test_a_layout_of_six_billion_says_beforehand_how_long_it_takes(tmp_path, fol
     prepared = fit.prepare(large, fit.Goal("memory", 8 * 10**9), None, CPU)
     assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 1e9
     assert sum(prod(s) for s in prepared.layout.signature.values()) > 6e9
-    assert prepared.measurements == sum(1 + (s[1] % 32 == 0) for s in prepared.layout.signature.values())
+    layers = prepared.layout.signature.values()
+    assert prepared.measurements == sum(1 + (s[1] % 32 == 0) for s in layers) + measure.whole()
     # at least the products of one pass for each measurement, at a rate no core reaches
     assert prepared.seconds > prepared.measurements * 2 * 6e9 * 256 / 1e14
     assert prepared.budget == 8 * 10**9 - 2_500_000_000 - write.fixed_bytes(prepared.layout)
@@ -374,12 +375,15 @@ def test_a_run_killed_before_the_whole_pictures_paints_them_when_it_goes_on(fold
         fitted(other, goal, on_progress=Stop())
     path = table.path_of(other)
     begun = table.stored(path)
-    assert (begun.scale, begun.published_scale) == (1.0, 1.0)
-    assert fit.prepare(other, goal, None, CPU).measurements == 0
+    assert (begun.scale, begun.published_scale) == (table.UNSCALED, table.UNSCALED)
+    prepared = fit.prepare(other, goal, None, CPU)
+    assert prepared.measurements == 2 * len(measure.SCALES)
+    assert prepared.seconds > 0
     assert not table.complete(begun)
     seen = []
     fitted(other, goal, on_progress=lambda done, total, message: seen.append((done, total)))
-    assert 1.0 not in (table.stored(path).scale, table.stored(path).published_scale)
+    assert table.complete(table.stored(path))
+    assert fit.prepare(other, goal, None, CPU).seconds == 0
     assert seen[-1][0] == seen[-1][1]
 
 

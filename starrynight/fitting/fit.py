@@ -136,7 +136,7 @@ def least_bytes(own: DenoiserLayout, container: str = GGUF) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """``measurements`` that are left, and the ``seconds`` that they take on this machine at its best measured rates. ``waited``: the
+    """``measurements`` that are left, whole pictures among them, and the ``seconds`` that they take on this machine at its best measured rates. ``waited``: the
     share of the time that other programs took meanwhile.
     """
 
@@ -182,26 +182,35 @@ def prepare(
     budget = goal.budget(own, container)
     other = table.like(like.spec.name, table.path_of(like), own.signature) if like else None
     known = table.stored(table.path_of(model), own.signature)
-    left = 0 if other else len(measure.measurements(own.signature, known))
-    return Prepared(model, own, budget, left, *_seconds(model, own, left, device), other, container)
+    alone, whole = (
+        (0, 0) if other else (len(measure.measurements(own.signature, known)), measure.whole(known))
+    )
+    return Prepared(
+        model, own, budget, alone + whole, *_seconds(model, own, alone, whole, device), other, container
+    )
 
 
-def _seconds(model: LocalModel, own: DenoiserLayout, left: int, device: torch.device) -> tuple[float, float]:
-    """From the rates of a product and of rounding, measured now; and the share of the time that other programs took."""
-    if not left:
+def _seconds(
+    model: LocalModel, own: DenoiserLayout, alone: int, whole: int, device: torch.device
+) -> tuple[float, float]:
+    """Of so many layers rounded alone and so many types of whole pictures, from the rates of a product and of rounding, measured
+    now; and the share of the time that other programs took.
+    """
+    if not alone + whole:
         return 0.0, 0.0
     weights = sum(prod(shape) for shape in own.signature.values())
     small, large = measure.samples_of(model), measure.scale_samples(model)
     called = measure.CALLS if calibrate.is_large(model) else passes(small)
     # every weight meets every token: an upper bound
     products = 2 * weights * tokens(model, small[0]) * called
-    whole = 2 * weights * tokens(model, large[0]) * passes(large) * 2 * len(measure.SCALES)
+    painted = 2 * weights * tokens(model, large[0]) * passes(large)
     shapes, rates = own.signature.values(), measure.rounding_rates()
     rounding = sum(prod(shape) * rates[kind] for shape in shapes for kind in formats.probes(shape))
     measured = sum(len(formats.probes(shape)) for shape in shapes)
     product = time_product(device)
     rate = 2 * PRODUCT**3 / product.seconds[""]  # operations a second
-    return left * (products / rate + rounding / max(measured, 1)) + whole / rate, product.waited
+    seconds = alone * (products / rate + rounding / max(measured, 1)) + whole * painted / rate
+    return seconds, product.waited
 
 
 def tokens(model: LocalModel, sample: CalibrationSample) -> int:

@@ -354,9 +354,15 @@ def measurements(signature: Mapping[str, Any], known: Sensitivity | None = None)
     return [(layer, kind) for layer, shape in signature.items() for kind in probes(shape) if kind not in done.get(layer, {})]  # fmt: skip
 
 
+def whole(known: Sensitivity | None = None) -> int:
+    """In how many types, of both ways to round, whole pictures are still to be painted."""
+    scales = (known.scale, known.published_scale) if known else 2 * (tables.UNSCALED,)
+    return len(SCALES) * scales.count(tables.UNSCALED)
+
+
 def stages(signature: Mapping[str, Any]) -> int:
     """What ``measure`` counts: every measurement, and the whole pictures in each type of both ways to round."""
-    return len(measurements(signature)) + 2 * len(SCALES)
+    return len(measurements(signature)) + whole()
 
 
 def measure(
@@ -371,7 +377,7 @@ def measure(
         tables.store(path, found)
         counter.advance(Text(f"rounding {layer}", f"舍入 {layer}"))
     for own, how in (("scale", rounded), ("published_scale", published)):
-        if getattr(found, own) == 1.0:
+        if getattr(found, own) == tables.UNSCALED:
             setattr(found, own, picture_scale(measure, found, how, counter))
             tables.store(path, found)
         else:

@@ -39,6 +39,10 @@ SOUGHT_DB = 1.9
 LEAST_SHARE = 0.5
 
 
+# A scale that no whole picture has told yet.
+UNSCALED = 1.0
+
+
 @dataclass
 class Sensitivity:
     """``signature``: layer → shape. ``plain``: layer → its type of 16 bits. ``errors``: layer → type → mean square error of
@@ -56,8 +60,8 @@ class Sensitivity:
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
     published: dict[str, dict[str, float]] = field(default_factory=dict)
-    scale: float = 1.0
-    published_scale: float = 1.0
+    scale: float = UNSCALED
+    published_scale: float = UNSCALED
     judged: dict[str, float] = field(default_factory=dict)
     version: int = VERSION
 
@@ -193,7 +197,7 @@ def complete(table: Sensitivity | None) -> bool:
     """Whether every layer that can be quantised was measured, and what their errors are in whole pictures."""
     from starrynight.fitting.formats import probes
 
-    if table is None or 1.0 in (table.scale, table.published_scale):
+    if table is None or UNSCALED in (table.scale, table.published_scale):
         return False
     return all(
         set(probes(shape)) <= set(table.errors.get(layer, ())) for layer, shape in table.signature.items()
