@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measure again what the documents say of the weights that ship, after Firefly was trained: the proof of folding, the wide twin
 # written for other tools, the lab's report, the example run that the lab shows first, and the table of fits.
-# A killed run continues where it stopped. About two hours on two cores that do nothing else; under load the lab keeps no times.
+# A killed run continues where it stopped. About three hours on two cores that do nothing else; under load the lab keeps no times.
 set -eu
 make .venv/bin/.testing
 OUT=${OUT:-measured}

@@ -45,5 +45,5 @@ def test_a_killed_fit_keeps_every_measurement(tmp_path: Path, home: Path) -> Non
     measured = sum(len(errors) for errors in known.errors.values())
     assert measured >= sum(len(errors) for errors in begun.errors.values())
     left = fit.prepare(model, fit.Goal("bits", 6.0), None, torch.device("cpu")).measurements
-    assert left == len(measure.measurements(known.signature)) - measured
+    assert left == measure.stages(known.signature) - measured
     assert left > 0
