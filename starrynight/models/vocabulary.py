@@ -37,8 +37,9 @@ LANGUAGES = ("zh", "en")
 Table = dict[str, dict[str, list[str]]]
 
 _WORD = re.compile(r"[^\W\d_]+")
-# What parts Latin words, where it is not a comma and a space already, and what joins them.
-_BETWEEN = re.compile(r"(?<=[A-Za-z])(?:[^\S\r\n]*[,;.|/，、；。\r\n]\s*)+(?=[A-Za-z])")
+# What stands between Latin words, signs of it that part them, and what joins them.
+_BETWEEN = re.compile(r"(?<=[A-Za-z])[\s,;.|/，、；。]+(?=[A-Za-z])")
+_PARTING = re.compile(r"[,;.|/，、；。\r\n]")
 _JOINED = re.compile(r"(?<=[A-Za-z])_+(?=[A-Za-z])")
 _ARTICLE = re.compile(r"^(?:an?|the|some) ")
 # A tag such as <lora:name:0.8>, which is no word.
@@ -96,11 +97,14 @@ class Vocabulary:
         return tuple(dict.fromkeys(word for _, word in found))
 
     def as_captioned(self, text: str) -> str:
-        """``text`` as captions are written: in simplified Chinese; Latin words in lower case, but for names that some write otherwise (Van Gogh), with a
-        comma and a space where anything else parts them ("castle,hill", a new line), and spaces for underscores. Tokenizers
-        split what is written otherwise into pieces that the model never read.
+        """``text`` as captions are written: in simplified Chinese; Latin words in lower case, but for names that some write otherwise
+        (Van Gogh), with a comma and a space where anything else parts them ("castle,hill", a new line), and spaces for
+        underscores. Tokenizers split what is written otherwise into pieces that the model never read.
         """
-        text = _JOINED.sub(" ", _BETWEEN.sub(", ", simplified(text)))
+        text = _BETWEEN.sub(
+            lambda between: ", " if _PARTING.search(between.group()) else between.group(), simplified(text)
+        )
+        text = _JOINED.sub(" ", text)
         return _WORD.sub(
             lambda word: word.group() if word.group() in self._capitals else word.group().lower(), text
         )
