@@ -11,12 +11,8 @@ from playwright.sync_api import Browser, expect
 from starrynight.web.shared import words
 
 PRESSES = 12
-LATER = (
-    120,
-    160,
-    200,
-    240,
-)  # ms between a slider's key and the press; Streamlit sends the slider's value after 200
+# ms between a slider's key and the press; Streamlit sends the slider's value after 200.
+LATER = (120, 160, 200, 240)
 # Streamlit looks through a session's widgets at the start of every run. Here it takes its time, as on a busy machine.
 SLOW = f"""
 import time
@@ -57,6 +53,29 @@ def test_no_press_is_lost_to_an_event_just_before_it(browser: Browser, tmp_path:
             page.wait_for_function("before => location.href !== before", arg=before, timeout=60_000)
             for job in page.request.get(f"{address}/api/jobs").json()["jobs"]:
                 page.request.post(f"{address}/api/jobs/{job['id']}/cancel")
+        visitor.leave()
+
+
+BROKEN = f"""
+from starrynight.web.views import lab
+
+def show():
+    raise ZeroDivisionError("of this page")
+
+lab.show = show
+{OPEN}
+"""
+
+
+def test_a_page_that_fails_is_one_sentence_below_the_masthead(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, BROKEN) as address:
+        visitor = Visitor(browser, address)
+        page = visitor.go("?room=lab")
+        expect(page.get_by_text(words("zh")["failed"])).to_be_visible()
+        page.locator("nav a[data-page=gallery]").click()
+        expect(page.locator(".wall")).to_be_visible()
+        log = (tmp_path / "server.log").read_text("utf-8")
+        assert log.count("ZeroDivisionError: of this page") == 1
         visitor.leave()
 
 

@@ -136,8 +136,8 @@ def least_bytes(own: DenoiserLayout, container: str = GGUF) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """``measurements`` that are left, whole pictures among them, and the ``seconds`` that they take on this machine at its best measured rates. ``waited``: the
-    share of the time that other programs took meanwhile.
+    """``measurements`` that are left, whole pictures among them, and the ``seconds`` that they take on this machine at its best
+    measured rates. ``waited``: the share of the time that other programs took meanwhile.
     """
 
     model: LocalModel
@@ -182,9 +182,8 @@ def prepare(
     budget = goal.budget(own, container)
     other = table.like(like.spec.name, table.path_of(like), own.signature) if like else None
     known = table.stored(table.path_of(model), own.signature)
-    alone, whole = (
-        (0, 0) if other else (len(measure.measurements(own.signature, known)), measure.whole(known))
-    )
+    alone = 0 if other else len(measure.measurements(own.signature, known))
+    whole = 0 if other else measure.whole(known)
     return Prepared(
         model, own, budget, alone + whole, *_seconds(model, own, alone, whole, device), other, container
     )

@@ -37,8 +37,6 @@ SOUGHT_DB = 1.9
 # programme would spend least on, and on another prompt it need not be so: layers that read the words matter for few prompts and
 # then much (docs/fit.md).
 LEAST_SHARE = 0.5
-
-
 # A scale that no whole picture has told yet.
 UNSCALED = 1.0
 

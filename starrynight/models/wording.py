@@ -29,8 +29,6 @@ _ANIMALS = frozenset("猫狗鹿马兔鹤鱼鲸")
 # into parts.
 _KNOWN, _NOUN, _PHRASE, _ALIEN = range(4)
 _COSTS = (1.0, 1.5, 2.5, 10.0)
-
-
 # What is called otherwise in Taiwan and Hong Kong than in the captions, as OpenCC writes it.
 _NAMES = {"梵谷": "梵高", "莫内": "莫奈", "赛博庞克": "赛博朋克"}
 

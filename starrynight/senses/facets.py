@@ -133,9 +133,10 @@ def words_of(kind: str, language: str) -> dict[str, str]:
 
 def read(text: str, vocabulary: Vocabulary) -> Words:
     """The words of ``text``. What stays unknown to ``vocabulary`` of a Chinese sentence stands there as "□"."""
+    text = simplified(text)
     unknown = [place for start, end in vocabulary.unknown_at(text) for place in range(start, end)]
     strange, found = frozenset(unknown), []
-    for token in TOKEN.finditer(simplified(text)):
+    for token in TOKEN.finditer(text):
         word = _POSSESSIVE.sub("", token.group())
         end = token.start() + len(word)
         found.append(("□" if token.start() in strange else singular(word), token.start(), end))

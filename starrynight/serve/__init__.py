@@ -208,9 +208,8 @@ def _pages() -> Any:
 
     from starrynight.web.shared import tell_failure
 
-    logging.getLogger(
-        "streamlit.error_util"
-    ).disabled = True  # tell_failure logs the same, as all else is logged
+    # tell_failure logs the same, as all else is logged.
+    logging.getLogger("streamlit.error_util").disabled = True
     return streamlit.App(PAGES, on_script_error=tell_failure)
 
 

@@ -53,13 +53,11 @@ def dead_link() -> str:
 
 
 def show_page(name: str) -> None:
-    """Draw the page; an error becomes one sentence, never a stack trace."""
+    """Draw the page; an error becomes one sentence. One that is no ``StarryError`` ends the script (``shared.tell_failure``)."""
     try:
         PAGES[name].show()
     except StarryError as error:
         shared.show_error(error)
-    except Exception as error:
-        shared.tell_failure(error)
 
 
 def masthead(current: str) -> None:
