@@ -4,7 +4,8 @@
     python benchmarks/bench.py --only start --beside ANOTHER_CHECKOUT
     python benchmarks/bench.py --compare before.json after.json
 
-"plain" is the pipeline class of diffusers called directly, on the same weights and noise; "ours" is the painter with its guard.
+"plain" is the pipeline class of diffusers called directly, on the same weights and noise; "ours" is the painter with its guard,
+"int8" the same in `--precision int8`, where the machine multiplies 8-bit integers faster.
 Whole pictures take turns in changing order; a ratio is the median over rounds of plain's seconds over ours, so above 1 is faster.
 PSNR is against a float32 picture of plain diffusers. The limit of a picture is its multiplications at the rate of this machine's own
 products of large matrices, measured in the same run. On a card the same pictures are timed with the device waited for; what only a
@@ -89,6 +90,16 @@ def machine(lines: Lines, bench: card.Bench, rounds: int) -> None:
         one = torch.randn(2048, 2048, device=bench.device).to(getattr(torch, name))
         taken = seconds(lambda one=one: (one @ one, bench.wait()), 3 * rounds)
         lines.add("machine", f"matrix products, {name}", 2 * 2048**3 / taken / 1e9, "GFLOP/s")
+    if bench.device.type == "cpu":
+        from starrynight.numerics.device import matmul_rates
+
+        lines.add(
+            "machine",
+            "matrix products, int8",
+            matmul_rates(bench.device).rates["int8"],
+            "GOP/s",
+            "uint8 by int8",
+        )
     big = torch.empty(1 << 26, dtype=torch.uint8, device=bench.device)
     taken = seconds(lambda: (big.clone(), bench.wait()), 3 * rounds)
     lines.add("machine", "copying memory", 2 * big.numel() / taken / 1e9, "GB/s", "read and written")
@@ -167,6 +178,9 @@ def firefly(lines: Lines, bench: card.Bench, rounds: int) -> None:
             "plain": lambda side=side, words=words: card.plain_picture(narrow, side, words),
             "ours": lambda painter=painter, request=request: card.our_picture(painter, request),
         }
+        if _int8_pays(bench):
+            eight = Painter.ready(request.replace(precision="int8"), device=str(bench.device))
+            ways["int8"] = lambda eight=eight, request=request: card.our_picture(eight, request)
         flops = _flops(narrow, ways["plain"])
         _beside(lines, bench, "firefly", side, ways, card.plain_picture(exact, side, words), flops, rounds)
 
@@ -183,19 +197,32 @@ def layout(lines: Lines, bench: card.Bench, rounds: int) -> None:
         "plain": lambda: card.plain_picture(plain, side, words),
         "ours": lambda: card.our_picture(painter, card.request_of(bench)),
     }
+    staged = {"plain": plain, "ours": painter.pipeline}
+    if _int8_pays(bench):
+        eight = card.our_painter(bench, "int8")
+        ways["int8"], staged["int8"] = (
+            lambda: card.our_picture(eight, card.request_of(bench)),
+            eight.pipeline,
+        )
     flops = _flops(plain, ways["plain"])
     exact = card.pipeline_of({name: card.shared(part, torch.float32) for name, part in bench.parts.items()})
     reference = card.plain_picture(exact, side, words)
     del exact
     bench.free()
     _beside(lines, bench, "layout", side, ways, reference, flops, max(2, rounds // 2))
-    for name, of, way in (("plain", plain, ways["plain"]), ("ours", painter.pipeline, ways["ours"])):
-        stages = card.staged(bench, of, way)
+    for name, of in staged.items():
+        stages = card.staged(bench, of, ways[name])
         for stage in ("prompt", "denoiser", "decoder"):
             lines.add(
                 "layout", f"{side}², {name}: {stage}", sum(stages[stage]), "s", f"{len(stages[stage])} calls"
             )
         lines.add("layout", f"{side}², {name}: between", stages["between_s"], "s")
+
+
+def _int8_pays(bench: card.Bench) -> bool:
+    from starrynight.models import precision_plan
+
+    return bench.device.type == "cpu" and precision_plan.machine("cpu").multiplies_int8
 
 
 def growth(lines: Lines, bench: card.Bench, rounds: int) -> None:

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 from torch import nn
 
-# (name, width, heads, tokens): Firefly's and a 270 M layout's at 512², two prompts at once.
-BLOCKS = (("Firefly", 384, 6, 1056), ("Z-Image of 270 M", 1280, 10, 1056))
+# (name, width, heads, tokens): Firefly's, a 270 M layout's and Z-Image's at 512², two prompts at once.
+BLOCKS = (("Firefly", 384, 6, 1056), ("Z-Image of 270 M", 1280, 10, 1056), ("Z-Image", 3840, 30, 1056))
 
 
 class RealRotation:
@@ -62,7 +62,7 @@ def ways(
     width: int, heads: int, tokens: int
 ) -> tuple[dict[str, Callable[[], torch.Tensor]], torch.Tensor, torch.Tensor]:
     """What is compared, the exact result, and the block's input."""
-    from starrynight.painting import cpu
+    from starrynight.painting import cpu, int8
 
     torch.manual_seed(0)
     block = ZImageTransformerBlock(0, width, heads, heads, 1e-5, True).eval().requires_grad_(False)
@@ -82,7 +82,17 @@ def ways(
         with cpu.FastAttention():
             return Block(fast)(*narrow)
 
-    found: dict[str, Callable[[], torch.Tensor]] = {"diffusers": lambda: Block(plain)(*narrow), "ours": ours}
+    def ours_in_int8() -> torch.Tensor:
+        with cpu.FastAttention():
+            return Block(eight)(*narrow)
+
+    eight = copy.deepcopy(fast)
+    int8.convert(layer for layer in eight.modules() if type(layer) is nn.Linear and layer.in_features > 256)
+    found: dict[str, Callable[[], torch.Tensor]] = {
+        "diffusers": lambda: Block(plain)(*narrow),
+        "ours": ours,
+        "ours, int8": ours_in_int8,
+    }
     try:
         import openvino
     except ImportError:

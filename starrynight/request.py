@@ -26,7 +26,7 @@ from starrynight.errors import BadRequest, UnknownName, WrongSize
 from starrynight.i18n import Text
 from starrynight.text import UNPRINTABLE, excerpt, unix_newlines
 
-PRECISIONS = ("auto", "bfloat16", "float16", "float16-folded", "float32")
+PRECISIONS = ("auto", "bfloat16", "float16", "float16-folded", "float32", "int8")
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")  # what a denoiser predicts, in diffusers' words
 MAX_TEXT = 4000  # characters; ten times what the longest text encoder of the catalogue reads, 2026-11
 MAX_NAME = 1000  # characters of a model's name or path

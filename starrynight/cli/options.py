@@ -26,8 +26,8 @@ SIZE = typer.Option(
 PRECISION = typer.Option(
     None,
     help=t(
-        "auto, bfloat16, float16, float16-folded or float32.",
-        "auto、bfloat16、float16、 float16-folded（折叠）或 float32。",
+        "auto, bfloat16, float16, float16-folded, float32, or int8 (products in 8 bits, on a CPU).",
+        "auto、bfloat16、float16、 float16-folded（折叠）、float32，或 int8（CPU 上以 8 位整数相乘）。",
     ),
 )
 LORA = typer.Option(

@@ -1,7 +1,7 @@
 """Loads a model as a painter in a given number format, emulated where this machine lacks the format's arithmetic.
 
 float16 on a CPU and float8 everywhere run under emulation: operands in the format, sums in float32, results rounded to
-the format, as on a tensor core. float8 (e4m3, weights and activations) applies to the denoiser only; text encoder and
+the format, as on a tensor core. int8 is the painter's own (``painting/int8.py``). float8 (e4m3, weights and activations) applies to the denoiser only; text encoder and
 decoder stay bfloat16.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from starrynight.lab.plan import WIDE
+from starrynight.lab.plan import EXTRAS, WIDE
 from starrynight.request import PaintRequest
 from starrynight.settings import settings
 
@@ -78,7 +78,9 @@ class FormatPainter:
     @property
     def bytes(self) -> int:
         """The size of its weights."""
-        return sum(t.numel() * t.element_size() for t in self.weights)
+        from starrynight.painting.int8 import bytes_of
+
+        return sum(t.numel() * t.element_size() for t in self.weights) + bytes_of(self.denoiser)
 
 
 def load_painter(model: str, format_: str, request: PaintRequest, device: str | None) -> FormatPainter:
@@ -134,10 +136,10 @@ def paint(painter: FormatPainter, request: PaintRequest, on_step: Callable[[Step
 
 
 def storage_dtype(format_: str) -> torch.dtype:
-    """The dtype of pixels and latents outside the denoiser: bfloat16 for float8, which is for the denoiser only."""
+    """The dtype of pixels and latents outside the denoiser: bfloat16 for float8 and int8, which are for the denoiser only."""
     import torch
 
-    return torch.bfloat16 if format_ == "float8" else getattr(torch, format_.removesuffix("-folded"))
+    return torch.bfloat16 if format_ in EXTRAS else getattr(torch, format_.removesuffix("-folded"))
 
 
 def cast_arguments(value: Any, dtype: Any) -> Any:

@@ -69,9 +69,13 @@ COMPARISONS = tuple(f"C{n}" for n in range(1, 12))
 REFERENCE = "float32"
 WIDE = "firefly-wide"
 # The reference comes first: every other format is compared with it.
-FORMATS = ("float32", "float16", "float16-folded", "bfloat16", "float8")
+FORMATS = ("float32", "float16", "float16-folded", "bfloat16", "float8", "int8")
 QUICK_FORMATS = FORMATS[:4]
-EXTRAS = ("float8",)  # no claim mentions it and it is always emulated, so it gets a fifth of the pictures
+USUAL_FORMATS = FORMATS[
+    :5
+]  # int8 is for CPUs alone that are fast at it, so it is measured where it is asked for
+EMULATED = ("float8",)  # everywhere
+EXTRAS = ("float8", "int8")  # no claim mentions them, so they get a fifth of the pictures
 RATED = ("float16", "bfloat16")  # the claims give a NaN rate for these
 
 # (prompt, style): the prompt of the claims, then one prompt for each style.
@@ -126,7 +130,7 @@ class ExperimentPlan:
     """
 
     models: tuple[str, ...] = ("firefly", WIDE)
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = USUAL_FORMATS
     prompts: int = len(PROMPTS)
     seeds: int = 10
     twin: int = 10

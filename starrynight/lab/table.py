@@ -15,7 +15,7 @@ from starrynight.errors import StarryError
 from starrynight.i18n import Text
 from starrynight.lab.experiments import EXPERIMENTS
 from starrynight.lab.findings import OUTCOMES, Finding, Rows, name_of, name_zh
-from starrynight.lab.plan import BY_ID, CLAIMS, EXTRAS, PROMPTS, REFERENCE
+from starrynight.lab.plan import BY_ID, CLAIMS, EMULATED, PROMPTS, REFERENCE
 from starrynight.lab.run import PLAN, ExperimentRun
 from starrynight.lab.runner import RunProgress, progress
 from starrynight.settings import settings
@@ -138,4 +138,4 @@ def pictures(run: ExperimentRun) -> list[dict[str, Any]]:
 
 def emulated(format_: str, machine: dict[str, Any]) -> bool:
     """Whether a format's arithmetic was emulated: float8 always, float16 on a CPU."""
-    return format_ in EXTRAS or (machine.get("device", "cpu") == "cpu" and format_.startswith("float16"))
+    return format_ in EMULATED or (machine.get("device", "cpu") == "cpu" and format_.startswith("float16"))

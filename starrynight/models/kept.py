@@ -49,6 +49,11 @@ class PackedWeight:
             self, shape=torch.Size([len(index), *self.shape[1:]]), data=self.data[index], scale=scale
         )
 
+    def to(self, device: torch.device) -> PackedWeight:
+        return replace(
+            self, data=self.data.to(device), scale=None if self.scale is None else self.scale.to(device)
+        )
+
     def numbers(self, dtype: torch.dtype) -> Tensor:
         """The numbers meant, computed in float32 and rounded once to ``dtype``."""
         count = len(self.data)
@@ -116,6 +121,13 @@ class KeptLayer(nn.Module):
         assert data is not None
         return replace(self.packed, data=data, scale=None if scale is None else scale.view(torch.float32))
 
+    def release(self) -> Callable[[torch.device], None]:
+        """Let go of the packed bytes; returns what holds them again, on a device."""
+        stored = self.stored().to(torch.device("cpu"))
+        for name in [name for name in self._parameters if name.startswith("packed_")]:
+            del self._parameters[name]
+        return lambda device: _hold(self, stored.to(device))
+
 
 class KeptLinear(KeptLayer, nn.Linear):  # type: ignore[override]
     """A linear layer of packed weights."""
@@ -175,21 +187,16 @@ def _hold(module: nn.Module, packed: PackedWeight) -> None:
 
 def multiply_out(module: KeptLayer) -> Callable[[], None]:
     """Give a layer its weight as a parameter, as if it had been multiplied out on loading; returns what undoes it."""
-    kept, stored, numbers = type(module), module.stored(), module.numbers()
-    for name in [name for name in module._parameters if name.startswith("packed_")]:
-        del module._parameters[name]
-    module.__class__ = next(plain for plain, one in KEPT.items() if one is kept)  # type: ignore[assignment]
+    kept, numbers = type(module), module.numbers()
+    hold_again = module.release()
+    module.__class__ = next(plain for plain, one in KEPT.items() if issubclass(kept, one))  # type: ignore[assignment]
     module.register_parameter("weight", nn.Parameter(numbers, requires_grad=False))
-    on_cpu = replace(
-        stored, data=stored.data.cpu(), scale=None if stored.scale is None else stored.scale.cpu()
-    )
 
     def undo() -> None:
         device = module.weight.device
         del module._parameters["weight"]
         module.__class__ = kept
-        scale = None if on_cpu.scale is None else on_cpu.scale.to(device)
-        _hold(module, replace(on_cpu, data=on_cpu.data.to(device), scale=scale))
+        hold_again(device)
 
     return undo
 

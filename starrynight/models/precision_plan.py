@@ -123,7 +123,8 @@ def _probed(kind: str | None) -> precision.Device:
     import torch
 
     kept = settings().cache / "rates.json"
-    key = f"torch {torch.__version__}, {here.name}, {torch.get_num_threads()} threads"
+    measured = (*hardware.MEASURED, precision.INT8)
+    key = f"torch {torch.__version__}, {here.name}, {torch.get_num_threads()} threads, {' '.join(measured)}"
     known = _read_rates(kept)
     if key not in known:
         rates, waited = hardware.matmul_rates(hardware.torch_device("cpu"))

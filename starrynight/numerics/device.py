@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from starrynight.errors import BadRequest
-from starrynight.numerics.precision import Device, parse_device
-from starrynight.numerics.timing import Timings, best_of
+from starrynight.numerics.int8 import Int8Weight, multiplies_exactly, quantised_rows
+from starrynight.numerics.precision import INT8, Device, parse_device
+from starrynight.numerics.timing import best_of
 from starrynight.text import excerpt
 
 # A product is timed at the first size that takes this long; smaller ones measure the threads'
@@ -135,40 +136,47 @@ class MatmulRates(NamedTuple):
 
 
 def matmul_rates(device: torch.device) -> MatmulRates:
-    """Best of several products in each format, in turn; formats that raise are left out."""
-    operands = {}
+    """Best of several products in each format, in turn; formats that raise are left out, int8 that is not exact has 0."""
+    calls, sizes = {}, {}
     for name in MEASURED:
-        try:
-            operands[name] = _operand(device, getattr(torch, name))
-        except (RuntimeError, TypeError):  # the back end lacks the format (mps before macOS 14: bfloat16)
-            continue
-    found = time_products(operands)
-    return MatmulRates(
-        {name: 2 * len(x) ** 3 / found.seconds[name] / 1e9 for name, x in operands.items()}, found.waited
-    )
+        with suppress(
+            RuntimeError, TypeError
+        ):  # the back end lacks the format (mps before macOS 14: bfloat16)
+            calls[name], sizes[name] = _large_enough(partial(_square, device, getattr(torch, name)))
+    exact = device.type == "cpu" and multiplies_exactly()
+    if exact:
+        calls[INT8], sizes[INT8] = _large_enough(_int8_square)
+    found = best_of(calls)
+    rates = {name: 2 * size**3 / found.seconds[name] / 1e9 for name, size in sizes.items()}
+    return MatmulRates(rates if exact or device.type != "cpu" else {**rates, INT8: 0.0}, found.waited)
 
 
-def time_products(operands: Mapping[str, torch.Tensor]) -> Timings:
-    """Seconds of the square of each matrix, by name."""
-    return best_of({name: partial(_square, x) for name, x in operands.items()})
-
-
-def _operand(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A square matrix large enough to time."""
+def _large_enough(product: Callable[[int], Callable[[], object]]) -> tuple[Callable[[], object], int]:
+    """The product of square matrices of a size that is large enough to time, and the size."""
     size = 128
     while True:
-        operand = torch.ones(size, size, dtype=dtype, device=device)
-        _square(operand)  # the first run warms up
-        quickest = best_of({"": partial(_square, operand)}, rounds=2).seconds[""]
-        if quickest > SECONDS_A_PRODUCT or size >= 8192:
-            return operand
+        call = product(size)
+        call()  # the first run warms up
+        if best_of({"": call}, rounds=2).seconds[""] > SECONDS_A_PRODUCT or size >= 8192:
+            return call, size
         size *= 2
 
 
-def _square(operand: torch.Tensor) -> None:
-    operand @ operand
-    if operand.device.type != "cpu":
-        torch.accelerator.synchronize()
+def _square(device: torch.device, dtype: torch.dtype, size: int) -> Callable[[], object]:
+    operand = torch.ones(size, size, dtype=dtype, device=device)
+
+    def call() -> None:
+        operand @ operand
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    return call
+
+
+def _int8_square(size: int) -> Callable[[], object]:
+    operand = torch.ones(size, size, dtype=torch.bfloat16)
+    weight, rows = Int8Weight.of(operand), quantised_rows(operand)
+    return lambda: weight.multiply(*rows, torch.bfloat16)
 
 
 def _facts(kind: str) -> dict:

@@ -8,6 +8,7 @@ from starrynight.errors import BadRequest
 from starrynight.i18n import Text
 from starrynight.numerics.precision import (
     BYTES,
+    INT8,
     WEIGHTS_SHARE,
     Choice,
     Device,
@@ -24,7 +25,8 @@ def keep_packed(
     that is ``wanted``.
 
     On an accelerator components are there one after another, so each must fit by itself; on a CPU all of them lie in memory
-    together. A fold changes weights, and emulation rounds them in an order of its own, so both need them multiplied out.
+    together. A fold changes weights, emulation rounds them in an order of its own, and int8 has integers of its own, so all
+    three need them multiplied out.
     Raises BadRequest where it is wanted and nothing can stay packed.
     """
     sizes = {model.roles[c.component]: _size(model, c) for c in plan if c.component != "vae_encode"}
@@ -48,9 +50,9 @@ def keep_packed(
 def _can_stay_packed(choice: Choice, model: ModelProfile) -> bool:
     component = model.roles[choice.component]
     packed = model.packed.get(component)
-    if packed is None or component == "vae" or choice.folded or choice.emulated:
+    if packed is None or component == "vae" or choice.folded or choice.emulated or choice.format == INT8:
         return False
-    return packed.bytes < packed.parameters * BYTES[choice.format]
+    return packed.bytes < packed.parameters * BYTES[choice.dtype]
 
 
 def _kept(choice: Choice, size: int, device: Device, wanted: bool) -> Choice:
@@ -77,13 +79,13 @@ def _nothing_to_keep(plan: PrecisionPlan, model: ModelProfile) -> BadRequest:
         )
     formats = ", ".join(dict.fromkeys(c.format for c in plan if model.packed.get(model.roles[c.component])))
     return BadRequest(
-        f"Weights cannot be kept packed in {formats} here, because they are folded, emulated or no larger in it; choose "
+        f"Weights cannot be kept packed in {formats} here, because they are folded, emulated, turned into integers or no larger in it; choose "
         "another precision or leave keep_packed out.",
-        f"在此以 {formats} 计算时权重不能保持原格式，因为它们需要折叠、模拟，或在该格式下并不更大；请换用其他精度，或不要给出 keep_packed。",
+        f"在此以 {formats} 计算时权重不能保持原格式，因为它们需要折叠、模拟、化为整数，或在该格式下并不更大；请换用其他精度，或不要给出 keep_packed。",
         "keep_packed",
     )
 
 
 def _size(model: ModelProfile, choice: Choice) -> int:
-    """Bytes of a component's weights in the format of its choice."""
-    return model.parameters.get(model.roles[choice.component], 0) * BYTES[choice.format]
+    """Bytes of a component's weights as they are loaded."""
+    return model.parameters.get(model.roles[choice.component], 0) * BYTES[choice.dtype]

@@ -17,6 +17,8 @@ from starrynight.numerics.timing import BUSY
 from starrynight.text import excerpt
 
 FORMATS = ("float32", "bfloat16", "float16", "float16-folded")
+# For denoisers alone: their linear layers multiply 8-bit integers, the other components are as in auto.
+INT8 = "int8"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float16-folded": 2}
 
 # On a CPU a 16-bit format must multiply this many times as fast as float32 to be worth its loss of precision.
@@ -80,7 +82,8 @@ class Device:
     """A machine's arithmetic. ``kind`` is cpu, cuda, rocm, mps or xpu.
 
     ``capability``: CUDA's (major, minor). ``arch``: ROCm's gfx name. ``system``: the macOS version on mps.
-    ``memory``: in bytes, 0 if unknown. ``rates``: format name → measured GFLOP/s of a matrix product. ``waited``: the share of
+    ``memory``: in bytes, 0 if unknown. ``rates``: format name → measured GFLOP/s of a matrix product; "int8" is 0 where such
+    products are wrong. ``waited``: the share of
     that measurement's time that other programs took (``timing.BUSY``: from where the rates are no facts).
     """
 
@@ -111,6 +114,12 @@ class Device:
             worth = WORTHWHILE * self.rates.get("float32", float("inf"))
             return frozenset(f for f in ("bfloat16", "float16") if self.rates.get(f, 0.0) >= worth)
         return frozenset(f for f, fast in (("bfloat16", self._bfloat16), ("float16", self._float16)) if fast)
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """Whether this is a CPU whose products of 8-bit integers are right, and faster than those of the other formats."""
+        others = max(self.rates.get("float32", 0.0), self.rates.get("bfloat16", 0.0))
+        return self.kind == "cpu" and self.rates.get(INT8, 0.0) >= WORTHWHILE * others > 0
 
     @property
     def emulates_float16(self) -> bool:
@@ -203,7 +212,8 @@ class Choice:
 
     ``emulated``: every op computes in float32 and rounds its result, as ``emulate.Emulation`` does. ``stored``: the format of
     the files, where it is a quantised one. ``kept``: the weights stay so in memory, and each layer multiplies its own out to
-    ``format`` while it computes; the numbers are the same.
+    ``format`` while it computes; the numbers are the same. ``around``: of int8, the format of everything around the
+    linear layers' products.
     """
 
     component: str
@@ -213,6 +223,7 @@ class Choice:
     emulated: bool = False
     stored: str = ""
     kept: bool = False
+    around: str = ""
 
     @property
     def folded(self) -> bool:
@@ -220,8 +231,8 @@ class Choice:
 
     @property
     def dtype(self) -> str:
-        """The name of the torch dtype: "float32", "bfloat16" or "float16"."""
-        return self.format.removesuffix("-folded")
+        """The name of the torch dtype that it is loaded in: "float32", "bfloat16" or "float16"."""
+        return self.around or self.format.removesuffix("-folded")
 
     def reason(self, lang: str) -> str:
         return self.reason_zh if lang.startswith("zh") else self.reason_en
@@ -243,10 +254,10 @@ class PrecisionPlan:
         return iter(self.choices)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain data for a recipe or a report; ``emulated``, ``stored`` and ``kept`` are left out where they are empty."""
+        """Plain data for a recipe or a report; ``emulated``, ``stored``, ``kept`` and ``around`` are left out where they are empty."""
         fields = {choice.component: asdict(choice) for choice in self.choices}
         return {
-            name: {k: v for k, v in entry.items() if v is not False and (k != "stored" or v)}
+            name: {k: v for k, v in entry.items() if v is not False and (k not in ("stored", "around") or v)}
             for name, entry in fields.items()
         }
 
@@ -259,8 +270,8 @@ class PrecisionPlan:
 def choose(device: Device, model: ModelProfile, requested: str | Mapping[str, str] = "auto") -> PrecisionPlan:
     """The format of every role of ``model`` on ``device``.
 
-    ``requested`` is "auto", one of ``FORMATS`` for the whole model (encoding an image stays in float32), or a
-    mapping from role to format. Raises ``BadRequest`` for an unknown format, an unknown role, or a format
+    ``requested`` is "auto", one of ``FORMATS`` for the whole model (encoding an image stays in float32), "int8" for the
+    denoiser, or a mapping from role to format. Raises ``BadRequest`` for an unknown format, an unknown role, or a format
     that this device computes wrongly.
     """
     formats = _formats_by_role(model, requested)
@@ -287,7 +298,9 @@ def _with_emulation(device: Device, choice: Choice) -> Choice:
 
 def _formats_by_role(model: ModelProfile, requested: str | Mapping[str, str]) -> dict[str, str]:
     """The requested format of every role, "auto" where none is; raises ``BadRequest`` for unknown names."""
-    if isinstance(requested, str):
+    if requested == INT8:
+        formats = dict.fromkeys(model.roles, "auto") | {model.denoiser: INT8}
+    elif isinstance(requested, str):
         formats = dict.fromkeys(model.roles, requested) | {"vae_encode": "auto"}
     else:
         formats = dict.fromkeys(model.roles, "auto") | dict(requested)
@@ -298,16 +311,19 @@ def _formats_by_role(model: ModelProfile, requested: str | Mapping[str, str]) ->
                 f"This model has no component “{role}”; its components are {parts}.",
                 f"该模型没有名为“{role}”的组件；可选：{parts}。",
             )
-        if name not in ("auto", *FORMATS):
+        known = ("auto", *FORMATS, *((INT8,) if role == model.denoiser else ()))
+        if name not in known:
             raise BadRequest(
-                f"“{name}” is not a precision; use auto, {', '.join(FORMATS)}.",
-                f"“{name}”不是可用的精度；可选：auto、{'、'.join(FORMATS)}。",
+                f"“{name}” is not a precision of {role}; use {', '.join(known)}.",
+                f"“{name}”不是 {role} 可用的精度；可选：{'、'.join(known)}。",
             )
     return formats
 
 
 def _requested(device: Device, model: ModelProfile, role: str, name: str) -> Choice:
     """The requested format ``name``; raises ``BadRequest`` if the device computes it wrongly."""
+    if name == INT8:
+        return _int8(device, role)
     component = model.roles[role]
     dtype = name.removesuffix("-folded")
     if dtype != "float32" and dtype not in device.stores:
@@ -325,6 +341,20 @@ def _requested(device: Device, model: ModelProfile, role: str, name: str) -> Cho
         return Choice(role, "float16", "asked for; nothing vouches for its range, the guard watches it",
                       "按要求使用；其数值范围未经验证，由守卫检查")  # fmt: skip
     return Choice(role, name, "asked for", "按要求使用")
+
+
+def _int8(device: Device, role: str) -> Choice:
+    """Raises ``BadRequest`` where that is no gain."""
+    if not device.multiplies_int8:
+        raise BadRequest(
+            f"int8 is for CPUs that multiply 8-bit integers at least {WORTHWHILE:g}× as fast as their other formats; "
+            f"{_label(device)} is none. Use auto.",
+            f"int8 适用于 8 位整数乘法比其他格式快 {WORTHWHILE:g} 倍以上的 CPU；{_label(device)} 不是。请改用 auto。",
+            "precision",
+        )
+    around = "bfloat16" if "bfloat16" in device.native else "float32"
+    return Choice(role, INT8, f"asked for; linear layers multiply 8-bit integers, everything else is {around}",
+                  f"按要求使用；线性层以 8 位整数相乘，其余为 {around}", around=around)  # fmt: skip
 
 
 def _best(device: Device, model: ModelProfile, role: str) -> Choice:

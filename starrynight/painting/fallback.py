@@ -32,7 +32,8 @@ from starrynight.verdict import Fault
 class Component:
     """The networks that one stage of the pipeline runs, by their names in the pipeline.
 
-    ``stores``: 16-bit formats whose results are right on this device. ``stored``: the quantised format of its files, or "". ``reload`` returns the parameters of the model's
+    ``stores``: 16-bit formats whose results are right on this device. ``stored``: the quantised format of its files, or "".
+    ``format``: the plan's, "" where the parameters tell it. ``reload`` returns the parameters of the model's
     files in float32, by the same names. ``replan`` computes new folds that include the ranges of the broken picture, and
     returns the difference to the folds in force and the weights folded by it; None where nothing can be replanned.
     """
@@ -43,6 +44,7 @@ class Component:
     reload: Callable[[], Mapping[str, torch.Tensor]] | None = None
     replan: Callable[[], tuple[FoldPlan, Mapping[str, torch.Tensor]] | None] | None = None
     stored: str = ""
+    format: str = ""
     islands: dict[str, tuple[Any, ...]] = field(
         default_factory=dict
     )  # by module, the hooks that cast at its border

@@ -294,7 +294,7 @@ class Guard:
     def _beside_float32(self, run: Callable[[], Any], output: Any) -> Verified:
         """The first prediction again with the same inputs and weights, in float32; the weights are restored bit for bit."""
         held = self.denoiser.half()
-        if held is None:
+        if held is None and not self.denoiser.format:
             return Verified("float32", 0.0)
         twin = Component(self.denoiser.name, self.denoiser.networks, self.denoiser.stores)
         error: float | None = None
@@ -309,7 +309,10 @@ class Guard:
             finally:
                 twin.restore()
                 note_format(self._network)
-        return Verified(str(held)[6:], error if error is not None and math.isfinite(error) else None)
+        return Verified(
+            self.denoiser.format or str(held)[6:],
+            error if error is not None and math.isfinite(error) else None,
+        )
 
     def _checked(self, stage: str, part: Component, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)

@@ -25,7 +25,7 @@ from starrynight.models.load import call_arguments, denoiser, denoiser_name, loa
 from starrynight.models.stored import stored_format
 from starrynight.numerics.device import named
 from starrynight.numerics.modules import named_tensors
-from starrynight.numerics.precision import PrecisionPlan
+from starrynight.numerics.precision import INT8, PrecisionPlan
 from starrynight.numerics.rng import Float32Noise, SharedNoise, generator
 from starrynight.numerics.solve import FoldPlan
 from starrynight.painting import attention as backends
@@ -36,6 +36,7 @@ from starrynight.painting import (
     emphasis,
     fallback,
     guard,
+    int8,
     inversion,
     offload,
     schedulers,
@@ -74,6 +75,8 @@ class Painter:
         self.arrangement, self.denoiser = arrangement, denoiser(pipeline)
         if device.type == "cpu":
             cpu.prepare(self.denoiser, getattr(pipeline, "vae", None))
+        if plan[denoiser_name(pipeline)].format == INT8:
+            int8.prepare(pipeline, model)
         self.preview = Preview(pipeline)
         self._serves, self._on_folding, self._files = serves, on_folding, stamps(model)
         self.fits: tuple[Fit, ...] = ()  # how the LoRAs of the current request fit
@@ -85,6 +88,9 @@ class Painter:
         )
         for part in parts.values():
             part.stored = next((choice.stored for choice in plan if choice.component == part.name), "")
+            part.format = (
+                INT8 if (part.name, INT8) in {(choice.component, choice.format) for choice in plan} else ""
+            )
             if part.name in {choice.component for choice in plan if choice.folded}:
                 # its weights are not those of the files; their folds can be planned anew instead
                 part.reload, part.replan = None, partial(self._replan, part)

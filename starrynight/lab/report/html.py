@@ -42,6 +42,10 @@ FORMAT_NOTES = {
     "float8": Text(
         "e4m3: 3 fraction bits, ends at 448; denoiser only", "e4m3：3 位尾数，上限 448；仅去噪网络"
     ),
+    "int8": Text(
+        "whole numbers, one scale a token and a row; the denoiser's linear layers",
+        "整数，每个词元、每行各一个缩放；仅去噪网络的线性层",
+    ),
 }
 COLUMN_HEADS = (
     '<div class="heads" aria-hidden="true"><span></span><span></span><span class="f-float16">float16</span>'
