@@ -5,8 +5,10 @@ set -eu
 make .venv/bin/.painting
 RUN=${RUN:-${STARRY_HOME:-$HOME/.starrynight}/lab/precision}
 
-# 1. Firefly and its wide twin in float32, float16, folded float16, bfloat16 and float8. SEEDS=10 paints 100 pictures of Firefly.
-.venv/bin/starry lab run --model firefly --model firefly-wide --seeds "${SEEDS:-2}" -o "$RUN"
+# 1. Firefly and its wide twin in every format. SEEDS=10 paints 100 pictures of Firefly. int8 is for CPUs that multiply 8-bit
+#    integers fast (starry doctor); elsewhere: FORMATS=float16,float16-folded,bfloat16,float8
+.venv/bin/starry lab run --model firefly --model firefly-wide --seeds "${SEEDS:-2}" \
+  --formats "${FORMATS:-float16,float16-folded,bfloat16,float8,int8}" -o "$RUN"
 
 # 2. The report as HTML, Markdown and JSON, from the raw results alone.
 .venv/bin/starry lab report "$RUN"

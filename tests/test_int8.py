@@ -15,8 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from starrynight.errors import BadRequest, Unfit
+from starrynight.lab import runner
+from starrynight.lab.plan import ExperimentPlan
+from starrynight.lab.run import ExperimentRun
 from starrynight.models import catalogue, precision_plan
 from starrynight.models.kept import multiplied_out
+from starrynight.models.load import networks
 from starrynight.numerics import precision
 from starrynight.numerics.int8 import LEVELS, ZERO, Int8Weight, multiplies_exactly, quantised_rows
 from starrynight.numerics.precision import Device, ModelProfile
@@ -274,6 +278,28 @@ def test_without_bfloat16_everything_around_is_float32():
     (image,) = painted(painter, request_of("firefly"))
     assert {parameter.dtype for parameter in painter.denoiser.parameters()} == {torch.float32}
     assert image.verdict.outcome == "hang"
+
+
+@exact
+def test_the_lab_tells_what_it_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision_plan, "_probed", lambda kind: FAST)
+    plan = ExperimentPlan(
+        models=("firefly",), formats=("int8",), size=128, steps=2, prompts=1, seeds=1, counted=1, repeats=1,
+        claims=("C1", "C3", "X3"),
+    )  # fmt: skip
+    run = ExperimentRun.create(tmp_path / "run", plan)
+    runner.measure(run, "cpu")
+    rows = {row["experiment"]: row["result"] for row in run.rows.values() if row["format"] == "int8"}
+    assert 0.05 < rows["colour"]["mean"] < 3
+    widths = [layer for layer in rows["layers"]["layers"] if layer["name"] == "layers.0.attention"]
+    assert -60 < widths[0]["born"] < -20
+    plain = Painter.ready(request_of("firefly", precision="bfloat16"), device="cpu")
+    held = sum(
+        tensor.nbytes
+        for part in networks(plain.pipeline).values()
+        for tensor in (*part.parameters(), *part.buffers())
+    )
+    assert rows["memory"]["weights"] < 0.8 * held
 
 
 @exact

@@ -226,6 +226,8 @@ class MemoryCounter(TorchDispatchMode):
         return result
 
     def _add(self, tensor: Tensor) -> None:
+        if tensor.layout is not torch.strided:  # oneDNN's weights have no storage that could be read
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if tensor.device.type == "meta" or key in self._ignored:

@@ -178,7 +178,12 @@ def judge_products(rows: Rows) -> list[Finding]:
         return busy
     rates = {f: number(v) for f, v in found["rates"].items()}
     relative = {f: format_number(v / rates["float32"]) for f, v in rates.items()}
-    figures = {"": {f: f"{format_number(v)} GFLOP/s (×{relative[f]})" for f, v in rates.items()}}
+    figures = {
+        "": {
+            f: f"{format_number(v)} {'GOP/s' if f == 'int8' else 'GFLOP/s'} (×{relative[f]})"
+            for f, v in rates.items()
+        }
+    }
     if CARD in found["device"]:
         outcome = outcome_of(rates["bfloat16"] < rates["float16"])
         ratio = format_number(rates["bfloat16"] / rates["float16"])

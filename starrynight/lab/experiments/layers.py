@@ -53,6 +53,8 @@ def measure_layers(bench: Bench, point: Point) -> dict[str, Any]:
     """
     import torch
 
+    from starrynight.models.kept import KeptLayer
+
     call = _first_call(bench, point.model)
     if call is None:
         return {"layers": []}
@@ -62,6 +64,9 @@ def measure_layers(bench: Bench, point: Point) -> dict[str, Any]:
     painter = bench.painter(point.model, point.format)
     with torch.no_grad():
         upcast = formats.copy_without_hooks(painter.denoiser).float()
+        for layer in upcast.modules():
+            if isinstance(layer, KeptLayer):  # int8, whose integers no cast reaches
+                layer.held = torch.float32
         notes = _run(painter, call, upcast=dict(upcast.named_modules()))
     layers = []
     for name, note in notes.items():
