@@ -121,6 +121,7 @@ def _print_machine(console: Console, device: Device) -> None:
 
 def _print_rates(console: Console, device: Device) -> None:
     """One bar for each format, as long as its measured speed compared with the fastest."""
+    from starrynight.numerics.precision import INT8
     from starrynight.numerics.timing import too_busy
 
     if not device.rates:
@@ -134,6 +135,8 @@ def _print_rates(console: Console, device: Device) -> None:
     for name, rate in device.rates.items():
         bar = "█" * max(1, round(32 * rate / fastest))
         note = t("fast here", "适合本机") if name in device.native else ""
+        if name == INT8 and device.multiplies_int8:
+            note = t("fast here, with --precision int8", "适合本机，用 --precision int8")
         console.print(f"  {name:<9} [gold1]{bar:<32}[/] {rate:8.1f}  [dim]{note}[/]")
 
 

@@ -16,6 +16,7 @@ import streamlit as st
 
 from starrynight.errors import StarryError
 from starrynight.models import catalogue
+from starrynight.numerics.precision import INT8
 from starrynight.numerics.timing import BUSY, too_busy
 from starrynight.senses.choice import SENSES, chosen
 from starrynight.settings import settings
@@ -84,10 +85,13 @@ def speed(device: dict[str, Any]) -> str:
     rates: dict[str, float] = device["rates"]
     if not rates:
         return f"<p>{escape(t('device.speed.none'))}</p>"
-    fastest = max(rates, key=lambda name: rates[name])
+    fastest = max(
+        (name for name in rates if name != INT8), key=lambda name: rates[name]
+    )  # of those that auto chooses from
+    longest = max(rates.values())
     bars = "".join(
         f'<div class="bar"><span>{escape(name)}</span>'
-        f'<i><u style="width:{100 * rate / rates[fastest]:.0f}%"></u></i>'
+        f'<i><u style="width:{100 * rate / longest:.0f}%"></u></i>'
         f"<em>{rate:,.{0 if rate > 100 else 1}f}</em></div>"
         for name, rate in rates.items()
     )
@@ -97,6 +101,8 @@ def speed(device: dict[str, Any]) -> str:
         sentence = t("device.speed.float32")
     else:
         sentence = t("device.speed.fastest", name=fastest, times=f"{rates[fastest] / rates['float32']:.1f}")
+    if rates.get(INT8, 0.0) > rates[fastest]:
+        sentence = f"{sentence} {t('device.speed.int8')}"
     mark = ' class="bad"' if device["waited"] > BUSY else ""
     return f'<p{mark}>{escape(sentence)}</p>{bars}<p class="dim">{escape(t("device.speed.unit"))}</p>'
 
