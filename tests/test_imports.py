@@ -141,13 +141,22 @@ PAINTED = """
 
     studio = Studio(OutputPath(Path({folder!r})))
     list(studio.paint(PaintRequest(prompt="夜", model="firefly", width=128, height=128, steps=1, seed=1, precision="bfloat16")))
-    loaded = [name for name in ("torch._dynamo.convert_frame", "scipy.stats._stats_py") if name in sys.modules]
+    loaded = [name for name in ("torch._dynamo.convert_frame", "scipy.stats._stats_py", "scipy.optimize._milp") if name in sys.modules]
     assert not loaded, loaded
     assert gc.isenabled()
 
+    from transformers.loss.loss_for_object_detection import linear_sum_assignment
+    assert [list(one) for one in linear_sum_assignment([[1, 0], [0, 1]])] == [[0, 1], [1, 0]]
+    from scipy.optimize import linear_sum_assignment as again, milp
+    assert again is not linear_sum_assignment and callable(milp)
+    assert [list(one) for one in linear_sum_assignment([[0, 1], [1, 0]])] == [[0, 1], [0, 1]]
+
     import scipy
     assert abs(scipy.stats.beta.ppf(0.5, 2, 2) - 0.5) < 1e-12
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers import FlowMatchEulerDiscreteScheduler, LMSDiscreteScheduler
+    lms = LMSDiscreteScheduler()
+    lms.set_timesteps(4)
+    assert abs(lms.get_lms_coefficient(2, 2, 1)) > 0
     FlowMatchEulerDiscreteScheduler(use_beta_sigmas=True).set_timesteps(4)
 
     import torch

@@ -22,6 +22,7 @@ from starrynight.models import catalogue, precision_plan
 from starrynight.models.kept import multiplied_out
 from starrynight.models.load import networks
 from starrynight.numerics import precision
+from starrynight.numerics.finite import ClampCounter
 from starrynight.numerics.int8 import LEVELS, ZERO, Int8Weight, multiplies_exactly, quantised_rows
 from starrynight.numerics.precision import Device, ModelProfile
 from starrynight.painting import int8
@@ -101,6 +102,13 @@ def test_rows_and_weights_of_zeros_give_zeros():
     assert (found[1] == 0).all()
     assert (found[:, 3] == 0).all()
     assert (found[[0, 2, 3]][:, :3] != 0).all()
+
+
+def test_it_clamps_nothing_that_a_count_of_clamps_would_tell():
+    counter = ClampCounter()
+    with counter:
+        quantised_rows(torch.zeros(3, 256))
+    assert not counter.counts
 
 
 @exact

@@ -3,8 +3,9 @@
 Half of the time from the shell to a picture was Python importing modules that no picture runs (docs/speed.md). Two things are changed:
 
 - Garbage collection waits while modules are imported: they make many objects and hardly any garbage.
-- ``torch._dynamo``, the compiler's front end, and ``scipy.stats``, which schedulers with beta sigmas use, are imported when
-  something first asks for one of their attributes. Until then a ``Deferred`` module stands in ``sys.modules``.
+- ``torch._dynamo``, the compiler's front end, ``scipy.stats`` and ``scipy.integrate``, which schedulers with beta sigmas and LMS use, and
+  ``scipy.optimize``, of which transformers' losses take a function, are imported when something first asks for one of their
+  attributes. Until then a ``Deferred`` module stands in ``sys.modules``.
 
 diffusers and transformers decorate functions for the compiler while they are imported. As nothing is compiled before the compiler
 is imported, those decorators return what they are given, and are applied when it is imported (``Marks``).
@@ -156,8 +157,21 @@ def defer_unused() -> None:
     """Defer the imports named above, those that have not happened. Idempotent. Imports torch and scipy, their packages."""
     if "torch._dynamo" not in sys.modules:
         _defer_compiler()
-    if "scipy.stats" not in sys.modules:
-        sys.modules["scipy.stats"] = Deferred("scipy.stats", {}, lambda _: None)
+    for name in ("scipy.stats", "scipy.integrate"):
+        if name not in sys.modules:
+            sys.modules[name] = Deferred(name, {}, lambda _: None)
+    if "scipy.optimize" not in sys.modules:
+        _defer_assignment()
+
+
+def _defer_assignment() -> None:
+    """transformers' losses of detectors import ``linear_sum_assignment`` by name; they get one that imports it when it is called."""
+
+    def linear_sum_assignment(*args: Any, **kwargs: Any) -> Any:
+        return optimize.load().linear_sum_assignment(*args, **kwargs)
+
+    optimize = sys.modules["scipy.optimize"] = Deferred("scipy.optimize", {}, lambda _: None)
+    optimize.withhold("linear_sum_assignment", linear_sum_assignment)
 
 
 def _defer_compiler() -> None:

@@ -20,14 +20,15 @@ ZERO = 128
 # Numbers quantised at a time: the float32 copy of a part stays in a cache, where that of the whole input would not. 2 MB of it
 # were best of 0.5 to 4 MB at widths from 384 to 10240.
 CHUNK = 1 << 19
-SMALLEST = 1e-30  # of a scale, so that rows of zeros stay zeros
+SMALLEST = 1e-30  # added to scales, so that rows of zeros stay zeros; a clamp would be counted by ``starry paint --clamps``
 
 
 def quantised_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """A [rows, columns] matrix as uint8 [rows, columns], ``ZERO`` meaning 0, and scales [rows, 1], numbers of bfloat16.
 
     bfloat16 because torch multiplies bfloat16 by float32 ten times as slowly as by bfloat16. Rounding them costs nothing: the
-    integers are those of the rounded scales, and at most 127 · (1 + 2⁻⁹), which is 127 again. A row with NaN or Inf gets such a scale, so that its products are not finite either.
+    integers are those of the rounded scales, and at most 127 · (1 + 2⁻⁹), which is 127 again. A row with NaN or Inf gets such a
+    scale, so that its products are not finite either.
     """
     whole = torch.empty(values.shape, dtype=torch.uint8)
     scales = torch.empty(len(values), 1, dtype=torch.bfloat16)
@@ -35,7 +36,7 @@ def quantised_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     for first in range(0, len(values), step):
         part = slice(first, first + step)
         wide = values[part].to(torch.float32, copy=True)
-        scales[part] = wide.abs().amax(-1, keepdim=True).div_(LEVELS).clamp_(min=SMALLEST)
+        scales[part] = wide.abs().amax(-1, keepdim=True).div_(LEVELS).add_(SMALLEST)
         whole[part] = wide.div_(scales[part].float()).round_().add_(ZERO)
     return whole, scales
 
@@ -51,7 +52,7 @@ class Int8Weight:
     def of(cls, weight: Tensor) -> Int8Weight:
         """Round a finite weight to the nearest integers; the largest number of each row becomes ±127."""
         wide = weight.float()
-        scales = (wide.abs().amax(1) / LEVELS).clamp_(min=SMALLEST)
+        scales = (wide.abs().amax(1) / LEVELS).add_(SMALLEST)
         integers = (wide / scales[:, None]).round_().to(torch.int8)
         return cls(torch.ops.onednn.qlinear_prepack(integers, None), scales)
 
