@@ -163,3 +163,15 @@ def test_a_runs_state_is_said(tmp_path: Path, done: int, busy: int, measuring: b
     assert state.en == said
     assert (run.folder / PLAN).is_file()
     assert (run.folder / RESULTS).is_file() == bool(done)
+
+
+def test_a_report_is_small_enough_to_mail(monkeypatch):
+    run = table.example()
+    whole = html.page(run)
+    assert len(whole.encode()) <= html.BUDGET
+    scenes = len(html.comparisons(run, html.BUDGET))
+    assert scenes > 1
+    monkeypatch.setattr(html, "BUDGET", len(whole.encode()) - 1000)
+    smaller = html.page(run)
+    assert 0.3 * len(whole) < len(smaller) < len(whole) - 1000
+    assert len((Path(__file__).parents[1] / "docs" / "lab-report" / "report.html").read_bytes()) <= 4_800_000

@@ -125,10 +125,15 @@ def _run(painter: FormatPainter, call: Call, upcast: dict[str, Any] | None = Non
 
 
 def _has_weights(module: Any) -> bool:
-    """Layers with weights and the blocks that contain them; not activation functions, and not lists, which never run."""
+    """Layers with weights and the blocks that contain them; not activation functions."""
     from torch import nn
 
-    return any(True for _ in module.parameters()) and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+    from starrynight.models.kept import KeptLayer
+
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):
+        return False  # never called
+    kept = any(isinstance(part, KeptLayer) for part in module.modules())
+    return kept or any(True for _ in module.parameters())
 
 
 def _decibels(other: Any, reference: Any, same_scale: bool = False) -> float:

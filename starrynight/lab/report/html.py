@@ -55,8 +55,7 @@ CARD = 192  # pixels a side of the copies that only stand beside each other
 LARGEST = 384  # pixels a side of the report's copies; the run keeps the PNGs
 AMPLIFIED = 16  # the factor by which the difference view is brightened: one level of 256 is invisible
 QUALITY = 88  # of the WebP copies
-# Bytes a report may have, so that it can be mailed, and the part of them for everything but the pictures.
-BUDGET, RESERVED = 4_800_000, 500_000
+BUDGET = 4_800_000  # bytes a report may have, so that it can be mailed
 # Colours of the error map, from night to gold with even lightness.
 HEAT_STOPS = np.array(
     [[7, 10, 28], [38, 34, 98], [116, 52, 120], [206, 92, 84], [246, 168, 72], [255, 240, 190]], np.float32
@@ -67,11 +66,10 @@ def page(run: ExperimentRun) -> str:
     """The whole page as HTML text."""
     here = files("starrynight.lab.report")
     frame = here.joinpath("page.html").read_text("utf-8")
-    answer, shown = summary(run), [one.to_dict() for one in comparisons(run)]
+    answer = summary(run)
     parts = {
         "style": here.joinpath("page.css").read_text("utf-8"),
         "script": here.joinpath("page.js").read_text("utf-8"),
-        "scenes": json.dumps(finite(shown), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         "answer": _answer(answer),
         "pair": "" if answer.pair is None else _two(answer.pair),
         "source": both(*SOURCE),
@@ -84,6 +82,9 @@ def page(run: ExperimentRun) -> str:
         "again": _reproduce(run),
         "amplified": str(AMPLIFIED),
     }
+    rest = sum(len(text.encode()) for text in (frame, *parts.values()))
+    shown = [one.to_dict() for one in comparisons(run, BUDGET - rest)]
+    parts["scenes"] = json.dumps(finite(shown), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     for name, text in parts.items():
         frame = frame.replace(f"<!--{name}-->", text)
     return frame
@@ -283,7 +284,7 @@ class FormatComparison:
         return sum(len(str(value)) for view in self.views.values() for value in view.values())
 
 
-def comparisons(run: ExperimentRun, budget: int = BUDGET - RESERVED) -> list[FormatComparison]:
+def comparisons(run: ExperimentRun, budget: int) -> list[FormatComparison]:
     """The first picture of every prompt, the models taking turns, as many as fit into ``budget`` bytes."""
     found: list[FormatComparison] = []
     every = [p for p in table.pictures(run) if p["seed"] == 0]
