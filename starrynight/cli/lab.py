@@ -39,7 +39,7 @@ FORMATS = typer.Option(
     None,
     help=t(
         "Some of float16, float16-folded, bfloat16, float8, int8; float32 is always included.",
-        "从 float16、float16-folded、bfloat16、float8、int8 中选；float32 总在其中。",
+        "从 float16、float16-folded、bfloat16、 float8、int8 中选； float32 总在其中。",
     ),
 )
 PICTURES = typer.Option(
