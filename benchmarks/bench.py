@@ -353,7 +353,7 @@ def _shell(checkout: Path, out: Path, side: int, *options: str) -> tuple[float, 
     ]
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([sys.executable, *options, "-c", code, *words], check=True, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(checkout)})  # fmt: skip
+                          cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)})  # fmt: skip
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, sum(after[:2]) - sum(before[:2]), done.stderr
 

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import platform
 import subprocess
 import sys
 import textwrap
@@ -130,6 +131,31 @@ def test_collection_is_paused_and_goes_on():
     with pytest.raises(KeyError):
         fail()
     assert gc.isenabled()
+
+
+FAULTS = """
+    import ctypes, resource, sys
+    from starrynight.models.imports import keep_freed_memory
+    kept = keep_freed_memory() if sys.argv[1] == "kept" else True
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    for _ in range(20):
+        place = libc.malloc(40 << 20)
+        ctypes.memset(place, 1, 40 << 20)
+        libc.free(place)
+    print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_freed_memory_is_kept_where_it_is_asked_for():
+    faults = {}
+    for way in ("kept", "returned"):
+        command = [sys.executable, "-c", textwrap.dedent(FAULTS), way]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        told, faults[way] = map(int, done.stdout.split())
+        assert told
+    assert faults["kept"] + 100_000 < faults["returned"]
 
 
 PAINTED = """

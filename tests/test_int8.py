@@ -301,8 +301,12 @@ def test_the_lab_tells_what_it_costs(tmp_path, monkeypatch):
     assert 0.05 < rows["colour"]["mean"] < 3
     widths = [layer for layer in rows["layers"]["layers"] if layer["name"] == "layers.0.attention"]
     assert -60 < widths[0]["born"] < -20
-    reference = next(row["result"] for row in run.rows.values() if row["key"].startswith("layers|firefly|float32"))
-    assert [layer["name"] for layer in rows["layers"]["layers"]] == [layer["name"] for layer in reference["layers"]]
+    reference = next(
+        row["result"] for row in run.rows.values() if row["key"].startswith("layers|firefly|float32")
+    )
+    assert [layer["name"] for layer in rows["layers"]["layers"]] == [
+        layer["name"] for layer in reference["layers"]
+    ]
     plain = Painter.ready(request_of("firefly", precision="bfloat16"), device="cpu")
     held = sum(
         tensor.nbytes

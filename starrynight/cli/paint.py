@@ -254,9 +254,11 @@ class PaintJob:
     ) -> Iterator[SavedPicture | Refused]:
         """In this process, but the pictures in ``finished``."""
         from starrynight import studio
+        from starrynight.models.imports import keep_freed_memory
 
         request = self.request
         if not self.studios:
+            keep_freed_memory()
             made = studio.Studio(
                 self.hang, self.device, self.attention, progress.on_folding, count_clamps=self.clamps
             )

@@ -13,6 +13,7 @@ is imported, those decorators return what they are given, and are applied when i
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import importlib
@@ -197,3 +198,20 @@ def collection_paused() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+# Of glibc's mallopt (malloc.h), and the largest threshold that every version takes.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST = -1, -3, 32 << 20
+
+
+def keep_freed_memory() -> bool:
+    """For a process that paints and ends: glibc keeps what is freed, where it would give it back to the system and get it again page
+    by page. The peak of memory is the same; how much sooner a picture is there: docs/speed.md. Returns whether there is a glibc to
+    be told.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # Windows, macOS
+        return False
+    large = mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_THRESHOLD, _LARGEST)
+    return bool(large and mallopt(_TRIM_THRESHOLD, (1 << 31) - 1))
