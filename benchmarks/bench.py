@@ -86,20 +86,15 @@ def machine(lines: Lines, bench: card.Bench, rounds: int) -> None:
     """Rates of matrix products of 2048² and of copying memory."""
     import torch
 
+    from starrynight.models import precision_plan
+
     for name in ("bfloat16", "float32"):
         one = torch.randn(2048, 2048, device=bench.device).to(getattr(torch, name))
         taken = seconds(lambda one=one: (one @ one, bench.wait()), 3 * rounds)
         lines.add("machine", f"matrix products, {name}", 2 * 2048**3 / taken / 1e9, "GFLOP/s")
     if bench.device.type == "cpu":
-        from starrynight.numerics.device import matmul_rates
-
-        lines.add(
-            "machine",
-            "matrix products, int8",
-            matmul_rates(bench.device).rates["int8"],
-            "GOP/s",
-            "uint8 by int8",
-        )
+        rate = precision_plan.machine("cpu").rates["int8"]
+        lines.add("machine", "matrix products, int8", rate, "GOP/s", "uint8 by int8")
     big = torch.empty(1 << 26, dtype=torch.uint8, device=bench.device)
     taken = seconds(lambda: (big.clone(), bench.wait()), 3 * rounds)
     lines.add("machine", "copying memory", 2 * big.numel() / taken / 1e9, "GB/s", "read and written")
@@ -178,7 +173,7 @@ def firefly(lines: Lines, bench: card.Bench, rounds: int) -> None:
             "plain": lambda side=side, words=words: card.plain_picture(narrow, side, words),
             "ours": lambda painter=painter, request=request: card.our_picture(painter, request),
         }
-        if _int8_pays(bench):
+        if _int8_pays(bench, painter.denoiser.config.dim):
             eight = Painter.ready(request.replace(precision="int8"), device=str(bench.device))
             ways["int8"] = lambda eight=eight, request=request: card.our_picture(eight, request)
         flops = _flops(narrow, ways["plain"])
@@ -198,7 +193,7 @@ def layout(lines: Lines, bench: card.Bench, rounds: int) -> None:
         "ours": lambda: card.our_picture(painter, card.request_of(bench)),
     }
     staged = {"plain": plain, "ours": painter.pipeline}
-    if _int8_pays(bench):
+    if _int8_pays(bench, bench.scale["transformer"]["dim"]):
         eight = card.our_painter(bench, "int8")
         ways["int8"], staged["int8"] = (
             lambda: card.our_picture(eight, card.request_of(bench)),
@@ -219,10 +214,12 @@ def layout(lines: Lines, bench: card.Bench, rounds: int) -> None:
         lines.add("layout", f"{side}², {name}: between", stages["between_s"], "s")
 
 
-def _int8_pays(bench: card.Bench) -> bool:
+def _int8_pays(bench: card.Bench, width: int) -> bool:
+    """Whether this machine multiplies 8-bit integers faster, and layers of ``width`` are wide enough for it."""
     from starrynight.models import precision_plan
+    from starrynight.painting.int8 import NARROWEST
 
-    return bench.device.type == "cpu" and precision_plan.machine("cpu").multiplies_int8
+    return bench.device.type == "cpu" and width >= NARROWEST and precision_plan.machine("cpu").multiplies_int8
 
 
 def growth(lines: Lines, bench: card.Bench, rounds: int) -> None:

@@ -78,20 +78,16 @@ def ways(
     cpu.make_norms_fast(fast)
     narrow = (given.bfloat16(), turned, embedding.bfloat16())
 
-    def ours() -> torch.Tensor:
+    def ours(block: nn.Module) -> torch.Tensor:
         with cpu.FastAttention():
-            return Block(fast)(*narrow)
-
-    def ours_in_int8() -> torch.Tensor:
-        with cpu.FastAttention():
-            return Block(eight)(*narrow)
+            return Block(block)(*narrow)
 
     eight = copy.deepcopy(fast)
     int8.convert(layer for layer in eight.modules() if type(layer) is nn.Linear and layer.in_features > 256)
     found: dict[str, Callable[[], torch.Tensor]] = {
         "diffusers": lambda: Block(plain)(*narrow),
-        "ours": ours,
-        "ours, int8": ours_in_int8,
+        "ours": lambda: ours(fast),
+        "ours, int8": lambda: ours(eight),
     }
     try:
         import openvino

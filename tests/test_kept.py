@@ -281,20 +281,28 @@ def test_a_weight_that_rounding_made_infinite_is_read_again(tmp_path):
     assert network["x"].weight.tolist() == packed.numbers(torch.float32).tolist()
 
 
+def adapter(kind: str, layers: list[str], width: int, outer: int) -> dict[str, Tensor]:
+    """A LoRA of square layers of a transformer, or a LoKr whose first factor is [outer, outer]."""
+    parts: dict[str, Tensor] = {}
+    for layer in layers:
+        if kind == "LoRA":
+            parts[f"transformer.{layer}.lora_A.weight"] = torch.randn(2, width)
+            parts[f"transformer.{layer}.lora_B.weight"] = torch.randn(width, 2)
+        else:
+            flat, inner = "lycoris_" + layer.replace(".", "_"), width // outer
+            parts |= {
+                f"{flat}.lokr_w1": torch.randn(outer, outer),
+                f"{flat}.lokr_w2": torch.randn(inner, inner),
+            }
+    return parts
+
+
 @pytest.mark.parametrize("kind", ["LoRA", "LoKr"])
 def test_a_lora_over_kept_weights_paints_as_over_plain_ones(kind, states, folders, tmp_path):
     model = local(write(tmp_path / "m.safetensors", states["zimage-diffusers"], "kijai"), folders["zimage"])
     torch.manual_seed(4)
     layers = [f"layers.{n}.attention.to_{own}" for n in range(2) for own in "qkv"]
-    parts: dict[str, Tensor] = {}
-    for layer in layers:
-        if kind == "LoRA":
-            parts[f"transformer.{layer}.lora_A.weight"] = torch.randn(2, 32)
-            parts[f"transformer.{layer}.lora_B.weight"] = torch.randn(32, 2)
-        else:
-            flat = "lycoris_" + layer.replace(".", "_")
-            parts |= {f"{flat}.lokr_w1": torch.randn(4, 4), f"{flat}.lokr_w2": torch.randn(8, 8)}
-    save_file(parts, tmp_path / "l.safetensors")
+    save_file(adapter(kind, layers, 32, 4), tmp_path / "l.safetensors")
     loras = ((str(tmp_path / "l.safetensors"), 0.7),)
     out, kept = (painter_of(model, plan) for plan in plans(model, "bfloat16"))
     plain = painted(kept).pixels

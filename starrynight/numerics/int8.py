@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 LEVELS = 127  # the largest integer of a symmetric scheme
-# oneDNN has its fast kernels for unsigned inputs alone: signed ones took 130 times as long on AVX512-VNNI (torch 2.13).
+# oneDNN has its fast kernels for unsigned inputs alone: signed ones took 130 times as long on AVX512-VNNI (torch 2.13;
+# this and the next by scripts that are not kept: docs/log.md, 2026-11-28).
 ZERO = 128
 # Numbers quantised at a time: the float32 copy of a part stays in a cache, where that of the whole input would not. 2 MB of it
 # were best of 0.5 to 4 MB at widths from 384 to 10240.

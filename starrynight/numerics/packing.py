@@ -79,8 +79,8 @@ def _nothing_to_keep(plan: PrecisionPlan, model: ModelProfile) -> BadRequest:
         )
     formats = ", ".join(dict.fromkeys(c.format for c in plan if model.packed.get(model.roles[c.component])))
     return BadRequest(
-        f"Weights cannot be kept packed in {formats} here, because they are folded, emulated, turned into integers or no larger in it; choose "
-        "another precision or leave keep_packed out.",
+        f"Weights cannot be kept packed in {formats} here, because they are folded, emulated, turned into integers or no larger "
+        "in it; choose another precision or leave keep_packed out.",
         f"在此以 {formats} 计算时权重不能保持原格式，因为它们需要折叠、模拟、化为整数，或在该格式下并不更大；请换用其他精度，或不要给出 keep_packed。",
         "keep_packed",
     )

@@ -83,8 +83,7 @@ class Device:
 
     ``capability``: CUDA's (major, minor). ``arch``: ROCm's gfx name. ``system``: the macOS version on mps.
     ``memory``: in bytes, 0 if unknown. ``rates``: format name → measured GFLOP/s of a matrix product; "int8" is 0 where such
-    products are wrong. ``waited``: the share of
-    that measurement's time that other programs took (``timing.BUSY``: from where the rates are no facts).
+    products are wrong. ``waited``: the share of that measurement's time that other programs took (``timing.BUSY``: from where the rates are no facts).
     """
 
     kind: str

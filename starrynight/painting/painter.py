@@ -86,12 +86,11 @@ class Painter:
         parts = fallback.components_of(
             pipeline, precision_plan.stores(device.type), partial(float32_parameters, model, plan, pipeline)
         )
-        for part in parts.values():
-            part.stored = next((choice.stored for choice in plan if choice.component == part.name), "")
-            part.format = (
-                INT8 if (part.name, INT8) in {(choice.component, choice.format) for choice in plan} else ""
-            )
-            if part.name in {choice.component for choice in plan if choice.folded}:
+        for choice in plan:
+            if (part := parts.get(choice.component)) is None:
+                continue
+            part.stored, part.format = choice.stored, choice.format if choice.around else ""
+            if choice.folded:
                 # its weights are not those of the files; their folds can be planned anew instead
                 part.reload, part.replan = None, partial(self._replan, part)
         late = device.type == "cuda"  # the host need not wait there
