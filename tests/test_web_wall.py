@@ -253,6 +253,7 @@ def test_a_dead_link_is_answered_in_the_pages_language(browser, address, link, p
 def test_what_is_typed_counts_when_a_filter_is_chosen_at_once(visitor) -> None:
     page = wall(visitor)
     box, style = page.get_by_role("searchbox"), page.locator("select[data-filter=style]")
+    style.locator("option[value=ink]").wait_for(state="attached")  # the choices come after the wall
     box.fill("nothing at all")
     expect(page.locator(".count")).to_contain_text("0 pictures")
     page.evaluate(  # within one task, before the pause after the last key is over
