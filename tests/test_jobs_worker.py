@@ -79,14 +79,17 @@ def test_a_job_tries_seeds_until_all_that_it_asks_for_is_seen(
     worker: Worker, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from starrynight.senses import tries
+    from starrynight.senses.asked import Judged
 
     looked: list[int] = []
 
-    def missing(_: object, picture: Picture) -> tuple[str, ...]:
+    def judged(_: object, picture: Picture) -> Judged:
         looked.append(picture.recipe["seed"])
-        return {3: ("moon", "boat"), 4: ("moon",), 5: ()}[looked[-1]]
+        return {3: Judged(("moon",), ("boat",), 8), 4: Judged((), ("moon",), 5), 5: Judged((), (), 1)}[
+            looked[-1]
+        ]
 
-    monkeypatch.setattr(tries, "missing", missing)  # two steps paint nothing that the perceiver can tell
+    monkeypatch.setattr(tries, "judged", judged)  # two steps paint nothing that the perceiver can tell
     queue = Queue(worker.gallery)
     for most, kept, still in ((4, 5, []), (2, 4, ["moon"])):
         looked.clear()
@@ -97,7 +100,7 @@ def test_a_job_tries_seeds_until_all_that_it_asks_for_is_seen(
         (picture,) = queue.get(job.id).pictures
         recipe = worker.gallery.recipe(picture)
         assert (recipe["seed"], looked) == (kept, [3, 4, 5][: min(most, 3)])
-        assert recipe["until_seen"] == {"tries": len(looked), "of": most, "missing": still}
+        assert recipe["until_seen"] == {"tries": len(looked), "of": most, "missing": [], "unsure": still}
         alone = list(studio.paint(small_request(f"月亮 小船 {most}", seed=kept), save=lambda _: Path()))
         assert read_own(recipe).request()["seed"] == kept  # type: ignore[union-attr]
         np.testing.assert_array_equal(

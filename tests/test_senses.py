@@ -23,11 +23,14 @@ from starrynight.firefly.drawing.landscape import render
 from starrynight.firefly.drawing.scene import compose
 from starrynight.gallery.search import Query
 from starrynight.gallery.store import Gallery
+from starrynight.i18n import Text
 from starrynight.jobs.sight import Watcher
 from starrynight.picture import Picture, make_recipe
 from starrynight.request import PaintRequest
-from starrynight.senses import choice, look, remote
+from starrynight.senses import asked, choice, look, perceiver, remote
+from starrynight.senses.asked import Judged
 from starrynight.senses.eyes import Eyes, eyes
+from starrynight.senses.facts import CHOICES, THINGS
 
 KEY = "sk-very-secret"
 SAID = {
@@ -346,12 +349,56 @@ def test_until_seen_stops_at_the_first_picture_that_lacks_nothing(monkeypatch: p
 
     made, saved, recipe = tried(pixels, "sunflowers", 4)
     assert (made, saved) == ([40, 41, 42], [42])
-    assert recipe["until_seen"] == {"tries": 3, "of": 4, "missing": []}
+    assert recipe["until_seen"] == {"tries": 3, "of": 4, "missing": [], "unsure": []}
     assert "until_seen" not in recipe["request"]  # it paints this picture again, with its own seed
     assert recipe["request"]["seed"] == 42
     made, saved, recipe = tried(lambda _: drawn(11, kind="city"), "sunflowers", 2)
     assert (made, saved) == ([40, 41], [40])
-    assert recipe["until_seen"] == {"tries": 2, "of": 2, "missing": ["sunflowers"]}
+    assert recipe["until_seen"] == {"tries": 2, "of": 2, "missing": ["sunflowers"], "unsure": []}
+
+
+def sight(confidence: float, **things: float) -> perceiver.Sight:
+    """What the perceiver could say of a picture: it is sure of style and kind, and sees ``things``."""
+    choices = {name: np.eye(len(some), dtype=np.float32)[0] for name, some in CHOICES.items()}
+    seen = np.array([things.get(name, 0.5) for name in THINGS], np.float32)
+    return perceiver.Sight(choices, seen, confidence, np.zeros(8, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("umbrella", "rain", "missing", "unsure"),
+    [
+        (1.0, 1.0, (), ()),
+        (0.7, 1.0, (), ("umbrella",)),
+        (0.7, 0.2, (), ("umbrella", "rain")),
+        (0.0, 1.0, ("umbrella",), ()),
+        (0.0, 0.2, ("umbrella",), ("rain",)),
+    ],
+)
+def test_what_is_asked_for_is_seen_missing_or_unsure(
+    umbrella: float, rain: float, missing: tuple[str, ...], unsure: tuple[str, ...]
+) -> None:
+    prompt, eyes = "a girl with a red umbrella in the rain", perceiver.load()
+    found = asked.judge(prompt, eyes, sight(1.0, umbrella=umbrella, rain=rain))
+    assert (found.missing, found.unsure) == (missing, unsure)
+    both = max(umbrella, 1e-4) * rain
+    assert found.doubt == pytest.approx(-np.log(both), abs=1e-6)
+    for own in (True, False):  # a picture of a kind that the perceiver does not know
+        lost = asked.judge(prompt, eyes, sight(0.0, umbrella=umbrella, rain=rain), own)
+        assert lost == ((), ("umbrella", "rain") if own else (), np.inf)
+
+
+def test_the_likeliest_of_unsure_pictures_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from starrynight.senses import tries
+
+    found = [Judged((), ("rain",), 5.0), Judged(("rain",), (), 0.5), Judged((), ("rain",), 2.0), Judged((), ("rain",), 3.0)]  # fmt: skip
+    left = iter(found)
+    monkeypatch.setattr(tries, "judged", lambda *_: next(left))
+    made, saved, recipe = tried(lambda _: drawn(11, kind="city"), "rain", 4)
+    assert (made, saved) == ([40, 41, 42, 43], [42])
+    assert recipe["until_seen"] == {"tries": 4, "of": 4, "missing": [], "unsure": ["rain"]}
+    assert tries.told(recipe) == Text(
+        "4 of up to 4 seeds tried, not sure of rain", "试了 4 个种子（最多 4 个），拿不准有没有雨"
+    )
 
 
 def test_until_seen_is_refused_where_nobody_looks_and_told_where_there_is_nothing_to_look_for(

@@ -55,7 +55,7 @@ class Watcher:
         from starrynight.senses import tries
 
         eyes = self.eyes()
-        return () if eyes is None else tries.missing(eyes, picture)
+        return () if eyes is None else tries.judged(eyes, picture).missing
 
     def note(self, picture: Picture) -> str:
         """What a line about a picture adds: how many seeds were tried, and what is missing; "" if there is nothing to say."""

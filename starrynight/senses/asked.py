@@ -6,9 +6,10 @@ names several (a village with a church) asks for each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from starrynight import prompt_syntax
 from starrynight.firefly.training import captions
@@ -23,6 +24,7 @@ _EACH = "+"  # before a name that a line states beside others
 # Things that painters make look alike. Of these one is not said to be missing where the other is likelier than _LIKELY.
 _ALIKE = (("lilies", "lotus"), ("pagoda", "temple"), ("moon", "crescent"))
 _LIKELY = 0.35
+_LEAST = 1e-4  # a probability below it counts as this one: one thing that is not there does not outweigh all the others
 
 
 def asked(prompt: str) -> tuple[frozenset[str], ...]:
@@ -71,7 +73,37 @@ def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:
         one for one in asked(prompt)
         if all(seen[name] < limits.absent[name] and not _mistakable(name, seen) for name in one)
     ]  # fmt: skip
-    return tuple(dict.fromkeys(next(name for name in THINGS if name in one) for one in gone))
+    return _first(gone)
+
+
+class Judged(NamedTuple):
+    """How much of what a prompt asks for a picture shows. ``missing``: things that are surely not there; ``unsure``: others that
+    the perceiver would not name; ``doubt``: minus the logarithm of the probability that all are there, taken as independent.
+    """
+
+    missing: tuple[str, ...]
+    unsure: tuple[str, ...]
+    doubt: float
+
+
+def judge(prompt: str, perceiver: Perceiver, sight: Sight, own: bool = False) -> Judged:
+    """Judge a picture by its prompt. Where the perceiver cannot tell it is unsure of everything in an ``own`` painting (``own``), and
+    of nothing in another, which further seeds would not change; the doubt is infinite.
+    """
+    wanted = asked(prompt)
+    if sight.confidence < perceiver.thresholds.confidence:
+        return Judged((), _first(wanted) if own else (), math.inf)
+    seen = dict(zip(THINGS, map(float, sight.things), strict=True))
+    gone = missing(prompt, perceiver, sight)
+    named = perceiver.thresholds.asked
+    unseen = _first(one for one in wanted if all(seen[name] < named[name] for name in one))
+    least = [max(max(seen[name] for name in one), _LEAST) for one in wanted]
+    return Judged(gone, tuple(name for name in unseen if name not in gone), -sum(map(math.log, least)))
+
+
+def _first(wanted: Iterable[frozenset[str]]) -> tuple[str, ...]:
+    """One name for each set: the first of THINGS."""
+    return tuple(dict.fromkeys(next(name for name in THINGS if name in one) for one in wanted))
 
 
 def _mistakable(name: str, seen: Mapping[str, float]) -> bool:

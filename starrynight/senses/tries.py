@@ -1,4 +1,4 @@
-"""Painting again with other seeds until a picture shows what its prompt asks for. Only the one that lacks the least is saved."""
+"""Painting again with other seeds until all that the prompt asks for is seen. Only the picture that shows the most of it is saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from starrynight.picture import Picture
 from starrynight.request import MAX_SEED, PaintRequest
 from starrynight.senses import asked
 from starrynight.senses.choice import BUILT_IN, OFF, Choice, chosen
+from starrynight.senses.describe import named
 from starrynight.senses.eyes import Eyes
+from starrynight.senses.facts import THINGS
 
 if TYPE_CHECKING:
     from starrynight.painting.results import Refused
@@ -44,41 +46,48 @@ def warnings_for(request: PaintRequest) -> list[tuple[str, str]]:
     return [(NOTHING.en, NOTHING.zh)] if request.until_seen > 1 and not asked.asked(request.prompt) else []
 
 
-def missing(eyes: Eyes, picture: Picture) -> tuple[str, ...]:
-    """The things that a picture's prompt asks for and that it surely does not show."""
-    return eyes.look(picture.pixels, asked.drawn(picture.request.prompt, picture.recipe)).missing
+def judged(eyes: Eyes, picture: Picture) -> asked.Judged:
+    """How much of what a picture's prompt asks for it shows."""
+    prompt, recipe = asked.drawn(picture.request.prompt, picture.recipe), picture.recipe
+    return asked.judge(prompt, eyes.perceiver, eyes.perceiver.see(picture.pixels), asked.own(recipe))
 
 
 def until_seen(
     request: PaintRequest, paint: Paint, save: Callable[[Picture], Path], eyes: Eyes | None = None
 ) -> Iterator[SavedPicture | Refused]:
-    """Paint a request of one picture with up to ``request.until_seen`` seeds, its own first, until nothing that it asks for is
-    missing. The picture's recipe is that of its own seed and says in ``until_seen`` how many were tried, and what is missing
-    still. ``eyes``: by default the perceiver. If all are refused, so is the picture.
+    """Paint a request of one picture with up to ``request.until_seen`` seeds, its own first, until everything that it asks for is
+    seen, or nobody can tell. Kept is the picture that lacks the fewest things, of those the likeliest to show all. Its recipe is that
+    of its own seed and says in ``until_seen`` how many were tried, what is missing still and what is not sure. ``eyes``: by default the
+    perceiver. If all are refused, so is the picture.
     """
     from starrynight.studio import SavedPicture
 
     eyes = eyes or Eyes(Choice("eyes", BUILT_IN))
-    best: tuple[Picture, tuple[str, ...]] | None = None
+    best: tuple[Picture, asked.Judged] | None = None
     refused: Refused | None = None
-    tried = 0
-    while tried < request.until_seen and not (best is not None and not best[1]):
+    tried, done = 0, False
+    while tried < request.until_seen and not done:
         seed = (request.seed_of(0) + tried) % (MAX_SEED + 1)
         tried += 1
         for outcome in paint(request.replace(seed=seed, until_seen=1), lambda _: Path()):
             if not isinstance(outcome, SavedPicture):
                 refused = outcome
                 continue
-            lacks = missing(eyes, outcome.picture)
-            if best is None or len(lacks) < len(best[1]):
-                best = outcome.picture, lacks
+            found = judged(eyes, outcome.picture)
+            done = not (found.missing or found.unsure)
+            if best is None or _lack(found) < _lack(best[1]):
+                best = outcome.picture, found
     if best is not None:
-        picture, lacks = best
-        entry = {"tries": tried, "of": request.until_seen, "missing": list(lacks)}
+        picture, found = best
+        entry = {"tries": tried, "of": request.until_seen, "missing": list(found.missing), "unsure": list(found.unsure)}  # fmt: skip
         kept = replace(picture, recipe={**picture.recipe, ENTRY: entry})
         yield SavedPicture(kept, save(kept))
     elif refused is not None:
         yield refused
+
+
+def _lack(found: asked.Judged) -> tuple[int, float]:
+    return len(found.missing), found.doubt
 
 
 def told(recipe: dict[str, Any]) -> Text | None:
@@ -86,7 +95,11 @@ def told(recipe: dict[str, Any]) -> Text | None:
     entry = recipe.get(ENTRY)
     if not isinstance(entry, dict) or not {"tries", "of"} <= entry.keys():
         return None
+    unsure = [name for name in THINGS if name in (entry.get("unsure") or ())]
+    doubts = Text(named(unsure, "en"), named(unsure, "zh"))
     return Text(
-        f"{entry['tries']} of up to {entry['of']} seeds tried",
-        f"试了 {entry['tries']} 个种子（最多 {entry['of']} 个）",
+        f"{entry['tries']} of up to {entry['of']} seeds tried"
+        + (f", not sure of {doubts.en}" if unsure else ""),
+        f"试了 {entry['tries']} 个种子（最多 {entry['of']} 个）"
+        + (f"，拿不准有没有{doubts.zh}" if unsure else ""),
     )
