@@ -67,13 +67,13 @@ def test_a_loaded_firefly_paints_within_ten_seconds_of_processor_time(shared: st
 
 
 def test_the_prompt_decides_how_bright_a_picture_is(shared: studio.Studio) -> None:
-    """In both languages, over three seeds, night is darker than noon, and neither picture is flat."""
+    """In both languages, over two seeds, night is darker than noon, and neither picture is flat."""
     for night, noon in (
         ("夜晚的村庄，星空", "正午的向日葵田，阳光"),
         ("a village at night, stars", "a sunflower field at noon, bright sun"),
     ):
-        dark = [pixels(paint(shared, night, style="oil", seed=seed)) for seed in range(3)]
-        light = [pixels(paint(shared, noon, style="oil", seed=seed)) for seed in range(3)]
+        dark = [pixels(paint(shared, night, style="oil", seed=seed)) for seed in range(2)]
+        light = [pixels(paint(shared, noon, style="oil", seed=seed)) for seed in range(2)]
         assert np.mean(dark) + 20 < np.mean(light)
         assert all(picture.std() > 15 for picture in [*dark, *light])
 
@@ -89,8 +89,7 @@ def test_ink_is_far_less_colourful_than_other_styles(shared: studio.Studio) -> N
             )
         )
 
-    assert chroma("ink") < chroma("oil") / 2
-    assert chroma("ink") < chroma("cyberpunk") / 2
+    assert chroma("ink") < min(chroma("oil"), chroma("cyberpunk")) / 2
 
 
 def test_seeds_give_different_pictures(shared: studio.Studio) -> None:

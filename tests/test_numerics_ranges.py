@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 import tiny
 from test_numerics_fold import Model, traced
 
@@ -42,41 +45,44 @@ def test_the_plot_is_well_formed_for_any_names() -> None:
     ElementTree.fromstring(range_plot([], "nothing", "ran", ()))
 
 
-def test_the_command_measures_a_model_and_writes_the_plot(tmp_path: Path) -> None:
-    model, out = tiny.save("zimage", tmp_path / "mine [red]"), tmp_path / "ranges.svg"
-    environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "zh", "OMP_NUM_THREADS": "1"}
-    environment |= {"FORCE_COLOR": "1", "COLUMNS": "200"}  # so that the bar shows
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``starry ranges`` of a tiny model with options and variables; what was measured once is known the next time."""
+    folder = tmp_path_factory.mktemp("ranges")
+    model = tiny.save("zimage", folder / "mine [red]")
     starry = Path(sys.executable).with_name("starry")
-    done = subprocess.run(
-        [starry, "ranges", model, "--json", "-o", out], env=environment, capture_output=True, text=True
-    )
+
+    def run(*options: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "STARRY_HOME": str(folder), "OMP_NUM_THREADS": "1", **variables}
+        return subprocess.run([starry, "ranges", model, *options], env=environment, capture_output=True, text=True)  # fmt: skip
+
+    return run
+
+
+def test_the_command_says_its_conclusion_first_and_its_progress_in_a_pipe(command: Any) -> None:
+    done = command(STARRY_LANG="en")
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert "float16" in first
+    assert "headroom" in first
+    assert done.stderr.startswith("measuring mine [red]: ")
+
+
+def test_the_command_writes_the_plot(command: Any, tmp_path: Path) -> None:
+    out = tmp_path / "ranges.svg"
+    shown = {"FORCE_COLOR": "1", "COLUMNS": "200"}  # so that the bar shows
+    done = command("--json", "-o", out, STARRY_LANG="zh", **shown)
     assert done.returncode == 0, done.stderr
     assert "mine [red]" in done.stderr, "a name is not markup"
     payload = json.loads(done.stdout)
     assert {layer["component"] for layer in payload["layers"]} == {"text_encoder", "transformer", "vae"}
     assert "每一层的数值范围" in out.read_text("utf-8")
-    wrong = subprocess.run(
-        [starry, "ranges", model, "-o", "x.png"], env=environment, capture_output=True, text=True
-    )
+    wrong = command("-o", "x.png")
     assert wrong.returncode == 2
     assert "x.svg" in wrong.stderr
     nowhere = out / "ranges.svg"
-    wrong = subprocess.run(
-        [starry, "ranges", model, "-o", nowhere], env=environment, capture_output=True, text=True
-    )
+    wrong = command("-o", nowhere, STARRY_LANG="zh")
     assert wrong.returncode == 5
     assert f"✗ 无法写入 {nowhere}：已经存在。请换一个路径。\n" == wrong.stderr, (
         "reported before anything is measured"
     )
-
-
-def test_the_command_says_its_conclusion_first_and_its_progress_in_a_pipe(tmp_path: Path) -> None:
-    model = tiny.save("zimage", tmp_path / "mine")
-    environment = {**os.environ, "STARRY_HOME": str(tmp_path), "STARRY_LANG": "en", "OMP_NUM_THREADS": "1"}
-    starry = Path(sys.executable).with_name("starry")
-    done = subprocess.run([starry, "ranges", model], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
-    assert "float16" in first
-    assert "headroom" in first
-    assert done.stderr.startswith("measuring mine: ")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from starrynight.numerics.measured import Trace
 from starrynight.numerics.solve import solve_folds
+from starrynight.numerics.storages import QUANTILE, low_quantile
 from starrynight.numerics.trace import peak_and_quantile, trace_modules
 
 
@@ -176,6 +177,12 @@ def test_the_low_quantile_samples_all_channels(width: int) -> None:
     assert peak_and_quantile(activation) == (1.0, 1.0)
     activation[:, : width // 4] = 1e-6
     assert peak_and_quantile(activation)[1] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 11, 60, 2048, 8192])
+def test_the_low_quantile_has_the_bits_of_torchs(count: int) -> None:
+    sample = torch.rand(count, generator=torch.Generator().manual_seed(count))
+    assert low_quantile(sample).item() == sample.quantile(QUANTILE).item()
 
 
 def test_a_trace_continues_after_json_as_if_never_interrupted() -> None:

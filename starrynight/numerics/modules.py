@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from functools import cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -80,24 +81,31 @@ def watching(
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors nested in collections and in the attributes of plain objects. Modules are not entered."""
-    yield from _tensors_in(value, set())
+    found: list[Tensor] = []
+    _collect(value, set(), found)
+    return iter(found)
 
 
-def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def _collect(value: Any, seen: set[int], found: list[Tensor]) -> None:
     if isinstance(value, Tensor):
-        yield value
+        found.append(value)
         return
     items = parts_of(value)
     if not items or id(value) in seen:
         return
     seen.add(id(value))
     for item in items:
-        yield from _tensors_in(item, seen)
+        _collect(item, seen, found)
 
 
 def parts_of(value: Any) -> list[Any]:
     """What a collection or a plain object holds; nothing for a number, a text, a class, a function or a module."""
-    if value is None or isinstance(value, _ATOMS):
+    kind = type(value)
+    if kind is tuple or kind is list:  # asked for at every op that is traced, mostly for these
+        return list(value)
+    if kind is dict:
+        return list(value.values())
+    if value is None or kind in _ATOMS or isinstance(value, _ATOMS):
         return []
     if isinstance(value, Mapping):
         return [*value.values(), *attributes_of(value).values()]
@@ -134,14 +142,16 @@ def replace_parts(value: Any, change: Callable[[Any], Any]) -> None:
 
 def attributes_of(value: Any) -> dict[str, Any]:
     """The attributes of an object, also of one with ``__slots__``."""
-    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
-    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    kind: Hashable = type(value)
+    found = {name: getattr(value, name) for name in _slots(kind) if hasattr(value, name)}
     return found | getattr(value, "__dict__", {})
 
 
+@cache
 def _slots(cls: type) -> tuple[str, ...]:
-    names = cls.__dict__.get("__slots__", ())
-    return (names,) if isinstance(names, str) else tuple(names)
+    """The names in ``__slots__`` of a class and of those that it inherits from."""
+    own = [one.__dict__.get("__slots__", ()) for one in cls.__mro__]
+    return tuple(name for names in own for name in ((names,) if isinstance(names, str) else names))
 
 
 _ATOMS = (bool, int, float, complex, str, bytes, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType,
