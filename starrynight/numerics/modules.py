@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from functools import cache
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -142,16 +141,14 @@ def replace_parts(value: Any, change: Callable[[Any], Any]) -> None:
 
 def attributes_of(value: Any) -> dict[str, Any]:
     """The attributes of an object, also of one with ``__slots__``."""
-    kind: Hashable = type(value)
-    found = {name: getattr(value, name) for name in _slots(kind) if hasattr(value, name)}
+    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     return found | getattr(value, "__dict__", {})
 
 
-@cache
 def _slots(cls: type) -> tuple[str, ...]:
-    """The names in ``__slots__`` of a class and of those that it inherits from."""
-    own = [one.__dict__.get("__slots__", ()) for one in cls.__mro__]
-    return tuple(name for names in own for name in ((names,) if isinstance(names, str) else names))
+    names = cls.__dict__.get("__slots__", ())
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 _ATOMS = (bool, int, float, complex, str, bytes, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType,
