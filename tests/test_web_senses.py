@@ -40,7 +40,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             for seed, (prompt, kind) in enumerate(KINDS.items()):
                 pixels = np.asarray(render(compose(11 + seed, kind=kind, style="oil", hour="noon"), 160))
                 request = PaintRequest(prompt=prompt, seed=seed, width=128, height=128, steps=1)
-                row = gallery.add(Picture(pixels, make_recipe(request)))
+                tried = {"until_seen": {"tries": 3, "of": 4, "missing": ["moon"], "unsure": ["boat", "<b>"]}}
+                row = gallery.add(Picture(pixels, make_recipe(request) | tried))
                 look.look(gallery, eyes, row, pixels)
         with served(home) as found:
             yield found
@@ -64,6 +65,9 @@ def test_what_was_seen_is_shown_searched_filtered_and_sought_again(browser: Brow
     expect(alike.locator(".why")).to_contain_text("The perceiver ranks instead.")
     alike.locator("img").click()
     expect(page.locator(".details .seen")).to_contain_text("unflower")
+    details = page.locator(".details")
+    expect(details).to_contain_text("3 of up to 4 seeds tried")
+    expect(details).to_contain_text("Asked for, and not surely there: a boat")
     lacks = page.locator(".details .lacks")
     expect(lacks).to_contain_text("Asked for but not seen:")
     assert "moon" in lacks.inner_text()

@@ -98,8 +98,10 @@ def grid(
 def _paint(plan: grids.Grid, device: str | None) -> None:
     from starrynight import studio
     from starrynight.gallery.files import OutputPath
+    from starrynight.models.imports import keep_freed_memory
     from starrynight.painting.results import Refused, Step
 
+    keep_freed_memory()
     refused, done = [], 0
     with ProgressBar(t("painting", "正在作画")) as bar:
 

@@ -272,9 +272,15 @@ class Viewer {
     this.numbers.replaceChildren(...checked, ...[...plan].map(([why, parts]) => el("p", {}, safeText(`${parts.join(this.lang === "zh" ? "、" : ", ")}: ${why}`))), ...fits.map((line) => el("p", {}, safeText(line))));
     const place = this.row.mark ? this.reasons : this.numbers; // beside the mark that they explain, or with the rest
     this.reasons.hidden = !this.row.mark || !reasons.length;
-    const { tries, of } = recipe.until_seen ?? {};
-    if (Number.isInteger(tries) && Number.isInteger(of)) this.numbers.append(el("p", {}, t(this.words, "viewer.tries", { tries, of })));
+    this.numbers.append(...this.tried(recipe.until_seen ?? {}).map((line) => el("p", {}, line)));
     place.append(...reasons.map((line) => el("p", {}, safeText(remark(this.words, line)))));
+  }
+
+  // How many seeds were tried until all that was asked for was seen, and of what the perceiver is not sure (senses/tries.py).
+  tried({ tries, of, unsure }) {
+    if (!Number.isInteger(tries) || !Number.isInteger(of)) return [];
+    const things = (Array.isArray(unsure) ? unsure : []).map((name) => this.wall.seen[`thing.${name}`]).filter(Boolean);
+    return [t(this.words, "viewer.tries", { tries, of }), ...(things.length ? [t(this.words, "viewer.unsure", { things: things.join(this.lang === "zh" ? "、" : ", ") })] : [])];
   }
 
   // How many layers of a LoRA fitted (models/fit.py); null for an entry of another form, such as another tool's.

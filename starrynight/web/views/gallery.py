@@ -31,7 +31,7 @@ def wall(key: str, strip: bool = False) -> None:
             "strip": strip,
             "lang": language(),
             "styles": style_names(),
-            "seen": {} if strip else seen_names(language()),
+            "seen": seen_names(language()),
             "words": words_for(
                 "wall",
                 "facet.",
