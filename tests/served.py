@@ -203,7 +203,7 @@ class Server:
     def kill_worker(self) -> None:
         worker = until(lambda: self.worker)
         worker.kill()
-        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: is_gone(worker))
 
     def kill(self) -> None:
         """Kill the server with SIGKILL; the worker has to notice by itself."""
@@ -216,6 +216,14 @@ class Server:
             self.process.terminate()
             self.process.wait(60)
         self.log.close()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, and its parent knows it or not yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return True
 
 
 def until(what: Callable[[], Any], timeout: float = 300.0) -> Any:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from served import Server, events, until
+from served import Server, events, is_gone, until
 
 from starrynight.gallery.store import Gallery
 from starrynight.jobs.queue import Queue
@@ -64,7 +63,7 @@ def test_a_killed_server_leaves_no_worker_and_two_new_servers_continue(server: S
     waiting, worker = server.submit("还在等", steps=1), server.worker
     assert worker is not None
     server.kill()
-    until(lambda: not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: is_gone(worker))
     with Gallery(home / "gallery") as gallery:
         found = Queue(gallery).get(job)
         assert (found.state, found.deaths) == ("waiting", 0)

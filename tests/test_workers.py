@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from hung import picture
-from served import STARRY, Server, events, until
+from served import STARRY, Server, events, is_gone, until
 
 from starrynight.errors import BadRequest
 from starrynight.gallery.store import Gallery, gallery_identity
@@ -21,10 +21,6 @@ from starrynight.jobs.queue import Queue
 
 SERVE = ("serve", "--no-pages", "--workers", "2")
 LONG = {"steps": 8, "count": 4}
-
-
-def is_gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def both_paint(server: Server, *jobs: str) -> bool:
