@@ -107,18 +107,9 @@ print("loaded")
 
 
 def test_it_loads_a_fit_of_flux_as_what_it_is_and_keeps_its_types(tmp_path: Path) -> None:
-    """Flux alone has no widths in that program's code, so a small one can be loaded; diffusers' converter knows one width, so the
-    makers' names are taken without its check.
-    """
-    from diffusers import AutoencoderTiny, FluxTransformer2DModel
+    from diffusers import AutoencoderTiny
 
-    torch.manual_seed(1)
-    network = FluxTransformer2DModel(
-        in_channels=64, num_layers=1, num_single_layers=2, attention_head_dim=128, num_attention_heads=2,
-        joint_attention_dim=512, pooled_projection_dim=768,
-    )  # fmt: skip
-    shapes, rows = layout._stacked(network, layout.MAKERS["FluxTransformer2DModel"](network))
-    own = layout._layout("flux", network, shapes, rows, "transformer", makers=True)
+    network, own = tiny.flux_in_cpp(heads=2, depth=(1, 2), text=512)
     kinds = ["Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q5_1", "Q4_0", "BF16"]
     chosen = {
         name: kinds[n % len(kinds)] if own.shapes[name][1] % 256 == 0 else "Q8_0"

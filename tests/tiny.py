@@ -171,6 +171,25 @@ def flux() -> Any:
 FAMILIES = {"zimage": zimage, "sd": sd, "sdxl": sdxl, "flux": flux}
 
 
+def flux_in_cpp(heads: int, depth: tuple[int, int], text: int) -> tuple[Any, Any]:
+    """A transformer of Flux that stable-diffusion.cpp loads, with its layout in a GGUF: the only class whose widths it reads from the
+    file. ``depth``: blocks of two streams and of one. ``text``: the width of the prompt's embeddings.
+
+    diffusers' converter knows one width, so the makers' names are taken without its check.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    from starrynight.fitting import layout
+
+    torch.manual_seed(1)
+    network = FluxTransformer2DModel(
+        in_channels=64, num_layers=depth[0], num_single_layers=depth[1], attention_head_dim=128,
+        num_attention_heads=heads, joint_attention_dim=text, pooled_projection_dim=768,
+    )  # fmt: skip
+    shapes, rows = layout._stacked(network, layout.MAKERS["FluxTransformer2DModel"](network))
+    return network, layout._layout("flux", network, shapes, rows, "transformer", makers=True)
+
+
 def save(family: str, folder: Path, loud: float = 1.0) -> Path:
     """The family's tiny pipeline as a diffusers folder. ``loud``: one of Z-Image's layers has a gated product so many
     times (and 100 times) larger than it was, and takes it back right after: the same function, beyond float16.
