@@ -87,8 +87,8 @@ class Judged(NamedTuple):
 
 
 def judge(prompt: str, perceiver: Perceiver, sight: Sight, own: bool = False) -> Judged:
-    """Judge a picture by its prompt. Where the perceiver cannot tell it is unsure of everything in an ``own`` painting (``own``), and
-    of nothing in another, which further seeds would not change; the doubt is infinite.
+    """Judge a picture by its prompt. Where the perceiver cannot tell what it shows, the doubt is infinite; everything that was asked for
+    is unsure in an ``own`` painting (see ``own``), and nothing in another model's, of which it would not know further ones either.
     """
     wanted = asked(prompt)
     if sight.confidence < perceiver.thresholds.confidence:
