@@ -16,7 +16,7 @@ from starrynight.firefly.training.corpus import to_signed
 from starrynight.picture import make_recipe
 from starrynight.request import PaintRequest
 from starrynight.senses import asked
-from starrynight.senses.asked import missing
+from starrynight.senses.asked import judge
 from starrynight.senses.describe import Facts, claims
 from starrynight.senses.facts import CHOICES, FACTS, THINGS, Lexicon, words
 from starrynight.senses.perceiver import Perceiver, Sight, load
@@ -245,8 +245,8 @@ def test_what_a_person_saw_decides_what_is_false_and_what_is_missing(monkeypatch
 
 def test_what_looks_like_what_is_missing_is_not_held_against_it() -> None:
     perceiver, prompt = Perceiver({}, header(), "test"), "water lilies, watercolor"
-    assert missing(prompt, perceiver, sight("lake")) == ("lilies",)
-    assert missing(prompt, perceiver, sight("lake", "lotus")) == ()
+    assert judge(prompt, perceiver, sight("lake")).missing == ("lilies",)
+    assert judge(prompt, perceiver, sight("lake", "lotus")).missing == ()
 
 
 def test_a_painting_that_a_person_looked_at_shows_what_was_seen_and_not_what_was_asked() -> None:

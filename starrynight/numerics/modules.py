@@ -104,7 +104,7 @@ def parts_of(value: Any) -> list[Any]:
         return list(value)
     if kind is dict:
         return list(value.values())
-    if value is None or kind in _ATOMS or isinstance(value, _ATOMS):
+    if value is None or isinstance(value, _ATOMS):
         return []
     if isinstance(value, Mapping):
         return [*value.values(), *attributes_of(value).values()]

@@ -63,19 +63,6 @@ def own(recipe: Mapping[str, Any]) -> bool:
     )
 
 
-def missing(prompt: str, perceiver: Perceiver, sight: Sight) -> tuple[str, ...]:
-    """The things that a prompt asks for and that a picture surely does not show; none where the perceiver cannot tell."""
-    limits = perceiver.thresholds
-    if sight.confidence < limits.confidence:
-        return ()
-    seen = dict(zip(THINGS, map(float, sight.things), strict=True))
-    gone = [
-        one for one in asked(prompt)
-        if all(seen[name] < limits.absent[name] and not _mistakable(name, seen) for name in one)
-    ]  # fmt: skip
-    return _first(gone)
-
-
 class Judged(NamedTuple):
     """How much of what a prompt asks for a picture shows. ``missing``: things that are surely not there; ``unsure``: others that
     the perceiver would not name; ``doubt``: minus the logarithm of the probability that all are there, taken as independent.
@@ -94,9 +81,12 @@ def judge(prompt: str, perceiver: Perceiver, sight: Sight, own: bool = False) ->
     if sight.confidence < perceiver.thresholds.confidence:
         return Judged((), _first(wanted) if own else (), math.inf)
     seen = dict(zip(THINGS, map(float, sight.things), strict=True))
-    gone = missing(prompt, perceiver, sight)
-    named = perceiver.thresholds.asked
-    unseen = _first(one for one in wanted if all(seen[name] < named[name] for name in one))
+    limits = perceiver.thresholds
+    gone = _first(
+        one for one in wanted
+        if all(seen[name] < limits.absent[name] and not _mistakable(name, seen) for name in one)
+    )  # fmt: skip
+    unseen = _first(one for one in wanted if all(seen[name] < limits.asked[name] for name in one))
     least = [max(max(seen[name] for name in one), _LEAST) for one in wanted]
     return Judged(gone, tuple(name for name in unseen if name not in gone), -sum(map(math.log, least)))
 

@@ -62,7 +62,7 @@ class Eyes:
                 description = replace(description, by=self.name, alt=alt, caption=caption)
             except StarryError as error:
                 failed = Text(error.en, error.zh)
-        missing = asked.missing(prompt, self.perceiver, sight) if prompt else ()
+        missing = asked.judge(prompt, self.perceiver, sight).missing if prompt else ()
         return Look(description, missing, sight.vector, self.perceiver.name, failed)
 
 

@@ -95,7 +95,8 @@ def told(recipe: dict[str, Any]) -> Text | None:
     entry = recipe.get(ENTRY)
     if not isinstance(entry, dict) or not {"tries", "of"} <= entry.keys():
         return None
-    unsure = [name for name in THINGS if name in (entry.get("unsure") or ())]
+    stated = entry.get("unsure")
+    unsure = [name for name in THINGS if name in stated] if isinstance(stated, list) else []
     doubts = Text(named(unsure, "en"), named(unsure, "zh"))
     return Text(
         f"{entry['tries']} of up to {entry['of']} seeds tried"

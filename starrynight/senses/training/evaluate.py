@@ -15,7 +15,7 @@ from starrynight.firefly.drawing.scene import STYLES
 from starrynight.firefly.training import captions, data
 from starrynight.firefly.training import evaluate as firefly
 from starrynight.metadata import read_pixels
-from starrynight.senses.asked import missing, wanted_of
+from starrynight.senses.asked import judge, wanted_of
 from starrynight.senses.describe import Facts, claims, described
 from starrynight.senses.facts import CHOICES, THINGS
 from starrynight.senses.perceiver import Perceiver, Sight, load
@@ -98,7 +98,7 @@ def of_pictures(
     texts = [described(one, "", 1.0).alt for one in facts if one]
     found["empty_texts"] = share([not (text.en and text.zh) for text in texts])
     lacking = [
-        set(missing(record["captions"][0], perceiver, sight)) if "asked" in record
+        set(judge(record["captions"][0], perceiver, sight).missing) if "asked" in record
         else {name for name in all_ if sight.things[THINGS.index(name)] < perceiver.thresholds.absent[name]}
         for sight, record, all_ in zip(sights, records, there, strict=True)
     ]  # fmt: skip
@@ -150,7 +150,7 @@ def of_judged(
     facts = _claimed(perceiver, sights, records, prompted)
     wanted = [one & set(record["asked"]) for one, record in zip(seen, records, strict=True)]
     lacking = [
-        set(missing(record["captions"][0], perceiver, sight))
+        set(judge(record["captions"][0], perceiver, sight).missing)
         for sight, record in zip(sights, records, strict=True)
     ]
     named = [set(one.things) for one in facts]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from starrynight.firefly.training import data
-from starrynight.senses.asked import missing
+from starrynight.senses.asked import judge
 from starrynight.senses.describe import claims, described, named
 from starrynight.senses.perceiver import load
 
@@ -34,7 +34,7 @@ def write(folder: Path, weights: Path, out: Path, count: int, font: Path = FONT)
         sheet.paste(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX), (left, top))
         sight = perceiver.see(pixels)
         alt = described(claims(perceiver, sight), perceiver.name, sight.confidence).alt
-        gone = named(missing(record["captions"][0], perceiver, sight), "zh")
+        gone = named(judge(record["captions"][0], perceiver, sight).missing, "zh")
         lines = [
             *((line, "#888") for line in wrapped(record["captions"][0], letters, 2)),
             *(
